@@ -1,0 +1,1 @@
+"""What ran, what is reused, what is true: keys, store, ledger, lock, plan. Knows nothing of Prefect."""

@@ -1,0 +1,39 @@
+"""A step: one plain function of `tasks/`, what goes into it and what decides whether it runs again.
+
+`flows/curate.py`, `finetune.py`, `assess.py` and `release.py` declare lists of these; `flows/engine/plan.py` and the
+flows walk the same list, so that what `plan` says is what `run` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.artifacts import Artifact
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit of work and of reuse.
+
+    `run` is called as `run(**inputs, **params, **context, out=directory)`, plus `scratch=directory` when
+    `resumable` and `progress=callable` when `reports`.
+    """
+
+    name: str
+    """Unique in the pipeline; also the store's folder."""
+    run: Callable[..., Artifact]
+    returns: type[Artifact]
+    inputs: Mapping[str, str | Artifact] = field(default_factory=dict)
+    """Parameter -> name of an earlier step, or an artifact already at hand."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Parameter -> frozen spec or scalar. Part of the key."""
+    context: Mapping[str, Any] = field(default_factory=dict)
+    """Parameter -> value that cannot change the result (cache folders, project root). Not part of the key."""
+    libraries: tuple[str, ...] = ()
+    """Distributions whose version is part of the key."""
+    resumable: bool = False
+    """Gets `scratch`, a folder that outlives a killed attempt of the same key."""
+    reports: bool = False
+    """Gets `progress`."""

@@ -1,0 +1,1 @@
+"""What things look like: specs, table contracts, references and errors. Imports nothing of ours."""

@@ -1,0 +1,235 @@
+"""Frozen references that travel from step to step: a directory, its digest, and a few counts.
+
+A task writes files into the directory `out` it is given and returns one of these with `root=out`. The
+store (`flows/engine/store.py`) hashes the directory, renames it into place and returns the same
+reference with its final `root` and `digest`. No frame, no model and no pickle ever travels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.evaluation import Arm
+from schemas.training import Format, Method
+
+Verdict = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR"]
+
+
+class Artifact(BaseModel):
+    """A complete directory in the store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: Path
+    """Directory that holds the files."""
+    digest: str = ""
+    """sha256 over the directory's manifest: equal bytes, equal digest. Empty until the store has committed it."""
+
+
+class RowCounts(BaseModel):
+    """What became of the rows of one step. Always: n_in = n_out + quarantined + dropped + merged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_in: int = Field(ge=0)
+    n_out: int = Field(ge=0)
+    n_quarantined: int = Field(default=0, ge=0)
+    n_dropped: int = Field(default=0, ge=0)
+    n_merged: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _nothing_is_lost(self) -> Self:
+        out = self.n_out + self.n_quarantined + self.n_dropped + self.n_merged
+        if self.n_in != out:
+            raise ValueError(f"rows are not conserved: {self.n_in} in, {out} accounted for")
+        return self
+
+
+class TicketTable(Artifact):
+    """Tickets after one curation step.
+
+    `tickets.parquet`: survivors (columns of `schemas.tables.TICKET_COLUMNS`), ordered by ticket_id.
+    `removed.parquet`: everyone else (columns of `schemas.tables.REMOVED_COLUMNS`).
+    """
+
+    rows: RowCounts
+    notes: dict[str, int] = {}
+    """Further counts worth showing: rows per rule, placeholders per type, unknown columns, clusters."""
+
+    @property
+    def tickets(self) -> Path:
+        return self.root / "tickets.parquet"
+
+    @property
+    def removed(self) -> Path:
+        return self.root / "removed.parquet"
+
+
+class Splits(Artifact):
+    """`train.parquet`, `validation.parquet`, `test.parquet` (ticket columns) and `removed.parquet`."""
+
+    rows: RowCounts
+    n_train: int
+    n_validation: int
+    n_test: int
+    notes: dict[str, int] = {}
+
+    @property
+    def train(self) -> Path:
+        return self.root / "train.parquet"
+
+    @property
+    def validation(self) -> Path:
+        return self.root / "validation.parquet"
+
+    @property
+    def test(self) -> Path:
+        return self.root / "test.parquet"
+
+    @property
+    def removed(self) -> Path:
+        return self.root / "removed.parquet"
+
+
+class ModelRef(Artifact):
+    """A base model as a Hugging Face directory: config.json, model.safetensors, tokenizer files."""
+
+    uri: str
+    n_parameters: int
+    vocab_size: int
+    context_length: int
+    """Tokens."""
+
+
+class DatasetRef(Artifact):
+    """Token ids and loss masks: `train/` and `validation/` as memory-mapped `datasets` Arrow directories.
+
+    Columns: ticket_id, input_ids (list of int32), loss_mask (list of int8: 1 where the token carries loss).
+    """
+
+    n_train: int
+    n_validation: int
+    n_tokens: int
+    """Tokens of the train examples."""
+    n_supervised: int
+    """Train tokens that carry loss."""
+    n_dropped: int
+    """Train and validation examples over max_length, listed in `removed.parquet`."""
+    max_tokens: int
+    """Longest train example, tokens."""
+
+
+class TrainedRef(Artifact):
+    """What training made. lora and qlora: `adapter_config.json` + `adapter_model.safetensors` (PEFT form);
+    full: a whole model directory. Always: `curves.parquet` (step, loss, learning_rate, grad_norm, n_tokens,
+    seconds, validation_loss) and `training.json` (resolved settings, seeds, predicted memory)."""
+
+    method: Method
+    format: Format
+    base_digest: str
+    n_trainable: int
+    n_steps: int
+    n_tokens: int
+    """Train tokens processed, all epochs."""
+    train_loss: float
+    """Mean loss of the last tenth of the steps, nats per supervised token."""
+    validation_loss: float | None = None
+
+
+class EvalSet(Artifact):
+    """The versioned held-out set. `items.parquet`: ticket columns of the chosen test rows, ordered by item_id
+    (= ticket_id), plus `answer` (the reference answer, rendered)."""
+
+    n_items: int
+    n_available: int
+    """Test rows the items were chosen from."""
+
+
+class PromptSet(Artifact):
+    """`prompts.parquet`: item_id, messages (JSON list of {role, content}; format instruction) or text
+    (format completion), answer. One row per item, ordered by item_id."""
+
+    arm: Literal["tuned", "zero_shot", "few_shot"]
+    format: Format
+    n_items: int
+
+
+class Predictions(Artifact):
+    """`predictions.parquet`: item_id, text, n_new_tokens, finished (ended by itself, not by the limit),
+    loss (nats per token of the reference answer). Ordered by item_id."""
+
+    n_items: int
+    n_new_tokens: int
+
+
+class Scores(Artifact):
+    """`scores.parquet`: item_id, metric, value (float; 0/1 for right and wrong). `slices.parquet`: item_id,
+    slice (`column=value`). `means`: metric -> mean over items."""
+
+    arm: Literal["tuned", "champion"] | Arm
+    n_items: int
+    means: dict[str, float]
+
+
+class Finding(BaseModel):
+    """The outcome of one gate rule, with everything a person needs to agree or object."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: str
+    """The rule in words: `exact improves on best_baseline (few_shot)`."""
+    metric: str
+    slice: str | None = None
+    verdict: Verdict
+    """PROMOTE (met), HOLD (not enough evidence), BLOCK (violated at the confidence), ERROR."""
+    n_items: int
+    candidate: float | None
+    reference: float | None = None
+    """Champion's or baseline's value; null for absolute limits."""
+    difference: float | None = None
+    """candidate - reference, or candidate - limit."""
+    lower: float | None = None
+    upper: float | None = None
+    """One-sided confidence bounds of `difference` (change) or of the value (absolute limit)."""
+    limit: float | None = None
+    method: str
+    """Statistical procedure: `tango`, `wilson`, `bootstrap_t`."""
+    reason: str
+    """One sentence, ends with what would change it (`about 120 more items would decide`)."""
+
+
+class GateDecision(Artifact):
+    """`decision.json` holds the same. PROMOTE only if every finding is PROMOTE."""
+
+    verdict: Verdict
+    reason: str
+    findings: tuple[Finding, ...]
+    n_items: int
+    champion_version: str | None
+    """Version that was compared with; null when there was none."""
+    best_baseline: str | None = None
+
+
+class ChampionRef(BaseModel):
+    """The ledger's answer to `who is champion?`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: str
+    run_id: str
+    model: ModelRef
+    trained: TrainedRef
+    verdict_digest: str
+    promoted_at: str
+    """UTC, ISO 8601."""
+
+
+class BundleRef(Artifact):
+    """A candidate ready to serve: adapter or model files, `serving.json` (base uri and digest, prompt, format,
+    max_new_tokens), README.md (model card) and MANIFEST.json."""
+
+    n_bytes: int

@@ -1,0 +1,106 @@
+"""The errors a person meets: what happened, where, what is allowed, and the next command.
+
+::
+
+    TunegateError                exit code 1
+    |-- ConfigError              2     pipelines.yaml, settings or arguments (TG01xx)
+    |-- DataError                3     rows, files, chat format (TG02xx, TG03xx)
+    |-- TrainingError            4     divergence, wrong adapter keys, a killed worker (TG04xx)
+    |-- StorageError             1     disk full, a damaged or missing artefact (TG05xx)
+    |-- LockedError              6     another run holds the pipeline (TG05xx)
+    |-- GateError                9     a verdict cannot be given: NaN, missing metric, leak (TG06xx)
+    |-- ServiceError             7     MLflow, Prefect, an index or a hub does not answer (TG07xx)
+    `-- SecurityError            2     a path, identifier or statement that is refused (TG08xx)
+
+Only ``ServiceError`` is worth a retry: everything else fails the same way again.
+It knows nothing of the command line; `flows/cli.py` prints these and turns them into exit codes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TunegateError(Exception):
+    """An expected failure, told to a person without a traceback.
+
+    Args:
+        message: What happened, with the value got and what is allowed.
+        code: Stable identifier such as ``TG0201``; documented in docs/errors.md.
+        where: Place of the fault: ``file:line``, ``pipeline.step`` or a path.
+        hint: The next command or change to try.
+    """
+
+    exit_code: ClassVar[int] = 1
+    transient: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, code: str, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [f"error[{self.code}]: {self.message}"]
+        if self.where:
+            lines.append(f"  --> {self.where}")
+        if self.hint:
+            lines.append(f"\nhint: {self.hint}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, str | None]:
+        """The same error as an object for ``--json``."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "where": self.where,
+            "hint": self.hint,
+        }
+
+
+class ConfigError(TunegateError):
+    """The configuration, a setting or an argument is wrong."""
+
+    exit_code = 2
+
+
+class DataError(TunegateError):
+    """The data cannot be used as it is."""
+
+    exit_code = 3
+
+
+class TrainingError(TunegateError):
+    """Training or generation failed."""
+
+    exit_code = 4
+
+
+class StorageError(TunegateError):
+    """The disk or an artefact on it failed."""
+
+
+class LockedError(TunegateError):
+    """Another process holds what this one needs."""
+
+    exit_code = 6
+
+
+class GateError(TunegateError):
+    """No verdict can be given; nothing is promoted."""
+
+    exit_code = 9
+
+
+class ServiceError(TunegateError):
+    """An external service did not answer as it should; trying again may help."""
+
+    exit_code = 7
+    transient = True
+
+
+class SecurityError(TunegateError):
+    """A path, an identifier or a statement was refused."""
+
+    exit_code = 2

@@ -1,0 +1,91 @@
+"""Where tickets come from: the `source` section of a pipeline. Used by `schemas/pipeline.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from schemas.spec import Spec
+
+TicketColumn = Literal[
+    "ticket_id", "customer_id", "thread_id", "created_at", "updated_at", "product", "channel",
+    "subject", "body", "reply", "category", "priority", "reference", "messages",
+]  # fmt: skip
+"""Canonical column names; `schemas/tables.py` gives each one's meaning, unit and PII class."""
+
+Shape = Literal["auto", "ticket", "messages", "alpaca", "sharegpt", "prompt_completion"]
+
+
+class FilesSource(Spec):
+    """CSV, JSONL or Parquet files, optionally .gz or .zst, by path or glob."""
+
+    kind: Literal["files"]
+    paths: tuple[str, ...] = Field(min_length=1)
+    """Paths or globs, relative to pipelines.yaml."""
+    format: Literal["auto", "csv", "jsonl", "parquet"] = "auto"
+    """`auto` goes by the file's suffix, never by its content."""
+    shape: Shape = "auto"
+    """`auto` detects messages, Alpaca, ShareGPT and prompt-completion rows by their keys; a mix is refused."""
+    columns: dict[TicketColumn, str] = {}
+    """Canonical column -> column of the file. Columns not named here are taken by their own name."""
+    extra_columns: Literal["ignore", "error"] = "ignore"
+    """What to do with columns that are neither canonical nor mapped (they are counted either way)."""
+
+
+class DuckDBSource(Spec):
+    """A table, or one SELECT, in a DuckDB file of yours; attached read-only."""
+
+    kind: Literal["duckdb"]
+    database: str
+    """Path of the DuckDB file, relative to pipelines.yaml."""
+    table: str | None = None
+    query: str | None = None
+    """One SELECT statement; exactly one of `table` and `query`."""
+    shape: Shape = "auto"
+    columns: dict[TicketColumn, str] = {}
+    extra_columns: Literal["ignore", "error"] = "ignore"
+
+    @model_validator(mode="after")
+    def _one_of(self) -> DuckDBSource:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give exactly one of `table` and `query`")
+        return self
+
+
+class HuggingFaceSource(Spec):
+    """A dataset of the Hugging Face hub, or a local directory in its form."""
+
+    kind: Literal["hf"]
+    path: str
+    """`org/name`, or a local directory saved by `datasets`."""
+    revision: str | None = None
+    """Commit sha; required for a hub dataset, so that a run can be repeated."""
+    split: str = "train"
+    allow_download: bool = False
+    """Nothing is fetched from the network unless this is true."""
+    shape: Shape = "auto"
+    columns: dict[TicketColumn, str] = {}
+    extra_columns: Literal["ignore", "error"] = "ignore"
+
+
+class GeneratedSource(Spec):
+    """A seeded, fictional help desk: real work for every stage without anyone's data."""
+
+    kind: Literal["generated"]
+    seed: int = Field(default=20260601, ge=0)
+    n_tickets: int = Field(default=3000, ge=50, le=1_000_000)
+    """Clean tickets before duplicates, threads and broken rows are added."""
+    n_customers: int = Field(default=400, ge=10)
+    n_weeks: int = Field(default=8, ge=2, le=520)
+    start: str = Field(default="2026-06-01", pattern=r"^\d{4}-\d{2}-\d{2}$")
+    """First day, ISO date."""
+    defect: Literal["none", "swapped_labels", "broken_format"] = "none"
+    """`swapped_labels`: routing labels permuted while tone and format stay perfect. `broken_format`: routing line malformed."""
+    defect_weeks: int = Field(default=6, ge=1)
+    """The defect touches the first this many weeks only: what comes later, the held-out window, stays true."""
+
+
+SourceSpec = Annotated[
+    FilesSource | DuckDBSource | HuggingFaceSource | GeneratedSource, Field(discriminator="kind")
+]

@@ -1,0 +1,60 @@
+"""Columns of the tables between curation steps, and their pandera models.
+
+Every column carries its meaning, unit and PII class (`none`, `pseudonym`, `personal`): the classes decide what may
+appear in logs, reports and MLflow (only `none`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+PiiClass = Literal["none", "pseudonym", "personal"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: SQL type in DuckDB, whether null is allowed, what it means, how private it is."""
+
+    name: str
+    sql_type: str
+    nullable: bool
+    pii: PiiClass
+    meaning: str
+
+
+TICKETS: tuple[Column, ...] = (
+    Column("ticket_id", "VARCHAR", False, "pseudonym", "Unique id of the ticket in its source"),
+    Column("customer_id", "VARCHAR", True, "pseudonym", "Who asked; null when the source does not say"),
+    Column("thread_id", "VARCHAR", True, "pseudonym", "Conversation the ticket belongs to"),
+    Column("created_at", "TIMESTAMP", True, "none", "When the customer wrote, UTC"),
+    Column("updated_at", "TIMESTAMP", True, "none", "Last change in the source, UTC"),
+    Column("product", "VARCHAR", True, "none", "Product the ticket is about"),
+    Column("channel", "VARCHAR", True, "none", "mail, chat, web, phone"),
+    Column("subject", "VARCHAR", True, "personal", "Subject line"),
+    Column("body", "VARCHAR", True, "personal", "The customer's text"),
+    Column("reply", "VARCHAR", True, "personal", "The agent's answer"),
+    Column("category", "VARCHAR", True, "none", "Routing category"),
+    Column("priority", "VARCHAR", True, "none", "Routing priority"),
+    Column("reference", "VARCHAR", True, "pseudonym", "Order or case reference that the answer must repeat"),
+    Column("messages", "VARCHAR", True, "personal", "JSON list of {role, content}; null for plain tickets"),
+    Column("source", "VARCHAR", False, "none", "File or table the row came from, as written in pipelines.yaml"),
+    Column("source_line", "BIGINT", False, "none", "Line (1-based) or row number in that source"),
+)  # fmt: skip
+
+REMOVED: tuple[Column, ...] = (
+    Column("ticket_id", "VARCHAR", True, "pseudonym", "Null when the row could not be read that far"),
+    Column("outcome", "VARCHAR", False, "none", "quarantined, dropped or merged"),
+    Column("code", "VARCHAR", False, "none", "TG02xx, or the rule's name"),
+    Column("reason", "VARCHAR", False, "none", "One sentence without ticket text"),
+    Column("field", "VARCHAR", True, "none", "Column at fault, where there is one"),
+    Column("source", "VARCHAR", True, "none", "As in tickets"),
+    Column("source_line", "BIGINT", True, "none", "As in tickets"),
+    Column("byte_offset", "BIGINT", True, "none", "Offset of the row in its (decompressed) file"),
+    Column("cluster_id", "VARCHAR", True, "pseudonym", "Duplicate cluster: its smallest ticket_id"),
+    Column("kept_id", "VARCHAR", True, "pseudonym", "Ticket kept in this one's place, or the held-out ticket leaked"),
+    Column("score", "DOUBLE", True, "none", "Similarity to kept_id, 0-1"),
+)  # fmt: skip
+
+TICKET_COLUMNS = tuple(column.name for column in TICKETS)
+REMOVED_COLUMNS = tuple(column.name for column in REMOVED)

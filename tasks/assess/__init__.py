@@ -1,0 +1,1 @@
+"""Numbers about predictions: scores, baselines, comparisons and the gate. Knows no torch and no MLflow."""

@@ -1,0 +1,113 @@
+"""A complete directory or none: manifest, sha256, fsync, rename. Used by tasks and by flows/engine.
+
+It knows nothing of what the files mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import orjson
+
+from schemas.errors import StorageError
+
+MANIFEST = "MANIFEST.json"
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of the file's bytes, as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_json(value: object) -> str:
+    """sha256 of the value's canonical JSON (sorted keys, no spaces), as hex.
+
+    >>> sha256_json({"b": 1, "a": 2}) == sha256_json({"a": 2, "b": 1})
+    True
+    """
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write the file aside, fsync, rename: a reader sees the old bytes or all the new ones."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with aside.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(path)
+    sync_directory(path.parent)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON with sorted keys, atomically."""
+    write_atomic(path, orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n")
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename or a new entry in the directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def seal(directory: Path) -> str:
+    """Write MANIFEST.json over every file below the directory, fsync all of it and return the manifest's sha256.
+
+    The manifest names each file with its size in bytes and sha256; equal contents give an equal digest wherever
+    the directory lies.
+    """
+    entries = {}
+    for path in sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        entries[path.relative_to(directory).as_posix()] = {
+            "bytes": path.stat().st_size,
+            "sha256": sha256_file(path),
+        }
+    write_json(directory / MANIFEST, {"files": entries})
+    for folder in sorted(p for p in directory.rglob("*") if p.is_dir()):
+        sync_directory(folder)
+    sync_directory(directory)
+    return sha256_json(entries)
+
+
+def verify(directory: Path) -> str:
+    """Compare every file with the manifest; return the same digest as `seal`.
+
+    Raises:
+        StorageError: manifest absent or unreadable, or a file is missing, added or changed.
+    """
+    path = directory / MANIFEST
+    try:
+        entries = orjson.loads(path.read_bytes())["files"]
+    except (OSError, ValueError, KeyError) as error:
+        raise StorageError(
+            f"no readable manifest: {type(error).__name__}", code="TG0510", where=str(path)
+        ) from None
+    present = {
+        p.relative_to(directory).as_posix()
+        for p in directory.rglob("*")
+        if p.is_file() and p.name != MANIFEST
+    }
+    for name in sorted(present ^ entries.keys()):
+        state = "missing" if name in entries else "not in the manifest"
+        raise StorageError(f"file {state}: {name}", code="TG0511", where=str(directory))
+    for name, entry in entries.items():
+        got = sha256_file(directory / name)
+        if got != entry["sha256"]:
+            raise StorageError(
+                f"file changed: sha256 {got[:12]}, manifest says {entry['sha256'][:12]}",
+                code="TG0512",
+                where=str(directory / name),
+                hint="remove the damaged directory; the next run makes it again",
+            )
+    return sha256_json(entries)

@@ -1,0 +1,1 @@
+"""What a model is and says: base models, chat format, adapters, generation. Uses torch."""

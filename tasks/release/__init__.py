@@ -1,0 +1,1 @@
+"""From a verdict to a served champion: bundle, MLflow, aliases. The only place that imports mlflow."""
