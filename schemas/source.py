@@ -27,7 +27,7 @@ class FilesSource(Spec):
     """`auto` goes by the file's suffix, never by its content."""
     shape: Shape = "auto"
     """`auto` detects messages, Alpaca, ShareGPT and prompt-completion rows by their keys; a mix is refused."""
-    columns: dict[TicketColumn, str] = {}
+    columns: dict[TicketColumn, str] = Field(default={})
     """Canonical column -> column of the file. Columns not named here are taken by their own name."""
     extra_columns: Literal["ignore", "error"] = "ignore"
     """What to do with columns that are neither canonical nor mapped (they are counted either way)."""
@@ -43,7 +43,7 @@ class DuckDBSource(Spec):
     query: str | None = None
     """One SELECT statement; exactly one of `table` and `query`."""
     shape: Shape = "auto"
-    columns: dict[TicketColumn, str] = {}
+    columns: dict[TicketColumn, str] = Field(default={})
     extra_columns: Literal["ignore", "error"] = "ignore"
 
     @model_validator(mode="after")
@@ -65,7 +65,7 @@ class HuggingFaceSource(Spec):
     allow_download: bool = False
     """Nothing is fetched from the network unless this is true."""
     shape: Shape = "auto"
-    columns: dict[TicketColumn, str] = {}
+    columns: dict[TicketColumn, str] = Field(default={})
     extra_columns: Literal["ignore", "error"] = "ignore"
 
 
@@ -81,11 +81,10 @@ class GeneratedSource(Spec):
     start: str = Field(default="2026-06-01", pattern=r"^\d{4}-\d{2}-\d{2}$")
     """First day, ISO date."""
     defect: Literal["none", "swapped_labels", "broken_format"] = "none"
-    """`swapped_labels`: routing labels permuted while tone and format stay perfect. `broken_format`: routing line malformed."""
+    """`swapped_labels`: routing labels permuted while tone and format stay perfect.
+    `broken_format`: the routing line is malformed."""
     defect_weeks: int = Field(default=6, ge=1)
     """The defect touches the first this many weeks only: what comes later, the held-out window, stays true."""
 
 
-SourceSpec = Annotated[
-    FilesSource | DuckDBSource | HuggingFaceSource | GeneratedSource, Field(discriminator="kind")
-]
+SourceSpec = Annotated[FilesSource | DuckDBSource | HuggingFaceSource | GeneratedSource, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""How a model is tuned: the `train` section. Used by `schemas/pipeline.py` and the tasks in tasks/model, tasks/train."""
+"""How a model is tuned: the `train` section. Used by `schemas/pipeline.py`, tasks/model and tasks/train."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ class TrainSpec(Spec):
     adapter: AdapterSpec = AdapterSpec()
     quantization: QuantizationSpec = QuantizationSpec()
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the frozen base weights and the arithmetic; `auto` is bfloat16 where the hardware multiplies it, else float32."""
+    """Of the frozen base weights and the arithmetic; `auto` is bfloat16 where the hardware multiplies it,
+    else float32."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
     lr_scheduler: Literal["constant", "linear", "cosine"] = "cosine"
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)

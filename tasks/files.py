@@ -90,14 +90,8 @@ def verify(directory: Path) -> str:
     try:
         entries = orjson.loads(path.read_bytes())["files"]
     except (OSError, ValueError, KeyError) as error:
-        raise StorageError(
-            f"no readable manifest: {type(error).__name__}", code="TG0510", where=str(path)
-        ) from None
-    present = {
-        p.relative_to(directory).as_posix()
-        for p in directory.rglob("*")
-        if p.is_file() and p.name != MANIFEST
-    }
+        raise StorageError(f"no readable manifest: {type(error).__name__}", code="TG0510", where=str(path)) from None
+    present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST}
     for name in sorted(present ^ entries.keys()):
         state = "missing" if name in entries else "not in the manifest"
         raise StorageError(f"file {state}: {name}", code="TG0511", where=str(directory))
