@@ -26,6 +26,15 @@ class StyleRule(Spec):
         return _regex(value)
 
 
+class DecodingSpec(Spec):
+    """How answers are generated (greedy); a part of `evaluate` (see `EvaluateSpec.decoding`)."""
+
+    max_new_tokens: int
+    batch_size: int
+    threads: int | None
+    dtype: Literal["auto", "float32", "bfloat16"]
+
+
 class EvaluateSpec(Spec):
     """`evaluate`: the held-out items, the arms they are answered by, and how answers are scored."""
 
@@ -34,8 +43,11 @@ class EvaluateSpec(Spec):
     max_new_tokens: int = Field(default=160, ge=1)
     batch_size: int = Field(default=32, ge=1)
     threads: int | None = Field(default=None, ge=1)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     arms: tuple[Arm, ...] = ("zero_shot", "few_shot", "majority", "tfidf")
     """Baselines beside candidate and champion. majority and tfidf answer the routing field alone."""
+    baseline_system: str = ""
+    """System message of the prompting arms: a fair baseline is told categories and format. Empty: train's own."""
     few_shot_examples: int = Field(default=3, ge=1, le=32)
     """Examples in the few-shot prompt, from train only."""
     fields: str | None = None
@@ -51,6 +63,15 @@ class EvaluateSpec(Spec):
     @classmethod
     def _compiles(cls, value: str | None) -> str | None:
         return value if value is None else _regex(value)
+
+    def decoding(self) -> DecodingSpec:
+        """The settings that decide the answers of a given model to given prompts."""
+        return DecodingSpec(
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            threads=self.threads,
+            dtype=self.dtype,
+        )
 
     def field_names(self) -> tuple[str, ...]:
         """Names of the fields scored one by one, in the order of the pattern's groups."""

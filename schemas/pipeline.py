@@ -22,8 +22,8 @@ class RegisterSpec(Spec):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     """Registered model name. Pipelines that share it compete for the same champion."""
-    tracking_uri: str | None = None
-    """MLflow store or server; null uses MLFLOW_TRACKING_URI, else SQLite under .tunegate/."""
+    tracking_uri: str = ""
+    """MLflow store or server; empty uses MLFLOW_TRACKING_URI, else SQLite under .tunegate/."""
     experiment: str = "tunegate"
 
 

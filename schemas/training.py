@@ -23,6 +23,16 @@ class PromptSpec(Spec):
     """What the model shall learn to write."""
 
 
+class EncodeSpec(Spec):
+    """What turns tickets into token ids; a part of `train` (see `TrainSpec.encoding`)."""
+
+    format: Format
+    prompt: PromptSpec
+    max_length: int
+    overflow: Literal["drop", "truncate_left", "error"]
+    max_examples: int | None
+
+
 class AdapterSpec(Spec):
     """LoRA: `W + (alpha / rank) * B @ A`."""
 
@@ -82,6 +92,16 @@ class TrainSpec(Spec):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the training process; null uses all cores. Same seed and threads give the same bytes."""
     timeout_minutes: float = Field(default=24 * 60, gt=0)
+
+    def encoding(self) -> EncodeSpec:
+        """The settings that decide the token ids: changing any other one encodes nothing again."""
+        return EncodeSpec(
+            format=self.format,
+            prompt=self.prompt,
+            max_length=self.max_length,
+            overflow=self.overflow,
+            max_examples=self.max_examples,
+        )
 
     @model_validator(mode="after")
     def _learning_rate_fits_method(self) -> TrainSpec:

@@ -13,6 +13,9 @@ from typing import Any
 from schemas.artifacts import Artifact
 
 
+Input = str | Artifact
+
+
 @dataclass(frozen=True)
 class Step:
     """One unit of work and of reuse.
@@ -25,8 +28,8 @@ class Step:
     """Unique in the pipeline; also the store's folder."""
     run: Callable[..., Artifact]
     returns: type[Artifact]
-    inputs: Mapping[str, str | Artifact] = field(default_factory=dict)
-    """Parameter -> name of an earlier step, or an artifact already at hand."""
+    inputs: Mapping[str, Input | tuple[Input, ...]] = field(default_factory=dict)
+    """Parameter -> name of an earlier step, an artifact already at hand, or a tuple of those."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Parameter -> frozen spec or scalar. Part of the key."""
     context: Mapping[str, Any] = field(default_factory=dict)
