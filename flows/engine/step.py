@@ -12,7 +12,6 @@ from typing import Any
 
 from schemas.artifacts import Artifact
 
-
 Input = str | Artifact
 
 
