@@ -24,7 +24,7 @@ class Step:
     """
 
     name: str
-    """Unique in the pipeline; also the store's folder."""
+    """Unique in the pipeline."""
     run: Callable[..., Artifact]
     returns: type[Artifact]
     inputs: Mapping[str, Input | tuple[Input, ...]] = field(default_factory=dict)
@@ -39,3 +39,11 @@ class Step:
     """Gets `scratch`, a folder that outlives a killed attempt of the same key."""
     reports: bool = False
     """Gets `progress`."""
+    kind: str = ""
+    """Store folder and part of the key; empty means `name`. Steps of one kind share their results: what the
+    candidate answered is what the champion answers after its promotion."""
+
+    @property
+    def folder(self) -> str:
+        """The name under which results are stored and keyed."""
+        return self.kind or self.name
