@@ -1,0 +1,46 @@
+# Every target sets up what it needs: Python >= 3.11, git and make are enough.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install check test demo lock up down clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+install: .venv/.installed ## bootstrap uv into .venv and install the locked requirements
+
+.venv/.installed: requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo "installing the locked requirements (the first time a few minutes, torch alone is large)"
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+check: install ## format, lint, types, import rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/hadolint infra/Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml
+
+test: install ## all tests; those that lack a service or data skip with their reason
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+demo: install ## the main job on the embedded model: promoted, then blocked, then nothing to do
+	@$(BIN)/python infra/demo.py
+
+lock: install ## compile requirements.lock anew from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--python-version 3.11 --extra dev pyproject.toml --output-file requirements.lock
+
+up: install ## start the local Prefect and MLflow servers (loopback)
+	@$(BIN)/tunegate up
+
+down: ## stop them
+	@$(BIN)/tunegate down
+
+clean: ## remove caches of tools; state under .tunegate/ stays
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
