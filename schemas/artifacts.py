@@ -13,7 +13,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.evaluation import Arm
-from schemas.training import Format, Method
+from schemas.training import Format, Method, PromptSpec
 
 Verdict = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR"]
 
@@ -213,6 +213,13 @@ class GateDecision(Artifact):
     best_baseline: str | None = None
 
 
+class BundleRef(Artifact):
+    """A candidate ready to serve: adapter or model files, `serving.json` (base uri and digest, prompt, format,
+    max_new_tokens), README.md (model card) and MANIFEST.json."""
+
+    n_bytes: int
+
+
 class ChampionRef(BaseModel):
     """The ledger's answer to `who is champion?`."""
 
@@ -223,13 +230,10 @@ class ChampionRef(BaseModel):
     run_id: str
     model: ModelRef
     trained: TrainedRef
+    prompt: PromptSpec
+    """The texts around a ticket it was trained with and must be served with."""
+    max_new_tokens: int
+    bundle: BundleRef
     verdict_digest: str
     promoted_at: str
     """UTC, ISO 8601."""
-
-
-class BundleRef(Artifact):
-    """A candidate ready to serve: adapter or model files, `serving.json` (base uri and digest, prompt, format,
-    max_new_tokens), README.md (model card) and MANIFEST.json."""
-
-    n_bytes: int

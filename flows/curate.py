@@ -1,0 +1,94 @@
+"""Sub-flow one: tickets from the source to train, validation and test. Runs alone: `tunegate run NAME --until curate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.engine.step import Step
+from flows.session import attach
+from flows.steps import run_stage
+from schemas.artifacts import Splits, TicketTable, WarehouseRef
+from schemas.curation import CurateStep, DedupStep, FilterStep, RedactStep
+from schemas.pipeline import PipelineSpec
+from tasks.curate.decontaminate import decontaminate
+from tasks.curate.dedup import drop_duplicates
+from tasks.curate.extract import extract_tickets
+from tasks.curate.filter import filter_tickets
+from tasks.curate.redact import redact_tickets
+from tasks.curate.split import split_tickets
+from tasks.curate.validate import validate_tickets
+from tasks.warehouse import publish_warehouse
+
+
+def curate_steps(spec: PipelineSpec, *, fingerprint: str, root: Path) -> list[Step]:
+    """The steps in order. `fingerprint` is the source's content digest: new tickets make a new key."""
+    extract = Step(
+        "extract",
+        extract_tickets,
+        TicketTable,
+        params={"source": spec.source, "fingerprint": fingerprint},
+        context={"root": root},
+        libraries=("duckdb", "pyarrow", "orjson"),
+        reports=True,
+    )
+    validate = Step(
+        "validate",
+        validate_tickets,
+        TicketTable,
+        inputs={"tickets": "extract"},
+        params={"table": spec.table},
+        libraries=("duckdb", "pyarrow", "pandera"),
+    )
+    steps = [extract, validate]
+    for declared in spec.curate.steps:
+        steps.append(_declared(declared, after=steps[-1].name, taken={step.name for step in steps}))
+    tables = tuple(step.name for step in steps)
+    split = Step(
+        "split",
+        split_tickets,
+        Splits,
+        inputs={"tickets": tables[-1]},
+        params={"split": spec.split},
+        libraries=("duckdb", "pyarrow"),
+    )
+    clean = Step(
+        "decontaminate",
+        decontaminate,
+        Splits,
+        inputs={"splits": "split"},
+        params={"spec": spec.curate.decontaminate},
+        libraries=("duckdb", "pyarrow"),
+    )
+    warehouse = Step(
+        "warehouse",
+        publish_warehouse,
+        WarehouseRef,
+        inputs={"stages": tables, "split": "split", "clean": "decontaminate"},
+        params={"stage_names": tables},
+        libraries=("duckdb", "pyarrow"),
+    )
+    return [*steps, split, clean, warehouse]
+
+
+def _declared(declared: CurateStep, *, after: str, taken: set[str]) -> Step:
+    """A step of `curate.steps`; a second one of the same kind is named `filter_2`."""
+    name = declared.uses
+    number = sum(1 for other in taken if other == name or other.startswith(f"{name}_"))
+    name = name if not number else f"{name}_{number + 1}"
+    inputs, params, libraries = {"tickets": after}, {"step": declared}, ("duckdb", "pyarrow")
+    match declared:
+        case RedactStep():
+            return Step(name, redact_tickets, TicketTable, inputs, params, libraries=libraries, kind="redact")
+        case FilterStep():
+            return Step(name, filter_tickets, TicketTable, inputs, params, libraries=libraries, kind="filter")
+        case DedupStep():
+            return Step(name, drop_duplicates, TicketTable, inputs, params, libraries=libraries, kind="dedup")
+
+
+@flow(name="curate")
+def curate(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = None) -> None:
+    """Bring the pipeline's tickets to splits; every row that goes is kept with its reason."""
+    with attach(pipeline, config, run_id) as session:
+        run_stage(session, "curate")

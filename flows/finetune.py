@@ -1,0 +1,57 @@
+"""Sub-flow two: base model, token ids, training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.engine.step import Step
+from flows.session import attach
+from flows.steps import run_stage
+from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
+from schemas.pipeline import PipelineSpec
+from tasks.model.base_model import fetch_base_model
+from tasks.model.chat_format import encode_examples
+from tasks.train.launch import train_model
+
+
+def finetune_steps(spec: PipelineSpec, *, root: Path, cache: Path) -> list[Step]:
+    """The steps in order. They take the splits of the step `decontaminate`."""
+    train = spec.train
+    return [
+        Step(
+            "base_model",
+            fetch_base_model,
+            ModelRef,
+            params={"uri": train.base_model, "allow_download": train.allow_download},
+            context={"root": root, "cache": cache},
+            libraries=("safetensors", "tokenizers", "transformers"),
+        ),
+        Step(
+            "encode",
+            encode_examples,
+            DatasetRef,
+            inputs={"splits": "decontaminate", "model": "base_model"},
+            params={"encoding": train.encoding()},
+            libraries=("transformers", "tokenizers", "datasets"),
+            reports=True,
+        ),
+        Step(
+            "train",
+            train_model,
+            TrainedRef,
+            inputs={"dataset": "encode", "model": "base_model"},
+            params={"spec": train},
+            libraries=("torch", "transformers", "peft", "bitsandbytes"),
+            resumable=True,
+            reports=True,
+        ),
+    ]
+
+
+@flow(name="finetune")
+def finetune(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = None) -> None:
+    """Tune the base model on the curated train split; a killed training continues from its last checkpoint."""
+    with attach(pipeline, config, run_id) as session:
+        run_stage(session, "finetune")
