@@ -196,7 +196,7 @@ class Finding(BaseModel):
     """One-sided confidence bounds of `difference` (change) or of the value (absolute limit)."""
     limit: float | None = None
     method: str
-    """Statistical procedure: `tango`, `wilson`, `bootstrap_t`."""
+    """Statistical procedure: `tango`, `clopper_pearson`, `bootstrap_t`."""
     reason: str
     """One sentence, ends with what would change it (`about 120 more items would decide`)."""
 

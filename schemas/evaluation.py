@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.source import TicketColumn
 from schemas.spec import Spec
 
 Arm = Literal["zero_shot", "few_shot", "majority", "tfidf"]
@@ -61,8 +62,15 @@ class EvaluateSpec(Spec):
 
     @field_validator("fields")
     @classmethod
-    def _compiles(cls, value: str | None) -> str | None:
-        return value if value is None else _regex(value)
+    def _groups_are_columns(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        groups = re.compile(_regex(value)).groupindex
+        if not groups:
+            raise ValueError("needs at least one named group, such as (?P<category>[a-z-]+)")
+        if unknown := sorted(groups.keys() - set(get_args(TicketColumn))):
+            raise ValueError(f"group {unknown[0]!r} is no ticket column; allowed: {', '.join(get_args(TicketColumn))}")
+        return value
 
     def decoding(self) -> DecodingSpec:
         """The settings that decide the answers of a given model to given prompts."""
@@ -90,6 +98,9 @@ class EvaluateSpec(Spec):
 
 LOWER_IS_BETTER = frozenset({"heldout_loss"})
 """Metrics where a smaller value is the better one; for all others larger is better."""
+
+CONTINUOUS = frozenset({"chrf", "heldout_loss"})
+"""Metrics with any value per item; all others are 0 or 1."""
 
 
 class ChangeThreshold(Spec):

@@ -55,4 +55,11 @@ class PipelineSpec(Spec):
         for rule in self.gates.rules:
             if rule.metric not in known:
                 raise ValueError(f"gates: unknown metric {rule.metric!r}; allowed: {', '.join(known)}")
+            if rule.slice is not None:
+                column, equals, _ = rule.slice.partition("=")
+                if not equals or column not in self.evaluate.slices:
+                    columns = ", ".join(self.evaluate.slices)
+                    raise ValueError(
+                        f"gates: slice {rule.slice!r} is not `column=value` of evaluate.slices ({columns})"
+                    )
         return self

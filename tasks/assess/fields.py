@@ -1,0 +1,65 @@
+"""Finds the declared fields in an answer and compares them with the ticket: text in, numbers out.
+
+Knows nothing of files or models; `tasks/assess/score.py` asks, per answer.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+
+MAX_SCORED_CHARS = 20_000
+"""Longer answers are scored by their first this many characters: the time of a pattern may grow with the square of
+the length, and a model that never stops must not stop the run."""
+
+
+class FieldPattern:
+    """The regular expression of `evaluate.fields`, ready to score answers."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = re.compile(pattern)
+        self.names = tuple(self._pattern.groupindex)
+
+    def score(self, text: str, item: Mapping[str, object]) -> dict[str, float]:
+        """0 or 1 for `exact`, `format` and `field_<name>`.
+
+        A field is right when the pattern is found and every occurrence carries the item's value, compared as text:
+        an answer that offers two categories names neither. `exact`: all fields right. `format`: found exactly once.
+
+        >>> line = FieldPattern(r"\\[(?P<category>[a-z]+)\\]")
+        >>> line.score("Thanks. [billing]", {"category": "billing"})
+        {'exact': 1.0, 'format': 1.0, 'field_category': 1.0}
+        >>> line.score("[billing] or [returns]", {"category": "billing"})
+        {'exact': 0.0, 'format': 0.0, 'field_category': 0.0}
+        """
+        found = [match.groupdict() for match in self._pattern.finditer(text[:MAX_SCORED_CHARS])]
+        right = {
+            name: bool(found) and all(_same(fields[name], item.get(name)) for fields in found) for name in self.names
+        }
+        return {
+            "exact": float(all(right.values()) and bool(found)),
+            "format": float(len(found) == 1),
+            **{f"field_{name}": float(value) for name, value in right.items()},
+        }
+
+
+def score_whole(text: str, answer: str) -> dict[str, float]:
+    """0 or 1 for `exact` and `format` where no fields are declared.
+
+    `exact`: equal to the reference answer after Unicode NFC, with runs of white space as one space and none at the
+    ends; letter case counts. `format`: not empty. An empty reference is never matched.
+
+    >>> score_whole(" card_arrival\\n", "card_arrival")
+    {'exact': 1.0, 'format': 1.0}
+    """
+    got, wanted = _normalised(text[:MAX_SCORED_CHARS]), _normalised(answer)
+    return {"exact": float(bool(got) and got == wanted), "format": float(bool(got))}
+
+
+def _normalised(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _same(got: str | None, wanted: object) -> bool:
+    return got is not None and wanted is not None and got == str(wanted)

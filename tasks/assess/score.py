@@ -1,0 +1,137 @@
+"""Scores every answer of one arm on the held-out items: one number per item and metric.
+
+Knows nothing of models, other arms or verdicts; `flows/assess.py` calls it per arm, `tasks/assess/gate.py` compares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from schemas.artifacts import EvalSet, Predictions, Scores
+from schemas.errors import GateError
+from schemas.evaluation import Arm, EvaluateSpec
+from tasks.assess.fields import MAX_SCORED_CHARS, FieldPattern, score_whole
+from tasks.assess.style import HouseStyle
+
+NO_VALUE = "(none)"
+"""Slice value of items whose column is null."""
+
+
+def score_answers(
+    *,
+    items: EvalSet,
+    predictions: Predictions,
+    evaluate: EvaluateSpec,
+    arm: Literal["tuned", "champion"] | Arm,
+    out: Path,
+) -> Scores:
+    """Write `scores.parquet` and `slices.parquet`; return the means over all items.
+
+    Metrics are those of `evaluate.metric_names()`, 0 or 1 per item except:
+
+    - `chrf`: character n-gram F-score (n = 1-6, beta = 2) of the whole answer against the reference answer, 0-1.
+    - `heldout_loss`: nats per token of the reference answer, as the predictions have it.
+
+    A value that is not finite is kept as NaN, and its metric gets no mean: a gate on it ends in ERROR.
+
+    Raises:
+        GateError: TG0601, items and predictions do not name the same ids once each.
+
+    Source: Popović (2015), "chrF: character n-gram F-score for automatic MT evaluation"; sacrebleu's defaults.
+    """
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.read_table(items.root / "items.parquet").to_pylist()
+    answers: list[dict[str, Any]] = pq.read_table(predictions.root / "predictions.parquet").to_pylist()
+    _check_same_ids([row["item_id"] for row in rows], [row["item_id"] for row in answers], arm)
+    by_id = {row["item_id"]: row for row in answers}
+    score_item = _ItemScorer(evaluate)
+    scored = [(str(item["item_id"]), score_item(item, by_id[item["item_id"]])) for item in rows]
+    scored.sort(key=lambda pair: pair[0])
+    slices = [
+        (str(item["item_id"]), f"{column}={NO_VALUE if item[column] is None else item[column]}")
+        for item in sorted(rows, key=lambda row: str(row["item_id"]))
+        for column in evaluate.slices
+    ]
+    return write_scores(scored, metrics=evaluate.metric_names(), slices=slices, arm=arm, out=out)
+
+
+def write_scores(
+    scored: Sequence[tuple[str, Mapping[str, float]]],
+    *,
+    metrics: Sequence[str],
+    slices: Sequence[tuple[str, str]],
+    arm: Literal["tuned", "champion"] | Arm,
+    out: Path,
+) -> Scores:
+    """Write both files of a `Scores` directory in the given order of items; the baselines use it too."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    values = [(item_id, name, item[name]) for item_id, item in scored for name in metrics]
+    table = pa.table(
+        {
+            "item_id": pa.array([item_id for item_id, _, _ in values], pa.string()),
+            "metric": pa.array([name for _, name, _ in values], pa.string()),
+            "value": pa.array([value for _, _, value in values], pa.float64()),
+        }
+    )
+    pq.write_table(table, out / "scores.parquet", compression="zstd")
+    memberships = pa.table(
+        {
+            "item_id": pa.array([item_id for item_id, _ in slices], pa.string()),
+            "slice": pa.array([name for _, name in slices], pa.string()),
+        }
+    )
+    pq.write_table(memberships, out / "slices.parquet", compression="zstd")
+    means = {name: _mean([item[name] for _, item in scored]) for name in metrics}
+    return Scores(
+        root=out,
+        arm=arm,
+        n_items=len(scored),
+        means={name: mean for name, mean in means.items() if mean is not None},
+    )
+
+
+class _ItemScorer:
+    """All metrics of one answer."""
+
+    def __init__(self, evaluate: EvaluateSpec) -> None:
+        from sacrebleu.metrics.chrf import CHRF
+
+        self._fields = FieldPattern(evaluate.fields) if evaluate.fields else None
+        self._style = HouseStyle(evaluate.style)
+        self._chrf = CHRF()
+
+    def __call__(self, item: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, float]:
+        text, wanted = str(answer["text"] or ""), str(item["answer"] or "")
+        loss = answer["loss"]
+        overlap = self._chrf.sentence_score(text[:MAX_SCORED_CHARS], [wanted]).score / 100
+        return {
+            **(self._fields.score(text, item) if self._fields else score_whole(text, wanted)),
+            **self._style.score(text),
+            "chrf": float(overlap),
+            "finished": float(bool(answer["finished"])),
+            "heldout_loss": float(loss) if loss is not None and math.isfinite(loss) else math.nan,
+        }
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    listed = list(values)
+    mean = math.fsum(listed) / len(listed) if listed else math.nan
+    return mean if math.isfinite(mean) else None
+
+
+def _check_same_ids(items: list[Any], answers: list[Any], arm: str) -> None:
+    missing, foreign = len(set(items) - set(answers)), len(set(answers) - set(items))
+    repeated = len(answers) - len(set(answers)) + len(items) - len(set(items))
+    if missing or foreign or repeated or not items:
+        raise GateError(
+            f"the answers of arm {arm} are not those of the held-out set: {missing} of {len(items)} items unanswered, "
+            f"{foreign} answers to other items, {repeated} repeated",
+            code="TG0601",
+            hint="generate the answers again for this held-out set",
+        )

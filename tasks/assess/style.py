@@ -1,0 +1,68 @@
+"""Checks an answer against the declared rules of the house style: text in, numbers out.
+
+Knows nothing of files or models; `tasks/assess/score.py` asks, per answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from schemas.evaluation import StyleRule
+from tasks.assess.fields import MAX_SCORED_CHARS
+
+# Sentence ends: . ! ? or an ellipsis, closing quotes and brackets, then white space or the end ("3.5" does not end
+# one); full-width marks end one without a space; an empty line ends one unless a comma precedes it ("Hi Ann,").
+_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？]+|(?<![,\s])(?=[^\S\n]*\n[^\S\n]*\n)")
+
+
+def first_sentence(text: str) -> str:
+    """Text up to and including its first sentence end; all of it when there is none.
+
+    >>> first_sentence("Hi Ann,\\n\\nI am sorry that 3.5 kg are missing! We will look.")
+    'Hi Ann,\\n\\nI am sorry that 3.5 kg are missing!'
+    """
+    text = text.strip()
+    end = _SENTENCE_END.search(text)
+    return text[: end.end()] if end else text
+
+
+def last_line(text: str) -> str:
+    """The last line that is not blank, without white space around it; empty for an empty text.
+
+    >>> last_line("Sorry.\\n  Northbeam Care \\n\\n")
+    'Northbeam Care'
+    """
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+_SCOPES: dict[str, Callable[[str], str]] = {
+    "reply": str.strip,
+    "first_sentence": first_sentence,
+    "last_line": last_line,
+}
+
+
+class HouseStyle:
+    """The rules of `evaluate.style`, ready to score answers."""
+
+    def __init__(self, rules: Sequence[StyleRule]) -> None:
+        self._rules = [(rule, re.compile(rule.pattern)) for rule in rules]
+
+    def score(self, text: str) -> dict[str, float]:
+        """0 or 1 for `style` (all rules hold) and `style_<rule>`; nothing when no rules are declared.
+
+        A rule holds when its pattern is found in its scope, or with `expect: absent` is not. An empty answer holds
+        no rule: silence is not good style.
+        """
+        if not self._rules:
+            return {}
+        text = text[:MAX_SCORED_CHARS].strip()
+        held = {
+            f"style_{rule.name}": float(
+                bool(text) and (pattern.search(_SCOPES[rule.scope](text)) is not None) == (rule.expect == "match")
+            )
+            for rule, pattern in self._rules
+        }
+        return {"style": float(all(held.values())), **held}
