@@ -1,0 +1,46 @@
+"""Which ticket columns a prompt template names: the one grammar of `{column}`.
+
+Knows nothing of rows and renders nothing (`tasks/prompts.py` does). Called by `schemas/training.py`, so that a typo
+in a template is a configuration error, and by `tasks/prompts.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import string
+
+from schemas.tables import TICKET_COLUMNS
+
+
+def template_columns(text: str) -> tuple[str, ...]:
+    """Ticket columns that `text` inserts, each once, in order of first use.
+
+    Only `{column}` inserts; `{{` and `}}` are literal braces. Attribute and index access, conversions and format
+    specs are refused: a template comes from a file and is no program.
+
+    Raises:
+        ValueError: The braces do not match, or a field is not the plain name of a ticket column.
+
+    >>> template_columns("{subject}: {body} {{not a field}} {body}")
+    ('subject', 'body')
+    """
+    try:
+        parsed = [part[1:] for part in string.Formatter().parse(text)]
+    except ValueError as error:
+        raise ValueError(f"{error}; write `{{{{` and `}}}}` for literal braces") from None
+    columns: dict[str, None] = {}
+    for name, spec, conversion in parsed:
+        if name is None:
+            continue
+        if spec or conversion:
+            raise ValueError(f"`{{{name}}}` takes no conversion and no format, only `{{column}}`")
+        if name not in TICKET_COLUMNS:
+            raise ValueError(_unknown(name))
+        columns[name] = None
+    return tuple(columns)
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, TICKET_COLUMNS, n=1)
+    known = f"did you mean `{{{close[0]}}}`?" if close else f"allowed: {', '.join(TICKET_COLUMNS)}"
+    return f"`{{{name}}}` names no ticket column; {known}"

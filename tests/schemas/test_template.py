@@ -1,0 +1,36 @@
+"""Prompt templates: one grammar, plain ticket columns only."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.template import template_columns
+
+
+def test_columns_are_named_once_in_order_of_first_use() -> None:
+    assert template_columns("{body} {subject} {body}") == ("body", "subject")
+
+
+def test_a_template_without_columns_names_none() -> None:
+    assert template_columns("plain, {{braces}} kept") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{bdy}", "`{bdy}` names no ticket column; did you mean `{body}`?"),
+        ("{body.x}", "`{body.x}` names no ticket column"),
+        ("{body[0]}", "names no ticket column"),
+        ("{}", "`{}` names no ticket column; allowed: ticket_id, "),
+        ("{0}", "`{0}` names no ticket column"),
+        ("{body!r}", "`{body}` takes no conversion"),
+        ("{body:>9}", "`{body}` takes no conversion"),
+        ("{body:{subject}}", "`{body}` takes no conversion"),
+        ("{body", "write `{{` and `}}` for literal braces"),
+        ("body}", "write `{{` and `}}` for literal braces"),
+    ],
+)
+def test_whatever_is_no_plain_column_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=".") as caught:
+        template_columns(text)
+    assert message in str(caught.value)
