@@ -49,7 +49,7 @@ class TunegateError(Exception):
             lines.append(f"\nhint: {self.hint}")
         return "\n".join(lines)
 
-    def to_json(self) -> dict[str, str | None]:
+    def to_json(self) -> dict[str, object]:
         """The same error as an object for ``--json``."""
         return {
             "code": self.code,

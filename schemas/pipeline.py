@@ -6,14 +6,16 @@ Tasks receive the smallest part they need (`DedupStep`), never the whole.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
 from schemas.evaluation import EvaluateSpec, GatesSpec
+from schemas.names import closest
 from schemas.source import SourceSpec
-from schemas.spec import Spec
+from schemas.spec import Fault, Spec, UnfitError
 from schemas.training import TrainSpec
 
 
@@ -50,16 +52,51 @@ class PipelineSpec(Spec):
     schedule: ScheduleSpec | None = None
 
     @model_validator(mode="after")
-    def _gates_name_known_metrics(self) -> Self:
-        known = self.evaluate.metric_names()
-        for rule in self.gates.rules:
-            if rule.metric not in known:
-                raise ValueError(f"gates: unknown metric {rule.metric!r}; allowed: {', '.join(known)}")
-            if rule.slice is not None:
-                column, equals, _ = rule.slice.partition("=")
-                if not equals or column not in self.evaluate.slices:
-                    columns = ", ".join(self.evaluate.slices)
-                    raise ValueError(
-                        f"gates: slice {rule.slice!r} is not `column=value` of evaluate.slices ({columns})"
-                    )
+    def _parts_fit(self) -> Self:
+        faults = [
+            *_gate_faults(self.gates, self.evaluate),
+            *_routing_faults(self.evaluate),
+            *_prompt_faults(self.train),
+        ]
+        if faults:
+            raise UnfitError(faults)
         return self
+
+
+def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    metrics = evaluate.metric_names()
+    for index, rule in enumerate(gates.rules):
+        if rule.metric not in metrics:
+            yield Fault(
+                f"gate on unknown metric {rule.metric!r}",
+                at=("gates", "rules", index, "metric"),
+                hint=closest(rule.metric, metrics),
+            )
+        if rule.slice is None:
+            continue
+        column, equals, _ = rule.slice.partition("=")
+        if not equals or column not in evaluate.slices:
+            yield Fault(
+                f"slice {rule.slice!r} is not `column=value` of a column in evaluate.slices",
+                at=("gates", "rules", index, "slice"),
+                hint=f"evaluate.slices: {', '.join(evaluate.slices) or 'none declared'}",
+            )
+
+
+def _routing_faults(evaluate: EvaluateSpec) -> Iterator[Fault]:
+    fields = evaluate.field_names()
+    if fields and evaluate.routing_field is not None and evaluate.routing_field not in fields:
+        yield Fault(
+            f"routing_field {evaluate.routing_field!r} is no named group of evaluate.fields",
+            at=("evaluate", "routing_field"),
+            hint=f"take one of {', '.join(fields)}, or null for no routing baseline",
+        )
+
+
+def _prompt_faults(train: TrainSpec) -> Iterator[Fault]:
+    if train.format == "completion" and train.prompt.system:
+        yield Fault(
+            "format completion has no system message",
+            at=("train", "prompt", "system"),
+            hint="put the text at the start of prompt.user, or set system: null",
+        )

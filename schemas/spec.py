@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -15,3 +17,24 @@ class Spec(BaseModel):
         populate_by_name=True,
         use_attribute_docstrings=True,
     )
+
+
+class Fault(NamedTuple):
+    """One contradiction between settings that are each valid."""
+
+    message: str
+    at: tuple[str | int, ...]
+    """Keys, as in pipelines.yaml, from the section that was checked to the value at fault."""
+    hint: str | None = None
+
+
+class UnfitError(ValueError):
+    """Settings do not fit together. Raised by validators, so that all contradictions are told at once.
+
+    >>> str(UnfitError([Fault("`a` excludes `b`", at=("b",)), Fault("`c` needs `d`", at=("c",))]))
+    '`a` excludes `b`; `c` needs `d`'
+    """
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("; ".join(fault.message for fault in faults))
+        self.faults = tuple(faults)

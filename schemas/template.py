@@ -6,9 +6,9 @@ in a template is a configuration error, and by `tasks/prompts.py`.
 
 from __future__ import annotations
 
-import difflib
 import string
 
+from schemas.names import closest
 from schemas.tables import TICKET_COLUMNS
 
 
@@ -35,12 +35,6 @@ def template_columns(text: str) -> tuple[str, ...]:
         if spec or conversion:
             raise ValueError(f"`{{{name}}}` takes no conversion and no format, only `{{column}}`")
         if name not in TICKET_COLUMNS:
-            raise ValueError(_unknown(name))
+            raise ValueError(f"`{{{name}}}` names no ticket column; {closest(name, TICKET_COLUMNS)}")
         columns[name] = None
     return tuple(columns)
-
-
-def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, TICKET_COLUMNS, n=1)
-    known = f"did you mean `{{{close[0]}}}`?" if close else f"allowed: {', '.join(TICKET_COLUMNS)}"
-    return f"`{{{name}}}` names no ticket column; {known}"

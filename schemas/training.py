@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.spec import Spec
+from schemas.template import template_columns
 
 Method = Literal["full", "lora", "qlora"]
 Format = Literal["instruction", "completion"]
@@ -21,6 +22,12 @@ class PromptSpec(Spec):
     """The user's turn, or the prompt of `format: completion`."""
     answer: str = "{reply}"
     """What the model shall learn to write."""
+
+    @field_validator("system", "user", "answer")
+    @classmethod
+    def _names_ticket_columns(cls, value: str) -> str:
+        template_columns(value)
+        return value
 
 
 class EncodeSpec(Spec):

@@ -20,7 +20,7 @@ def test_a_template_without_columns_names_none() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{bdy}", "`{bdy}` names no ticket column; did you mean `{body}`?"),
+        ("{bdy}", "`{bdy}` names no ticket column; did you mean `body`?"),
         ("{body.x}", "`{body.x}` names no ticket column"),
         ("{body[0]}", "names no ticket column"),
         ("{}", "`{}` names no ticket column; allowed: ticket_id, "),

@@ -1,0 +1,27 @@
+"""Did-you-mean: the nearest known name, or the list of known ones.
+
+Knows nothing of what is named. Called wherever a name written by a person is looked up.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_LONGEST = 64
+"""Characters; nobody mistypes a longer name, and comparing one is slow."""
+
+
+def closest(name: str, known: Iterable[str], label: str = "allowed") -> str:
+    """A hint for an unknown name: the nearest known one, else all of them.
+
+    >>> closest("lerning_rate", ["epochs", "learning_rate"])
+    'did you mean `learning_rate`?'
+    >>> closest("x", ["epochs", "learning_rate"])
+    'allowed: epochs, learning_rate'
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1) if len(name) <= _LONGEST else []
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"{label}: {', '.join(names) or 'none'}"
