@@ -1,0 +1,123 @@
+"""The tables between curation steps as Parquet: exact columns, exact types, rows in one order, equal bytes.
+
+It knows nothing of what a step does with rows. Called by every step of tasks/curate, always inside functions:
+importing pyarrow takes a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas.tables import REMOVED, TICKETS, Column
+
+ARROW_TYPES = {"VARCHAR": pa.string(), "TIMESTAMP": pa.timestamp("us"), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
+"""DuckDB type -> Arrow type. TIMESTAMP is UTC without saying so, as in DuckDB."""
+GROUP_ROWS = 65_536
+"""Rows of one Parquet row group."""
+TICKET_ORDER = ("ticket_id", "source", "source_line")
+REMOVED_ORDER = ("source", "source_line", "byte_offset", "ticket_id", "code", "field", "reason", "kept_id")
+
+
+def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
+    """The declared columns as an Arrow schema, nullability included."""
+    return pa.schema([pa.field(column.name, ARROW_TYPES[column.sql_type], column.nullable) for column in columns])
+
+
+TICKETS_ARROW = arrow_schema(TICKETS)
+REMOVED_ARROW = arrow_schema(REMOVED)
+
+
+def write_tickets(table: pa.Table, out: Path, *, name: str = "tickets.parquet") -> int:
+    """Write `out/tickets.parquet`, ordered by ticket_id, source and source_line; return the number of rows.
+
+    Raises:
+        ValueError: a column is missing, has another type, or holds a null where none is allowed.
+    """
+    return _write(table, TICKETS_ARROW, TICKET_ORDER, out / name)
+
+
+def write_removed(rows: Iterable[Mapping[str, object]] | pa.Table, out: Path, *, name: str = "removed.parquet") -> int:
+    """Write `out/removed.parquet` in one fixed order; return the number of rows. Nullable columns may be left out.
+
+    Raises:
+        ValueError: a column is unknown, has another type, or holds a null where none is allowed.
+    """
+    table = rows if isinstance(rows, pa.Table) else removed_table(rows)
+    return _write(_with_missing(table, REMOVED_ARROW), REMOVED_ARROW, REMOVED_ORDER, out / name)
+
+
+def removed_table(rows: Iterable[Mapping[str, object]]) -> pa.Table:
+    """Rows for `removed.parquet` as an Arrow table."""
+    listed = list(rows)
+    for row in listed:
+        unknown = row.keys() - set(REMOVED_ARROW.names)
+        if unknown:
+            raise ValueError(f"no columns of removed rows: {', '.join(sorted(unknown))}")
+    columns = {name: [row.get(name) for row in listed] for name in REMOVED_ARROW.names}
+    return pa.table(columns, schema=REMOVED_ARROW)
+
+
+def ticket_table(rows: Iterable[Mapping[str, object]]) -> pa.Table:
+    """Rows for `tickets.parquet` as an Arrow table; columns a row does not name are null."""
+    listed = list(rows)
+    columns = {name: [row.get(name) for row in listed] for name in TICKETS_ARROW.names}
+    return pa.table(columns, schema=TICKETS_ARROW)
+
+
+def read_rows(path: Path) -> pa.Table:
+    """A table written by this module, in its order."""
+    return pq.read_table(path, memory_map=False)
+
+
+def _with_missing(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    for field in schema:
+        if field.nullable and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
+
+
+def _write(table: pa.Table, schema: pa.Schema, order: tuple[str, ...], path: Path) -> int:
+    table = _conform(table, schema, path.name)
+    order_of = pc.sort_indices(table.select(list(order)), sort_keys=[(key, "ascending") for key in order])
+    # Taking from string chunks overflows above 2 GiB of text: widen, take group by group, narrow.
+    wide = table.cast(
+        pa.schema([f.with_type(pa.large_string()) if pa.types.is_string(f.type) else f for f in schema])
+    ).combine_chunks()
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, table.num_rows, GROUP_ROWS):
+            group = wide.take(order_of.slice(start, GROUP_ROWS))
+            writer.write_table(group.cast(schema), row_group_size=GROUP_ROWS)
+    return int(table.num_rows)
+
+
+def _conform(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
+    missing = [column for column in schema.names if column not in table.column_names]
+    unknown = [column for column in table.column_names if column not in schema.names]
+    if missing or unknown:
+        raise ValueError(f"{name}: columns missing: {missing}, unknown: {unknown}")
+    table = table.select(schema.names)
+    for field in schema:
+        column = table.column(field.name)
+        if not field.nullable and column.null_count:
+            raise ValueError(f"{name}: {column.null_count} nulls in {field.name}, which allows none")
+        if not _same_kind(column.type, field.type):
+            raise ValueError(f"{name}: {field.name} is {column.type}, must be {field.type}")
+    return table.cast(schema)
+
+
+def _same_kind(got: pa.DataType, wanted: pa.DataType) -> bool:
+    """True where a cast keeps every value: widths of text and integers may differ, kinds may not."""
+    if pa.types.is_null(got) or got == wanted:
+        return True
+    if pa.types.is_string(wanted):
+        return bool(pa.types.is_large_string(got) or pa.types.is_string_view(got) or pa.types.is_dictionary(got))
+    if pa.types.is_integer(wanted):
+        return bool(pa.types.is_integer(got))
+    if pa.types.is_floating(wanted):
+        return bool(pa.types.is_floating(got) or pa.types.is_integer(got))
+    return bool(pa.types.is_timestamp(wanted) and pa.types.is_timestamp(got) and got.tz is None)

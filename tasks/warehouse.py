@@ -1,0 +1,164 @@
+"""The DuckDB connection: files created whole, nothing reachable but what was named, identifiers quoted.
+
+It knows nothing of tickets. Called by tasks/curate and `tasks/publish.py`; duckdb is imported inside functions.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schemas.errors import LockedError, SecurityError, StorageError
+
+if TYPE_CHECKING:
+    import duckdb
+
+STORAGE_VERSION = "v1.5.0"
+"""Storage format of files made here: DuckDB 1.5 and 2.x both read it."""
+_HOLDER = re.compile(r"\(PID (\d+)\)")
+_MAX_IDENTIFIER = 255
+
+
+@contextmanager
+def connect(
+    path: Path | None = None,
+    *,
+    readable: tuple[Path, ...] = (),
+    read_only: bool = False,
+    threads: int | None = None,
+    memory_limit: str | None = None,
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open `path` (made when absent; None: in memory) and lock it down; close it at the end of the block.
+
+    SQL in this connection reaches the opened file and the files and folders in `readable`, nothing else: no other
+    path, no network, no extension, no secret, no Python variable by its name, no `SET`. DuckDB allows writing where
+    it allows reading. Larger-than-memory work spills into a temporary folder that goes with the connection.
+
+    Args:
+        path: Database file. Absent or 0 bytes (a kill during DuckDB's own creation leaves that) counts as absent.
+        readable: Files and folders that SQL may read.
+        read_only: Refuse writes; the file must exist. Several processes may hold a file this way.
+        threads: Upper limit of DuckDB's threads; None leaves its default.
+        memory_limit: Such as `2GB`; None leaves DuckDB's default.
+
+    Raises:
+        LockedError: another process holds the file; names it.
+        StorageError: the file is no DuckDB database, is absent with `read_only`, or cannot be created.
+    """
+    import duckdb
+
+    if path is not None and (not path.exists() or not path.stat().st_size):
+        if read_only:
+            raise StorageError(f"no database: {path}", code="TG0530", where=str(path))
+        create_database(path)
+    try:
+        connection = duckdb.connect(str(path) if path else ":memory:", read_only=read_only)
+    except duckdb.Error as error:
+        raise _cannot_open(path, error) from None
+    with tempfile.TemporaryDirectory(prefix="tunegate-duckdb-") as spill:
+        try:
+            _lock_down(connection, readable, Path(spill), threads, memory_limit)
+            yield connection
+        finally:
+            connection.close()
+
+
+def create_database(path: Path) -> None:
+    """Make an empty database file; a reader sees no file or a complete one."""
+    import duckdb
+
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.unlink(missing_ok=True)
+    with duckdb.connect(":memory:") as connection:
+        connection.execute(f"ATTACH {quote_text(str(aside))} AS fresh (STORAGE_VERSION '{STORAGE_VERSION}')")
+        connection.execute("DETACH fresh")
+    descriptor = os.open(aside, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    aside.replace(path)
+
+
+def quote_identifier(name: str) -> str:
+    """The name as one quoted SQL identifier, whatever it holds.
+
+    Raises:
+        SecurityError: empty, longer than 255 characters, or with a NUL or another control character.
+
+    >>> quote_identifier('a "strange" name; drop table x')
+    '"a ""strange"" name; drop table x"'
+    """
+    if not name or len(name) > _MAX_IDENTIFIER or any(ord(character) < 32 for character in name):
+        raise SecurityError(
+            f"no identifier: {name[:40]!r}; allowed are 1 to {_MAX_IDENTIFIER} printable characters", code="TG0810"
+        )
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_text(value: str) -> str:
+    """The value as one SQL string literal; for statements that take no bound parameters.
+
+    >>> quote_text("it's")
+    "'it''s'"
+    """
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _lock_down(
+    connection: duckdb.DuckDBPyConnection,
+    readable: tuple[Path, ...],
+    spill: Path,
+    threads: int | None,
+    memory_limit: str | None,
+) -> None:
+    places = [place.resolve() for place in readable]
+    folders = [str(place) for place in places if place.is_dir()]
+    files = [str(place) for place in places if not place.is_dir()]
+    # The order matters: allowed places cannot be set once external access is off, and the lock comes last.
+    statements = [
+        f"SET allowed_directories=[{', '.join(map(quote_text, folders))}]",
+        f"SET allowed_paths=[{', '.join(map(quote_text, files))}]",
+        f"SET temp_directory={quote_text(str(spill))}",
+        "SET TimeZone='UTC'",
+        *([f"SET threads={int(threads)}"] if threads is not None else []),
+        *([f"SET memory_limit={quote_text(memory_limit)}"] if memory_limit is not None else []),
+        "SET autoinstall_known_extensions=false",
+        "SET autoload_known_extensions=false",
+        "SET allow_community_extensions=false",
+        "SET allow_persistent_secrets=false",
+        "SET python_enable_replacements=false",
+        "SET enable_external_access=false",
+        "SET lock_configuration=true",
+    ]
+    for statement in statements:
+        connection.execute(statement)
+
+
+def _cannot_open(path: Path | None, error: Exception) -> LockedError | StorageError:
+    first = str(error).partition("\n")[0]
+    if "lock" in first.lower() or "different configuration" in first:
+        return LockedError(
+            f"the database is held by {_holder(first)}",
+            code="TG0531",
+            where=str(path),
+            hint="wait for it to finish, or close the program that has the file open for writing",
+        )
+    return StorageError(f"not opened as a DuckDB database: {first[:200]}", code="TG0532", where=str(path))
+
+
+def _holder(message: str) -> str:
+    found = _HOLDER.search(message)
+    if not found:
+        return "another connection"
+    pid = found.group(1)
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except OSError:
+        command = ""
+    return f"process {pid}" + (f" ({command[:120]})" if command else "")
