@@ -1,0 +1,105 @@
+"""Puts a gate decision into words and files: rule texts, one summary sentence, `decision.json` and `decision.md`.
+
+Decides nothing; `tasks/assess/gate.py` calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from schemas.artifacts import Finding, GateDecision, Verdict
+from schemas.evaluation import LOWER_IS_BETTER, GateRule
+from tasks.files import write_atomic, write_json
+
+_OUTCOMES: dict[Verdict, str] = {
+    "PROMOTE": "met",
+    "HOLD": "without enough evidence",
+    "BLOCK": "violated",
+    "ERROR": "without a sound measurement",
+}
+
+
+def describe_rule(rule: GateRule, *, against: str = "", replaced: bool = False) -> str:
+    """The rule in words.
+
+    Args:
+        against: The reference of a change rule, with the arm or version it stands for.
+        replaced: The rule asks for a champion and there is none, so that it compares with the baseline instead.
+
+    >>> describe_rule(GateRule(metric="exact", value_threshold=0.5))
+    'exact at least 0.5'
+    """
+    where = f" in {rule.slice}" if rule.slice else ""
+    change = rule.change_threshold
+    if change is None:
+        bound = "at most" if rule.metric in LOWER_IS_BETTER else "at least"
+        return f"{rule.metric}{where} {bound} {rule.value_threshold:g}"
+    against = against or change.against
+    if change.mode == "improve" or replaced:
+        text = f"{rule.metric}{where} improves on {against}"
+    else:
+        text = f"{rule.metric}{where} is better than {against}, and surely no more than {change.margin:g} worse"
+    return f"{text} (there is no champion)" if replaced else text
+
+
+def summarise(findings: Sequence[Finding], verdict: Verdict) -> str:
+    """How many rules led to the verdict, and the first of them with its reason."""
+    decisive = [finding for finding in findings if finding.verdict == verdict]
+    if verdict == "PROMOTE":
+        return f"All {len(findings)} rules are met."
+    first = decisive[0]
+    return f"{len(decisive)} of {len(findings)} rules {_OUTCOMES[verdict]}; {first.rule}: {first.reason}"
+
+
+def write_decision(decision: GateDecision, *, confidence: float, out: Path) -> None:
+    """Write `decision.json` (all fields but root and digest) and `decision.md` (the same as a table)."""
+    write_json(out / "decision.json", decision.model_dump(mode="json", exclude={"root", "digest"}))
+    write_atomic(out / "decision.md", _markdown(decision, confidence).encode())
+
+
+def _markdown(decision: GateDecision, confidence: float) -> str:
+    champion = f"champion version {decision.champion_version}" if decision.champion_version else "no champion"
+    baseline = f"best baseline {decision.best_baseline}" if decision.best_baseline else "no baseline compared"
+    lines = [
+        f"# Verdict: {decision.verdict}",
+        "",
+        decision.reason,
+        "",
+        f"{decision.n_items} held-out items; {champion}; {baseline}; one-sided bounds at {100 * confidence:g} %.",
+        "",
+        "| verdict | rule | items | candidate | reference | difference | bounds | method | why |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+    ]
+    for finding in decision.findings:
+        reference = finding.reference if finding.limit is None else finding.limit
+        cells = [
+            finding.verdict,
+            finding.rule,
+            str(finding.n_items),
+            _number(finding.candidate),
+            _number(reference),
+            _number(finding.difference, signed=True),
+            _interval(finding),
+            finding.method,
+            finding.reason,
+        ]
+        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None, *, signed: bool = False) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.3f}" if signed else f"{value:.3f}"
+
+
+def _interval(finding: Finding) -> str:
+    if finding.lower is None and finding.upper is None:
+        return "-"
+    signed = finding.limit is None
+    return f"{_number(finding.lower, signed=signed)} to {_number(finding.upper, signed=signed)}"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

@@ -1,0 +1,148 @@
+"""Reads scored arms and lines them up item by item, or says why that is impossible.
+
+Knows nothing of thresholds or verdicts; `tasks/assess/gate.py` asks per rule and turns every refusal into ERROR.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from schemas.artifacts import Scores
+from schemas.errors import GateError
+from schemas.evaluation import CONTINUOUS, LOWER_IS_BETTER
+from tasks.assess.compare import Floats
+
+PROMPTING_ARMS = ("zero_shot", "few_shot")
+"""The arms that `best_baseline` chooses from; ties go to the first."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Scores of one metric on the same items, ordered by item id."""
+
+    candidate: Floats
+    reference: Floats | None = None
+
+    @property
+    def n_items(self) -> int:
+        return len(self.candidate)
+
+
+class ArmScores:
+    """The scores of one arm in memory: metric -> item id -> value. Files are read on first use."""
+
+    def __init__(self, scores: Scores) -> None:
+        self.arm: str = scores.arm
+        self._scores = scores
+
+    @cached_property
+    def _metrics(self) -> Mapping[str, Mapping[str, float]]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(self._scores.root / "scores.parquet", columns=["item_id", "metric", "value"])
+        except (OSError, pa.ArrowException) as error:
+            raise GateError(
+                f"the scores of arm {self.arm} cannot be read ({type(error).__name__})", code="TG0602"
+            ) from None
+        metrics: dict[str, dict[str, float]] = {}
+        columns = (table.column(name).to_pylist() for name in ("item_id", "metric", "value"))
+        for item_id, metric, value in zip(*columns, strict=True):
+            values = metrics.setdefault(str(metric), {})
+            if item_id is None or item_id in values:
+                raise GateError(f"arm {self.arm} has two scores of {metric} for one item", code="TG0602")
+            values[item_id] = math.nan if value is None else float(value)
+        return metrics
+
+    @cached_property
+    def slices(self) -> Mapping[str, frozenset[str]]:
+        """Slice name -> ids of its items."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(self._scores.root / "slices.parquet", columns=["item_id", "slice"])
+        except (OSError, pa.ArrowException) as error:
+            raise GateError(
+                f"the slices of arm {self.arm} cannot be read ({type(error).__name__})", code="TG0602"
+            ) from None
+        members: dict[str, set[str]] = {}
+        for item_id, name in zip(table.column("item_id").to_pylist(), table.column("slice").to_pylist(), strict=True):
+            members.setdefault(name, set()).add(item_id)
+        return {name: frozenset(ids) for name, ids in members.items()}
+
+    def values(self, metric: str) -> Mapping[str, float]:
+        """Item id -> finite value.
+
+        Raises:
+            GateError: TG0603, the metric is missing, is not there for every item, or has a value that it cannot have.
+        """
+        values = self._metrics.get(metric)
+        if not values:
+            raise GateError(f"arm {self.arm} has no scores of {metric}", code="TG0603")
+        if len(values) != self._scores.n_items:
+            raise GateError(
+                f"arm {self.arm} has {metric} for {len(values)} of {self._scores.n_items} items", code="TG0603"
+            )
+        n_broken = sum(not math.isfinite(value) for value in values.values())
+        if n_broken:
+            raise GateError(
+                f"{metric} of arm {self.arm} is not a number on {n_broken} of {len(values)} items", code="TG0603"
+            )
+        if metric not in CONTINUOUS and not all(value in (0.0, 1.0) for value in values.values()):
+            raise GateError(f"{metric} of arm {self.arm} has values other than 0 and 1", code="TG0603")
+        return values
+
+
+def line_up(candidate: ArmScores, reference: ArmScores | None, *, metric: str, slice_name: str | None) -> Paired:
+    """The metric of both arms on the same items, all or those of one slice; may be empty for a slice.
+
+    Raises:
+        GateError: TG0603 (see `ArmScores.values`); TG0604, the arms were scored on different items.
+    """
+    values = candidate.values(metric)
+    other = None if reference is None else _values_on_same_items(candidate, reference, metric)
+    chosen = values.keys() if slice_name is None else candidate.slices.get(slice_name, frozenset()) & values.keys()
+    order = sorted(chosen)
+    return Paired(
+        np.array([values[item_id] for item_id in order], np.float64),
+        None if other is None else np.array([other[item_id] for item_id in order], np.float64),
+    )
+
+
+def best_prompting_arm(
+    baselines: Mapping[str, ArmScores], candidate: ArmScores, *, metric: str, items: frozenset[str] | None
+) -> ArmScores:
+    """The prompting arm with the best mean of the metric, over all items of the candidate or those given.
+
+    Raises:
+        GateError: TG0605, no prompting arm was scored; TG0603 and TG0604 as in `line_up`, for any of them.
+    """
+    arms = [baselines[name] for name in PROMPTING_ARMS if name in baselines]
+    if not arms:
+        raise GateError("there is no prompting arm to compare with; add zero_shot to evaluate.arms", code="TG0605")
+
+    def goodness(arm: ArmScores) -> float:
+        values = _values_on_same_items(candidate, arm, metric)
+        chosen = [value for item_id, value in values.items() if items is None or item_id in items]
+        mean = math.fsum(chosen) / len(chosen) if chosen else 0.0
+        return -mean if metric in LOWER_IS_BETTER else mean
+
+    return max(arms, key=goodness)
+
+
+def _values_on_same_items(candidate: ArmScores, reference: ArmScores, metric: str) -> Mapping[str, float]:
+    values, other = candidate.values(metric), reference.values(metric)
+    if other.keys() != values.keys():
+        raise GateError(
+            f"arm {candidate.arm} and arm {reference.arm} were scored on different items: "
+            f"{len(values.keys() - other.keys())} and {len(other.keys() - values.keys())} only in one",
+            code="TG0604",
+        )
+    return other
