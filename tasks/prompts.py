@@ -1,0 +1,145 @@
+"""The texts around a ticket: templates filled from its columns, as messages or as plain text.
+
+It knows nothing of tokenizers and models. Called by tasks/model/chat_format.py for training, by
+tasks/assess/items.py and tasks/assess/prompts.py for evaluation and by serving: one ticket reads the same everywhere.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+import orjson
+
+from schemas.errors import ConfigError, DataError
+from schemas.template import template_columns
+from schemas.training import PromptSpec
+
+Message = dict[str, str]
+"""One turn: `role` (system, user, assistant) and `content`."""
+
+
+def check_template(template: str) -> tuple[str, ...]:
+    """Ticket columns that the template inserts, each once, in order of first use.
+
+    Raises:
+        ConfigError: unbalanced braces, or a field that is not the plain name of a ticket column.
+    """
+    try:
+        return template_columns(template)
+    except ValueError as error:
+        raise ConfigError(f"template: {error}", code="TG0170", hint="see `tunegate schema` for the columns") from None
+
+
+def render_text(template: str, row: Mapping[str, object]) -> str:
+    """Fill the template from the row. A null column gives the empty text, a time its ISO 8601 form.
+
+    Column text is inserted as it is: braces in it mean nothing.
+
+    Raises:
+        ConfigError: the template names something that is no ticket column.
+        DataError: the row lacks a column that the template names.
+
+    >>> render_text("{subject}: {body} {{kept}}", {"subject": "Late", "body": "Where is {it}?"})
+    'Late: Where is {it}? {kept}'
+    """
+    check_template(template)
+    parts = []
+    for literal, name, _spec, _conversion in string.Formatter().parse(template):
+        parts.append(literal)
+        if name is None:
+            continue
+        if name not in row:
+            raise DataError(f"column {name!r} is absent from the table", code="TG0307", where=f"template {{{name}}}")
+        parts.append(_as_text(row[name]))
+    return "".join(parts)
+
+
+def messages_for(prompt: PromptSpec, row: Mapping[str, object]) -> list[Message]:
+    """What is said before the answer: system (when there is one) and user turns.
+
+    A row that brings its own conversation (`messages`) keeps it, less the assistant turn at its end; the system text of
+    the prompt is put first when the conversation has none.
+
+    Raises:
+        DataError: the row's own conversation is malformed (see `parse_messages`).
+
+    >>> messages_for(PromptSpec(system="Be kind.", user="{body}"), {"body": "Hello"})
+    [{'role': 'system', 'content': 'Be kind.'}, {'role': 'user', 'content': 'Hello'}]
+    """
+    stored = row.get("messages")
+    if stored:
+        return conversation_for(prompt, row)[:-1]
+    system = render_text(prompt.system, row)
+    user = [{"role": "user", "content": render_text(prompt.user, row)}]
+    return [{"role": "system", "content": system}, *user] if system else user
+
+
+def conversation_for(prompt: PromptSpec, row: Mapping[str, object]) -> list[Message]:
+    """The whole example: `messages_for` and, last, the assistant's answer, without white space around it.
+
+    Raises:
+        DataError: as `messages_for`.
+    """
+    stored = row.get("messages")
+    if not stored:
+        return [*messages_for(prompt, row), {"role": "assistant", "content": render_text(prompt.answer, row).strip()}]
+    turns = parse_messages(str(stored))
+    system = render_text(prompt.system, row)
+    if system and turns[0]["role"] != "system":
+        turns = [{"role": "system", "content": system}, *turns]
+    return turns
+
+
+def parse_messages(stored: str) -> list[Message]:
+    """A row's `messages` (JSON) as turns that a chat template may be trusted with.
+
+    Chat templates render nearly anything: an unknown role, a missing content, two answers in a row. So the order is
+    checked here: an optional system turn, then user and assistant in turn, ending with the assistant.
+
+    Raises:
+        DataError: not a list of {role, content} in that order, or an empty content. The text itself is not shown.
+
+    >>> parse_messages('[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " Hello "}]')[1]
+    {'role': 'assistant', 'content': 'Hello'}
+    """
+    try:
+        turns = orjson.loads(stored)
+    except orjson.JSONDecodeError:
+        raise _malformed("not JSON") from None
+    if not isinstance(turns, list) or not turns:
+        raise _malformed("not a list with at least one turn")
+    for number, turn in enumerate(turns, 1):
+        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str) or not turn["content"].strip():
+            raise _malformed(f"turn {number} has no text in `content`")
+    roles = [turn.get("role") for turn in turns]
+    body = roles[1:] if roles[0] == "system" else roles
+    if not body or len(body) % 2 or any(role != ("user", "assistant")[at % 2] for at, role in enumerate(body)):
+        raise _malformed("turns must be an optional system, then user and assistant in turn, ending with assistant")
+    return [_clean(turn) for turn in turns]
+
+
+def dump_messages(messages: Sequence[Message]) -> str:
+    """Messages as JSON text, role first: equal messages give equal text."""
+    return orjson.dumps([{"role": m["role"], "content": m["content"]} for m in messages]).decode()
+
+
+def _clean(turn: Mapping[str, str]) -> Message:
+    content = turn["content"].strip() if turn["role"] == "assistant" else turn["content"]
+    return {"role": turn["role"], "content": content}
+
+
+def _malformed(why: str) -> DataError:
+    return DataError(
+        f"malformed conversation: {why}",
+        code="TG0301",
+        where="column messages",
+        hint="a filter rule can drop such rows: {name: plain, keep: messages is null}",
+    )
+
+
+def _as_text(value: object) -> str:
+    if value is None:
+        return ""
+    return value.isoformat() if isinstance(value, date) else str(value)
