@@ -1,0 +1,101 @@
+"""What the ledger answers with: one frozen row per run, step, candidate, event and projection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from schemas.artifacts import ChampionRef, Verdict
+
+RunStatus = Literal["RUNNING", "DONE", "FAILED", "INTERRUPTED", "SKIPPED"]
+StepState = Literal["reused", "done", "failed"]
+Action = Literal["promote", "rollback"]
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run of one pipeline. DONE means that it reached a verdict, whichever."""
+
+    seq: int
+    """Order of the runs; clocks may step back, this does not."""
+    run_id: str
+    pipeline: str
+    model_name: str
+    status: RunStatus
+    verdict: Verdict | None
+    reason: str
+    input_digest: str
+    """Digest of all that decides the verdict: equal digests, equal verdicts."""
+    config_json: str
+    code: str
+    started_at: str
+    """UTC, ISO 8601; as are all times here. For people: nothing is ordered by it."""
+    ended_at: str | None
+    pid: int
+    exit_code: int | None
+    prefect_run_id: str | None
+    mlflow_run_id: str | None
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """What became of one step in one run."""
+
+    run_id: str
+    step: str
+    key: str
+    state: StepState
+    digest: str
+    seconds: float
+    """0 when reused."""
+    n_in: int | None
+    """Rows read; None for steps that do not count rows."""
+    n_out: int | None
+    error: str
+    """`TG0501: the disk is full ...` when failed, else empty."""
+
+
+@dataclass(frozen=True)
+class CandidateRow:
+    """A trained model that reached a verdict, under its version number."""
+
+    ref: ChampionRef
+    """What it is and where; `promoted_at` is empty unless it is asked for as the champion."""
+    key: str
+    """Digest of what it answers with: base model, weights, prompt. The same again is the same version."""
+    verdict: Verdict
+    reason: str
+    mlflow_version: str | None
+    recorded_at: str
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """A move of the champion, chained to the one before it by hash."""
+
+    seq: int
+    name: str
+    from_version: str | None
+    to_version: str
+    action: Action
+    reason: str
+    actor: str
+    run_id: str
+    verdict_digest: str
+    """The decision that let this version in."""
+    at: str
+    prev_hash: str
+    hash: str
+    """sha256 over all the above as canonical JSON."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Something that MLflow has not been told yet. Telling it twice must do no harm."""
+
+    id: int
+    kind: Literal["candidate", "champion"]
+    payload: Mapping[str, Any]
+    """candidate: name, version, run_id. champion: name, version, previous, run_id; a later one may have overtaken
+    it, so move aliases to what `champion(name)` says."""

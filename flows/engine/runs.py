@@ -1,0 +1,186 @@
+"""The ledger's book of runs: who ran what, when, to which verdict, and what became of each step.
+
+It knows nothing of champions (`flows/engine/champions.py`); `flows/engine/ledger.py` joins both.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any
+
+from flows.engine.ledger_file import LedgerFile
+from flows.engine.lock import is_locked
+from flows.engine.rows import RunRow, RunStatus, StepRow
+from flows.engine.store import Obtained
+from schemas.artifacts import Artifact, RowCounts, Verdict
+from schemas.errors import ConfigError, TunegateError
+from tasks.failpoint import reach
+
+TYPICAL_RUNS = 5
+
+
+class Runs(LedgerFile):
+    """Runs and steps."""
+
+    def start_run(
+        self,
+        run_id: str,
+        *,
+        pipeline: str,
+        model_name: str,
+        input_digest: str,
+        config_json: str,
+        code: str = "",
+        prefect_run_id: str | None = None,
+    ) -> None:
+        """Enter a run of this process as RUNNING. The caller holds the pipeline's lock.
+
+        Raises:
+            ConfigError: TG0153, the id has been used.
+        """
+        try:
+            with self.write() as db:
+                db.execute(
+                    "INSERT INTO runs (run_id, pipeline, model_name, status, input_digest, config_json, code,"
+                    " started_at, pid, prefect_run_id) VALUES (?, ?, ?, 'RUNNING', ?, ?, ?, ?, ?, ?)",
+                    (run_id, pipeline, model_name, input_digest, config_json, code, now(), os.getpid(), prefect_run_id),
+                )
+        except sqlite3.IntegrityError as error:
+            raise ConfigError(
+                f"run id {run_id} has been used", code="TG0153", where=pipeline, hint="leave it out: a new one is made"
+            ) from error
+        reach("ledger.run")
+
+    def finish_run(
+        self, run_id: str, *, status: RunStatus, verdict: Verdict | None = None, reason: str = "", exit_code: int
+    ) -> None:
+        """Close a run."""
+        with self.write() as db:
+            db.execute(
+                "UPDATE runs SET status = ?, verdict = ?, reason = ?, exit_code = ?, ended_at = ? WHERE run_id = ?",
+                (status, verdict, reason, exit_code, now(), run_id),
+            )
+
+    def name_run(self, run_id: str, *, prefect_run_id: str | None = None, mlflow_run_id: str | None = None) -> None:
+        """Note what the run is called elsewhere; what is None stays as it was."""
+        with self.write() as db:
+            db.execute(
+                "UPDATE runs SET prefect_run_id = coalesce(?, prefect_run_id),"
+                " mlflow_run_id = coalesce(?, mlflow_run_id) WHERE run_id = ?",
+                (prefect_run_id, mlflow_run_id, run_id),
+            )
+
+    def record_step(self, run_id: str, step: str, obtained: Obtained[Artifact]) -> None:
+        """Note a step that has its result; a second note replaces the first."""
+        rows = getattr(obtained.artifact, "rows", None)
+        counts = (rows.n_in, rows.n_out) if isinstance(rows, RowCounts) else (None, None)
+        state = "reused" if obtained.reused else "done"
+        self._note_step(run_id, step, obtained.key, state, obtained.artifact.digest, obtained.seconds, *counts, "")
+
+    def record_failure(self, run_id: str, step: str, error: BaseException) -> None:
+        """Note a step that failed, by the error's code and message, or by its type alone: an unexpected error's
+        words may hold ticket text."""
+        told = f"{error.code}: {error.message}" if isinstance(error, TunegateError) else type(error).__name__
+        self._note_step(run_id, step, "", "failed", "", 0.0, None, None, told)
+
+    def _note_step(self, *values: Any) -> None:
+        with self.write() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO steps (run_id, step, key, state, digest, seconds, n_in, n_out, error)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                values,
+            )
+
+    def steps(self, run_id: str) -> tuple[StepRow, ...]:
+        """The run's steps in the order in which they ended."""
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT run_id, step, key, state, digest, seconds, n_in, n_out, error FROM steps"
+                " WHERE run_id = ? ORDER BY id",
+                (run_id,),
+            ).fetchall()
+        return tuple(StepRow(**row) for row in rows)
+
+    def typical_seconds(self, step: str) -> float | None:
+        """Median of the last five times that the step was made, seconds; None when it never was."""
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT seconds FROM steps WHERE step = ? AND state = 'done' ORDER BY id DESC LIMIT ?",
+                (step, TYPICAL_RUNS),
+            ).fetchall()
+        return median(row["seconds"] for row in rows) if rows else None
+
+    def runs(self, *, limit: int = 20, pipeline: str | None = None) -> tuple[RunRow, ...]:
+        """The newest runs, newest first."""
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT * FROM runs WHERE ? IS NULL OR pipeline = ? ORDER BY seq DESC LIMIT ?",
+                (pipeline, pipeline, limit),
+            ).fetchall()
+        return tuple(RunRow(**row) for row in rows)
+
+    def run(self, prefix: str) -> RunRow:
+        """The run whose id is, or begins with, these characters.
+
+        Raises:
+            ConfigError: TG0151 there is none, TG0152 there are several.
+        """
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT * FROM runs WHERE substr(run_id, 1, length(?)) = ? ORDER BY run_id = ? DESC, seq DESC LIMIT 6",
+                (prefix, prefix, prefix),
+            ).fetchall()
+        found = [RunRow(**row) for row in rows]
+        if not found or not prefix:
+            raise ConfigError(f"no run {prefix!r}", code="TG0151", where="runs", hint="`tunegate runs` lists them")
+        if len(found) > 1 and found[0].run_id != prefix:
+            raise ConfigError(
+                f"several runs begin with {prefix!r}: {', '.join(run.run_id for run in found)}",
+                code="TG0152",
+                where="runs",
+                hint="give more characters",
+            )
+        return found[0]
+
+    def last_verdict(self, pipeline: str, input_digest: str) -> RunRow | None:
+        """The newest finished run of the same inputs that was promoted, held or blocked: running again is idle."""
+        with self.read() as db:
+            row = db.execute(
+                "SELECT * FROM runs WHERE pipeline = ? AND input_digest = ? AND status = 'DONE'"
+                " AND verdict IN ('PROMOTE', 'HOLD', 'BLOCK') ORDER BY seq DESC LIMIT 1",
+                (pipeline, input_digest),
+            ).fetchone()
+        return RunRow(**row) if row else None
+
+    def mark_interrupted(self) -> tuple[RunRow, ...]:
+        """Turn RUNNING rows whose process is gone into INTERRUPTED and return them, oldest first.
+
+        The pipeline's lock tells, not the process id: the kernel frees it when its holder dies, and ids are reused.
+        """
+        with self.read() as db:
+            rows = db.execute("SELECT * FROM runs WHERE status = 'RUNNING' ORDER BY seq").fetchall()
+        # The rows were read first: a run that starts after that holds the lock, but is not among them.
+        gone = []
+        for row in (RunRow(**row) for row in rows):
+            holder = is_locked(self.root, row.pipeline)
+            if holder is None or holder.run not in (row.run_id, "unknown"):
+                gone.append(row)
+        if not gone:
+            return ()
+        with self.write() as db:
+            for row in gone:
+                db.execute(
+                    "UPDATE runs SET status = 'INTERRUPTED', ended_at = ?, reason = 'its process ended without a word'"
+                    " WHERE run_id = ? AND status = 'RUNNING'",
+                    (now(), row.run_id),
+                )
+        marked = (self.run(row.run_id) for row in gone)
+        return tuple(row for row in marked if row.status == "INTERRUPTED")
+
+
+def now() -> str:
+    """This moment, UTC, ISO 8601 to the second; for people, never for order."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

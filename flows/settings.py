@@ -1,0 +1,41 @@
+"""What the environment decides for the whole application: where state lies and which servers are used.
+
+Everything else is declared in `pipelines.yaml`. Reading this module or calling `load_settings` changes nothing on
+disk. Used by `flows/session.py` and `flows/cli.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Resolved settings; both folders are absolute and need not exist."""
+
+    home: Path
+    """State: store, ledger, locks, local servers. `TUNEGATE_HOME`, else `.tunegate` beside pipelines.yaml."""
+    cache: Path
+    """Downloads that can be made again. `TUNEGATE_CACHE`, else `~/.cache/tunegate` (or below `XDG_CACHE_HOME`)."""
+    prefect_api_url: str | None
+    """`PREFECT_API_URL`; None starts a private server."""
+    mlflow_tracking_uri: str | None
+    """`MLFLOW_TRACKING_URI`; None uses SQLite below `home`. `register.tracking_uri` of a pipeline goes first."""
+
+
+def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings for this `pipelines.yaml`; an empty variable counts as unset."""
+
+    def folder(variable: str, default: Path) -> Path:
+        return Path(environ.get(variable) or default).expanduser().absolute()
+
+    cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "tunegate"
+    return Settings(
+        home=folder("TUNEGATE_HOME", pipelines.absolute().parent / ".tunegate"),
+        cache=folder("TUNEGATE_CACHE", cache),
+        prefect_api_url=environ.get("PREFECT_API_URL") or None,
+        mlflow_tracking_uri=environ.get("MLFLOW_TRACKING_URI") or None,
+    )

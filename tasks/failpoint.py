@@ -1,0 +1,59 @@
+"""Places where a process can be killed on purpose, to prove that a rerun ends in one complete result.
+
+`TUNEGATE_FAILPOINT=store.sealed` kills the process with SIGKILL when it first reaches that place,
+`TUNEGATE_FAILPOINT=store.sealed:3` when it reaches it for the third time. Without the variable a place costs one
+look-up. It knows nothing of what happens at a place; used by tasks and by flows/engine, set by tests.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from schemas.errors import ConfigError
+
+VARIABLE = "TUNEGATE_FAILPOINT"
+
+PLACES: dict[str, str] = {
+    "store.started": "the directory aside exists, the task has not run",
+    "store.produced": "the task has written its files, there is no manifest",
+    "store.sealed": "the directory is complete and hashed, not yet in its place",
+    "store.renamed": "the directory is in its place, its parents are not fsynced and the scratch folder is still there",
+    "store.committed": "everything is in its place, the temporary folder is still there",
+    "ledger.run": "a run's first row is written",
+    "ledger.candidate": "a candidate has its version",
+    "ledger.promote.opened": "the promotion's transaction is open, nothing is written",
+    "ledger.promote.written": "champion, event and projection are written, not committed",
+    "ledger.promote.committed": "the promotion is committed, nobody has been told",
+    "train.checkpoint.written": "a checkpoint's files are written aside, it is not complete",
+    "train.checkpoint.renamed": "a checkpoint is complete, older ones are still there",
+    "release.before_version": "MLflow knows nothing of the candidate",
+    "release.after_version": "MLflow has the model version, the ledger does not know its number",
+    "release.after_alias": "MLflow's alias has moved, the projection is still marked as pending",
+}
+"""Every place and what is true there."""
+
+_reached: dict[str, int] = {}
+
+
+def reach(place: str) -> None:
+    """Kill this process (SIGKILL) when the environment names this place; otherwise do nothing.
+
+    Raises:
+        ConfigError: the environment names a place that does not exist: the test that set it would pass for nothing.
+        KeyError: the caller's own place is not listed in `PLACES`.
+    """
+    wanted = os.environ.get(VARIABLE)
+    if not wanted:
+        return
+    name, _, count = wanted.partition(":")
+    if name not in PLACES:
+        raise ConfigError(
+            f"unknown place {name!r}; places are {', '.join(PLACES)}", code="TG0150", where=VARIABLE, hint="unset it"
+        )
+    PLACES[place]
+    if name != place:
+        return
+    _reached[place] = _reached.get(place, 0) + 1
+    if _reached[place] == int(count or 1):
+        os.kill(os.getpid(), signal.SIGKILL)
