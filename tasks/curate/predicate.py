@@ -1,0 +1,162 @@
+"""A rule's SQL is one boolean expression over the ticket columns, and nothing else.
+
+It knows nothing of the rules' meaning and runs none of them. Called by `tasks/curate/filter.py`. The statement that
+runs is the one that was checked: text is generated anew from the checked tree, never taken from the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from schemas.errors import ConfigError, SecurityError
+from schemas.tables import TICKET_COLUMNS, TICKETS
+from tasks.warehouse import connect, quote_identifier
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+_NAMES = """
+    abs and array array_contains array_has array_length ascii between bit_length case cast ceil ceiling chr coalesce
+    concat concat_ws contains damerau_levenshtein date date_add date_diff date_part date_sub date_trunc datediff day
+    dayname dayofweek dayofyear ends_with endswith epoch exp extract filter floor format greatest hamming hour if ifnull
+    instr isfinite isnan jaccard jaro_similarity jaro_winkler_similarity json_array_length json_exists json_extract
+    json_extract_scalar json_extract_string json_valid last_day least left len length levenshtein list_contains
+    list_has ln log lower lpad ltrim md5 minute mod month nfc_normalize not nullif or ord position power prefix quarter
+    regexp_extract regexp_full_match regexp_ilike regexp_like regexp_matches regexp_replace repeat replace reverse right
+    round rpad rtrim second sha256 sign split split_part sqrt starts_with startswith str_position strip_accents strlen
+    strpos strptime substr substring suffix timestamp_trunc to_timestamp translate trim trunc try_cast try_strptime
+    unicode upper week weekday xor year yearweek
+"""
+FUNCTIONS = frozenset(_NAMES.split())
+"""What a rule may call: deterministic functions of its own row. No clock, no chance, no file, no setting."""
+
+
+def check_predicate(sql: str, *, where: str | None = None) -> str:
+    """Return `sql` as checked text: one boolean expression over the ticket columns.
+
+    Refused are statements, subqueries, aggregates, windows, parameters, `*`, table names and every function that is
+    not in `FUNCTIONS`: rules decide from their own row, the same way each time.
+
+    Args:
+        sql: Expression in DuckDB's dialect.
+        where: Place of the rule, for the error (`pipelines.yaml: curate.filter.has_reply`).
+
+    Raises:
+        SecurityError: it is more than one expression, or reaches beyond its row.
+        ConfigError: it does not parse, names an unknown column or function, or is not boolean.
+
+    >>> check_predicate("length(reply) between 40 and 2000")
+    'LENGTH(reply) BETWEEN 40 AND 2000'
+    """
+    try:
+        tree = _parse(sql, where)
+        for node in tree.walk():
+            _check_node(node, where)
+        checked = tree.sql(dialect="duckdb", comments=False)
+    except RecursionError:
+        raise ConfigError("the rule is nested too deeply", code="TG0120", where=where) from None
+    _bind(checked, where)
+    return checked
+
+
+def _parse(sql: str, where: str | None) -> exp.Expression:
+    import sqlglot
+    from sqlglot import exp
+    from sqlglot.errors import SqlglotError
+
+    try:
+        # The line break ends a trailing comment, which would hide the closing parenthesis.
+        parsed = sqlglot.parse(f"SELECT (\n{sql}\n)", read="duckdb")
+    except SqlglotError as error:
+        raise ConfigError(
+            f"the rule does not parse as SQL: {str(error).partition(chr(10))[0].removesuffix('.')}",
+            code="TG0120",
+            where=where,
+            hint="write one expression, such as `length(reply) between 40 and 2000`",
+        ) from None
+    whole = parsed[0] if len(parsed) == 1 else None
+    single = (
+        isinstance(whole, exp.Select)
+        and {name for name, value in whole.args.items() if value} == {"expressions"}
+        and len(whole.expressions) == 1
+        and isinstance(whole.expressions[0], exp.Paren)
+    )
+    if not single or whole is None:
+        raise SecurityError("a rule is one expression, nothing before or after it", code="TG0811", where=where)
+    inner = whole.expressions[0].this
+    if not isinstance(inner, exp.Expression):
+        raise ConfigError("the rule holds no expression", code="TG0120", where=where)
+    return inner
+
+
+def _check_node(node: exp.Expr, where: str | None) -> None:
+    from sqlglot import exp
+
+    refused = (
+        exp.Query, exp.Exists, exp.Window, exp.AggFunc, exp.Placeholder, exp.Parameter, exp.SessionParameter, exp.Star,
+        exp.Columns, exp.Command, exp.Table, exp.Dot, exp.UDTF, exp.Lambda, exp.Collate, exp.DDL, exp.DML,
+    )  # fmt: skip
+    if isinstance(node, exp.Column):
+        _check_column(node, where)
+    elif isinstance(node, refused):
+        raise SecurityError(
+            f"a rule may not hold {_kind(node)}", code="TG0812", where=where, hint="decide from the row's own columns"
+        )
+    elif isinstance(node, exp.Func):
+        names = [node.name] if isinstance(node, exp.Anonymous) else node.sql_names()
+        if not any(name.lower() in FUNCTIONS for name in names):
+            name = names[0].lower()
+            close = difflib.get_close_matches(name, FUNCTIONS, n=1)
+            raise SecurityError(
+                f"a rule may not call {name}()",
+                code="TG0813",
+                where=where,
+                hint=f"did you mean {close[0]}()?" if close else "allowed are deterministic functions of one row",
+            )
+
+
+def _check_column(node: exp.Column, where: str | None) -> None:
+    if node.args.get("table") or node.name not in TICKET_COLUMNS:
+        name = ".".join(part.name for part in node.parts)
+        close = difflib.get_close_matches(name.rpartition(".")[2].lower(), TICKET_COLUMNS, n=1)
+        raise ConfigError(
+            f"a rule names the unknown column {name}; columns: {', '.join(TICKET_COLUMNS)}",
+            code="TG0121",
+            where=where,
+            hint=f"did you mean {close[0]}? Text is written in single quotes"
+            if close
+            else "text is written in single quotes",
+        )
+
+
+def _kind(node: exp.Expr) -> str:
+    name = type(node).__name__
+    words = {
+        "Select": "a subquery", "Subquery": "a subquery", "Union": "a subquery", "Exists": "a subquery",
+        "Window": "a window function", "Placeholder": "a parameter", "Parameter": "a parameter", "Star": "`*`",
+        "Columns": "COLUMNS()", "Dot": "a qualified name", "Lambda": "a lambda", "Collate": "COLLATE",
+    }  # fmt: skip
+    return words.get(name, f"{name.lower()}()")
+
+
+def _bind(checked: str, where: str | None) -> None:
+    """Let DuckDB bind the expression against an empty table of the declared columns."""
+    import duckdb
+
+    columns = ", ".join(f"{quote_identifier(column.name)} {column.sql_type}" for column in TICKETS)
+    with connect(threads=1) as connection:
+        connection.execute(f"CREATE TABLE tickets ({columns})")
+        try:
+            bound = connection.execute(f"DESCRIBE SELECT ({checked}) AS keep FROM tickets").fetchall()
+        except duckdb.Error as error:
+            raise ConfigError(
+                f"DuckDB refuses the rule: {str(error).partition(chr(10))[0][:200]}", code="TG0122", where=where
+            ) from None
+    if bound[0][1] != "BOOLEAN":
+        raise ConfigError(
+            f"a rule is true or false, this one is {bound[0][1]}",
+            code="TG0123",
+            where=where,
+            hint="compare it with something: `length(reply) > 40`, `reply is not null`",
+        )

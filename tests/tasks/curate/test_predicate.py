@@ -1,0 +1,107 @@
+"""Rules' SQL: what is let through and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.errors import ConfigError, SecurityError
+from tasks.curate.predicate import check_predicate
+from tasks.warehouse import connect
+
+ALLOWED = (
+    "length(reply) between 40 and 2000",
+    "reply is not null and category in ('billing', 'returns')",
+    "not (body ilike '%unsubscribe%' or regexp_matches(body, '(?i)out of office'))",
+    "created_at >= timestamp '2026-01-01' and date_trunc('week', created_at) < '2027-01-01'",
+    "case when priority = 'high' then length(body) > 10 else length(body) > 30 end",
+    "coalesce(length(body), 0) // 2 > 3 and length(body) % 2 = 0",
+    "try_cast(source_line as integer) > 3",
+    "len(string_split(body, ' ')) > 3 -- words",
+    "starts_with(body, 'it''s') or contains(body, $$it's$$)",
+    "body ~ '^[a-z ]+$'",
+    "json_extract_string(messages, '$[0].role') = 'user' or messages is null",
+    "extract(year from created_at) = 2026",
+    "body is distinct from reply",
+    "category <> 'spam' or category is null",
+    "length(body) / 2 > 3.5",
+    "body like 'a$_%' escape '$'",
+    "true",
+)
+
+
+@pytest.mark.parametrize("sql", ALLOWED)
+def test_the_checked_text_decides_as_the_written_one(sql: str) -> None:
+    checked = check_predicate(sql)
+    with connect(threads=1) as connection:
+        connection.execute(
+            """create table t as select
+                'a_' || i as ticket_id, timestamp '2026-01-01' + interval (i) month as created_at, 'high' as priority,
+                repeat('it''s word ', i::int) as body, i as source_line,
+                case when i % 3 = 0 then null else repeat('x', i::int * 20) end as reply,
+                case i % 3 when 0 then 'billing' when 1 then 'spam' end as category,
+                case when i % 2 = 0 then '[{"role":"user"}]' end as messages
+            from range(40) s(i)"""
+        )
+        ids = "select ticket_id from t where ({}\n) order by all"
+        assert connection.sql(ids.format(sql)).fetchall() == connection.sql(ids.format(checked)).fetchall()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "true) from tickets where (true",
+        "true), (false",
+        "body in (select body from tickets)",
+        "exists(select 1)",
+        "(select true)",
+        "read_text('/etc/passwd') is not null",
+        "getenv('HOME') = 'x'",
+        "current_setting('threads') = 1",
+        "random() < 0.5",
+        "now() > created_at",
+        "current_date > created_at",
+        "sum(1) over () > 3",
+        "count(*) > 1",
+        "body = ?",
+        "body = $1",
+        "columns(*) is not null",
+        "pg_catalog.length(body) > 1",
+        "unnest([true])",
+        "nextval('s') > 1",
+        "uuid() is null",
+        "query('select 1') is null",
+    ],
+)
+def test_what_reaches_beyond_its_row_is_refused(sql: str) -> None:
+    with pytest.raises(SecurityError) as caught:
+        check_predicate(sql)
+    assert caught.value.code.startswith("TG08")
+
+
+@pytest.mark.parametrize("sql", ["true; drop table tickets", "length(reply", "", "from tickets", "-- nothing"])
+def test_what_is_no_expression_is_a_configuration_error(sql: str) -> None:
+    with pytest.raises((ConfigError, SecurityError)):
+        check_predicate(sql)
+
+
+def test_an_unknown_column_names_the_near_one() -> None:
+    with pytest.raises(ConfigError, match="unknown column replay") as caught:
+        check_predicate("length(replay) > 3")
+    assert caught.value.hint is not None
+    assert "did you mean reply?" in caught.value.hint
+
+
+def test_text_in_double_quotes_is_told_apart_from_a_column() -> None:
+    with pytest.raises(ConfigError, match="unknown column high") as caught:
+        check_predicate('priority = "high"')
+    assert "single quotes" in str(caught.value.hint)
+
+
+def test_a_number_is_no_rule() -> None:
+    with pytest.raises(ConfigError, match="this one is BIGINT"):
+        check_predicate("length(reply)")
+
+
+def test_an_expression_nested_too_deeply_is_refused_without_a_crash() -> None:
+    with pytest.raises((ConfigError, SecurityError)):
+        check_predicate("(" * 5000 + "true" + ")" * 5000)
