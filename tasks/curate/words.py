@@ -1,0 +1,44 @@
+"""What of a ticket is compared, and in which form: SQL expressions for the question, its normal form and its words.
+
+Only the customer's side counts: subject and body, never the reply, so that tickets of one question with different
+answers meet. It knows nothing of similarity (`tasks/curate/jaccard.py`). Called by dedup and decontaminate.
+"""
+
+from __future__ import annotations
+
+QUESTION = "concat_ws(' ', subject, body)"
+"""The customer's text of a ticket row; '' when there is none."""
+
+# Scripts written without spaces: every character becomes a word, so that shingles of words are shingles of characters.
+_UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])"
+_INVISIBLE = r"\p{Cf}+"
+_BETWEEN_WORDS = r"[^\p{L}\p{N}\p{M}]+"
+
+
+def normal_form(text: str) -> str:
+    """The SQL expression of the text's normal form: NFC, lower case, words separated by one space.
+
+    Punctuation, spaces and invisible characters carry no meaning here; two texts are exact duplicates when their
+    normal forms are equal. '' for a text without a letter or digit.
+
+    Args:
+        text: SQL expression of type VARCHAR, not null.
+    """
+    lowered = f"nfc_normalize(lower(nfc_normalize({text})))"
+    visible = f"regexp_replace({lowered}, '{_INVISIBLE}', '', 'g')"
+    spaced = rf"regexp_replace({visible}, '{_UNSPACED}', ' \1 ', 'g')"
+    return f"trim(regexp_replace({spaced}, '{_BETWEEN_WORDS}', ' ', 'g'))"
+
+
+def words_of(normal: str) -> str:
+    """The SQL expression of the list of words of a text in normal form; an empty list for ''."""
+    return f"CASE WHEN {normal} = '' THEN []::VARCHAR[] ELSE string_split({normal}, ' ') END"
+
+
+def word_runs(words: str, n_words: int) -> str:
+    """The SQL expression of the distinct runs of `n_words` words (shingles, n-grams); empty when there are fewer.
+
+    Words hold no space, so runs joined by one space are equal only when their words are.
+    """
+    starts = f"range(1, len({words}) - {n_words - 2})"
+    return f"list_distinct(list_transform({starts}, lambda i: array_to_string({words}[i:i + {n_words - 1}], ' ')))"
