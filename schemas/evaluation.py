@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from schemas.source import TicketColumn
 from schemas.spec import Spec
+from schemas.template import template_columns
 
 Arm = Literal["zero_shot", "few_shot", "majority", "tfidf"]
 
@@ -48,17 +49,24 @@ class EvaluateSpec(Spec):
     arms: tuple[Arm, ...] = ("zero_shot", "few_shot", "majority", "tfidf")
     """Baselines beside candidate and champion. majority and tfidf answer the routing field alone."""
     baseline_system: str = ""
-    """System message of the prompting arms: a fair baseline is told categories and format. Empty: train's own."""
+    """System message of the prompting arms: a fair baseline is told categories and format. Empty: train's own.
+    `{column}` inserts a ticket column, as in `train.prompt`."""
     few_shot_examples: int = Field(default=3, ge=1, le=32)
     """Examples in the few-shot prompt, from train only."""
     fields: str | None = None
     """Regular expression with named groups, each named as a ticket column: what must be right in an answer.
     Null compares the whole answer."""
-    routing_field: str | None = "category"
+    routing_field: TicketColumn | None = "category"
     """The field that the majority and tfidf arms predict; null for none."""
     style: tuple[StyleRule, ...] = ()
     slices: tuple[Literal["product", "channel", "category", "priority"], ...] = ("product",)
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("baseline_system")
+    @classmethod
+    def _names_ticket_columns(cls, value: str) -> str:
+        template_columns(value)
+        return value
 
     @field_validator("fields")
     @classmethod

@@ -1,0 +1,73 @@
+"""Would a classifier do? Answers the routing field by majority class or by TF-IDF and logistic regression.
+
+Knows nothing of language models or of the gate; `flows/assess.py` calls it. Costs seconds, learns from train alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from schemas.artifacts import EvalSet, Scores, Splits
+from schemas.errors import DataError
+from tasks.assess.score import write_scores
+
+
+def score_classifier(
+    *, items: EvalSet, splits: Splits, arm: Literal["majority", "tfidf"], field: str, seed: int, out: Path
+) -> Scores:
+    """Predict `field` of every item and write the scores of the single metric `field_<field>`.
+
+    `majority` says train's commonest value (of equals the first in the alphabet). `tfidf` reads subject and body:
+    words and word pairs, logarithmic counts, multinomial logistic regression. An item whose own field is null is
+    never right.
+
+    Raises:
+        DataError: TG0232, no train row has the field; TG0233, train has no words to learn from.
+    """
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.read_table(
+        items.root / "items.parquet", columns=["item_id", "subject", "body", field]
+    ).to_pylist()
+    train: list[dict[str, Any]] = pq.read_table(splits.train, columns=["subject", "body", field]).to_pylist()
+    train = [row for row in train if row[field] is not None]
+    if not train:
+        raise DataError(
+            f"no train row has a {field} to learn from",
+            code="TG0232",
+            where=str(splits.train),
+            hint="set evaluate.routing_field to a column the source fills, or to null",
+        )
+    labels = [str(row[field]) for row in train]
+    if arm == "majority" or len(set(labels)) == 1:
+        counts = Counter(labels)
+        predicted = [min(counts, key=lambda value: (-counts[value], value))] * len(rows)
+    else:
+        predicted = _predict([_text(row) for row in train], labels, [_text(row) for row in rows], seed=seed)
+    metric = f"field_{field}"
+    scored = [
+        (str(row["item_id"]), {metric: float(row[field] is not None and str(row[field]) == guess)})
+        for row, guess in zip(rows, predicted, strict=True)
+    ]
+    return write_scores(scored, metrics=(metric,), slices=(), arm=arm, out=out)
+
+
+def _text(row: dict[str, Any]) -> str:
+    return f"{row['subject'] or ''}\n{row['body'] or ''}"
+
+
+def _predict(texts: Sequence[str], labels: Sequence[str], questions: Sequence[str], *, seed: int) -> list[str]:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
+    try:
+        features = vectorizer.fit_transform(texts)
+    except ValueError:
+        raise DataError("subject and body of train have no words to learn from", code="TG0233") from None
+    model = LogisticRegression(C=10.0, max_iter=2000, random_state=seed)
+    model.fit(features, labels)
+    return [str(value) for value in model.predict(vectorizer.transform(questions))]

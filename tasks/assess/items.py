@@ -1,0 +1,60 @@
+"""Chooses the held-out items that every arm answers: the versioned held-out set.
+
+Knows nothing of models or prompts; `flows/assess.py` calls it once per run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from pathlib import Path
+from typing import Any
+
+from schemas.artifacts import EvalSet, Splits
+from schemas.errors import DataError
+from schemas.training import PromptSpec
+from tasks.prompts import conversation_for
+
+
+def select_items(*, splits: Splits, max_items: int, seed: int, answer: str, out: Path) -> EvalSet:
+    """Write `items.parquet`: the test rows with the `max_items` smallest hashes, ordered by item_id.
+
+    The order by hash of seed and ticket id does not depend on the other rows: when tickets are added or go, the
+    chosen ones change by just those.
+
+    Args:
+        max_items: Most items to choose; all test rows when there are fewer.
+        answer: Template of the reference answer; a ticket with its own conversation brings its last turn instead.
+
+    Raises:
+        DataError: TG0230, the test split is empty; TG0231, a ticket id is there twice.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ids: list[str] = pq.read_table(splits.test, columns=["ticket_id"]).column("ticket_id").to_pylist()
+    if not ids:
+        raise DataError(
+            "the test split is empty: there is nothing to judge a model by",
+            code="TG0230",
+            where=str(splits.test),
+            hint="give the pipeline more tickets, or raise split.test_fraction",
+        )
+    if len(set(ids)) != len(ids):
+        raise DataError(
+            f"{len(ids) - len(set(ids))} ticket ids are in the test split twice", code="TG0231", where=str(splits.test)
+        )
+    chosen = heapq.nsmallest(max_items, ids, key=lambda ticket_id: hash_rank(ticket_id, seed=seed))
+    table = pq.read_table(splits.test, filters=[("ticket_id", "in", chosen)]).sort_by("ticket_id")
+    rows: list[dict[str, Any]] = table.to_pylist()
+    table = table.append_column("item_id", table.column("ticket_id"))
+    prompt = PromptSpec(answer=answer)
+    answers = [conversation_for(prompt, row)[-1]["content"] for row in rows]
+    table = table.append_column("answer", pa.array(answers, pa.string()))
+    pq.write_table(table.combine_chunks(), out / "items.parquet", compression="zstd")
+    return EvalSet(root=out, n_items=len(rows), n_available=len(ids))
+
+
+def hash_rank(ticket_id: str, *, seed: int) -> tuple[bytes, str]:
+    """Sort key that shuffles ids the same way in every run and beside any other ids."""
+    return hashlib.sha256(f"{seed}:{ticket_id}".encode()).digest(), ticket_id

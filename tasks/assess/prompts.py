@@ -1,0 +1,151 @@
+"""Puts the held-out items into the words of one arm: as trained, zero-shot, or with examples from train.
+
+Knows nothing of tokenizers or models; `flows/assess.py` calls it per arm, `tasks/model/generate.py` answers.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from schemas.artifacts import EvalSet, PromptSet, Splits
+from schemas.errors import ConfigError, DataError
+from schemas.training import Format, PromptSpec
+from tasks.assess.items import hash_rank
+from tasks.prompts import Message, conversation_for, dump_messages, messages_for, render_text
+
+BLOCK_BREAK = "\n\n"
+"""Between the blocks of a prompt of format completion."""
+
+
+def build_prompts(
+    *,
+    items: EvalSet,
+    arm: Literal["tuned", "zero_shot", "few_shot"],
+    prompt: PromptSpec,
+    format: Format,
+    baseline_system: str = "",
+    splits: Splits | None = None,
+    n_examples: int = 0,
+    seed: int = 0,
+    out: Path,
+) -> PromptSet:
+    """Write `prompts.parquet`, one row per item, ordered by item_id.
+
+    - `tuned`: exactly the prompt that training used.
+    - `zero_shot`: the same with `baseline_system`, where given, in place of the system message: a base model is told
+      what the tuned one has learnt. Format completion has no system message; there it opens the prompt as a block.
+    - `few_shot`: zero_shot with `n_examples` answered tickets of train before the item, the same for every item, as
+      user and assistant turns or as blocks of text. Chosen by hash of seed and ticket id, one per routing category
+      in turn, never a ticket whose question an item asks too.
+
+    Raises:
+        ConfigError: TG0121, few_shot without splits or examples.
+        DataError: TG0234, train has too few tickets that may serve as examples.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.read_table(items.root / "items.parquet").sort_by("item_id").to_pylist()
+    told = prompt if arm == "tuned" else prompt.model_copy(update={"system": baseline_system or prompt.system})
+    examples: list[dict[str, Any]] = []
+    if arm == "few_shot":
+        if splits is None or n_examples < 1:
+            raise ConfigError("arm few_shot needs the splits and at least one example", code="TG0121")
+        examples = _choose_examples(splits, prompt, n_examples, seed=seed, items=rows)
+    if format == "instruction":
+        name = "messages"
+        shots = [turn for row in examples for turn in _without_system(conversation_for(told, row))]
+        texts = [dump_messages(_insert_shots(messages_for(told, row), shots)) for row in rows]
+    else:
+        name = "text"
+        blocks = [_ask(told, row, apart=True) + render_text(told.answer, row) for row in examples]
+        texts = [
+            BLOCK_BREAK.join([*_opening(arm, told, row), *blocks, _ask(told, row, apart=arm == "few_shot")])
+            for row in rows
+        ]
+    table = pa.table(
+        {
+            "item_id": pa.array([row["item_id"] for row in rows], pa.string()),
+            name: pa.array(texts, pa.string()),
+            "answer": pa.array([row["answer"] for row in rows], pa.string()),
+        }
+    )
+    pq.write_table(table, out / "prompts.parquet", compression="zstd")
+    return PromptSet(root=out, arm=arm, format=format, n_items=len(rows))
+
+
+def _opening(arm: str, told: PromptSpec, row: dict[str, Any]) -> list[str]:
+    return [] if arm == "tuned" or not told.system else [render_text(told.system, row)]
+
+
+def _ask(prompt: PromptSpec, row: dict[str, Any], *, apart: bool) -> str:
+    """The item's text, with a line break after it where nothing else would set example and answer apart."""
+    asked, answer = render_text(prompt.user, row), render_text(prompt.answer, row)
+    touching = not asked[-1:].isspace() and not answer[:1].isspace()
+    return f"{asked}\n" if apart and touching else asked
+
+
+def _without_system(turns: Sequence[Message]) -> list[Message]:
+    return [turn for turn in turns if turn["role"] != "system"]
+
+
+def _insert_shots(messages: list[Message], shots: list[Message]) -> list[Message]:
+    system = [turn for turn in messages if turn["role"] == "system"]
+    return [*system, *shots, *_without_system(messages)]
+
+
+def _choose_examples(
+    splits: Splits, prompt: PromptSpec, n_examples: int, *, seed: int, items: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    asked = {_question(prompt, row) for row in items}
+    known = {row["item_id"] for row in items}
+    chosen: list[dict[str, Any]] = []
+    for row in _candidates(splits, seed=seed, batch=16 * n_examples):
+        question = _question(prompt, row)
+        if row["ticket_id"] in known or question in asked or not _answer(prompt, row):
+            continue
+        asked.add(question)
+        chosen.append(row)
+        if len(chosen) == n_examples:
+            return chosen
+    raise DataError(
+        f"few-shot prompts need {n_examples} examples, and train has {len(chosen)} tickets that may serve",
+        code="TG0234",
+        where=str(splits.train),
+        hint="lower evaluate.few_shot_examples, or take few_shot out of evaluate.arms",
+    )
+
+
+def _candidates(splits: Splits, *, seed: int, batch: int) -> Iterator[dict[str, Any]]:
+    """Train rows in the order of preference: the first of each category by hash, then the second of each, ..."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(splits.train, columns=["ticket_id", "category"])
+    ranked = sorted(
+        zip(table.column("ticket_id").to_pylist(), table.column("category").to_pylist(), strict=True),
+        key=lambda pair: hash_rank(pair[0], seed=seed),
+    )
+    seen: Counter[str | None] = Counter()
+    preference: list[tuple[int, int, str]] = []
+    for place, (ticket_id, category) in enumerate(ranked):
+        preference.append((seen[category], place, ticket_id))
+        seen[category] += 1
+    heapq.heapify(preference)
+    while preference:
+        ids = [heapq.heappop(preference)[2] for _ in range(min(batch, len(preference)))]
+        rows = pq.read_table(splits.train, filters=[("ticket_id", "in", ids)]).to_pylist()
+        by_id: dict[str, dict[str, Any]] = {row["ticket_id"]: row for row in rows}
+        yield from (by_id[ticket_id] for ticket_id in ids)
+
+
+def _question(prompt: PromptSpec, row: dict[str, Any]) -> str:
+    asked = _without_system(messages_for(prompt, row))
+    return " ".join(" ".join(turn["content"] for turn in asked).split()).casefold()
+
+
+def _answer(prompt: PromptSpec, row: dict[str, Any]) -> str:
+    return conversation_for(prompt, row)[-1]["content"]
