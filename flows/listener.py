@@ -24,6 +24,9 @@ class Listener(Protocol):
     def noted(self, text: str) -> None:
         """Something a person should know: a warning, a skip, a pending synchronisation."""
 
+    def entered(self, stage: str) -> None:
+        """The run goes on to the next stage."""
+
 
 class Listeners:
     """Several listeners as one."""
@@ -46,3 +49,7 @@ class Listeners:
     def noted(self, text: str) -> None:
         for member in self.members:
             member.noted(text)
+
+    def entered(self, stage: str) -> None:
+        for member in self.members:
+            member.entered(stage)

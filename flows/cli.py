@@ -1,0 +1,222 @@
+"""`tunegate ...`: arguments in, exit codes out. Imports nothing heavy, so that `--help` is instant.
+
+Data goes to stdout (`--json` on every command), talk to stderr. Exit codes: 0 done, promoted or nothing to do,
+1 internal, 2 configuration, 3 data, 4 training, 5 BLOCK, 6 locked, 7 external service, 8 HOLD, 9 gate ERROR,
+130 and 143 interrupted. The work of each command lies in `flows/commands/`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from schemas.errors import TunegateError
+
+app = typer.Typer(
+    help="Turn fresh support tickets into a better fine-tuned model, or refuse to.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Pipeline = Annotated[str, typer.Argument(help="Name of a pipeline in pipelines.yaml.", show_default=False)]
+Config = Annotated[Path, typer.Option("--config", "-c", help="The pipelines.yaml to use.", envvar="TUNEGATE_CONFIG")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+CONFIG = Path("pipelines.yaml")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the `tunegate` command: runs it and exits with its code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = app(arguments, standalone_mode=False)
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except typer.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except TunegateError as error:
+        code = _report(error, arguments)
+    except Exception as error:
+        code = _report_unexpected(error, arguments)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(143)
+
+
+def _report(error: TunegateError, arguments: list[str]) -> int:
+    if "--json" in arguments:
+        import orjson
+
+        print(orjson.dumps({"error": error.to_json(), "exit_code": error.exit_code}).decode())
+    print(str(error), file=sys.stderr)
+    if "--debug" in arguments:
+        traceback.print_exception(error)
+    return error.exit_code
+
+
+def _report_unexpected(error: Exception, arguments: list[str]) -> int:
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the argument parser
+        error.show()
+        return int(error.exit_code)
+    print(f"error[TG0001]: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+    if "--debug" in arguments:
+        traceback.print_exception(error)
+    else:
+        print("\nhint: run it again with --debug for the traceback", file=sys.stderr)
+    return 1
+
+
+def _call(module: str, function: str, **arguments: Any) -> int:
+    """Run a command's function; its module is imported only now."""
+    return int(getattr(importlib.import_module(f"flows.commands.{module}"), function)(**arguments))
+
+
+def _debug(_value: bool) -> None:
+    """`--debug` is read by `main`; declaring it here lets the parser accept and explain it."""
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", callback=_debug, help="Tracebacks for errors.")] = False,
+) -> None:
+    """Options before the command."""
+
+
+@app.command()
+def run(
+    pipeline: Pipeline,
+    config: Config = CONFIG,
+    again: Annotated[bool, typer.Option("--again", help="Decide anew even if nothing changed.")] = False,
+    until: Annotated[str, typer.Option(help="Last stage: curate, finetune, assess or release.")] = "release",
+    wait: Annotated[float, typer.Option(help="Seconds to wait for another run of the pipeline.")] = 0.0,
+    require_mlflow: Annotated[bool, typer.Option(help="Exit 7 when MLflow could not be brought up to date.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Run a pipeline from tickets to a verdict; the champion moves only with PROMOTE."""
+    return _call(
+        "run", "run", pipeline=pipeline, config=config, again=again, until=until, wait_s=wait,
+        require_mlflow=require_mlflow, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def plan(pipeline: Pipeline, config: Config = CONFIG, as_json: Json = False) -> int:
+    """Say what would run and why, what is reused, how long and how large; writes nothing."""
+    return _call("plan", "plan", pipeline=pipeline, config=config, as_json=as_json)
+
+
+@app.command()
+def validate(config: Config = CONFIG, as_json: Json = False) -> int:
+    """Check pipelines.yaml; all errors at once, each with its place."""
+    return _call("config", "validate", config=config, as_json=as_json)
+
+
+@app.command()
+def schema() -> int:
+    """Print the JSON Schema of pipelines.yaml, for editors."""
+    return _call("config", "schema")
+
+
+@app.command()
+def runs(
+    pipeline: Annotated[str | None, typer.Argument(help="Only this pipeline.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Newest runs shown.")] = 20,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """List runs, newest first."""
+    return _call("history", "runs", pipeline=pipeline, limit=limit, config=config, as_json=as_json)
+
+
+@app.command()
+def show(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Run id, or the start of one.", show_default=False)],
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Show one run: its steps, what was reused, the gate's findings."""
+    return _call("history", "show", run_id=run_id, config=config, as_json=as_json)
+
+
+@app.command()
+def status(config: Config = CONFIG, as_json: Json = False) -> int:
+    """Say what is running, who is champion and which servers are up."""
+    return _call("history", "status", config=config, as_json=as_json)
+
+
+@app.command()
+def champion(pipeline: Pipeline, config: Config = CONFIG, as_json: Json = False) -> int:
+    """Show the champion and how it came to be."""
+    return _call("champion", "champion", pipeline=pipeline, config=config, as_json=as_json)
+
+
+@app.command()
+def rollback(
+    pipeline: Pipeline,
+    reason: Annotated[str, typer.Option(help="Why; kept in the history.", show_default=False)],
+    to: Annotated[str | None, typer.Option(help="Version; the previous champion if not given.")] = None,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Make an earlier champion champion again."""
+    return _call("champion", "rollback", pipeline=pipeline, reason=reason, to=to, config=config, as_json=as_json)
+
+
+@app.command()
+def predict(
+    pipeline: Pipeline,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Ticket text; stdin if not given.")] = None,
+    subject: Annotated[str, typer.Option(help="Subject line of the ticket.")] = "",
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Let the champion answer a ticket."""
+    return _call("champion", "predict", pipeline=pipeline, file=file, subject=subject, config=config, as_json=as_json)
+
+
+@app.command()
+def sync(config: Config = CONFIG, as_json: Json = False) -> int:
+    """Bring MLflow up to date with the ledger."""
+    return _call("champion", "sync", config=config, as_json=as_json)
+
+
+@app.command()
+def up(config: Config = CONFIG, as_json: Json = False) -> int:
+    """Start the local Prefect and MLflow servers (loopback only) and say where they are."""
+    return _call("servers", "up", config=config, as_json=as_json)
+
+
+@app.command()
+def down(config: Config = CONFIG, as_json: Json = False) -> int:
+    """Stop the local servers."""
+    return _call("servers", "down", config=config, as_json=as_json)
+
+
+@app.command()
+def serve(config: Config = CONFIG) -> int:
+    """Run every pipeline with a `schedule` at its times, until interrupted."""
+    return _call("servers", "serve", config=config)
+
+
+@app.command()
+def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
+    """Check the machine, the state folder, the champion's files and the servers."""
+    return _call("doctor", "doctor", config=config, as_json=as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""`tunegate run`: makes sure of a Prefect server, then runs the flow and tells the verdict."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from flows.commands.output import print_json, talk
+from flows.screen import Screen, print_decision, print_verdict
+from flows.servers import client_environment, ensure_prefect
+from flows.settings import load_settings
+from schemas.artifacts import GateDecision
+from schemas.errors import ConfigError
+from schemas.load import load_file
+
+if TYPE_CHECKING:
+    from flows.pipeline import Stage
+    from flows.session import Session
+
+STAGES = ("curate", "finetune", "assess", "release")
+
+
+def run(
+    *, pipeline: str, config: Path, again: bool, until: str, wait_s: float, require_mlflow: bool, as_json: bool
+) -> int:
+    """Run the pipeline; returns the exit code of its verdict."""
+    if until not in STAGES:
+        raise ConfigError(f"--until {until!r} is no stage; allowed: {', '.join(STAGES)}", code="TG0130")
+    load_file(config).get(pipeline)  # tell a wrong file before any server is started
+    console, begun = talk(), time.monotonic()
+    settings = load_settings(config)
+    server = ensure_prefect(settings.home)
+    # Prefect reads its settings when it is first imported: only now.
+    os.environ.update(client_environment(server))
+    from flows.pipeline import run_with
+    from flows.project import LiveCurves
+
+    screen = Screen(console)
+    held: list[Session] = []
+
+    def listen(session: Session) -> None:
+        held.append(session)
+        session.listeners.members += [screen, LiveCurves(session)]
+
+    console.print(
+        f"[bold]{pipeline}[/bold]", "[dim]" + (server.url if server else os.environ["PREFECT_API_URL"]) + "[/dim]"
+    )
+    try:
+        outcome = run_with(pipeline, str(config), again=again, until=cast("Stage", until), wait_s=wait_s, listen=listen)
+    finally:
+        screen.close()
+    session = held[0]
+    decision = session.done.get("gate")
+    if isinstance(decision, GateDecision):
+        print_decision(console, decision)
+    champion = f"champion: version {outcome.champion}" if outcome.champion else "champion: none"
+    details = [
+        f"{champion}   run: {outcome.run_id}   {time.monotonic() - begun:.0f} s",
+        f"tunegate show {outcome.run_id}",
+    ]
+    print_verdict(console, outcome.verdict, outcome.reason, details=details)
+    pending = session.ledger.pending_projections()
+    if as_json:
+        print_json({**outcome.model_dump(), "exit_code": outcome.exit_code, "mlflow_pending": len(pending)})
+    return 7 if pending and require_mlflow else outcome.exit_code

@@ -1,0 +1,87 @@
+"""Sub-flow four: bundle the candidate, record it in the ledger, promote it if the verdict says so, tell MLflow.
+
+The ledger is the truth: promotion is one compare-and-set transaction there. MLflow's versions and aliases follow it
+and can be brought up to date at any time, so a dead MLflow never decides who is champion.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from prefect import flow
+
+from flows.engine.step import Step
+from flows.project import synchronise
+from flows.session import Session, attach
+from flows.steps import run_stage
+from schemas.artifacts import BundleRef, ChampionRef, GateDecision, ModelRef, TrainedRef
+from schemas.pipeline import PipelineSpec
+from tasks.release.bundle import bundle_candidate
+
+A = TypeVar("A")
+
+
+def release_steps(spec: PipelineSpec) -> list[Step]:
+    """The one stored step of the stage; what follows it changes the ledger and MLflow, not the store."""
+    return [
+        Step(
+            "bundle",
+            bundle_candidate,
+            BundleRef,
+            inputs={"trained": "train", "model": "base_model", "scores": "scores_tuned", "decision": "gate"},
+            params={
+                "name": spec.registry.name,
+                "prompt": spec.train.prompt,
+                "max_new_tokens": spec.evaluate.max_new_tokens,
+            },
+            libraries=("safetensors",),
+        )
+    ]
+
+
+def record(session: Session) -> str:
+    """Enter the candidate into the ledger and, with PROMOTE, make it champion; returns its version.
+
+    Raises:
+        GateError: the champion moved since the evaluation began; nothing is promoted.
+    """
+    spec, decision = session.spec, _artifact(session, "gate", GateDecision)
+    candidate = ChampionRef(
+        name=spec.registry.name,
+        version="",
+        run_id=session.run_id,
+        model=_artifact(session, "base_model", ModelRef),
+        trained=_artifact(session, "train", TrainedRef),
+        prompt=spec.train.prompt,
+        max_new_tokens=spec.evaluate.max_new_tokens,
+        bundle=_artifact(session, "bundle", BundleRef),
+        verdict_digest=decision.digest,
+        promoted_at="",
+    )
+    version = session.ledger.record_candidate(candidate, verdict=decision.verdict, reason=decision.reason)
+    if decision.verdict == "PROMOTE":
+        session.ledger.promote(
+            spec.registry.name,
+            expected=decision.champion_version,
+            version=version,
+            run_id=session.run_id,
+            reason=decision.reason,
+        )
+    return version
+
+
+def _artifact(session: Session, name: str, kind: type[A]) -> A:
+    artifact = session.done[name]
+    if not isinstance(artifact, kind):
+        raise TypeError(f"step {name} made {type(artifact).__name__}, not {kind.__name__}")
+    return artifact
+
+
+@flow(name="release")
+def release(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = None) -> str:
+    """Record the candidate and its verdict; move the champion only with PROMOTE; returns the version."""
+    with attach(pipeline, config, run_id) as session:
+        run_stage(session, "release")
+        version = record(session)
+        synchronise(session)
+        return version

@@ -1,0 +1,195 @@
+"""What a person sees on stderr while a run goes on and when it ends: one line per step, then the verdict.
+
+A terminal gets a live line with rate and time left; anything else gets plain lines. It knows nothing of Prefect.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from flows.engine.step import Step
+from schemas.artifacts import (
+    Artifact,
+    BundleRef,
+    DatasetRef,
+    EvalSet,
+    Finding,
+    GateDecision,
+    ModelRef,
+    Predictions,
+    PromptSet,
+    RowCounts,
+    Scores,
+    Splits,
+    TicketTable,
+    TrainedRef,
+    WarehouseRef,
+)
+
+PLAIN_EVERY_S = 15.0
+STYLES = {"PROMOTE": "bold green", "HOLD": "bold yellow", "BLOCK": "bold red", "ERROR": "bold red"}
+
+
+class Screen:
+    """A listener that writes to the console."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live: Progress | None = None
+        self._task = 0
+        self._last_plain = 0.0
+        self._since = 0.0
+
+    def started(self, step: Step) -> None:
+        self._since = self._last_plain = time.monotonic()
+        if self.console.is_terminal and step.reports:
+            self._live = Progress(
+                TextColumn(f"  {step.name:<18}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[said]}"),
+                TimeRemainingColumn(compact=True),
+                console=self.console,
+                transient=True,
+            )
+            self._task = int(self._live.add_task(step.name, total=None, said=""))
+            self._live.start()
+
+    def progressed(self, step: Step, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
+        now = time.monotonic()
+        said = _progress_text(done, total, unit, figures, seconds=now - self._since)
+        if self._live is not None:
+            self._live.update(self._live.task_ids[0], completed=done, total=total, said=said)
+        elif not self.console.is_terminal and now - self._last_plain >= PLAIN_EVERY_S:
+            self._last_plain = now
+            self.console.print(f"  {step.name:<18} {said}", highlight=False)
+
+    def finished(self, step: Step, artifact: Artifact, *, reused: bool, seconds: float) -> None:
+        self._stop_live()
+        took = "reused" if reused else f"{seconds:.1f} s"
+        self.console.print(f"  {step.name:<18} {describe(artifact)}", f"[dim]{took}[/dim]", highlight=False)
+
+    def noted(self, text: str) -> None:
+        self._stop_live()
+        self.console.print(f"  [yellow]note[/yellow] {text}", highlight=False)
+
+    def entered(self, stage: str) -> None:
+        self._stop_live()
+        self.console.print(f"[bold]{stage}[/bold]", highlight=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was, also after an error."""
+        self._stop_live()
+
+    def _stop_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _progress_text(done: int, total: int | None, unit: str, figures: dict[str, float], *, seconds: float) -> str:
+    of = f"/{total:,}" if total else ""
+    parts = [f"{done:,}{of} {unit}", *(f"{name} {value:.4g}" for name, value in figures.items())]
+    rate = done / seconds if seconds > 0 else 0.0
+    parts.append(f"{rate:,.1f} {unit}/s" if rate < 100 else f"{rate:,.0f} {unit}/s")
+    if total and rate > 0:
+        parts.append(f"ETA {max(0.0, (total - done) / rate):.0f} s")
+    return "  ".join(parts)
+
+
+def describe(artifact: Artifact) -> str:
+    """One phrase about what a step made.
+
+    >>> from pathlib import Path
+    >>> describe(EvalSet(root=Path("/x"), n_items=96, n_available=400))
+    '96 held-out items of 400'
+    """
+    match artifact:
+        case TicketTable():
+            return _rows(artifact.rows)
+        case Splits():
+            sizes = f"train {artifact.n_train:,}  validation {artifact.n_validation:,}  test {artifact.n_test:,}"
+            return f"{sizes}  ({artifact.rows.n_dropped:,} dropped)"
+        case WarehouseRef():
+            return f"{artifact.n_tickets:,} tickets, every row's fate in warehouse.duckdb"
+        case ModelRef():
+            return f"{artifact.n_parameters:,} parameters"
+        case DatasetRef():
+            return f"{artifact.n_train:,} examples, {artifact.n_tokens:,} tokens, {artifact.n_supervised:,} with loss"
+        case TrainedRef():
+            validation = "" if artifact.validation_loss is None else f", validation {artifact.validation_loss:.3f}"
+            return (
+                f"{artifact.method}: {artifact.n_trainable:,} trainable, {artifact.n_steps} steps, "
+                f"loss {artifact.train_loss:.3f}{validation}"
+            )
+        case EvalSet():
+            return f"{artifact.n_items:,} held-out items of {artifact.n_available:,}"
+        case PromptSet():
+            return f"{artifact.n_items:,} prompts"
+        case Predictions():
+            return f"{artifact.n_items:,} answers, {artifact.n_new_tokens:,} tokens"
+        case Scores():
+            shown = list(artifact.means.items())[:3]
+            return "  ".join(f"{metric} {value:.3f}" for metric, value in shown)
+        case GateDecision():
+            return artifact.verdict
+        case BundleRef():
+            return f"{artifact.n_bytes / 1e6:.1f} MB"
+    return artifact.digest[:12]
+
+
+def _rows(rows: RowCounts) -> str:
+    lost = {"quarantined": rows.n_quarantined, "dropped": rows.n_dropped, "merged": rows.n_merged}
+    told = "".join(f", {count:,} {name}" for name, count in lost.items() if count)
+    return f"{rows.n_in:,} -> {rows.n_out:,} rows{told}"
+
+
+def gate_table(decision: GateDecision) -> Table:
+    """The findings as a table: reference, candidate, difference with bounds, limit, items, verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("rule", "reference", "candidate", "difference", "bounds", "limit", "n", "verdict"):
+        table.add_column(name, justify="left" if name in {"rule", "verdict"} else "right", overflow="fold")
+    for finding in decision.findings:
+        table.add_row(*gate_row(finding).values())
+    return table
+
+
+def gate_row(finding: Finding) -> dict[str, str]:
+    """One finding as text cells; used by the screen and by Prefect's table artifact."""
+    bounds = "" if finding.lower is None or finding.upper is None else f"{finding.lower:+.3f} .. {finding.upper:+.3f}"
+    return {
+        "rule": finding.rule,
+        "reference": _number(finding.reference),
+        "candidate": _number(finding.candidate),
+        "difference": "" if finding.difference is None else f"{finding.difference:+.3f}",
+        "bounds": bounds,
+        "limit": _number(finding.limit),
+        "n": str(finding.n_items),
+        "verdict": finding.verdict,
+    }
+
+
+def print_decision(console: Console, decision: GateDecision) -> None:
+    """The gate's table and, for every rule not met, its reason in a sentence."""
+    console.print()
+    console.print(gate_table(decision))
+    console.print()
+    for finding in decision.findings:
+        if finding.verdict != "PROMOTE":
+            console.print(f"  {finding.verdict:<6} {finding.rule}: {finding.reason}", highlight=False, markup=False)
+
+
+def print_verdict(console: Console, verdict: str, sentence: str, *, details: Iterable[str] = ()) -> None:
+    """The last lines of a run: the verdict in one sentence, then where to look."""
+    style = STYLES.get(verdict, "bold")
+    console.print(f"[{style}]{verdict}[/{style}]", sentence, highlight=False)
+    for line in details:
+        console.print(f"  {line}", highlight=False, markup=False)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

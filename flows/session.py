@@ -1,0 +1,132 @@
+"""One run of one pipeline in progress: its spec, its store and ledger, what is done so far, who listens.
+
+Plain Python; `flows/steps.py` puts Prefect around it. The four sub-flows of a run share one session (found by run id
+in this process); a sub-flow started alone opens its own and first makes sure that what it needs is there.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.engine.ledger import Ledger
+from flows.engine.lock import pipeline_lock
+from flows.engine.plan import run_step
+from flows.engine.store import Store
+from flows.listener import Listeners
+from flows.settings import Settings, load_settings
+from schemas.artifacts import Artifact
+from schemas.load import load_file
+
+if TYPE_CHECKING:
+    from flows.engine.step import Step
+    from schemas.pipeline import PipelineSpec
+
+STAGES = ("curate", "finetune", "assess", "release")
+
+_open: dict[str, Session] = {}
+
+
+class Session:
+    """State of a run. `steps_of(stage)` declares, `run(step)` does; nothing is done twice."""
+
+    def __init__(self, spec: PipelineSpec, settings: Settings, *, root: Path, run_id: str) -> None:
+        self.spec = spec
+        self.settings = settings
+        self.root = root
+        self.run_id = run_id
+        self.store = Store(settings.home)
+        self.ledger = Ledger(settings.home)
+        self.listeners = Listeners()
+        self.done: dict[str, Artifact] = {}
+        self.champion = self.ledger.champion(spec.registry.name)
+        self._stages: dict[str, list[Step]] | None = None
+
+    @property
+    def stages(self) -> Mapping[str, list[Step]]:
+        """Stage -> its steps, declared once: the champion compared with is that of the session's start."""
+        if self._stages is None:
+            self._stages = declare(self)
+        return self._stages
+
+    def run(self, step: Step) -> Artifact:
+        """Do the step, or take its result from the store; record it in the ledger."""
+        if step.name in self.done:
+            return self.done[step.name]
+
+        def progress(done: int, total: int | None, unit: str, **figures: float) -> None:
+            self.listeners.progressed(step, done, total, unit, figures)
+
+        self.listeners.started(step)
+        obtained = run_step(step, self.done, self.store, progress=progress)
+        self.ledger.record_step(self.run_id, step.name, obtained)
+        self.done[step.name] = obtained.artifact
+        self.listeners.finished(step, obtained.artifact, reused=obtained.reused, seconds=obtained.seconds)
+        return obtained.artifact
+
+
+def declare(session: Session) -> dict[str, list[Step]]:
+    """All steps of the pipeline by stage, for the champion of this moment."""
+    from flows.assess import assess_steps
+    from flows.curate import curate_steps
+    from flows.finetune import finetune_steps
+    from flows.release import release_steps
+    from tasks.curate.extract import fingerprint_source
+
+    spec = session.spec
+    fingerprint = fingerprint_source(spec.source, root=session.root)
+    return {
+        "curate": curate_steps(spec, fingerprint=fingerprint, root=session.root),
+        "finetune": finetune_steps(spec, root=session.root, cache=session.settings.cache),
+        "assess": assess_steps(spec, champion=session.champion),
+        "release": release_steps(spec),
+    }
+
+
+@contextmanager
+def attach(pipeline: str, config: str, run_id: str | None) -> Iterator[Session]:
+    """The open session of this run id, or a new one of its own (which takes the pipeline's lock)."""
+    if run_id is not None and run_id in _open:
+        yield _open[run_id]
+        return
+    with open_session(pipeline, config, run_id=run_id) as session:
+        yield session
+
+
+@contextmanager
+def open_session(
+    pipeline: str,
+    config: str,
+    *,
+    run_id: str | None = None,
+    wait_s: float = 0.0,
+    listen: Callable[[Session], None] | None = None,
+) -> Iterator[Session]:
+    """Load the pipeline, take its lock and register the session under its run id.
+
+    Raises:
+        ConfigError: pipelines.yaml is wrong or does not name the pipeline.
+        LockedError: another run holds the pipeline longer than `wait_s` seconds.
+    """
+    path = Path(config)
+    spec = load_file(path).get(pipeline)
+    settings = load_settings(path)
+    run_id = run_id or new_run_id()
+    with pipeline_lock(settings.home, pipeline, wait_s=wait_s, run_id=run_id):
+        session = Session(spec, settings, root=path.resolve().parent, run_id=run_id)
+        if listen is not None:
+            listen(session)
+        _open[run_id] = session
+        try:
+            yield session
+        finally:
+            del _open[run_id]
+
+
+def new_run_id() -> str:
+    """`20260601-052301-9f3a`: sortable by time, unique enough for one ledger (which refuses a repeated id)."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

@@ -1,0 +1,64 @@
+"""The one place where a step becomes a Prefect task.
+
+Prefect gives it a name in the UI, retries by error class, states and logs. Prefect's own cache and result store are
+off: the content-addressed store alone decides what is reused, so that no cached result can point at deleted data.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from flows.session import STAGES
+from schemas.errors import TunegateError
+
+if TYPE_CHECKING:
+    from flows.engine.step import Step
+    from flows.session import Session
+    from schemas.artifacts import Artifact
+
+RETRIES = 3
+FIRST_DELAY_S = 2
+
+
+def run_stage(session: Session, stage: str) -> None:
+    """Run the stage's steps in order; when a sub-flow was started alone, first everything before it."""
+    for earlier in STAGES[: STAGES.index(stage) + 1]:
+        for step in session.stages[earlier]:
+            if step.name not in session.done:
+                run_as_task(session, step)
+
+
+def run_as_task(session: Session, step: Step) -> Artifact:
+    """Run the step as a Prefect task run; transient errors are tried again with growing, jittered delays."""
+
+    # Prefect tasks made by one factory share a cache key by source: harmless here, since nothing is cached.
+    @task(
+        name=step.name,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=RETRIES,
+        retry_delay_seconds=exponential_backoff(FIRST_DELAY_S),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=is_transient,
+    )
+    def run() -> Artifact:
+        return session.run(step)
+
+    return run()
+
+
+def is_transient(_task: Any, _run: Any, state: Any) -> bool:
+    """True for errors that may pass (a service that does not answer); config, data and gate errors never do."""
+    try:
+        state.result()
+    except TunegateError as error:
+        return error.transient
+    except (ConnectionError, TimeoutError):
+        return True
+    except BaseException:  # whatever else it was, trying again does not help
+        return False
+    return False

@@ -1,0 +1,48 @@
+"""What is told about a run outside the ledger: MLflow's view, and what a bundle says of itself."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from schemas.training import Format, Method, PromptSpec
+
+
+class ServingSpec(BaseModel):
+    """`serving.json` of a bundle: everything needed to answer as the gate saw it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """Registered model name."""
+    method: Method
+    format: Format
+    prompt: PromptSpec
+    max_new_tokens: int
+    base_uri: str
+    base_files: dict[str, str]
+    """File name -> sha256 of the base model's weights, configuration and tokenizer: another base is refused."""
+
+
+class DatasetRecord(BaseModel):
+    """A dataset of a run, by the sha256 of its whole content."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    context: str
+    """`training`, `validation` or `evaluation`."""
+    digest: str
+    n_rows: int
+
+
+class RunRecord(BaseModel):
+    """One pipeline run as MLflow shows it. Holds no ticket text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    pipeline: str
+    params: dict[str, str] = {}
+    metrics: dict[str, float] = {}
+    tags: dict[str, str] = {}
+    datasets: tuple[DatasetRecord, ...] = ()

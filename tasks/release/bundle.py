@@ -1,0 +1,86 @@
+"""Make a candidate servable: its weights, how to prompt it, which base it belongs to, and a model card.
+
+The base model itself stays where it is and is pinned by the sha256 of its files. Called by `flows/release.py`; knows
+nothing of MLflow and nothing of who is champion.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from schemas.artifacts import BundleRef, GateDecision, ModelRef, Scores, TrainedRef
+from schemas.errors import StorageError
+from schemas.release import ServingSpec
+from schemas.training import PromptSpec
+from tasks.files import sha256_file, write_json
+
+WEIGHT_FILES = {"adapter_config.json", "adapter_model.safetensors"}
+BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+NOT_SERVED = {"artifact.json", "MANIFEST.json", "curves.parquet", "training.json"}
+
+
+def bundle_candidate(
+    *,
+    trained: TrainedRef,
+    model: ModelRef,
+    scores: Scores,
+    decision: GateDecision,
+    name: str,
+    prompt: PromptSpec,
+    max_new_tokens: int,
+    out: Path,
+) -> BundleRef:
+    """Copy the candidate's files and write `serving.json`, `README.md`, `decision.json` and `decision.md` beside them.
+
+    Raises:
+        StorageError: the candidate's weights or the base's files are not where they should be.
+    """
+    for source in sorted(trained.root.iterdir()):
+        if source.name not in NOT_SERVED and source.is_file():
+            shutil.copyfile(source, out / source.name)
+    if not any(path.suffix == ".safetensors" for path in out.iterdir()):
+        raise StorageError("the candidate has no weights", code="TG0513", where=str(trained.root))
+    serving = ServingSpec(
+        name=name,
+        method=trained.method,
+        format=trained.format,
+        prompt=prompt,
+        max_new_tokens=max_new_tokens,
+        base_uri=model.uri,
+        base_files={file: sha256_file(model.root / file) for file in BASE_FILES if (model.root / file).is_file()},
+    )
+    write_json(out / "serving.json", serving.model_dump(mode="json"))
+    for file in ("decision.json", "decision.md"):
+        if (decision.root / file).is_file():
+            shutil.copyfile(decision.root / file, out / file)
+    (out / "README.md").write_text(_model_card(serving, trained, scores, decision))
+    return BundleRef(root=out, n_bytes=sum(path.stat().st_size for path in out.iterdir()))
+
+
+def _model_card(serving: ServingSpec, trained: TrainedRef, scores: Scores, decision: GateDecision) -> str:
+    head = [
+        "---",
+        f"base_model: {serving.base_uri.split('#')[0]}",
+        f"library_name: {'transformers' if trained.method == 'full' else 'peft'}",
+        "tags: [tunegate, customer-support]",
+        "---",
+        "",
+        f"# {serving.name}",
+        "",
+        f"Method {trained.method}, format {trained.format}: {trained.n_trainable:,} trained parameters, "
+        f"{trained.n_steps:,} steps, {trained.n_tokens:,} tokens.",
+        "",
+        f"Verdict of the gate: **{decision.verdict}** on {decision.n_items:,} held-out items. {decision.reason}",
+        "",
+        "| metric | mean on held-out items |",
+        "|---|---|",
+    ]
+    rows = [f"| {metric} | {value:.4f} |" for metric, value in sorted(scores.means.items())]
+    tail = [
+        "",
+        "Answers must be generated as `serving.json` says: its prompt, greedily, with at most "
+        f"{serving.max_new_tokens} new tokens, on the base model whose files have the sha256 named there.",
+        "",
+    ]
+    return "\n".join([*head, *rows, *tail])
