@@ -94,6 +94,18 @@ class Splits(Artifact):
         return self.root / "removed.parquet"
 
 
+class WarehouseRef(Artifact):
+    """`warehouse.duckdb`: raw_tickets, curated, splits, removed (with its step), funnel; for people's questions in SQL.
+    No step reads it, and its bytes may differ between runs where its rows do not."""
+
+    n_tickets: int
+    """Rows read from the source, whatever became of them."""
+
+    @property
+    def database(self) -> Path:
+        return self.root / "warehouse.duckdb"
+
+
 class ModelRef(Artifact):
     """A base model as a Hugging Face directory: config.json, model.safetensors, tokenizer files."""
 

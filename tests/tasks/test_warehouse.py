@@ -1,0 +1,188 @@
+"""The DuckDB connection, its lock-down, and the published database."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from schemas.artifacts import RowCounts, Splits, TicketTable
+from schemas.errors import LockedError, SecurityError, StorageError
+from tasks.curate.rows import ticket_table, write_removed, write_tickets
+from tasks.warehouse import connect, create_database, publish_warehouse, quote_identifier
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    path = tmp_path / "outside.csv"
+    path.write_text("a\n1\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select * from read_csv('{outside}')",
+        "select * from '{inside}/../outside.csv'",
+        "select * from '{inside}/link.csv'",
+        "select * from glob('/etc/*')",
+        "select * from read_text('/etc/passwd')",
+        "copy (select 1) to '{outside}'",
+        "attach '{outside}.duckdb' as other",
+        "install httpfs",
+        "load httpfs",
+        "select * from 'https://example.com/x.parquet'",
+        "set enable_external_access=true",
+        "set threads=1",
+        "reset allowed_directories",
+        "create persistent secret s (type s3)",
+        "select * from frame",
+    ],
+)
+def test_a_locked_connection_refuses_what_was_not_named(tmp_path: Path, outside: Path, statement: str) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "link.csv").symlink_to(outside)
+    frame = ticket_table([])
+    assert frame.num_rows == 0
+    with connect(readable=(inside,)) as connection, pytest.raises(duckdb.Error):
+        connection.execute(statement.format(inside=inside, outside=outside)).fetchall()
+
+
+def test_named_files_and_folders_are_read(tmp_path: Path, outside: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "b.csv").write_text("a\n2\n", encoding="utf-8")
+    with connect(readable=(inside, outside)) as connection:
+        for path in (inside / "b.csv", outside):
+            assert connection.execute("select count(*) from read_csv(?)", [str(path)]).fetchall() == [(1,)]
+
+
+def test_more_work_than_memory_spills_and_the_spill_is_gone_afterwards(tmp_path: Path) -> None:
+    with connect(memory_limit="40MB", threads=1) as connection:
+        folder = connection.sql("select current_setting('temp_directory')").fetchall()[0][0]
+        query = "select count(*) from (select distinct md5(i::varchar) from range(600000) t(i))"
+        assert connection.sql(query).fetchall() == [(600_000,)]
+    assert not Path(folder).exists()
+
+
+def test_a_zero_byte_file_counts_as_absent(tmp_path: Path) -> None:
+    path = tmp_path / "w.duckdb"
+    path.touch()
+    with connect(path) as connection:
+        connection.execute("create table t as select 1 as a")
+    with connect(path, read_only=True) as connection:
+        assert connection.sql("select a from t").fetchall() == [(1,)]
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["w.duckdb"]
+
+
+def test_files_are_written_in_the_storage_format_of_duckdb_1_5(tmp_path: Path) -> None:
+    create_database(tmp_path / "w.duckdb")
+    # Bytes 12 to 20 of a DuckDB file hold its format; 1.5 reads formats up to 68.
+    assert 64 <= int.from_bytes((tmp_path / "w.duckdb").read_bytes()[12:20], "little") <= 68
+
+
+def test_a_read_only_connection_refuses_writes(tmp_path: Path) -> None:
+    create_database(tmp_path / "w.duckdb")
+    with connect(tmp_path / "w.duckdb", read_only=True) as connection, pytest.raises(duckdb.Error):
+        connection.execute("create table t as select 1")
+
+
+def test_reading_an_absent_database_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no database"), connect(tmp_path / "absent.duckdb", read_only=True):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_another_kind_is_refused(outside: Path) -> None:
+    with pytest.raises(StorageError, match="no DuckDB database"), connect(outside):
+        pass
+
+
+def test_a_held_database_names_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "w.duckdb"
+    create_database(path)
+    hold = f"import duckdb, time; c = duckdb.connect({str(path)!r}); print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            with pytest.raises(LockedError, match=f"process {holder.pid}"), connect(path):
+                pass
+        finally:
+            holder.kill()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            with connect(path):
+                return
+        except LockedError:
+            time.sleep(0.1)
+    pytest.fail("the lock outlived its holder")
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "a\nb", "x" * 256])
+def test_odd_identifiers_are_refused(name: str) -> None:
+    with pytest.raises(SecurityError):
+        quote_identifier(name)
+
+
+def test_a_quoted_identifier_is_only_a_name() -> None:
+    name = 'x"; drop table t; --'
+    with connect() as connection:
+        connection.execute(f"create table t as select 1 as {quote_identifier(name)}")
+        assert connection.sql(f"select {quote_identifier(name)} from t").fetchall() == [(1,)]
+
+
+def published(root: Path) -> tuple[tuple[TicketTable, ...], Splits, Splits]:
+    rows = [{"ticket_id": f"t{i}", "source": "a.jsonl", "source_line": i, "body": "hello"} for i in range(6)]
+    lost = {"ticket_id": "t5", "outcome": "merged", "code": "exact", "reason": "Same question.", "kept_id": "t0"}
+    bad = {"outcome": "quarantined", "code": "TG0203", "reason": "Not JSON.", "source": "a.jsonl", "source_line": 9}
+    folders = [root / name for name in ("extract", "dedup", "split", "clean")]
+    for folder in folders:
+        folder.mkdir()
+    write_tickets(ticket_table(rows), folders[0])
+    write_removed([bad], folders[0])
+    write_tickets(ticket_table(rows[:5]), folders[1])
+    write_removed([lost], folders[1])
+    for folder in folders[2:]:
+        write_tickets(ticket_table(rows[:3]), folder, name="train.parquet")
+        write_tickets(ticket_table(rows[3:4]), folder, name="validation.parquet")
+        write_tickets(ticket_table(rows[4:5]), folder, name="test.parquet")
+        write_removed([], folder)
+    stages = (
+        TicketTable(root=folders[0], rows=RowCounts(n_in=7, n_out=6, n_quarantined=1)),
+        TicketTable(root=folders[1], rows=RowCounts(n_in=6, n_out=5, n_merged=1)),
+    )
+    counts = RowCounts(n_in=5, n_out=5)
+    both = [Splits(root=folder, rows=counts, n_train=3, n_validation=1, n_test=1) for folder in folders[2:]]
+    return stages, both[0], both[1]
+
+
+def test_the_published_database_accounts_for_every_row(tmp_path: Path) -> None:
+    stages, split, clean = published(tmp_path)
+    out = tmp_path / "out"
+    out.mkdir()
+    reference = publish_warehouse(stages=stages, stage_names=("extract", "dedup"), split=split, clean=clean, out=out)
+    assert reference.n_tickets == 7
+    assert [path.name for path in out.iterdir()] == ["warehouse.duckdb"]
+    with connect(reference.database, read_only=True) as connection:
+
+        def ask(sql: str) -> list[tuple[object, ...]]:
+            return connection.sql(sql).fetchall()
+
+        assert ask("select step, n_in, n_out from funnel order by position") == [
+            ("extract", 7, 6), ("dedup", 6, 5), ("split", 5, 5), ("decontaminate", 5, 5),
+        ]  # fmt: skip
+        assert ask("select step, code, source_line from quarantine") == [("extract", "TG0203", 9)]
+        assert ask("select step, ticket_id, kept_id from merged") == [("dedup", "t5", "t0")]
+        assert ask("select count(*) from dropped") == [(0,)]
+        assert ask("select split, count(*) from splits group by all order by all") == [
+            ("test", 1), ("train", 3), ("validation", 1),
+        ]  # fmt: skip
+        assert ask("select count(*) from raw_tickets") == [(6,)]
+        assert ask("select count(*) from curated anti join splits using (ticket_id)") == [(0,)]
