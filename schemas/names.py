@@ -12,6 +12,12 @@ _LONGEST = 64
 """Characters; nobody mistypes a longer name, and comparing one is slow."""
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """A hint with the known name that is most like `name`; null when none is."""
+    near = difflib.get_close_matches(name, list(known), n=1) if len(name) <= _LONGEST else []
+    return f"did you mean `{near[0]}`?" if near else None
+
+
 def closest(name: str, known: Iterable[str], label: str = "allowed") -> str:
     """A hint for an unknown name: the nearest known one, else all of them.
 
@@ -21,7 +27,4 @@ def closest(name: str, known: Iterable[str], label: str = "allowed") -> str:
     'allowed: epochs, learning_rate'
     """
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1) if len(name) <= _LONGEST else []
-    if near:
-        return f"did you mean `{near[0]}`?"
-    return f"{label}: {', '.join(names) or 'none'}"
+    return nearest(name, names) or f"{label}: {', '.join(names) or 'none'}"

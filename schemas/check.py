@@ -1,0 +1,240 @@
+"""One merged pipeline -> a PipelineSpec, or what is wrong with it, each fault where its value is written.
+
+Knows pydantic's errors and turns them into sentences. Called by `schemas/load.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from schemas.diagnostics import Diagnostic, Source, Span
+from schemas.environment import Data, Substitution
+from schemas.merge import MergedPipeline
+from schemas.names import closest, nearest
+from schemas.pipeline import PipelineSpec
+from schemas.places import Key, Place, place_of
+from schemas.spec import UnfitError
+from schemas.tree import Entry, Mapping, Scalar, Sequence, shown
+
+_SHOULD_BE = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault of one pipeline.
+
+    Attributes:
+        repeats: What makes it the same fault when a parent has it too; null where the place in the file decides.
+    """
+
+    diagnostic: Diagnostic
+    repeats: tuple[object, ...] | None = None
+
+
+@dataclass
+class PipelineCheck:
+    """Validates one pipeline; `findings` holds what is wrong afterwards."""
+
+    pipeline: MergedPipeline
+    source: Source
+    use: Substitution
+    findings: list[Finding] = field(default_factory=list)
+
+    def spec(self) -> PipelineSpec | None:
+        """The typed pipeline; null when it has faults."""
+        root = self.pipeline.root
+        data = {key: self.use.data(entry) for key, entry in self.pipeline.sections.entries.items()}
+        data["name"] = self.pipeline.name
+        spec, errors = _validated(data)
+        if [error for error in errors if self._deleted(data, error)]:
+            spec, errors = _validated(data)
+        for path, group in _grouped(errors).items():
+            self._explain(path, group)
+        if spec is not None:
+            for entry, wanted in _confused(spec, root):
+                self._add("TG0103", f"`{entry.path}` should be {wanted}, got {_got(entry)}", entry.value.span)
+        self.findings += [Finding(fault) for fault in self.use.faults]
+        return None if self.findings else spec
+
+    def _deleted(self, data: dict[str, Data], error: ErrorDetails) -> bool:
+        """Take out a null that stands over an inherited value and is no value of its own; true when it was one."""
+        path = place_of(PipelineSpec, error["loc"]).path
+        entry, rest = _find(self.pipeline.root, path)
+        if rest or not entry.deletes:
+            return False
+        inner: Any = data
+        for key in path[:-1]:
+            inner = inner[key]
+        return inner.pop(path[-1], self) is not self
+
+    def _explain(self, path: tuple[Key, ...], errors: list[tuple[Place, ErrorDetails]]) -> None:
+        place, error = errors[0]
+        kind = error["type"]
+        entry, rest = _find(self.pipeline.root, path)
+        label = "".join([entry.path, *(f".{shown(str(key))}" for key in rest)])
+        context = error.get("ctx", {})
+        if entry.value.span in self.use.failed:
+            return
+        if kind == "too_short" and isinstance(entry.value, Sequence) and entry.value.items:
+            return  # pydantic counts valid items alone; the invalid ones are told already
+        if kind == "value_error":
+            self._contradiction(path, entry, context["error"])
+        elif kind == "extra_forbidden" or place.is_key:
+            known = [*(key for key in place.known if key != "name"), "extends"] if len(path) == 1 else place.known
+            self._add("TG0101", f"unknown key `{label}`", entry.key, closest(str(path[-1]), known))
+        elif kind == "missing":
+            self._add("TG0102", f"missing key `{label}`", entry.key, place.meaning or None, (path, kind))
+        elif kind == "union_tag_not_found":
+            key = str(context["discriminator"]).strip("'")
+            help = f"one of {', '.join(place.known)}"
+            self._add("TG0102", f"missing key `{label}.{key}`", entry.key, help, (path, kind))
+        elif kind == "union_tag_invalid":
+            key = str(context["discriminator"]).strip("'")
+            tag, _ = _find(entry, (key,))
+            if tag.value.span not in self.use.failed:
+                expected = f"should be one of {', '.join(place.known)}"
+                self._add("TG0103", f"`{tag.path}` {expected}, got {_got(tag)}", _place(tag), _near(tag, place.known))
+        elif rest:  # the name of the pipeline, its key
+            help = "a pipeline's name has lower-case letters, digits and `-`, and starts with a letter"
+            self._add("TG0103", f"`{entry.path}` is no name for a pipeline", entry.key, help)
+        else:
+            first, *others = dict.fromkeys(_expected(each) for _, each in errors)
+            expected = " or ".join([first, *(other.removeprefix("be ") for other in others)])
+            known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+            hint = _near(entry, known) or _hint(entry, kind)
+            self._add("TG0103", f"`{label}` should {expected}, got {_got(entry)}", _place(entry), hint)
+
+    def _contradiction(self, path: tuple[Key, ...], entry: Entry, error: Exception) -> None:
+        """A validator's own words: about one value, or about settings that do not fit together."""
+        if not isinstance(error, UnfitError):
+            message = f"`{entry.path}`: {self.use.masked(str(error))}"
+            if isinstance(entry.value, Scalar):
+                self._add("TG0103", message, _place(entry))
+            elif not self.use.failed & _spans(entry):
+                self._add("TG0111", message, entry.key, None, (path, str(error)))
+            return
+        for fault in () if self.use.failed else error.faults:
+            entry, rest = _find(self.pipeline.root, (*path, *fault.at))
+            span = entry.key if rest else _place(entry)
+            hint = fault.hint and self.use.masked(fault.hint)
+            self._add("TG0111", f"`{entry.path}`: {self.use.masked(fault.message)}", span, hint, tuple(fault))
+
+    def _add(
+        self, code: str, message: str, span: Span, help: str | None = None, repeats: tuple[object, ...] | None = None
+    ) -> None:
+        self.findings.append(Finding(self.source.fault(code, message, span, help), repeats))
+
+
+def _validated(data: dict[str, Data]) -> tuple[PipelineSpec | None, list[ErrorDetails]]:
+    try:
+        return PipelineSpec.model_validate(data, by_alias=True, by_name=False), []
+    except ValidationError as error:
+        return None, error.errors(include_url=False)
+
+
+def _grouped(errors: list[ErrorDetails]) -> dict[tuple[Key, ...], list[tuple[Place, ErrorDetails]]]:
+    """Errors by their place. Of the branches of a union, the one that came furthest speaks; at a draw, all do."""
+    places = [(place_of(PipelineSpec, error["loc"]), error) for error in errors]
+    deepest = {p.path[: p.union] for p, _ in places if p.union is not None and len(p.path) > p.union}
+    groups: dict[tuple[Key, ...], list[tuple[Place, ErrorDetails]]] = {}
+    for place, error in places:
+        if place.union is None or len(place.path) > place.union or place.path not in deepest:
+            groups.setdefault(place.path, []).append((place, error))
+    return groups
+
+
+def _find(root: Entry, path: tuple[Key, ...]) -> tuple[Entry, tuple[Key, ...]]:
+    """The innermost entry on the path, and the keys that are not in the file."""
+    entry = root
+    for index, key in enumerate(path):
+        node = entry.value
+        if isinstance(node, Mapping) and key in node.entries:
+            entry = node.entries[str(key)]
+        elif isinstance(node, Sequence) and isinstance(key, int) and key < len(node.items):
+            entry = node.items[key]
+        else:
+            return entry, path[index:]
+    return entry, ()
+
+
+def _place(entry: Entry) -> Span:
+    """Where a wrong value is: the value itself when it is a word, else its key."""
+    return entry.value.span if isinstance(entry.value, Scalar) and entry.value.span.width else entry.key
+
+
+def _expected(error: ErrorDetails) -> str:
+    if error["type"] in _SHOULD_BE:
+        return f"be {_SHOULD_BE[error['type']]}"
+    if error["type"] == "too_short":
+        return f"hold at least {error['ctx']['min_length']} item"
+    return re.sub(r"^\w+ should ", "", error["msg"])
+
+
+def _got(entry: Entry) -> str:
+    value = entry.value
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, Sequence):
+        return "a list" if value.items else "an empty list"
+    if isinstance(value.value, str):
+        return shown(repr(value.value))
+    if value.value is None:
+        return "nothing"
+    return shown(str(value.value).lower())
+
+
+def _near(entry: Entry, known: list[str] | tuple[str, ...]) -> str | None:
+    value = entry.value.value if isinstance(entry.value, Scalar) else None
+    return nearest(value, known) if isinstance(value, str) else None
+
+
+def _hint(entry: Entry, kind: str) -> str | None:
+    value = entry.value.value if isinstance(entry.value, Scalar) else None
+    if isinstance(value, str) and "${" in value:
+        return "what the variable holds is not shown here; it may be a secret"
+    return "quote it" if kind == "string_type" and value is not None else None
+
+
+def _spans(entry: Entry) -> set[Span]:
+    """Where the values under an entry are written."""
+    node = entry.value
+    if isinstance(node, Scalar):
+        return {node.span}
+    inner = node.entries.values() if isinstance(node, Mapping) else node.items
+    return set().union(*(_spans(each) for each in inner))
+
+
+def _confused(value: object, entry: Entry) -> Iterator[tuple[Entry, str]]:
+    """Entries where true stands for 1 or 1 for true, which pydantic lets pass."""
+    node = entry.value
+    if isinstance(node, Scalar):
+        if isinstance(node.value, bool) != isinstance(value, bool) and isinstance(node.value, int | float):
+            yield entry, "true or false" if isinstance(value, bool) else "a number"
+    elif isinstance(node, Mapping) and isinstance(value, BaseModel):
+        for name, info in type(value).model_fields.items():
+            if (inner := node.entries.get(info.alias or name)) is not None:
+                yield from _confused(getattr(value, name), inner)
+    elif isinstance(node, Sequence) and isinstance(value, tuple):
+        for item, inner in zip(value, node.items, strict=True):
+            yield from _confused(item, inner)

@@ -1,0 +1,93 @@
+"""`${env:NAME}` and `${env:NAME:-default}` in the values of a configuration file; as in a shell, `:-` also stands in
+for a variable that is set but empty.
+
+Knows nothing of pipelines. Called by `schemas/load.py` for each merged pipeline, so that a value which a child
+replaces needs no variable. What a variable holds stays out of messages: it may be a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping as Environ
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from schemas.diagnostics import Diagnostic, Source, Span
+from schemas.names import nearest
+from schemas.tree import Entry, Mapping, Node, Plain, Scalar
+
+Data: TypeAlias = "Plain | list[Data] | dict[str, Data]"
+
+_REFERENCE = re.compile(r"\$(?P<literal>\$\{)|\$\{(?P<inner>[^{}]*)(?P<end>\}?)")
+_NAMED = re.compile(r"env:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-.*)?", re.DOTALL)
+
+
+@dataclass
+class Substitution:
+    """Turns a tree into plain data with the environment's values in place.
+
+    A substituted value is text; where a number, true or false belongs, the text is read as one.
+    `$${` stands for a literal `${`.
+
+    Attributes:
+        values: Variable -> what it held, of those that were used.
+        failed: Where a reference could not be resolved; the data holds an empty text there.
+    """
+
+    source: Source
+    environ: Environ[str, str]
+    values: dict[str, str] = field(default_factory=dict)
+    failed: set[Span] = field(default_factory=set)
+    faults: list[Diagnostic] = field(default_factory=list)
+
+    def data(self, entry: Entry) -> Data:
+        """The value of an entry."""
+        return self._data(entry.value, entry)
+
+    def masked(self, text: str) -> str:
+        """The text with each variable's value replaced by its reference.
+
+        >>> use = Substitution(Source("f", ""), {}, values={"TOKEN": "s3cret"})
+        >>> use.masked("'s3cret' is no slice")
+        "'${env:TOKEN}' is no slice"
+        """
+        for name, value in sorted(self.values.items(), key=lambda item: -len(item[1])):
+            for form in {value, repr(value)[1:-1]} - {""}:
+                text = text.replace(form, f"${{env:{name}}}")
+        return text
+
+    def _data(self, node: Node, entry: Entry) -> Data:
+        if isinstance(node, Mapping):
+            return {key: self.data(each) for key, each in node.entries.items()}
+        if isinstance(node, Scalar):
+            return self._resolved(node.value, node, entry) if isinstance(node.value, str) else node.value
+        return [self.data(each) for each in node.items]
+
+    def _resolved(self, text: str, node: Scalar, entry: Entry) -> str:
+        def value(match: re.Match[str]) -> str:
+            if match["literal"]:
+                return match["literal"]
+            named = _NAMED.fullmatch(match["inner"])
+            if named is None or not match["end"]:
+                self._fail(node, f"`{entry.path}` holds a reference that is not understood", _FORM)
+                return ""
+            name, default = named["name"], named["default"]
+            found = self.environ.get(name)
+            if not found and default is not None:
+                return str(default[2:])
+            if found is None:
+                default_form = f"export it, or give a default: `${{env:{name}:-value}}`"
+                hint = nearest(name, self.environ) or default_form
+                self._fail(node, f"environment variable {name} is not set, needed by `{entry.path}`", hint)
+                return ""
+            self.values[name] = found
+            return found
+
+        return _REFERENCE.sub(value, text)
+
+    def _fail(self, node: Scalar, message: str, hint: str) -> None:
+        self.failed.add(node.span)
+        self.faults.append(self.source.fault("TG0106", message, node.span, hint))
+
+
+_FORM = "write `${env:NAME}` or `${env:NAME:-default}`; `$${` is a literal `${`"

@@ -1,0 +1,88 @@
+"""`pipelines.yaml` -> typed pipelines, or everything that is wrong with it at once.
+
+::
+
+    pipelines.yaml -> diagnostics.read_source -> yaml_text.read_tree -> merge.merge_pipelines
+                   -> check.PipelineCheck (environment.py, places.py) -> PipelineFile
+
+Knows nothing of tasks and flows. Called by `flows/cli.py` and by deployments.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from schemas.check import PipelineCheck
+from schemas.diagnostics import ConfigErrors, Diagnostic, read_source
+from schemas.environment import Substitution
+from schemas.errors import ConfigError
+from schemas.merge import merge_pipelines
+from schemas.names import closest
+from schemas.pipeline import PipelineSpec
+from schemas.yaml_text import MAX_BYTES, MAX_LINE, read_tree
+
+__all__ = ["ConfigErrors", "PipelineFile", "load_file"]
+
+
+@dataclass(frozen=True)
+class PipelineFile:
+    """A valid `pipelines.yaml`.
+
+    Attributes:
+        path: The file, as it was named; relative paths inside it start from its folder, `root`.
+        pipelines: Name -> pipeline with everything it inherits, in the order of the file.
+    """
+
+    path: Path
+    pipelines: Mapping[str, PipelineSpec]
+
+    @property
+    def root(self) -> Path:
+        """The folder that the file's relative paths start from."""
+        return self.path.absolute().parent
+
+    def get(self, name: str) -> PipelineSpec:
+        """The pipeline of this name.
+
+        Raises:
+            ConfigError: TG0104, there is none.
+        """
+        if name not in self.pipelines:
+            hint = closest(name, self.pipelines, "pipelines")
+            raise ConfigError(f"no pipeline {name!r}", code="TG0104", where=str(self.path), hint=hint)
+        return self.pipelines[name]
+
+
+def load_file(path: Path, *, environ: Mapping[str, str] = os.environ) -> PipelineFile:
+    """Read a pipeline file, check all of it, and report every fault.
+
+    Args:
+        environ: What `${env:NAME}` reads.
+
+    Raises:
+        ConfigErrors: The file, or any pipeline in it, is wrong. A fault that several pipelines inherit is told once.
+    """
+    source = read_source(path, max_bytes=MAX_BYTES, max_line=MAX_LINE)
+    tree = read_tree(source)
+    merged, faults = merge_pipelines(tree, source)
+    specs: dict[str, PipelineSpec] = {}
+    places = {pipeline.name: pipeline.root.key for pipeline in merged}
+    told: dict[str, set[tuple[object, ...]]] = {}
+    for pipeline in merged:
+        check = PipelineCheck(pipeline, source, Substitution(source, environ))
+        spec = check.spec()
+        if spec is not None:
+            specs[pipeline.name] = spec
+        told[pipeline.name] = {finding.repeats for finding in check.findings if finding.repeats is not None}
+        faults += _new(check, told.get(pipeline.parent or "", set()))
+    if faults:
+        raise ConfigErrors(faults)
+    return PipelineFile(path, MappingProxyType(dict(sorted(specs.items(), key=lambda item: places[item[0]]))))
+
+
+def _new(check: PipelineCheck, told: set[tuple[object, ...]]) -> list[Diagnostic]:
+    return [finding.diagnostic for finding in check.findings if finding.repeats not in told]

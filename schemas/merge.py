@@ -1,0 +1,186 @@
+"""`defaults` < parent (`extends`) < own, merged without losing where each value was written.
+
+Knows the frame of the file, not what a pipeline holds. Called by `schemas/load.py`.
+
+- Maps merge deep, lists replace, null deletes what was inherited.
+- A section whose `kind` (or `uses`) changes is replaced as a whole: the keys of another kind would not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from schemas.diagnostics import ConfigErrors, Diagnostic, Source, Span
+from schemas.names import closest
+from schemas.tree import MAX_VALUES, Entry, Mapping, Scalar, kind_of, mapping_of
+
+VERSION = 1
+MAX_PIPELINES = 200
+MAX_MERGED = 10 * MAX_VALUES
+"""Values of all pipelines together, after merging."""
+
+_TOP_KEYS = ("version", "defaults", "pipelines")
+
+
+@dataclass(frozen=True)
+class MergedPipeline:
+    """One pipeline with all it inherits.
+
+    Attributes:
+        parent: The pipeline under `extends`, whose faults this one repeats.
+        root: Where the pipeline's name is written, and as its value `sections`.
+        sections: Without `extends`.
+    """
+
+    name: str
+    parent: str | None
+    root: Entry
+    sections: Mapping
+
+
+def merge_pipelines(tree: Mapping, source: Source) -> tuple[list[MergedPipeline], list[Diagnostic]]:
+    """Each pipeline with its parents' sections, parents first, and what is wrong with the frame of the file.
+
+    A pipeline whose parents cannot be told is left out, with the reason among the faults.
+
+    Raises:
+        ConfigErrors: TG0109, there are more pipelines or values than the caps allow.
+    """
+    faults = list(_frame_faults(tree, source))
+    defaults = _section(tree, "defaults", source, faults)
+    pipelines = _section(tree, "pipelines", source, faults)
+    faults += _refused(defaults, source, "extends", "a pipeline extends another one; all of them get the defaults")
+    faults += _refused(defaults, source, "name", "a pipeline's name is its key under `pipelines`")
+    if len(pipelines.entries) > MAX_PIPELINES:
+        message = f"more than {MAX_PIPELINES} pipelines"
+        raise ConfigErrors([*faults, source.fault("TG0109", message, tree.entries["pipelines"].key, "split the file")])
+
+    own: dict[str, Mapping] = {}
+    parents: dict[str, str | None] = {}
+    lost: set[str] = set()
+    for name, entry in pipelines.entries.items():
+        sections = mapping_of(entry.value)
+        if sections is None:
+            faults.append(_no_mapping(entry, source))
+            lost.add(name)
+            continue
+        own[name] = sections
+        fault = _parent_fault(sections, pipelines, source)
+        if fault is not None:
+            faults.append(fault)
+            lost.add(name)
+        parents[name] = _text(sections, "extends")
+
+    done: dict[str, MergedPipeline] = {}
+    n_values = 0
+    for name in pipelines.entries:
+        lineage, cycle = _lineage(name, parents, lost, done)
+        if cycle:
+            key = own[cycle[0]].entries["extends"]
+            circle = " -> ".join([*cycle, cycle[0]])
+            faults.append(source.fault("TG0105", f"pipelines extend each other in a circle: {circle}", key.value.span))
+            lost |= set(cycle)
+        for each in lineage:
+            parent = parents[each]
+            faults += _refused(own[each], source, "name", "a pipeline's name is its key under `pipelines`")
+            sections = _bare(merge(done[parent].sections if parent else defaults, own[each]))
+            n_values += sections.n_values
+            if n_values > MAX_MERGED:
+                message = f"the pipelines hold more than {MAX_MERGED:,} values after merging"
+                raise ConfigErrors([*faults, source.fault("TG0109", message, pipelines.entries[each].key)])
+            done[each] = MergedPipeline(each, parent, replace(pipelines.entries[each], value=sections), sections)
+    return list(done.values()), faults
+
+
+def merge(base: Mapping, over: Mapping) -> Mapping:
+    """`over` on top of `base`. An entry that deletes an inherited one stays, marked, so that it can be pointed at."""
+    entries = dict(base.entries)
+    for key, entry in over.entries.items():
+        below = entries.get(key)
+        if below is None:
+            entries[key] = entry
+            continue
+        lower, upper = mapping_of(below.value), mapping_of(entry.value)
+        if lower is not None and upper is not None and not _kind_changes(lower, upper):
+            entries[key] = replace(entry, value=merge(lower, upper))
+        else:
+            entries[key] = replace(entry, deletes=isinstance(entry.value, Scalar) and entry.value.value is None)
+    return Mapping.of(entries, over.span)
+
+
+def _kind_changes(below: Mapping, above: Mapping) -> bool:
+    kinds = kind_of(below), kind_of(above)
+    return None not in kinds and kinds[0] != kinds[1]
+
+
+def _lineage(
+    name: str, parents: dict[str, str | None], lost: set[str], done: dict[str, MergedPipeline]
+) -> tuple[list[str], list[str]]:
+    """The ancestors of `name` yet to be merged, eldest first, and `name`; or nothing and the circle they form."""
+    chain: list[str] = []
+    each: str | None = name
+    while each is not None and each not in done:
+        if each in chain:
+            lost |= set(chain)
+            return [], chain[chain.index(each) :]
+        if each in lost:
+            lost |= set(chain)
+            return [], []
+        chain.append(each)
+        each = parents[each]
+    return chain[::-1], []
+
+
+def _frame_faults(tree: Mapping, source: Source) -> Iterator[Diagnostic]:
+    for key, entry in tree.entries.items():
+        if key not in _TOP_KEYS and not key.startswith("x-"):
+            yield source.fault("TG0101", f"unknown key `{entry.path}`", entry.key, closest(key, _TOP_KEYS))
+    version = tree.entries.get("version")
+    if version is None:
+        yield source.fault("TG0102", "missing key `version`", Span(1, 1), f"start the file with `version: {VERSION}`")
+    elif not isinstance(version.value, Scalar) or repr(version.value.value) != str(VERSION):
+        yield source.fault("TG0103", f"`version` should be {VERSION}", version.key, "this is the form of the file")
+    if "pipelines" not in tree.entries:
+        yield source.fault("TG0102", "missing key `pipelines`", Span(1, 1), "declare a pipeline under `pipelines`")
+
+
+def _section(tree: Mapping, key: str, source: Source, faults: list[Diagnostic]) -> Mapping:
+    """A section of the top level; an empty one when it is absent or wrong."""
+    entry = tree.entries.get(key)
+    section = mapping_of(entry.value) if entry else None
+    if entry and (section is None or (key == "pipelines" and not section.entries)):
+        faults.append(_no_mapping(entry, source))
+    return section or Mapping.of({}, tree.span)
+
+
+def _no_mapping(entry: Entry, source: Source) -> Diagnostic:
+    return source.fault("TG0103", f"`{entry.path}` should be a mapping with at least one key", entry.key)
+
+
+def _refused(sections: Mapping, source: Source, key: str, hint: str) -> Iterator[Diagnostic]:
+    if key in sections.entries:
+        entry = sections.entries[key]
+        yield source.fault("TG0101", f"unknown key `{entry.path}`", entry.key, hint)
+
+
+def _parent_fault(sections: Mapping, pipelines: Mapping, source: Source) -> Diagnostic | None:
+    entry = sections.entries.get("extends")
+    if entry is None:
+        return None
+    parent = _text(sections, "extends")
+    if parent is None:
+        return source.fault("TG0103", f"`{entry.path}` should be the name of one pipeline", entry.key)
+    if parent not in pipelines.entries:
+        message = f"`{entry.path}` names no pipeline: {parent!r}"
+        return source.fault("TG0104", message, entry.value.span, closest(parent, pipelines.entries, "pipelines"))
+    return None
+
+
+def _text(sections: Mapping, key: str) -> str | None:
+    value = sections.entries[key].value if key in sections.entries else None
+    return value.value if isinstance(value, Scalar) and isinstance(value.value, str) else None
+
+
+def _bare(sections: Mapping) -> Mapping:
+    return Mapping.of({k: e for k, e in sections.entries.items() if k not in ("name", "extends")}, sections.span)
