@@ -84,8 +84,8 @@ def _opening(arm: str, told: PromptSpec, row: dict[str, Any]) -> list[str]:
 
 def _ask(prompt: PromptSpec, row: dict[str, Any], *, apart: bool) -> str:
     """The item's text, with a line break after it where nothing else would set example and answer apart."""
-    asked, answer = render_text(prompt.user, row), render_text(prompt.answer, row)
-    touching = not asked[-1:].isspace() and not answer[:1].isspace()
+    asked = render_text(prompt.user, row)
+    touching = not asked[-1:].isspace() and not prompt.answer[:1].isspace()
     return f"{asked}\n" if apart and touching else asked
 
 

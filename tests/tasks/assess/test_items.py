@@ -1,0 +1,86 @@
+"""The held-out items: chosen by hash, the same ones every time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.artifacts import Splits
+from schemas.errors import DataError
+from schemas.tables import TICKET_COLUMNS
+from tasks.assess.items import select_items
+
+
+def _tickets(n: int, *, first: int = 0) -> list[dict[str, str]]:
+    return [{"ticket_id": f"t{i:04d}", "body": f"Question {i}", "reply": f" Answer {i} "} for i in range(first, n)]
+
+
+def _chosen(folder: Path) -> list[str]:
+    ids: list[str] = pq.read_table(folder / "items.parquet").column("item_id").to_pylist()
+    return ids
+
+
+def test_items_carry_the_ticket_its_id_and_the_rendered_answer(
+    make_splits: Callable[..., Splits], tmp_path: Path
+) -> None:
+    items = select_items(splits=make_splits(test=_tickets(5)), max_items=9, seed=1, answer="> {reply}", out=tmp_path)
+    assert (items.n_items, items.n_available) == (5, 5)
+    table = pq.read_table(tmp_path / "items.parquet")
+    assert table.column_names == [*TICKET_COLUMNS, "item_id", "answer"]
+    assert table.column("item_id").to_pylist() == [f"t000{i}" for i in range(5)]
+    assert table.column("answer").to_pylist()[3] == ">  Answer 3"
+
+
+def test_a_ticket_with_its_own_conversation_brings_its_last_turn_as_answer(
+    make_splits: Callable[..., Splits], tmp_path: Path
+) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    rows = [{"ticket_id": "a", "messages": orjson.dumps(turns).decode()}]
+    select_items(splits=make_splits(test=rows), max_items=1, seed=0, answer="{reply}", out=tmp_path)
+    assert pq.read_table(tmp_path / "items.parquet").column("answer").to_pylist() == ["Hello"]
+
+
+def test_the_choice_depends_on_the_seed_and_on_nothing_else(
+    make_splits: Callable[..., Splits], new_folder: Callable[[], Path]
+) -> None:
+    rows = _tickets(100)
+    first, again, other = new_folder(), new_folder(), new_folder()
+    select_items(splits=make_splits(test=rows), max_items=20, seed=1, answer="{reply}", out=first)
+    select_items(splits=make_splits(test=rows[::-1]), max_items=20, seed=1, answer="{reply}", out=again)
+    select_items(splits=make_splits(test=rows), max_items=20, seed=2, answer="{reply}", out=other)
+    assert _chosen(first) == _chosen(again)
+    assert _chosen(first) != _chosen(other)
+
+
+def test_new_tickets_only_displace_items_and_never_reshuffle_them(
+    make_splits: Callable[..., Splits], new_folder: Callable[[], Path]
+) -> None:
+    before, after = new_folder(), new_folder()
+    select_items(splits=make_splits(test=_tickets(100)), max_items=40, seed=1, answer="{reply}", out=before)
+    select_items(splits=make_splits(test=_tickets(110)), max_items=40, seed=1, answer="{reply}", out=after)
+    new = {f"t{i:04d}" for i in range(100, 110)}
+    stayed = set(_chosen(after)) - new
+    assert stayed < set(_chosen(before))
+    assert len(stayed) >= 30
+
+
+def test_the_same_rows_give_the_same_bytes(make_splits: Callable[..., Splits], new_folder: Callable[[], Path]) -> None:
+    folders = [new_folder(), new_folder()]
+    for out in folders:
+        select_items(splits=make_splits(test=_tickets(50)), max_items=20, seed=1, answer="{reply}", out=out)
+    first, second = ((folder / "items.parquet").read_bytes() for folder in folders)
+    assert first == second
+
+
+def test_an_empty_test_split_is_a_data_error(make_splits: Callable[..., Splits], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="test split is empty"):
+        select_items(splits=make_splits(), max_items=5, seed=0, answer="{reply}", out=tmp_path)
+
+
+def test_a_repeated_ticket_id_is_a_data_error(make_splits: Callable[..., Splits], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="twice"):
+        select_items(splits=make_splits(test=_tickets(2) * 2), max_items=5, seed=0, answer="{reply}", out=tmp_path)
