@@ -1,4 +1,4 @@
-"""Sub-flow one: tickets from the source to train, validation and test. Runs alone: `tunegate run NAME --until curate`."""
+"""Sub-flow one: tickets from the source to train, validation and test (`tunegate run NAME --until curate`)."""
 
 from __future__ import annotations
 
@@ -74,9 +74,8 @@ def curate_steps(spec: PipelineSpec, *, fingerprint: str, root: Path) -> list[St
 
 def _declared(declared: CurateStep, *, after: str, taken: set[str]) -> Step:
     """A step of `curate.steps`; a second one of the same kind is named `filter_2`."""
-    name = declared.uses
-    number = sum(1 for other in taken if other == name or other.startswith(f"{name}_"))
-    name = name if not number else f"{name}_{number + 1}"
+    number = sum(1 for other in taken if other.split("_")[0] == declared.uses)
+    name = f"{declared.uses}_{number + 1}" if number else str(declared.uses)
     inputs, params, libraries = {"tickets": after}, {"step": declared}, ("duckdb", "pyarrow")
     match declared:
         case RedactStep():

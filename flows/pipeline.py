@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib import metadata
 from typing import Literal
 
 from prefect import flow
@@ -96,7 +97,7 @@ def _recorded(session: Session, work: Callable[[], Outcome]) -> Outcome:
         pipeline=session.spec.name,
         model_name=session.spec.registry.name,
         input_digest=input_digest(session),
-        config=session.spec.model_dump(mode="json", by_alias=True),
+        config_json=session.spec.model_dump_json(by_alias=True),
         prefect_run_id=str(flow_run.get_id() or "") or None,
     )
     try:
@@ -123,7 +124,7 @@ def _recorded(session: Session, work: Callable[[], Outcome]) -> Outcome:
     session.ledger.finish_run(
         session.run_id,
         status="SKIPPED" if outcome.verdict == "SKIP" else "DONE",
-        verdict=None if outcome.verdict in {"SKIP", "DONE"} else outcome.verdict,
+        verdict=None if outcome.verdict == "SKIP" or outcome.verdict == "DONE" else outcome.verdict,
         reason=outcome.reason,
         exit_code=outcome.exit_code,
     )
@@ -181,8 +182,9 @@ def input_digest(session: Session) -> str:
     code: dict[str, str] = {}
     for step in steps:
         code |= code_digests(step.run)
+    libraries = {name: metadata.version(name) for step in steps for name in step.libraries}
     fingerprint = session.stages["curate"][0].params["fingerprint"]
-    return digest_of({"spec": spec, "fingerprint": fingerprint, "code": code, "model": session.spec.registry.name})
+    return digest_of({"spec": spec, "fingerprint": fingerprint, "code": code, "libraries": libraries})
 
 
 CHAMPION_STEPS = frozenset({"prompts_champion", "answers_champion", "scores_champion"})

@@ -11,7 +11,7 @@ from typing import TypeVar
 from prefect import flow
 
 from flows.engine.step import Step
-from flows.project import synchronise
+from flows.project import synchronise, write_record
 from flows.session import Session, attach
 from flows.steps import run_stage
 from schemas.artifacts import BundleRef, ChampionRef, GateDecision, ModelRef, TrainedRef
@@ -82,6 +82,11 @@ def release(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = 
     """Record the candidate and its verdict; move the champion only with PROMOTE; returns the version."""
     with attach(pipeline, config, run_id) as session:
         run_stage(session, "release")
+        write_record(session)
         version = record(session)
-        synchronise(session)
+        late = synchronise(session.ledger, session.settings)
+        if late is not None:
+            session.listeners.noted(
+                f"recorded locally, MLflow is not up to date: {late.message}; `tunegate sync` later"
+            )
         return version

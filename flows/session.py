@@ -62,7 +62,11 @@ class Session:
             self.listeners.progressed(step, done, total, unit, figures)
 
         self.listeners.started(step)
-        obtained = run_step(step, self.done, self.store, progress=progress)
+        try:
+            obtained = run_step(step, self.done, self.store, progress=progress)
+        except Exception as error:
+            self.ledger.record_failure(self.run_id, step.name, error)
+            raise
         self.ledger.record_step(self.run_id, step.name, obtained)
         self.done[step.name] = obtained.artifact
         self.listeners.finished(step, obtained.artifact, reused=obtained.reused, seconds=obtained.seconds)

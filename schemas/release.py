@@ -46,3 +46,10 @@ class RunRecord(BaseModel):
     metrics: dict[str, float] = {}
     tags: dict[str, str] = {}
     datasets: tuple[DatasetRecord, ...] = ()
+    tracking_uri: str = ""
+    """As declared in the pipeline; empty follows the environment."""
+    experiment: str = "tunegate"
+    files: tuple[str, ...] = ()
+    """Files to show with the run, relative to the home folder."""
+    curves: str = ""
+    """curves.parquet of the training, relative to the home folder."""

@@ -56,12 +56,13 @@ def step_key(step: Step, inputs: Mapping[str, InputDigest]) -> KeyParts:
         TypeError: a parameter has no canonical form (a path, an artefact, a non-finite number), or the step's
             function is no plain function of a module.
     """
+    code = code_digests(step.run)
     return KeyParts(
         step=step.folder,
         function=f"{step.run.__module__}.{step.run.__qualname__}",
         inputs=dict(inputs),
         params={name: canonical(value, where=f"{step.name}.{name}") for name, value in step.params.items()},
-        code=code_digests(step.run),
+        code=code,
         libraries={"python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
         | {name: _installed(name) for name in step.libraries},
     )

@@ -53,6 +53,8 @@ def module_digests(name: str, file: Path, *, root: Path = PROJECT) -> dict[str, 
     """As `code_digests`, from a module's dotted name and file; `root` holds the folders `tasks` and `schemas`."""
     digests: dict[str, str] = {}
     waiting = [(name, file)]
+    if name.partition(".")[0] in PACKAGES:
+        waiting.extend(_files_of(name, root))
     while waiting:
         name, file = waiting.pop()
         if name in digests:

@@ -22,6 +22,7 @@ RUN_TAG = "tunegate.run_id"
 DIGEST_CHARS = 32
 """MLflow keeps 36 characters of a dataset digest; the whole sha256 goes into the dataset's profile."""
 PARAM_CHARS = 6000
+CURVES = frozenset({"loss", "learning_rate", "grad_norm", "validation_loss"})
 
 
 def choose_uri(declared: str, environment: str | None, *, home: Path) -> str:
@@ -80,7 +81,7 @@ def complete_run(
     record: RunRecord,
     *,
     files: Sequence[Path] = (),
-    failed: bool = False,
+    curves: Path | None = None,
     uri: str,
 ) -> None:
     """Write what the run amounts to and end it; saying it twice changes nothing."""
@@ -91,13 +92,25 @@ def complete_run(
         params = [Param(k, v[:PARAM_CHARS]) for k, v in sorted(record.params.items()) if k not in known]
         tags = [RunTag(k, v) for k, v in sorted(record.tags.items())]
         metrics = [Metric(k, v, 0, 0) for k, v in sorted(record.metrics.items())]
-        for start in range(0, max(len(params), 1), 100):
+        for start in range(0, len(params), 100):
             client.log_batch(mlflow_run, params=params[start : start + 100])
         client.log_batch(mlflow_run, metrics=metrics, tags=tags)
         _log_datasets(client, mlflow_run, record)
         for file in files:
             client.log_artifact(mlflow_run, str(file))
-        client.set_terminated(mlflow_run, status="FAILED" if failed else "FINISHED")
+        if curves is not None:
+            _fill_curves(client, mlflow_run, curves, uri)
+        client.set_terminated(mlflow_run, status="FINISHED")
+
+
+def _fill_curves(client: MlflowClient, mlflow_run: str, curves: Path, uri: str) -> None:
+    """Log the steps that were not sent live."""
+    import pyarrow.parquet as pq
+
+    sent = {metric.step for metric in client.get_metric_history(mlflow_run, "loss")}
+    rows = [row for row in pq.read_table(curves).to_pylist() if row["step"] not in sent]
+    points = [(row["step"], {k: v for k, v in row.items() if k in CURVES and v is not None and v == v}) for row in rows]
+    log_points(client, mlflow_run, points, uri=uri)
 
 
 def _log_datasets(client: MlflowClient, mlflow_run: str, record: RunRecord) -> None:

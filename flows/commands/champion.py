@@ -1,0 +1,95 @@
+"""`tunegate champion`, `rollback`, `predict` and `sync`: the model in service."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from flows.commands.output import out, print_json, print_rows, talk
+from flows.engine.ledger import Ledger
+from flows.project import synchronise
+from flows.settings import load_settings
+from schemas.artifacts import ChampionRef
+from schemas.errors import ConfigError
+from schemas.load import load_file
+from tasks.files import verify
+
+
+def champion(*, pipeline: str, config: Path, as_json: bool) -> int:
+    """The champion and the history of its name."""
+    name = load_file(config).get(pipeline).registry.name
+    ledger = Ledger(load_settings(config).home)
+    current = ledger.champion(name)
+    history = [asdict(event) for event in ledger.history(name)]
+    if as_json:
+        print_json({"name": name, "champion": current and current.model_dump(mode="json"), "history": history})
+        return 0
+    if current is None:
+        out().print(f"{name} has no champion")
+        return 0
+    out().print(
+        f"{name} v{current.version} since {current.promoted_at}: {current.trained.method}, "
+        f"{current.trained.n_trainable:,} trained parameters, run {current.run_id}\n{current.bundle.root}\n",
+        markup=False,
+    )
+    print_rows(history, ("at", "action", "from_version", "to_version", "actor", "reason"))
+    return 0
+
+
+def rollback(*, pipeline: str, reason: str, to: str | None, config: Path, as_json: bool) -> int:
+    """Put an earlier champion back, in the ledger first, then in MLflow."""
+    settings = load_settings(config)
+    ledger = Ledger(settings.home)
+    name = load_file(config).get(pipeline).registry.name
+    back = ledger.rollback(name, reason=reason, to=to)
+    late = synchronise(ledger, settings)
+    if late is not None:
+        talk().print(f"note MLflow is not up to date: {late.message}; `tunegate sync` later", markup=False)
+    if as_json:
+        print_json({"name": name, "champion": back.version, "mlflow_pending": late is not None})
+    else:
+        out().print(f"champion of {name} is v{back.version} again")
+    return 0
+
+
+def predict(*, pipeline: str, file: Path | None, subject: str, config: Path, as_json: bool) -> int:
+    """Answer one ticket as the gate saw the champion answer."""
+    name = load_file(config).get(pipeline).registry.name
+    current = _champion(Ledger(load_settings(config).home), name, pipeline)
+    body = file.read_text() if file is not None else sys.stdin.read()
+    if not body.strip():
+        raise ConfigError("the ticket is empty", code="TG0131", where=str(file or "stdin"))
+    for artifact in (current.bundle, current.model):
+        verify(artifact.root)
+    from tasks.release.serve import load_bundle
+
+    served = load_bundle(current.bundle.root, base=current.model.root)
+    reply = served.answer([{"subject": subject, "body": body.strip()}])[0]
+    if as_json:
+        print_json({"name": name, "version": current.version, "reply": reply})
+    else:
+        out().print(reply, markup=False)
+    return 0
+
+
+def sync(*, config: Path, as_json: bool) -> int:
+    """Work off what MLflow has not been told; exit code 7 when it does not answer."""
+    settings = load_settings(config)
+    ledger = Ledger(settings.home)
+    n_before = len(ledger.pending_projections())
+    late = synchronise(ledger, settings)
+    if late is not None:
+        raise late
+    if as_json:
+        print_json({"told": n_before})
+    else:
+        out().print(f"MLflow is up to date ({n_before} changes told)")
+    return 0
+
+
+def _champion(ledger: Ledger, name: str, pipeline: str) -> ChampionRef:
+    current = ledger.champion(name)
+    if current is None:
+        raise ConfigError(f"{name} has no champion yet", code="TG0132", where=pipeline, hint=f"tunegate run {pipeline}")
+    return current
