@@ -29,6 +29,8 @@ def redact_tickets(*, tickets: TicketTable, step: RedactStep, out: Path) -> Tick
     A value equal to the ticket's `reference` is kept: the answer must repeat it. Numbers go on after placeholders
     that the text already holds. Notes: `redacted_<type>` counts the values replaced, `redacted_tickets` the rows.
     """
+    import pyarrow as pa
+
     from tasks.curate.rows import read_rows, write_removed, write_tickets
 
     table = read_rows(tickets.tickets)
@@ -48,7 +50,7 @@ def redact_tickets(*, tickets: TicketTable, step: RedactStep, out: Path) -> Tick
         n_tickets += bool(redactor.counts)
     for name in (*TEXT_COLUMNS, "messages"):
         place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(name), [columns[name]])
+        table = table.set_column(place, name, pa.array(columns[name], pa.string()))
     n_rows = write_tickets(table, out)
     write_removed([], out)
     notes = {f"redacted_{kind}": counts[kind] for kind in step.types} | {"redacted_tickets": n_tickets}
