@@ -24,6 +24,7 @@ from schemas.load import load_file
 
 if TYPE_CHECKING:
     from flows.engine.step import Step
+    from schemas.artifacts import ChampionRef
     from schemas.pipeline import PipelineSpec
 
 STAGES = ("curate", "finetune", "assess", "release")
@@ -50,7 +51,7 @@ class Session:
     def stages(self) -> Mapping[str, list[Step]]:
         """Stage -> its steps, declared once: the champion compared with is that of the session's start."""
         if self._stages is None:
-            self._stages = declare(self)
+            self._stages = declare(self.spec, settings=self.settings, root=self.root, champion=self.champion)
         return self._stages
 
     def run(self, step: Step) -> Artifact:
@@ -73,20 +74,21 @@ class Session:
         return obtained.artifact
 
 
-def declare(session: Session) -> dict[str, list[Step]]:
-    """All steps of the pipeline by stage, for the champion of this moment."""
+def declare(
+    spec: PipelineSpec, *, settings: Settings, root: Path, champion: ChampionRef | None
+) -> dict[str, list[Step]]:
+    """All steps of the pipeline by stage, as they compare with this champion."""
     from flows.assess import assess_steps
     from flows.curate import curate_steps
     from flows.finetune import finetune_steps
     from flows.release import release_steps
     from tasks.curate.extract import fingerprint_source
 
-    spec = session.spec
-    fingerprint = fingerprint_source(spec.source, root=session.root)
+    fingerprint = fingerprint_source(spec.source, root=root)
     return {
-        "curate": curate_steps(spec, fingerprint=fingerprint, root=session.root),
-        "finetune": finetune_steps(spec, root=session.root, cache=session.settings.cache),
-        "assess": assess_steps(spec, champion=session.champion),
+        "curate": curate_steps(spec, fingerprint=fingerprint, root=root),
+        "finetune": finetune_steps(spec, root=root, cache=settings.cache),
+        "assess": assess_steps(spec, champion=champion),
         "release": release_steps(spec),
     }
 

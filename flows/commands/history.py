@@ -58,31 +58,33 @@ def status(*, config: Path, as_json: bool) -> int:
     settings = load_settings(config)
     ledger = _ledger(settings)
     holders = {name: is_locked(settings.home, name) for name in sorted(load_file(config).pipelines)}
-    report = {
-        "home": str(settings.home),
-        "running": [{"pipeline": name, "run_id": held.run, "pid": held.pid} for name, held in holders.items() if held],
-        "champions": [
-            {"name": champion.name, "version": champion.version, "since": champion.promoted_at}
-            for champion in ledger.champions()
-        ],
-        "servers": [{"kind": server.kind, "url": server.url, "pid": server.pid} for server in running(settings.home)],
-        "mlflow_pending": len(ledger.pending_projections()),
-    }
+    busy = [{"pipeline": name, "run_id": held.run, "pid": str(held.pid)} for name, held in holders.items() if held]
+    champions = [{"name": c.name, "version": c.version, "since": c.promoted_at} for c in ledger.champions()]
+    servers = [{"kind": server.kind, "url": server.url, "pid": str(server.pid)} for server in running(settings.home)]
+    pending = len(ledger.pending_projections())
     if as_json:
-        print_json(report)
+        print_json(
+            {
+                "home": str(settings.home),
+                "running": busy,
+                "champions": champions,
+                "servers": servers,
+                "mlflow_pending": pending,
+            }
+        )
         return 0
-    console = out()
-    console.print(f"home           {settings.home}")
-    for run in report["running"] or [{"pipeline": "nothing"}]:
-        told = f"run {run['run_id']}, pid {run['pid']}" if "pid" in run else ""
-        console.print(f"running        {run['pipeline']} {told}")
-    for champion in report["champions"] or [{"name": "none"}]:
-        since = f"v{champion['version']} since {champion['since']}" if "version" in champion else ""
-        console.print(f"champion       {champion['name']} {since}")
-    for server in report["servers"] or [{"kind": "none; `tunegate up` starts them"}]:
-        console.print(f"server         {server['kind']} {server.get('url', '')}")
-    if report["mlflow_pending"]:
-        console.print(f"MLflow         {report['mlflow_pending']} changes not told yet; `tunegate sync`")
+    lines = [("home", str(settings.home))]
+    lines += [("running", f"{run['pipeline']}  run {run['run_id']}, pid {run['pid']}") for run in busy]
+    lines += [
+        ("champion", f"{champion['name']} v{champion['version']} since {champion['since']}") for champion in champions
+    ]
+    lines += [("server", f"{server['kind']} {server['url']}") for server in servers]
+    lines += [("MLflow", f"{pending} changes not told yet; `tunegate sync`")] if pending else []
+    for name in ("running", "champion", "server"):
+        if name not in dict(lines):
+            lines.append((name, "none"))
+    for name, told in lines:
+        out().print(f"{name:<10} {told}", markup=False)
     return 0
 
 

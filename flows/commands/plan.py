@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,11 @@ from flows.engine.plan import PlannedStep, plan_steps
 from flows.engine.store import Store
 from flows.screen import describe
 from flows.session import declare
-from flows.settings import Settings, load_settings
-from schemas.artifacts import ChampionRef, DatasetRef, ModelRef, Splits
+from flows.settings import load_settings
+from schemas.artifacts import DatasetRef, ModelRef, Splits
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
 from tasks.train.memory import estimate_memory, load_dims
-
-
-@dataclass
-class Preview:
-    """What declaring the steps needs of a session, without opening one: no lock, no ledger row."""
-
-    spec: PipelineSpec
-    settings: Settings
-    root: Path
-    champion: ChampionRef | None
 
 
 def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
@@ -34,7 +23,7 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     spec, settings = load_file(config).get(pipeline), load_settings(config)
     ledger = Ledger(settings.home) if (settings.home / "ledger.sqlite").exists() else None
     champion = ledger.champion(spec.registry.name) if ledger else None
-    stages = declare(Preview(spec, settings, config.resolve().parent, champion))
+    stages = declare(spec, settings=settings, root=config.resolve().parent, champion=champion)
     steps = [step for stage in stages.values() for step in stage]
     planned = plan_steps(steps, Store(settings.home))
     seconds = {this.step.name: ledger.typical_seconds(this.step.name) if ledger else None for this in planned}

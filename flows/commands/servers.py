@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from flows.commands.output import out, print_json, talk
 from flows.servers import client_environment, ensure_mlflow, ensure_prefect, stop_all
 from flows.settings import load_settings
 from schemas.errors import ConfigError
 from schemas.load import load_file
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
 
 
 def up(*, config: Path, as_json: bool) -> int:
@@ -57,15 +61,14 @@ def serve(*, config: Path) -> int:
     for name, spec in scheduled.items():
         if spec.schedule is None:
             continue
-        deployments.append(
-            run_pipeline.to_deployment(
-                name=name,
-                schedule=Cron(spec.schedule.cron, timezone=spec.schedule.timezone),
-                parameters={"pipeline": name, "config": str(config.resolve())},
-                description=spec.description,
-                concurrency_limit=1,
-            )
+        made = run_pipeline.to_deployment(
+            name=name,
+            schedule=Cron(spec.schedule.cron, timezone=spec.schedule.timezone),
+            parameters={"pipeline": name, "config": str(config.resolve())},
+            description=spec.description,
+            concurrency_limit=1,
         )
+        deployments.append(cast("RunnerDeployment", made))  # only a coroutine when called from one
         talk().print(f"{name}: {spec.schedule.cron} ({spec.schedule.timezone})", markup=False)
     prefect.serve(*deployments, pause_on_shutdown=False, print_starting_message=False)
     return 0
