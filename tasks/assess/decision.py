@@ -40,7 +40,7 @@ def describe_rule(rule: GateRule, *, against: str = "", replaced: bool = False) 
         text = f"{rule.metric}{where} improves on {against}"
     else:
         text = f"{rule.metric}{where} is better than {against}, and surely no more than {change.margin:g} worse"
-    return f"{text} (there is no champion)" if replaced else text
+    return f"{text}, as there is no champion" if replaced else text
 
 
 def summarise(findings: Sequence[Finding], verdict: Verdict) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 
 from schemas.artifacts import EvalSet, Splits
 from schemas.errors import DataError
-from schemas.training import PromptSpec
-from tasks.prompts import conversation_for
+from tasks.prompts import parse_messages, render_text
 
 
 def select_items(*, splits: Splits, max_items: int, seed: int, answer: str, out: Path) -> EvalSet:
@@ -48,9 +47,7 @@ def select_items(*, splits: Splits, max_items: int, seed: int, answer: str, out:
     table = pq.read_table(splits.test, filters=[("ticket_id", "in", chosen)]).sort_by("ticket_id")
     rows: list[dict[str, Any]] = table.to_pylist()
     table = table.append_column("item_id", table.column("ticket_id"))
-    prompt = PromptSpec(answer=answer)
-    answers = [conversation_for(prompt, row)[-1]["content"] for row in rows]
-    table = table.append_column("answer", pa.array(answers, pa.string()))
+    table = table.append_column("answer", pa.array([_reference_answer(answer, row) for row in rows], pa.string()))
     pq.write_table(table.combine_chunks(), out / "items.parquet", compression="zstd")
     return EvalSet(root=out, n_items=len(rows), n_available=len(ids))
 
@@ -58,3 +55,8 @@ def select_items(*, splits: Splits, max_items: int, seed: int, answer: str, out:
 def hash_rank(ticket_id: str, *, seed: int) -> tuple[bytes, str]:
     """Sort key that shuffles ids the same way in every run and beside any other ids."""
     return hashlib.sha256(f"{seed}:{ticket_id}".encode()).digest(), ticket_id
+
+
+def _reference_answer(template: str, row: dict[str, Any]) -> str:
+    own = row.get("messages")
+    return parse_messages(str(own))[-1]["content"] if own else render_text(template, row)

@@ -60,8 +60,10 @@ def build_prompts(
         name = "messages"
         shots = [turn for row in examples for turn in _without_system(conversation_for(told, row))]
         texts = [dump_messages(_insert_shots(messages_for(told, row), shots)) for row in rows]
+        answers = [row["answer"].strip() for row in rows]  # as the assistant's turn is in training
     else:
         name = "text"
+        answers = [row["answer"] for row in rows]  # a space between prompt and answer belongs to the answer
         blocks = [_ask(told, row, apart=True) + render_text(told.answer, row) for row in examples]
         texts = [
             BLOCK_BREAK.join([*_opening(arm, told, row), *blocks, _ask(told, row, apart=arm == "few_shot")])
@@ -71,7 +73,7 @@ def build_prompts(
         {
             "item_id": pa.array([row["item_id"] for row in rows], pa.string()),
             name: pa.array(texts, pa.string()),
-            "answer": pa.array([row["answer"] for row in rows], pa.string()),
+            "answer": pa.array(answers, pa.string()),
         }
     )
     pq.write_table(table, out / "prompts.parquet", compression="zstd")

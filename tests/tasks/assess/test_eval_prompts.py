@@ -143,3 +143,12 @@ def test_question_and_answer_of_an_example_never_run_together(
         n_examples=1, out=tmp_path,
     )  # fmt: skip
     assert _rows(tmp_path)[0]["text"] == "body 0\nc0\n\nWhy?\n"
+
+
+@pytest.mark.parametrize(("form", "answer"), [("instruction", "card"), ("completion", " card")])
+def test_the_reference_answer_has_the_form_it_has_in_training(
+    form: Any, answer: str, make_items: Callable[..., EvalSet], tmp_path: Path
+) -> None:
+    items = make_items([{"ticket_id": "a", "body": "b", "answer": " card"}])
+    build_prompts(items=items, arm="tuned", prompt=PROMPT, format=form, out=tmp_path)
+    assert _rows(tmp_path)[0]["answer"] == answer

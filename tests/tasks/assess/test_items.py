@@ -32,7 +32,7 @@ def test_items_carry_the_ticket_its_id_and_the_rendered_answer(
     table = pq.read_table(tmp_path / "items.parquet")
     assert table.column_names == [*TICKET_COLUMNS, "item_id", "answer"]
     assert table.column("item_id").to_pylist() == [f"t000{i}" for i in range(5)]
-    assert table.column("answer").to_pylist()[3] == ">  Answer 3"
+    assert table.column("answer").to_pylist()[3] == ">  Answer 3 "
 
 
 def test_a_ticket_with_its_own_conversation_brings_its_last_turn_as_answer(
