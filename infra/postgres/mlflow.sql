@@ -1,0 +1,2 @@
+-- Run once by the Postgres image: Prefect has its own database already.
+CREATE DATABASE mlflow;
