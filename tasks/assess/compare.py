@@ -18,11 +18,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+if TYPE_CHECKING:  # numpy costs a tenth of a second, and the flows import this file
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
+    Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ def tango_z(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, difference: 
     Source: Tango (1998), Statistics in Medicine 17:891-908, with the closed form of the restricted maximum
     likelihood estimate of the share lost.
     """
+    import numpy as np
+
     b, c = np.asarray(gained, np.float64), np.asarray(lost, np.float64)
     n, delta = np.asarray(n_items, np.float64), np.asarray(difference, np.float64)
     half = -b - c + (2 * n - b + c) * delta
@@ -133,6 +137,8 @@ def bootstrap_t_interval(values: Floats, *, confidence: float, seed: int = 0, n_
 
     Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, section 12.5.
     """
+    import numpy as np
+
     n = len(values)
     if n < 2 or not bool(np.isfinite(values).all()) or not float(values.std()) > 0:
         raise ValueError("bootstrap-t needs at least two finite values that differ")

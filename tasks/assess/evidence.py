@@ -9,13 +9,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from schemas.artifacts import Scores
 from schemas.errors import GateError
 from schemas.evaluation import CONTINUOUS, LOWER_IS_BETTER
-from tasks.assess.compare import Floats
+
+if TYPE_CHECKING:
+    from tasks.assess.compare import Floats
 
 PROMPTING_ARMS = ("zero_shot", "few_shot")
 """The arms that `best_baseline` chooses from; ties go to the first."""
@@ -106,6 +107,8 @@ def line_up(candidate: ArmScores, reference: ArmScores | None, *, metric: str, s
     Raises:
         GateError: TG0603 (see `ArmScores.values`); TG0604, the arms were scored on different items.
     """
+    import numpy as np
+
     values = candidate.values(metric)
     other = None if reference is None else _values_on_same_items(candidate, reference, metric)
     chosen = values.keys() if slice_name is None else candidate.slices.get(slice_name, frozenset()) & values.keys()

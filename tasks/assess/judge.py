@@ -8,18 +8,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from schemas.artifacts import Verdict
 from schemas.evaluation import CONTINUOUS, LOWER_IS_BETTER
 from tasks.assess.compare import (
     Bounds,
-    Floats,
     bootstrap_t_interval,
     clopper_pearson_interval,
     items_needed,
     paired_items_needed,
     tango_interval,
 )
+
+if TYPE_CHECKING:
+    from tasks.assess.compare import Floats
 
 MIN_CONTINUOUS_ITEMS = 200
 """Under this bootstrap-t passes too often: 10 % instead of 5 % at n=100 with rare catastrophic answers."""
