@@ -15,10 +15,10 @@ TUNEGATE = Path(sys.executable).with_name("tunegate")
 
 SCENES = (
     ("1. tickets to a champion", ["run", "support-replies"], 0),
-    ("2. the same pipeline, trained on mis-tagged tickets: must be blocked", ["run", "support-replies-mislabelled", "--again"], 5),
+    ("2. trained on mis-tagged tickets: must be blocked", ["run", "support-replies-mislabelled", "--again"], 5),
     ("3. the first one again, nothing changed: must be skipped", ["run", "support-replies"], 0),
     ("who is champion", ["champion", "support-replies"], 0),
-)  # fmt: skip
+)
 TICKET = "Hello, order NB-40417 was charged twice on my card this morning and I need that money back before Friday."
 
 
