@@ -25,11 +25,6 @@ PLACES: dict[str, str] = {
     "ledger.promote.opened": "the promotion's transaction is open, nothing is written",
     "ledger.promote.written": "champion, event and projection are written, not committed",
     "ledger.promote.committed": "the promotion is committed, nobody has been told",
-    "train.checkpoint.written": "a checkpoint's files are written aside, it is not complete",
-    "train.checkpoint.renamed": "a checkpoint is complete, older ones are still there",
-    "release.before_version": "MLflow knows nothing of the candidate",
-    "release.after_version": "MLflow has the model version, the ledger does not know its number",
-    "release.after_alias": "MLflow's alias has moved, the projection is still marked as pending",
 }
 """Every place and what is true there."""
 

@@ -121,11 +121,11 @@ class Store:
         """
         found = self.find(step, key, returns)
         if found is not None:
-            return Obtained(found, key, reused=True, seconds=0.0)
+            return self._reused(found, step, key)
         with self._lock(step, key), name_full_disk(self.root):
             found = self._found_or_moved(step, key, returns)
             if found is not None:
-                return Obtained(found, key, reused=True, seconds=0.0)
+                return self._reused(found, step, key)
             self._sweep_once()
             started = time.monotonic()
             with self._aside() as folder:
@@ -156,6 +156,10 @@ class Store:
             except (OSError, ValidationError):
                 log.debug("%s cannot be read; it only explains", file)
         return tuple(parts)
+
+    def _reused(self, found: A, step: str, key: str) -> Obtained[A]:
+        shutil.rmtree(self._scratch(step, key), ignore_errors=True)  # its maker was killed after the rename
+        return Obtained(found, key, reused=True, seconds=0.0)
 
     def _make(self, folder: Path, returns: type[A], produce: Callable[[Path], A]) -> A:
         """Let the task write, add the reference and seal; the artefact's root is still aside."""

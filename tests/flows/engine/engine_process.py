@@ -1,0 +1,116 @@
+"""Small programs that the engine's tests start, race and kill; also the parts that they share with the tests.
+
+`main` reads HOME COMMAND ARGUMENTS from the command line and prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from flows.engine.keys import step_key
+from flows.engine.ledger import Ledger
+from flows.engine.lock import pipeline_lock
+from flows.engine.plan import run_step
+from flows.engine.step import Step
+from flows.engine.store import Store
+from schemas.artifacts import BundleRef, ChampionRef, ModelRef, RowCounts, TicketTable, TrainedRef
+from schemas.curation import DedupStep
+from schemas.errors import TunegateError
+from schemas.training import PromptSpec
+
+
+def make_table(*, step: DedupStep, journal: Path, pause_s: float, out: Path, scratch: Path) -> TicketTable:
+    """Write two files; note in the journal that it ran and whether an earlier attempt left something."""
+    with journal.open("a") as stream:
+        stream.write(f"{'resumed' if (scratch / 'half').exists() else 'began'} {os.getpid()}\n")
+    (scratch / "half").write_text("half of it")
+    time.sleep(pause_s)
+    (out / "parts").mkdir()
+    (out / "parts" / "one.txt").write_text(f"threshold {step.threshold}\n")
+    (out / "two.txt").write_text("two\n")
+    return TicketTable(root=out, rows=RowCounts(n_in=3, n_out=2, n_dropped=1))
+
+
+def table_step(journal: Path, *, threshold: float = 0.8, pause_s: float = 0.0) -> Step:
+    return Step(
+        "table",
+        make_table,
+        TicketTable,
+        params={"step": DedupStep(uses="dedup", threshold=threshold)},
+        context={"journal": journal, "pause_s": pause_s},
+        libraries=("pydantic",),
+        resumable=True,
+    )
+
+
+def candidate_ref(home: Path, number: int, *, name: str = "replies") -> ChampionRef:
+    def root(step: str) -> Path:
+        return home / "store" / step / f"{number:064x}"
+
+    return ChampionRef(
+        name=name,
+        version="",
+        run_id=f"run-{number}",
+        model=ModelRef(
+            root=root("base_model"), digest="base", uri="file:///base", n_parameters=1, vocab_size=2, context_length=3
+        ),
+        trained=TrainedRef(
+            root=root("train"), digest=f"trained-{number}", method="lora", format="instruction", base_digest="base",
+            n_trainable=1, n_steps=1, n_tokens=1, train_loss=0.5,
+        ),
+        prompt=PromptSpec(user="{body}", answer="{reply}"),
+        max_new_tokens=16,
+        bundle=BundleRef(root=root("bundle"), digest=f"bundle-{number}", n_bytes=1),
+        verdict_digest=f"verdict-{number}",
+        promoted_at="",
+    )  # fmt: skip
+
+
+def obtain(home: Path, journal: str, pause_s: str) -> object:
+    obtained = run_step(table_step(Path(journal), pause_s=float(pause_s)), {}, Store(home))
+    return {"reused": obtained.reused, "digest": obtained.artifact.digest, "root": str(obtained.artifact.root)}
+
+
+def release(home: Path, number: str, expected: str, start_at: str = "0") -> object:
+    ledger = Ledger(home)
+    candidate = candidate_ref(home, int(number))
+    version = ledger.record_candidate(candidate, verdict="PROMOTE", reason="better")
+    while time.time() < float(start_at):  # several processes promote at the same moment
+        time.sleep(0.001)
+    promoted = ledger.promote(
+        "replies", expected=expected or None, version=version, run_id=candidate.run_id, reason="better"
+    )
+    return {"version": promoted.version}
+
+
+def hold(home: Path, name: str, seconds: str) -> object:
+    with pipeline_lock(home, name, wait_s=0, run_id=f"run-{os.getpid()}"):
+        ledger = Ledger(home)
+        ledger.start_run(f"run-{os.getpid()}", pipeline=name, model_name="replies", input_digest="in", config_json="{}")
+        say("holding")
+        time.sleep(float(seconds))
+    return {}
+
+
+def key(_home: Path) -> object:
+    return {"key": step_key(table_step(Path("journal")), {"tickets": "abc", "several": ("d", "e")}).key}
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    home, command, *arguments = sys.argv[1:]
+    programs = {"obtain": obtain, "release": release, "hold": hold, "key": key}
+    try:
+        say(json.dumps(programs[command](Path(home), *arguments)))
+    except TunegateError as error:
+        say(json.dumps(error.to_json()))
+        return error.exit_code
+    return 0

@@ -1,0 +1,222 @@
+"""The store: complete results or none, one maker per key, damage found and put aside."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import stat
+
+import pytest
+
+from flows.engine.plan import parts_of, run_step
+from flows.engine.store import Damage, Store
+from schemas.artifacts import Artifact, TicketTable
+from schemas.errors import SecurityError, StorageError
+from tasks.failpoint import PLACES
+from tasks.files import MANIFEST, verify
+
+STORE_PLACES = [place for place in PLACES if place.startswith("store.")]
+
+
+def test_a_result_is_made_once_and_reused_after(kit, tmp_path):
+    step = kit.table_step(tmp_path / "journal")
+    first = run_step(step, {}, Store(tmp_path / "home"))
+    second = run_step(step, {}, Store(tmp_path / "home"))
+    assert not first.reused
+    assert first.seconds > 0
+    assert second.reused
+    assert second.artifact == first.artifact
+    assert first.artifact.rows.n_in == 3
+    assert first.artifact.digest == verify(first.artifact.root)
+    assert len((tmp_path / "journal").read_text().splitlines()) == 1
+
+
+def test_results_are_readable_by_their_owner_alone(kit, tmp_path):
+    run_step(kit.table_step(tmp_path / "journal"), {}, Store(tmp_path / "home"))
+    for path in [tmp_path / "home", *(tmp_path / "home").rglob("*")]:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if "keys" not in path.parts:
+            assert mode == (0o700 if path.is_dir() else 0o600), path
+
+
+@pytest.mark.parametrize("place", STORE_PLACES)
+def test_a_process_killed_anywhere_leaves_a_complete_result_or_none_and_the_next_run_completes(
+    kit, start, tmp_path, place
+):
+    home, journal = tmp_path / "home", tmp_path / "journal"
+    killed = start(home, "obtain", journal, 0, failpoint=place)
+    killed.communicate()
+    assert killed.returncode == -9
+
+    step = kit.table_step(journal)
+    key = parts_of(step, {}).key
+    assert not isinstance(Store(home).look("table", key, TicketTable, deep=True), Damage)
+
+    again = run_step(step, {}, Store(home))
+    assert verify(again.artifact.root) == again.artifact.digest
+    assert again.reused == (place in ("store.renamed", "store.committed"))
+    assert [path.name for path in (home / "store" / "table").iterdir()] == [again.key]
+    assert list((home / "scratch" / "table").iterdir()) == []
+    assert {path.name for path in again.artifact.root.iterdir()} == {
+        "MANIFEST.json",
+        "artifact.json",
+        "parts",
+        "two.txt",
+    }
+
+
+@pytest.mark.parametrize("place", STORE_PLACES)
+def test_what_a_killed_process_left_aside_is_swept_by_the_next_that_works(kit, start, tmp_path, place):
+    home, journal = tmp_path / "home", tmp_path / "journal"
+    start(home, "obtain", journal, 0, failpoint=place).communicate()
+    assert list((home / "tmp").iterdir())
+    run_step(kit.table_step(journal, threshold=0.5), {}, Store(home))
+    assert list((home / "tmp").iterdir()) == []
+
+
+def test_work_in_progress_of_a_living_process_is_not_swept(kit, start, tmp_path):
+    home, journal = tmp_path / "home", tmp_path / "journal"
+    slow = start(home, "obtain", journal, 1.5)
+    while not journal.exists():
+        assert slow.poll() is None
+    run_step(kit.table_step(tmp_path / "other", threshold=0.5), {}, Store(home))
+    out, err = slow.communicate()
+    assert slow.returncode == 0, err
+    assert json.loads(out)["reused"] is False
+
+
+def test_scratch_outlives_a_kill_and_goes_with_the_commit(kit, start, tmp_path):
+    home, journal = tmp_path / "home", tmp_path / "journal"
+    start(home, "obtain", journal, 0, failpoint="store.produced").communicate()
+    run_step(kit.table_step(journal), {}, Store(home))
+    assert [line.split()[0] for line in journal.read_text().splitlines()] == ["began", "resumed"]
+    assert list((home / "scratch" / "table").iterdir()) == []
+
+
+def test_of_two_processes_that_want_the_same_result_one_makes_it(start, tmp_path):
+    home, journal = tmp_path / "home", tmp_path / "journal"
+    both = [start(home, "obtain", journal, 1.5) for _ in range(2)]
+    told = [json.loads(process.communicate()[0]) for process in both]
+    assert len(journal.read_text().splitlines()) == 1
+    assert sorted(one["reused"] for one in told) == [False, True]
+    assert told[0]["digest"] == told[1]["digest"]
+
+
+def test_the_waiting_process_makes_the_result_when_the_maker_is_killed(start, tmp_path):
+    home, journal = tmp_path / "home", tmp_path / "journal"
+    maker = start(home, "obtain", journal, 60)
+    while not journal.exists():
+        assert maker.poll() is None
+    waiting = start(home, "obtain", journal, 0)
+    with pytest.raises(Exception, match="timed out"):
+        waiting.wait(timeout=2)
+    maker.kill()
+    assert json.loads(waiting.communicate()[0])["reused"] is False
+
+
+def test_a_result_that_came_first_without_the_lock_is_the_result(kit, tmp_path):
+    """As from another machine on a file system that does not carry locks."""
+    step = kit.table_step(tmp_path / "journal")
+    theirs = run_step(step, {}, Store(tmp_path / "theirs")).artifact
+    store = Store(tmp_path / "home")
+    key = parts_of(step, {}).key
+
+    def produce(out):
+        shutil.copytree(theirs.root, store.place("table", key))
+        (out / "ours.txt").write_text("slower, and different")
+        return theirs.model_copy(update={"root": out, "digest": ""})
+
+    got = store.obtain("table", key, TicketTable, produce)
+    assert got.artifact.digest == theirs.digest
+    assert got.artifact.root == store.place("table", key)
+    assert not (got.artifact.root / "ours.txt").exists()
+
+
+def cut(root):
+    (root / "two.txt").write_text("t")
+
+
+def add(root):
+    (root / "three.txt").write_text("3")
+
+
+def remove(root):
+    (root / "parts" / "one.txt").unlink()
+
+
+def lose_manifest(root):
+    (root / MANIFEST).unlink()
+
+
+def garble_reference(root):
+    path = root / "artifact.json"
+    path.write_bytes(b"x" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("harm", [cut, add, remove, lose_manifest, garble_reference])
+def test_a_damaged_result_is_named_put_aside_and_made_again(kit, tmp_path, caplog, harm):
+    home, journal = tmp_path / "home", tmp_path / "journal"
+    step = kit.table_step(journal)
+    good = run_step(step, {}, Store(home)).artifact
+    harm(good.root)
+    with caplog.at_level(logging.WARNING, "tunegate.store"):
+        again = run_step(step, {}, Store(home))
+    assert "TG0513" in caplog.text
+    assert not again.reused
+    assert again.artifact == good
+    assert len(list((home / "damaged").iterdir())) == 1
+
+
+def test_a_flipped_bit_is_found_by_the_deep_check_alone(kit, tmp_path):
+    store = Store(tmp_path / "home")
+    made = run_step(kit.table_step(tmp_path / "journal"), {}, store)
+    (made.artifact.root / "two.txt").write_text("twp\n")
+    assert isinstance(store.look("table", made.key, TicketTable), TicketTable)
+    damage = store.look("table", made.key, TicketTable, deep=True)
+    assert isinstance(damage, Damage)
+    assert store.find("table", made.key, TicketTable, deep=True) is None
+    assert store.find("table", made.key, TicketTable) is None
+
+
+def test_a_full_disk_is_named_with_its_place_and_leaves_nothing_behind(tmp_path):
+    store = Store(tmp_path / "home")
+
+    def produce(out):
+        with open("/dev/full", "wb") as stream:  # noqa: PTH123 - the device that is always full
+            stream.write(b"x")
+        return Artifact(root=out)
+
+    with pytest.raises(StorageError, match=r"TG0501.*bytes are free") as caught:
+        store.obtain("table", "k1", Artifact, produce)
+    assert caught.value.where == str(tmp_path / "home")
+    assert store.find("table", "k1", Artifact) is None
+    assert list((tmp_path / "home" / "tmp").iterdir()) == []
+
+
+def test_a_failed_step_leaves_no_result_and_its_own_error(tmp_path):
+    store = Store(tmp_path / "home")
+
+    def produce(out):
+        (out / "half.txt").write_text("half")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        store.obtain("table", "k1", Artifact, produce)
+    assert store.find("table", "k1", Artifact) is None
+    assert list((tmp_path / "home" / "tmp").iterdir()) == []
+
+
+def test_a_result_with_a_link_is_refused(tmp_path):
+    def produce(out):
+        (out / "passwd").symlink_to("/etc/passwd")
+        return Artifact(root=out)
+
+    with pytest.raises(StorageError, match="passwd is a link"):
+        Store(tmp_path).obtain("table", "k1", Artifact, produce)
+
+
+@pytest.mark.parametrize(("step", "key"), [("../x", "k"), ("x", "../k"), ("", "k"), ("x", "a/b"), (".x", "k")])
+def test_names_that_would_leave_the_store_are_refused(tmp_path, step, key):
+    with pytest.raises(SecurityError):
+        Store(tmp_path).look(step, key, Artifact)

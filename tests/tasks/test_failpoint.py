@@ -1,0 +1,52 @@
+"""Failpoints: they kill where they are told to, and a misspelt one does not pass for a survived kill."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import ConfigError
+from tasks.failpoint import PLACES, VARIABLE, reach
+
+
+def test_without_the_variable_nothing_happens(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    reach("store.sealed")
+
+
+def test_a_misspelt_place_is_an_error(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "store.seeled")
+    with pytest.raises(ConfigError, match=r"TG0150.*store\.sealed"):
+        reach("store.sealed")
+
+
+def test_a_place_that_is_not_listed_is_an_error(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "store.sealed")
+    with pytest.raises(KeyError):
+        reach("nowhere")
+
+
+@pytest.mark.parametrize(("value", "printed"), [("store.sealed", ""), ("store.sealed:3", "1\n2\n")])
+def test_the_process_dies_at_the_nth_time(value, printed):
+    code = (
+        "from tasks.failpoint import reach\n"
+        "for n in range(1, 6): reach('store.produced'); reach('store.sealed'); print(n, flush=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env={**os.environ, VARIABLE: value, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )  # fmt: skip
+    assert done.returncode == -9
+    assert done.stdout == printed
+
+
+def test_every_place_is_reached_somewhere_in_the_code(project):
+    source = "".join(
+        path.read_text() for folder in ("tasks", "flows") for path in (project / folder).rglob("*.py")
+        if path.name != "failpoint.py"
+    )  # fmt: skip
+    assert [place for place in PLACES if f'reach("{place}")' not in source] == []
