@@ -70,28 +70,18 @@ def editor_schema_text() -> str:
 
 def _section(schema: Schema) -> Schema:
     """A section of which any part may be left to the parent."""
-    properties = {key: _value(each, nullable=True) for key, each in schema["properties"].items()}
-    return {"type": "object", **_texts(schema), "properties": properties, "additionalProperties": False}
+    properties = {key: _value(each) for key, each in schema["properties"].items()}
+    return {"type": ["object", "null"], **_texts(schema), "properties": properties, "additionalProperties": False}
 
 
-def _value(schema: Schema, *, nullable: bool) -> Schema:
-    """A value: itself, a reference where a plain value belongs, null where a key may be deleted."""
-    if "discriminator" in schema:
-        choices: list[Schema] = [_variants(schema)]
-    elif "$ref" in schema:
-        choices = [{"$ref": schema["$ref"]}]
-    elif "anyOf" in schema:
-        choices = [choice for each in schema["anyOf"] for choice in _choices(_value(each, nullable=False))]
-    elif schema.get("type") == "array":
-        choices = [{**_limits(schema), "items": _value(schema["items"], nullable=False)}]
-    elif schema["type"] in ("integer", "number", "boolean") or schema.keys() & {"pattern", "enum", "const"}:
-        choices = [_limits(schema), _REFERENCE]
-    else:
-        choices = [_limits(schema)]
-    if nullable and _NULL not in choices:
+def _value(schema: Schema) -> Schema:
+    """A value: itself, a reference where a plain value belongs, or null, which deletes."""
+    choices = _choices(schema)
+    if len(choices) == 1 and isinstance(choices[0].get("type"), str):
+        choices[0]["type"] = [choices[0]["type"], "null"]
+    elif any(each == _REFERENCE for each in choices):
         choices.append(_NULL)
-    unique = [choice for index, choice in enumerate(choices) if choice not in choices[:index]]
-    return {**_texts(schema), **(unique[0] if len(unique) == 1 else {"anyOf": unique})}
+    return {**_texts(schema), **(choices[0] if len(choices) == 1 else {"anyOf": choices})}
 
 
 def _variants(schema: Schema) -> Schema:
@@ -103,20 +93,32 @@ def _variants(schema: Schema) -> Schema:
     key = schema["discriminator"]["propertyName"]
     mapping = schema["discriminator"]["mapping"]
     return {
-        "type": "object",
+        "type": ["object", "null"],
         "properties": {key: {"anyOf": [{"enum": list(mapping)}, _REFERENCE]}},
         "allOf": [
-            {"if": {"properties": {key: {"const": tag}}, "required": [key]}, "then": {"$ref": ref}}
+            {"if": {"type": "object", "properties": {key: {"const": tag}}, "required": [key]}, "then": {"$ref": ref}}
             for tag, ref in mapping.items()
         ],
-        "if": {"not": {"required": [key]}},
+        "if": {"type": "object", "not": {"required": [key]}},
         "then": {"anyOf": [{"$ref": ref} for ref in mapping.values()]},
     }
 
 
 def _choices(schema: Schema) -> list[Schema]:
-    choices = schema.get("anyOf")
-    return choices if isinstance(choices, list) else [schema]
+    """What may stand for a value. Sections allow null by themselves."""
+    if "discriminator" in schema:
+        return [_variants(schema)]
+    if "$ref" in schema:
+        return [{"$ref": schema["$ref"]}]
+    if "anyOf" in schema:
+        found = [choice for each in schema["anyOf"] if each != _NULL for choice in _choices(each)]
+        return [choice for index, choice in enumerate(found) if choice not in found[:index]]
+    if schema["type"] == "array":
+        (item, *others) = _choices(schema["items"])
+        return [{**_limits(schema), "items": {"anyOf": [item, *others]} if others else item}]
+    if schema["type"] in ("integer", "number", "boolean") or schema.keys() & {"pattern", "enum", "const"}:
+        return [_limits(schema), _REFERENCE]
+    return [_limits(schema)]
 
 
 def _limits(schema: Schema) -> Schema:
