@@ -21,8 +21,9 @@ OUR_FOLDERS = ("flows", "tasks", "schemas")
 
 def pins(project: Path) -> dict[str, list[str]]:
     """Name -> pinned versions of requirements.lock (one per marker)."""
+    text = (project / "requirements.lock").read_text()
     found: dict[str, list[str]] = {}
-    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", (project / "requirements.lock").read_text(), re.M):
+    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", text, re.M):
         found.setdefault(canonicalize_name(name), []).append(version)
     return found
 
