@@ -11,7 +11,7 @@ from flows.session import attach
 from flows.steps import run_stage
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.pipeline import PipelineSpec
-from tasks.model.base_model import fetch_base_model
+from tasks.model.base_model import fetch_base_model, fingerprint_base_model
 from tasks.model.chat_format import encode_examples
 from tasks.train.launch import train_model
 
@@ -25,6 +25,7 @@ def finetune_steps(spec: PipelineSpec, *, root: Path, cache: Path) -> list[Step]
             fetch_base_model,
             ModelRef,
             params={"uri": train.base_model, "allow_download": train.allow_download},
+            also={"files": fingerprint_base_model(train.base_model, root=root)},
             context={"root": root, "cache": cache},
             libraries=("safetensors", "tokenizers", "transformers"),
         ),

@@ -61,7 +61,9 @@ def step_key(step: Step, inputs: Mapping[str, InputDigest]) -> KeyParts:
         step=step.folder,
         function=f"{step.run.__module__}.{step.run.__qualname__}",
         inputs=dict(inputs),
-        params={name: canonical(value, where=f"{step.name}.{name}") for name, value in step.params.items()},
+        params={
+            name: canonical(value, where=f"{step.name}.{name}") for name, value in {**step.also, **step.params}.items()
+        },
         code=code,
         libraries={"python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
         | {name: _installed(name) for name in step.libraries},

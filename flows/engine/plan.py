@@ -110,7 +110,7 @@ def _plan_waiting(step: Step, done: Mapping[str, Artifact], missing: set[str], s
     """Inputs are unknown; but when no earlier result agrees in all that is known, it certainly runs."""
     names = {name for name, value in step.inputs.items() if missing & set(_names(value))}
     known = Step(
-        step.name, step.run, step.returns, params=step.params, libraries=step.libraries, kind=step.kind,
+        step.name, step.run, step.returns, params=step.params, also=step.also, libraries=step.libraries, kind=step.kind,
         inputs={name: value for name, value in step.inputs.items() if name not in names},
     )  # fmt: skip
     reasons = _closest(store.known_parts(step.folder), parts_of(known, done), frozenset(names))
