@@ -140,7 +140,9 @@ def _frame_faults(tree: Mapping, source: Source) -> Iterator[Diagnostic]:
     if version is None:
         yield source.fault("TG0102", "missing key `version`", Span(1, 1), f"start the file with `version: {VERSION}`")
     elif not isinstance(version.value, Scalar) or repr(version.value.value) != str(VERSION):
-        yield source.fault("TG0103", f"`version` should be {VERSION}", version.key, "this is the form of the file")
+        yield source.fault(
+            "TG0103", f"`version` should be {VERSION}", version.key, "the only form that this tunegate reads"
+        )
     if "pipelines" not in tree.entries:
         yield source.fault("TG0102", "missing key `pipelines`", Span(1, 1), "declare a pipeline under `pipelines`")
 

@@ -51,6 +51,7 @@ def read_tree(source: Source) -> Mapping:
 
 
 _FRAME = "start with `version: 1`, then `pipelines:`"
+_END = re.compile(r"'\\x00'|'<stream end>'")
 _HELP = (
     ("mapping values are not allowed", "quote a value that contains `: `"),
     ("'\\t'", "indent with spaces, not tabs"),
@@ -93,9 +94,11 @@ class _Reader:
             return next(self.events)
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            problem = str(error.problem or error.context or "not YAML").replace("'\\x00'", "the end of the file")
+            problem = _END.sub("the end of the file", str(error.problem or error.context))
             message = f"not YAML: {problem}" + (f" {error.context}" if error.problem and error.context else "")
             hint = next((hint for part, hint in _HELP if part in problem), None)
+            if hint is None and error.context_mark and error.context_mark.line != mark.line:
+                hint = f"it starts in line {error.context_mark.line + 1}"
             self._stop("TG0107", message, Span(mark.line + 1, mark.column + 1) if mark else None, hint)
         except ReaderError as error:
             lines = Source("", self.source.text[: error.position]).lines

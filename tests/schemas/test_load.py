@@ -1,0 +1,427 @@
+"""pipelines.yaml as a whole: what is shipped loads, and each kind of fault is told at its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import ConfigError
+from schemas.load import ConfigErrors, PipelineFile, load_file
+
+GOOD = """\
+version: 1
+pipelines:
+  demo:
+    source: {kind: generated}
+    train:
+      base_model: file:///models/tiny
+    gates:
+      rules:
+        - {metric: exact, value_threshold: 0.5}
+    register: {name: demo}
+"""
+
+Load = Callable[..., PipelineFile]
+Explain = Callable[..., str]
+
+
+def test_the_shipped_file_loads_and_its_twins_differ_only_where_declared(project: Path) -> None:
+    file = load_file(project / "pipelines.yaml", environ={})
+    assert list(file.pipelines) == ["support-replies", "support-replies-mislabelled", "support-replies-broken-format"]
+    good = file.get("support-replies").model_dump()
+    for name, defect in [("mislabelled", "swapped_labels"), ("broken-format", "broken_format")]:
+        twin = file.get(f"support-replies-{name}").model_dump()
+        assert {key for key in good if good[key] != twin[key]} == {"name", "description", "source", "schedule"}
+        assert {**good["source"], "defect": defect} == twin["source"]
+        assert twin["schedule"] is None
+
+
+def test_a_pipeline_carries_its_name_and_the_file_its_folder(load: Load, tmp_path: Path) -> None:
+    file = load(GOOD)
+    assert file.get("demo").name == "demo"
+    assert file.path == Path("pipelines.yaml")
+    assert file.root == tmp_path
+
+
+def test_the_pipelines_of_a_file_cannot_be_changed(load: Load) -> None:
+    file = load(GOOD)
+    with pytest.raises(TypeError):
+        file.pipelines["other"] = file.get("demo")  # type: ignore[index]
+
+
+def test_asking_for_an_unknown_pipeline_names_the_nearest(load: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD).get("dmo")
+    assert str(caught.value) == ("error[TG0104]: no pipeline 'dmo'\n  --> pipelines.yaml\n\nhint: did you mean `demo`?")
+    assert caught.value.exit_code == 2
+
+
+GOLDEN = {
+    "unknown key": (
+        GOOD.replace("base_model: file:///models/tiny", "base_model: file:///m\n      lerning_rate: 1e-3"),
+        """\
+error[TG0101]: unknown key `pipelines.demo.train.lerning_rate`
+  --> pipelines.yaml:7:7
+   |
+ 7 |       lerning_rate: 1e-3
+   |       ^^^^^^^^^^^^
+   = help: did you mean `learning_rate`?""",
+    ),
+    "unknown key of a section with variants": (
+        GOOD.replace("{kind: generated}", "{kind: duckdb, database: a.db, table: t, tabel: t}"),
+        """\
+error[TG0101]: unknown key `pipelines.demo.source.tabel`
+  --> pipelines.yaml:4:54
+   |
+ 4 |     source: {kind: duckdb, database: a.db, table: t, tabel: t}
+   |                                                      ^^^^^
+   = help: did you mean `table`?""",
+    ),
+    "unknown column": (
+        GOOD.replace("{kind: generated}", "{kind: files, paths: [a.csv], columns: {boddy: text}}"),
+        """\
+error[TG0101]: unknown key `pipelines.demo.source.columns.boddy`
+  --> pipelines.yaml:4:53
+   |
+ 4 |     source: {kind: files, paths: [a.csv], columns: {boddy: text}}
+   |                                                     ^^^^^
+   = help: did you mean `body`?""",
+    ),
+    "unknown key at the top": (
+        GOOD.replace("pipelines:", "default: {}\npipelines:"),
+        """\
+error[TG0101]: unknown key `default`
+  --> pipelines.yaml:2:1
+   |
+ 2 | default: {}
+   | ^^^^^^^
+   = help: did you mean `defaults`?""",
+    ),
+    "name inside a pipeline": (
+        GOOD + "    name: other\n",
+        """\
+error[TG0101]: unknown key `pipelines.demo.name`
+  --> pipelines.yaml:11:5
+   |
+11 |     name: other
+   |     ^^^^
+   = help: a pipeline's name is its key under `pipelines`""",
+    ),
+    "missing key": (
+        GOOD.replace("      base_model: file:///models/tiny", "      seed: 1"),
+        """\
+error[TG0102]: missing key `pipelines.demo.train.base_model`
+  --> pipelines.yaml:5:5
+   |
+ 5 |     train:
+   |     ^^^^^
+   = help: `hf://org/name@rev`, `file:///dir`, or `pypi://dist@version/member.gguf#sha256=...`.""",
+    ),
+    "missing kind": (
+        GOOD.replace("{kind: generated}", "{seed: 1}"),
+        """\
+error[TG0102]: missing key `pipelines.demo.source.kind`
+  --> pipelines.yaml:4:5
+   |
+ 4 |     source: {seed: 1}
+   |     ^^^^^^
+   = help: one of files, duckdb, hf, generated""",
+    ),
+    "missing pipelines": (
+        "version: 1\n",
+        """\
+error[TG0102]: missing key `pipelines`
+  --> pipelines.yaml:1:1
+   |
+ 1 | version: 1
+   | ^
+   = help: declare a pipeline under `pipelines`""",
+    ),
+    "wrong type": (
+        GOOD.replace("base_model: file:///models/tiny", "base_model: m\n      epochs: three"),
+        """\
+error[TG0103]: `pipelines.demo.train.epochs` should be a whole number, got 'three'
+  --> pipelines.yaml:7:15
+   |
+ 7 |       epochs: three
+   |               ^^^^^""",
+    ),
+    "true for a number": (
+        GOOD.replace("base_model: file:///models/tiny", "base_model: m\n      epochs: true"),
+        """\
+error[TG0103]: `pipelines.demo.train.epochs` should be a number, got true
+  --> pipelines.yaml:7:15
+   |
+ 7 |       epochs: true
+   |               ^^^^""",
+    ),
+    "number for text": (
+        GOOD.replace("{name: demo}", "{name: 5}"),
+        """\
+error[TG0103]: `pipelines.demo.register.name` should be text, got 5
+  --> pipelines.yaml:10:22
+   |
+10 |     register: {name: 5}
+   |                      ^
+   = help: quote it""",
+    ),
+    "unknown choice": (
+        GOOD.replace("base_model: file:///models/tiny", "base_model: m\n      method: lroa"),
+        """\
+error[TG0103]: `pipelines.demo.train.method` should be 'full', 'lora' or 'qlora', got 'lroa'
+  --> pipelines.yaml:7:15
+   |
+ 7 |       method: lroa
+   |               ^^^^
+   = help: did you mean `lora`?""",
+    ),
+    "unknown kind": (
+        GOOD.replace("generated", "genrated"),
+        """\
+error[TG0103]: `pipelines.demo.source.kind` should be one of files, duckdb, hf, generated, got 'genrated'
+  --> pipelines.yaml:4:20
+   |
+ 4 |     source: {kind: genrated}
+   |                    ^^^^^^^^
+   = help: did you mean `generated`?""",
+    ),
+    "neither branch of a union": (
+        GOOD.replace("base_model: file:///models/tiny", "base_model: m\n      adapter: {target_modules: 5}"),
+        """\
+error[TG0103]: `pipelines.demo.train.adapter.target_modules` should be 'all-linear' or a list, got 5
+  --> pipelines.yaml:7:33
+   |
+ 7 |       adapter: {target_modules: 5}
+   |                                 ^""",
+    ),
+    "wrong item of a union's list": (
+        GOOD.replace("base_model: file:///models/tiny", "base_model: m\n      adapter: {target_modules: [q, 5]}"),
+        """\
+error[TG0103]: `pipelines.demo.train.adapter.target_modules[1]` should be text, got 5
+  --> pipelines.yaml:7:37
+   |
+ 7 |       adapter: {target_modules: [q, 5]}
+   |                                     ^
+   = help: quote it""",
+    ),
+    "not a number": (
+        GOOD.replace("0.5", ".nan"),
+        """\
+error[TG0103]: `pipelines.demo.gates.rules[0].value_threshold` should be a finite number, got nan
+  --> pipelines.yaml:9:44
+   |
+ 9 |         - {metric: exact, value_threshold: .nan}
+   |                                            ^^^^""",
+    ),
+    "no value": (
+        GOOD.replace("base_model: file:///models/tiny", "base_model: m\n      epochs:"),
+        """\
+error[TG0103]: `pipelines.demo.train.epochs` should be a whole number, got nothing
+  --> pipelines.yaml:7:7
+   |
+ 7 |       epochs:
+   |       ^^^^^^""",
+    ),
+    "a template's column": (
+        GOOD.replace("base_model: file:///models/tiny", 'base_model: m\n      prompt: {user: "{bdy}"}'),
+        """\
+error[TG0103]: `pipelines.demo.train.prompt.user`: `{bdy}` names no ticket column; did you mean `body`?
+  --> pipelines.yaml:7:22
+   |
+ 7 |       prompt: {user: "{bdy}"}
+   |                      ^^^^^^^""",
+    ),
+    "name of a pipeline": (
+        GOOD.replace("  demo:", "  Demo 1:"),
+        """\
+error[TG0103]: `pipelines.Demo 1` is no name for a pipeline
+  --> pipelines.yaml:3:3
+   |
+ 3 |   Demo 1:
+   |   ^^^^^^
+   = help: a pipeline's name has lower-case letters, digits and `-`, and starts with a letter""",
+    ),
+    "version": (
+        GOOD.replace("version: 1", "version: 2"),
+        """\
+error[TG0103]: `version` should be 1
+  --> pipelines.yaml:1:1
+   |
+ 1 | version: 2
+   | ^^^^^^^
+   = help: the only form that this tunegate reads""",
+    ),
+    "unknown parent": (
+        GOOD + "  child: {extends: dmo}\n",
+        """\
+error[TG0104]: `pipelines.child.extends` names no pipeline: 'dmo'
+  --> pipelines.yaml:11:20
+   |
+11 |   child: {extends: dmo}
+   |                    ^^^
+   = help: did you mean `demo`?""",
+    ),
+    "circle, told once": (
+        GOOD + "  c: {extends: a}\n  a: {extends: b}\n  b: {extends: a}\n",
+        """\
+error[TG0105]: pipelines extend each other in a circle: a -> b -> a
+  --> pipelines.yaml:12:16
+   |
+12 |   a: {extends: b}
+   |                ^""",
+    ),
+    "circle of one": (
+        GOOD + "  a: {extends: a}\n",
+        """\
+error[TG0105]: pipelines extend each other in a circle: a -> a
+  --> pipelines.yaml:11:16
+   |
+11 |   a: {extends: a}
+   |                ^""",
+    ),
+    "unset variable": (
+        GOOD.replace("file:///models/tiny", "${env:BASE_MODEL}"),
+        """\
+error[TG0106]: environment variable BASE_MODEL is not set, needed by `pipelines.demo.train.base_model`
+  --> pipelines.yaml:6:19
+   |
+ 6 |       base_model: ${env:BASE_MODEL}
+   |                   ^^^^^^^^^^^^^^^^^
+   = help: export it, or give a default: `${env:BASE_MODEL:-value}`""",
+    ),
+    "reference of another form": (
+        GOOD.replace("file:///models/tiny", "${BASE_MODEL}"),
+        """\
+error[TG0106]: `pipelines.demo.train.base_model` holds a reference that is not understood
+  --> pipelines.yaml:6:19
+   |
+ 6 |       base_model: ${BASE_MODEL}
+   |                   ^^^^^^^^^^^^^
+   = help: write `${env:NAME}` or `${env:NAME:-default}`; `$${` is a literal `${`""",
+    ),
+    "syntax": (
+        GOOD.replace("file:///models/tiny", "a: b"),
+        """\
+error[TG0107]: not YAML: mapping values are not allowed here
+  --> pipelines.yaml:6:20
+   |
+ 6 |       base_model: a: b
+   |                    ^
+   = help: quote a value that contains `: `""",
+    ),
+    "duplicate key": (
+        GOOD + "    train: {base_model: b}\n",
+        """\
+error[TG0108]: duplicate key `pipelines.demo.train`
+  --> pipelines.yaml:11:5
+   |
+11 |     train: {base_model: b}
+   |     ^^^^^
+   = help: first written in line 5""",
+    ),
+    "tag": (
+        GOOD.replace("file:///models/tiny", "!!python/object/apply:os.system [ls]"),
+        """\
+error[TG0107]: tags are refused
+  --> pipelines.yaml:6:19
+   |
+ 6 |       base_model: !!python/object/apply:os.system [ls]
+   |                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   = help: quote text that starts with `!`""",
+    ),
+    "settings of one section that exclude each other": (
+        GOOD.replace("{kind: generated}", "{kind: duckdb, database: a.db}"),
+        """\
+error[TG0111]: `pipelines.demo.source`: give exactly one of `table` and `query`
+  --> pipelines.yaml:4:5
+   |
+ 4 |     source: {kind: duckdb, database: a.db}
+   |     ^^^^^^""",
+    ),
+    "settings of two sections that exclude each other": (
+        GOOD.replace("metric: exact", "metric: exakt"),
+        """\
+error[TG0111]: `pipelines.demo.gates.rules[0].metric`: gate on unknown metric 'exakt'
+  --> pipelines.yaml:9:20
+   |
+ 9 |         - {metric: exakt, value_threshold: 0.5}
+   |                    ^^^^^
+   = help: did you mean `exact`?""",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), GOLDEN.values(), ids=GOLDEN)
+def test_a_fault_is_shown_at_its_place_with_what_to_do(explain: Explain, text: str, expected: str) -> None:
+    assert explain(text) == expected
+
+
+def test_all_faults_are_told_at_once_in_the_order_of_the_lines(load: Load) -> None:
+    text = GOOD.replace("0.5", "high").replace("generated", "generatd").replace("{name: demo}", "{}")
+    with pytest.raises(ConfigErrors) as caught:
+        load(text)
+    assert [(d.code, d.span.line) for d in caught.value.diagnostics if d.span] == [
+        ("TG0103", 4),
+        ("TG0103", 9),
+        ("TG0102", 10),
+    ]
+    assert caught.value.exit_code == 2
+
+
+def test_faults_are_available_as_objects(load: Load) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        load(GOOD.replace("exact", "exakt").replace("version: 1", "version: 1.0"))
+    data = caught.value.to_json()
+    assert data["code"] == "TG0103"
+    assert data["where"] == "pipelines.yaml:1:1"
+    errors = data["errors"]
+    assert isinstance(errors, list)
+    assert errors[1] == {
+        "code": "TG0111",
+        "message": "`pipelines.demo.gates.rules[0].metric`: gate on unknown metric 'exakt'",
+        "file": "pipelines.yaml",
+        "line": 9,
+        "column": 20,
+        "help": "did you mean `exact`?",
+    }
+
+
+def test_an_inherited_fault_is_told_once_where_it_was_written(explain: Explain) -> None:
+    children = "".join(f"  child-{i}: {{extends: demo, description: a}}\n" for i in range(3))
+    text = explain(GOOD.replace("      base_model: file:///models/tiny", "      epochs: 0") + children)
+    assert text.count("error[") == 2
+    assert "missing key `pipelines.demo.train.base_model`" in text
+    assert "`pipelines.demo.train.epochs` should be greater than or equal to 1, got 0" in text
+
+
+def test_a_fault_in_the_defaults_is_told_once_for_all_pipelines(explain: Explain) -> None:
+    text = GOOD.replace("pipelines:\n", "defaults:\n  split: {sed: 1}\npipelines:\n")
+    second = GOOD.split("pipelines:\n")[1].replace("demo:", "other:", 1)
+    rendered = explain(text + second)
+    assert rendered.count("error[") == 1
+    assert "unknown key `defaults.split.sed`" in rendered
+
+
+def test_a_childs_own_fault_is_told_beside_the_same_fault_of_its_parent(explain: Explain) -> None:
+    text = GOOD.replace("base_model: file:///models/tiny", "base_model: m\n      epochs: 0")
+    rendered = explain(text + "  child: {extends: demo, train: {epochs: 0}}\n")
+    assert rendered.count("error[TG0103]") == 2
+    assert "`pipelines.child.train.epochs`" in rendered
+
+
+def test_a_missing_file_says_how_to_name_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigErrors) as caught:
+        load_file(Path("pipelines.yaml"))
+    assert str(caught.value) == (
+        "error[TG0110]: cannot read the file: No such file or directory\n"
+        "  --> pipelines.yaml\n"
+        "   = help: run from the folder that holds it, or name the file"
+    )
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigErrors, match=r"TG0110.*Is a directory"):
+        load_file(tmp_path)
