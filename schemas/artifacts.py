@@ -75,6 +75,8 @@ class Splits(Artifact):
     n_train: int
     n_validation: int
     n_test: int
+    group_by: tuple[str, ...] = ()
+    """Columns of which no value is in two of the three."""
     notes: dict[str, int] = {}
 
     @property
