@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from flows.engine.ledger import Ledger
 from flows.engine.lock import hold, is_locked, pipeline_lock
 from schemas.errors import LockedError, SecurityError
+
+
+@contextmanager
+def running(*functions):
+    threads = [threading.Thread(target=function) for function in functions]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for thread in threads:
+            thread.join()
 
 
 def wait_until_held(process):
@@ -70,15 +83,26 @@ def test_looking_makes_no_file_and_does_not_stop_a_run(tmp_path):
         while not stop.is_set():
             is_locked(tmp_path, "a")
 
-    looker = threading.Thread(target=look)
-    looker.start()
-    try:
-        for number in range(20):
-            with pipeline_lock(tmp_path, "a", wait_s=0, run_id=str(number)):
-                pass
-    finally:
-        stop.set()
-        looker.join()
+    with running(look):
+        try:
+            for number in range(20):
+                with pipeline_lock(tmp_path, "a", wait_s=0, run_id=str(number)):
+                    pass
+        finally:
+            stop.set()
+
+
+def test_several_who_look_do_not_take_each_other_for_a_run(tmp_path):
+    with pipeline_lock(tmp_path, "a", wait_s=0, run_id="1"):
+        pass
+    seen = []
+
+    def look():
+        seen.extend(is_locked(tmp_path, "a") for _ in range(500))
+
+    with running(look, look, look):
+        pass
+    assert seen == [None] * 1500
 
 
 @pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden"])
@@ -98,11 +122,8 @@ def test_a_throw_away_lock_keeps_threads_apart_and_leaves_no_file(tmp_path):
                 time.sleep(0.002)
                 inside.pop()
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with running(work, work, work, work):
+        pass
     assert len(most) == 20
     assert max(most) == 1
     assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import stat
+import threading
 
 import pytest
 
@@ -113,6 +114,30 @@ def test_the_waiting_process_makes_the_result_when_the_maker_is_killed(start, tm
         waiting.wait(timeout=2)
     maker.kill()
     assert json.loads(waiting.communicate()[0])["reused"] is False
+
+
+def test_a_reader_never_sees_a_half_result(tmp_path):
+    store, stop, seen = Store(tmp_path / "home"), threading.Event(), set()
+
+    def produce(out):
+        for number in range(100):
+            (out / f"{number}.txt").write_text(str(number))
+        return Artifact(root=out)
+
+    def read():
+        while not stop.is_set():
+            found = Store(tmp_path / "home").look("table", "k1", Artifact)
+            seen.add(type(found).__name__)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        store.obtain("table", "k1", Artifact, produce)
+    finally:
+        stop.set()
+        reader.join()
+    assert "NoneType" in seen
+    assert seen <= {"NoneType", "Artifact"}
 
 
 def test_a_result_that_came_first_without_the_lock_is_the_result(kit, tmp_path):
