@@ -1,0 +1,125 @@
+"""The command line: exit codes, JSON, and errors a person can act on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BROKEN = """\
+version: 1
+pipelines:
+  replies:
+    source: {kind: generated}
+    train: {base_model: "file:models/x", lerning_rate: 1e-3}
+    gates: {rules: [{metric: exact, value_threshold: 0.5}]}
+    register: {name: replies}
+"""
+FINE = BROKEN.replace("lerning_rate", "learning_rate")
+
+
+def tunegate(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user would, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        cwd=cwd, capture_output=True, text=True, check=False, env={**os.environ, **environ}, timeout=120,
+    )  # fmt: skip
+
+
+def test_help_comes_at_once(tmp_path: Path) -> None:
+    tunegate("--help", cwd=tmp_path)  # compiles the modules
+    fastest = 99.0
+    for _ in range(5):
+        begun = time.perf_counter()
+        done = tunegate("--help", cwd=tmp_path)
+        fastest = min(fastest, time.perf_counter() - begun)
+    assert done.returncode == 0
+    assert "rollback" in done.stdout
+    assert fastest < 2.0  # 0.35 s measured; the margin is for busy machines, the imports are tested elsewhere
+
+
+def test_a_wrong_file_ends_with_code_2_and_shows_the_place(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(BROKEN)
+    done = tunegate("validate", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "pipelines.yaml:5" in done.stderr
+    assert "lerning_rate" in done.stderr
+    assert "did you mean `learning_rate`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_are_objects_with_json(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(BROKEN)
+    done = tunegate("validate", "--json", cwd=tmp_path)
+    report = json.loads(done.stdout)
+    assert report["exit_code"] == 2
+    assert report["error"]["code"].startswith("TG01")
+
+
+def test_a_valid_file_is_told_with_its_pipelines(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    done = tunegate("validate", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["pipelines"] == ["replies"]
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "champion", "predict"])
+def test_an_unknown_pipeline_is_named_with_its_likely_name(tmp_path: Path, command: str) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    done = tunegate(command, "replis", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean `replies`" in done.stderr
+
+
+def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
+    done = tunegate("validate", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "pipelines.yaml" in done.stderr
+
+
+def test_a_usage_error_ends_with_code_2(tmp_path: Path) -> None:
+    assert tunegate("run", cwd=tmp_path).returncode == 2
+    assert tunegate("no-such-command", cwd=tmp_path).returncode == 2
+
+
+def test_plan_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE.replace("file:models/x", "file:."))
+    before = sorted(tmp_path.rglob("*"))
+    done = tunegate("plan", "replies", "--json", cwd=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    # an empty folder is no model: the plan says so instead of promising a run
+    assert done.returncode == 2, done.stderr
+
+
+def test_an_unknown_stage_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    done = tunegate("run", "replies", "--until", "finetuning", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "allowed: curate, finetune, assess, release" in done.stderr
+    assert not (tmp_path / ".tunegate").exists()
+
+
+def test_status_and_runs_of_a_fresh_folder_are_empty(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    assert json.loads(tunegate("runs", "--json", cwd=tmp_path).stdout) == []
+    report = json.loads(tunegate("status", "--json", cwd=tmp_path).stdout)
+    assert report["running"] == []
+    assert report["champions"] == []
+
+
+def test_rollback_without_a_champion_says_so(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    done = tunegate("rollback", "replies", "--reason", "just trying", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no champion" in done.stderr
+
+
+def test_the_schema_command_prints_the_committed_schema(tmp_path: Path, project: Path) -> None:
+    printed = json.loads(tunegate("schema", cwd=tmp_path).stdout)
+    assert printed == json.loads((project / "schemas" / "pipelines.schema.json").read_text())
