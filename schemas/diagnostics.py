@@ -109,8 +109,12 @@ class Source:
 
     def fault(self, code: str, message: str, span: Span | None = None, help: str | None = None) -> Diagnostic:
         """A fault in this text."""
-        line = self.lines[span.line - 1] if span and span.line <= len(self.lines) else ""
+        line = self.line(span.line) if span else ""
         return Diagnostic(code, one_line(message), self.file, span, line, help and one_line(help))
+
+    def line(self, number: int) -> str:
+        """The line of this number, from 1; empty past the end."""
+        return self.lines[number - 1] if number <= len(self.lines) else ""
 
 
 def read_source(path: Path, *, max_bytes: int, max_line: int) -> Source:

@@ -97,7 +97,9 @@ class _Reader:
             problem = _END.sub("the end of the file", str(error.problem or error.context))
             message = f"not YAML: {problem}" + (f" {error.context}" if error.problem and error.context else "")
             hint = next((hint for part, hint in _HELP if part in problem), None)
-            if hint is None and error.context_mark and error.context_mark.line != mark.line:
+            if mark and "${" in self.source.line(mark.line + 1)[max(0, mark.column - 1) : mark.column + 1]:
+                hint = "quote `${...}` inside brackets and braces"
+            elif hint is None and error.context_mark and error.context_mark.line != mark.line:
                 hint = f"it starts in line {error.context_mark.line + 1}"
             self._stop("TG0107", message, Span(mark.line + 1, mark.column + 1) if mark else None, hint)
         except ReaderError as error:
@@ -189,7 +191,7 @@ class _Reader:
         return entries
 
     def _tag(self, span: Span) -> None:
-        match = re.compile(r"\S+").match(self.source.lines[span.line - 1], span.column - 1)
+        match = re.compile(r"\S+").match(self.source.line(span.line), span.column - 1)
         width = len(match[0]) if match else 1
         self.faults.append(
             self.source.fault(
@@ -214,5 +216,5 @@ def _extent(source: Source, event: Event) -> Span:
     start, end = event.start_mark, event.end_mark
     if isinstance(event, ScalarEvent) and event.style in ("|", ">"):
         return Span(start.line + 1, start.column + 1)
-    last = end.column if end.line == start.line else len(source.lines[start.line].rstrip())
+    last = end.column if end.line == start.line else len(source.line(start.line + 1).rstrip())
     return Span(start.line + 1, start.column + 1, max(0, last - start.column))

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.diagnostics import ConfigErrors, Source
-from schemas.load import PipelineFile, load_file
+from schemas.load import load_file
 from schemas.tree import Mapping, Node, Sequence
 from schemas.yaml_text import MAX_BYTES, MAX_DEPTH, MAX_LINE, MAX_VALUES, read_tree
 
@@ -104,6 +104,8 @@ REFUSED = {
     "tab": ("a:\n\tb: 1\n", "indent with spaces, not tabs"),
     "open bracket": ("a: [1,\n2\n", "got the end of the file while parsing a flow sequence"),
     "open quote": ("a: 'b\n", "a quote is not closed"),
+    "reference in brackets": ("a: [${env:A}]\n", "quote `${...}` inside brackets and braces"),
+    "reference in braces": ("a: {b: ${env:A}}\n", "quote `${...}` inside brackets and braces"),
     "uneven indentation": ("a:\n    b: 1\n  c: 1\n", "lines of one section start in the same column"),
     "escape": ('a: "\\d"\n', "use single quotes"),
     "impossible escape": ('a: "\\UFFFFFFFF"\n', "not YAML: OverflowError"),

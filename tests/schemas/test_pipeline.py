@@ -1,0 +1,81 @@
+"""Settings that are valid alone but do not fit together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.pipeline import PipelineSpec
+from schemas.spec import UnfitError
+
+
+def build(**sections: Any) -> PipelineSpec:
+    parts = {
+        "name": "demo",
+        "source": {"kind": "generated"},
+        "train": {"base_model": "m"},
+        "gates": {"rules": [{"metric": "exact", "value_threshold": 0.5}]},
+        "register": {"name": "demo"},
+    }
+    return PipelineSpec.model_validate(parts | sections)
+
+
+def faults(**sections: Any) -> list[tuple[str, tuple[str | int, ...]]]:
+    with pytest.raises(ValidationError) as caught:
+        build(**sections)
+    (error,) = caught.value.errors()
+    unfit = error["ctx"]["error"]
+    assert isinstance(unfit, UnfitError)
+    return [(fault.message, fault.at) for fault in unfit.faults]
+
+
+def test_a_gate_judges_a_metric_that_scoring_yields() -> None:
+    rules = [{"metric": metric, "value_threshold": 0.5} for metric in ("exact", "style", "field_category")]
+    assert faults(gates={"rules": rules}) == [
+        ("gate on unknown metric 'style'", ("gates", "rules", 1, "metric")),
+        ("gate on unknown metric 'field_category'", ("gates", "rules", 2, "metric")),
+    ]
+    evaluate = {"fields": "(?P<category>x)", "style": [{"name": "a", "pattern": "x"}]}
+    assert build(gates={"rules": rules}, evaluate=evaluate).gates.rules[2].metric == "field_category"
+
+
+@pytest.mark.parametrize("value", ["product", "channel=mail", "=x", ""])
+def test_a_gate_judges_a_slice_that_is_declared(value: str) -> None:
+    rule = {"metric": "exact", "value_threshold": 0.5, "slice": value}
+    ((message, at),) = faults(gates={"rules": [rule]})
+    assert message == f"slice {value!r} is not `column=value` of a column in evaluate.slices"
+    assert at == ("gates", "rules", 0, "slice")
+
+
+def test_a_slice_value_may_hold_an_equals_sign() -> None:
+    rule = {"metric": "exact", "value_threshold": 0.5, "slice": "product=a=b"}
+    assert build(gates={"rules": [rule]}).gates.rules[0].slice == "product=a=b"
+
+
+def test_the_routing_field_is_one_of_the_scored_fields() -> None:
+    evaluate = {"fields": "(?P<priority>x)"}
+    assert faults(evaluate=evaluate) == [
+        ("routing_field 'category' is no named group of evaluate.fields", ("evaluate", "routing_field"))
+    ]
+    assert build(evaluate={**evaluate, "routing_field": None})
+    assert build(evaluate={**evaluate, "routing_field": "priority"})
+
+
+def test_a_completion_has_no_system_message() -> None:
+    train = {"base_model": "m", "format": "completion", "prompt": {"system": "be kind"}}
+    assert faults(train=train) == [("format completion has no system message", ("train", "prompt", "system"))]
+    assert build(train={**train, "prompt": {}})
+
+
+def test_contradictions_are_told_together() -> None:
+    rule = {"metric": "exakt", "value_threshold": 0.5, "slice": "x"}
+    train = {"base_model": "m", "format": "completion", "prompt": {"system": "be kind"}}
+    assert len(faults(gates={"rules": [rule]}, train=train, evaluate={"fields": "(?P<priority>x)"})) == 4
+
+
+@pytest.mark.parametrize("part", ["system", "user", "answer"])
+def test_a_prompt_names_ticket_columns_only(part: str) -> None:
+    with pytest.raises(ValidationError, match="names no ticket column"):
+        build(train={"base_model": "m", "prompt": {part: "{customer}"}})
