@@ -21,9 +21,16 @@ ITEMS = [
     {"ticket_id": "i1", "subject": "Bill", "body": "Why?", "reply": "Sorry.", "answer": "Sorry."},
 ]
 TRAIN = [
-    {"ticket_id": f"t{i:03d}", "subject": "S", "body": f"body {i}", "reply": f"reply {i}", "category": f"c{i % 4}"}
+    {
+        "ticket_id": f"t{i:03d}",
+        "subject": "S",
+        "body": f"body {i}",
+        "reply": f"reply {i}",
+        "category": f"c{max(0, i - 36)}",
+    }
     for i in range(40)
 ]
+"""37 tickets of c0 and one each of c1, c2 and c3."""
 
 
 @pytest.fixture
@@ -74,7 +81,7 @@ def test_few_shot_puts_answered_train_tickets_of_distinct_categories_before_the_
     assert first[-1]["content"] == "Bill: Why?"
     assert first[:-1] == second[:-1]
     numbers = [int(turn["content"].split()[-1]) for turn in first if turn["role"] == "assistant"]
-    assert sorted(number % 4 for number in numbers) == [0, 1, 2, 3]
+    assert sorted(max(0, number - 36) for number in numbers) == [0, 1, 2, 3]
 
 
 ITEMS_AS_TICKETS = [{key: value for key, value in row.items() if key != "answer"} for row in ITEMS]

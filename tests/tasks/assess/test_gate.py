@@ -302,6 +302,14 @@ def test_one_unsound_value_of_the_champion_is_an_error(rule: GateRule, judge: Ju
     assert judge([rule], [1.0] * 200, [0.0] * 199 + [math.nan]).verdict == "ERROR"
 
 
+@pytest.mark.parametrize("rule", [LOSS, LOSS_CHANGE])
+@pytest.mark.parametrize("broken", [math.nan, -math.inf, None])
+def test_one_unsound_loss_is_an_error_and_never_left_out(broken: float | None, rule: GateRule, judge: Judge) -> None:
+    decision = judge([rule], [*_losses(0.1), broken], _losses(9.0, n=301), metric="heldout_loss")
+    assert decision.verdict == "ERROR"
+    assert "is not a number on 1 of 301 items" in decision.reason
+
+
 def test_an_unsound_prompting_arm_is_an_error_even_when_the_other_is_sound(judge: Judge) -> None:
     broken = [0.0] * 99 + [math.nan]
     assert judge([BASELINE], [1.0] * 100, zero_shot=[0.0] * 100, few_shot=broken).verdict == "ERROR"
