@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from importlib import metadata
 from typing import Literal
 
 from prefect import flow
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.assess import assess
 from flows.curate import curate
-from flows.engine.keys import digest_of
+from flows.engine.keys import digest_of, installed
 from flows.engine.source import code_digests
 from flows.finetune import finetune
 from flows.release import release
@@ -182,7 +181,7 @@ def input_digest(session: Session) -> str:
     code: dict[str, str] = {}
     for step in steps:
         code |= code_digests(step.run)
-    libraries = {name: metadata.version(name) for step in steps for name in step.libraries}
+    libraries = {name: installed(name) for step in steps for name in step.libraries}
     fingerprint = session.stages["curate"][0].params["fingerprint"]
     return digest_of({"spec": spec, "fingerprint": fingerprint, "code": code, "libraries": libraries})
 

@@ -5,6 +5,7 @@ A terminal gets a live line with rate and time left; anything else gets plain li
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 
@@ -33,6 +34,17 @@ from schemas.artifacts import (
 
 PLAIN_EVERY_S = 15.0
 STYLES = {"PROMOTE": "bold green", "HOLD": "bold yellow", "BLOCK": "bold red", "ERROR": "bold red"}
+
+
+class Notes(logging.Handler):
+    """Warnings of our own loggers (a damaged result that was set aside, say) as notes on the screen."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(logging.WARNING)
+        self._screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._screen.noted(record.getMessage())
 
 
 class Screen:

@@ -124,6 +124,7 @@ def open_session(
     run_id = run_id or new_run_id()
     with pipeline_lock(settings.home, pipeline, wait_s=wait_s, run_id=run_id):
         session = Session(spec, settings, root=path.resolve().parent, run_id=run_id)
+        session.ledger.mark_interrupted()
         if listen is not None:
             listen(session)
         _open[run_id] = session

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.commands.output import out, print_json
-from schemas.load import editor_schema, load_file
+from schemas.editor_schema import editor_schema
+from schemas.load import load_file
 
 
 def validate(*, config: Path, as_json: bool) -> int:

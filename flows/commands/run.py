@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from flows.commands.output import print_json, talk
-from flows.screen import Screen, print_decision, print_verdict
+from flows.screen import Notes, Screen, print_decision, print_verdict
 from flows.servers import client_environment, ensure_prefect
 from flows.settings import load_settings
 from schemas.artifacts import GateDecision
@@ -38,6 +39,7 @@ def run(
     from flows.project import LiveCurves
 
     screen = Screen(console)
+    logging.getLogger("tunegate").addHandler(Notes(screen))
     held: list[Session] = []
 
     def listen(session: Session) -> None:

@@ -66,7 +66,7 @@ def step_key(step: Step, inputs: Mapping[str, InputDigest]) -> KeyParts:
         },
         code=code,
         libraries={"python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
-        | {name: _installed(name) for name in step.libraries},
+        | {name: installed(name) for name in step.libraries},
     )
 
 
@@ -166,7 +166,8 @@ def _leaves(value: JsonValue, path: str) -> Iterator[tuple[str, str]]:
         yield path, repr(value)
 
 
-def _installed(distribution: str) -> str:
+def installed(distribution: str) -> str:
+    """The installed version of a distribution, or `absent`."""
     try:
         return version(distribution)
     except PackageNotFoundError:
