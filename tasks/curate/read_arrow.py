@@ -1,0 +1,148 @@
+"""Arrow tables as records; Parquet files and directories saved by `datasets` on the way there.
+
+It knows nothing of tickets. Called by `tasks/curate/extract.py` and the other readers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import ConfigError, DataError, ServiceError
+from schemas.source import HuggingFaceSource
+from tasks.curate.headers import check_header, did_you_mean, listing
+from tasks.curate.records import Record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_ROWS = 4096
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def read_parquet(path: Path) -> Iterator[Record]:
+    """Every row of the file, numbered from 1; columns go by the footer's names.
+
+    Raises:
+        DataError: TG0202, the file is no Parquet or is damaged; TG0204, a column stands twice.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            check_header(file.schema_arrow.names, where=str(path))
+            yield from arrow_records(file.iter_batches(batch_size=BATCH_ROWS))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"not readable as Parquet: {str(error).partition(chr(10))[0][:200]}",
+            code="TG0202",
+            where=str(path),
+            hint="write the file again; nothing was read from it",
+        ) from None
+
+
+def read_saved_dataset(source: HuggingFaceSource, *, root: Path) -> Iterator[Record]:
+    """Every row of the split, numbered from 1. Nothing is fetched unless the source allows it.
+
+    Raises:
+        ConfigError: TG0131, a hub dataset without permission or commit; TG0132, no such split.
+        DataError: TG0202, the directory is not one that `datasets` saved.
+        ServiceError: TG0720, the hub does not answer, or offline mode forbids asking.
+    """
+    folder = local_dataset(source, root=root)
+    dataset = _from_disk(source, folder) if folder else _from_hub(source)
+    check_header(dataset.column_names, where=source.path)
+    yield from arrow_records(
+        batch
+        for table in dataset.with_format("arrow").iter(batch_size=BATCH_ROWS)
+        for batch in table.to_batches(max_chunksize=BATCH_ROWS)
+    )
+
+
+def local_dataset(source: HuggingFaceSource, *, root: Path) -> Path | None:
+    """The directory the source names, or None for a dataset of the hub that may be fetched.
+
+    Raises:
+        ConfigError: TG0131, it is neither a directory nor a hub dataset with permission and commit.
+    """
+    folder = root / Path(source.path).expanduser()
+    if folder.is_dir():
+        return folder
+    if not source.allow_download:
+        raise ConfigError(
+            f"no directory {source.path!r}, and nothing is fetched from the hub unless `allow_download` is true",
+            code="TG0131",
+            where=str(folder),
+            hint="name a directory saved by `datasets`, or set `allow_download: true` and `revision`",
+        )
+    if source.revision is None or not _COMMIT.fullmatch(source.revision):
+        raise ConfigError(
+            f"a hub dataset needs `revision`, a commit sha of 40 hex digits; got {source.revision!r}",
+            code="TG0131",
+            where=source.path,
+            hint="a branch or tag can move, a commit cannot; the dataset's page lists its commits",
+        )
+    return None
+
+
+def arrow_records(batches: Iterable[pa.RecordBatch]) -> Iterator[Record]:
+    """Rows of the batches as plain Python values, numbered from 1; times are UTC in microseconds."""
+    number = 0
+    for batch in batches:
+        for row in _plain_times(batch).to_pylist():
+            number += 1
+            yield Record(number, None, row)
+
+
+def _plain_times(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Cast times to UTC microseconds: Python has no nanoseconds, and other zones need a zone database."""
+    import pyarrow as pa
+
+    columns = []
+    for column in batch.columns:
+        if pa.types.is_timestamp(column.type):
+            zone = "UTC" if column.type.tz else None
+            column = column.cast(pa.timestamp("us", tz=zone), safe=False)
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _from_disk(source: HuggingFaceSource, folder: Path) -> Any:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"not a directory saved by `datasets`: {type(error).__name__}",
+            code="TG0202",
+            where=str(folder),
+            hint="for a folder of Parquet, CSV or JSONL files use `kind: files` with a glob",
+        ) from None
+    if isinstance(loaded, datasets.DatasetDict):
+        if source.split not in loaded:
+            raise ConfigError(
+                f"no split {source.split!r}; there are: {listing(loaded)}",
+                code="TG0132",
+                where=str(folder),
+                hint=did_you_mean(source.split, loaded),
+            )
+        loaded = loaded[source.split]
+    return loaded
+
+
+def _from_hub(source: HuggingFaceSource) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(source.path, revision=source.revision, split=source.split)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ServiceError(
+            f"the hub dataset {source.path!r} was not fetched: {type(error).__name__}: {str(error)[:200]}",
+            code="TG0720",
+            where=source.path,
+            hint="check the name, the network and HF_HUB_OFFLINE",
+        ) from None

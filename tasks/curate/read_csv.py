@@ -1,0 +1,138 @@
+"""CSV files as records, by the header's names: never by position, never by sniffing.
+
+It knows nothing of tickets. Called by `tasks/curate/extract.py`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from schemas.errors import DataError
+from tasks.curate.headers import check_header
+from tasks.curate.records import MAX_ROW_BYTES, Fault, Record
+from tasks.curate.streams import Line, open_binary, read_lines
+
+
+def read_csv(path: Path) -> Iterator[Record]:
+    """Every row under the header, as text by name (empty is None) or as its fault; blank lines are no rows.
+
+    Quoted fields may hold line breaks. A row whose quoting is broken costs its first line only: reading goes on with
+    the next one, so that one stray quote cannot swallow the rest of the file. `.tsv` files are separated by tabs.
+
+    Raises:
+        DataError: TG0202, UTF-16 or damaged compression; TG0204, no usable header.
+    """
+    separator = "\t" if ".tsv" in path.suffixes else ","
+    with open_binary(path) as stream, _wide_fields():
+        source = _Lines(read_lines(stream, where=str(path)))
+        rows = _rows(source, separator)
+        header: list[str] | None = None
+        for first, content in rows:
+            if header is None:
+                header = _header(content, separator, f"{path}:{first.number}")
+                continue
+            if isinstance(content, Fault):
+                yield Record(first.number, first.offset, content)
+            elif len(content) != len(header):
+                reason = f"The row has {len(content)} fields, the header has {len(header)}."
+                yield Record(first.number, first.offset, Fault("TG0244", reason))
+            elif broken := _not_utf8(header, content):
+                yield Record(first.number, first.offset, broken)
+            else:
+                row = {name: value or None for name, value in zip(header, content, strict=True) if name}
+                yield Record(first.number, first.offset, row)
+
+
+class _TooLongError(Exception):
+    """The row passed MAX_ROW_BYTES."""
+
+
+class _Lines:
+    """Feeds lines to csv.reader, remembers those of the current row and takes some back after a fault."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self._returned: deque[Line] = deque()
+        self.row: list[Line] = []
+        self._n_bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._returned.popleft() if self._returned else next(self._lines)
+        self.row.append(line)
+        self._n_bytes += MAX_ROW_BYTES + 1 if line.data is None else len(line.data)
+        if line.data is None or self._n_bytes > MAX_ROW_BYTES:
+            raise _TooLongError
+        return line.data.decode("utf-8", "surrogateescape")
+
+    def begin_row(self) -> None:
+        self.row = []
+        self._n_bytes = 0
+
+    def keep_first(self) -> None:
+        """Give back every line of the current row but its first."""
+        self._returned.extendleft(reversed(self.row[1:]))
+
+
+def _rows(source: _Lines, separator: str) -> Iterator[tuple[Line, list[str] | Fault]]:
+    reader = csv.reader(source, delimiter=separator, strict=True)
+    while True:
+        source.begin_row()
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except _TooLongError:
+            source.keep_first()
+            yield source.row[0], Fault("TG0243", f"The row is longer than {MAX_ROW_BYTES:,} bytes.")
+        except csv.Error as error:
+            source.keep_first()
+            yield source.row[0], Fault("TG0245", f"The row's quoting is broken: {_words(error)}.")
+        else:
+            if fields:
+                yield source.row[0], fields
+
+
+def _words(error: csv.Error) -> str:
+    """csv's message in words; it names the separator but no data."""
+    return "a quote is never closed" if "unexpected end of data" in str(error) else str(error)
+
+
+def _header(content: list[str] | Fault, separator: str, where: str) -> list[str]:
+    if isinstance(content, Fault):
+        raise DataError(f"the header cannot be read: {content.reason}", code="TG0204", where=where)
+    if any("\udc80" <= character <= "\udcff" for name in content for character in name):
+        raise DataError("the header is not UTF-8", code="TG0204", where=where, hint="save the file as UTF-8")
+    names = [name.strip() for name in content]
+    for other, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if len(names) == 1 and other in names[0]:
+            raise DataError(
+                f"the header looks separated by {word}, expected {'tabs' if separator != ',' else 'commas'}",
+                code="TG0204",
+                where=where,
+                hint="name tab-separated files .tsv; write others with commas",
+            )
+    check_header([name for name in names if name], where=where)
+    return names
+
+
+def _not_utf8(header: list[str], fields: list[str]) -> Fault | None:
+    for name, value in zip(header, fields, strict=True):
+        if not value.isascii() and any("\udc80" <= character <= "\udcff" for character in value):
+            return Fault("TG0241", f"Field {name or '(unnamed)'} is not UTF-8.", name or None)
+    return None
+
+
+class _wide_fields:  # noqa: N801 - read as a word in the with statement
+    """Raise csv's limit of 131,072 characters a field to that of a row, for the time of reading."""
+
+    def __enter__(self) -> None:
+        self._before = csv.field_size_limit(MAX_ROW_BYTES)
+
+    def __exit__(self, *_: object) -> None:
+        csv.field_size_limit(self._before)

@@ -1,0 +1,78 @@
+"""A table, or one SELECT, of a user's DuckDB file as records; the file is opened read-only and locked down.
+
+It knows nothing of tickets. Called by `tasks/curate/extract.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schemas.errors import ConfigError, DataError, SecurityError
+from schemas.source import DuckDBSource
+from tasks.curate.headers import check_header, did_you_mean, listing
+from tasks.curate.read_arrow import BATCH_ROWS, arrow_records
+from tasks.curate.records import Record
+from tasks.warehouse import connect, quote_identifier
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def read_duckdb(source: DuckDBSource, *, root: Path) -> Iterator[Record]:
+    """Every row of the table or SELECT, numbered from 1 in the order DuckDB gives them with one thread.
+
+    Raises:
+        ConfigError: TG0133, no such table; the query does not parse.
+        DataError: TG0202, the query fails; TG0204, a column stands twice.
+        SecurityError: TG0814, the query is not exactly one SELECT.
+        LockedError: TG0531, another process holds the file for writing.
+        StorageError: TG0530 or TG0532, the file is absent or no DuckDB file.
+    """
+    import duckdb
+
+    database = root / Path(source.database).expanduser()
+    with connect(database, read_only=True, threads=1) as connection:
+        query = f"SELECT * FROM {_table(connection, source.table)}" if source.table else _query(connection, source)
+        try:
+            relation = connection.sql(query)
+            # An Arrow table may hold a name twice, a relation renames the second: `body` would become `body_1`.
+            names = list(relation.columns)
+            check_header(names, where=str(database))
+            table = relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise DataError(
+                f"DuckDB refuses the source's query: {str(error).partition(chr(10))[0][:200]}",
+                code="TG0202",
+                where=str(database),
+            ) from None
+        yield from arrow_records(table.to_batches(max_chunksize=BATCH_ROWS))
+
+
+def _table(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+    """The catalogue's table or view of that name, quoted; `schema.table` where it is not in `main`."""
+    found = connection.sql(
+        "SELECT table_schema, table_name FROM information_schema.tables "
+        "WHERE table_catalog = current_catalog() ORDER BY ALL"
+    ).fetchall()
+    known = {(table if schema == "main" else f"{schema}.{table}"): (schema, table) for schema, table in found}
+    if name not in known:
+        raise ConfigError(
+            f"no table {name!r}; there are: {listing(known)}", code="TG0133", hint=did_you_mean(name, known)
+        )
+    return ".".join(quote_identifier(part) for part in known[name])
+
+
+def _query(connection: duckdb.DuckDBPyConnection, source: DuckDBSource) -> str:
+    import duckdb
+
+    try:
+        statements = connection.extract_statements(source.query or "")
+    except duckdb.Error as error:
+        raise ConfigError(
+            f"the source's query does not parse: {str(error).partition(chr(10))[0][:200]}", code="TG0133"
+        ) from None
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise SecurityError("the source's query must be exactly one SELECT", code="TG0814", where=source.database)
+    return statements[0].query

@@ -1,0 +1,106 @@
+"""JSON files as records: JSON Lines line by line, and `.json` documents that hold a list of objects.
+
+It knows nothing of tickets. Called by `tasks/curate/extract.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import orjson
+
+from tasks.curate.records import MAX_ROW_BYTES, Fault, Record
+from tasks.curate.streams import Line, open_binary, read_lines
+
+_BLANK = b" \t\r\n"
+
+
+def read_jsonl(path: Path) -> Iterator[Record]:
+    """Every line that is not blank, as an object or as its fault; no bad line hides the next one.
+
+    Raises:
+        DataError: TG0202, the file is UTF-16 or its compression is damaged.
+    """
+    with open_binary(path) as stream:
+        yield from parse_lines(read_lines(stream, where=str(path)))
+
+
+def read_json(path: Path) -> Iterator[Record]:
+    """The objects of a `.json` file: a list of them, one alone, or one per line. Records count from 1.
+
+    A list has no lines of its own rows, so they are numbered by position, without offsets; a list that does not parse
+    is one faulty record, since its rows cannot be told apart.
+    """
+    with open_binary(path) as stream:
+        data = stream.read().removeprefix(b"\xef\xbb\xbf")
+    if not data.strip(_BLANK):
+        return
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        if data.lstrip(_BLANK).startswith(b"["):
+            yield Record(max(error.lineno, 1), None, _why(data, error, unit="file"))
+        else:
+            yield from read_jsonl(path)
+        return
+    for position, value in enumerate(document if isinstance(document, list) else [document], start=1):
+        yield Record(position, None, value if isinstance(value, dict) else _not_an_object(value))
+
+
+def parse_lines(lines: Iterable[Line]) -> Iterator[Record]:
+    """Lines of JSON as records; blank lines are no rows."""
+    for line in lines:
+        if line.data is None:
+            reason = f"The row is longer than {MAX_ROW_BYTES:,} bytes."
+            yield Record(line.number, line.offset, Fault("TG0243", reason))
+        elif line.data.strip(_BLANK):
+            yield Record(line.number, line.offset, _parse(line.data))
+
+
+def _parse(data: bytes) -> dict[str, object] | Fault:
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        return _why(data, error, unit="line")
+    return value if isinstance(value, dict) else _not_an_object(value)
+
+
+def _not_an_object(value: object) -> Fault:
+    return Fault("TG0242", f"The row is JSON of kind {kind_of(value)}; a row is an object.")
+
+
+def _why(data: bytes, error: orjson.JSONDecodeError, *, unit: str) -> Fault:
+    """Name the fault without repeating the data: orjson's message holds none, its `doc` does."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as broken:
+        return Fault("TG0241", f"The {unit} is not UTF-8 at its byte {broken.start + 1}.")
+    if b"\0" in data:
+        return Fault("TG0240", f"The {unit} holds a NUL byte at its byte {data.index(0) + 1}.")
+    cut = not data.endswith(b"\n") and error.pos >= len(data.decode("utf-8").rstrip())
+    end = "; it ends without a line break, as if cut off" if cut and unit == "line" else ""
+    return Fault("TG0240", f"The {unit} is not JSON: {error.msg} at character {error.pos + 1}{end}.")
+
+
+def kind_of(value: object) -> str:
+    """JSON's word for the kind of a value.
+
+    >>> kind_of(True), kind_of([]), kind_of(None)
+    ('boolean', 'list', 'null')
+    """
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int() | float():
+            return "number"
+        case str():
+            return "text"
+        case list():
+            return "list"
+        case dict():
+            return "object"
+        case _:
+            return type(value).__name__

@@ -1,0 +1,138 @@
+"""Which files a source means, under which names, and what their bytes are: the fingerprint of a source.
+
+It knows nothing of rows. Called by `tasks/curate/extract.py`.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from schemas.errors import ConfigError, DataError
+from schemas.source import FilesSource
+from tasks.curate.headers import did_you_mean
+from tasks.curate.streams import COMPRESSED
+from tasks.files import sha256_file, sha256_json
+
+FileFormat = Literal["csv", "jsonl", "json", "parquet"]
+
+_SUFFIXES: dict[str, FileFormat] = {
+    ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json",
+    ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+_ENDING = re.compile(r"(\.(csv|tsv|jsonl|ndjson|json|parquet|pq|gz|zst))+$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file and the name rows keep of it: relative to pipelines.yaml where it lies below it."""
+
+    name: str
+    path: Path
+
+
+def find_files(source: FilesSource, *, root: Path) -> tuple[SourceFile, ...]:
+    """The regular files of all paths and globs, each once, ordered by name.
+
+    Raises:
+        DataError: TG0201, a path or glob matches no file; says where it looked.
+        ConfigError: TG0135, a path is a folder or something else that is no regular file.
+    """
+    found: dict[Path, SourceFile] = {}
+    for pattern in source.paths:
+        for path in _expand(pattern, root):
+            found.setdefault(path.resolve(), SourceFile(_name(path, root), path))
+    return tuple(sorted(found.values(), key=lambda file: file.name))
+
+
+def file_format(file: SourceFile, declared: Literal["auto", "csv", "jsonl", "parquet"]) -> FileFormat:
+    """The declared format, or the one the suffix names.
+
+    Raises:
+        ConfigError: TG0130, the suffix names none, or a Parquet file is compressed again.
+    """
+    suffixes = [suffix.lower() for suffix in file.path.suffixes]
+    squeezed = bool(suffixes) and suffixes[-1] in COMPRESSED
+    plain = suffixes[:-1] if squeezed else suffixes
+    found: FileFormat | None = declared if declared != "auto" else _SUFFIXES.get(plain[-1]) if plain else None
+    if found is None:
+        raise ConfigError(
+            f"the suffix of {file.path.name!r} names no format; known are {', '.join(_SUFFIXES)}, each also with "
+            f"{' or '.join(COMPRESSED)}",
+            code="TG0130",
+            where=file.name,
+            hint="set `format: csv`, `jsonl` or `parquet`",
+        )
+    if found == "parquet" and squeezed:
+        raise ConfigError("Parquet compresses inside; unpack the file", code="TG0130", where=file.name)
+    return found
+
+
+def id_prefixes(files: Iterable[SourceFile]) -> dict[str, str]:
+    """File name -> prefix of the ids made for its rows: its stem, or more of its name where stems repeat.
+
+    >>> files = [SourceFile(name, Path(name)) for name in ("a/x.jsonl", "b/x.jsonl.gz")]
+    >>> id_prefixes(files)
+    {'a/x.jsonl': 'a/x', 'b/x.jsonl.gz': 'b/x'}
+    """
+    names = [file.name for file in files]
+    bare = {
+        name: re.sub(r"(\.(csv|tsv|jsonl|ndjson|json|parquet|pq|gz|zst))+$", "", name, flags=re.I) for name in names
+    }
+    stems = {name: bare[name].rpartition("/")[2] for name in names}
+    for prefixes in (stems, bare):
+        if len(set(prefixes.values())) == len(names):
+            return prefixes
+    return {name: name for name in names}
+
+
+def fingerprint_files(files: Iterable[SourceFile]) -> str:
+    """sha256 over the names and the sha256 of the bytes."""
+    return sha256_json({file.name: sha256_file(file.path) for file in files})
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """sha256 over every file below the folder, relative names included."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return fingerprint_files(SourceFile(path.relative_to(folder).as_posix(), path) for path in paths)
+
+
+def _expand(pattern: str, root: Path) -> list[Path]:
+    literal = root / Path(pattern).expanduser()
+    if literal.is_file():
+        return [literal]
+    if literal.exists():
+        raise ConfigError(
+            f"{pattern!r} is {'a folder' if literal.is_dir() else 'no regular file'}",
+            code="TG0135",
+            where=str(literal),
+            hint=f"name the files in it: {pattern.rstrip('/')}/*.jsonl" if literal.is_dir() else None,
+        )
+    matches = [Path(match) for match in glob.glob(str(literal), recursive=True)]  # noqa: PTH207 - takes absolute globs
+    files = [match for match in matches if match.is_file()]
+    if not files:
+        what = "no file matches" if glob.has_magic(pattern) else "no file"
+        raise DataError(f"{what} {pattern!r}", code="TG0201", where=str(literal), hint=_nearby(literal))
+    return files
+
+
+def _nearby(wanted: Path) -> str:
+    """What lies where the file was looked for."""
+    folder = wanted.parent
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    names = sorted(path.name for path in folder.iterdir())
+    part = wanted.name if folder == wanted.parent else wanted.relative_to(folder).parts[0]
+    near = did_you_mean(part, names)
+    return near or (f"{folder} holds: {', '.join(names[:10])}" if names else f"{folder} is empty")
+
+
+def _name(path: Path, root: Path) -> str:
+    try:
+        return path.relative_to(root).as_posix()
+    except ValueError:
+        return path.as_posix()

@@ -1,0 +1,86 @@
+"""A conversation is checked before it can teach: known roles, in turn, with text, ending with the agent.
+
+Chat templates accept what is refused here (two customers in a row, a null content, an unknown role) and make
+plausible training text of it. It knows nothing of tokens or files. Called by `tasks/curate/shapes.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from tasks.curate.read_jsonl import kind_of
+from tasks.curate.records import Fault
+
+ROLES = {
+    "system": "system",
+    "user": "user", "human": "user", "customer": "user",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "agent": "assistant",
+}  # fmt: skip
+_TOOL_ROLES = {"tool", "function", "function_call", "observation", "tool_call", "tool_response"}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation: role is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+def read_turns(value: object) -> tuple[Turn, ...] | Fault:
+    """A list of `{role, content}` or `{from, value}` objects as turns, or the first thing wrong with it.
+
+    >>> read_turns([{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}])[1].role
+    'assistant'
+    """
+    if not isinstance(value, list) or not value:
+        found = "empty" if isinstance(value, list) else kind_of(value)
+        return Fault("TG0301", f"The conversation is {found}; it must be a list of messages.", "messages")
+    turns = []
+    for number, message in enumerate(value, start=1):
+        turn = _turn(message, number)
+        if isinstance(turn, Fault):
+            return turn
+        turns.append(turn)
+    return _order_fault(turns) or tuple(turns)
+
+
+def to_json(turns: tuple[Turn, ...]) -> str:
+    """The conversation as the JSON of the `messages` column."""
+    return orjson.dumps([{"role": turn.role, "content": turn.content} for turn in turns]).decode()
+
+
+def _turn(message: object, number: int) -> Turn | Fault:
+    if not isinstance(message, dict):
+        return Fault("TG0301", f"Message {number} is {kind_of(message)}; it must be an object.", "messages")
+    role = message.get("role", message.get("from"))
+    content = message.get("content", message.get("value"))
+    if isinstance(role, str) and role.lower() in _TOOL_ROLES:
+        return Fault("TG0307", f"Message {number} is a tool call or its result, which are not trained on.", "messages")
+    if not isinstance(role, str) or role.lower() not in ROLES:
+        found = "has no role" if role is None else "has an unknown role"
+        return Fault("TG0302", f"Message {number} {found}; known are {', '.join(ROLES)}.", "messages")
+    if message.get("tool_calls"):
+        return Fault("TG0307", f"Message {number} calls tools, which are not trained on.", "messages")
+    if not isinstance(content, str):
+        return Fault("TG0303", f"The content of message {number} is {kind_of(content)}; it must be text.", "messages")
+    if not content.strip():
+        return Fault("TG0303", f"The content of message {number} is empty.", "messages")
+    return Turn(ROLES[role.lower()], content)
+
+
+def _order_fault(turns: list[Turn]) -> Fault | None:
+    spoken = turns[1:] if turns[0].role == "system" else turns
+    first = len(turns) - len(spoken) + 1
+    for position, turn in enumerate(spoken):
+        number = first + position
+        if turn.role == "system":
+            return Fault("TG0306", f"Message {number} is a system message; only the first may be.", "messages")
+        expected = "assistant" if position % 2 else "user"
+        if turn.role != expected:
+            return Fault("TG0304", f"Message {number} is from the {turn.role}, expected the {expected}.", "messages")
+    if not spoken or spoken[-1].role != "assistant":
+        return Fault("TG0305", "The conversation does not end with the assistant's answer.", "messages")
+    return None

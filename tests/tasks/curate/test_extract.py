@@ -1,0 +1,590 @@
+"""Extraction end to end: every row is a ticket or is quarantined with its place and reason."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas.artifacts import TicketTable
+from schemas.errors import ConfigError, DataError, LockedError, SecurityError, StorageError
+from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource
+from tasks.curate import extract as module
+from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.rows import read_rows
+
+Rows = list[dict[str, Any]]
+
+
+def files(*paths: str, **options: Any) -> FilesSource:
+    return FilesSource(kind="files", paths=paths, **options)
+
+
+def extract(source: Any, root: Path) -> TicketTable:
+    out = root / "out"
+    number = 0
+    while out.exists():
+        number += 1
+        out = root / f"out-{number}"
+    out.mkdir()
+    return extract_tickets(source=source, fingerprint=fingerprint_source(source, root=root), root=root, out=out)
+
+
+def tickets(table: TicketTable) -> Rows:
+    rows: Rows = read_rows(table.tickets).to_pylist()
+    return rows
+
+
+def removed(table: TicketTable) -> Rows:
+    rows: Rows = read_rows(table.removed).to_pylist()
+    return rows
+
+
+def jsonl(*rows: object) -> bytes:
+    return b"".join(orjson.dumps(row) + b"\n" for row in rows)
+
+
+# JSON Lines
+
+
+def test_good_lines_become_tickets_and_bad_ones_keep_their_place(tmp_path: Path) -> None:
+    good = b'{"ticket_id": "a", "body": "one", "created_at": "2026-06-01T10:00:00+02:00"}\n'
+    bad = [b'{"ticket_id": "b"\n', b'{"body": "\xff"}\n', b"[1]\n", b'{"body": "x\x00"}\n', b"\n", b'{"bo']
+    (tmp_path / "t.jsonl").write_bytes(good + b"".join(bad))
+    table = extract(files("t.jsonl"), tmp_path)
+    assert (table.rows.n_in, table.rows.n_out, table.rows.n_quarantined) == (6, 1, 5)
+    (ticket,) = tickets(table)
+    assert (ticket["ticket_id"], ticket["body"], ticket["source"], ticket["source_line"]) == ("a", "one", "t.jsonl", 1)
+    assert ticket["created_at"].isoformat() == "2026-06-01T08:00:00"
+    kept = [(row["source_line"], row["byte_offset"], row["code"]) for row in removed(table)]
+    offsets = [len(good) + sum(map(len, bad[:number])) for number in range(len(bad))]
+    assert kept == [
+        (2, offsets[0], "TG0240"),
+        (3, offsets[1], "TG0241"),
+        (4, offsets[2], "TG0242"),
+        (5, offsets[3], "TG0240"),
+        (7, offsets[5], "TG0240"),
+    ]
+    assert "cut off" in removed(table)[-1]["reason"]
+    assert {row["outcome"] for row in removed(table)} == {"quarantined"}
+
+
+def test_byte_order_mark_crlf_and_blank_lines_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "t.jsonl").write_bytes(b'{"ticket_id":"1","body":"x"}\n{"ticket_id":"2","body":"y"}\n')
+    (tmp_path / "b" / "t.jsonl").write_bytes(
+        b'\xef\xbb\xbf{"ticket_id":"1","body":"x"}\r\n{"ticket_id":"2","body":"y"}\r\n\r\n  \n'
+    )
+    plain, dressed = (extract(files("t.jsonl"), tmp_path / name) for name in ("a", "b"))
+    assert plain.tickets.read_bytes() == dressed.tickets.read_bytes()
+    assert plain.rows == dressed.rows
+
+
+def test_a_line_over_the_limit_is_quarantined_and_the_next_one_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.curate.streams.MAX_ROW_BYTES", 100)
+    (tmp_path / "t.jsonl").write_bytes(jsonl({"body": "x" * 300}, {"body": "short"}))
+    table = extract(files("t.jsonl"), tmp_path)
+    assert [row["body"] for row in tickets(table)] == ["short"]
+    assert [(row["code"], row["source_line"]) for row in removed(table)] == [("TG0243", 1)]
+    assert tickets(table)[0]["ticket_id"] == "t-2"
+
+
+def test_utf16_is_refused_with_the_command_that_converts(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes('{"body": "x"}\n'.encode("utf-16"))
+    with pytest.raises(DataError, match="UTF-16") as caught:
+        extract(files("t.jsonl"), tmp_path)
+    assert "iconv" in str(caught.value.hint)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.one_of(
+        st.binary(max_size=300),
+        st.lists(
+            st.one_of(
+                st.binary(max_size=20),
+                st.builds(orjson.dumps, st.dictionaries(st.sampled_from(["body", "ticket_id", "x"]), st.text())),
+            )
+        ).map(b"\n".join),
+    )
+)
+def test_whatever_the_bytes_every_line_is_accounted_for(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "t.jsonl").write_bytes(data)
+    n_lines = sum(1 for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip(b" \t\r\n"))
+    whole = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        table = extract(files("t.jsonl"), tmp_path)
+    except DataError as error:
+        refused = error.code
+    else:
+        refused = ""
+        assert table.rows.n_in == n_lines
+        assert len(tickets(table)) + len(removed(table)) == n_lines
+    assert (refused == "TG0202") == whole
+    assert (refused == "TG0208") == (not n_lines and not whole)
+    assert refused in {"", "TG0202", "TG0207", "TG0208"}
+
+
+# Compression and globs
+
+
+def test_compressed_files_give_the_rows_of_the_plain_one(tmp_path: Path) -> None:
+    data = jsonl(*({"ticket_id": f"{i:03}", "body": "word " * i} for i in range(200)))
+    frames = zstandard.ZstdCompressor().compress(data[:5000]) + zstandard.ZstdCompressor().compress(data[5000:])
+    made = {"t.jsonl": data, "t.jsonl.gz": gzip.compress(data), "t.jsonl.zst": frames}
+    results = []
+    for name, content in made.items():
+        (tmp_path / name).write_bytes(content)
+        results.append([{**row, "source": ""} for row in tickets(extract(files(name), tmp_path))])
+    assert len(results[0]) == 200
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_cut_off_compressed_file_is_refused_and_not_half_read(tmp_path: Path, suffix: str) -> None:
+    data = jsonl(*({"body": f"text {i * 7919}"} for i in range(500)))
+    whole = gzip.compress(data) if suffix == ".gz" else zstandard.ZstdCompressor().compress(data)
+    (tmp_path / f"t.jsonl{suffix}").write_bytes(whole[:-20])
+    with pytest.raises(DataError) as caught:
+        extract(files(f"t.jsonl{suffix}"), tmp_path)
+    assert caught.value.code == "TG0202"
+
+
+def test_globs_are_read_in_the_order_of_names_and_each_file_once(tmp_path: Path) -> None:
+    for name in ("b", "a", "c"):
+        (tmp_path / f"{name}.jsonl").write_bytes(jsonl({"body": name}))
+    table = extract(files("*.jsonl", "a.jsonl"), tmp_path)
+    assert [row["ticket_id"] for row in tickets(table)] == ["a-1", "b-1", "c-1"]
+    assert table.notes["files"] == 3
+    assert table.notes["ids_made"] == 3
+
+
+def test_files_of_one_stem_get_ids_that_differ(tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "t.jsonl").write_bytes(jsonl({"body": folder}))
+    assert [row["ticket_id"] for row in tickets(extract(files("*/t.jsonl"), tmp_path))] == ["x/t-1", "y/t-1"]
+
+
+def test_a_missing_file_names_the_near_one(tmp_path: Path) -> None:
+    (tmp_path / "tickets.jsonl").write_bytes(b"{}")
+    with pytest.raises(DataError, match=r"no file 'tikets\.jsonl'") as caught:
+        fingerprint_source(files("tikets.jsonl"), root=tmp_path)
+    assert caught.value.hint == "did you mean tickets.jsonl?"
+
+
+def test_a_glob_that_matches_nothing_says_what_lies_there(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match="no file matches") as caught:
+        fingerprint_source(files("*.jsonl"), root=tmp_path)
+    assert "notes.txt" in str(caught.value.hint)
+
+
+def test_a_folder_and_an_unknown_suffix_are_configuration_errors(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "t.txt").write_bytes(b"{}\n")
+    with pytest.raises(ConfigError, match="is a folder"):
+        fingerprint_source(files("data"), root=tmp_path)
+    with pytest.raises(ConfigError, match="names no format"):
+        extract(files("data/t.txt"), tmp_path)
+
+
+def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").touch()
+    (tmp_path / "u.csv").write_text("ticket_id,body\n", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        extract(files("t.jsonl", "u.csv"), tmp_path)
+    assert caught.value.code == "TG0208"
+
+
+# CSV
+
+
+def test_columns_of_a_csv_go_by_name_not_by_position(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("body,subject,ticket_id\ntext,title,7\n", encoding="utf-8")
+    (row,) = tickets(extract(files("t.csv"), tmp_path))
+    assert (row["ticket_id"], row["subject"], row["body"]) == ("7", "title", "text")
+
+
+def test_ragged_and_badly_quoted_rows_are_quarantined_and_the_rest_is_read(tmp_path: Path) -> None:
+    lines = [
+        b"ticket_id,body\n", b"1,fine\n", b"2,too,many\n", b"3\n", b'4,"never closed\n', b"5,after\n", b'6,"a"b\n',
+        b'7,"two\r\nlines"\n', b"8,\xff\n", b"\n", b'9,"quoted ""word"""\n', b'10,"open at the end\n',
+    ]  # fmt: skip
+    (tmp_path / "t.csv").write_bytes(b"".join(lines))
+    table = extract(files("t.csv"), tmp_path)
+    assert {row["ticket_id"]: row["body"] for row in tickets(table)} == {
+        "1": "fine", "5": "after", "7": "two\r\nlines", "9": 'quoted "word"',
+    }  # fmt: skip
+    kept = {row["source_line"]: (row["code"], row["byte_offset"]) for row in removed(table)}
+    offsets = {number: sum(map(len, lines[:number])) for number in range(len(lines))}
+    assert kept == {
+        3: ("TG0244", offsets[2]),
+        4: ("TG0244", offsets[3]),
+        5: ("TG0245", offsets[4]),
+        7: ("TG0245", offsets[6]),
+        10: ("TG0241", offsets[8]),
+        13: ("TG0245", offsets[11]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("ticket_id,body,body\n1,a,b\n", "stands twice"),
+        ("ticket_id;body\n1;a\n", "separated by semicolons"),
+        ("a,b\n1,2\n", "no row has a ticket column"),
+    ],
+)
+def test_an_unusable_header_is_refused(tmp_path: Path, header: str, message: str) -> None:
+    (tmp_path / "t.csv").write_text(header, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        extract(files("t.csv"), tmp_path)
+
+
+def test_a_mapped_column_that_is_absent_names_the_near_one(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("ticket_id,message\n1,a\n", encoding="utf-8")
+    with pytest.raises(DataError, match="'mesage', mapped to body") as caught:
+        extract(files("t.csv", columns={"body": "mesage"}), tmp_path)
+    assert caught.value.hint == "did you mean message?"
+
+
+def test_extra_columns_are_counted_or_refused_as_declared(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("ticket_id,body,boddy\n1,a,b\n2,a,b\n", encoding="utf-8")
+    assert extract(files("t.csv"), tmp_path).notes["ignored_column:boddy"] == 2
+    with pytest.raises(DataError, match="boddy is neither") as caught:
+        extract(files("t.csv", extra_columns="error"), tmp_path)
+    assert caught.value.hint == "did you mean body?"
+
+
+def test_a_field_longer_than_the_csv_modules_own_limit_is_read(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f'ticket_id,body\n1,"{"x" * 200_000}"\n', encoding="utf-8")
+    assert len(tickets(extract(files("t.csv"), tmp_path))[0]["body"]) == 200_000
+
+
+def test_tab_separated_files_go_by_their_suffix(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("ticket_id\tbody\n1\ta, b\n", encoding="utf-8")
+    assert tickets(extract(files("t.tsv"), tmp_path))[0]["body"] == "a, b"
+
+
+# Types
+
+
+def test_whole_numbers_name_things_and_other_kinds_are_quarantined(tmp_path: Path) -> None:
+    rows = [
+        {"ticket_id": 17, "priority": 2, "body": "a"},
+        {"ticket_id": "b", "body": 5},
+        {"ticket_id": "c", "body": ["a"]},
+        {"ticket_id": "d", "body": "a", "customer_id": {"id": 1}},
+        {"ticket_id": "e", "body": "a", "created_at": "yesterday"},
+        {"ticket_id": 1.5, "body": "a"},
+        {"ticket_id": "g", "body": "a", "category": True},
+        {"ticket_id": None, "body": "a"},
+    ]
+    (tmp_path / "t.jsonl").write_bytes(jsonl(*rows))
+    table = extract(files("t.jsonl"), tmp_path)
+    (row,) = tickets(table)
+    assert (row["ticket_id"], row["priority"]) == ("17", "2")
+    assert [(row["source_line"], row["code"], row["field"], row["ticket_id"]) for row in removed(table)] == [
+        (2, "TG0247", "body", "b"),
+        (3, "TG0247", "body", "c"),
+        (4, "TG0247", "customer_id", "d"),
+        (5, "TG0248", "created_at", "e"),
+        (6, "TG0247", "ticket_id", None),
+        (7, "TG0247", "category", "g"),
+        (8, "TG0249", "ticket_id", None),
+    ]
+
+
+def test_reasons_hold_no_ticket_text(tmp_path: Path) -> None:
+    secret = "Zanzibar77"
+    rows = [
+        b'{"body": "Zanzibar77", "created_at": "Zanzibar77"}', b'{"body": "Zanzibar77"', b'["Zanzibar77"]',
+        b'{"messages": [{"role": "Zanzibar77", "content": "Zanzibar77"}]}', b'{"Zanzibar77@x.org": 1}',
+    ]  # fmt: skip
+    (tmp_path / "t.jsonl").write_bytes(b"\n".join(rows))
+    table = extract(files("t.jsonl", shape="ticket"), tmp_path)
+    assert table.rows.n_quarantined == 5
+    assert secret not in orjson.dumps([removed(table), table.notes]).decode()
+
+
+# Shapes
+
+
+def turns(*pairs: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in pairs]
+
+
+SHAPES: list[tuple[str, dict[str, Any], tuple[str, str, int]]] = [
+    ("messages", {"messages": turns(("user", "q"), ("assistant", "a"))}, ("q", "a", 0)),
+    ("messages", {"messages": turns(("system", "s"), ("user", "q"), ("assistant", "a"))}, ("q", "a", 3)),
+    ("sharegpt", {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, ("q", "a", 0)),
+    ("sharegpt", {"conversations": turns(("user", "q"), ("assistant", "a")), "system": "s"}, ("q", "a", 3)),
+    ("alpaca", {"instruction": "do", "input": "this", "output": "done"}, ("do\n\nthis", "done", 0)),
+    ("alpaca", {"instruction": "do", "output": "done", "history": [["p", "q"]]}, ("do", "done", 4)),
+    ("prompt_completion", {"prompt": "p", "completion": "c"}, ("p", "c", 0)),
+    ("ticket", {"body": "b", "reply": "r", "instruction": "i", "output": "o"}, ("b", "r", 0)),
+    ("ticket", {"body": None, "messages": turns(("user", "q"), ("assistant", "a"))}, ("q", "a", 0)),
+]
+
+
+@pytest.mark.parametrize(("shape", "row", "expected"), SHAPES)
+@pytest.mark.parametrize("declared", [False, True])
+def test_each_shape_becomes_a_ticket(
+    tmp_path: Path, shape: str, row: dict[str, Any], expected: tuple[str, str, int], declared: bool
+) -> None:
+    (tmp_path / "t.jsonl").write_bytes(jsonl({**row, "category": "billing"}))
+    table = extract(files("t.jsonl", shape=shape if declared else "auto"), tmp_path)
+    (ticket,) = tickets(table)
+    body, reply, n_messages = expected
+    assert (ticket["body"], ticket["reply"], ticket["category"]) == (body, reply, "billing")
+    assert len(json.loads(ticket["messages"] or "[]")) == n_messages
+    assert table.notes[f"shape_{shape}"] == 1
+
+
+@pytest.mark.parametrize(
+    ("messages", "code"),
+    [
+        ([], "TG0301"),
+        ("not json", "TG0301"),
+        (None, "TG0301"),
+        (["hello"], "TG0301"),
+        (turns(("moderator", "x"), ("assistant", "a")), "TG0302"),
+        ([{"content": "x"}], "TG0302"),
+        ([{"role": "user", "content": None}, {"role": "assistant", "content": "a"}], "TG0303"),
+        (turns(("user", " "), ("assistant", "a")), "TG0303"),
+        (turns(("user", "a"), ("user", "b"), ("assistant", "c")), "TG0304"),
+        (turns(("assistant", "a"), ("user", "b")), "TG0304"),
+        (turns(("user", "a"), ("assistant", "b"), ("user", "c")), "TG0305"),
+        (turns(("system", "s")), "TG0305"),
+        (turns(("user", "a"), ("system", "s"), ("assistant", "b")), "TG0306"),
+        (turns(("user", "a"), ("tool", "b"), ("assistant", "c")), "TG0307"),
+    ],
+)
+def test_a_conversation_that_cannot_teach_is_quarantined(tmp_path: Path, messages: Any, code: str) -> None:
+    fine = {"ticket_id": "fine", "messages": turns(("user", "q"), ("assistant", "a"))}
+    (tmp_path / "t.jsonl").write_bytes(jsonl(fine, {"ticket_id": "odd", "messages": messages}))
+    table = extract(files("t.jsonl"), tmp_path)
+    assert [row["ticket_id"] for row in tickets(table)] == ["fine"]
+    assert [(row["ticket_id"], row["code"]) for row in removed(table)] == [("odd", code)]
+
+
+def test_a_file_that_mixes_shapes_is_refused_with_both_lines(tmp_path: Path) -> None:
+    alpaca, chat = {"instruction": "i", "output": "o"}, {"messages": turns(("user", "q"), ("assistant", "a"))}
+    (tmp_path / "t.jsonl").write_bytes(jsonl({}, alpaca, alpaca, chat))
+    with pytest.raises(DataError, match="line 2 is alpaca, line 4 is messages"):
+        extract(files("t.jsonl"), tmp_path)
+
+
+def test_two_files_may_have_two_shapes(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl({"instruction": "i", "output": "o"}))
+    (tmp_path / "b.jsonl").write_bytes(jsonl({"prompt": "p", "completion": "c"}))
+    notes = extract(files("*.jsonl"), tmp_path).notes
+    assert (notes["shape_alpaca"], notes["shape_prompt_completion"]) == (1, 1)
+
+
+# The same rows from every kind of source
+
+
+@pytest.fixture
+def tidy() -> pa.Table:
+    return pa.table(
+        {
+            "ticket_id": ["1", "2", "3"],
+            "body": ["one", "two", None],
+            "created_at": pa.array([1_780_300_800_000_000_001, None, 0], pa.timestamp("ns", tz="Europe/Berlin")),
+            "colour": [1, 2, 3],
+        }
+    )
+
+
+def without_source(table: TicketTable) -> Rows:
+    return [{**row, "source": ""} for row in tickets(table)]
+
+
+def test_parquet_duckdb_and_saved_datasets_give_equal_rows(tmp_path: Path, tidy: pa.Table) -> None:
+    import datasets
+
+    pq.write_table(tidy, tmp_path / "t.parquet")
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
+        connection.register("tidy", tidy)
+        connection.execute("set timezone='America/New_York'")
+        connection.execute("create schema crm; create table crm.tickets as from tidy; create table other (a int)")
+    datasets.Dataset(tidy).save_to_disk(str(tmp_path / "saved"))
+    (tmp_path / "t.jsonl").write_bytes(
+        jsonl(
+            {"ticket_id": "1", "body": "one", "created_at": "2026-06-01T08:00:00Z"},
+            {"ticket_id": "2", "body": "two"},
+            {"ticket_id": "3", "created_at": "1970-01-01"},
+        )
+    )
+    database = {"kind": "duckdb", "database": "w.duckdb"}
+    sources = [
+        files("t.jsonl"),
+        files("t.parquet"),
+        DuckDBSource.model_validate({**database, "table": "crm.tickets"}),
+        DuckDBSource.model_validate({**database, "query": "select * from crm.tickets where true order by ticket_id"}),
+        HuggingFaceSource(kind="hf", path="saved"),
+    ]
+    results = [without_source(extract(source, tmp_path)) for source in sources]
+    assert len(results[0]) == 3
+    for result in results[1:]:
+        assert result == results[0]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "drop table t",
+        "select 1; select 2",
+        "insert into t values (1)",
+        "copy t to '/tmp/x.csv'",
+        "pragma database_list",
+        "attach ':memory:' as x",
+    ],
+)
+def test_a_query_that_is_not_one_select_is_refused(tmp_path: Path, query: str) -> None:
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
+        connection.execute("create table t as select 1 as body")
+    with pytest.raises(SecurityError):
+        extract(DuckDBSource(kind="duckdb", database="w.duckdb", query=query), tmp_path)
+
+
+def test_a_query_cannot_read_files(tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("body\nx\n", encoding="utf-8")
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
+        connection.execute("create table t as select 1 as body")
+    query = f"select * from read_csv('{tmp_path}/secret.csv')"
+    with pytest.raises(DataError, match="disabled by configuration"):
+        extract(DuckDBSource(kind="duckdb", database="w.duckdb", query=query), tmp_path)
+
+
+def test_an_unknown_table_names_the_near_one_and_a_strange_name_is_only_a_name(tmp_path: Path) -> None:
+    strange = 'x"; drop table tickets; --'
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
+        connection.execute("create table tickets as select '1' as ticket_id, 'a' as body")
+        connection.execute('create table "x""; drop table tickets; --" as select * from tickets')
+    with pytest.raises(ConfigError, match="no table 'tickts'") as caught:
+        extract(DuckDBSource(kind="duckdb", database="w.duckdb", table="tickts"), tmp_path)
+    assert caught.value.hint == "did you mean tickets?"
+    for name in (strange, "tickets"):
+        assert extract(DuckDBSource(kind="duckdb", database="w.duckdb", table=name), tmp_path).rows.n_out == 1
+
+
+def test_a_database_held_by_a_writer_names_it(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    path = tmp_path / "w.duckdb"
+    hold = (
+        f"import duckdb, time; c = duckdb.connect({str(path)!r}); c.execute('create table t as select 1 as body'); "
+        "print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            with pytest.raises(LockedError, match=f"process {holder.pid}"):
+                fingerprint_source(DuckDBSource(kind="duckdb", database="w.duckdb", table="t"), root=tmp_path)
+        finally:
+            holder.kill()
+
+
+def test_an_absent_or_foreign_database_is_refused(tmp_path: Path) -> None:
+    source = DuckDBSource(kind="duckdb", database="w.duckdb", table="t")
+    with pytest.raises(DataError, match="no such DuckDB file"):
+        fingerprint_source(source, root=tmp_path)
+    (tmp_path / "w.duckdb").write_text("ticket_id,body\n1,a\n", encoding="utf-8")
+    with pytest.raises(StorageError):
+        fingerprint_source(source, root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"allow_download": True}, {"allow_download": True, "revision": "main"}, {"revision": "a" * 40}]
+)
+def test_nothing_is_fetched_without_permission_and_a_commit(tmp_path: Path, options: dict[str, Any]) -> None:
+    source = HuggingFaceSource.model_validate({"kind": "hf", "path": "org/tickets", **options})
+    with pytest.raises(ConfigError) as caught:
+        fingerprint_source(source, root=tmp_path)
+    assert caught.value.code == "TG0131"
+
+
+# Fingerprints
+
+
+def test_the_fingerprint_follows_bytes_and_names(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(jsonl({"body": "a"}))
+    first = fingerprint_source(files("*.jsonl"), root=tmp_path)
+    assert fingerprint_source(files("t.jsonl", shape="ticket"), root=tmp_path) == first
+    path.write_bytes(jsonl({"body": "b"}))
+    assert fingerprint_source(files("*.jsonl"), root=tmp_path) != first
+    path.write_bytes(jsonl({"body": "a"}))
+    assert fingerprint_source(files("*.jsonl"), root=tmp_path) == first
+    path.rename(tmp_path / "u.jsonl")
+    assert fingerprint_source(files("*.jsonl"), root=tmp_path) != first
+
+
+class Exporter:
+    """A program that exports the file anew whenever a reading of it has begun, and may put it right afterwards."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path, *, puts_right: bool) -> None:
+        self.n_reads = 0
+        whole, parts, fingerprint = path.read_bytes(), module._parts, module.fingerprint_source
+
+        def disturbed(source: Any, root: Path) -> Iterator[Any]:
+            for part in parts(source, root):
+                self.n_reads += 1
+                yield part
+                if self.n_reads == 1:
+                    path.write_bytes(whole[:20])
+
+        def settled(source: Any, *, root: Path) -> str:
+            result = fingerprint(source, root=root)
+            if self.n_reads and puts_right:
+                path.write_bytes(whole)
+            return result
+
+        monkeypatch.setattr(module, "_parts", disturbed)
+        monkeypatch.setattr(module, "fingerprint_source", settled)
+        monkeypatch.setattr(module, "RETRY_DELAY_S", 0)
+
+
+def test_a_source_overwritten_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(jsonl(*({"body": f"row {i}"} for i in range(10))))
+    exporter = Exporter(monkeypatch, path, puts_right=False)
+    with pytest.raises(DataError, match="changed while it was read") as caught:
+        extract(files("t.jsonl"), tmp_path)
+    assert caught.value.code == "TG0203"
+    assert exporter.n_reads == 1
+
+
+def test_a_source_that_is_itself_again_is_read_a_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(jsonl(*({"body": f"row {i}"} for i in range(10))))
+    exporter = Exporter(monkeypatch, path, puts_right=True)
+    assert extract(files("t.jsonl"), tmp_path).rows.n_out == 10
+    assert exporter.n_reads == 2
+
+
+def test_two_readings_give_equal_bytes(tmp_path: Path) -> None:
+    rows = [{"ticket_id": f"{i % 5}", "body": f"text {i}"} for i in range(50)]
+    (tmp_path / "t.jsonl").write_bytes(jsonl(*rows) + b"{broken\n")
+    one, two = extract(files("t.jsonl"), tmp_path), extract(files("t.jsonl"), tmp_path)
+    assert one.tickets.read_bytes() == two.tickets.read_bytes()
+    assert one.removed.read_bytes() == two.removed.read_bytes()
