@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Self
+from zoneinfo import available_timezones
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
 from schemas.evaluation import EvaluateSpec, GatesSpec
@@ -32,8 +33,19 @@ class RegisterSpec(Spec):
 class ScheduleSpec(Spec):
     """`schedule`: when `tunegate serve` starts the pipeline by itself."""
 
-    cron: str
+    cron: str = Field(
+        pattern=r"^\s*(@(hourly|daily|weekly|monthly|yearly)|[0-9A-Za-z*/,#?-]+(\s+[0-9A-Za-z*/,#?-]+){4})\s*$"
+    )
+    """Five fields: minute, hour, day of month, month, day of week."""
     timezone: str = "UTC"
+    """IANA name, e.g. Europe/Berlin."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"unknown time zone {value!r}; IANA names such as Europe/Berlin are allowed")
+        return value
 
 
 class PipelineSpec(Spec):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from flows.commands.output import out, print_json
-from schemas.editor_schema import editor_schema
+from schemas.editor import editor_schema_text
 from schemas.load import load_file
 
 
@@ -21,6 +22,6 @@ def validate(*, config: Path, as_json: bool) -> int:
 
 
 def schema() -> int:
-    """Print the schema that editors use."""
-    print_json(editor_schema())
+    """Print the schema that editors use, byte for byte as it is committed."""
+    sys.stdout.write(editor_schema_text())
     return 0
