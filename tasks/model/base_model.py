@@ -14,6 +14,7 @@ import orjson
 
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, StorageError
+from schemas.training import QuantizationSpec
 from tasks.files import sha256_file, sha256_json
 from tasks.model.model_cache import (
     cached_conversion,
@@ -95,8 +96,10 @@ def resolve_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_base(model: ModelRef, *, dtype: torch.dtype) -> PreTrainedModel:
+def load_base(model: ModelRef, *, dtype: torch.dtype, quantization: QuantizationSpec | None = None) -> PreTrainedModel:
     """Load the weights in `dtype`, in eval mode, on CUDA where there is a device.
+
+    With `quantization` the linear layers of the decoder are held in 4 bits and multiplied in `dtype`.
 
     Every tensor must come from the files and every tensor of the files must be used: a silently initialised layer
     answers like a model, only worse.
@@ -120,6 +123,7 @@ def load_base(model: ModelRef, *, dtype: torch.dtype) -> PreTrainedModel:
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **({} if quantization is None else _four_bits(quantization, dtype)),
         )
     except (OSError, SafetensorError, RuntimeError) as error:
         raise StorageError(
@@ -134,7 +138,7 @@ def load_base(model: ModelRef, *, dtype: torch.dtype) -> PreTrainedModel:
         if told[problem]:
             names = sorted(str(key) for key in told[problem])
             raise StorageError(f"{problem.replace('_', ' ')}: {', '.join(names[:5])}", code="TG0532", where=where)
-    ready: PreTrainedModel = loaded.to(resolve_device()).eval()
+    ready: PreTrainedModel = (loaded if quantization else loaded.to(resolve_device())).eval()
     return ready
 
 
@@ -152,6 +156,18 @@ def load_tokenizer(model: ModelRef) -> PreTrainedTokenizerBase:
         raise StorageError(
             f"the tokenizer does not load: {type(error).__name__}", code="TG0533", where=str(model.root)
         ) from error
+
+
+def _four_bits(quantization: QuantizationSpec, dtype: torch.dtype) -> dict[str, object]:
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.type,
+        bnb_4bit_use_double_quant=quantization.double_quant,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": resolve_device()}}
 
 
 def _local(source: FileUri, root: Path) -> Path:
