@@ -23,17 +23,19 @@ _IBAN_LENGTHS = {
 _CARD_ISSUERS = re.compile(r"(?:4|5[0-8]|2[2-7]|3[0-9]|6|2131|1800)")
 _SHORT_CARDS = re.compile(r"(?:5[06-8]|6[0-9])[0-9]{10}$|4[0-9]{12}$")
 
-_PHONE_BEFORE = re.compile(
-    r"(?i)(?:phone|mobile|cell|tel|telephone|fax|whatsapp|sms|text|call|calling|reach|ring|dial|contact"
-    r"|telefon|handy|mobil|anrufen|rufnummer|portable|teléfono|móvil|telefono)\b\W*(?:\w+\W+){0,4}$"
+# The words that say what a number is; the nearest one before it counts, up to four words away.
+_SAYS_WHAT = re.compile(
+    r"""(?ix)\b(?:
+    (?P<phone>phone|mobile|cell|cellphone|tel|telephone|fax|whatsapp|sms|text|call|calling|answers|answering|reach|ring
+        |dial|contact|registered|telefon|handy|mobil|anrufen|rufnummer|portable|téléphone|teléfono|móvil|telefono)
+  | (?P<reference>orders?|invoice|ticket|case|ref|reference|tracking|shipment|parcel|package|serial|sku|part|article
+        |item|rma|booking|account|contract|customer|purchase|transaction|bestellung|bestellnummer|auftrag|rechnung
+        |kundennummer|commande|facture|pedido|factura|ean|isbn|imei|id)
+    )\b"""
 )
+_NEAR = re.compile(r"\W*(?:\w+\W+){0,4}")
 _PHONE_AFTER = re.compile(
     r"(?i)\W*(?:(?:is|was|my|our|the|work|home)\W+){0,3}(?:phone|mobile|cell|telephone|fax|office)\b"
-)
-_REFERENCE_BEFORE = re.compile(
-    r"(?i)(?:order|invoice|ticket|case|ref|reference|tracking|shipment|parcel|package|serial|sku|part|article|item|rma"
-    r"|booking|account|contract|customer|purchase|transaction|bestellung|bestellnummer|auftrag|rechnung|kundennummer"
-    r"|commande|facture|pedido|factura|ean|isbn|imei|id)\W*(?:(?:number|no|nr|num|id|code|numéro|número|is|was)\W*){0,2}$"
 )
 _PHONE_FORMS = re.compile(
     r"""
@@ -93,16 +95,17 @@ def iban_end(text: str, start: int) -> int | None:
 def looks_like_phone(text: str, start: int, end: int) -> int | None:
     """Where the phone number inside the candidate [start, end) begins; None when it is no phone number.
 
-    A number is a phone by its form (+49 ..., 0044 ..., (905) 674-3793, 0151 ...) or, with 7 to 15 digits, beside a
-    word such as "call" or "mobile". A word such as "order" or "invoice" before it overrules all but the + form.
+    A number is a phone by its form (+49 ..., 0044 ..., (905) 674-3793, 0151 ...) or, with 7 to 12 digits, beside a
+    word such as "call" or "mobile". After a word such as "order" it is not, unless + or a grouped area code says so.
     """
-    before = text[max(0, start - 48) : start]
     if text[start] == "+":
-        return start if 8 <= _n_digits(text[start:end]) <= 15 + 6 else None
-    if _REFERENCE_BEFORE.search(before):
-        return None
-    beside = _PHONE_BEFORE.search(before) or _PHONE_AFTER.match(text[end : end + 40])
-    if beside and 7 <= _n_digits(_without_extension(text[start:end])) <= 15:
+        return start if 8 <= _n_digits(_without_extension(text[start:end])) <= 15 else None
+    said = _said_before(text[max(0, start - 64) : start])
+    if said == "reference":
+        number = _without_extension(text[start:end])
+        return start if re.match(r"\(?0", number) and not number.isdigit() and _has_phone_form(number) else None
+    beside = said == "phone" or _PHONE_AFTER.match(text[end : end + 40])
+    if beside and 7 <= _n_digits(_without_extension(text[start:end])) <= 12:
         return start
     while True:
         number = _without_extension(text[start:end])
@@ -115,12 +118,17 @@ def looks_like_phone(text: str, start: int, end: int) -> int | None:
         start += gap.end()
 
 
+def _said_before(before: str) -> str | None:
+    words = list(_SAYS_WHAT.finditer(before))
+    return words[-1].lastgroup if words and _NEAR.fullmatch(before, words[-1].end()) else None
+
+
 def _has_phone_form(number: str) -> bool:
     n_digits = _n_digits(number)
     if re.match(r"00[1-9]", number):
         return 10 <= n_digits <= 17
     if number.startswith("0"):
-        return 9 <= n_digits <= 12
+        return number[1] != "0" and 9 <= n_digits <= 12
     return 7 <= n_digits <= 15 and _PHONE_FORMS.fullmatch(number) is not None
 
 

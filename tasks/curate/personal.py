@@ -35,7 +35,7 @@ class Found(NamedTuple):
 _KNOWN_SECRET = re.compile(
     r"""
     -----BEGIN\ (?:[A-Z]+\ )*PRIVATE\ KEY-----(?:
-        .*?-----END\ (?:[A-Z]+\ )*PRIVATE\ KEY-----
+        .{0,10000}?-----END\ (?:[A-Z]+\ )*PRIVATE\ KEY-----
       | (?:\s+[A-Za-z0-9+/=]{16,}+)*+                               # cut off before its end
     )
   | (?<![\w-])(?:
@@ -51,7 +51,8 @@ _NAMED_SECRET = re.compile(
     ["']?\s*(?:[:=]|\bis\b)\s*["']?)(?P<value>[^\s"',;<>\[\]{}]{6,}+)""",
     re.VERBOSE,
 )
-_URL = re.compile(r"""(?i)(?<![\w@.])(?:https?://|ftps?://|www\.)[^\s<>"]*[^\s<>".,;:!?'()\[\]{}*_]""")
+_NO_SECRET = re.compile(rf"{_HIDDEN}|^[A-Za-z.]*\([A-Za-z_.]*$")  # taken already, or a call in source code
+_URL = re.compile(r"""(?i)(?<![\w@.])(?:[a-z][a-z0-9+.-]{1,20}://|www\.)[^\s<>"]*[^\s<>".,;:!?'()\[\]{}*_]""")
 _AT = r"(?:[@＠]|\s?[(\[]\s?at\s?[)\]]\s?)"
 _DOT = r"(?:\.|\s?[(\[]\s?dot\s?[)\]]\s?)"
 _EMAIL = re.compile(
@@ -64,7 +65,7 @@ _IP = re.compile(
 )
 _VERSION = re.compile(r"(?i)\b(?:versions?|firmware|release|build|ver|rev|v)\W{0,3}$")
 _CARD = re.compile(
-    r"(?<![0-9A-Za-z])"
+    r"(?<![0-9A-Za-z])(?<![0-9][.,])"
     r"(?:[0-9]{4}([ .-])[0-9]{4}\1[0-9]{4}\1[0-9]{1,7}|[0-9]{4}[ .-][0-9]{6}[ .-][0-9]{4,5}|[0-9]{12,19})"
     r"(?![0-9A-Za-z])"
 )
@@ -74,7 +75,8 @@ _PHONE = re.compile(
 )
 _DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 _HARMLESS = re.compile(
-    rf"(?<![0-9])(?:(?:19|20)[0-9]{{2}}([-/.]){_DAY}\1{_DAY}|{_DAY}([-/.]){_DAY}\2(?:19|20)[0-9]{{2}})(?![0-9])"
+    rf"(?<![0-9])(?:(?:19|20)[0-9]{{2}}([-/.]){_DAY}\1{_DAY}|{_DAY}([-/.]){_DAY}\2(?:19|20)[0-9]{{2}})"
+    r"(?:[T_-][0-9]{1,2}(?:[:.-][0-9]{2,3}){1,4})?(?![0-9])"
     r"|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"
 )
 
@@ -113,7 +115,7 @@ def _known_secrets(text: str) -> Spans:
 def _named_secrets(text: str) -> Spans:
     for match in _NAMED_SECRET.finditer(text):
         value = match["value"].rstrip(".!?)")
-        if len(value) >= 6 and re.search(r"[^A-Za-z\s'’.-]", value) and _HIDDEN not in value:
+        if len(value) >= 6 and re.search(r"[^A-Za-z'’.-]", value) and not _NO_SECRET.search(value):
             yield match.start("value"), match.start("value") + len(value), value
 
 

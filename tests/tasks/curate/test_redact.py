@@ -1,0 +1,108 @@
+"""Placeholders: stable inside a ticket, over all its texts, counted, and never at the cost of the reference."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from schemas.curation import RedactStep
+from tasks.curate.redact import redact_tickets
+
+REDACT = RedactStep(uses="redact")
+
+
+def test_one_value_has_one_number_in_subject_body_reply_and_messages(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    messages = [
+        {"role": "user", "content": "I am bob@example.org"},
+        {"role": "assistant", "content": [{"type": "text", "text": "Hello ann@example.org"}]},
+    ]
+    tickets = make_tickets(
+        [
+            {
+                "ticket_id": "1",
+                "subject": "From ann@example.org",
+                "body": "Cc bob@example.org, call +49 151 23456789",
+                "reply": "Dear ANN@example.org, we wrote to bob@example.org.",
+                "messages": json.dumps(messages),
+            }
+        ]
+    )
+    result = redact_tickets(tickets=tickets, step=REDACT, out=new_folder())
+    row = rows_of(result.tickets)["1"]
+    assert row["subject"] == "From [EMAIL_1]"
+    assert row["body"] == "Cc [EMAIL_2], call [PHONE_1]"
+    assert row["reply"] == "Dear [EMAIL_1], we wrote to [EMAIL_2]."
+    assert [message["content"] for message in json.loads(row["messages"])] == [
+        "I am [EMAIL_2]",
+        [{"type": "text", "text": "Hello [EMAIL_1]"}],
+    ]
+    assert result.notes["redacted_email"] == 6
+    assert result.notes["redacted_phone"] == 1
+    assert result.notes["redacted_tickets"] == 1
+
+
+def test_numbers_start_anew_in_each_ticket_and_no_row_goes(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+    tickets = make_tickets(
+        [
+            {"ticket_id": "1", "body": "ann@example.org"},
+            {"ticket_id": "2", "body": "bob@example.org"},
+            {"ticket_id": "3", "body": None},
+        ]
+    )
+    result = redact_tickets(tickets=tickets, step=REDACT, out=new_folder())
+    assert [row["body"] for row in rows_of(result.tickets).values()] == ["[EMAIL_1]", "[EMAIL_1]", None]
+    assert (result.rows.n_in, result.rows.n_out) == (3, 3)
+    assert rows_of(result.removed) == {}
+
+
+def test_placeholders_already_in_the_text_keep_their_meaning(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+    tickets = make_tickets([{"ticket_id": "1", "subject": "ann@example.org", "body": "as [EMAIL_1] said"}])
+    once = redact_tickets(tickets=tickets, step=REDACT, out=new_folder())
+    assert rows_of(once.tickets)["1"]["subject"] == "[EMAIL_2]"
+    twice = redact_tickets(tickets=once, step=REDACT, out=new_folder())
+    assert twice.tickets.read_bytes() == once.tickets.read_bytes()
+    assert twice.notes["redacted_tickets"] == 0
+
+
+def test_the_reference_that_the_answer_must_repeat_stays(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+    number = "4111111111111111"  # an order number that happens to pass the card check
+    body = f"Where is {number}?"
+    tickets = make_tickets(
+        [{"ticket_id": "1", "body": body, "reference": number}, {"ticket_id": "2", "body": body, "reference": None}]
+    )
+    rows = rows_of(redact_tickets(tickets=tickets, step=REDACT, out=new_folder()).tickets)
+    assert rows["1"]["body"] == body
+    assert rows["2"]["body"] == "Where is [CARD_1]?"
+
+
+def test_types_not_named_stay(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+    tickets = make_tickets([{"ticket_id": "1", "body": "ann@example.org 203.0.113.7"}])
+    step = RedactStep(uses="redact", types=("ip",))
+    result = redact_tickets(tickets=tickets, step=step, out=new_folder())
+    assert rows_of(result.tickets)["1"]["body"] == "ann@example.org [IP_1]"
+    assert result.notes == {"redacted_ip": 1, "redacted_tickets": 1}
+
+
+def test_messages_that_are_no_json_are_redacted_and_untouched_ones_keep_their_bytes(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    spaced = '[ {"role": "user",  "content": "hello"} ]'
+    tickets = make_tickets(
+        [
+            {"ticket_id": "1", "messages": '[{"role": "user", "content": "ann@example.org'},
+            {"ticket_id": "2", "messages": spaced},
+        ]
+    )
+    rows = rows_of(redact_tickets(tickets=tickets, step=REDACT, out=new_folder()).tickets)
+    assert rows["1"]["messages"] == '[{"role": "user", "content": "[EMAIL_1]'
+    assert rows["2"]["messages"] == spaced
+
+
+def test_the_same_tickets_give_the_same_bytes(make_tickets: Any, new_folder: Any, bitext: Any) -> None:
+    tickets = make_tickets(bitext[:500])
+    first = redact_tickets(tickets=tickets, step=REDACT, out=new_folder())
+    second = redact_tickets(tickets=tickets, step=REDACT, out=new_folder())
+    assert first.tickets.read_bytes() == second.tickets.read_bytes()
+    assert first.removed.read_bytes() == second.removed.read_bytes()
