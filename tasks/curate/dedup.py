@@ -37,11 +37,11 @@ class Merge(NamedTuple):
 def drop_duplicates(*, tickets: TicketTable, step: DedupStep, out: Path) -> TicketTable:
     """Keep of each family of duplicates the preferred tickets; the others are merged into them.
 
-    Going through the tickets in the order of `prefer` (ties: smallest ticket_id), a ticket goes when one already kept
-    has the same question, or one with J >= threshold; so every removed ticket is similar to the ticket it names, not
-    only to a neighbour's neighbour. Among several kept ones it names the most similar, then the preferred. cluster_id
-    is the smallest ticket_id of the connected component. Questions shorter than a shingle are compared exactly;
-    empty ones are never merged. The result does not depend on the order of rows.
+    Of equal questions the first in the order of `prefer` (ties: smallest ticket_id) speaks for all. Going through
+    these in that order, one goes when a kept one has J >= threshold; so every removed ticket is similar to the ticket
+    it names, not only to a neighbour's neighbour. Among several kept so far it names the most similar, then the
+    preferred. cluster_id is the smallest ticket_id of the connected component. Questions shorter than a shingle are
+    compared exactly; empty ones are never merged. The result does not depend on the order of rows.
     Notes: `clusters` (components of two or more), `exact_duplicates`, `near_duplicates`, `empty_questions`.
 
     Raises:

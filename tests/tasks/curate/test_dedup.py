@@ -1,0 +1,271 @@
+"""Near duplicates equal comparing all pairs, whatever the order of rows; each removed ticket has a direct witness."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import combinations
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from schemas.curation import DedupStep
+from schemas.errors import DataError
+from tasks.curate.dedup import connect_components, drop_duplicates, pick_survivors
+from tasks.curate.jaccard import Shingles, SimilarityIndex
+
+START = datetime(2026, 6, 1)
+
+
+def near(threshold: float = 0.8, **settings: Any) -> DedupStep:
+    return DedupStep(uses="dedup", threshold=threshold, **settings)
+
+
+def words(text: str) -> list[str]:
+    return "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
+
+
+def shingles(text: str, n_words: int) -> frozenset[tuple[str, ...]]:
+    listed = words(text)
+    return frozenset(tuple(listed[i : i + n_words]) for i in range(len(listed) - n_words + 1))
+
+
+def by_brute_force(
+    rows: Sequence[dict[str, Any]], step: DedupStep
+) -> tuple[dict[str, tuple[str, float]], dict[str, str]]:
+    """(removed id -> kept id and score, id -> cluster id) by comparing all pairs of ASCII tickets."""
+    order = sorted(rows, key=lambda row: row["ticket_id"])
+    if step.prefer == "newest":
+        order.sort(key=lambda row: row["created_at"], reverse=True)
+    elif step.prefer == "oldest":
+        order.sort(key=lambda row: row["created_at"])
+    else:
+        order.sort(key=lambda row: -len(row["reply"]))
+    texts = {row["ticket_id"]: words(row["body"]) for row in order}
+    sets = {row["ticket_id"]: shingles(row["body"], step.shingle_words) for row in order}
+
+    def score(one: str, two: str) -> float:
+        if texts[one] and texts[one] == texts[two]:
+            return 1.0
+        union = len(sets[one] | sets[two])
+        jaccard = len(sets[one] & sets[two]) / union if step.near and union else 0.0
+        return jaccard if sets[one] and sets[two] and jaccard >= step.threshold else 0.0
+
+    kept: list[str] = []
+    removed: dict[str, tuple[str, float]] = {}
+    first: dict[tuple[str, ...], str] = {}  # equal questions are decided together, at the first of them
+    for row in order:
+        name = row["ticket_id"]
+        same = first.setdefault(tuple(texts[name]) or (name,), name)
+        scores = [(-score(name, other), place, other) for place, other in enumerate(kept) if score(name, other)]
+        if same != name:
+            removed[name] = removed.get(same, (same, 1.0))
+        elif scores:
+            removed[name] = (min(scores)[2], -min(scores)[0])
+        else:
+            kept.append(name)
+    cluster = {name: name for name in texts}
+    for one, two in combinations(texts, 2):
+        if score(one, two):
+            old, new = sorted((cluster[one], cluster[two]), reverse=True)
+            cluster = {name: new if of == old else of for name, of in cluster.items()}
+    return removed, cluster
+
+
+def check_against_brute_force(
+    rows: Sequence[dict[str, Any]], step: DedupStep, make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    result = drop_duplicates(tickets=make_tickets(rows), step=step, out=new_folder())
+    expected, clusters = by_brute_force(rows, step)
+    removed = rows_of(result.removed)
+    assert {name: (row["kept_id"], row["score"]) for name, row in removed.items()} == expected
+    assert {name: row["cluster_id"] for name, row in removed.items()} == {name: clusters[name] for name in removed}
+    assert rows_of(result.tickets).keys() == {row["ticket_id"] for row in rows} - expected.keys()
+    assert result.rows.n_merged == len(expected)
+
+
+def random_rows(rng: random.Random, *, n_rows: int, n_vocabulary: int, n_words: int) -> list[dict[str, Any]]:
+    """Texts from a small vocabulary, most of them edits of earlier ones."""
+    rows: list[dict[str, Any]] = []
+    for number in range(n_rows):
+        text = [f"w{rng.randrange(n_vocabulary)}" for _ in range(rng.randrange(n_words + 1))]
+        if rows and rng.random() < 0.7:
+            text = rng.choice(rows)["body"].split()
+            for _ in range(rng.randrange(4)):
+                text.insert(rng.randrange(len(text) + 1), f"w{rng.randrange(n_vocabulary)}")
+                if text and rng.random() < 0.5:
+                    text.pop(rng.randrange(len(text)))
+        rows.append(
+            {
+                "ticket_id": f"t{rng.randrange(10**6)}-{number}",
+                "created_at": START + timedelta(days=rng.randrange(5)),
+                "body": " ".join(text),
+                "reply": "r" * rng.randrange(5),
+            }
+        )
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_families_of_edits_equal_brute_force(
+    seed: int, make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    rng = random.Random(seed)
+    rows = random_rows(rng, n_rows=90, n_vocabulary=rng.choice((4, 30, 400)), n_words=rng.choice((6, 25)))
+    step = near(
+        rng.choice((0.3, 0.5, 0.7, 0.8, 0.9, 1.0)),
+        shingle_words=rng.choice((1, 2, 3)),
+        prefer=rng.choice(("newest", "oldest", "longest_reply")),
+    )
+    check_against_brute_force(rows, step, make_tickets, new_folder, rows_of)
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abc"), max_size=9).map(" ".join), max_size=14),
+    st.sampled_from((1 / 3, 0.5, 0.6, 2 / 3, 0.7, 0.75, 0.8, 1.0)),
+    st.integers(min_value=1, max_value=3),
+)
+@example(["a b c d e f g h i j", "a b c d e f g x"], 0.7, 1)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_texts_of_few_words_equal_brute_force(
+    make_tickets: Any, new_folder: Any, rows_of: Any, texts: list[str], threshold: float, n_words: int
+) -> None:
+    rows = [{"ticket_id": f"{number:02d}", "created_at": START, "body": text} for number, text in enumerate(texts)]
+    check_against_brute_force(rows, near(threshold, shingle_words=n_words), make_tickets, new_folder, rows_of)
+
+
+def test_a_real_set_equals_brute_force(
+    banking77: list[dict[str, object]], make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    rows = [row | {"created_at": START} for row in banking77 if str(row["body"]).isascii()][:400]
+    check_against_brute_force(rows, near(0.5), make_tickets, new_folder, rows_of)
+
+
+def test_the_order_of_rows_changes_no_byte(bitext: list[dict[str, object]], make_tickets: Any, new_folder: Any) -> None:
+    rows = [row | {"source": "s", "source_line": line} for line, row in enumerate(bitext[:1500])]
+    shuffled = random.Random(1).sample(rows, len(rows))
+    results = [
+        drop_duplicates(tickets=make_tickets(order), step=near(), out=new_folder()) for order in (rows, shuffled)
+    ]
+    assert results[0].rows.n_merged > 10
+    assert results[0].tickets.read_bytes() == results[1].tickets.read_bytes()
+    assert results[0].removed.read_bytes() == results[1].removed.read_bytes()
+
+
+def test_punctuation_case_and_the_split_into_subject_and_body_make_no_difference(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    rows = [
+        {"ticket_id": "1", "subject": "Where is", "body": "my order?"},
+        {"ticket_id": "2", "subject": None, "body": "WHERE is my   order"},
+        {"ticket_id": "3", "subject": "Where", "body": "is my\u00a0order!!"},
+    ]
+    result = drop_duplicates(tickets=make_tickets(rows), step=near(near=False), out=new_folder())
+    removed = rows_of(result.removed)
+    assert {name: row["kept_id"] for name, row in removed.items()} == {"2": "1", "3": "1"}
+    assert removed["2"]["code"] == "exact_duplicate"
+    assert (removed["2"]["outcome"], removed["2"]["score"], removed["2"]["cluster_id"]) == ("merged", 1.0, "1")
+    assert result.notes == {"clusters": 1, "exact_duplicates": 2, "near_duplicates": 0, "empty_questions": 0}
+
+
+def test_replies_are_never_compared(make_tickets: Any, new_folder: Any) -> None:
+    reply = "We are sorry and will look into it at once, thank you for your patience."
+    rows = [
+        {"ticket_id": "1", "body": "my parcel was left in the rain", "reply": reply},
+        {"ticket_id": "2", "body": "please cancel the subscription today", "reply": reply},
+    ]
+    assert drop_duplicates(tickets=make_tickets(rows), step=near(0.1), out=new_folder()).rows.n_merged == 0
+
+
+def test_empty_questions_and_those_without_a_letter_are_never_merged(make_tickets: Any, new_folder: Any) -> None:
+    rows = [{"ticket_id": str(number), "body": body} for number, body in enumerate(["", "", "???", "!!!", None])]
+    result = drop_duplicates(tickets=make_tickets(rows), step=near(), out=new_folder())
+    assert result.rows.n_merged == 0
+    assert result.notes["empty_questions"] == 5
+
+
+def test_short_questions_are_merged_only_when_equal(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+    rows = [{"ticket_id": str(number), "body": body} for number, body in enumerate(["help me", "Help me!", "help us"])]
+    result = drop_duplicates(tickets=make_tickets(rows), step=near(0.1), out=new_folder())
+    assert list(rows_of(result.removed)) == ["1"]
+
+
+def test_texts_without_spaces_are_compared_by_their_characters(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    rows = [
+        {"ticket_id": "1", "body": "我的订单已经三天没有更新了，请帮我查一下现在到哪里了"},
+        {"ticket_id": "2", "body": "我的订单已经三天没有更新了，请帮我查一下现在到哪里"},
+        {"ticket_id": "3", "body": "请问怎么取消我的会员订阅，下个月不想再续费了谢谢"},
+    ]
+    result = drop_duplicates(tickets=make_tickets(rows), step=near(), out=new_folder())
+    assert list(rows_of(result.removed)) == ["2"]
+
+
+@pytest.mark.parametrize(("prefer", "kept"), [("newest", "b"), ("oldest", "a"), ("longest_reply", "c")])
+def test_the_preferred_member_is_kept(prefer: str, kept: str, make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+    rows = [
+        {"ticket_id": "a", "created_at": START, "reply": "xx"},
+        {"ticket_id": "b", "created_at": START + timedelta(days=2), "reply": "x"},
+        {"ticket_id": "c", "created_at": START + timedelta(days=1), "reply": "xxx"},
+        {"ticket_id": "d", "created_at": None, "reply": None},
+    ]
+    rows = [row | {"body": "the same question of all"} for row in rows]
+    result = drop_duplicates(tickets=make_tickets(rows), step=near(prefer=prefer), out=new_folder())
+    assert list(rows_of(result.tickets)) == [kept]
+    assert {row["cluster_id"] for row in rows_of(result.removed).values()} == {"a"}
+
+
+def test_a_chain_keeps_tickets_that_are_far_from_each_other(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+    # Each text is similar to the next one only: connected components alone would leave one of the five.
+    listed = [f"w{number}" for number in range(30)]
+    rows = [
+        {"ticket_id": str(step), "created_at": START - timedelta(days=step), "body": " ".join(listed[step * 3 :][:15])}
+        for step in range(5)
+    ]
+    result = drop_duplicates(tickets=make_tickets(rows), step=near(0.6, shingle_words=1), out=new_folder())
+    assert {name: row["kept_id"] for name, row in rows_of(result.removed).items()} == {"1": "0", "3": "2"}
+    assert {row["cluster_id"] for row in rows_of(result.removed).values()} == {"0"}
+
+
+def test_a_flood_of_an_auto_reply_costs_one_comparison_a_copy(make_tickets: Any, new_folder: Any) -> None:
+    template = [f"word{number}" for number in range(60)]
+    rows = []
+    for number in range(2000):
+        template[30] = f"case{number}"
+        rows.append({"ticket_id": f"{number:04d}", "created_at": START, "body": " ".join(template)})
+    start = time.perf_counter()
+    result = drop_duplicates(tickets=make_tickets(rows), step=near(), out=new_folder())
+    assert result.rows.n_out == 1
+    assert result.notes["clusters"] == 1
+    assert time.perf_counter() - start < 10  # about 0.3 s; two million comparisons would take longer
+
+
+def test_a_family_just_below_the_threshold_is_refused_rather_than_compared_for_ever() -> None:
+    sets = tuple(frozenset([*range(8), 100 + number, 300 + number]) for number in range(100))
+    shingles_of = Shingles(sets, ((1, 2),) * 100, 0.8)
+    index = SimilarityIndex(shingles_of, where="curate.dedup", max_comparisons=1000)
+    for doc in range(100):
+        index.add(doc)
+    assert [index.similar_to(doc) for doc in range(10)] == [{}] * 10
+    with pytest.raises(DataError, match="just below the threshold") as error:
+        index.similar_to(10)
+    assert error.value.code == "TG0250"
+
+
+def test_a_removed_text_may_connect_two_kept_ones() -> None:
+    sets = (frozenset({1, 2, 3, 4}), frozenset({3, 4, 5, 6}), frozenset({2, 3, 4, 5}))
+    shingles_of = Shingles(sets, ((1, 2, 3), (3, 4, 5), (2, 3, 4)), 0.5)
+    merges = pick_survivors(shingles_of)
+    assert merges == {2: (0, 0.6)}
+    assert connect_components(shingles_of, merges) == [0, 0, 0]
+
+
+def test_no_ticket_and_one_ticket_are_fine(make_tickets: Any, new_folder: Any) -> None:
+    assert drop_duplicates(tickets=make_tickets([]), step=near(), out=new_folder()).rows.n_out == 0
+    one = make_tickets([{"ticket_id": "1", "body": "a b c d"}])
+    assert drop_duplicates(tickets=one, step=near(), out=new_folder()).rows.n_out == 1
