@@ -1,0 +1,264 @@
+"""`tunegate run` from tickets to a verdict, with every part real and the model tiny."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.flows.conftest import Workplace
+
+pytestmark = pytest.mark.server
+NOWHERE = "http://127.0.0.1:9"
+"""A port that nothing listens on."""
+
+
+def steps_of(workplace: Workplace, run_id: str) -> dict[str, dict[str, Any]]:
+    """Step name -> its row, of one run."""
+    return {row["step"]: row for row in workplace.json("show", run_id)["steps"]}
+
+
+def aliases(home: Path) -> dict[str, int]:
+    """MLflow's aliases of the model `small`: alias -> version."""
+    with sqlite3.connect(home / "mlflow" / "mlflow.db") as db:
+        return dict(db.execute("SELECT alias, version FROM registered_model_aliases WHERE name = 'small'"))
+
+
+def wait_for(true: Callable[[], bool], *, seconds: float = 90) -> None:
+    """Poll until something is true."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def post(url: str, body: dict[str, Any]) -> Any:
+    """POST JSON to Prefect's API."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return json.load(response)
+
+
+def test_a_first_run_promotes_a_twin_is_blocked_and_nothing_new_is_skipped(workplace: Workplace) -> None:
+    first = workplace.json("run", "small")
+    assert first["verdict"] == "PROMOTE", first
+    assert (first["exit_code"], first["version"], first["champion"]) == (0, "1", "1")
+    assert first["mlflow_pending"] == 0
+    assert aliases(workplace.home) == {"champion": 1, "challenger": 1}
+
+    blocked = workplace.run("run", "strict", "--json")
+    assert blocked.returncode == 5, blocked.stderr
+    outcome = json.loads(blocked.stdout)
+    assert (outcome["verdict"], outcome["version"], outcome["champion"]) == ("BLOCK", "2", "1")
+    assert "0.9" in outcome["reason"]
+    assert aliases(workplace.home) == {"champion": 1, "challenger": 1}
+    rows = steps_of(workplace, outcome["run_id"])
+    assert {name for name, row in rows.items() if row["state"] == "done"} == {
+        "train", "answers_tuned", "scores_tuned", "gate", "bundle", "scores_champion",
+    } - ({"scores_champion"} if rows["scores_champion"]["state"] == "reused" else set())  # fmt: skip
+    assert rows["answers_champion"]["state"] == "reused"  # what the candidate answered before its promotion
+    assert rows["answers_zero_shot"]["state"] == "reused"
+
+    begun = time.monotonic()
+    third = workplace.json("run", "small")
+    assert third["verdict"] == "SKIP"
+    assert first["run_id"] in third["reason"]
+    assert time.monotonic() - begun < 60
+    assert workplace.json("champion", "small")["champion"]["version"] == "1"
+    statuses = {row["run_id"]: row["status"] for row in workplace.json("runs")}
+    assert statuses[third["run_id"]] == "SKIPPED"
+
+
+def test_plan_says_what_run_then_does(workplace: Workplace) -> None:
+    before = {row["step"]: row["state"] for row in workplace.json("plan", "small")["steps"]}
+    assert set(before.values()) <= {"run", "maybe"}
+    assert not workplace.home.exists()
+    assert workplace.json("run", "small")["verdict"] == "PROMOTE"
+
+    workplace.declare(lambda document: document["pipelines"]["small"]["evaluate"].update(max_new_tokens=5))
+    plan = workplace.json("plan", "small")
+    planned = {row["step"]: row["state"] for row in plan["steps"]}
+    assert planned["train"] == planned["dedup"] == "reused"
+    assert planned["answers_tuned"] == "run"
+    assert any("max_new_tokens: 4 -> 5" in row["why"] for row in plan["steps"])
+    assert plan["train_examples"] == 32
+    assert plan["training_memory_gib"] > 0
+
+    done = steps_of(workplace, workplace.json("run", "small")["run_id"])
+    for name, state in planned.items():
+        if state != "maybe":
+            assert (done[name]["state"] == "reused") == (state == "reused"), name
+
+
+def test_a_run_killed_in_training_ends_with_the_bytes_of_an_uninterrupted_one(
+    workplace: Workplace, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    killed = workplace.run("run", "small", TUNEGATE_FAILPOINT="train.checkpoint.sealed:2")
+    assert killed.returncode == 4, killed.stderr  # the training process was killed, the flow tells it
+    again = workplace.json("run", "small")
+    assert again["verdict"] == "PROMOTE"
+    statuses = [row["status"] for row in workplace.json("runs")]
+    assert statuses == ["DONE", "FAILED"]
+
+    elsewhere = str(tmp_path_factory.mktemp("other-home"))
+    whole = json.loads(workplace.run("run", "small", "--json", TUNEGATE_HOME=elsewhere).stdout)
+    shown = json.loads(workplace.run("show", whole["run_id"], "--json", TUNEGATE_HOME=elsewhere).stdout)
+    digests = {row["step"]: row["digest"] for row in shown["steps"]}
+    resumed = {name: row["digest"] for name, row in steps_of(workplace, again["run_id"]).items()}
+    assert resumed["train"] == digests["train"]
+    assert resumed["gate"] == digests["gate"]
+
+
+@pytest.mark.parametrize(
+    "place", ["store.sealed:7", "store.renamed:3", "ledger.promote.written", "ledger.promote.committed"]
+)
+def test_a_run_killed_anywhere_is_completed_by_the_next(workplace: Workplace, place: str) -> None:
+    killed = workplace.run("run", "small", TUNEGATE_FAILPOINT=place)
+    assert killed.returncode == -signal.SIGKILL
+    outcome = workplace.json("run", "small", "--again")
+    assert outcome["champion"] == "1"
+    assert outcome["verdict"] in {"PROMOTE", "HOLD", "SKIP"}
+    history = workplace.json("champion", "small")["history"]
+    assert [event["action"] for event in history] == ["promote"]
+    assert aliases(workplace.home) == {"champion": 1, "challenger": 1}
+
+
+def test_a_dead_mlflow_costs_a_note_and_is_caught_up_later(workplace: Workplace) -> None:
+    done = workplace.run("run", "small", "--json", MLFLOW_TRACKING_URI=NOWHERE)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["verdict"] == "PROMOTE"
+    assert outcome["mlflow_pending"] > 0
+    assert "tunegate sync" in done.stderr
+    assert workplace.run("sync", MLFLOW_TRACKING_URI=NOWHERE).returncode == 7
+    assert workplace.run("sync").returncode == 0
+    assert aliases(workplace.home) == {"champion": 1, "challenger": 1}
+
+
+def test_require_mlflow_turns_a_dead_mlflow_into_code_7(workplace: Workplace) -> None:
+    done = workplace.run("run", "small", "--require-mlflow", MLFLOW_TRACKING_URI=NOWHERE)
+    assert done.returncode == 7, done.stderr
+    assert workplace.json("champion", "small")["champion"]["version"] == "1"
+
+
+def test_the_second_of_two_runs_is_told_who_holds_the_pipeline(workplace: Workplace) -> None:
+    first = workplace.start("run", "small", "--json")
+    wait_for(lambda: bool(workplace.json("status")["running"]))
+    second = workplace.run("run", "small")
+    assert second.returncode == 6, second.stderr
+    assert f"pid {first.pid}" in second.stderr
+    assert "--wait" in second.stderr
+    out, talk = first.communicate(timeout=200)
+    assert json.loads(out)["verdict"] == "PROMOTE", talk
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_run_leaves_no_process_and_says_so(workplace: Workplace, number: int, code: int) -> None:
+    workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(max_steps=4000, epochs=1000))
+    run = workplace.start("run", "small")
+    scratch = workplace.home / "scratch" / "train"
+    wait_for(lambda: any(workplace.home.rglob("progress.jsonl")))
+    run.send_signal(number)
+    run.communicate(timeout=60)
+    assert run.returncode == code
+    assert workplace.json("runs")[0]["status"] == "INTERRUPTED"
+    left = subprocess.run(["pgrep", "-f", str(scratch.parent)], capture_output=True, text=True, check=False).stdout
+    assert left == ""
+
+
+def test_bad_data_ends_with_code_3_and_names_the_quarantine(workplace: Workplace) -> None:
+    workplace.declare(lambda document: document["pipelines"]["small"]["schema"].update(fail_above=0.0))
+    done = workplace.run("run", "small")
+    assert done.returncode == 3, done.stderr
+    assert "TG0220" in done.stderr
+    assert workplace.json("runs")[0]["status"] == "FAILED"
+
+
+def test_diverging_training_ends_with_code_4_and_promotes_nothing(workplace: Workplace) -> None:
+    def explode(document: dict[str, Any]) -> None:
+        document["pipelines"]["small"]["train"].update(learning_rate=1.0, max_grad_norm=1e30, max_steps=400, epochs=50)
+        document["pipelines"]["small"]["train"]["adapter"] = {"rank": 4, "alpha": 1e30}
+
+    workplace.declare(explode)
+    done = workplace.run("run", "small")
+    assert done.returncode == 4, done.stderr
+    assert "TG0401" in done.stderr
+    assert workplace.json("champion", "small")["champion"] is None
+
+
+def test_a_part_of_the_pipeline_runs_alone(workplace: Workplace) -> None:
+    outcome = workplace.json("run", "small", "--until", "curate")
+    assert outcome["verdict"] == "DONE"
+    rows = steps_of(workplace, outcome["run_id"])
+    assert list(rows) == ["extract", "validate", "redact", "filter", "dedup", "split", "decontaminate", "warehouse"]
+    for row in rows.values():
+        if row["n_in"] is not None:
+            assert row["n_out"] <= row["n_in"]
+
+
+def test_prefect_knows_the_flow_its_sub_flows_and_tasks(workplace: Workplace, prefect_url: str) -> None:
+    run_id = workplace.json("run", "small")["run_id"]
+    with sqlite3.connect(workplace.home / "ledger.sqlite") as db:
+        [(flow_run,)] = db.execute("SELECT prefect_run_id FROM runs WHERE run_id = ?", (run_id,)).fetchall()
+    with urllib.request.urlopen(f"{prefect_url}/flow_runs/{flow_run}", timeout=20) as response:
+        assert json.load(response)["state"]["type"] == "COMPLETED"
+
+    def tasks() -> set[str]:
+        found = post(f"{prefect_url}/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200})
+        return {task["name"].rsplit("-", 1)[0] for task in found}
+
+    wait_for(lambda: {"curate", "finetune", "assess", "release"} <= tasks(), seconds=30)
+    artifacts = post(f"{prefect_url}/artifacts/latest/filter", {"limit": 200})
+    assert {"small-funnel", "small-gate", "small-verdict"} <= {artifact["key"] for artifact in artifacts}
+
+
+def test_the_champion_answers_and_rolls_back(workplace: Workplace) -> None:
+    assert workplace.json("run", "small")["champion"] == "1"
+    workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=5))
+    assert workplace.json("run", "small")["champion"] == "2"
+    (workplace.folder / "ticket.txt").write_text("Order NB-12345 has not arrived.")
+    answer = workplace.json("predict", "small", "--file", "ticket.txt")
+    assert answer["version"] == "2"
+    assert isinstance(answer["reply"], str)
+
+    assert workplace.run("rollback", "small", "--reason", "worse in production").returncode == 0
+    assert workplace.json("champion", "small")["champion"]["version"] == "1"
+    assert aliases(workplace.home)["champion"] == 1
+    assert workplace.run("doctor").returncode == 0
+
+
+def test_a_damaged_champion_is_found_and_not_served(workplace: Workplace) -> None:
+    workplace.json("run", "small")
+    bundle = Path(workplace.json("champion", "small")["champion"]["bundle"]["root"])
+    weights = bundle / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    (workplace.folder / "ticket.txt").write_text("Order NB-12345 has not arrived.")
+    done = workplace.run("predict", "small", "--file", "ticket.txt")
+    assert done.returncode == 1
+    assert "adapter_model.safetensors" in done.stderr
+    assert workplace.run("doctor").returncode == 1
+
+
+def test_no_ticket_text_reaches_the_screen_the_ledger_or_mlflow(workplace: Workplace) -> None:
+    done = workplace.run("run", "small")
+    assert done.returncode == 0, done.stderr
+    import pyarrow.parquet as pq
+
+    [table] = (workplace.home / "store" / "extract").glob("*/tickets.parquet")
+    bodies = [body for body in pq.read_table(table, columns=["body"])["body"].to_pylist() if body and len(body) > 60]
+    pieces = [body[10:50].encode() for body in bodies[:50]]
+    spoken = [done.stderr.encode(), (workplace.home / "ledger.sqlite").read_bytes()]
+    spoken += [path.read_bytes() for path in (workplace.home / "mlflow").rglob("*") if path.is_file()]
+    for piece in pieces:
+        assert not any(piece in told for told in spoken)
