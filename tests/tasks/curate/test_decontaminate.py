@@ -1,0 +1,176 @@
+"""Each kind of planted leak is found and named with its witness; what is no leak stays; test rows always stay."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, defaultdict
+from typing import Any
+
+import pytest
+
+from schemas.curation import DecontaminateSpec, DedupStep, SplitSpec
+from schemas.errors import DataError
+from tasks.curate.decontaminate import decontaminate
+from tasks.curate.dedup import drop_duplicates
+from tasks.curate.split import split_tickets
+
+SPEC = DecontaminateSpec()
+
+
+def text(seed: int, n_words: int = 40) -> str:
+    rng = random.Random(seed)
+    return " ".join(f"w{rng.randrange(100_000)}" for _ in range(n_words))
+
+
+def row(ticket_id: str, body: str, **others: object) -> dict[str, object]:
+    return {"ticket_id": ticket_id, "body": body, **others}
+
+
+def leaks_of(splits: Any, spec: DecontaminateSpec, new_folder: Any, rows_of: Any) -> dict[str, tuple[str, str, float]]:
+    result = decontaminate(splits=splits, spec=spec, out=new_folder())
+    removed = rows_of(result.removed)
+    assert all(item["outcome"] == "dropped" for item in removed.values())
+    assert result.test.read_bytes() == splits.test.read_bytes()
+    kept = {name for part in ("train", "validation") for name in rows_of(getattr(result, part))}
+    assert not kept & removed.keys()
+    assert len(kept) + len(removed) == splits.n_train + splits.n_validation
+    assert result.rows.n_in == splits.n_train + splits.n_validation + splits.n_test
+    assert result.rows.n_dropped == len(removed)
+    return {name: (item["code"], item["kept_id"], item["score"]) for name, item in removed.items()}
+
+
+def test_each_kind_of_leak_is_named_with_the_held_out_ticket(make_splits: Any, new_folder: Any, rows_of: Any) -> None:
+    test = [row(f"held-{number}", text(number)) for number in range(5)]
+    edited = text(1).split()
+    edited[20] = "changed"
+    train = [
+        row("same", "  " + text(0).upper() + "!"),
+        row("near", " ".join(edited)),
+        row("quoted", f"{text(101)} you wrote: {text(2)} {text(102)}"),
+        row("first-half", " ".join(text(3).split()[:28]) + " " + text(103)),
+        row("quarter", " ".join(text(4).split()[:14]) + " " + text(104)),
+        *(row(f"clean-{number}", text(200 + number)) for number in range(50)),
+    ]
+    leaks = leaks_of(make_splits(train=train, test=test), SPEC, new_folder, rows_of)
+    assert {name: (code, witness) for name, (code, witness, _) in leaks.items()} == {
+        "same": ("leak_exact", "held-0"),
+        "near": ("leak_near", "held-1"),
+        "quoted": ("leak_containment", "held-2"),
+        "first-half": ("leak_containment", "held-3"),
+    }
+    assert leaks["same"][2] == 1.0
+    assert leaks["near"][2] == (38 - 3) / (38 + 3)
+    assert leaks["quoted"][2] == 1.0
+    assert leaks["first-half"][2] == pytest.approx(21 / 33, abs=0.05)
+
+
+def test_subject_and_body_count_and_the_reply_does_not(make_splits: Any, new_folder: Any, rows_of: Any) -> None:
+    listed = text(1).split()
+    test = [row("held", text(1), reply=text(2))]
+    train = [
+        {"ticket_id": "subject", "subject": " ".join(listed[:20]), "body": " ".join(listed[20:])},
+        row("reply", text(3), reply=text(2)),
+        row("answer-is-question", text(4), reply=text(1)),
+    ]
+    assert leaks_of(make_splits(train=train, test=test), SPEC, new_folder, rows_of).keys() == {"subject"}
+
+
+def test_boilerplate_that_many_rows_hold_is_no_leak(make_splits: Any, new_folder: Any, rows_of: Any) -> None:
+    boilerplate = text(9, n_words=30)
+    test = [row("held", f"{boilerplate} {text(1, n_words=20)}")]
+    train = [row(f"{number:03d}", f"{boilerplate} {text(300 + number, n_words=20)}") for number in range(60)]
+    splits = make_splits(train=train, test=test)
+    assert leaks_of(splits, DecontaminateSpec(max_document_frequency=50), new_folder, rows_of) == {}
+    with pytest.raises(DataError, match="none is left"):
+        decontaminate(
+            splits=splits,
+            spec=DecontaminateSpec(max_document_frequency=60, containment_threshold=0.1),
+            out=new_folder(),
+        )
+
+
+def test_validation_rows_leak_too_and_may_all_go(make_splits: Any, new_folder: Any, rows_of: Any) -> None:
+    splits = make_splits(train=[row("train", text(1))], validation=[row("v", text(2))], test=[row("held", text(2))])
+    assert leaks_of(splits, SPEC, new_folder, rows_of) == {"v": ("leak_exact", "held", 1.0)}
+
+
+def test_empty_and_short_questions_do_not_leak_by_chance(make_splits: Any, new_folder: Any, rows_of: Any) -> None:
+    test = [row("h1", ""), row("h2", "help me"), row("h3", "???")]
+    train = [row("t1", ""), row("t2", "help us"), row("t3", "!!!"), row("t4", "Help me!")]
+    assert leaks_of(make_splits(train=train, test=test), SPEC, new_folder, rows_of) == {"t4": ("leak_exact", "h2", 1.0)}
+
+
+@pytest.mark.parametrize("column", ["customer_id", "thread_id"])
+def test_a_customer_or_thread_on_two_sides_is_an_error(make_splits: Any, new_folder: Any, column: str) -> None:
+    train, test = row("1", text(1), **{column: "x"}), row("2", text(2), **{column: "x"})
+    with pytest.raises(DataError, match=column) as error:
+        decontaminate(splits=make_splits(train=[train], test=[test]), spec=SPEC, out=new_folder())
+    assert error.value.code == "TG0252"
+
+
+def test_scores_and_witnesses_equal_a_plain_count(make_splits: Any, new_folder: Any, rows_of: Any) -> None:
+    """Random rows that quote pieces of held-out ones, against the definition written out in Python."""
+    rng = random.Random(5)
+    spec = DecontaminateSpec(near_threshold=1.0, containment_threshold=0.3, ngram_words=3, max_document_frequency=4)
+    held = {f"h{number:02d}": text(number, n_words=12).split() for number in range(12)}
+    pool: dict[str, list[str]] = {}
+    for number in range(60):
+        body = text(500 + number, n_words=8).split()
+        for quoted in rng.sample(sorted(held), k=rng.randrange(3)):
+            start = rng.randrange(8)
+            body += held[quoted][start : start + rng.randrange(2, 9)]
+        pool[f"p{number:02d}"] = body
+
+    def grams(body: list[str]) -> set[tuple[str, ...]]:
+        return {tuple(body[i : i + 3]) for i in range(len(body) - 2)}
+
+    frequency = Counter(gram for body in pool.values() for gram in grams(body))
+    weight: dict[tuple[str, ...], float] = defaultdict(
+        float,
+        {
+            gram: math.log(1 + len(pool) / max(frequency[gram], 1))
+            for body in held.values()
+            for gram in grams(body)
+            if frequency[gram] <= spec.max_document_frequency
+        },
+    )
+    expected = {}
+    for name, body in pool.items():
+        scores = {
+            other: sum(weight[gram] for gram in grams(body) & grams(of)) / sum(weight[gram] for gram in grams(of))
+            for other, of in held.items()
+            if any(weight[gram] for gram in grams(of))
+        }
+        best = min(scores, key=lambda other: (-round(scores[other], 6), other))
+        if scores[best] >= spec.containment_threshold:
+            expected[name] = (best, pytest.approx(scores[best], abs=1e-6))
+    splits = make_splits(
+        train=[row(name, " ".join(body)) for name, body in pool.items()],
+        test=[row(name, " ".join(body)) for name, body in held.items()],
+    )
+    leaks = leaks_of(splits, spec, new_folder, rows_of)
+    assert len(expected) > 10
+    assert {name: (witness, score) for name, (_, witness, score) in leaks.items()} == expected
+
+
+def test_two_runs_give_the_same_bytes(make_splits: Any, new_folder: Any, bitext: Any) -> None:
+    splits = make_splits(train=bitext[:900], test=bitext[900:1200])
+    one, two = (decontaminate(splits=splits, spec=SPEC, out=new_folder()) for _ in range(2))
+    assert one.rows.n_dropped > 0
+    for part in ("train", "validation", "test", "removed"):
+        assert getattr(one, part).read_bytes() == getattr(two, part).read_bytes()
+
+
+def test_real_questions_pass_all_stages_in_seconds_and_leave_no_near_duplicate(
+    make_tickets: Any, new_folder: Any, rows_of: Any, banking77: list[dict[str, object]]
+) -> None:
+    tickets = make_tickets([item | {"customer_id": f"c{n % 3000}"} for n, item in enumerate(banking77)])
+    kept = drop_duplicates(tickets=tickets, step=DedupStep(uses="dedup"), out=new_folder())
+    splits = split_tickets(tickets=kept, split=SplitSpec(), out=new_folder())
+    clean = decontaminate(splits=splits, spec=SPEC, out=new_folder())
+    assert kept.notes["exact_duplicates"] == 29
+    assert kept.notes["near_duplicates"] == 76
+    assert 20 <= clean.rows.n_dropped <= 200
+    again = decontaminate(splits=clean, spec=SPEC, out=new_folder())
+    assert again.notes["dropped_leak_exact"] == again.notes["dropped_leak_near"] == 0
