@@ -1,0 +1,197 @@
+"""Valid tickets with one row per ticket_id, and everyone else with the reason.
+
+It knows nothing of where tickets come from. Called by `flows/curate.py`; heavy imports are inside functions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.artifacts import RowCounts, TicketTable
+from schemas.curation import TableSpec
+from schemas.errors import DataError
+from schemas.tables import TICKETS
+from schemas.ticket_model import CATEGORY, NULL, PRIORITY, TIME, TOO_LONG
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_TEXTS = tuple(column.name for column in TICKETS if column.sql_type == "VARCHAR" and column.name != "source")
+_CHUNK_ROWS = 65_536
+_TOP = 3
+
+Row = dict[str, Any]
+
+
+def validate_tickets(*, tickets: TicketTable, table: TableSpec, out: Path) -> TicketTable:
+    """Quarantine tickets that are not valid, make one of those that share an id, and hold the limits.
+
+    Text is brought to one form first (`clean_text`), and blank text becomes null. A row is quarantined for its first
+    fault in the order of the columns. Rows of one ticket_id: equal ones are merged into the first; of differing ones
+    the newest by updated_at stays (later in the source where that ties or is null) and the others are dropped, or all
+    of them are quarantined.
+
+    notes: rows per code; `normalised_texts` (fields); `updated_before_created` (rows, kept); `warn_quarantined` = 1
+    when the quarantined fraction of the rows read is over `warn_above`.
+
+    Raises:
+        DataError: TG0220, the quarantined fraction is over `fail_above`; TG0221, no ticket is left.
+    """
+    from tasks.curate.one_per_id import keep_one_per_id
+    from tasks.curate.rows import TICKETS_ARROW, read_rows, write_removed, write_tickets
+
+    read = read_rows(tickets.tickets)
+    notes: Counter[str] = Counter()
+    valid: list[pa.Table] = [TICKETS_ARROW.empty_table()]
+    removed: list[Row] = []
+    for start in range(0, read.num_rows, _CHUNK_ROWS):
+        chunk = _normalised(read.slice(start, _CHUNK_ROWS), notes)
+        faults = _faults(chunk, table)
+        removed += [_quarantined(chunk, index, *fault) for index, fault in faults.items()]
+        valid.append(_without(chunk, faults.keys()))
+    kept, repeated = keep_one_per_id(_concat(valid), table.on_conflicting_id)
+    removed += repeated
+    write_tickets(kept, out)
+    write_removed(removed, out)
+    outcomes = Counter(row["outcome"] for row in removed)
+    rows = RowCounts(
+        n_in=read.num_rows,
+        n_out=kept.num_rows,
+        n_quarantined=outcomes["quarantined"],
+        n_dropped=outcomes["dropped"],
+        n_merged=outcomes["merged"],
+    )
+    notes.update(row["code"] for row in removed)
+    notes["updated_before_created"] = _n_updated_before_created(kept)
+    n_quarantined = tickets.rows.n_quarantined + rows.n_quarantined
+    if n_quarantined > table.warn_above * tickets.rows.n_in:
+        notes["warn_quarantined"] = 1
+    _hold_limits(tickets, removed, n_quarantined, rows.n_out, table)
+    return TicketTable(root=out, rows=rows, notes={name: count for name, count in sorted(notes.items()) if count})
+
+
+def _normalised(chunk: pa.Table, notes: Counter[str]) -> pa.Table:
+    import pyarrow as pa
+
+    from tasks.curate.clean_text import clean_messages, clean_text
+
+    for name in _TEXTS:
+        clean = clean_messages if name == "messages" else clean_text
+        before = chunk.column(name).to_pylist()
+        after = [None if text is None else clean(text) for text in before]
+        n_changed = sum(1 for old, new in zip(before, after, strict=True) if old != new)
+        if n_changed:
+            notes["normalised_texts"] += n_changed
+            blank_is_null = [text if text and not text.isspace() else None for text in after]
+            # The field allows null until the model has looked: a ticket_id of nothing but NULs is null now.
+            field = chunk.schema.field(name).with_nullable(True)
+            chunk = chunk.set_column(chunk.schema.get_field_index(name), field, pa.array(blank_is_null, pa.string()))
+    return chunk
+
+
+def _faults(chunk: pa.Table, table: TableSpec) -> dict[int, tuple[str, str, str]]:
+    """Row index -> (code, column, reason) of its first fault in the order of the columns."""
+    import pandas as pd
+    import pandera.pandas as pandera
+
+    from schemas.ticket_model import ticket_model
+    from tasks.curate.clean_text import longest_message
+
+    found: dict[int, tuple[str, str]] = {}
+    frame = chunk.to_pandas(types_mapper=pd.ArrowDtype)
+    try:
+        ticket_model(table).validate(frame, lazy=True)
+    except pandera.errors.SchemaErrors as errors:
+        cases = errors.failure_cases
+        order = {column.name: place for place, column in enumerate(TICKETS)}
+        triples = zip(cases["index"], cases["column"], cases["check"], strict=True)
+        for index, column, check in sorted(triples, key=lambda case: (case[0], order[case[1]], case[2])):
+            found.setdefault(int(index), (NULL if check == "not_nullable" else check, column))
+    for index, messages in enumerate(chunk.column("messages").to_pylist()):
+        long = messages is not None and len(messages) > table.max_chars and longest_message(messages) > table.max_chars
+        if long and index not in found:
+            found[index] = (TOO_LONG, "messages")
+    return {index: (code, column, _reason(code, column, table)) for index, (code, column) in sorted(found.items())}
+
+
+def _reason(code: str, column: str, table: TableSpec) -> str:
+    """One sentence without the value: it may be anyone's text."""
+    match code:
+        case _ if code == NULL:
+            return f"Field {column} is required and empty."
+        case _ if code == TOO_LONG:
+            return f"Field {column} is longer than {table.max_chars:,} characters."
+        case _ if code == CATEGORY:
+            return f"Field {column} is none of: {', '.join(table.categories)}."
+        case _ if code == PRIORITY:
+            return f"Field {column} is none of: {', '.join(table.priorities)}."
+        case _ if code == TIME:
+            return f"Field {column} lies before 1990 or after 2099."
+    raise ValueError(f"no such check: {code}")
+
+
+def _quarantined(chunk: pa.Table, index: int, code: str, column: str, reason: str) -> Row:
+    row = chunk.slice(index, 1).select(["ticket_id", "source", "source_line"]).to_pylist()[0]
+    return {**row, "outcome": "quarantined", "code": code, "reason": reason, "field": column}
+
+
+def _without(chunk: pa.Table, indices: Any) -> pa.Table:
+    import pyarrow as pa
+
+    from tasks.curate.rows import TICKETS_ARROW
+
+    gone = set(indices)
+    keep = pa.array([index not in gone for index in range(chunk.num_rows)], pa.bool_())
+    return chunk.filter(keep).cast(TICKETS_ARROW)
+
+
+def _concat(tables: list[pa.Table]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.concat_tables(tables)
+
+
+def _n_updated_before_created(table: pa.Table) -> int:
+    import pyarrow.compute as pc
+
+    earlier = pc.less(table.column("updated_at"), table.column("created_at"))
+    return int(pc.sum(earlier).as_py() or 0)
+
+
+def _hold_limits(tickets: TicketTable, removed: list[Row], n_quarantined: int, n_left: int, table: TableSpec) -> None:
+    """Raise when too many rows were quarantined since reading began, or none is left."""
+    n_read = tickets.rows.n_in
+    if n_quarantined > table.fail_above * n_read:
+        raise DataError(
+            f"{n_quarantined:,} of {n_read:,} rows read are quarantined ({n_quarantined / n_read:.1%}), over "
+            f"fail_above {table.fail_above:.1%}: {_top_codes(tickets, removed)}",
+            code="TG0220",
+            where=str(tickets.removed),
+            hint="correct the source or `columns`, or raise `schema.fail_above` if these rows may go",
+        )
+    if not n_left:
+        raise DataError(
+            f"no valid ticket is left of {n_read:,} rows read: {_top_codes(tickets, removed)}",
+            code="TG0221",
+            where=str(tickets.removed),
+            hint="see the first of these rows in the source",
+        )
+
+
+def _top_codes(tickets: TicketTable, removed: list[Row]) -> str:
+    """The three commonest faults, each with its count, reason and first place."""
+    from tasks.curate.rows import read_rows
+
+    faulty = [*read_rows(tickets.removed).to_pylist(), *removed]
+    faulty.sort(key=lambda row: (row["source"], row["source_line"]))
+    by_fault: dict[tuple[str, str | None], list[Row]] = {}
+    for row in faulty:
+        by_fault.setdefault((row["code"], row["field"]), []).append(row)
+    common = sorted(by_fault.items(), key=lambda entry: (-len(entry[1]), entry[0][0], entry[0][1] or ""))
+    parts = [
+        f"{code} {len(rows):,} times, first at {rows[0]['source']}:{rows[0]['source_line']} ({rows[0]['reason']})"
+        for (code, _), rows in common[:_TOP]
+    ]
+    return "; ".join(parts) or "there was none"
