@@ -1,0 +1,239 @@
+"""Messages and texts to token ids: the one way for training, generation and scoring.
+
+It knows nothing of tables, lengths and files. Called by tasks/model/chat_format.py and tasks/model/generate.py: both
+get the same ids for the same messages because there is no second way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from schemas.errors import ConfigError, DataError
+from schemas.training import Format
+from tasks.prompts import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MARKERS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
+"""Control texts of templates that are no special tokens; neutralised where the template writes them."""
+_RARE = "\U00013000"
+"""A hieroglyph: what a vocabulary without bytes does not know."""
+_FIXED_DAY = (
+    "{%- macro strftime_now(form) -%}{{ form|replace('%d', '26')|replace('%b', 'Jul')|replace('%B', 'July')"
+    "|replace('%m', '07')|replace('%Y', '2024')|replace('%H', '00')|replace('%M', '00')|replace('%S', '00') }}"
+    "{%- endmacro -%}"
+)
+"""Shadows the clock of templates that write a date (Llama 3's own default day): ids must not change overnight."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example: ids, 1 where a token carries loss, and how many control texts were neutralised."""
+
+    input_ids: list[int]
+    loss_mask: list[int]
+    n_neutralised: int
+
+
+@dataclass(frozen=True)
+class ChatCodec:
+    """How one tokenizer writes conversations (`instruction`) or plain prompts (`completion`).
+
+    Control texts in tickets are broken up before the template is filled: `<|im_end|>` becomes `< |im_end|>`, which
+    reads the same and can end no turn. What follows the last token that carries loss is cut: nothing attends to it.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    format: Format
+    end_id: int
+    """Ends an answer, and carries loss."""
+    control: re.Pattern[str] | None
+    special_ids: frozenset[int]
+    _skeletons: dict[tuple[tuple[str, ...], bool], list[int]] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, form: Format) -> ChatCodec:
+        """Learn the tokenizer's control tokens and, from its template, the token that ends a turn.
+
+        Raises:
+            ConfigError: no chat template, one without a token at the end of the assistant's turn, or no end token.
+        """
+        template = _template(tokenizer) if form == "instruction" else ""
+        added = tokenizer.added_tokens_decoder
+        special = {number for number, token in added.items() if token.special} | set(tokenizer.all_special_ids)
+        if tokenizer.unk_token_id in tokenizer.encode(_RARE, add_special_tokens=False):
+            special -= {tokenizer.unk_token_id}  # stands for rare letters here, not for control
+        texts = {token.content for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
+        texts |= {marker for marker in _MARKERS if marker in template}
+        longest_first = sorted((text for text in texts if text.strip()), key=lambda text: (-len(text), text))
+        control = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        end = tokenizer.eos_token_id
+        if form == "instruction":
+            end = _end_of_turn(tokenizer, special)
+        if end is None:
+            raise ConfigError("the tokenizer has no end-of-text token", code="TG0305", where="base_model")
+        return cls(tokenizer, form, int(end), control, frozenset(special))
+
+    def prompt_ids(self, prompt: Sequence[Message] | str) -> list[int]:
+        """Ids after which the answer is generated.
+
+        Raises:
+            DataError: the template refuses the messages, or a control token survived in their text.
+        """
+        if isinstance(prompt, str):
+            ids = list(self.tokenizer.encode(self._plain(prompt)))
+            while ids and ids[-1] == self.tokenizer.eos_token_id:
+                ids.pop()
+            if any(number in self.special_ids for number in ids[1:]):
+                raise _survived()
+            return ids
+        return self._render(prompt, generation=True)
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Ids of an answer and the token that ends it.
+
+        White space around a turn does not count; around a completion it is text (the space after `Category:`).
+        """
+        text = answer.strip() if self.format == "instruction" else answer
+        return [*self._encode(self._plain(text)), self.end_id]
+
+    def conversation(self, turns: Sequence[Message]) -> Encoded:
+        """A whole conversation; every assistant turn carries loss, its end token included.
+
+        Raises:
+            DataError: the template does not write prompt and answer as they are written apart, so that the model
+                would be served other ids than it was trained on.
+        """
+        ids: list[int] = []
+        mask: list[int] = []
+        for at, turn in enumerate(turns):
+            if turn["role"] != "assistant":
+                continue
+            if not turn["content"].strip():
+                raise _no("answer to learn")
+            prompt, answer = self.prompt_ids(turns[:at]), self.answer_ids(turn["content"])
+            written = self._render(turns[: at + 1], generation=False)
+            supervised = prompt + answer
+            if written[: len(supervised)] != supervised or prompt[: len(ids)] != ids:
+                raise DataError(
+                    "the chat template writes this conversation differently in training and in serving",
+                    code="TG0303",
+                    where="chat template",
+                    hint="the template must write a prompt as a prefix of the conversation it becomes",
+                )
+            mask += [0] * (len(prompt) - len(mask)) + [1] * len(answer)
+            ids = supervised
+        return self._checked(ids, mask, sum(self._count(turn["content"]) for turn in turns))
+
+    def completion(self, prompt: str, answer: str) -> Encoded:
+        """A plain prompt and its answer; answer and end token carry loss."""
+        before, after = self.prompt_ids(prompt), self.answer_ids(answer)
+        return self._checked(
+            before + after, [0] * len(before) + [1] * len(after), self._count(prompt) + self._count(answer)
+        )
+
+    def _checked(self, ids: list[int], mask: list[int], n_neutralised: int) -> Encoded:
+        if sum(mask) < 2:
+            raise _no("answer to learn")
+        if mask[0]:
+            raise _no("prompt before its answer")
+        return Encoded(ids, mask, n_neutralised)
+
+    def _render(self, turns: Sequence[Message], *, generation: bool) -> list[int]:
+        clean = [{"role": turn["role"], "content": self._plain(turn["content"])} for turn in turns]
+        ids = self._encode(_filled(self.tokenizer, clean, generation=generation))
+        key = (tuple(turn["role"] for turn in turns), generation)
+        if key not in self._skeletons:
+            bare = [{"role": role, "content": "x"} for role in key[0]]
+            self._skeletons[key] = self._special(self._encode(_filled(self.tokenizer, bare, generation=generation)))
+        if self._special(ids) != self._skeletons[key]:
+            raise _survived()
+        return ids
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _special(self, ids: list[int]) -> list[int]:
+        return [number for number in ids if number in self.special_ids]
+
+    def _count(self, text: str) -> int:
+        return len(self.control.findall(text)) if self.control else 0
+
+    def _plain(self, text: str) -> str:
+        while self.control is not None and self.control.search(text):
+            broken = self.control.sub(lambda found: f"{found[0][0]} {found[0][1:]}" if found[0][1:] else " ", text)
+            if broken == text:
+                break
+            text = broken
+        return text
+
+
+def _template(tokenizer: PreTrainedTokenizerBase) -> str:
+    template = tokenizer.chat_template
+    if not isinstance(template, str) or not template:
+        raise ConfigError(
+            "the base model brings no chat template",
+            code="TG0304",
+            where="base_model",
+            hint="use an instruction-tuned base, or `format: completion`",
+        )
+    return template
+
+
+def _filled(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, generation: bool) -> str:
+    from jinja2 import TemplateError
+
+    template = _template(tokenizer)
+    if "strftime_now" in template:
+        template = _FIXED_DAY + template
+    try:
+        text = tokenizer.apply_chat_template(
+            list(turns), chat_template=template, tokenize=False, add_generation_prompt=generation
+        )
+    except (TemplateError, TypeError, ValueError, IndexError, KeyError) as error:
+        raise DataError(
+            f"the chat template refuses turns {', '.join(turn['role'] for turn in turns)}: {type(error).__name__}",
+            code="TG0302",
+            where="chat template",
+            hint="some templates know no system turn: leave `system` empty",
+        ) from None
+    return str(text)
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase, special: set[int]) -> int:
+    """The special token that the template writes right after an assistant's text."""
+    question = [{"role": "user", "content": "x"}]
+    answered = [*question, {"role": "assistant", "content": "y"}]
+    before = _filled(tokenizer, question, generation=True) + "y"
+    whole = _filled(tokenizer, answered, generation=False)
+    after = tokenizer.encode(whole[len(before) :], add_special_tokens=False)
+    if not whole.startswith(before) or not after or after[0] not in special:
+        raise ConfigError(
+            "the chat template ends an assistant's turn with no token of its own, so a model could not learn to stop",
+            code="TG0305",
+            where="base_model",
+            hint="use another base model, or `format: completion`",
+        )
+    return int(after[0])
+
+
+def _no(what: str) -> DataError:
+    return DataError(
+        f"an example has no {what}",
+        code="TG0302",
+        where="train.prompt",
+        hint="a filter rule can drop such rows: {name: has_reply, keep: reply is not null}",
+    )
+
+
+def _survived() -> DataError:
+    return DataError(
+        "a ticket's text would write a control token of the model",
+        code="TG0306",
+        where="chat template",
+        hint="a filter rule can drop such tickets",
+    )

@@ -1,0 +1,234 @@
+"""Tickets to training examples: token ids and the mask of tokens that carry loss, within the length allowed.
+
+It knows nothing of optimisers and batches. `encode_examples` is a step of flows/finetune.py; how text becomes ids is
+tasks/model/chat_codec.py's, so that training and serving agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from schemas.artifacts import DatasetRef, ModelRef, Splits
+from schemas.errors import ConfigError, DataError
+from schemas.training import EncodeSpec
+from tasks.files import write_json
+from tasks.model.base_model import load_tokenizer
+from tasks.model.chat_codec import ChatCodec, Encoded
+from tasks.progress import Progress, silent
+from tasks.prompts import conversation_for, render_text
+
+Row = Mapping[str, Any]
+
+_BIN = 64
+"""Tokens; width of the bars of the length histogram."""
+_REPORT_EVERY = 200
+
+
+def encode_examples(
+    *,
+    splits: Splits,
+    model: ModelRef,
+    encoding: EncodeSpec,
+    out: Path,
+    progress: Progress = silent,
+) -> DatasetRef:
+    """Write `train/` and `validation/` (see `DatasetRef`), `removed.parquet` and `encoding.json`.
+
+    Train takes the newest tickets (by created_at, then ticket_id) until `max_examples` fit; both splits are stored in
+    the order of ticket_id. `encoding.json` holds the template's sha256, the end token, the number of neutralised
+    control texts and a histogram of lengths.
+
+    Raises:
+        ConfigError: max_length beyond the model's context, or a tokenizer without usable template.
+        DataError: no example left, an example without answer or over max_length with `overflow: error`, or one that
+            training and serving would write differently.
+    """
+    from tasks.curate.rows import write_removed
+
+    if encoding.max_length > model.context_length:
+        raise ConfigError(
+            f"max_length {encoding.max_length} exceeds the model's context of {model.context_length} tokens",
+            code="TG0177",
+            where="train.max_length",
+        )
+    codec = ChatCodec.of(load_tokenizer(model), encoding.format)
+    train = _encode_split(splits.train, codec, encoding, limit=encoding.max_examples, progress=progress)
+    validation = _encode_split(splits.validation, codec, encoding, limit=None, progress=progress)
+    if not train.examples:
+        raise DataError(
+            f"no train example is left: {len(train.removed)} of {train.n_read} tickets exceed max_length",
+            code="TG0308",
+            where="train",
+            hint="raise train.max_length, or set overflow: truncate_left" if train.removed else "see the funnel",
+        )
+    _write_arrow(train, out / "train")
+    _write_arrow(validation, out / "validation")
+    write_removed([*train.removed, *validation.removed], out)
+    lengths = [len(example.input_ids) for _, example in train.examples]
+    write_json(out / "encoding.json", _summary(codec, train, validation, lengths))
+    return DatasetRef(
+        root=out,
+        n_train=len(train.examples),
+        n_validation=len(validation.examples),
+        n_tokens=sum(lengths),
+        n_supervised=sum(sum(example.loss_mask) for _, example in train.examples),
+        n_dropped=len(train.removed) + len(validation.removed),
+        max_tokens=max(lengths),
+    )
+
+
+@dataclass
+class _Split:
+    """What became of the tickets of one split."""
+
+    examples: list[tuple[str, Encoded]] = field(default_factory=list)
+    """ticket_id and example, in the order of ticket_id."""
+    removed: list[dict[str, object]] = field(default_factory=list)
+    n_read: int = 0
+    n_truncated: int = 0
+
+
+def _encode_split(
+    path: Path, codec: ChatCodec, encoding: EncodeSpec, *, limit: int | None, progress: Progress
+) -> _Split:
+    done = _Split()
+    for row, total in _newest_first(path):
+        if limit is not None and len(done.examples) >= limit:
+            break
+        done.n_read += 1
+        example, truncated = _fit(row, codec, encoding)
+        if len(example.input_ids) <= encoding.max_length:
+            done.examples.append((row["ticket_id"], example))
+            done.n_truncated += truncated
+        else:
+            done.removed.append(_removed(row, example, encoding))
+        if done.n_read % _REPORT_EVERY == 0:
+            progress(done.n_read, total if limit is None else min(limit, total), "rows")
+    progress(done.n_read, done.n_read, "rows")
+    done.examples.sort(key=lambda pair: pair[0])
+    return done
+
+
+def _newest_first(path: Path) -> Iterator[tuple[Row, int]]:
+    """Rows with their total number; undated ones last (nulls sort at the end), equal ones by ticket_id."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    order = pc.sort_indices(
+        table.select(["created_at", "ticket_id"]),
+        sort_keys=[("created_at", "descending"), ("ticket_id", "ascending")],
+    )
+    for start in range(0, table.num_rows, _REPORT_EVERY):
+        for row in table.take(order.slice(start, _REPORT_EVERY)).to_pylist():
+            yield row, table.num_rows
+
+
+def _fit(row: Row, codec: ChatCodec, encoding: EncodeSpec) -> tuple[Encoded, bool]:
+    """The example, its prompt cut from the left if the policy says so; over max_length where that does not help."""
+    example = _encode(row, codec, encoding, cut=0)
+    if len(example.input_ids) <= encoding.max_length or encoding.overflow == "drop":
+        return example, False
+    if encoding.overflow == "error":
+        raise DataError(
+            f"an example has {len(example.input_ids)} tokens, max_length is {encoding.max_length}",
+            code="TG0309",
+            where=f"{row['source']}:{row['source_line']}",
+            hint="raise train.max_length, or set overflow: drop or truncate_left",
+        )
+    # The shortest cut that fits, by bisection over characters of the user's text; one character must stay.
+    too_short, enough = 0, len(_user_text(row, encoding)) - 1
+    if enough < 1:
+        return example, False
+    shortest = _encode(row, codec, encoding, cut=enough)
+    if len(shortest.input_ids) > encoding.max_length:
+        return shortest, True
+    while enough - too_short > 1:
+        middle = (too_short + enough) // 2
+        attempt = _encode(row, codec, encoding, cut=middle)
+        if len(attempt.input_ids) <= encoding.max_length:
+            enough, shortest = middle, attempt
+        else:
+            too_short = middle
+    return shortest, True
+
+
+def _user_text(row: Row, encoding: EncodeSpec) -> str:
+    """What may be cut: the prompt of a completion, else the first thing the user says."""
+    if encoding.format == "completion":
+        return render_text(encoding.prompt.user, row)
+    turns = conversation_for(encoding.prompt, row)
+    return next(turn["content"] for turn in turns if turn["role"] == "user")
+
+
+def _encode(row: Row, codec: ChatCodec, encoding: EncodeSpec, *, cut: int) -> Encoded:
+    kept = _user_text(row, encoding)[cut:]
+    try:
+        if encoding.format == "completion":
+            return codec.completion(kept, render_text(encoding.prompt.answer, row))
+        turns = conversation_for(encoding.prompt, row)
+        first = next(at for at, turn in enumerate(turns) if turn["role"] == "user")
+        turns[first] = {"role": "user", "content": kept}
+        return codec.conversation(turns)
+    except DataError as error:
+        where = f"{row['source']}:{row['source_line']}"
+        raise DataError(error.message, code=error.code, where=where, hint=error.hint) from None
+
+
+def _removed(row: Row, example: Encoded, encoding: EncodeSpec) -> dict[str, object]:
+    answer = sum(example.loss_mask)
+    reason = f"{len(example.input_ids)} tokens ({answer} of them answer), max_length is {encoding.max_length}"
+    if encoding.overflow == "truncate_left":
+        reason = f"{reason}; the answer and what surrounds it do not fit alone"
+    return {
+        "ticket_id": row["ticket_id"],
+        "outcome": "dropped",
+        "code": "max_length",
+        "reason": reason,
+        "source": row["source"],
+        "source_line": row["source_line"],
+    }
+
+
+def _write_arrow(split: _Split, folder: Path) -> None:
+    """A `datasets` directory. Its fingerprint comes from the content: the library's own would be random."""
+    import pyarrow as pa
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+    from datasets.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    table = pa.table(
+        {
+            "ticket_id": pa.array([ticket_id for ticket_id, _ in split.examples], pa.string()),
+            "input_ids": pa.array([example.input_ids for _, example in split.examples], pa.list_(pa.int32())),
+            "loss_mask": pa.array([example.loss_mask for _, example in split.examples], pa.list_(pa.int8())),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    fingerprint = hashlib.sha256(sink.getvalue()).hexdigest()[:16]
+    dataset = Dataset(InMemoryTable(table), fingerprint=fingerprint)
+    # By itself the library saves an empty dataset as no file at all, which it cannot load again.
+    dataset.save_to_disk(folder, num_shards=None if table.num_rows else 1)
+
+
+def _summary(codec: ChatCodec, train: _Split, validation: _Split, lengths: Sequence[int]) -> dict[str, object]:
+    template = codec.tokenizer.chat_template if codec.format == "instruction" else None
+    bars = Counter(length // _BIN * _BIN for length in lengths)
+    return {
+        "format": codec.format,
+        "template_sha256": hashlib.sha256(str(template).encode()).hexdigest() if template else None,
+        "end_token": codec.tokenizer.convert_ids_to_tokens(codec.end_id),
+        "end_id": codec.end_id,
+        "n_neutralised": sum(e.n_neutralised for split in (train, validation) for _, e in split.examples),
+        "n_truncated": train.n_truncated + validation.n_truncated,
+        "n_train_read": train.n_read,
+        "length_histogram": {str(start): bars[start] for start in sorted(bars)},
+    }
