@@ -112,14 +112,14 @@ def test_a_customer_or_thread_on_two_sides_is_an_error(make_splits: Any, new_fol
 def test_scores_and_witnesses_equal_a_plain_count(make_splits: Any, new_folder: Any, rows_of: Any) -> None:
     """Random rows that quote pieces of held-out ones, against the definition written out in Python."""
     rng = random.Random(5)
-    spec = DecontaminateSpec(near_threshold=1.0, containment_threshold=0.3, ngram_words=3, max_document_frequency=4)
+    spec = DecontaminateSpec(near_threshold=1.0, containment_threshold=0.3, ngram_words=3, max_document_frequency=9)
     held = {f"h{number:02d}": text(number, n_words=12).split() for number in range(12)}
     pool: dict[str, list[str]] = {}
     for number in range(60):
         body = text(500 + number, n_words=8).split()
-        for quoted in rng.sample(sorted(held), k=rng.randrange(3)):
-            start = rng.randrange(8)
-            body += held[quoted][start : start + rng.randrange(2, 9)]
+        for quoted in rng.sample(sorted(held), k=rng.randrange(4)):
+            start = rng.randrange(6)
+            body += held[quoted][start : start + rng.randrange(3, 11)]
         pool[f"p{number:02d}"] = body
 
     def grams(body: list[str]) -> set[tuple[str, ...]]:
@@ -151,6 +151,7 @@ def test_scores_and_witnesses_equal_a_plain_count(make_splits: Any, new_folder: 
     )
     leaks = leaks_of(splits, spec, new_folder, rows_of)
     assert len(expected) > 10
+    assert max(frequency.values()) > spec.max_document_frequency
     assert {name: (witness, score) for name, (_, witness, score) in leaks.items()} == expected
 
 
