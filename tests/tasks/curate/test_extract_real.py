@@ -38,12 +38,16 @@ def removed(table: TicketTable) -> Rows:
     return rows
 
 
-def test_csv_spectrum_is_read_as_its_authors_expect(shared_data: Path) -> None:
+def test_csv_spectrum_is_read_as_its_authors_expect(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "csv_spectrum"
     names = sorted(path.stem for path in (folder / "csvs").glob("*.csv"))
     assert len(names) == 12
     for name in names:
-        records = [record.content for record in read_csv(folder / "csvs" / f"{name}.csv")]
+        data = (folder / "csvs" / f"{name}.csv").read_bytes()
+        if name.endswith("_crlf") and b"\r" not in data:  # lost when the files were copied
+            data = data.replace(b"\n", b"\r\n")
+        (tmp_path / f"{name}.csv").write_bytes(data)
+        records = [record.content for record in read_csv(tmp_path / f"{name}.csv")]
         expected = json.loads((folder / "json" / f"{name}.json").read_text(encoding="utf-8"))
         rows = expected if isinstance(expected, list) else [expected]
         if name == "location_coordinates":  # its two files disagree on the number
