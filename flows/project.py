@@ -1,4 +1,4 @@
-"""Tell MLflow what the ledger knows: runs with live curves, versions, aliases.
+"""Tell MLflow what the ledger knows: runs, versions, aliases.
 
 Every projection is noted in the ledger's outbox in the transaction that made it true, worked off here, and may be
 told again without harm. A dead MLflow costs a note on the screen, never a verdict: `tunegate sync` catches up.
@@ -6,28 +6,33 @@ told again without harm. A dead MLflow costs a note on the screen, never a verdi
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from pydantic import ValidationError
 
-from flows.engine.step import Step
+from flows.engine.keys import digest_of
+from flows.engine.lock import hold
+from flows.engine.source import code_digests
 from flows.settings import Settings
-from schemas.artifacts import Artifact, DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef
-from schemas.errors import ServiceError
+from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef
+from schemas.errors import ServiceError, TunegateError
 from schemas.release import DatasetRecord, RunRecord
 from tasks.files import write_json
-from tasks.release.tracking import begin_run, choose_uri, complete_run, log_points, open_client
+from tasks.release.tracking import begin_run, choose_uri, complete_run, end_runs, open_client
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from flows.engine.ledger import Ledger
-    from flows.engine.rows import Projection
+    from flows.engine.rows import CandidateRow, Projection
     from flows.session import Session
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-FLUSH_S = 1.0
+TELLER_WAIT_S = 60.0
+REASON_CHARS = 4000
+RECENT_RUNS = 200
 
 
 def write_record(session: Session) -> None:
@@ -37,50 +42,122 @@ def write_record(session: Session) -> None:
     write_json(folder / f"{session.run_id}.json", _record(session).model_dump(mode="json"))
 
 
-def synchronise(ledger: Ledger, settings: Settings) -> ServiceError | None:
-    """Work off the outbox in order; returns the error that stopped it, if one did."""
+def synchronise(ledger: Ledger, settings: Settings) -> TunegateError | None:
+    """Work off the outbox in order; returns the first error, if there was one.
+
+    What one MLflow does not hear (it is down) or one candidate cannot show (its bundle is damaged) stays in the outbox
+    and holds up nothing else. One process tells at a time: MLflow would make two versions of one.
+    """
+    if not ledger.pending_projections():
+        return None
+    locks = settings.home / "locks"
+    locks.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with hold(locks / "mlflow.teller", wait_s=TELLER_WAIT_S) as held:
+        if not held:
+            return ServiceError("another process is telling MLflow", code="TG0711", hint="`tunegate sync` later")
+        return _work_off(ledger, settings)
+
+
+def _work_off(ledger: Ledger, settings: Settings) -> TunegateError | None:
+    first: TunegateError | None = None
+    silent: set[str] = set()
+    heard: set[tuple[str, str]] = set()
     for projection in ledger.pending_projections():
+        uri = ""
         try:
-            _tell(projection, ledger, settings)
+            record = _load_record(_run_of(projection, ledger), ledger, settings)
+            uri = choose_uri(record.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
+            if uri in silent:
+                continue
+            _tell(projection, record, ledger, settings, uri)
+            ledger.mark_projected(projection.id)
+            heard.add((uri, record.experiment))
         except ServiceError as error:
-            return error
-        ledger.mark_projected(projection.id)
-    return None
+            first = first or error
+            silent.add(uri)
+        except TunegateError as error:
+            first = first or error
+    for uri, experiment in sorted(heard):
+        try:
+            end_runs(open_client(uri), _ended(ledger), experiment=experiment, uri=uri)
+        except ServiceError as error:
+            first = first or error
+    return first
 
 
-def _tell(projection: Projection, ledger: Ledger, settings: Settings) -> None:
-    from tasks.release.register import move_alias, register_version
+def _tell(projection: Projection, record: RunRecord, ledger: Ledger, settings: Settings, uri: str) -> None:
+    from tasks.release.register import find_version, move_alias
 
-    name, version = projection.payload["name"], projection.payload["version"]
-    row = ledger.candidate(name, version)
-    if row is None:
-        return
-    record = _load_record(settings, row.ref.run_id)
-    uri = choose_uri(record.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
-    client = open_client(uri)
+    client, name = open_client(uri), projection.payload["name"]
     if projection.kind == "candidate":
-        mlflow_run = begin_run(client, record, experiment=record.experiment, uri=uri)
-        files = [settings.home / file for file in record.files]
-        complete_run(client, mlflow_run, record, files=files, curves=settings.home / record.curves, uri=uri)
-        tags = {**record.tags, "tunegate.verdict": row.verdict, "tunegate.reason": row.reason[:4000]}
-        mlflow_version = register_version(
-            client, row.ref.bundle, name=name, version=version, mlflow_run=mlflow_run, tags=tags, uri=uri
-        )
-        ledger.set_mlflow_version(name, version, mlflow_version)
-        ledger.name_run(row.ref.run_id, mlflow_run_id=mlflow_run)
+        row = ledger.candidate(name, projection.payload["version"])
+        if row is not None:
+            _publish(client, row, record, ledger, settings, uri)
         return
     champion = ledger.champion(name)  # a later move may have overtaken this one
-    current = ledger.candidate(name, champion.version) if champion else None
-    if current is None or current.mlflow_version is None:
+    row = ledger.candidate(name, champion.version) if champion is not None else None
+    if row is None:
         return
-    # challenger first: a crash in between leaves the old champion in place
-    for alias in (CHALLENGER, CHAMPION):
-        move_alias(client, name=name, alias=alias, mlflow_version=current.mlflow_version, uri=uri)
+    version = find_version(client, name=name, version=row.ref.version, uri=uri)
+    version = version or _publish(client, row, record, ledger, settings, uri)
+    for alias in (CHALLENGER, CHAMPION):  # champion last: a crash in between leaves the old one
+        move_alias(client, name=name, alias=alias, mlflow_version=version, uri=uri)
 
 
-def _load_record(settings: Settings, run_id: str) -> RunRecord:
-    path = settings.home / "runs" / f"{run_id}.json"
-    return RunRecord.model_validate(orjson.loads(path.read_bytes()))
+def _publish(
+    client: MlflowClient, row: CandidateRow, record: RunRecord, ledger: Ledger, settings: Settings, uri: str
+) -> str:
+    """The run that gave the verdict and the version it gave it to; returns MLflow's number of the version."""
+    from tasks.release.register import register_version
+
+    home, name, version = settings.home, row.ref.name, row.ref.version
+    mlflow_run = begin_run(client, record, experiment=record.experiment, uri=uri)
+    files = [home / file for file in record.files if (home / file).is_file()]
+    curves = home / record.curves if record.curves and (home / record.curves).is_file() else None
+    complete_run(client, mlflow_run, record, files=files, curves=curves, uri=uri)
+    ledger.name_run(record.run_id, mlflow_run_id=mlflow_run)
+    tags = {**record.tags, "tunegate.verdict": row.verdict, "tunegate.reason": row.reason[:REASON_CHARS]}
+    number = register_version(
+        client, row.ref.bundle, name=name, version=version, mlflow_run=mlflow_run, tags=tags, uri=uri
+    )
+    ledger.set_mlflow_version(name, version, number)
+    return number
+
+
+def _run_of(projection: Projection, ledger: Ledger) -> str:
+    """The run to be told of: the one that gave the verdict, or the one that the champion comes from."""
+    if projection.kind == "candidate":
+        return str(projection.payload["run_id"])
+    champion = ledger.champion(projection.payload["name"])
+    return champion.run_id if champion is not None else str(projection.payload["run_id"])
+
+
+def _load_record(run_id: str, ledger: Ledger, settings: Settings) -> RunRecord:
+    """What was kept of the run; without the file, what the ledger knows: no metrics and no curves, but the right place.
+
+    Raises:
+        ConfigError: neither knows the run.
+    """
+    try:
+        return RunRecord.model_validate_json((settings.home / "runs" / f"{run_id}.json").read_bytes())
+    except (FileNotFoundError, ValidationError):
+        row = ledger.run(run_id)
+    config = orjson.loads(row.config_json)
+    register = config.pop("register", {})
+    return RunRecord(
+        run_id=run_id,
+        pipeline=row.pipeline,
+        tracking_uri=register.get("tracking_uri", ""),
+        experiment=register.get("experiment", "tunegate"),
+        params=_flat(config),
+        tags={"tunegate.pipeline": row.pipeline, "tunegate.config": digest_of(config)},
+    )
+
+
+def _ended(ledger: Ledger) -> dict[str, str]:
+    """Run id -> how MLflow calls its end; a run that died could not say it itself."""
+    names = {"FAILED": "FAILED", "INTERRUPTED": "KILLED", "DONE": "FINISHED", "SKIPPED": "FINISHED"}
+    return {row.run_id: names[row.status] for row in ledger.runs(limit=RECENT_RUNS) if row.status in names}
 
 
 def _record(session: Session) -> RunRecord:
@@ -89,7 +166,10 @@ def _record(session: Session) -> RunRecord:
     items, decision = _done(session, "items", EvalSet), _done(session, "gate", GateDecision)
     trained = _done(session, "train", TrainedRef)
     config = orjson.loads(spec.model_dump_json(by_alias=True, exclude={"schedule", "registry"}))
-    digests = {f"tunegate.digest.{name}": artifact.digest for name, artifact in session.done.items()}
+    code: dict[str, str] = {}
+    for step in (step for steps in session.stages.values() for step in steps):
+        code |= code_digests(step.run)
+    shown = (decision.root / "decision.json", decision.root / "decision.md", trained.root / "curves.parquet")
     return RunRecord(
         run_id=session.run_id,
         pipeline=spec.name,
@@ -97,22 +177,22 @@ def _record(session: Session) -> RunRecord:
         experiment=spec.registry.experiment,
         params=_flat(config),
         metrics=_metrics(session) | {"train_loss": trained.train_loss, "n_train_examples": float(dataset.n_train)},
-        tags={"tunegate.pipeline": spec.name, "tunegate.verdict": decision.verdict, **digests},
+        tags={
+            "tunegate.pipeline": spec.name,
+            "tunegate.verdict": decision.verdict,
+            "tunegate.reason": decision.reason[:REASON_CHARS],
+            "tunegate.compared_with": decision.champion_version or "",
+            "tunegate.config": digest_of(config),
+            "tunegate.code": digest_of(code),
+            **{f"tunegate.digest.{name}": artifact.digest for name, artifact in session.done.items()},
+        },
         datasets=(
             DatasetRecord(name=f"{spec.name}-train", context="training", digest=splits.digest, n_rows=splits.n_train),
             DatasetRecord(
                 name=f"{spec.name}-held-out", context="evaluation", digest=items.digest, n_rows=items.n_items
             ),
         ),
-        files=tuple(
-            path.relative_to(home).as_posix()
-            for path in (
-                decision.root / "decision.json",
-                decision.root / "decision.md",
-                trained.root / "curves.parquet",
-            )
-            if path.is_file()
-        ),
+        files=tuple(path.relative_to(home).as_posix() for path in shown if path.is_file()),
         curves=(trained.root / "curves.parquet").relative_to(home).as_posix(),
     )
 
@@ -146,67 +226,3 @@ def _done(session: Session, name: str, kind: type[Any]) -> Any:
     if not isinstance(artifact, kind):
         raise TypeError(f"step {name} made {type(artifact).__name__}, not {kind.__name__}")
     return artifact
-
-
-class LiveCurves:
-    """A listener that sends training's figures to MLflow while it runs, from a thread of its own.
-
-    Importing mlflow and a slow server must not hold up training, so figures wait in a queue and the first failure
-    ends the sending; the complete curves follow with the run's record.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._points: queue.Queue[tuple[int, dict[str, float]] | None] = queue.Queue()
-        self._thread: threading.Thread | None = None
-
-    def entered(self, stage: str) -> None:
-        """Stages do not matter here."""
-
-    def started(self, step: Step) -> None:
-        """Nothing is sent before the first figure: a reused step has none."""
-
-    def progressed(self, step: Step, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        if step.name != "train" or not figures:
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._send, name="mlflow-curves", daemon=True)
-            self._thread.start()
-        self._points.put((done, dict(figures)))
-
-    def finished(self, step: Step, artifact: Artifact, *, reused: bool, seconds: float) -> None:
-        if step.name == "train" and self._thread is not None:
-            self._points.put(None)
-            self._thread.join(timeout=60)
-            self._thread = None
-
-    def noted(self, text: str) -> None:
-        """Notes are for people."""
-
-    def _send(self) -> None:
-        spec, settings = self._session.spec, self._session.settings
-        uri = choose_uri(spec.registry.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
-        try:
-            client = open_client(uri)
-            record = RunRecord(run_id=self._session.run_id, pipeline=spec.name)
-            mlflow_run = begin_run(client, record, experiment=spec.registry.experiment, uri=uri)
-            while (points := self._take()) is not None:
-                log_points(client, mlflow_run, points, uri=uri)
-        except ServiceError as error:
-            self._session.listeners.noted(f"no live curves: {error.message}")
-
-    def _take(self) -> list[tuple[int, dict[str, float]]] | None:
-        """All waiting points, after at least one has come; None at the end."""
-        first = self._points.get()
-        if first is None:
-            return None
-        points = [first]
-        while True:
-            try:
-                point = self._points.get(timeout=FLUSH_S)
-            except queue.Empty:
-                return points
-            if point is None:
-                self._points.put(None)
-                return points
-            points.append(point)

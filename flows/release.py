@@ -32,7 +32,7 @@ def release_steps(spec: PipelineSpec) -> list[Step]:
             params={
                 "name": spec.registry.name,
                 "prompt": spec.train.prompt,
-                "max_new_tokens": spec.evaluate.max_new_tokens,
+                "decoding": spec.evaluate.decoding(),
             },
             libraries=("safetensors",),
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from schemas.training import Format, Method, PromptSpec
+from schemas.artifacts import ModelRef, TrainedRef
+from schemas.evaluation import DecodingSpec
+from schemas.training import PromptSpec
 
 
 class ServingSpec(BaseModel):
@@ -14,13 +16,15 @@ class ServingSpec(BaseModel):
 
     name: str
     """Registered model name."""
-    method: Method
-    format: Format
+    trained: TrainedRef
+    """What training made; `root` is `.`: the bundle itself."""
     prompt: PromptSpec
-    max_new_tokens: int
-    base_uri: str
+    decoding: DecodingSpec
+    """As the gate had it answer."""
+    base: ModelRef
+    """The base model; `root` is `.`: wherever it lies on the machine that serves."""
     base_files: dict[str, str]
-    """File name -> sha256 of the base model's weights, configuration and tokenizer: another base is refused."""
+    """File name -> sha256 of every file of the base model: another base is refused."""
 
 
 class DatasetRecord(BaseModel):

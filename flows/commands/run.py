@@ -35,8 +35,8 @@ def run(
     server = ensure_prefect(settings.home)
     # Prefect reads its settings when it is first imported: only now.
     os.environ.update(client_environment(server))
+    from flows.live_curves import LiveCurves
     from flows.pipeline import run_with
-    from flows.project import LiveCurves
 
     screen = Screen(console)
     logging.getLogger("tunegate").addHandler(Notes(screen))

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from schemas.artifacts import BundleRef, GateDecision, ModelRef, Scores, TrainedRef
 from schemas.errors import StorageError
+from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
 from schemas.training import PromptSpec
-from tasks.files import sha256_file, write_json
+from tasks.files import MANIFEST, sha256_file, write_json
 
-WEIGHT_FILES = {"adapter_config.json", "adapter_model.safetensors"}
-BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-NOT_SERVED = {"artifact.json", "MANIFEST.json", "curves.parquet", "training.json"}
+STORE_FILES = frozenset({MANIFEST, "artifact.json"})
+NOT_SERVED = STORE_FILES | {"curves.parquet"}
 
 
 def bundle_candidate(
@@ -28,40 +28,44 @@ def bundle_candidate(
     decision: GateDecision,
     name: str,
     prompt: PromptSpec,
-    max_new_tokens: int,
+    decoding: DecodingSpec,
     out: Path,
 ) -> BundleRef:
     """Copy the candidate's files and write `serving.json`, `README.md`, `decision.json` and `decision.md` beside them.
 
     Raises:
-        StorageError: the candidate's weights or the base's files are not where they should be.
+        StorageError: the candidate has no weights.
     """
-    for source in sorted(trained.root.iterdir()):
-        if source.name not in NOT_SERVED and source.is_file():
+    for source in _files(trained.root):
+        if source.name not in NOT_SERVED:
             shutil.copyfile(source, out / source.name)
     if not any(path.suffix == ".safetensors" for path in out.iterdir()):
         raise StorageError("the candidate has no weights", code="TG0513", where=str(trained.root))
+    here = Path()
     serving = ServingSpec(
         name=name,
-        method=trained.method,
-        format=trained.format,
+        trained=trained.model_copy(update={"root": here}),
         prompt=prompt,
-        max_new_tokens=max_new_tokens,
-        base_uri=model.uri,
-        base_files={file: sha256_file(model.root / file) for file in BASE_FILES if (model.root / file).is_file()},
+        decoding=decoding,
+        base=model.model_copy(update={"root": here}),
+        base_files={path.name: sha256_file(path) for path in _files(model.root) if path.name not in STORE_FILES},
     )
     write_json(out / "serving.json", serving.model_dump(mode="json"))
     for file in ("decision.json", "decision.md"):
         if (decision.root / file).is_file():
             shutil.copyfile(decision.root / file, out / file)
-    (out / "README.md").write_text(_model_card(serving, trained, scores, decision))
+    (out / "README.md").write_text(_model_card(serving, trained, scores, decision), encoding="utf-8")
     return BundleRef(root=out, n_bytes=sum(path.stat().st_size for path in out.iterdir()))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file())
 
 
 def _model_card(serving: ServingSpec, trained: TrainedRef, scores: Scores, decision: GateDecision) -> str:
     head = [
         "---",
-        f"base_model: {serving.base_uri.split('#')[0]}",
+        f"base_model: {serving.base.uri.split('#')[0]}",
         f"library_name: {'transformers' if trained.method == 'full' else 'peft'}",
         "tags: [tunegate, customer-support]",
         "---",
@@ -80,7 +84,7 @@ def _model_card(serving: ServingSpec, trained: TrainedRef, scores: Scores, decis
     tail = [
         "",
         "Answers must be generated as `serving.json` says: its prompt, greedily, with at most "
-        f"{serving.max_new_tokens} new tokens, on the base model whose files have the sha256 named there.",
+        f"{serving.decoding.max_new_tokens} new tokens, on the base model whose files have the sha256 named there.",
         "",
     ]
     return "\n".join([*head, *rows, *tail])

@@ -2,15 +2,19 @@
 
 The adapter is stored in PEFT form behind a small loader (`tasks/release/serve.py`), not with MLflow's own PEFT
 flavour: that one writes broken base weights for a local base (docs/decisions/0006-mlflow-loader.md). No pickle.
+Called by `flows/project.py`, which keeps two tellers apart: MLflow has no compare-and-set.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import BundleRef
+from tasks.files import verify
 from tasks.release.tracking import as_service_error
 
 if TYPE_CHECKING:
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
 VERSION_TAG = "tunegate.version"
 LOADER = "tasks.release.serve"
+SERVED_WITH = ("torch", "transformers", "tokenizers", "peft", "safetensors")
 
 
 def register_version(
@@ -27,18 +32,36 @@ def register_version(
     name: str,
     version: str,
     mlflow_run: str,
-    tags: dict[str, str],
+    tags: Mapping[str, str],
     uri: str,
 ) -> str:
-    """Create MLflow's version for the ledger's version, or find it; returns MLflow's version number."""
+    """Create MLflow's version for the ledger's version, or find it and bring its tags up to date; returns its number.
+
+    Raises:
+        StorageError: the bundle is not what its manifest says; nothing is registered.
+        ServiceError: MLflow does not answer.
+    """
+    wanted = {VERSION_TAG: version, **tags}
     with as_service_error(uri):
-        found = _find_version(client, name, version)
-        if found is not None:
-            return found
-        _ensure_model(client, name)
+        found = client.search_model_versions(_query(name, version), max_results=1)
+        if found:
+            for key, value in wanted.items():
+                if found[0].tags.get(key) != value:
+                    client.set_model_version_tag(name, found[0].version, key, value)
+            return str(found[0].version)
+        verify(bundle.root)
+        if not client.search_registered_models(f"name = '{name}'", max_results=1):
+            client.create_registered_model(name)
         source = _log_model(client, bundle, mlflow_run)
-        made = client.create_model_version(name, source=source, run_id=mlflow_run, tags={VERSION_TAG: version, **tags})
+        made = client.create_model_version(name, source=source, run_id=mlflow_run, tags=wanted)
         return str(made.version)
+
+
+def find_version(client: MlflowClient, *, name: str, version: str, uri: str) -> str | None:
+    """MLflow's number of the ledger's version, or None when it has not been told of it."""
+    with as_service_error(uri):
+        found = client.search_model_versions(_query(name, version), max_results=1)
+        return str(found[0].version) if found else None
 
 
 def move_alias(client: MlflowClient, *, name: str, alias: str, mlflow_version: str, uri: str) -> None:
@@ -49,29 +72,15 @@ def move_alias(client: MlflowClient, *, name: str, alias: str, mlflow_version: s
 
 def alias_version(client: MlflowClient, *, name: str, alias: str, uri: str) -> str | None:
     """The ledger's version behind an alias, or None."""
-    from mlflow.exceptions import MlflowException
-
     with as_service_error(uri):
-        try:
-            found = client.get_model_version_by_alias(name, alias)
-        except MlflowException:
-            return None
-        return str(found.tags.get(VERSION_TAG, ""))
+        for model in client.search_registered_models(f"name = '{name}'", max_results=1):
+            if alias in model.aliases:
+                return str(client.get_model_version(name, str(model.aliases[alias])).tags.get(VERSION_TAG))
+        return None
 
 
-def _find_version(client: MlflowClient, name: str, version: str) -> str | None:
-    query = f"name = '{name}' and tags.`{VERSION_TAG}` = '{version}'"
-    found = client.search_model_versions(query, max_results=1)
-    return str(found[0].version) if found else None
-
-
-def _ensure_model(client: MlflowClient, name: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.get_registered_model(name)
-    except MlflowException:
-        client.create_registered_model(name)
+def _query(name: str, version: str) -> str:
+    return f"name = '{name}' and tags.`{VERSION_TAG}` = '{version}'"
 
 
 def _log_model(client: MlflowClient, bundle: BundleRef, mlflow_run: str) -> str:
@@ -83,7 +92,8 @@ def _log_model(client: MlflowClient, bundle: BundleRef, mlflow_run: str) -> str:
             path=str(folder),
             loader_module=LOADER,
             data_path=str(bundle.root),
-            pip_requirements=["torch", "transformers", "peft", "safetensors"],
+            # given, since MLflow would otherwise load the model to find out
+            pip_requirements=[f"{name}=={metadata.version(name).split('+')[0]}" for name in SERVED_WITH],
         )
         client.log_artifacts(mlflow_run, str(folder), "model")
     return f"{client.get_run(mlflow_run).info.artifact_uri}/model"

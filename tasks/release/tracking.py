@@ -6,13 +6,17 @@ failures become `ServiceError`, so that a caller can go on without it. Ticket te
 
 from __future__ import annotations
 
+import json
+import logging
+import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.errors import ServiceError
+from schemas.errors import ServiceError, TunegateError
 from schemas.release import RunRecord
 
 if TYPE_CHECKING:
@@ -22,7 +26,17 @@ RUN_TAG = "tunegate.run_id"
 DIGEST_CHARS = 32
 """MLflow keeps 36 characters of a dataset digest; the whole sha256 goes into the dataset's profile."""
 PARAM_CHARS = 6000
-CURVES = frozenset({"loss", "learning_rate", "grad_norm", "validation_loss"})
+TAG_CHARS = 8000
+CURVES = ("loss", "learning_rate", "grad_norm", "validation_loss")
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default of 7 waits for minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is data
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+"""What must be set before mlflow is imported; a user's own settings go first."""
 
 
 def choose_uri(declared: str, environment: str | None, *, home: Path) -> str:
@@ -35,18 +49,19 @@ def choose_uri(declared: str, environment: str | None, *, home: Path) -> str:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client of the store or server; makes the folder of an SQLite store. Imports mlflow (about 2 CPU seconds)."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with as_service_error(uri):
-        import logging
+    """A client of the store or server; makes the folder of an SQLite store. Imports mlflow (3 CPU seconds).
 
+    MLflow's own log lines and its traceback of every database error are switched off: what matters comes as an error.
+    """
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    with as_service_error(uri):
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         from mlflow import MlflowClient
 
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -54,7 +69,8 @@ def begin_run(client: MlflowClient, record: RunRecord, *, experiment: str, uri: 
     """The MLflow run of this pipeline run, made if it is not there; returns its id."""
     with as_service_error(uri):
         experiment_id = _experiment(client, experiment, uri)
-        found = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{record.run_id}'", max_results=1)
+        query = f"tags.`{RUN_TAG}` = '{record.run_id}'"
+        found = client.search_runs([experiment_id], query, max_results=1, order_by=["attributes.start_time"])
         if found:
             return str(found[0].info.run_id)
         run = client.create_run(
@@ -69,8 +85,13 @@ def log_points(
     """Add points to the run's curves: (step, name -> value)."""
     from mlflow.entities import Metric
 
-    metrics = [Metric(name, value, 0, step) for step, figures in points for name, value in figures.items()]
     with as_service_error(uri):
+        metrics = [
+            Metric(name, value, 0, step)
+            for step, figures in points
+            for name, value in figures.items()
+            if math.isfinite(value)
+        ]
         for start in range(0, len(metrics), 500):
             client.log_batch(mlflow_run, metrics=metrics[start : start + 500])
 
@@ -88,10 +109,11 @@ def complete_run(
     from mlflow.entities import Metric, Param, RunTag
 
     with as_service_error(uri):
-        known = client.get_run(mlflow_run).data.params
-        params = [Param(k, v[:PARAM_CHARS]) for k, v in sorted(record.params.items()) if k not in known]
-        tags = [RunTag(k, v) for k, v in sorted(record.tags.items())]
-        metrics = [Metric(k, v, 0, 0) for k, v in sorted(record.metrics.items())]
+        run = client.get_run(mlflow_run)
+        wanted = {_legal(name): value[:PARAM_CHARS] for name, value in sorted(record.params.items())}
+        params = [Param(name, value) for name, value in wanted.items() if name not in run.data.params]
+        tags = [RunTag(name, value[:TAG_CHARS]) for name, value in sorted(record.tags.items())]
+        metrics = [Metric(_legal(name), value, 0, 0) for name, value in sorted(record.metrics.items())]
         for start in range(0, len(params), 100):
             client.log_batch(mlflow_run, params=params[start : start + 100])
         client.log_batch(mlflow_run, metrics=metrics, tags=tags)
@@ -100,22 +122,42 @@ def complete_run(
             client.log_artifact(mlflow_run, str(file))
         if curves is not None:
             _fill_curves(client, mlflow_run, curves, uri)
-        client.set_terminated(mlflow_run, status="FINISHED")
+        if run.info.status != "FINISHED":  # again would move its end
+            client.set_terminated(mlflow_run, status="FINISHED")
+
+
+def end_runs(client: MlflowClient, statuses: Mapping[str, str], *, experiment: str, uri: str) -> int:
+    """End MLflow runs whose pipeline run is over although nobody could say so; returns how many.
+
+    Args:
+        statuses: Pipeline run id -> MLflow status (FINISHED, FAILED, KILLED).
+    """
+    with as_service_error(uri):
+        found = client.search_runs([_experiment(client, experiment, uri)], "attributes.status = 'RUNNING'")
+        over = [(run.info.run_id, statuses.get(run.data.tags.get(RUN_TAG, ""))) for run in found]
+        for mlflow_run, status in over:
+            if status is not None:
+                client.set_terminated(mlflow_run, status=status)
+        return sum(status is not None for _, status in over)
 
 
 def _fill_curves(client: MlflowClient, mlflow_run: str, curves: Path, uri: str) -> None:
-    """Log the steps that were not sent live."""
+    """Log the points that were not sent live."""
     import pyarrow.parquet as pq
 
-    sent = {metric.step for metric in client.get_metric_history(mlflow_run, "loss")}
-    rows = [row for row in pq.read_table(curves).to_pylist() if row["step"] not in sent]
-    points = [(row["step"], {k: v for k, v in row.items() if k in CURVES and v is not None and v == v}) for row in rows]
+    rows = pq.read_table(curves).to_pylist()
+    sent = {(name, point.step) for name in CURVES for point in client.get_metric_history(mlflow_run, name)}
+    points = [
+        (
+            row["step"],
+            {name: row[name] for name in CURVES if row.get(name) is not None and (name, row["step"]) not in sent},
+        )
+        for row in rows
+    ]
     log_points(client, mlflow_run, points, uri=uri)
 
 
 def _log_datasets(client: MlflowClient, mlflow_run: str, record: RunRecord) -> None:
-    import json
-
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     inputs = [
@@ -145,18 +187,37 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     return str(client.create_experiment(name, artifact_location=location))
 
 
+def _legal(name: str) -> str:
+    """MLflow takes letters, digits and `_-. :/` in names of parameters and metrics, at most 250 of them.
+
+    >>> _legal("gates.slice(region=süd)")
+    'gates.slice_region_s_d_'
+    """
+    return re.sub(r"[^A-Za-z0-9_\-. :/]", "_", name)[:250]
+
+
 @contextmanager
 def as_service_error(uri: str) -> Iterator[None]:
     """Turn whatever MLflow raises into a ServiceError that names the server, without its credentials."""
     try:
         yield
-    except ServiceError:
+    except TunegateError:
         raise
     except Exception as error:
-        where = uri.split("@")[-1]
+        told = str(error).splitlines()[0][:160] if type(error).__name__ == "MlflowException" and str(error) else ""
+        said = f"{type(error).__name__}: {_without_login(told)}" if told else type(error).__name__
         raise ServiceError(
-            f"MLflow does not answer as it should: {type(error).__name__}",
+            f"MLflow does not answer as it should: {said}",
             code="TG0710",
-            where=where,
+            where=_without_login(uri),
             hint="`tunegate sync` brings MLflow up to date when it answers again",
         ) from error
+
+
+def _without_login(text: str) -> str:
+    """The text without user and password of its addresses.
+
+    >>> _without_login("https://ada:secret@mlflow.example/api")
+    'https://mlflow.example/api'
+    """
+    return re.sub(r"://[^/\s]*@", "://", text)

@@ -1,0 +1,93 @@
+"""Training's figures in MLflow while it trains. `tunegate run` adds the listener to its session.
+
+The complete curves follow with the run's record (`flows/project.py`), so nothing that goes wrong here matters later.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from flows.engine.step import Step
+from schemas.artifacts import Artifact
+from schemas.errors import ServiceError
+from schemas.release import RunRecord
+from tasks.release.tracking import begin_run, choose_uri, log_points, open_client
+
+if TYPE_CHECKING:
+    from flows.session import Session
+
+FLUSH_S = 1.0
+PATIENCE_S = 15.0
+
+Point = tuple[int, dict[str, float]]
+
+
+class LiveCurves:
+    """A listener that sends training's figures to MLflow while it runs, from a thread of its own.
+
+    Importing mlflow and a slow server must not hold up training, so figures wait in a queue and the first failure
+    ends the sending.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._points: queue.Queue[Point | None] = queue.Queue()
+        self._thread: threading.Thread | None = None
+
+    def entered(self, stage: str) -> None:
+        """Stages do not matter here."""
+
+    def started(self, step: Step) -> None:
+        """Nothing is sent before the first figure: a reused step has none."""
+
+    def progressed(self, step: Step, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
+        """Queue the figures of training."""
+        if step.name != "train" or not figures:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._send, name="mlflow-curves", daemon=True)
+            self._thread.start()
+        self._points.put((done, dict(figures)))
+
+    def finished(self, step: Step, artifact: Artifact, *, reused: bool, seconds: float) -> None:
+        """Let the thread send what waits, but not for long."""
+        if step.name == "train" and self._thread is not None:
+            self._points.put(None)
+            self._thread.join(timeout=PATIENCE_S)
+            self._thread = None
+
+    def noted(self, text: str) -> None:
+        """Notes are for people."""
+
+    def _send(self) -> None:
+        session, settings = self._session, self._session.settings
+        register = session.spec.registry
+        uri = choose_uri(register.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
+        try:
+            client = open_client(uri)
+            record = RunRecord(
+                run_id=session.run_id, pipeline=session.spec.name, tags={"tunegate.pipeline": session.spec.name}
+            )
+            mlflow_run = begin_run(client, record, experiment=register.experiment, uri=uri)
+            while points := self._take():
+                log_points(client, mlflow_run, points, uri=uri)
+        except ServiceError as error:
+            session.listeners.noted(f"no live curves: {error.message}")
+
+    def _take(self) -> list[Point]:
+        """What has come within FLUSH_S of the first waiting point; empty at the end."""
+        points: list[Point] = []
+        point = self._points.get()
+        deadline = time.monotonic() + FLUSH_S
+        while point is not None:
+            points.append(point)
+            try:
+                point = self._points.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return points
+        if points:
+            self._points.put(None)
+        return points

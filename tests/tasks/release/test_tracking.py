@@ -1,0 +1,228 @@
+"""MLflow runs on a real SQLite store: told once or twice, the same; silent on the screen; broken in known ways."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.errors import ServiceError
+from schemas.release import RunRecord
+from tasks.release.tracking import (
+    RUN_TAG,
+    as_service_error,
+    begin_run,
+    choose_uri,
+    complete_run,
+    end_runs,
+    log_points,
+    open_client,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy:DeprecationWarning")
+
+Record = Callable[..., RunRecord]
+
+
+@pytest.fixture
+def curves(tmp_path: Path) -> Path:
+    """Three steps of training, as tasks/train writes them."""
+    path = tmp_path / "curves.parquet"
+    table = {"step": [1, 2, 3], "loss": [3.0, 2.0, 1.0], "validation_loss": [None, None, 1.5], "seconds": [1.0] * 3}
+    pq.write_table(pa.table(table), path)
+    return path
+
+
+def everything(client: MlflowClient, run: str) -> dict[str, object]:
+    """All that MLflow shows of a run, except when."""
+    found = client.get_run(run)
+    return {
+        "status": found.info.status,
+        "ended": found.info.end_time,
+        "data": (found.data.params, found.data.metrics, found.data.tags),
+        "inputs": [entry.dataset.to_dictionary() for entry in found.inputs.dataset_inputs],
+        "curves": {
+            name: [(point.step, point.value) for point in client.get_metric_history(run, name)]
+            for name in found.data.metrics
+        },
+        "files": sorted(file.path for file in client.list_artifacts(run)),
+    }
+
+
+def test_a_run_told_twice_is_one_run_and_the_same(
+    client: MlflowClient, uri: str, make_record: Record, curves: Path, tmp_path: Path
+) -> None:
+    record = make_record("twice")
+    (tmp_path / "decision.md").write_text("# HOLD\n")
+    told = []
+    for _ in range(2):
+        run = begin_run(client, record, experiment="tunegate", uri=uri)
+        complete_run(client, run, record, files=[tmp_path / "decision.md"], curves=curves, uri=uri)
+        told.append((run, everything(client, run)))
+    assert told[0] == told[1]
+    seen = told[0][1]
+    assert seen["status"] == "FINISHED"
+    assert seen["files"] == ["decision.md"]
+    assert seen["curves"]["loss"] == [(1, 3.0), (2, 2.0), (3, 1.0)]  # type: ignore[index]
+    assert seen["curves"]["validation_loss"] == [(3, 1.5)]  # type: ignore[index]
+    assert seen["data"][0] == record.params  # type: ignore[index]
+    assert seen["data"][1]["zero_shot/exact"] == 0.1  # type: ignore[index]
+
+
+def test_points_sent_live_are_kept_and_the_rest_is_filled_in(
+    client: MlflowClient, uri: str, make_record: Record, curves: Path
+) -> None:
+    record = make_record("live")
+    run = begin_run(client, record, experiment="tunegate", uri=uri)
+    log_points(client, run, [(1, {"loss": 3.04}), (3, {"loss": 1.04}), (4, {"loss": math.nan})], uri=uri)
+    assert client.get_run(run).info.status == "RUNNING"
+    complete_run(client, run, record, curves=curves, uri=uri)
+    history = everything(client, run)["curves"]
+    assert sorted(history["loss"]) == [(1, 3.04), (2, 2.0), (3, 1.04)]  # type: ignore[index]
+    assert history["validation_loss"] == [(3, 1.5)]  # type: ignore[index]
+
+
+def test_a_dataset_carries_the_sha256_of_its_whole_content(client: MlflowClient, uri: str, make_record: Record) -> None:
+    record = make_record("digests")
+    run = begin_run(client, record, experiment="tunegate", uri=uri)
+    complete_run(client, run, record, uri=uri)
+    [entry] = client.get_run(run).inputs.dataset_inputs
+    assert json.loads(entry.dataset.profile) == {"num_rows": 1234, "sha256": "ab" * 32}
+    assert json.loads(entry.dataset.source) == {"sha256": "ab" * 32}
+    assert ("ab" * 32).startswith(entry.dataset.digest)
+    assert [(tag.key, tag.value) for tag in entry.tags] == [("mlflow.data.context", "training")]
+
+
+def test_names_that_mlflow_refuses_are_made_legal(client: MlflowClient, uri: str, make_record: Record) -> None:
+    record = make_record("names", params={"gates.slice(region=süd)": "x" * 9000}, metrics={"exact[süd]": 1.0})
+    run = begin_run(client, record, experiment="tunegate", uri=uri)
+    complete_run(client, run, record, uri=uri)
+    data = client.get_run(run).data
+    assert len(data.params["gates.slice_region_s_d_"]) == 6000
+    assert data.metrics == {"exact_s_d_": 1.0}
+
+
+def test_runs_that_died_are_ended_and_those_that_live_are_not(
+    client: MlflowClient, uri: str, make_record: Record
+) -> None:
+    runs = {
+        name: begin_run(client, make_record(name), experiment="deaths", uri=uri)
+        for name in ("failed", "killed", "alive")
+    }
+    ended = end_runs(client, {"failed": "FAILED", "killed": "KILLED"}, experiment="deaths", uri=uri)
+    assert ended == 2
+    assert {name: client.get_run(run).info.status for name, run in runs.items()} == {
+        "failed": "FAILED", "killed": "KILLED", "alive": "RUNNING",
+    }  # fmt: skip
+    assert end_runs(client, {"failed": "FAILED"}, experiment="deaths", uri=uri) == 0
+
+
+def test_a_fresh_store_is_made_in_silence_without_telemetry_and_nothing_else_is_written(tmp_path: Path) -> None:
+    program = (
+        "import sys, os\n"
+        "from pathlib import Path\n"
+        "from schemas.release import RunRecord\n"
+        "from tasks.release.tracking import *\n"
+        "assert 'mlflow' not in sys.modules\n"
+        "uri = choose_uri('', None, home=Path('home'). absolute())\n"
+        "record = RunRecord(run_id='r', pipeline='p', metrics={'exact': 1.0})\n"
+        "client = open_client(uri)\n"
+        "from mlflow.telemetry import get_telemetry_client\n"
+        "assert get_telemetry_client() is None\n"
+        "complete_run(client, begin_run(client, record, experiment='e', uri=uri), record, uri=uri)\n"
+    )
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DO_NOT_"))}
+    environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[3])
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert [path.name for path in (tmp_path / "home").rglob("*")] == ["mlflow", "mlflow.db"]
+    assert (tmp_path / "home" / "mlflow").stat().st_mode & 0o077 == 0
+
+
+def test_a_server_that_is_down_costs_seconds_and_a_service_error_without_the_login() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri = f"http://ada:secret@127.0.0.1:{port}"
+    begun = time.monotonic()
+    with pytest.raises(ServiceError, match="TG0710") as caught:
+        begin_run(open_client(uri), RunRecord(run_id="r", pipeline="p"), experiment="e", uri=uri)
+    assert time.monotonic() - begun < 15
+    assert "secret" not in str(caught.value)
+    assert str(port) in str(caught.value)
+    assert caught.value.transient
+
+
+@pytest.fixture
+def silent_server() -> Iterator[int]:
+    """A server that accepts and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(8)
+        yield server.getsockname()[1]
+
+
+def test_a_server_that_never_answers_costs_its_timeout(silent_server: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    uri = f"http://127.0.0.1:{silent_server}"
+    with pytest.raises(ServiceError, match="TG0710"):
+        begin_run(open_client(uri), RunRecord(run_id="r", pipeline="p"), experiment="e", uri=uri)
+
+
+def test_a_store_that_somebody_holds_is_a_service_error_and_works_again_afterwards(
+    tmp_path: Path, make_record: Record, capfd: pytest.CaptureFixture[str]
+) -> None:
+    uri = choose_uri("", None, home=tmp_path)
+    record = make_record("locked")
+    run = begin_run(open_client(uri), record, experiment="e", uri=uri)
+    with closing(sqlite3.connect(tmp_path / "mlflow" / "mlflow.db", isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        begun = time.monotonic()
+        with pytest.raises(ServiceError, match="database is locked"):
+            complete_run(open_client(uri), run, record, uri=uri)
+        assert time.monotonic() - begun < 40
+    assert capfd.readouterr().err == ""
+    complete_run(open_client(uri), run, record, uri=uri)
+    assert open_client(uri).get_run(run).data.tags[RUN_TAG] == "locked"
+
+
+def test_a_damaged_store_is_a_service_error(tmp_path: Path, make_record: Record) -> None:
+    uri = choose_uri("", None, home=tmp_path)
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "mlflow.db").write_bytes(b"no database" * 100)
+    with pytest.raises(ServiceError, match="TG0710"):
+        begin_run(open_client(uri), make_record("r"), experiment="e", uri=uri)
+
+
+def test_the_pipelines_uri_goes_before_the_environments() -> None:
+    home = Path("/srv/tunegate")
+    assert choose_uri("http://a", "http://b", home=home) == "http://a"
+    assert choose_uri("", "http://b", home=home) == "http://b"
+    assert choose_uri("", None, home=home).startswith("sqlite:////srv/tunegate/")
+
+
+def test_our_own_errors_pass_through_unchanged() -> None:
+    from schemas.errors import StorageError
+
+    with pytest.raises(StorageError, match="TG0511"), as_service_error("sqlite:///x"):
+        raise StorageError("file missing", code="TG0511")
