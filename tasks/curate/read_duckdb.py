@@ -37,9 +37,7 @@ def read_duckdb(source: DuckDBSource, *, root: Path) -> Iterator[Record]:
         query = f"SELECT * FROM {_table(connection, source.table)}" if source.table else _query(connection, source)
         try:
             relation = connection.sql(query)
-            # An Arrow table may hold a name twice, a relation renames the second: `body` would become `body_1`.
-            names = list(relation.columns)
-            check_header(names, where=str(database))
+            check_header(relation.columns, where=str(database))
             table = relation.to_arrow_table()
         except duckdb.Error as error:
             raise DataError(

@@ -453,7 +453,7 @@ def test_parquet_duckdb_and_saved_datasets_give_equal_rows(tmp_path: Path, tidy:
         "select 1; select 2",
         "insert into t values (1)",
         "copy t to '/tmp/x.csv'",
-        "pragma database_list",
+        "set threads=1",
         "attach ':memory:' as x",
     ],
 )
@@ -462,6 +462,17 @@ def test_a_query_that_is_not_one_select_is_refused(tmp_path: Path, query: str) -
         connection.execute("create table t as select 1 as body")
     with pytest.raises(SecurityError):
         extract(DuckDBSource(kind="duckdb", database="w.duckdb", query=query), tmp_path)
+
+
+def test_a_column_that_stands_twice_is_refused_in_parquet_and_duckdb(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["body", "body"]), tmp_path / "t.parquet"
+    )
+    duckdb.connect(str(tmp_path / "w.duckdb")).close()
+    query = DuckDBSource(kind="duckdb", database="w.duckdb", query="select 'a' as body, 'b' as body")
+    for source in (files("t.parquet"), query):
+        with pytest.raises(DataError, match="stands twice"):
+            extract(source, tmp_path)
 
 
 def test_a_query_cannot_read_files(tmp_path: Path) -> None:
