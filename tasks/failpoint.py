@@ -25,6 +25,8 @@ PLACES: dict[str, str] = {
     "ledger.promote.opened": "the promotion's transaction is open, nothing is written",
     "ledger.promote.written": "champion, event and projection are written, not committed",
     "ledger.promote.committed": "the promotion is committed, nobody has been told",
+    "train.checkpoint.written": "a checkpoint's files are written aside, it is not complete",
+    "train.checkpoint.renamed": "a checkpoint is complete, older ones are still there",
 }
 """Every place and what is true there."""
 
