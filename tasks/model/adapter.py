@@ -1,0 +1,298 @@
+"""What training changes in a base model: LoRA factors beside frozen weights, or all weights; saved and loaded strictly.
+
+It knows nothing of data and steps. Called by tasks/train/worker.py (open, save) and by tasks/model/generate.py (load).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from schemas.artifacts import ModelRef, TrainedRef
+from schemas.errors import ConfigError, StorageError, TrainingError
+from schemas.training import AdapterSpec, QuantizationSpec, TrainSpec
+from tasks.files import write_json
+from tasks.model.base_model import load_base, resolve_dtype
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+SETTINGS = "training.json"
+"""What `load_trained` reads the 4-bit settings from; written by tasks/train/worker.py."""
+
+
+def open_for_training(model: ModelRef, spec: TrainSpec) -> nn.Module:
+    """Load the base model with what `spec.method` trains, in train mode.
+
+    lora: base frozen in `spec.dtype`, LoRA factors in float32. qlora: the same on a 4-bit base. full: everything
+    trains, held in float32, because a step of 1e-5 vanishes in a bfloat16 weight.
+
+    Raises:
+        ConfigError: target modules that the model lacks, or more top layers than it has.
+        TrainingError: the 4-bit load left linear layers in full precision.
+    """
+    import torch
+
+    dtype = resolve_dtype(spec.dtype)
+    if spec.method == "full":
+        whole: nn.Module = load_base(model, dtype=torch.float32)
+        return whole.requires_grad_(True).train()
+    base = _open_base(model, dtype, spec.quantization if spec.method == "qlora" else None)
+    return attach_adapter(base, spec.adapter, seed=spec.seed).train()
+
+
+def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int) -> nn.Module:
+    """Freeze `base` and put LoRA factors beside the target layers: `W + (alpha / rank) * B @ A`, A random, B zero.
+
+    Args:
+        base: Changed in place; PEFT offers no other way.
+        adapter: Rank, scale, dropout, targets.
+        seed: Of A. The caller's random state is left as it was.
+
+    Raises:
+        ConfigError: a target module that no linear layer is called, or more top layers than there are.
+
+    Source: Hu et al., LoRA (2021).
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    n_layers = int(base.config.num_hidden_layers)
+    top = adapter.top_layers
+    if top is not None and top > n_layers:
+        raise ConfigError(
+            f"top_layers is {top}, the model has {n_layers} layers", code="TG0180", where="train.adapter.top_layers"
+        )
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=target_names(base, adapter.target_modules),
+        layers_to_transform=None if top is None else list(range(n_layers - top, n_layers)),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted: nn.Module = get_peft_model(base, config)
+    return adapted
+
+
+def target_names(base: PreTrainedModel, wanted: Literal["all-linear"] | tuple[str, ...]) -> list[str]:
+    """The names that PEFT shall look for, sorted; `all-linear` is every linear layer but the output head.
+
+    PEFT itself complains only when no name at all is found, so that a misspelt one among several would be ignored.
+
+    Raises:
+        ConfigError: a name that no linear layer has.
+    """
+    from torch import nn
+
+    head = base.get_output_embeddings()
+    found = {name for name, module in base.named_modules() if isinstance(module, nn.Linear) and module is not head}
+    short = sorted({name.rpartition(".")[2] for name in found})
+    if wanted == "all-linear":
+        return short
+    for name in wanted:
+        if not any(full == name or full.endswith(f".{name}") for full in found):
+            close = difflib.get_close_matches(name, short, n=1)
+            raise ConfigError(
+                f"the model has no linear layer {name!r}; it has {', '.join(short)}",
+                code="TG0181",
+                where="train.adapter.target_modules",
+                hint=f"did you mean {close[0]!r}?" if close else "use all-linear",
+            )
+    return sorted(set(wanted))
+
+
+def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What training changes, by the names under which it is saved, in a stable order; tensors shared with the model.
+
+    A weight that two modules share appears once.
+    """
+    return {
+        _saved_name(name): parameter.detach()
+        for name, parameter in sorted(model.named_parameters())
+        if parameter.requires_grad
+    }
+
+
+def save_trained(model: nn.Module, spec: TrainSpec, *, base: ModelRef, out: Path) -> None:
+    """Write the adapter in PEFT's form, or for `full` the whole model with the tokenizer's files.
+
+    Equal weights give equal bytes. Only safetensors are written.
+
+    Raises:
+        TrainingError: a weight is not finite; nothing is written.
+    """
+    from safetensors.torch import save_file
+
+    tensors = trainable_tensors(model)
+    broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise TrainingError(
+            f"{len(broken)} of {len(tensors)} trained tensors hold NaN or infinity, the first is {broken[0]}",
+            code="TG0402",
+            hint="lower train.learning_rate",
+        )
+    if spec.method == "full":
+        for path in sorted(base.root.iterdir()):
+            if path.is_file() and path.suffix in (".json", ".jinja", ".txt", ".model") and "index" not in path.name:
+                (out / path.name).write_bytes(path.read_bytes())
+        model.save_pretrained(out)  # type: ignore[operator]
+        (out / "MANIFEST.json").unlink(missing_ok=True)
+        return
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / WEIGHTS, {"format": "pt"})
+    settings = model.peft_config["default"].to_dict()  # type: ignore[union-attr,index]
+    settings |= {"base_model_name_or_path": base.uri, "inference_mode": True}
+    write_json(out / CONFIG, {key: _plain(value) for key, value in settings.items()})
+
+
+def load_trained(
+    model: ModelRef,
+    trained: TrainedRef | None,
+    *,
+    dtype: Literal["auto", "float32", "bfloat16"],
+    threads: int | None = None,
+) -> nn.Module:
+    """The model that answers, in eval mode: the base alone, or with what training made of it.
+
+    A qlora adapter is put on the 4-bit base it was trained on: on another one it would be another model.
+
+    Args:
+        model: The base.
+        trained: None for the base alone.
+        dtype: Of weights and arithmetic.
+        threads: CPU threads of this process from now on; None leaves them.
+
+    Raises:
+        StorageError: files missing or damaged; tensors missing, left over, of another shape or not finite.
+        TrainingError: the adapter was trained on another base.
+    """
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    number = resolve_dtype(dtype)
+    if trained is None:
+        base: nn.Module = load_base(model, dtype=number)
+        return base
+    if trained.base_digest != model.digest:
+        raise TrainingError(
+            f"trained on base {trained.base_digest[:12]}, asked to answer on base {model.digest[:12]}",
+            code="TG0403",
+            where=str(trained.root),
+        )
+    if trained.method == "full":
+        whole: nn.Module = load_base(model.model_copy(update={"root": trained.root}), dtype=number)
+        return whole
+    base = _open_base(model, number, _quantization(trained.root) if trained.method == "qlora" else None)
+    return _put_on(base, trained.root).eval()
+
+
+def _open_base(model: ModelRef, dtype: torch.dtype, quantization: QuantizationSpec | None) -> PreTrainedModel:
+    from torch import nn
+
+    base = load_base(model, dtype=dtype, quantization=quantization)
+    if quantization is not None:
+        from bitsandbytes.nn import Linear4bit
+
+        head = base.get_output_embeddings()
+        left = [
+            name
+            for name, module in base.named_modules()
+            if isinstance(module, nn.Linear) and not isinstance(module, Linear4bit) and module is not head
+        ]
+        if left:
+            raise TrainingError(
+                f"method qlora needs a 4-bit base, but {len(left)} linear layers stayed in full precision, "
+                f"the first is {left[0]}",
+                code="TG0404",
+                hint="use method: lora, or an architecture that bitsandbytes can quantise",
+            )
+    base.config.use_cache = False
+    return base.requires_grad_(False)
+
+
+def _put_on(base: PreTrainedModel, root: Path) -> nn.Module:
+    """Read the adapter's files onto the base; PEFT alone would only warn about wrong keys and answer as the base."""
+    from peft import LoraConfig, get_peft_model
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        settings = orjson.loads((root / CONFIG).read_bytes())
+        config = LoraConfig(
+            **{
+                key: settings[key]
+                for key in ("r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform", "task_type")
+            }
+        )
+        tensors = load_file(root / WEIGHTS)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise StorageError(
+            f"the adapter does not load: {type(error).__name__}",
+            code="TG0534",
+            where=str(root),
+            hint="remove the damaged directory; the next run makes it again",
+        ) from error
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        adapted = get_peft_model(base, config)
+    copy_strictly(tensors, trainable_tensors(adapted), where=root / WEIGHTS)
+    ready: nn.Module = adapted.requires_grad_(False)
+    return ready
+
+
+def copy_strictly(source: Mapping[str, Tensor], target: Mapping[str, Tensor], *, where: Path) -> None:
+    """Overwrite every target tensor with the source tensor of its name.
+
+    Raises:
+        StorageError: names or shapes differ, or a source tensor is not finite; no target was changed.
+    """
+    for problem, names in (("lacks", target.keys() - source.keys()), ("has unknown", source.keys() - target.keys())):
+        if names:
+            raise StorageError(
+                f"the file {problem} {len(names)} tensors, e.g. {min(names)}", code="TG0535", where=str(where)
+            )
+    for name, tensor in source.items():
+        if tensor.shape != target[name].shape:
+            raise StorageError(
+                f"{name} has shape {tuple(tensor.shape)}, the model needs {tuple(target[name].shape)}",
+                code="TG0535",
+                where=str(where),
+            )
+        if not bool(tensor.isfinite().all()):
+            raise StorageError(f"{name} holds NaN or infinity", code="TG0536", where=str(where))
+    for name, tensor in source.items():
+        target[name].copy_(tensor)
+
+
+def _quantization(root: Path) -> QuantizationSpec:
+    try:
+        return QuantizationSpec.model_validate(orjson.loads((root / SETTINGS).read_bytes())["quantization"])
+    except (OSError, ValueError, KeyError) as error:
+        raise StorageError(
+            f"no readable 4-bit settings: {type(error).__name__}", code="TG0534", where=str(root / SETTINGS)
+        ) from error
+
+
+def _saved_name(name: str) -> str:
+    """PEFT leaves the adapter's own name out of its files."""
+    return re.sub(r"\.(lora_[AB])\.default\.", r".\1.", name)
+
+
+def _plain(value: Any) -> Any:
+    """JSON without PEFT's sets, whose order changes from process to process, and enums."""
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return getattr(value, "value", value)

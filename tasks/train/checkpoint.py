@@ -1,0 +1,175 @@
+"""Checkpoints from which a killed training goes on as if nothing had happened, bit for bit.
+
+A checkpoint is a sealed directory (`MANIFEST.json`) that appears under its name when it is complete. Tensors are
+safetensors, everything else is JSON: nothing here can run code when it is read. It knows nothing of losses and data.
+Used by tasks/train/engine.py.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from schemas.errors import StorageError
+from tasks.failpoint import reach
+from tasks.files import seal, sync_directory, verify, write_json
+
+KEPT = 2
+"""Checkpoints that are kept: the newest, and the one before in case the newest turns out damaged."""
+_PREFIX = "step-"
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a training stands, apart from tensors."""
+
+    step: int
+    """Optimiser steps done. With the seed it decides which examples come next."""
+    n_tokens: int
+    curve: list[dict[str, float | int | None]]
+    """Rows of curves.parquet so far."""
+
+
+def save_checkpoint(
+    folder: Path, state: State, *, key: str, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+) -> Path:
+    """Write a checkpoint beside the others and remove those beyond `KEPT`; a kill leaves it absent or complete.
+
+    Args:
+        folder: Holds all checkpoints of one training.
+        state: Step, tokens and curve.
+        key: Of the job; a checkpoint of another key is never used.
+        weights: What trains, by name.
+        optimizer: AdamW over exactly these weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.glob(".*.tmp"):
+        shutil.rmtree(left_over)
+    final = folder / f"{_PREFIX}{state.step:08d}"
+    aside = folder / f".{final.name}.{os.getpid()}.tmp"
+    aside.mkdir()
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, aside / "weights.safetensors")
+    save_file(_moments(weights, optimizer), aside / "optimizer.safetensors")
+    write_json(
+        aside / "state.json",
+        {"key": key, "step": state.step, "n_tokens": state.n_tokens, "curve": state.curve, "random": _random_state()},
+    )
+    reach("train.checkpoint.written")
+    seal(aside)
+    if final.exists():
+        shutil.rmtree(final)
+    aside.rename(final)
+    sync_directory(folder)
+    reach("train.checkpoint.renamed")
+    for old in _found(folder)[:-KEPT]:
+        shutil.rmtree(old)
+    return final
+
+
+def load_newest(
+    folder: Path,
+    *,
+    key: str,
+    weights: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    warn: Callable[[str], None],
+) -> State | None:
+    """Put the newest undamaged checkpoint into weights, optimiser and random states; None when there is none.
+
+    Args:
+        folder: As for `save_checkpoint`; need not exist.
+        key: Of the job.
+        weights: Overwritten.
+        optimizer: Overwritten.
+        warn: Told of every checkpoint that is passed over, and why.
+    """
+    for left_over in sorted(folder.glob(".*.tmp")):
+        warn(f"checkpoint {left_over.name} was never completed; it is ignored")
+    for checkpoint in reversed(_found(folder)):
+        try:
+            verify(checkpoint)
+            state = orjson.loads((checkpoint / "state.json").read_bytes())
+        except (StorageError, ValueError, OSError) as error:
+            told = error.message if isinstance(error, StorageError) else type(error).__name__
+            warn(f"checkpoint {checkpoint.name} is damaged ({told}); the one before is used")
+            continue
+        if state["key"] != key:
+            warn(f"checkpoint {checkpoint.name} belongs to a training with other settings; it is ignored")
+            continue
+        _restore(checkpoint, weights, optimizer)
+        _set_random_state(state["random"])
+        return State(step=state["step"], n_tokens=state["n_tokens"], curve=state["curve"])
+    return None
+
+
+def _found(folder: Path) -> list[Path]:
+    """Checkpoints, oldest first."""
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+
+
+def _moments(weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors by the names of the weights they belong to."""
+    names = {weight.data_ptr(): name for name, weight in weights.items()}
+    return {
+        f"{kind}/{names[parameter.data_ptr()]}": tensor.detach().contiguous()
+        for parameter, moments in optimizer.state.items()
+        for kind, tensor in moments.items()
+    }
+
+
+def _restore(checkpoint: Path, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    saved = load_file(checkpoint / "weights.safetensors")
+    moments = load_file(checkpoint / "optimizer.safetensors")
+    if saved.keys() != weights.keys():
+        raise StorageError("the checkpoint's tensors are not those of the model", code="TG0537", where=str(checkpoint))
+    for name, weight in weights.items():
+        weight.copy_(saved[name])
+    names = {weight.data_ptr(): name for name, weight in weights.items()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            name = names[parameter.data_ptr()]
+            kept = {
+                kind: moments[f"{kind}/{name}"]
+                for kind in ("step", "exp_avg", "exp_avg_sq")
+                if f"{kind}/{name}" in moments
+            }
+            optimizer.state[parameter] = {kind: tensor.to(parameter.device) for kind, tensor in kept.items()}
+
+
+def _random_state() -> dict[str, Any]:
+    """The states of Python's, numpy's and torch's generators as JSON."""
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state: dict[str, Any] = {
+        "python": [version, list(words), gauss],
+        "numpy": [str(kind), np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
+        "torch": bytes(torch.get_rng_state().numpy()).hex(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = [bytes(each.numpy()).hex() for each in torch.cuda.get_rng_state_all()]
+    return state
+
+
+def _set_random_state(state: Mapping[str, Any]) -> None:
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(_bytes(state["torch"]))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([_bytes(each) for each in state["cuda"]])
+
+
+def _bytes(text: str) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)

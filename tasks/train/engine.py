@@ -1,0 +1,223 @@
+"""The training loop: batches in a fixed order, loss on supervised tokens, AdamW, checkpoints, an end at the first NaN.
+
+It knows nothing of processes, files of results and pipelines. Called by tasks/train/worker.py.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from schemas.errors import DataError, TrainingError
+from schemas.training import TrainSpec
+from tasks.model.adapter import trainable_tensors
+from tasks.model.base_model import resolve_dtype
+from tasks.train.batches import Batch, Examples, step_batches, steps_per_epoch
+from tasks.train.checkpoint import State, load_newest, save_checkpoint
+from tasks.train.forward import Losses, losses_of
+from tasks.train.job import ProgressLog
+from tasks.train.optimizer import learning_rate_at, make_optimizer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to."""
+
+    n_steps: int
+    n_tokens: int
+    curve: list[dict[str, float | int | None]]
+    """One row per step: step, loss, learning_rate, grad_norm, n_tokens, validation_loss."""
+    finished: bool
+    """False when it was asked to stop; a checkpoint holds what was done."""
+
+
+def count_steps(n_examples: int, spec: TrainSpec) -> int:
+    """Optimiser steps of a whole training."""
+    each = steps_per_epoch(n_examples, batch_size=spec.batch_size, accumulation=spec.gradient_accumulation_steps)
+    return min(each * spec.epochs, spec.max_steps or each * spec.epochs)
+
+
+def train(
+    model: nn.Module,
+    spec: TrainSpec,
+    *,
+    train_folder: Path,
+    validation_folder: Path | None,
+    checkpoints: Path,
+    key: str,
+    log: ProgressLog,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Train `model` in place, from the newest checkpoint where there is one; equal inputs give equal weights.
+
+    The gradient of an optimiser step is that of the mean loss over all its supervised tokens, however it is cut into
+    batches. A step whose loss or gradient is not finite changes nothing and ends the training.
+
+    Args:
+        model: From `tasks.model.adapter.open_for_training`.
+        spec: The settings.
+        train_folder: A split of a `DatasetRef`.
+        validation_folder: None for no validation; else its mean loss is taken after each epoch and at the end.
+        checkpoints: Folder for checkpoints; only those of `key` are used.
+        key: Of the job, see `tasks.train.job.TrainJob.key`.
+        log: Told of each step.
+        stop: Asked after each step; when true, a checkpoint is saved and the training returns unfinished.
+
+    Raises:
+        TrainingError: loss or gradient not finite (TG0401).
+        DataError: no examples, or a step without any supervised token.
+    """
+    _seed(spec.seed)
+    examples = Examples(train_folder)
+    if not len(examples):
+        raise DataError("no train examples", code="TG0321", where=str(train_folder))
+    held_out = Examples(validation_folder) if validation_folder is not None else None
+    losses = losses_of(model, dtype=resolve_dtype(spec.dtype), recompute=spec.gradient_checkpointing)
+    optimizer = make_optimizer(model, spec)
+    weights = trainable_tensors(model)
+    accumulation = spec.gradient_accumulation_steps
+    n_steps = count_steps(len(examples), spec)
+    per_epoch = steps_per_epoch(len(examples), batch_size=spec.batch_size, accumulation=accumulation)
+    state = load_newest(
+        checkpoints,
+        key=key,
+        weights=weights,
+        optimizer=optimizer,
+        warn=lambda message: log.write(event="warning", message=message),
+    )
+    done, n_tokens, curve = (state.step, state.n_tokens, list(state.curve)) if state else (0, 0, [])
+    log.write(event="started", step=done, n_steps=n_steps)
+    order = step_batches(
+        examples.lengths,
+        batch_size=spec.batch_size,
+        accumulation=accumulation,
+        seed=spec.seed,
+        first_step=done + 1,
+        last_step=n_steps,
+    )
+    for step, places in order:
+        started = time.monotonic()
+        batches = [examples.batch(indices) for indices in places]
+        rate = learning_rate_at(
+            step,
+            n_steps=n_steps,
+            peak=spec.learning_rate,
+            warmup_ratio=spec.warmup_ratio,
+            scheduler=spec.lr_scheduler,
+        )
+        loss, norm = _step(model, losses, optimizer, batches, spec, step=step, rate=rate)
+        step_tokens = sum(batch.n_tokens for batch in batches)
+        n_tokens += step_tokens
+        row: dict[str, float | int | None] = {
+            "step": step,
+            "loss": loss,
+            "learning_rate": rate,
+            "grad_norm": norm,
+            "n_tokens": n_tokens,
+            "validation_loss": None,
+        }
+        seconds = time.monotonic() - started
+        log.write(event="step", n_steps=n_steps, step_tokens=step_tokens, seconds=seconds, **row)
+        if held_out is not None and len(held_out) and (step % per_epoch == 0 or step == n_steps):
+            row["validation_loss"] = validation_loss(model, losses, held_out, batch_size=spec.batch_size)
+            log.write(event="validation", step=step, loss=row["validation_loss"])
+        curve.append(row)
+        stopping = stop() and step < n_steps
+        if stopping or (step % spec.save_every == 0 and step < n_steps):
+            state = State(step=step, n_tokens=n_tokens, curve=curve)
+            save_checkpoint(checkpoints, state, key=key, weights=weights, optimizer=optimizer)
+        if stopping:
+            return Outcome(n_steps=n_steps, n_tokens=n_tokens, curve=curve, finished=False)
+    return Outcome(n_steps=n_steps, n_tokens=n_tokens, curve=curve, finished=True)
+
+
+def validation_loss(model: nn.Module, losses: Losses, examples: Examples, *, batch_size: int) -> float:
+    """Mean loss over all supervised tokens of a split, nats, without dropout; the model's mode is left as it was."""
+    by_length = sorted(range(len(examples)), key=lambda index: -examples.lengths[index])
+    total, count = 0.0, 0
+    with _without_dropout(model), torch.no_grad():
+        for start in range(0, len(by_length), batch_size):
+            each = losses(examples.batch(by_length[start : start + batch_size]))
+            total += float(each.double().sum())
+            count += len(each)
+    return total / count if count else math.nan
+
+
+def _step(
+    model: nn.Module,
+    losses: Losses,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    spec: TrainSpec,
+    *,
+    step: int,
+    rate: float,
+) -> tuple[float, float]:
+    """One optimiser step; returns mean loss (nats per supervised token) and the gradient's norm before clipping."""
+    n_supervised = sum(len(batch.targets) for batch in batches)
+    if not n_supervised:
+        raise DataError(f"no supervised token in the examples of step {step}", code="TG0322")
+    total = 0.0
+    for batch in batches:
+        if len(batch.targets):
+            part = losses(batch).sum() / n_supervised
+            total += float(part.detach())
+            part.backward()  # type: ignore[no-untyped-call]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    norm = float(nn.utils.clip_grad_norm_(trained, spec.max_grad_norm))
+    if not (math.isfinite(total) and math.isfinite(norm)):
+        raise _diverged(step, total, norm, batches, rate)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return total, norm
+
+
+def _diverged(step: int, loss: float, norm: float, batches: Sequence[Batch], rate: float) -> TrainingError:
+    names = [name for batch in batches for name in batch.ticket_ids]
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return TrainingError(
+        f"training diverged at step {step}: loss {loss:g}, gradient norm {norm:g}, learning rate {rate:.3g}; "
+        f"{len(names)} examples: {shown}",
+        code="TG0401",
+        where=f"step {step}",
+        hint="lower train.learning_rate, or lengthen train.warmup_ratio; nothing of this training is kept as a result",
+    )
+
+
+@contextmanager
+def _without_dropout(model: nn.Module) -> Iterator[None]:
+    """Eval mode, except for 4-bit layers: bitsandbytes repacks those for inference, and they could not train on."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    for module, training in before:
+        if type(module).__name__ == "Linear4bit":
+            module.training = training
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+
+
+def mean_last_tenth(curve: Sequence[dict[str, float | int | None]]) -> float:
+    """Mean loss of the last tenth of the steps, at least one."""
+    last = [float(row["loss"] or 0.0) for row in curve[-max(1, len(curve) // 10) :]]
+    return sum(last) / len(last)

@@ -1,0 +1,81 @@
+"""What a training process is told, and the files by which it answers.
+
+Read and written on both sides of the process boundary, so it imports no torch. It knows nothing of models. Used by
+tasks/train/launch.py and tasks/train/worker.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+from schemas.artifacts import DatasetRef, ModelRef
+from schemas.training import TrainSpec
+from tasks.files import sha256_json
+
+JOB = "job.json"
+PROGRESS = "progress.jsonl"
+ERROR = "error.json"
+LOG = "worker.log"
+FINAL = "final"
+CHECKPOINTS = "checkpoints"
+INTERRUPTED = 75
+"""Exit code of a process that was asked to stop and has saved a checkpoint (EX_TEMPFAIL)."""
+
+
+class TrainJob(BaseModel):
+    """One training: what goes in, how, and the folder it works in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: DatasetRef
+    model: ModelRef
+    spec: TrainSpec
+    scratch: Path
+    threads: int
+
+    def key(self) -> str:
+        """sha256 of everything that decides the weights, wherever files lie: checkpoints of another key do not fit.
+
+        Threads are left out: a training may go on with another number of them, though then its bytes may differ.
+        """
+        return sha256_json(
+            {
+                "dataset": self.dataset.digest,
+                "model": self.model.digest,
+                "spec": self.spec.model_dump(mode="json", exclude={"timeout_minutes", "save_every", "threads"}),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class ProgressLog:
+    """`progress.jsonl`: one JSON object per line, appended by the training process and read by its parent.
+
+    `event: step` has `step`, `n_steps`, `loss` (nats per supervised token), `learning_rate`, `grad_norm`, `n_tokens`
+    (of all steps so far), `step_tokens` and `seconds` (of this step). Other events: `started`, `validation` (loss),
+    `warning` (message), `ended` (peak_rss_bytes).
+    """
+
+    path: Path
+
+    def write(self, **entry: Any) -> None:
+        """Append one line; it is whole or absent for a reader that waits for the newline."""
+        with self.path.open("ab") as stream:
+            stream.write(orjson.dumps(entry) + b"\n")
+
+    def read(self, offset: int) -> tuple[list[dict[str, Any]], int]:
+        """The complete lines from byte `offset` on, and where the next reading starts."""
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(offset)
+                data = stream.read()
+        except FileNotFoundError:
+            return [], offset
+        whole, _, _ = data.rpartition(b"\n")
+        lines = [orjson.loads(line) for line in whole.splitlines() if line]
+        return lines, offset + (len(whole) + 1 if whole else 0)

@@ -1,0 +1,252 @@
+"""Differentiable pieces of a decoder layer, written out because the stock ones are slow on a CPU.
+
+Each computes what the layer in transformers computes, in the same precision and order of rounding, but saves passes
+over memory, keeps only what its backward needs and never asks for gradients of frozen weights. They know nothing of
+models or modules: tensors in, tensors out. Used by `tasks/train/forward.py`; tests compare each with plain autograd.
+Shapes: N = batch * seq positions in row order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional
+
+LONGEST_BLOCK = 1024
+"""Positions up to which all attention weights of a layer are held at once; beyond, torch's blockwise kernel."""
+LOSS_ROWS = 128
+"""Positions whose logits are held at once: 128 rows of a 49k vocabulary in float32 are 25 MB."""
+
+
+class _RmsNorm(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(epsilon))
+        ctx.save_for_backward(x, weight, scale)
+        return wide.mul_(scale).to(x.dtype).mul_(weight) if x.dtype != torch.float32 else wide * scale * weight
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        x, weight, scale = ctx.saved_tensors
+        gradient = (grads[0] * weight).float()
+        normal = x.float() * scale
+        inner = (gradient * normal).mean(-1, keepdim=True)
+        return gradient.sub_(normal.mul_(inner)).mul_(scale).to(x.dtype), None, None
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """`x / sqrt(mean(x^2) + epsilon) * weight` over the last axis, statistics in float32; `weight` is frozen.
+
+    Source: Zhang and Sennrich, Root Mean Square Layer Normalization (2019).
+    """
+    out: Tensor = _RmsNorm.apply(x, weight, epsilon)
+    return out
+
+
+class _GatedUnit(Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        active = functional.silu(gate)
+        ctx.save_for_backward(gate, up, active)
+        return active * up
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up, active = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grads[0] * up, gate), grads[0] * active
+
+
+def gated_unit(gate: Tensor, up: Tensor) -> Tensor:
+    """`silu(gate) * up`, elementwise.
+
+    Source: Shazeer, GLU Variants Improve Transformer (2020).
+    """
+    out: Tensor = _GatedUnit.apply(gate, up)
+    return out
+
+
+class _FrozenLinear(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Callable[[], Tensor], bias: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        return functional.linear(x, weight(), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return grads[0] @ ctx.weight(), None, None
+
+
+def frozen_linear(x: Tensor, weight: Callable[[], Tensor], bias: Tensor | None = None) -> Tensor:
+    """`x @ weight().T + bias` without gradients for weight and bias.
+
+    Args:
+        x: (N, d_in).
+        weight: Gives the (d_out, d_in) matrix; called again in the backward, so that 4-bit weights are dequantised
+            twice rather than kept.
+    """
+    out: Tensor = _FrozenLinear.apply(x, weight, bias)
+    return out
+
+
+class _AdaptedLinear(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Callable[[], Tensor], bias: Tensor | None, down: Tensor, up: Tensor
+    ) -> Tensor:
+        narrow = functional.linear(x, down)
+        ctx.weight = weight
+        ctx.save_for_backward(x, narrow, down, up)
+        return functional.linear(x, weight(), bias).addmm_(narrow, up.t())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor]:
+        x, narrow, down, up = ctx.saved_tensors
+        (gradient,) = grads
+        inner = gradient @ up
+        to_x = (gradient @ ctx.weight()).addmm_(inner, down) if ctx.needs_input_grad[0] else None
+        return to_x, None, None, inner.t() @ x, gradient.t() @ narrow
+
+
+def adapted_linear(x: Tensor, weight: Callable[[], Tensor], bias: Tensor | None, down: Tensor, up: Tensor) -> Tensor:
+    """`x @ weight().T + bias + (x @ down.T) @ up.T`, with gradients for x, down and up only.
+
+    Args:
+        x: (N, d_in).
+        weight: As in `frozen_linear`.
+        bias: (d_out,), frozen.
+        down: LoRA's A, (rank, d_in).
+        up: LoRA's B times alpha / rank, (d_out, rank).
+
+    Source: Hu et al., LoRA (2021), section 4.1.
+    """
+    out: Tensor = _AdaptedLinear.apply(x, weight, bias, down, up)
+    return out
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of x (batch, seq, heads, d); cos and sin (1, seq, 1, d). `-sin` turns it back."""
+    half = x.shape[-1] // 2
+    out = x * cos
+    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return out
+
+
+class _CausalAttention(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, n_heads: int, n_kv_heads: int, d_head: int
+    ) -> Tensor:
+        batch = qkv.shape[0] // cos.shape[1]
+        seq, groups = cos.shape[1], n_heads // n_kv_heads
+        packed = qkv.view(batch, seq, n_heads + 2 * n_kv_heads, d_head)
+        turned = _rotate(packed[:, :, : n_heads + n_kv_heads], cos, sin)
+        q, k = turned[:, :, :n_heads].mul(1 / math.sqrt(d_head)), turned[:, :, n_heads:]
+        # Query heads that share a key head are stacked: one matrix product per key head.
+        q = q.view(batch, seq, n_kv_heads, groups, d_head).permute(0, 2, 3, 1, 4).reshape(-1, groups * seq, d_head)
+        k = k.transpose(1, 2).reshape(-1, seq, d_head)
+        v = packed[:, :, n_heads + n_kv_heads :].transpose(1, 2).reshape(-1, seq, d_head)
+        scores = torch.bmm(q, k.transpose(1, 2)).view(-1, seq, seq).add_(mask)
+        weights = torch.softmax(scores, -1).view(-1, groups * seq, seq)
+        out = torch.bmm(weights, v)
+        ctx.save_for_backward(q, k, v, weights, cos, sin)
+        ctx.shape = (batch, seq, n_heads, n_kv_heads, groups, d_head)
+        out = out.view(batch, n_kv_heads, groups, seq, d_head).permute(0, 3, 1, 2, 4)
+        return out.reshape(batch * seq, n_heads * d_head)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, weights, cos, sin = ctx.saved_tensors
+        batch, seq, n_heads, n_kv_heads, groups, d_head = ctx.shape
+        gradient = grads[0].view(batch, seq, n_kv_heads, groups, d_head).permute(0, 2, 3, 1, 4)
+        gradient = gradient.reshape(-1, groups * seq, d_head)
+        to_weights = torch.bmm(gradient, v.transpose(1, 2))
+        to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
+        to_q = torch.bmm(to_scores, k).mul_(1 / math.sqrt(d_head))
+        turned = gradient.new_empty(batch, seq, n_heads + n_kv_heads, d_head)
+        turned[:, :, :n_heads].view(batch, seq, n_kv_heads, groups, d_head).copy_(
+            to_q.view(batch, n_kv_heads, groups, seq, d_head).permute(0, 3, 1, 2, 4)
+        )
+        turned[:, :, n_heads:].copy_(
+            torch.bmm(to_scores.transpose(1, 2), q).view(batch, n_kv_heads, seq, d_head).transpose(1, 2)
+        )
+        packed = gradient.new_empty(batch, seq, n_heads + 2 * n_kv_heads, d_head)
+        packed[:, :, : n_heads + n_kv_heads].copy_(_rotate(turned, cos, -sin))
+        packed[:, :, n_heads + n_kv_heads :].copy_(
+            torch.bmm(weights.transpose(1, 2), gradient).view(batch, n_kv_heads, seq, d_head).transpose(1, 2)
+        )
+        return packed.view(batch * seq, -1), None, None, None, None, None, None
+
+
+def causal_attention(
+    qkv: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, *, n_heads: int, n_kv_heads: int, d_head: int
+) -> Tensor:
+    """Rotary causal attention with grouped key heads; returns (N, n_heads * d_head).
+
+    Padding must be on the right: no position looks at a later one, so real tokens never see it.
+
+    Args:
+        qkv: (N, (n_heads + 2 * n_kv_heads) * d_head): queries, keys, values side by side.
+        cos: (1, seq, 1, d_head), as is `sin`.
+        sin: See `cos`.
+        mask: (seq, seq), 0 on and below the diagonal and -inf above.
+        n_heads: Query heads.
+        n_kv_heads: Key heads, a divisor of `n_heads`.
+        d_head: Width of one head.
+    """
+    if cos.shape[1] <= LONGEST_BLOCK:
+        out: Tensor = _CausalAttention.apply(qkv, cos, sin, mask, n_heads, n_kv_heads, d_head)
+        return out
+    packed = qkv.view(-1, cos.shape[1], n_heads + 2 * n_kv_heads, d_head)
+    q, k, v = torch.split(packed, [n_heads, n_kv_heads, n_kv_heads], dim=2)
+    half = d_head // 2
+    q, k = (x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin for x in (q, k))
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    long = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=n_heads != n_kv_heads)
+    return long.transpose(1, 2).reshape(qkv.shape[0], n_heads * d_head)
+
+
+class _TokenLosses(Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        wants_gradient = ctx.needs_input_grad[0]
+        losses = hidden.new_empty(len(targets), dtype=torch.float32)
+        gradient = torch.empty_like(hidden) if wants_gradient else None
+        for start in range(0, len(targets), LOSS_ROWS):
+            rows = slice(start, start + LOSS_ROWS)
+            logits = functional.linear(hidden[rows], weight)
+            wanted = targets[rows, None]
+            top, place = logits.max(-1, keepdim=True)
+            chances = torch.softmax(logits, -1, dtype=torch.float32)
+            # log-sum-exp from the most likely token, whose chance cannot underflow.
+            total = top.float() - chances.gather(1, place).log()
+            losses[rows] = (total - logits.gather(1, wanted).float())[:, 0]
+            if gradient is not None:
+                chances.scatter_add_(1, wanted, chances.new_full(wanted.shape, -1.0))
+                torch.mm(chances.to(weight.dtype), weight, out=gradient[rows])
+        ctx.gradient = gradient
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return (ctx.gradient * grads[0][:, None]).to(ctx.gradient.dtype), None, None
+
+
+def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy per position, nats, float32 (n,), with a gradient for `hidden` only.
+
+    The gradient is made in the forward, a few rows at a time: the (n, vocabulary) logits never exist as a whole.
+
+    Args:
+        hidden: (n, d).
+        weight: Output head, (vocabulary, d), frozen.
+        targets: Token ids, int64 (n,).
+    """
+    out: Tensor = _TokenLosses.apply(hidden, weight, targets)
+    return out

@@ -1,0 +1,187 @@
+"""The training process: `python -m tasks.train.worker job.json`.
+
+Training runs in a process of its own, so that it can be given a deadline, killed for memory or crash in native code
+without taking the run with it. It answers by files (see `tasks/train/job.py`) and ends with its parent. It knows
+nothing of pipelines. Started by tasks/train/launch.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import orjson
+
+from schemas.errors import LockedError, TrainingError, TunegateError
+from tasks.files import seal, write_json
+from tasks.train.job import CHECKPOINTS, ERROR, FINAL, INTERRUPTED, PROGRESS, ProgressLog, TrainJob
+from tasks.train.memory import ModelDims, estimate_memory, memory_advice
+
+_PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_LOCK_WAIT_S = 15.0
+
+
+def main(job_file: Path, parent: int) -> int:
+    """Do the job; returns the exit code: 0 done, `INTERRUPTED`, 1 with an `error.json`, anything else is a crash."""
+    _die_with(parent)
+    job = TrainJob.model_validate(orjson.loads(job_file.read_bytes()))
+    try:
+        # Held until the process ends: a killed parent's worker may still be here when the next one starts.
+        lock = _lock(job.scratch / "worker.lock")
+        try:
+            return _work(job)
+        finally:
+            os.close(lock)
+    except TunegateError as error:
+        _tell(job.scratch, error)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        traceback.print_exc()
+        _tell(job.scratch, _out_of_memory(job))
+    return 1
+
+
+def _work(job: TrainJob) -> int:
+    _keep_freed_memory()
+    import torch
+
+    torch.set_num_threads(job.threads)
+    from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
+    from tasks.train.engine import mean_last_tenth, train
+
+    asked_to_stop: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: asked_to_stop.append(received))
+    log = ProgressLog(job.scratch / PROGRESS)
+    model = open_for_training(job.model, job.spec)
+    outcome = train(
+        model,
+        job.spec,
+        train_folder=job.dataset.root / "train",
+        validation_folder=job.dataset.root / "validation" if job.dataset.n_validation else None,
+        checkpoints=job.scratch / CHECKPOINTS,
+        key=job.key(),
+        log=log,
+        stop=lambda: bool(asked_to_stop),
+    )
+    log.write(event="ended", finished=outcome.finished, peak_rss_bytes=_peak_rss_bytes())
+    if not outcome.finished:
+        return INTERRUPTED
+    aside = job.scratch / f".{FINAL}.tmp"
+    for left_over in (aside, job.scratch / FINAL):
+        shutil.rmtree(left_over, ignore_errors=True)
+    aside.mkdir()
+    save_trained(model, job.spec, base=job.model, out=aside)
+    _write_curve(aside / "curves.parquet", outcome.curve)
+    validated = [row["validation_loss"] for row in outcome.curve if row["validation_loss"] is not None]
+    write_json(
+        aside / "training.json",
+        {
+            "settings": job.spec.model_dump(mode="json"),
+            "quantization": job.spec.quantization.model_dump(mode="json") if job.spec.method == "qlora" else None,
+            "base": {"uri": job.model.uri, "digest": job.model.digest},
+            "dataset_digest": job.dataset.digest,
+            "threads": job.threads,
+            "predicted_memory": _predicted_memory(job),
+            "n_trainable": sum(tensor.numel() for tensor in trainable_tensors(model).values()),
+            "n_steps": outcome.n_steps,
+            "n_tokens": outcome.n_tokens,
+            "train_loss": mean_last_tenth(outcome.curve),
+            "validation_loss": validated[-1] if validated else None,
+        },
+    )
+    seal(aside)
+    aside.rename(job.scratch / FINAL)
+    return 0
+
+
+def _write_curve(path: Path, curve: list[dict[str, float | int | None]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [
+            ("step", pa.int32()),
+            ("loss", pa.float64()),
+            ("learning_rate", pa.float64()),
+            ("grad_norm", pa.float64()),
+            ("n_tokens", pa.int64()),
+            ("validation_loss", pa.float64()),
+        ]
+    )
+    pq.write_table(pa.Table.from_pylist(curve, schema=schema), path, compression="zstd")
+
+
+def _predicted_memory(job: TrainJob) -> dict[str, int] | None:
+    dims = ModelDims.read(job.model.root / "config.json")
+    return estimate_memory(dims, job.spec, max_tokens=job.dataset.max_tokens).parts() if dims else None
+
+
+def _tell(scratch: Path, error: TunegateError) -> None:
+    write_json(scratch / ERROR, {"type": type(error).__name__, **error.to_json()})
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _out_of_memory(job: TrainJob) -> TrainingError:
+    predicted = _predicted_memory(job)
+    told = f"; about {predicted['total'] / 2**30:.1f} GiB were predicted" if predicted else ""
+    return TrainingError(f"the training ran out of memory{told}", code="TG0405", hint=memory_advice(job.spec))
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise LockedError(
+                    "another training process works in this folder", code="TG0540", where=str(path.parent)
+                ) from None
+            time.sleep(0.1)
+        else:
+            return descriptor
+
+
+def _die_with(parent: int) -> None:
+    """SIGKILL for this process when its parent dies; the kernel forgets a parent that died before, hence the look."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(1)
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed: else the logits' pages are given back and faulted in anew in each step.
+
+    Measured on SmolLM2-135M, batch 8: 15 % less CPU time per step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _peak_rss_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,88 @@
+"""Small data sets and settings for training."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.artifacts import DatasetRef
+from schemas.training import AdapterSpec, TrainSpec
+from tasks.files import seal
+
+MakeDataset = Callable[..., DatasetRef]
+MakeSpec = Callable[..., TrainSpec]
+
+
+def write_dataset(
+    root: Path, *, n_train: int = 24, n_validation: int = 4, vocab: int = 280, seed: int = 0
+) -> DatasetRef:
+    """Examples of 8 to 28 tokens whose second half repeats the first: learnable, and of different lengths."""
+    from datasets import Dataset, Features, Sequence, Value
+
+    rng = random.Random(seed)
+    features = Features(
+        {
+            "ticket_id": Value("string"),
+            "input_ids": Sequence(Value("int32")),
+            "loss_mask": Sequence(Value("int8")),
+        }
+    )
+    counts = {}
+    for split, n_examples in (("train", n_train), ("validation", n_validation)):
+        rows: dict[str, list[Any]] = {"ticket_id": [], "input_ids": [], "loss_mask": []}
+        for number in range(n_examples):
+            half = [rng.randrange(3, vocab) for _ in range(rng.randint(4, 14))]
+            rows["ticket_id"].append(f"{split}-{number:04d}")
+            rows["input_ids"].append(half + half)
+            rows["loss_mask"].append([0] * len(half) + [1] * len(half))
+        Dataset.from_dict(rows, features=features).save_to_disk(str(root / split))
+        counts[split] = rows
+    lengths = [len(ids) for ids in counts["train"]["input_ids"]]
+    return DatasetRef(
+        root=root,
+        digest=seal(root),
+        n_train=n_train,
+        n_validation=n_validation,
+        n_tokens=sum(lengths),
+        n_supervised=sum(lengths) // 2,
+        n_dropped=0,
+        max_tokens=max(lengths, default=0),
+    )
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetRef:
+    """24 train and 4 validation examples."""
+    return write_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path) -> MakeDataset:
+    """Writes a data set of other sizes."""
+    return lambda **sizes: write_dataset(tmp_path / "dataset", **sizes)
+
+
+@pytest.fixture
+def make_spec() -> MakeSpec:
+    """Settings for the tiny model; keywords override."""
+
+    def make(**settings: Any) -> TrainSpec:
+        adapter = settings.pop("adapter", AdapterSpec(rank=4, alpha=8))
+        defaults = {
+            "base_model": "file:tiny",
+            "adapter": adapter,
+            "dtype": "float32",
+            "learning_rate": 2e-3,
+            "batch_size": 4,
+            "epochs": 2,
+            "save_every": 3,
+            "seed": 3,
+            "threads": 1,
+        }
+        return TrainSpec.model_validate(defaults | settings)
+
+    return make
