@@ -1,0 +1,69 @@
+"""What generation asks of a model: read prompts once, then give losses of answers and next tokens.
+
+It knows nothing of tokenizers and files. Called by tasks/model/generate.py; `tasks/model/fused_decoder.py` is the fast
+way for Llama-shaped models, `tasks/model/plain_decoder.py` the model's own forward for all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Ids = Sequence[int]
+
+
+class Reading(Protocol):
+    """A batch of prompts that the model has read; it grows by one token per row and step."""
+
+    def next_logits(self) -> Tensor:
+        """Logits (rows, vocabulary) of the token after the last one read."""
+
+    def answer_losses(self, answers: Sequence[Ids]) -> list[float]:
+        """Mean nats per token of each answer after its prompt; leaves the reading as it is.
+
+        Only before the first `append`.
+        """
+
+    def append(self, tokens: Tensor) -> None:
+        """Read one more token (rows,) per row."""
+
+    def keep(self, rows: Sequence[int]) -> list[int]:
+        """Forget all other rows. Returns the order in which the kept rows now stand, as indices into the old rows."""
+
+
+class Decoder(Protocol):
+    """A model, ready to read batches of prompts that begin with the same `prefix` tokens."""
+
+    def read(self, prompts: Sequence[Ids], *, room: int) -> Reading:
+        """Read the prompts; at most `room` tokens per row can be appended or scored afterwards."""
+
+
+def open_decoder(model: nn.Module, prefix: Ids) -> Decoder:
+    """The fastest decoder that computes this model exactly.
+
+    Args:
+        model: As `tasks.model.adapter.load_trained` gives it; its weights are regrouped, so it must not train on.
+        prefix: Tokens that every prompt begins with, read once. Each prompt must be longer.
+    """
+    from tasks.model.fused_decoder import FusedDecoder, is_fusable
+    from tasks.model.plain_decoder import PlainDecoder
+
+    return FusedDecoder(model, prefix) if is_fusable(model) else PlainDecoder(model)
+
+
+def language_model(model: nn.Module) -> Any:
+    """The causal language model below PEFT's wrapper, its adapted layers in place."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
+
+
+def left_padded(rows: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+    """Ids (rows, longest) with zeros on the left, and the number of those per row (rows,)."""
+    import torch
+
+    longest = max(len(row) for row in rows)
+    pads = [longest - len(row) for row in rows]
+    ids = torch.tensor([[0] * pad + list(row) for pad, row in zip(pads, rows, strict=True)])
+    return ids, torch.tensor(pads)

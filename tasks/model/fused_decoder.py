@@ -1,0 +1,315 @@
+"""Batched greedy decoding for Llama-shaped models: fewer, larger products and one copy of what prompts share.
+
+Computes what the model's own forward computes, from the weights of the same modules, LoRA factors beside them
+included (unmerged: in bfloat16 a merge would round small updates away). It knows nothing of text. Made by
+tasks/model/decoder.py.
+
+Why not the stock forward: per token it copies all keys and values of every row to append one column, repeats key
+heads for the query heads, and holds the shared prefix once per row. Measured beside it: docs/decisions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tasks.model.decoder import Ids, language_model, left_padded
+from tasks.model.likelihood import means_per_row, token_nats
+
+FUSABLE = ("llama", "mistral", "qwen2")
+"""`model_type`s whose decoder layer is what `_Layer` computes."""
+_STEADY_ROPE = ("default", "linear", "llama3")
+"""Rotary embeddings whose angles do not depend on the length of the text."""
+
+
+def is_fusable(model: nn.Module) -> bool:
+    """Does `FusedDecoder` compute exactly what this model does?"""
+    whole = language_model(model)
+    config = whole.config
+    layer_types = getattr(config, "layer_types", None) or ["full_attention"]
+    rope = getattr(config, "rope_parameters", None) or {}
+    return (
+        config.model_type in FUSABLE
+        and config.hidden_act == "silu"
+        and set(layer_types) == {"full_attention"}
+        and not (config.model_type == "mistral" and getattr(config, "sliding_window", None))
+        and rope.get("rope_type", "default") in _STEADY_ROPE
+        and all(hasattr(module, "weight") for module in (whole.get_output_embeddings(), whole.model.norm))
+        and (whole.device.type == "cpu" or not getattr(whole, "is_quantized", False))
+    )
+
+
+class FusedDecoder:
+    """A model and the keys and values (kv_heads, prefix, d) of the prefix, per layer."""
+
+    def __init__(self, model: nn.Module, prefix: Ids) -> None:
+        whole = language_model(model)
+        self.device: torch.device = whole.device
+        self.embedding: Tensor = whole.get_input_embeddings().weight
+        self.dtype = self.embedding.dtype
+        self.head: nn.Module = whole.get_output_embeddings()
+        self.norm = _Norm(whole.model.norm)
+        self.rotary = whole.model.rotary_emb
+        self.layers = [_Layer(layer, whole.config) for layer in whole.model.layers]
+        self.n_prefix = 0
+        self.prefix: list[tuple[Tensor, Tensor]] = []
+        if prefix:
+            reading = _Reading(self, [prefix], room=0)
+            self.prefix = [(keys[0, :, : len(prefix)], values[0, :, : len(prefix)]) for keys, values in reading.cache]
+            self.n_prefix = len(prefix)
+
+    def read(self, prompts: Sequence[Ids], *, room: int) -> _Reading:
+        """Read the prompts less the prefix they begin with."""
+        return _Reading(self, [prompt[self.n_prefix :] for prompt in prompts], room=room)
+
+    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (rows, columns, 1, d) of token positions (rows, columns)."""
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        cos, sin = self.rotary(like, position_ids=positions)
+        return cos[:, :, None], sin[:, :, None]
+
+
+class _Reading:
+    """Columns of the cache: [padding | prompt less prefix | appended]. The prefix lies before them, once for all."""
+
+    def __init__(self, decoder: FusedDecoder, suffixes: Sequence[Ids], *, room: int) -> None:
+        self.decoder = decoder
+        ids, pads = left_padded(suffixes)
+        self.n_rows, n_columns = ids.shape
+        self.pads = pads.to(decoder.device)
+        self.used = 0
+        self.cache = [layer.empty_cache(self.n_rows, n_columns + room, decoder) for layer in decoder.layers]
+        # Padding attends to all padding: finite numbers that nobody reads.
+        bad = torch.arange(n_columns + room, device=decoder.device)[None] < self.pads[:, None]
+        self.mask = torch.zeros(bad.shape, dtype=decoder.dtype, device=decoder.device)
+        self.mask.masked_fill_(bad, torch.finfo(decoder.dtype).min)
+        self.last = self._forward(ids.to(decoder.device))[:, -1]
+        self.used = n_columns
+
+    def next_logits(self) -> Tensor:
+        out: Tensor = self.decoder.head(self.decoder.norm(self.last))
+        return out
+
+    def answer_losses(self, answers: Sequence[Ids]) -> list[float]:
+        lengths = [len(answer) for answer in answers]
+        longest = max(lengths)
+        device = self.decoder.device
+        # Answers are padded on the right, behind everything they look at.
+        ids = torch.tensor([[*answer, *([0] * (longest - len(answer)))] for answer in answers], device=device)
+        before = torch.cat([self.last[:, None], self._forward(ids[:, :-1])], 1) if longest > 1 else self.last[:, None]
+        real = torch.arange(longest, device=device)[None] < torch.tensor(lengths, device=device)[:, None]
+        states = self.decoder.norm(before[real])
+        return means_per_row(token_nats(states, ids[real], self.decoder.head), lengths)
+
+    def append(self, tokens: Tensor) -> None:
+        self.last = self._forward(tokens[:, None])[:, -1]
+        self.used += 1
+
+    def keep(self, rows: Sequence[int]) -> list[int]:
+        """Fill the gaps with rows from the end: a row that stays where it is costs nothing."""
+        n_kept = len(rows)
+        late = iter(row for row in rows if row >= n_kept)
+        kept = set(rows)
+        moves = [(next(late), gap) for gap in range(n_kept) if gap not in kept]
+        order = list(range(n_kept))
+        for source, gap in moves:
+            order[gap] = source
+        if moves:
+            sources, gaps = (torch.tensor(side, device=self.decoder.device) for side in zip(*moves, strict=True))
+            for keys, values in self.cache:
+                for held in (keys, values):
+                    held[gaps, :, : self.used] = held[sources, :, : self.used]
+            for small in (self.pads, self.mask, self.last):
+                small[gaps] = small[sources]
+        self.n_rows = n_kept
+        self.pads, self.mask, self.last = self.pads[:n_kept], self.mask[:n_kept], self.last[:n_kept]
+        return order
+
+    def _forward(self, ids: Tensor) -> Tensor:
+        """States (rows, columns, d) before the last norm; keys and values go into the columns after `used`."""
+        decoder, (n_rows, n_columns) = self.decoder, ids.shape
+        columns = torch.arange(self.used, self.used + n_columns, device=decoder.device)
+        positions = (decoder.n_prefix + columns[None] - self.pads[:, None]).clamp_(min=0)
+        cos, sin = decoder.angles(positions)
+        mask = self.mask[:, None, : self.used + n_columns]
+        if n_columns > 1:
+            later = columns[None, :] > columns[:, None]
+            own = torch.zeros(later.shape, dtype=decoder.dtype, device=decoder.device)
+            own.masked_fill_(later, torch.finfo(decoder.dtype).min)
+            mask = mask.repeat(1, n_columns, 1)
+            mask[:, :, self.used :] = torch.minimum(mask[:, :, self.used :], own)
+        hidden = functional.embedding(ids, decoder.embedding)
+        for number, layer in enumerate(decoder.layers):
+            keys, values = self.cache[number]
+            shared = decoder.prefix[number] if decoder.prefix else None
+            hidden = layer(hidden, cos, sin, mask, keys[:n_rows], values[:n_rows], shared, self.used)
+        return hidden
+
+
+class _Layer:
+    def __init__(self, layer: Any, config: Any) -> None:
+        attention, feed_forward = layer.self_attn, layer.mlp
+        self.d: int = attention.head_dim
+        self.n_heads: int = config.num_attention_heads
+        self.n_kv: int = config.num_key_value_heads
+        self.scale = 1 / math.sqrt(self.d)
+        self.before_attention = _Norm(layer.input_layernorm)
+        self.before_feed_forward = _Norm(layer.post_attention_layernorm)
+        self.qkv = _Linear(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.out = _Linear(attention.o_proj)
+        self.gate_up = _Linear(feed_forward.gate_proj, feed_forward.up_proj)
+        self.down = _Linear(feed_forward.down_proj)
+
+    def empty_cache(self, n_rows: int, n_columns: int, decoder: FusedDecoder) -> tuple[Tensor, Tensor]:
+        """Room for keys and for values, (rows, kv_heads, columns, d) each."""
+        shape = (n_rows, self.n_kv, n_columns, self.d)
+        return tuple(torch.zeros(shape, dtype=decoder.dtype, device=decoder.device) for _ in range(2))  # type: ignore[return-value]
+
+    def __call__(
+        self,
+        hidden: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        shared: tuple[Tensor, Tensor] | None,
+        used: int,
+    ) -> Tensor:
+        n_rows, n_columns, _ = hidden.shape
+        packed = self.qkv(self.before_attention(hidden)).view(n_rows, n_columns, -1, self.d)
+        turned = _rotate(packed[:, :, : self.n_heads + self.n_kv], cos, sin)
+        end = used + n_columns
+        keys[:, :, used:end] = turned[:, :, self.n_heads :].transpose(1, 2)
+        values[:, :, used:end] = packed[:, :, self.n_heads + self.n_kv :].transpose(1, 2)
+        attend = self._attend_one if n_columns == 1 else self._attend_many
+        mixed = attend(turned[:, :, : self.n_heads], keys[:, :, :end], values[:, :, :end], mask, shared)
+        hidden = hidden + self.out(mixed)
+        gate, up = self.gate_up(self.before_feed_forward(hidden)).chunk(2, -1)
+        return hidden + self.down(functional.silu(gate).mul_(up))
+
+    def _attend_many(
+        self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, shared: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        n_rows, n_columns = q.shape[:2]
+        if shared is not None:
+            keys, values = (
+                torch.cat([one.expand(n_rows, -1, -1, -1), own], 2)
+                for one, own in zip(shared, (keys, values), strict=True)
+            )
+            mask = functional.pad(mask, (shared[0].shape[1], 0))
+        out = functional.scaled_dot_product_attention(
+            q.transpose(1, 2), keys, values, attn_mask=mask[:, None], enable_gqa=self.n_heads != self.n_kv
+        )
+        return out.transpose(1, 2).reshape(n_rows, n_columns, -1)
+
+    def _attend_one(
+        self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, shared: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """One query column: heads that share a key head are stacked, and all rows meet the prefix in one product."""
+        n_rows, groups, end = q.shape[0], self.n_heads // self.n_kv, keys.shape[2]
+        q = (q * self.scale).view(n_rows, self.n_kv, groups, self.d)
+        own = torch.bmm(q.view(-1, groups, self.d), keys.reshape(-1, end, self.d).transpose(1, 2))
+        scores = own.view(n_rows, self.n_kv, groups, end) + mask[:, None]
+        if shared is None:
+            weights = torch.softmax(scores, -1)
+            out = torch.bmm(weights.view(-1, groups, end), values.reshape(-1, end, self.d))
+            return out.view(n_rows, 1, -1)
+        n_prefix = shared[0].shape[1]
+        by_head = q.transpose(0, 1).reshape(self.n_kv, n_rows * groups, self.d)
+        before = torch.bmm(by_head, shared[0].transpose(1, 2)).view(self.n_kv, n_rows, groups, n_prefix)
+        weights = torch.softmax(torch.cat([before.transpose(0, 1), scores], -1), -1)
+        to_prefix = weights[..., :n_prefix].transpose(0, 1).reshape(self.n_kv, n_rows * groups, n_prefix)
+        out = torch.bmm(to_prefix, shared[1]).view(self.n_kv, n_rows, groups, self.d).transpose(0, 1)
+        to_own = weights[..., n_prefix:].reshape(-1, groups, end)
+        out = out + torch.bmm(to_own, values.reshape(-1, end, self.d)).view(n_rows, self.n_kv, groups, self.d)
+        return out.reshape(n_rows, 1, -1)
+
+
+class _Norm:
+    """RMS norm, statistics in float32. Source: Zhang and Sennrich (2019)."""
+
+    def __init__(self, module: Any) -> None:
+        self.weight: Tensor = module.weight
+        self.epsilon: float = module.variance_epsilon
+
+    def __call__(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(self.epsilon))
+        return (wide * scale).to(x.dtype).mul_(self.weight)
+
+
+class _Linear:
+    """Linear layers with a common input as one product, with LoRA factors where there are any."""
+
+    def __init__(self, *modules: Any) -> None:
+        bases = [getattr(module, "base_layer", module) for module in modules]
+        self.weight = _joined_weight(bases)
+        self.bias = _joined_bias(bases)
+        adapted = [module for module in modules if hasattr(module, "lora_A")]
+        self.lora: tuple[Tensor, Tensor] | None = None
+        if adapted:
+            dtype = self.weight.dtype
+            down = torch.cat([module.lora_A["default"].weight for module in adapted])
+            ups = [
+                module.lora_B["default"].weight * module.scaling["default"]
+                if hasattr(module, "lora_B")
+                else down.new_zeros(base.out_features, 0)
+                for module, base in zip(modules, bases, strict=True)
+            ]
+            up = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
+            self.lora = (down.to(dtype), up.to(dtype).t())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out = functional.linear(x, self.weight, self.bias)
+        if self.lora is None:
+            return out
+        down, up = self.lora
+        narrow = functional.linear(x, down).flatten(0, -2)
+        out.view(-1, out.shape[-1]).addmm_(narrow, up)
+        return out
+
+
+def _joined_weight(bases: Sequence[Any]) -> Tensor:
+    weights = [_plain_weight(base) for base in bases]
+    if len(weights) == 1:
+        return weights[0]
+    joined = torch.cat(weights)
+    if all(weight is base.weight for weight, base in zip(weights, bases, strict=True)):
+        # The modules become views of the common matrix, so that it costs no memory.
+        for base, part in zip(bases, torch.split(joined, [len(weight) for weight in weights]), strict=True):
+            base.weight.data = part
+    return joined
+
+
+def _plain_weight(base: Any) -> Tensor:
+    """The (d_out, d_in) matrix; a 4-bit one is dequantised once, as its own forward would at each token."""
+    weight: Tensor = base.weight
+    state = getattr(weight, "quant_state", None)
+    if state is None:
+        return weight
+    from bitsandbytes.functional import dequantize_4bit
+
+    dense: Tensor = dequantize_4bit(weight.data, state)
+    return dense.to(getattr(base, "compute_dtype", None) or dense.dtype)
+
+
+def _joined_bias(bases: Sequence[Any]) -> Tensor | None:
+    if all(base.bias is None for base in bases):
+        return None
+    dtype = next(base.bias.dtype for base in bases if base.bias is not None)
+    return torch.cat(
+        [torch.zeros(base.out_features, dtype=dtype) if base.bias is None else base.bias for base in bases]
+    )
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of x (rows, columns, heads, d). Source: Su et al., RoFormer (2021)."""
+    half = x.shape[-1] // 2
+    turned = torch.cat([-x[..., half:], x[..., :half]], -1)
+    return x * cos + turned * sin

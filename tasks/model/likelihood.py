@@ -1,0 +1,52 @@
+"""How likely a model finds given tokens: nats per token of the reference answers.
+
+It knows nothing of models: states or logits in, numbers out. Called by the two decoders, so that the loss beside an
+answer comes from the very prompt states the answer was generated from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from schemas.errors import TrainingError
+
+POSITIONS = 512
+"""Positions whose logits exist at once: 100 MB in float32 for 49k tokens."""
+
+
+def token_nats(states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+    """Negative log-likelihood of each target in nats, float32 (n,).
+
+    Args:
+        states: (n, d), what the head takes; only positions before an answer's token.
+        targets: Token ids (n,).
+        head: States to logits. The softmax is taken in float32 whatever they are.
+    """
+    losses = []
+    for start in range(0, len(targets), POSITIONS):
+        logits = head(states[start : start + POSITIONS]).float()
+        wanted = logits.gather(1, targets[start : start + POSITIONS, None])[:, 0]
+        losses.append(torch.logsumexp(logits, -1) - wanted)
+    return torch.cat(losses)
+
+
+def means_per_row(nats: Tensor, lengths: Sequence[int]) -> list[float]:
+    """Mean over each row's tokens; rows lie one after another.
+
+    Raises:
+        TrainingError: a mean is not finite: the model is broken, not merely bad.
+
+    >>> means_per_row(torch.tensor([1.0, 2.0, 5.0]), [2, 1])
+    [1.5, 5.0]
+    """
+    means = [float(part.double().mean()) for part in torch.split(nats, list(lengths))]
+    if not all(mean == mean and abs(mean) != float("inf") for mean in means):
+        raise TrainingError(
+            "the model gives no finite likelihood for a reference answer",
+            code="TG0420",
+            hint="its weights are damaged or its training diverged; lower train.learning_rate",
+        )
+    return means

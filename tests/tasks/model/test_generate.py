@@ -1,0 +1,282 @@
+"""Batched answers with a shared prefix are those of the plain loop, item by item; a killed run continues."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from schemas.artifacts import ModelRef, Predictions, PromptSet
+from schemas.errors import DataError, TrainingError
+from schemas.evaluation import DecodingSpec
+from schemas.training import AdapterSpec
+from tasks.files import seal
+from tasks.model import generate
+from tasks.model.adapter import attach_adapter
+from tasks.model.base_model import load_base, load_tokenizer
+from tasks.model.chat_codec import ChatCodec
+from tasks.model.decoder import Decoder, open_decoder
+from tasks.model.fused_decoder import FusedDecoder, is_fusable
+from tasks.model.generate import generate_answers, greedy, shared_prefix
+from tasks.model.plain_decoder import PlainDecoder
+from tasks.prompts import dump_messages
+
+BODIES = (
+    "My parcel NB-10234 has not arrived.",
+    "I was billed twice for order NB-20411, please refund the second charge to my card as soon as you can.",
+    "The lamp does not turn on.",
+    "How do I change my password? The reset mail never comes, although I have tried three times since Monday.",
+    "Thank you, all is well.",
+    "Cancel my subscription",
+    "Where is the invoice for May?",
+)
+SPEC = DecodingSpec(max_new_tokens=24, batch_size=3, threads=1, dtype="float32")
+
+
+def prompt_set(folder: Path, *, form: Literal["instruction", "completion"] = "instruction", n: int = 7) -> PromptSet:
+    folder.mkdir()
+    system = {"role": "system", "content": "You are the support desk of Northbeam. Answer in one sentence."}
+    messages = [dump_messages([system, {"role": "user", "content": body}]) for body in BODIES[:n]]
+    texts = [f"Ticket: {body}\nReply:" for body in BODIES[:n]]
+    table = {
+        "item_id": [f"i{number}" for number in range(n)],
+        "messages" if form == "instruction" else "text": messages if form == "instruction" else texts,
+        "answer": [f"We are sorry to hear that, courier {'will ' * number}come." for number in range(n)],
+    }
+    pq.write_table(pa.table(table), folder / "prompts.parquet")
+    return PromptSet(root=folder, arm="zero_shot", format=form, n_items=n)
+
+
+def answers(tmp_path: Path, prompts: PromptSet, model: ModelRef, spec: DecodingSpec, name: str) -> Predictions:
+    out, scratch = tmp_path / f"{name}-out", tmp_path / f"{name}-scratch"
+    out.mkdir(exist_ok=True)
+    scratch.mkdir(exist_ok=True)
+    return generate_answers(prompts=prompts, model=model, decoding=spec, out=out, scratch=scratch)
+
+
+def rows(predictions: Predictions) -> list[dict[str, Any]]:
+    return pq.read_table(predictions.root / "predictions.parquet").to_pylist()
+
+
+def stock_answers(model: ModelRef, prompts: PromptSet, spec: DecodingSpec) -> list[dict[str, Any]]:
+    """One item after another through transformers alone."""
+    tokenizer = load_tokenizer(model)
+    codec = ChatCodec.of(tokenizer, prompts.format)
+    loaded = load_base(model, dtype=torch.float32)
+    wanted = []
+    for row in pq.read_table(prompts.root / "prompts.parquet").to_pylist():
+        asked = row["text"] if prompts.format == "completion" else orjson.loads(row["messages"])
+        ids = torch.tensor([codec.prompt_ids(asked)])
+        mask = torch.ones_like(ids)
+        with torch.inference_mode():
+            whole = loaded.generate(
+                ids, attention_mask=mask, do_sample=False, max_new_tokens=spec.max_new_tokens, pad_token_id=0
+            )
+            new = whole[0, ids.shape[1] :].tolist()
+            answer = torch.tensor([codec.answer_ids(row["answer"])])
+            logits = loaded(torch.cat([ids, answer], 1)).logits[0, ids.shape[1] - 1 : -1]
+            loss = torch.nn.functional.cross_entropy(logits, answer[0]).item()
+        finished = new[-1] == codec.end_id
+        text = tokenizer.decode(new[:-1] if finished else new, skip_special_tokens=True)
+        wanted.append(
+            {"item_id": row["item_id"], "text": text, "n_new_tokens": len(new), "finished": finished, "loss": loss}
+        )
+    return wanted
+
+
+def assert_same(got: list[dict[str, Any]], wanted: list[dict[str, Any]], *, tolerance: float = 1e-4) -> None:
+    for one, other in zip(got, wanted, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=tolerance)
+        assert {**one, "loss": 0} == {**other, "loss": 0}
+
+
+@pytest.mark.parametrize("form", ["instruction", "completion"])
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_batches_answer_as_stock_generate_does(
+    tmp_path: Path, tiny_model: ModelRef, form: Literal["instruction", "completion"], batch_size: int
+) -> None:
+    spec = SPEC.model_copy(update={"batch_size": batch_size})
+    prompts = prompt_set(tmp_path / "prompts", form=form)
+    got = rows(answers(tmp_path, prompts, tiny_model, spec, "a"))
+    assert_same(got, stock_answers(tiny_model, prompts, spec))
+    assert len({row["text"] for row in got}) > 1, "a model that always says the same proves nothing"
+
+
+@pytest.mark.model
+def test_smollm2_answers_as_stock_generate_does(tmp_path: Path, smollm2: ModelRef) -> None:
+    spec = SPEC.model_copy(update={"batch_size": 4})
+    prompts = prompt_set(tmp_path / "prompts", n=6)
+    assert_same(rows(answers(tmp_path, prompts, smollm2, spec, "a")), stock_answers(smollm2, prompts, spec))
+
+
+@pytest.mark.model
+def test_smollm2_in_bfloat16_stays_close_in_loss(tmp_path: Path, smollm2: ModelRef) -> None:
+    prompts = prompt_set(tmp_path / "prompts", n=6)
+    exact = rows(answers(tmp_path, prompts, smollm2, SPEC, "a"))
+    rounded = rows(answers(tmp_path, prompts, smollm2, SPEC.model_copy(update={"dtype": "bfloat16"}), "b"))
+    for one, other in zip(exact, rounded, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=0.02)
+
+
+def test_the_plain_decoder_agrees_with_the_fused_one(tiny_model: ModelRef) -> None:
+    prompts = [[1, 40, 41, 42, 43], [1, 40, 50], [1, 40, 60, 61, 62, 63, 64, 65], [1, 40, 70, 71]]
+    references = [[5, 6, 2], [7, 2], [8, 9, 10, 11, 2], [2]]
+
+    def run(decoder: Decoder) -> tuple[list[list[int]], list[float]]:
+        with torch.inference_mode():
+            reading = decoder.read(prompts, room=20)
+            losses = reading.answer_losses(references)
+            return greedy(reading, len(prompts), 20, frozenset({2, 90, 120})), losses
+
+    plain = run(PlainDecoder(load_base(tiny_model, dtype=torch.float32)))
+    with torch.no_grad():
+        fused = run(FusedDecoder(load_base(tiny_model, dtype=torch.float32), shared_prefix(prompts)))
+        unshared = run(FusedDecoder(load_base(tiny_model, dtype=torch.float32), []))
+    assert plain[0] == fused[0] == unshared[0]
+    assert fused[1] == pytest.approx(plain[1], rel=1e-5)
+    assert unshared[1] == pytest.approx(plain[1], rel=1e-5)
+
+
+def test_rows_that_stop_leave_the_others_undisturbed(tiny_model: ModelRef) -> None:
+    """Stops chosen from what the rows say, so that they end at different steps and rows move into gaps."""
+    prompts = [[1, 40 + number, 41, 42] for number in range(8)]
+    with torch.no_grad():
+        decoder = FusedDecoder(load_base(tiny_model, dtype=torch.float32), [1])
+    with torch.inference_mode():
+        whole = greedy(decoder.read(prompts, room=16), 8, 16, frozenset())
+        stops = frozenset(row[3 + number] for number, row in enumerate(whole[::2]))
+        cut = greedy(decoder.read(prompts, room=16), 8, 16, stops)
+    assert len({len(row) for row in cut}) > 1
+    for row, full in zip(cut, whole, strict=True):
+        first = next((at for at, token in enumerate(full) if token in stops), len(full) - 1)
+        assert row == full[: first + 1]
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        AdapterSpec(rank=4, alpha=8),
+        AdapterSpec(rank=4, alpha=8, target_modules=("q_proj", "v_proj", "up_proj"), top_layers=1),
+    ],
+)
+def test_lora_factors_are_applied_as_peft_does(tiny_model: ModelRef, adapter: AdapterSpec) -> None:
+    model = attach_adapter(load_base(tiny_model, dtype=torch.float32), adapter, seed=1).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    ids = [1, 40, 41, 42, 43, 44]
+    with torch.inference_mode():
+        wanted = model(torch.tensor([ids])).logits[0, -1]
+    with torch.no_grad():
+        got = open_decoder(model, ids[:2]).read([ids], room=1).next_logits()[0]
+        bare = open_decoder(load_base(tiny_model, dtype=torch.float32), []).read([ids], room=1).next_logits()[0]
+    assert torch.allclose(got, wanted, atol=1e-4)
+    assert not torch.allclose(bare, wanted, atol=1e-2)
+
+
+def test_another_architecture_takes_the_plain_way(tiny_model: ModelRef) -> None:
+    model = load_base(tiny_model, dtype=torch.float32)
+    assert is_fusable(model)
+    for name, value in (
+        ("model_type", "gemma"),
+        ("hidden_act", "gelu"),
+        ("layer_types", ["sliding_attention"]),
+        ("rope_parameters", {"rope_type": "dynamic", "rope_theta": 10000.0}),
+    ):
+        changed = load_base(tiny_model, dtype=torch.float32)
+        changed.config.__dict__[name] = value
+        assert not is_fusable(changed), name
+
+
+def test_a_killed_run_continues_with_the_same_bytes(
+    tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = prompt_set(tmp_path / "prompts")
+    whole = answers(tmp_path, prompts, tiny_model, SPEC, "whole")
+    answered: list[int] = []
+    real = generate.Engine.answer
+
+    def dying(self: generate.Engine, items: Any) -> Any:
+        if len(answered) == 1:
+            raise KeyboardInterrupt
+        answered.append(len(items))
+        return real(self, items)
+
+    monkeypatch.setattr(generate.Engine, "answer", dying)
+    with pytest.raises(KeyboardInterrupt):
+        answers(tmp_path, prompts, tiny_model, SPEC, "killed")
+    monkeypatch.setattr(generate.Engine, "answer", lambda self, items: answered.append(-1) or real(self, items))
+    again = answers(tmp_path, prompts, tiny_model, SPEC, "killed")
+    assert answered == [3, -1, -1], "the first batch was kept, the two others were answered now"
+    assert seal(again.root) == seal(whole.root)
+
+
+def test_batches_kept_for_other_prompts_or_settings_are_not_used(tmp_path: Path, tiny_model: ModelRef) -> None:
+    short = SPEC.model_copy(update={"max_new_tokens": 2})
+    prompts = prompt_set(tmp_path / "prompts")
+    answers(tmp_path, prompts, tiny_model, short, "a")
+    assert max(row["n_new_tokens"] for row in rows(answers(tmp_path, prompts, tiny_model, SPEC, "a"))) > 2
+    (tmp_path / "a-scratch" / "answers-000000.json").write_bytes(b'{"key": "cut off')
+    assert answers(tmp_path, prompts, tiny_model, SPEC, "a").n_items == 7
+
+
+def test_items_come_out_by_item_id_and_counts_add_up(tmp_path: Path, tiny_model: ModelRef) -> None:
+    predictions = answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, SPEC, "a")
+    got = rows(predictions)
+    assert [row["item_id"] for row in got] == [f"i{number}" for number in range(7)]
+    assert predictions.n_items == 7
+    assert predictions.n_new_tokens == sum(row["n_new_tokens"] for row in got)
+    assert all(row["finished"] or row["n_new_tokens"] == SPEC.max_new_tokens for row in got)
+    assert all(math.isfinite(row["loss"]) for row in got)
+
+
+def test_progress_counts_items(tmp_path: Path, tiny_model: ModelRef) -> None:
+    heard: list[tuple[int, int | None, str]] = []
+
+    def listen(done: int, total: int | None, unit: str, **figures: float) -> None:
+        heard.append((done, total, unit))
+
+    for name in ("out", "scratch"):
+        (tmp_path / name).mkdir()
+    generate_answers(
+        prompts=prompt_set(tmp_path / "prompts"),
+        model=tiny_model,
+        decoding=SPEC,
+        out=tmp_path / "out",
+        scratch=tmp_path / "scratch",
+        progress=listen,
+    )
+    assert heard == [(3, 7, "items"), (6, 7, "items"), (7, 7, "items")]
+
+
+def test_a_prompt_without_room_for_its_answer_is_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
+    spec = SPEC.model_copy(update={"max_new_tokens": 500})
+    with pytest.raises(DataError, match="TG0321"):
+        answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, spec, "a")
+
+
+def test_a_broken_model_is_an_error_and_no_answer(
+    tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.model import adapter
+
+    def broken(*args: Any, **options: Any) -> Any:
+        model = load_base(tiny_model, dtype=torch.float32)
+        model.model.layers[0].mlp.down_proj.weight.data[0, 0] = float("nan")
+        return model
+
+    monkeypatch.setattr(adapter, "load_trained", broken)
+    with pytest.raises(TrainingError, match="TG0420"):
+        answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, SPEC, "a")
+
+
+def test_the_number_of_threads_is_put_back(tmp_path: Path, tiny_model: ModelRef) -> None:
+    before = torch.get_num_threads()
+    answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, SPEC.model_copy(update={"threads": 2}), "a")
+    assert torch.get_num_threads() == before
