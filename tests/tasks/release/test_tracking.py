@@ -35,7 +35,9 @@ from tasks.release.tracking import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is first imported
+    "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
+)
 
 Record = Callable[..., RunRecord]
 

@@ -1,0 +1,204 @@
+"""Answers tickets with a bundle, as the gate had it answer: same prompt, same decoding, same base model or none.
+
+It knows nothing of the ledger. Called by `tunegate predict`, and by MLflow, which finds `_load_pyfunc` here
+(`tasks/release/register.py` names this module as the loader). The ticket's text is never logged.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from schemas.artifacts import ModelRef
+from schemas.errors import ConfigError, DataError, SecurityError, StorageError
+from schemas.release import ServingSpec
+from schemas.tables import TICKET_COLUMNS
+from schemas.template import template_columns
+from tasks.files import sha256_file, verify
+from tasks.prompts import conversation_for, messages_for, render_text
+
+if TYPE_CHECKING:
+    from tasks.model.generate import Answer, Engine
+
+Row = Mapping[str, object]
+BASE_VARIABLE = "TUNEGATE_BASE_MODEL"
+CACHE_VARIABLE = "TUNEGATE_CACHE"
+
+
+def load_bundle(path: Path, *, base: Path | None = None, cache: Path | None = None) -> ServedModel:
+    """Load a bundle and its base model for answering.
+
+    Args:
+        path: The bundle's directory.
+        base: Directory of the base model; else TUNEGATE_BASE_MODEL, else it is fetched from where training had it.
+        cache: Where fetched models lie; else TUNEGATE_CACHE, else ~/.cache/tunegate.
+
+    Raises:
+        StorageError: the bundle is not what its manifest says, or does not load.
+        SecurityError: TG0802, a file of the base model is not the one that the candidate was judged with.
+        ConfigError: the base model is missing and may not be fetched.
+        ServiceError: the package index does not answer.
+    """
+    from tasks.model.base_model import load_tokenizer
+    from tasks.model.chat_codec import ChatCodec
+    from tasks.model.generate import Engine
+
+    verify(path)
+    serving = _read_serving(path)
+    trained = serving.trained.model_copy(update={"root": path})
+    with tempfile.TemporaryDirectory(prefix="tunegate-serve-") as scratch:
+        model = serving.base.model_copy(update={"root": path})
+        if trained.method != "full":  # which brings all its weights and the tokenizer along
+            place = base or _named_base() or _fetched(serving.base, cache, Path(scratch))
+            model = model.model_copy(update={"root": _checked(place, serving.base_files, Path(scratch) / "base")})
+        codec = ChatCodec.of(load_tokenizer(model), trained.format)
+        engine = Engine.load(model, trained, serving.decoding, codec, [])
+    return ServedModel(serving, engine)
+
+
+class ServedModel:
+    """A loaded bundle."""
+
+    def __init__(self, serving: ServingSpec, engine: Engine) -> None:
+        self.serving = serving
+        self._engine = engine
+
+    def answer(self, rows: Sequence[Row]) -> list[str]:
+        """The reply to each ticket, in order.
+
+        Args:
+            rows: Ticket columns (`subject`, `body`, ...); columns that are absent count as empty.
+
+        Raises:
+            DataError: a row has an unknown column, no text for the prompt, or is too long for the model.
+        """
+        nothing = [self._engine.codec.end_id]  # the engine scores a reference answer with each prompt
+        return [answer.text for answer in self._ask([(self._prompt(row), nothing) for row in rows])]
+
+    def losses(self, rows: Sequence[Row]) -> list[float]:
+        """Nats per token of each ticket's own answer (`train.prompt.answer` filled from its columns), in order.
+
+        Raises:
+            DataError: as `answer`.
+        """
+        codec, prompt = self._engine.codec, self.serving.prompt
+        pairs = []
+        for row in rows:
+            if self.serving.trained.format == "instruction":
+                said = conversation_for(prompt, _ticket(row))[-1]["content"]
+            else:
+                said = render_text(prompt.answer, _ticket(row))
+            pairs.append((self._prompt(row), codec.answer_ids(said)))
+        return [answer.loss for answer in self._ask(pairs)]
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[str]:
+        """MLflow's entry: a DataFrame with ticket columns, a row or a list of rows, a text or a list of texts."""
+        if hasattr(model_input, "to_dict"):
+            model_input = model_input.astype(object).where(model_input.notna(), None).to_dict(orient="records")
+        if isinstance(model_input, str | Mapping):
+            model_input = [model_input]
+        return self.answer([{"body": row} if isinstance(row, str) else row for row in model_input])
+
+    def _prompt(self, row: Row) -> list[int]:
+        ticket, prompt = _ticket(row), self.serving.prompt
+        asked = {"messages", *template_columns(prompt.user)}
+        if not any(str(ticket[name] or "").strip() for name in asked):
+            raise DataError(f"the ticket has no text in {', '.join(sorted(asked))}", code="TG0331", where="ticket")
+        if self.serving.trained.format == "instruction":
+            return self._engine.codec.prompt_ids(messages_for(prompt, ticket))
+        return self._engine.codec.prompt_ids(render_text(prompt.user, ticket))
+
+    def _ask(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Answer]:
+        """Answers in the order of the pairs, asked in batches of similar length, as the gate does."""
+        from tasks.model.generate import Item
+
+        items = [Item(str(place), prompt, reference) for place, (prompt, reference) in enumerate(pairs)]
+        for item in items:
+            self._check_room(item)
+        ordered = sorted(items, key=lambda item: -len(item.prompt))
+        size = self.serving.decoding.batch_size
+        answers: list[Answer] = []
+        for start in range(0, len(ordered), size):
+            answers += self._engine.answer(ordered[start : start + size])
+        return sorted(answers, key=lambda answer: int(answer.item_id))
+
+    def _check_room(self, item: Any) -> None:
+        needed = len(item.prompt) + max(self.serving.decoding.max_new_tokens, len(item.reference))
+        context = self.serving.base.context_length
+        if needed > context:
+            raise DataError(
+                f"the ticket's prompt has {len(item.prompt)} tokens and needs {needed} with its answer; the model's "
+                f"context has {context}",
+                code="TG0321",
+                where=f"ticket {item.item_id}",
+                hint="shorten the ticket",
+            )
+
+
+def _load_pyfunc(data_path: str) -> ServedModel:
+    """MLflow's hook for a `loader_module`."""
+    return load_bundle(Path(data_path))
+
+
+def _read_serving(path: Path) -> ServingSpec:
+    file = path / "serving.json"
+    try:
+        return ServingSpec.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise StorageError(f"not readable: {type(error).__name__}", code="TG0515", where=str(file)) from None
+
+
+def _named_base() -> Path | None:
+    named = os.environ.get(BASE_VARIABLE)
+    return Path(named).expanduser() if named else None
+
+
+def _fetched(base: ModelRef, cache: Path | None, scratch: Path) -> Path:
+    from tasks.model.base_model import fetch_base_model
+
+    out = scratch / "fetched"
+    out.mkdir()
+    cache = cache or Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/tunegate").expanduser()
+    try:
+        fetch_base_model(uri=base.uri, allow_download=False, root=Path.cwd(), cache=cache, out=out)
+    except ConfigError as error:
+        raise ConfigError(
+            f"the base model is not at hand: {error.message}",
+            code=error.code,
+            where=base.uri,
+            hint=f"put it into a folder and name it: {BASE_VARIABLE}=FOLDER",
+        ) from error
+    return out
+
+
+def _checked(place: Path, files: Mapping[str, str], view: Path) -> Path:
+    """A folder of links to exactly the files that the candidate was judged with: others could change the model."""
+    view.mkdir()
+    for name, expected in sorted(files.items()):
+        source = place / name
+        if Path(name).name != name:
+            raise SecurityError(f"not a file name: {name!r}", code="TG0802", where="serving.json")
+        got = sha256_file(source) if source.is_file() else "nothing"
+        if got != expected:
+            raise SecurityError(
+                f"another base model: {name} has sha256 {got[:12]}, the candidate was judged with {expected[:12]}",
+                code="TG0802",
+                where=str(source),
+                hint=f"name the right one: {BASE_VARIABLE}=FOLDER",
+            )
+        (view / name).symlink_to(source.resolve())
+    return view
+
+
+def _ticket(row: Row) -> dict[str, object]:
+    """All ticket columns, absent ones as null."""
+    unknown = sorted(str(name) for name in row.keys() - set(TICKET_COLUMNS))
+    if unknown:
+        allowed = ", ".join(TICKET_COLUMNS)
+        raise DataError(f"unknown column {unknown[0]!r}; allowed: {allowed}", code="TG0330", where="ticket")
+    return {name: row.get(name) for name in TICKET_COLUMNS}

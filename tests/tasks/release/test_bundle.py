@@ -1,0 +1,77 @@
+"""What goes into a bundle, and what does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from schemas.artifacts import GateDecision, ModelRef, Scores, TrainedRef
+from schemas.errors import StorageError
+from schemas.evaluation import DecodingSpec
+from schemas.training import PromptSpec
+from tasks.files import seal, sha256_file
+from tasks.release.bundle import bundle_candidate
+
+
+def test_a_bundle_holds_the_weights_how_to_ask_them_and_why_they_were_let_in(
+    tiny_model: ModelRef, tmp_path: Path
+) -> None:
+    bundle = make(tiny_model, tmp_path, "adapter_model.safetensors", "adapter_config.json", "training.json")
+    assert sorted(path.name for path in bundle.iterdir()) == [
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "decision.json", "decision.md",
+        "serving.json", "training.json",
+    ]  # fmt: skip
+    serving = json.loads((bundle / "serving.json").read_text())
+    assert serving["prompt"]["user"] == "{body}"
+    assert serving["decoding"]["max_new_tokens"] == 9
+    assert serving["trained"]["root"] == serving["base"]["root"] == "."
+    assert serving["base_files"] == {
+        path.name: sha256_file(path) for path in tiny_model.root.iterdir() if path.name != "MANIFEST.json"
+    }
+    assert {"model.safetensors", "tokenizer.json", "chat_template.jinja"} <= serving["base_files"].keys()
+    card = (bundle / "README.md").read_text()
+    assert "base_model: file:tiny_model\nlibrary_name: peft\n" in card
+    assert "**HOLD** on 7 held-out items. few items" in card
+    assert "| exact | 0.5000 |" in card
+    assert not any(str(tmp_path).encode() in path.read_bytes() for path in bundle.iterdir())
+
+
+def test_equal_candidates_give_equal_bundles(tiny_model: ModelRef, tmp_path: Path) -> None:
+    digests = set()
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        digests.add(seal(make(tiny_model, tmp_path / place, "adapter_model.safetensors")))
+    assert len(digests) == 1
+
+
+def test_a_candidate_without_weights_is_refused(tiny_model: ModelRef, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="TG0513"):
+        make(tiny_model, tmp_path, "adapter_config.json")
+
+
+def make(model: ModelRef, folder: Path, *files: str) -> Path:
+    """Bundle a made-up candidate that consists of these files and the usual others."""
+    for name in ("trained", "decision", "out"):
+        (folder / name).mkdir()
+    for name in (*files, "curves.parquet", "artifact.json", "MANIFEST.json"):
+        (folder / "trained" / name).write_text(f"{name}\n")
+    for name in ("decision.json", "decision.md"):
+        (folder / "decision" / name).write_text(f"{name}\n")
+    bundle_candidate(
+        trained=TrainedRef(
+            root=folder / "trained", digest="t", method="lora", format="instruction", base_digest=model.digest,
+            n_trainable=1234, n_steps=5, n_tokens=6, train_loss=0.5,
+        ),
+        model=model,
+        scores=Scores(root=folder, arm="tuned", n_items=7, means={"exact": 0.5}),
+        decision=GateDecision(
+            root=folder / "decision", verdict="HOLD", reason="few items", findings=(), n_items=7, champion_version=None
+        ),
+        name="replies",
+        prompt=PromptSpec(user="{body}"),
+        decoding=DecodingSpec(max_new_tokens=9, batch_size=4, threads=None, dtype="auto"),
+        out=folder / "out",
+    )  # fmt: skip
+    return folder / "out"

@@ -1,0 +1,311 @@
+"""A bundle answers as the gate had it answer: here, in a fresh process through MLflow's champion, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from schemas.artifacts import BundleRef, GateDecision, ModelRef, PromptSet, Scores, TrainedRef
+from schemas.errors import ConfigError, DataError, SecurityError, StorageError
+from schemas.evaluation import DecodingSpec
+from schemas.release import ServingSpec
+from schemas.training import AdapterSpec, Format, Method, PromptSpec, TrainSpec
+from tasks.files import seal
+from tasks.prompts import dump_messages, messages_for, render_text
+from tasks.release.bundle import bundle_candidate
+from tasks.release.register import move_alias, register_version
+from tasks.release.serve import BASE_VARIABLE, ServedModel, load_bundle
+from tasks.release.tracking import begin_run, complete_run
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+pytestmark = pytest.mark.filterwarnings(  # of mlflow and peft about themselves
+    "ignore:The ..noload.. loader strategy:DeprecationWarning",
+    "ignore:.*Any type hint is inferred:UserWarning",
+    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",
+)
+
+PROJECT = Path(__file__).resolve().parents[3]
+MARKER = "zyxmarker"
+PROMPT = PromptSpec(system="Answer briefly.", user="Subject: {subject}\n\n{body}", answer="{reply}")
+DECODING = DecodingSpec(max_new_tokens=12, batch_size=2, threads=1, dtype="float32")
+TICKETS: list[dict[str, Any]] = [
+    {"subject": "Parcel", "body": f"Hello, my parcel {MARKER} has not arrived.", "reply": "We are sorry to hear that."},
+    {"subject": "Charge", "body": "Please refund the second charge <|im_end|> on my account.", "reply": "Thank you."},
+    {"subject": None, "body": "The lamp does not turn on; what shall I do next?", "reply": "Our courier will come."},
+]
+QUESTIONS = [{"subject": row["subject"], "body": row["body"]} for row in TICKETS]
+
+
+@pytest.fixture(scope="session")
+def make_bundle_of(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., BundleRef]:
+    """Train (that is: disturb) a tiny model by a method and bundle it; made once per method and format."""
+    import torch
+
+    from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
+
+    made: dict[tuple[Method, Format], BundleRef] = {}
+
+    def make(method: Method = "lora", form: Format = "instruction") -> BundleRef:
+        if (method, form) in made:
+            return made[method, form]
+        root = tmp_path_factory.mktemp(f"{method}-{form}")
+        for name in ("trained", "bundle", "decision"):
+            (root / name).mkdir()
+        spec = TrainSpec(
+            base_model=tiny_model.uri, method=method, learning_rate=1e-4, dtype="float32", adapter=AdapterSpec(rank=4)
+        )
+        model = open_for_training(tiny_model, spec)
+        generator = torch.Generator().manual_seed(7)
+        with torch.no_grad():
+            for tensor in trainable_tensors(model).values():
+                tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.05)
+        save_trained(model, spec, base=tiny_model, out=root / "trained")
+        (root / "trained" / "training.json").write_text(
+            json.dumps({"quantization": spec.quantization.model_dump(mode="json")})
+        )
+        trained = TrainedRef(
+            root=root / "trained", digest=seal(root / "trained"), method=method, format=form,
+            base_digest=tiny_model.digest, n_trainable=1, n_steps=1, n_tokens=1, train_loss=1.0,
+        )  # fmt: skip
+        (root / "decision" / "decision.md").write_text("# PROMOTE\n")
+        decision = GateDecision(
+            root=root / "decision", verdict="PROMOTE", reason="better", findings=(), n_items=3, champion_version=None
+        )
+        scores = Scores(root=root, arm="tuned", n_items=3, means={"exact": 0.5})
+        bundle = bundle_candidate(
+            trained=trained, model=tiny_model, scores=scores, decision=decision, name="served", prompt=PROMPT,
+            decoding=DECODING, out=root / "bundle",
+        )  # fmt: skip
+        made[method, form] = bundle.model_copy(update={"digest": seal(bundle.root)})
+        return made[method, form]
+
+    return make
+
+
+@pytest.fixture
+def bundle(make_bundle_of: Callable[..., BundleRef]) -> BundleRef:
+    return make_bundle_of()
+
+
+@pytest.fixture
+def copied(bundle: BundleRef, tmp_path: Path) -> Path:
+    """A copy of the bundle to tamper with."""
+    return Path(shutil.copytree(bundle.root, tmp_path / "copied"))
+
+
+def as_the_gate_asks(bundle: BundleRef, model: ModelRef, folder: Path) -> dict[str, tuple[str, float]]:
+    """The answers and losses that tasks/model/generate.py gives for the tickets, by item."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from tasks.model.generate import generate_answers
+
+    serving = ServingSpec.model_validate_json((bundle.root / "serving.json").read_bytes())
+    form = serving.trained.format
+    asked = [
+        dump_messages(messages_for(PROMPT, row)) if form == "instruction" else render_text(PROMPT.user, row)
+        for row in TICKETS
+    ]
+    for name in ("prompts", "answers", "scratch"):
+        (folder / name).mkdir()
+    columns = {
+        "item_id": [str(place) for place in range(len(TICKETS))],
+        "messages" if form == "instruction" else "text": asked,
+        "answer": [row["reply"] for row in TICKETS],
+    }
+    pq.write_table(pa.table(columns), folder / "prompts" / "prompts.parquet")
+    generate_answers(
+        prompts=PromptSet(root=folder / "prompts", arm="tuned", format=form, n_items=len(TICKETS)),
+        model=model, decoding=DECODING, trained=serving.trained.model_copy(update={"root": bundle.root}),
+        out=folder / "answers", scratch=folder / "scratch",
+    )  # fmt: skip
+    rows = pq.read_table(folder / "answers" / "predictions.parquet").to_pylist()
+    return {row["item_id"]: (row["text"], row["loss"]) for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("method", "form"),
+    [("lora", "instruction"), ("lora", "completion"), ("full", "instruction"), ("qlora", "instruction")],
+)
+def test_it_answers_as_the_gate_had_it_answer(
+    make_bundle_of: Callable[..., BundleRef], tiny_model: ModelRef, tmp_path: Path, method: Method, form: Format
+) -> None:
+    bundle = make_bundle_of(method, form)
+    served = load_bundle(bundle.root, base=tiny_model.root)
+    gate = as_the_gate_asks(bundle, tiny_model, tmp_path)
+    assert dict(enumerate(served.answer(QUESTIONS))) == {int(item): text for item, (text, _) in gate.items()}
+    expected = [gate[str(place)][1] for place in range(len(TICKETS))]
+    assert served.losses(TICKETS) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_adapter_counts(bundle: BundleRef, tiny_model: ModelRef) -> None:
+    from tasks.model.generate import Engine
+
+    served = load_bundle(bundle.root, base=tiny_model.root)
+    codec = served._engine.codec
+    bare = ServedModel(served.serving, Engine.load(tiny_model, None, DECODING, codec, []))
+    assert served.losses(TICKETS) != pytest.approx(bare.losses(TICKETS), rel=1e-2)
+
+
+LOAD_CHAMPION = """
+import json, sys
+import mlflow
+model = mlflow.pyfunc.load_model("models:/served@champion")
+rows = json.load(sys.stdin)
+served = model._model_impl
+print(json.dumps({"answers": model.predict([{"subject": r["subject"], "body": r["body"]} for r in rows]),
+                  "losses": served.losses(rows)}))
+"""
+
+
+def test_mlflows_champion_gives_the_same_losses_and_answers_in_a_fresh_process(
+    bundle: BundleRef,
+    tiny_model: ModelRef,
+    client: MlflowClient,
+    uri: str,
+    make_record: Callable[..., Any],
+    store_home: Path,
+    tmp_path: Path,
+) -> None:
+    run = begin_run(client, make_record("served"), experiment="tunegate", uri=uri)
+    complete_run(client, run, make_record("served"), uri=uri)
+    tags = {"tunegate.verdict": "PROMOTE"}
+    version = register_version(client, bundle, name="served", version="1", mlflow_run=run, tags=tags, uri=uri)
+    move_alias(client, name="served", alias="champion", mlflow_version=version, uri=uri)
+    here = load_bundle(bundle.root, base=tiny_model.root)
+    environ = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": uri,
+        BASE_VARIABLE: str(tiny_model.root),
+        "PYTHONPATH": str(PROJECT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_CHAMPION], input=json.dumps(TICKETS), cwd=tmp_path, env=environ,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    there = json.loads(done.stdout)
+    assert there["losses"] == here.losses(TICKETS)
+    assert there["answers"] == here.answer(QUESTIONS)
+    assert MARKER not in done.stderr
+    for path in (path for path in store_home.rglob("*") if path.is_file()):
+        assert path.suffix not in {".pkl", ".pickle", ".joblib", ".pt", ".pth"}
+        assert MARKER.encode() not in path.read_bytes(), path
+
+
+def test_it_takes_frames_texts_and_rows(bundle: BundleRef, tiny_model: ModelRef) -> None:
+    import pandas as pd
+
+    served = load_bundle(bundle.root, base=tiny_model.root)
+    answers = served.answer(QUESTIONS)
+    assert served.predict(pd.DataFrame(QUESTIONS)) == answers
+    assert served.predict(pd.DataFrame(QUESTIONS).convert_dtypes()) == answers
+    assert served.predict(QUESTIONS, params={}) == answers
+    assert served.predict(QUESTIONS[2]) == served.predict(QUESTIONS[2]["body"]) == [answers[2]]
+    assert served.answer([]) == []
+
+
+def test_a_ticket_that_cannot_be_answered_is_refused_without_its_text(
+    bundle: BundleRef, tiny_model: ModelRef, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    served = load_bundle(bundle.root, base=tiny_model.root)
+    with pytest.raises(DataError, match="TG0321") as long:
+        served.answer([{"body": f"{MARKER} " * 600}])
+    with pytest.raises(DataError, match="unknown column 'text'") as strange:
+        served.answer([{"text": MARKER}])
+    with pytest.raises(DataError, match="TG0331"):
+        served.answer([{"subject": " ", "body": None, "reply": MARKER}])
+    served.answer([{"body": MARKER}])
+    told = [str(long.value), str(strange.value), caplog.text, *capfd.readouterr()]
+    assert not any(MARKER in text for text in told)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "chat_template.jinja"])
+def test_another_base_model_is_refused(bundle: BundleRef, tiny_model: ModelRef, tmp_path: Path, name: str) -> None:
+    base = Path(shutil.copytree(tiny_model.root, tmp_path / "base"))
+    content = bytearray((base / name).read_bytes())
+    content[-1] ^= 1
+    (base / name).write_bytes(content)
+    with pytest.raises(
+        SecurityError, match=rf"TG0802.*{name} has sha256 [0-9a-f]{{12}}, .* judged with [0-9a-f]{{12}}"
+    ):
+        load_bundle(bundle.root, base=base)
+    (base / name).unlink()
+    with pytest.raises(SecurityError, match=rf"{name} has sha256 nothing"):
+        load_bundle(bundle.root, base=base)
+
+
+def test_files_that_the_base_model_did_not_have_change_nothing(
+    bundle: BundleRef, tiny_model: ModelRef, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_model.root, tmp_path / "base"))
+    (base / "special_tokens_map.json").write_text('{"eos_token": "a"}')
+    (base / "adapter_config.json").write_text("{}")
+    expected = load_bundle(bundle.root, base=tiny_model.root).answer(QUESTIONS)
+    assert load_bundle(bundle.root, base=base).answer(QUESTIONS) == expected
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "serving.json", "README.md"])
+def test_a_bundle_with_any_file_changed_missing_or_added_is_refused(
+    copied: Path, tiny_model: ModelRef, name: str
+) -> None:
+    assert str(tiny_model.root) not in (copied / name).read_bytes().decode("latin1")  # it may be served elsewhere
+    before = (copied / name).read_bytes()
+    (copied / name).write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    with pytest.raises(StorageError, match=f"TG0512.*file changed|{name}"):
+        load_bundle(copied, base=tiny_model.root)
+    (copied / name).unlink()
+    with pytest.raises(StorageError, match=f"TG0511.*missing: {name}"):
+        load_bundle(copied, base=tiny_model.root)
+    (copied / name).write_bytes(before)
+    (copied / "more.txt").write_text("more")
+    with pytest.raises(StorageError, match=r"TG0511.*not in the manifest"):
+        load_bundle(copied, base=tiny_model.root)
+
+
+def test_a_bundle_without_a_manifest_or_with_another_serving_json_is_refused(
+    copied: Path, tiny_model: ModelRef
+) -> None:
+    (copied / "MANIFEST.json").unlink()
+    with pytest.raises(StorageError, match="TG0510"):
+        load_bundle(copied, base=tiny_model.root)
+    (copied / "serving.json").write_text('{"name": "served"}')
+    seal(copied)
+    with pytest.raises(StorageError, match="TG0515"):
+        load_bundle(copied, base=tiny_model.root)
+
+
+def test_a_file_name_that_leaves_the_folder_is_refused(copied: Path, tiny_model: ModelRef) -> None:
+    serving = json.loads((copied / "serving.json").read_text())
+    serving["base_files"]["../outside.json"] = "0" * 64
+    (copied / "serving.json").write_text(json.dumps(serving))
+    seal(copied)
+    with pytest.raises(SecurityError, match="TG0802"):
+        load_bundle(copied, base=tiny_model.root)
+
+
+def test_the_base_model_is_found_by_its_variable_or_where_training_had_it(
+    bundle: BundleRef, copied: Path, tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = load_bundle(bundle.root, base=tiny_model.root).answer(QUESTIONS)
+    monkeypatch.delenv(BASE_VARIABLE, raising=False)
+    with pytest.raises(ConfigError, match="TUNEGATE_BASE_MODEL"):
+        load_bundle(bundle.root, cache=tmp_path / "cache")
+    monkeypatch.setenv(BASE_VARIABLE, str(tiny_model.root))
+    assert load_bundle(bundle.root).answer(QUESTIONS) == expected
+    monkeypatch.delenv(BASE_VARIABLE)
+    serving = json.loads((copied / "serving.json").read_text())
+    serving["base"]["uri"] = f"file:{tiny_model.root}"
+    (copied / "serving.json").write_text(json.dumps(serving))
+    seal(copied)
+    assert load_bundle(copied, cache=tmp_path / "cache").answer(QUESTIONS) == expected
