@@ -25,7 +25,8 @@ def edit_slightly(subject: str, body: str, dice: Dice) -> tuple[str, str]:
     while edits and n_edits < 2:
         edit = edits.pop(dice.below(len(edits)))
         changed = edit(*result, dice)
-        if changed != result and similarity(" ".join(changed), f"{subject} {body}") >= LEAST_SIMILAR:
+        undone = changed == (subject, body)  # thanks added and dropped again
+        if changed != result and not undone and similarity(" ".join(changed), f"{subject} {body}") >= LEAST_SIMILAR:
             result, n_edits = changed, n_edits + 1
     return result if n_edits else _prefix_subject(subject, body, dice)
 

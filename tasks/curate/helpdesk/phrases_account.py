@@ -12,8 +12,7 @@ ACCOUNT = (
 - The app [says|insists] that my password is wrong, although I [set|chose] it [myself|] [yesterday|on {weekday}].
 - [Since|From] {weekday} I cannot [get into|open] my [profile|pages]: [wrong name or password|details unknown], it
   says. The {product} [runs|works] [on|all the same].
-- [On the phone|On my tablet] I get in, on the [computer|laptop] the same [password|details] [are refused|do not
-  work].
+- [On the phone|On my tablet] I get in, on the [computer|laptop] the same details [are refused|do not work].
 """,
     ),
     situation(
@@ -65,8 +64,8 @@ ACCOUNT = (
         "Two profiles, one person / Make one of two / Orders split over logins / Put them together",
         """
 - I have two profiles, one from the shop and one from the app. [Can|Could] you [make them one|put them together]?
-- My {product} [sits in|belongs to] one profile and [my orders|the invoices] [in|to] another, [both under my name|both
-  are mine].
+- My {product} [sits|is] in one profile and [my orders are|the invoices are] in another, [both under my name|though
+  both are mine].
 - [By mistake|Without noticing] I signed up [a second time|twice], [and|so] [half|some] of my devices [are|show up]
   under the other [address|login].
 """,
@@ -78,8 +77,7 @@ ACCOUNT = (
 - Please [erase|delete] [everything|all] you have [stored|on file] about me; I [gave away|no longer use] the
   {product}.
 - I [would like|want] a copy of [all data|everything] you [keep|store] about me [and our home|and my {product}].
-- [Which|What] data does [the app|Northbeam] [keep|hold] about [my family|us], [and|] [who sees it|how do I delete
-  it]?
+- [Which|What] data does [the app|Northbeam] [keep|hold] about [my family|us], and [who sees it|how do I delete it]?
 """,
     ),
     situation(
@@ -87,8 +85,8 @@ ACCOUNT = (
         "New surname / I got married / Name is misspelt / Correct my name",
         """
 - I [got married|changed my surname], please [change|correct] the name [in my profile|you have on file].
-- My [first name|surname] is [misspelt|wrong] [in the app|in my profile] and on every [bill|parcel] [since|], [can you
-  fix it|please correct it].
+- My [first name|surname] is [misspelt|wrong] [in the app|in my profile] and on every [bill|parcel], [can you fix
+  it|please correct it].
 - My [husband|father] [died|passed away] [in {month}|this spring], and [the profile|everything] is in his name. [How
   do I| Can I] take it over?
 """,
@@ -111,15 +109,15 @@ ACCOUNT = (
 - When I open the app I see [another family's|a stranger's] rooms [instead of|and not] mine.
 - [Since|After] [signing in|I signed in] on {weekday} there is a {other} [in my list|under my devices] that is not
   [mine|in our house].
-- [The app greets me|Your mails greet me] with [a name|the name of somebody] I do not know, and [shows|lists]
-  [his|other] orders.
+- The app greets me with [a name|the name of somebody] I do not know, and [shows|lists] orders I never [made|placed].
 """,
     ),
     situation(
         "sharing",
         "Sold my {noun} / New owner cannot register / Remove device from my profile / Passing it on",
         """
-- I [sold|gave] my {product} to a [neighbour|friend]. How do I [remove|take] it [from my profile|out of my devices]?
+- I [sold|gave] my {product} to a [neighbour|friend]. How do I [remove it from|take it out of] my [profile|list of
+  devices]?
 - I bought a used {product}, and the app says it [belongs to|is registered to] [another person|somebody else].
 - [We moved out|I moved out] and [left|handed over] the {product} to the next [tenants|owners], but it [still hangs
   on|is still in] my [profile|login].
@@ -139,8 +137,7 @@ ACCOUNT = (
         "details",
         "Mails in the wrong language / Change language / Too many newsletters / Settings for messages",
         """
-- [The app|Everything] [speaks|comes in] [Dutch|French] [to me|] since {weekday}. Where do I [set|change] the
-  language?
+- Since {weekday} [the app is|all your mails are] in [Dutch|French]. Where do I [set|change] the language?
 - [In|Among] my settings I [find|see] no [box|switch] to stop the newsletter, [only|just] the [alarms|order messages].
 - [I get|We get] every message from Northbeam [twice|in two languages]; [which setting|what] do I have to
   [change|correct]?

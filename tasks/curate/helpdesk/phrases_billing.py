@@ -24,7 +24,7 @@ BILLING = (
 - The [invoice|bill] [says|comes to] {amount} euros, but [the shop|your website] showed {amount2} euros when I
   [bought|ordered] the {product}.
 - [At checkout|On the order page] the {product} cost {amount2} euros and now {amount} euros [have been|were] [debited|
-  booked]. [Where does|How do you explain] the difference [come from|]?
+  booked]. [Where does the difference come from|How do you explain the difference]?
 - I [agreed to|confirmed] {amount2} euros for the {product}, yet [you took|what you took was] {amount} euros.
 """,
     ),
@@ -132,8 +132,8 @@ BILLING = (
 - The [monthly fee|amount] for Northbeam Plus [was taken|left my account] [a week early|on the wrong day].
 - I [get paid|receive my salary] on the [first|fifth], [but|yet] the fee for Northbeam Plus is [debited|booked]
   [days|a week] before. [Can|Could] [the date|that] be [moved|changed]?
-- [Two fees|The fee] for Northbeam Plus [were|was] [collected|debited] in {month} [although the trial month was to be
-  free|although I pay by the year].
+- [Two fees for Northbeam Plus were|The fee for Northbeam Plus was] [collected|debited] in {month} [although the trial
+  month was to be free|although I pay by the year].
 """,
     ),
     situation(
@@ -144,7 +144,7 @@ BILLING = (
   me [about it|beforehand].
 - [Since|From] {month} [you charge|I pay] {small2} euros instead of {small} for Northbeam Plus, [without|and I know of
   no] [notice|explanation].
-- The fee for Northbeam Plus on my statement is [higher|two euros higher] than in [my contract|the offer] [I signed|I
+- The fee for Northbeam Plus on my statement is [higher|two euros higher] than in [the contract I signed|the offer I
   got].
 """,
     ),

@@ -34,7 +34,7 @@ CANCELLATION = (
         """
 - The {product} is so late that I [bought one|found one] elsewhere. Please call the order off, [do not send it|I will
   not take it in].
-- [After|In] {days} days of [empty tracking|waiting] I [no longer want|have no more use for] the {product}. Please
+- After {days} days of [empty tracking|waiting] I [no longer want|have no more use for] the {product}. Please
   [end|annul] the order.
 - If the {product} [has not been sent|is not on its way] yet, then [drop|end] the order, I [found another one|no
   longer need it].
@@ -48,7 +48,7 @@ CANCELLATION = (
 - I [want|would like] to [end|leave] Northbeam Plus [at the end of the month|when the year is over].
 - [We moved|I moved] into a [flat|house] without a {product}, so [Northbeam Plus|the plan] is [of no use|useless]
   [now|to us] and [should|can] end.
-- [How|Where] do I [get out of|end] Northbeam Plus? [The app|Your page] only offers larger plans.
+- How do I [get out of|end] Northbeam Plus? [The app|Your page] only offers larger plans.
 """,
     ),
     situation(
@@ -89,7 +89,7 @@ CANCELLATION = (
         "stop_order",
         "Withdraw my pre-order / Pre-order no longer wanted / No more waiting list / Take my name off",
         """
-- Please take my pre-order of the [new|next] {product} [back|off the list], I [am happy with|will keep] the old one.
+- Please take my pre-order of the [new|next] {product} [from|off] your list, I [am happy with|will keep] the old one.
 - I [put|wrote] my name [down|on the list] for the [new|coming] {product} and [no longer want|do not want] it.
 - Can my pre-order [of|for] the {product} [still|] be [undone|withdrawn]? [I decided against it|We decided not to
   buy].
@@ -114,8 +114,8 @@ CANCELLATION = (
   that day].
 - I am [handing over|giving up] the [house|flat], [so|and] [the service contract|the plan] for the {product} [has to
   end|is no longer needed].
-- [My notice|My letter of notice] for Northbeam Plus [from|of] {month} [was never confirmed|got no answer]. [When|On
-  what day] does it end?
+- [My notice|My letter of notice] for Northbeam Plus, [sent|given] in {month}, [was never confirmed|got no answer].
+  [When|On what day] does it end?
 """,
     ),
     situation(
@@ -123,7 +123,7 @@ CANCELLATION = (
         "Only part of the order / Without the {other_noun} please / Take one item out / Smaller order",
         """
 - Please [take|strike] the {other} [out of|from] my order and send [only|just] the {product}.
-- [From|Of] my order I [want|will take] the {product}, [but not|not] the {other} [any more|after all]; please
+- From my order I [want|will take] the {product}, [but not|not] the {other} [any more|after all]; please
   [strike|remove] that one.
 - Can I [reduce|cut] my order to one {product}? [The second|The other] is no longer [needed|wanted].
 """,
@@ -133,11 +133,11 @@ CANCELLATION = (
         "stop_order",
         "Order of my {relative} / Stop it for my {relative} / On behalf of my {relative} / Cannot use it any more",
         """
-- My {relative} [ordered|chose] a {product} and [is in hospital now|cannot use it now]. [I ask|May I ask] you to
-  [stop| annul] the order.
+- My {relative} [ordered|chose] a {product} and [is in hospital now|cannot use it now]. Please [stop|annul] the order
+  [for us|].
 - On behalf of my {relative}, who [did not understand|was talked into] the purchase, I [withdraw|take back] the order
   of the {product}.
-- [The shop|Your shop] lets [only|just] my {relative} [undo|stop] the order of the {product}, and {they} has no
+- [The shop|Your shop] lets only my {relative} [undo|stop] the order of the {product}, and {they} has no
   [computer|internet]. [Please do it|Can you do it] for us.
 """,
         state="wait",

@@ -64,6 +64,22 @@ FOLLOW_UPS: Final = (
     "I am [still|] waiting for [an answer|a reply] to my message [from|of] {past}.",
 )
 
+QUOTES: Final = (
+    'In {month} I wrote: "{quote}" That is [settled|done].',
+    'My [last|earlier] message was "{quote}" [This one is not about that|That is behind us].',
+    'Before, it was: "{quote}" You [solved|settled] that.',
+    '"{quote}", that was my message in {month}, and it is [closed|solved].',
+    '[Your colleague|Somebody] mixed me up with a person who wrote "{quote}" [That was not me|Not my words].',
+)
+"""Around another category's concern, word for word: only who reads the frame knows that it asks for nothing."""
+
+BORROWED: Final = (
+    "I [took|copied] these words from a [forum|neighbour], they [fit|describe] my case [exactly|word for word].",
+    "[A friend|My cousin] wrote this to you [last|some] time, [with me it is just the same|my case is no different].",
+    "This text is [a template|not my own], I [found it online|was given it], but it is all true [for me|here].",
+)
+"""How somebody explains that another customer's words are used again."""
+
 VAGUE_SUBJECTS: Final = (
     "Please help", "A question", "About my {noun}", "My order", "Need your help", "Message to Northbeam",
     "{name}", "Can you help me?", "Something about my {noun}", "Hello Northbeam", "Your {name}", "Once more",
@@ -79,18 +95,13 @@ REFERENCE_SENTENCES: Final = (
     "You [will|] find [it|me] under {ref}.",
 )
 OWNER_SENTENCES: Final = (
-    "My last order [was|had the number] {ref}.",
+    "My [last|latest] order [was|had the number] {ref}.",
     "[For your files|In case it helps]: {ref}.",
-    "I [am|should be] in your system with order {ref}.",
+    "I [am|should be] in your system with {ref}.",
     "Reference [number|]: {ref}.",
+    "{ref} is the number [you gave me|on my papers].",
 )
 """For concerns that are not about one order."""
-OFFER_SENTENCES: Final = (
-    "My offer has the number {ref}.",
-    "[You|Your shop] gave me the offer {ref}.",
-    "My last order was {ref}, [if that helps|in case you need it].",
-    "Reference [number|]: {ref}.",
-)
 
 LOW: Final = (
     "There is no [rush|hurry] [at all|].",
@@ -104,7 +115,7 @@ LOW: Final = (
     "Please [see to|take] the pressing cases first.",
     "It can wait until [things are quieter|you have a quiet moment].",
     "[You need not|Please do not] hurry [for me|].",
-    "[Nothing|Nothing here] [is burning|depends on it].",
+    "[Nothing|Nothing here|Not much] depends on it.",
 )
 
 _DEADLINE = (
@@ -208,7 +219,7 @@ REMARKS: Final[Mapping[str, Mapping[State, tuple[str, ...]]]] = {
             "[The last update|The Wi-Fi] [gave|makes] no trouble.",
             "An error in {month} [went away|was gone] after a restart.",
         ),
-        "wait": ("My old {noun} [flickers|is broken], [you know|by the way].",),
+        "wait": ("My old {noun} [is broken|gave up], [you know|by the way].",),
     },
     "product-info": {
         "any": (

@@ -59,10 +59,10 @@ DELIVERY = (
         "redirect",
         "New address for the parcel / I am moving / Please send elsewhere / Other street now",
         """
-- I [moved|am moving] [this month|last weekend]; please send the {product} to [the new flat|my new place] [instead of|
+- I [moved last weekend|am moving this month]; please send the {product} to [the new flat|my new place] [instead of|
   and not to] the old one.
-- [I typed|I have typed] the wrong [house number|postcode] when I ordered the {product}. [Can|Could] you
-  [correct|change] it [while it is still with you|before it leaves]?
+- I [typed|gave] the wrong [house number|postcode] when I ordered the {product}. [Can|Could] you [correct|change] it
+  [while it is still with you|before it leaves]?
 - [Is it too late|Would it be possible] to have the {product} [sent|brought] to my [office|parents] [instead of my
   home| rather than to me]?
 """,
@@ -121,7 +121,7 @@ DELIVERY = (
   to fill in].
 - [Customs|The border office] [wrote|informs me] that [the form|a declaration] for the {product} is
   [missing|incomplete].
-- [For|Since] {days} days the parcel has been [at the border|in the customs hall]. [Who|Which of us] has to [act|do
+- For {days} days the parcel has been [at the border|in the customs hall]. [Who|Which of us] has to [act|do
   something]?
 """,
         state="wait",
@@ -131,8 +131,8 @@ DELIVERY = (
         "When will it be shipped? / Not sent yet / Date for my {noun} / Has it left?",
         """
 - When [will you ship|are you going to send] my {product}? [The shop|Your page] said two days, now it is {days}.
-- [My|The] {product} is [still|] [being prepared|in preparation], [says the app|it says], [for|since] {days} days.
-  [Has it left|When does it leave] your warehouse?
+- [According to the app|The app says that] my {product} has been in preparation for {days} days. [Has it left|When
+  does it leave] your warehouse?
 - [I paid|I ordered] on {weekday} and [would like|want] to know [on which day|when] the {product} [goes out|is handed
   to the carrier].
 """,
@@ -155,8 +155,8 @@ DELIVERY = (
         """
 - The parcel with my {product} went back to you because [the label was unreadable|the house number was missing].
   Please send it [out again|again].
-- [The carrier|The depot] [returned|sent] my {product} to [Northbeam|your warehouse] after [one|two] attempts, [but I
-  still want it|and I still want it].
+- [The carrier|The depot] [returned|sent] my {product} to [Northbeam|your warehouse] after [two|three] attempts, [but
+  I still want it|and I still want it].
 - [I missed|I was too late for] the pick-up by a day, so the {product} is on its way back to you. [Could|Can] it be
   [shipped|posted] once more?
 """,

@@ -10,7 +10,7 @@ FEEDBACK = (
         "Praise for your team / Well done / Kind help on the phone / A word of thanks",
         """
 - [Your colleague|The woman] on the [hotline|phone] [stayed|was] so [patient|kind] when I could not [sign in|pair the
-  {product}] that I [want|have] to [say so|write].
+  {product}] that I [want to say so|must write this].
 - [Within|In] an hour you [replaced|sorted out] my {product}, [I never saw|I have never seen] such good service.
 - The man who [brought|carried up] the {product} [took|even took] [his shoes off|the box away]. [Please tell him|He
   deserves a medal].
@@ -22,7 +22,7 @@ FEEDBACK = (
         "praise",
         "We love the {noun} / Best purchase this year / Very happy / It made our {room}",
         """
-- [We|My family and I] [love|enjoy] the {product}: [the {room}|our home] has [never|not] been so [cosy|pleasant].
+- [We|My family and I] [love|enjoy] the {product}: [the {room}|our home] has never been so [cosy|pleasant].
 - [I was|I had been] in doubt about paying {amount} euros, [now|but] the {product} is [the best thing|my favourite
   thing] in the {room}.
 - My {relative} of [eighty|ninety] [uses|handles] the {product} [alone|without help]. [Whoever designed it|Your
@@ -51,8 +51,8 @@ FEEDBACK = (
         "idea",
         "Idea for the app / A wish / Could the app do this? / Suggestion from a user",
         """
-- It would be [nice|good] if the app [could|would] [show|compare] the {product} [by month|over the year], [like|as] a
-  [diary|bank statement] does.
+- It would be [nice|good] if the app [could|would] [show|compare] the numbers of the {product} [by month|over the
+  year], as a [diary|bank statement] does.
 - [An idea|A wish] for the app: [one button|a widget] that [switches|sends] everything to [holiday|night] mode,
   {product} included.
 - [Have you thought|Have you ever thought] of a dark [mode|view] for the app? At night [the white page|it] [blinds
@@ -75,7 +75,7 @@ FEEDBACK = (
         "complaint",
         "Too much plastic / Box in a box / Packaging / So much rubbish",
         """
-- [Why|I wonder why] [so much|all this] plastic around [one|a single] {product}? A [green|] company should [do
+- Why [is there|do you need] so much plastic around [one|a single] {product}? A [modern|green] company should [do
   better|use paper].
 - The {product} came in [three|four] boxes [inside each other|one in another], [half|most] of it [air|foam]. [Think
   about it|Please rethink that].
@@ -123,8 +123,8 @@ FEEDBACK = (
         "complaint",
         "Tone of your mails / Too much advertising / Do I need a survey? / Your letters",
         """
-- Your [mails|messages] [sound|read] like [a robot|a lawyer], [even|] when [things are good|I only bought a
-  {product}]. [A little warmth|A human word] would [help|be nice].
+- Your [mails|messages] [sound|read] like [a robot|a lawyer], even when [all is well|I only bought a {product}]. [A
+  little warmth|A human word] would [help|be nice].
 - [Three|Four] surveys for one {product} are [too many|a bit much], I gave [top marks|five stars] already.
 - [In the advert|On the poster] the {product} looks twice as large. [That is|I find that] not [honest|fair], [even
   if|though] I [like|keep] it.
@@ -138,8 +138,7 @@ FEEDBACK = (
 - The {product} is here, but the driver [shouted at|was rude to] my {relative}. [I thought|I think] you should know.
 - Your driver left our gate open and the [dog|cat] [ran off|got out]; it is back, [but|yet] [please speak to him|that
   must not happen].
-- [He threw|The courier threw] the box [over the fence|onto the steps]. The {product} [survived|is fine], his manners
-  are not.
+- [He threw|The courier threw] the box [over the fence|onto the steps]. The {product} is fine, his manners are not.
 """,
         state="any",
     ),

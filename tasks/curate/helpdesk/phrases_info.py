@@ -23,8 +23,8 @@ PRODUCT_INFO = (
   say|is silent about it].
 - [What|Which] consumption [should|must] I [expect|reckon with] when the {product} [runs|works] [all day|eight hours a
   day]?
-- [A friend|My electrician] says the {product} [uses|draws] more than [the label claims|five watts]. [Can you tell
-  me|I wonder about] the exact figures.
+- [A friend|My electrician] says the {product} [uses|draws] more than [the label claims|five watts]. [What are|Do you
+  know] the exact figures?
 """,
     ),
     situation(
@@ -32,11 +32,11 @@ PRODUCT_INFO = (
         "Outdoors as well? / Rain and frost / Use in the garden / How cold may it get?",
         """
 - [May|Can] the {product} [hang|be mounted] [outdoors|under a roof outside], or does [rain|frost] harm it?
-- [How cold|How hot] may it get where the {product} [stands|is]? Our {place} has [minus five in winter|forty degrees
-  in summer].
+- How [cold|hot] may it get [around|near] the {product}? In our {place} it is [often|sometimes] [below zero|above
+  forty degrees].
 - Is the {product} [safe|all right] in a [bathroom|greenhouse], [with steam and all|where it is always damp]?
 """,
-        products=("Fjord Lamp", "Tarn Battery", "Heron Charger"),
+        products=("Tarn Battery", "Heron Charger"),
     ),
     situation(
         "range",
@@ -44,7 +44,8 @@ PRODUCT_INFO = (
         """
 - What is the difference between [this year's|the new] {product} and [last year's|the one before], [apart from the
   price| besides the colour]?
-- For [a family of five|two people] and a [small|large] {room}, would you [take|advise] the {product} or the {other}?
+- For [a family of five|two people] and a [small|large] {room}, would you [take|advise] the large or the small
+  {product}?
 - What can the new {product} do that the [old one|last one] cannot?
 """,
     ),
@@ -82,7 +83,7 @@ PRODUCT_INFO = (
         "Electrician needed? / Mounting it myself / How is it installed? / Tools for the job",
         """
 - Can I [mount|install] the {product} myself, or [does it take|is that work for] an electrician?
-- Which [screws|tools] does [mounting|fitting] the {product} [need|take], and on what kind of wall?
+- Which [screws|tools] does [mounting|fitting] the {product} [need|take], and does any wall do?
 - How long does [it take|an electrician need] to [put in|install] the {product}, [roughly|more or less]?
 """,
         products=("Skerry Thermostat", "Tarn Battery", "Heron Charger"),
@@ -93,7 +94,7 @@ PRODUCT_INFO = (
         """
 - When [will the {product} be in stock|is the {product} expected] again? [The button|Your page] has said [sold out|not
   available] [for weeks|since {month}].
-- Will you [still|] [make|sell] the {product} [next year|in autumn], or is it [running out|being replaced]?
+- Will you [still|] [make|sell] the {product} [next year|in autumn], or is it being replaced?
 - I [missed|was too late for] the offer [for|on] the {product}. [Does it come back|Will there be another one] [in
   autumn| this year]?
 """,
@@ -111,9 +112,9 @@ PRODUCT_INFO = (
         "specs",
         "How loud is it? / Size and weight / Will it fit on the wall? / Measurements please",
         """
-- How [wide|deep] and how heavy is the {product} [with|without] the {part}? [I have|There are] [forty|sixty]
+- How [wide|deep] and how heavy is the {product} [with|without] the {part}? [I have|There are] only [forty|sixty]
   centimetres.
-- How loud [is|gets] the {product} [at full load|when it works]? It would [hang|be] next to [the bedroom|a bed].
+- How loud is the {product} [at full load|when it works]? It would [hang|be] next to [the bedroom|a bed].
 - [Could|Can] you [send|give] me the [measurements|drawing] of the {product}? [The carpenter|Our builder] [asks|wants
   to know].
 """,

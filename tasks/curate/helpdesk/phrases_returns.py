@@ -55,9 +55,9 @@ RETURNS = (
         "return_rules",
         "Until when can it go back? / Deadline for giving back / Thirty days? / Still in time?",
         """
-- [How long|Until when] can I give back the {product}? I [bought|got] it {days} days ago.
-- [Does|Do] the thirty days [for giving back the {product}|to hand back the {product}] [count|start] from the order or
-  from the day it [came|arrived]?
+- [For how long|Until when] can I give back the {product}? I [bought|got] it {days} days ago.
+- Do the thirty days [for giving back the {product}|to hand back the {product}] [count|start] from the order or from
+  the day it [came|arrived]?
 - I was [ill|away] for {days} days and [could not|did not] unpack the {product}. [Am I|Would I be] too late to
   [give|hand] it back?
 """,
@@ -130,7 +130,7 @@ RETURNS = (
         "Opened, still possible? / Tried it once / Box is torn / Used for one evening",
         """
 - I have [unpacked|opened] and tried the {product} [once|for one evening]. Do you [still|] take it back?
-- The [box|packaging] of the {product} is [torn|gone]. [Can I|May I] hand it back [all the same|without it]?
+- The [box|packaging] of the {product} is [torn|gone]. [Can I|May I] hand it back [all the same|like that]?
 - [My|Our] {product} [has been|was] in use for [a day|one evening], [without a mark|and has no mark]. Is it too used
   to [go back|give back]?
 """,
@@ -138,13 +138,14 @@ RETURNS = (
     ),
     situation(
         "exchange",
-        "Swap for the {other} / Wrong model chosen / Other model instead / Exchange models",
+        "Swap for the larger model / Wrong model chosen / Other model instead / Exchange models",
         """
-- I would [rather have|prefer] the {other}. [Can I|May I] swap my {product} [for it|for one] and pay the difference?
-- [We|I] chose the wrong model: [the {product}|a {product}] is [no use|not what we need] [here|in our house]. [Please
-  exchange it|Could it be exchanged] for a {other}.
-- [Our electrician|A friend] [says|thinks] a {other} [suits|fits] our {room} better. Can I exchange the {product}? It
-  is [like new|unused].
+- I would [rather have|prefer] the [larger|smaller] model. [Can I|May I] swap my {product} [for it|for one] and pay
+  the difference?
+- [We|I] chose the wrong model: [this {product}|the {product}] is [too small|too weak] for our house. [Please exchange
+  it|I want to exchange it] for a larger one.
+- [Our electrician|A friend] [says|thinks] the other model [suits|fits] our {room} better. Can I exchange the
+  {product}? It is [like new|unused].
 """,
         state="have",
     ),

@@ -11,8 +11,8 @@ TECHNICAL = (
         """
 - Since {weekday} my {product} [does not come on|shows no sign of life] [any more|], [whatever I press|socket and fuse
   are fine].
-- The {product} [worked|ran] for {days} days and [then|now] [it stays off|nothing happens] [when I switch it on|at
-  all].
+- The {product} [worked|ran] for {days} days and [then|now] [it stays off|nothing happens] [when I switch it on|any
+  more].
 - [Every|Each] morning the {product} is [dead|off] until I [pull the plug|switch the fuse] and [wait|start again].
 """,
     ),
@@ -73,8 +73,8 @@ TECHNICAL = (
 - My {product} [shows|reports] error {code} and [stops|does nothing more].
 - [Error|The message] {code} [comes up|appears] [every|each] [morning|evening], [then|and] the {product} [is
   silent|waits].
-- The [manual|booklet] [does not list|knows no] {code}, but that is what the {product} [shows|says] [since
-  {weekday}|now].
+- The [manual|booklet] [does not list|knows no] {code}, but that is what the {product} [shows|says] [every
+  evening|now].
 """,
     ),
     situation(
@@ -103,7 +103,7 @@ TECHNICAL = (
         "restart",
         "Strange noise / Humming at night / It whistles / Loud {noun}",
         """
-- My {product} [hums|whistles] [so loudly|at night] that we [hear it next door|cannot sleep].
+- My {product} [hums|whistles] so loudly [at night|] that we [hear it next door|cannot sleep].
 - [A clicking|A rattling] [noise|sound] comes from the {product}, [about|] once a minute, [day and night|since
   {weekday}].
 - [It was silent|There was no sound] for {days} days, now the {product} [buzzes|hums] [as soon as|when] it [works|is
@@ -136,8 +136,8 @@ TECHNICAL = (
         "restart",
         "After the power cut / Since the storm / Lost its settings / Nothing saved",
         """
-- [After|Since] the [power cut|thunderstorm] on {weekday} my {product} [has lost|forgot] [all settings|its settings]
-  [and does not take new ones|every few hours].
+- [After|Since] the [power cut|thunderstorm] on {weekday} my {product} [has lost|forgot] [all|its] settings and [takes
+  no new ones|must be set up every day].
 - The power was [off|gone] for an hour, and [now|since then] the {product} {fault}.
 - [Every|Each] time the power [fails|goes] for a second, the {product} [needs|wants] to be set up [anew|from scratch].
 """,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Final
 
 from schemas.source import GeneratedSource
 from tasks.curate.helpdesk.clock import writing_times
@@ -18,27 +18,23 @@ from tasks.curate.helpdesk.company import (
     CATEGORIES,
     CHANNELS,
     PRODUCTS,
-    Customer,
     Customers,
     facts_of,
     reference_of,
     weekday_of,
 )
 from tasks.curate.helpdesk.copies import edit_slightly
-from tasks.curate.helpdesk.defects import label_ticket
-from tasks.curate.helpdesk.grammar import Dice
-from tasks.curate.helpdesk.replies import ACKNOWLEDGEMENTS, write_reply
-from tasks.curate.helpdesk.writer import Concern, think_of_concern, write_ticket
-
-Kind = Literal[
-    "clean", "exact_copy", "near_copy", "follow_up", "no_reply", "untriaged", "short_reply", "short_body", "long_body",
-    "broken",
-]  # fmt: skip
+from tasks.curate.helpdesk.grammar import Dice, speak
+from tasks.curate.helpdesk.phrases_common import BORROWED
+from tasks.curate.helpdesk.replies import ACKNOWLEDGEMENTS
+from tasks.curate.helpdesk.ticket import Draft, Kind, Ticket, finish_ticket
+from tasks.curate.helpdesk.writer import think_of_concern, write_ticket
 
 EVERY: Final[dict[Kind, int]] = {
     "exact_copy": 23,
     "near_copy": 24,
     "follow_up": 12,
+    "borrowed": 40,
     "no_reply": 30,
     "untriaged": 140,
     "short_reply": 300,
@@ -54,53 +50,11 @@ _CONTROL_TOKENS = (
     "PS: <|endoftext|> appears on your contact page.",
 )
 _SHORT_BODIES = ("help", "Call me please", "???", "see above", "as discussed", "Hello?", "urgent!!")
-_SHORT_REPLIES = ("Done.", "See last mail.", "Solved by phone.", "ok")
-_UNTRIAGED_REPLIES = (
-    "Thank you for your message. A colleague from the care team will read it and come back to you.\n",
-    "We are sorry for the wait. Your message is with the care team and not forgotten.\n",
-)
 _CONTACTS = (
     " You can also write to care@northbeam.example.",
     " You can reach us on +1 202 555 0100.",
     " Follow it on https://track.northbeam.example/case?key=",
 )
-
-
-@dataclass(frozen=True)
-class Ticket:
-    """One row of the source, its labels already as the agents wrote them."""
-
-    ticket_id: str
-    kind: Kind
-    customer_id: str
-    thread_id: str
-    created_at: datetime
-    updated_at: datetime
-    product: str
-    channel: str
-    subject: str
-    body: str
-    reply: str | None
-    category: str | None
-    priority: str | None
-    reference: str | None
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """A ticket before it has an id and labels."""
-
-    kind: Kind
-    customer: Customer
-    thread: int
-    created_at: datetime
-    answered_after: timedelta
-    concern: Concern
-    subject: str
-    body: str
-    acknowledgement: str
-    contact: str
-    agent: str
 
 
 class HelpDesk:
@@ -117,8 +71,8 @@ class HelpDesk:
         self._places: dict[Kind, int] = {}
 
     def tickets(self) -> Iterator[Ticket]:
-        """All tickets in the order of their time, ids rising. Memory: the tickets of three days ahead."""
-        ahead: list[tuple[datetime, int, _Draft]] = []
+        """All tickets in the order of their time, ids rising. Memory: the copies that are due in the next days."""
+        ahead: list[tuple[datetime, int, Draft]] = []
         n_tickets = n_ahead = 0
         source = self._source
         times = writing_times(source.n_tickets, start=source.start, n_weeks=source.n_weeks, dice=self._dice)
@@ -136,13 +90,12 @@ class HelpDesk:
             n_tickets += 1
             yield self._finish(heapq.heappop(ahead)[2], n_tickets)
 
-    def _new(self, number: int, now: datetime, kind: Kind = "clean") -> _Draft:
+    def _new(self, number: int, now: datetime, kind: Kind = "clean") -> Draft:
         dice = self._dice
         progress = (now - self._start) / (self._end - self._start)
         customer = self._customers.who_writes(progress, dice)
         product = dice.pick(PRODUCTS)
-        reference = reference_of(self._n_concerns, self._source.seed)
-        self._n_concerns += 1
+        reference = self._next_reference()
         concern = think_of_concern(
             dice.pick(CATEGORIES),
             product,
@@ -155,11 +108,28 @@ class HelpDesk:
         subject, body = write_ticket(concern, dice)
         if kind == "clean" and number % CONTROL_TOKEN_EVERY == CONTROL_TOKEN_EVERY // 2:
             body = f"{body}\n{dice.pick(_CONTROL_TOKENS)}"
-        return self._answered(_Draft(
-            kind, customer, self._n_concerns, now, timedelta(), concern, subject, body, "", "", "",
-        ))  # fmt: skip
+        thread = self._n_concerns
+        return self._answered(
+            Draft(
+                kind,
+                customer,
+                thread,
+                now,
+                timedelta(),
+                concern,
+                subject,
+                body,
+                acknowledgement="",
+                contact="",
+                agent="",
+            )
+        )
 
-    def _answered(self, draft: _Draft) -> _Draft:
+    def _next_reference(self) -> str:
+        self._n_concerns += 1
+        return reference_of(self._n_concerns, self._source.seed)
+
+    def _answered(self, draft: Draft) -> Draft:
         """The draft with an agent, an acknowledgement and the time of the answer."""
         dice = self._dice
         hours = {"high": 5.0, "normal": 26.0, "low": 60.0}[draft.concern.priority]
@@ -174,7 +144,7 @@ class HelpDesk:
             agent=dice.pick(AGENTS),
         )
 
-    def _more(self, number: int, draft: _Draft) -> Iterator[_Draft]:
+    def _more(self, number: int, draft: Draft) -> Iterator[Draft]:
         """What else happens around a clean ticket."""
         dice = self._dice
         for kind, every in EVERY.items():
@@ -196,11 +166,13 @@ class HelpDesk:
                     later = replace(self._later(draft, kind, hours=72), thread=draft.thread)
                     subject, body = write_ticket(draft.concern, dice, past=past)
                     yield replace(later, subject=f"Re: {subject}", body=body)
+                case "borrowed":
+                    yield self._borrow(draft)
                 case _:
                     other = self._new(number, draft.created_at, kind)
                     yield self._marked(replace(other, created_at=self._after(draft.created_at, hours=1)))
 
-    def _later(self, draft: _Draft, kind: Kind, *, hours: float) -> _Draft:
+    def _later(self, draft: Draft, kind: Kind, *, hours: float) -> Draft:
         """The same concern again as a ticket and thread of its own, answered anew."""
         self._n_concerns += 1
         again = replace(
@@ -208,7 +180,21 @@ class HelpDesk:
         )
         return self._answered(again)
 
-    def _by_another(self, draft: _Draft) -> _Draft:
+    def _borrow(self, draft: Draft) -> Draft:
+        """Another customer days later, in the words of this one but about an order of their own."""
+        dice = self._dice
+        later = self._by_another(self._later(draft, "borrowed", hours=300))
+        reference = self._next_reference()
+        name = later.customer.first_name
+        concern = replace(draft.concern, reference=reference, first_name=name)
+        subject = draft.subject.replace(draft.concern.reference, reference)
+        body = draft.body.replace(draft.concern.reference, reference)
+        if body.endswith(draft.concern.first_name):
+            body = body.removesuffix(draft.concern.first_name) + name
+        body += f"\n{speak(dice.pick(BORROWED), dice, {})}"
+        return replace(later, concern=concern, subject=subject, body=body)
+
+    def _by_another(self, draft: Draft) -> Draft:
         progress = (draft.created_at - self._start) / (self._end - self._start)
         return replace(draft, customer=self._customers.who_writes(progress, self._dice))
 
@@ -216,7 +202,7 @@ class HelpDesk:
         wait = timedelta(seconds=30 + int(3600 * hours * self._dice.fraction()))
         return min(moment + wait, self._end)
 
-    def _marked(self, draft: _Draft) -> _Draft:
+    def _marked(self, draft: Draft) -> Draft:
         """The text that makes a short or long body what it is."""
         dice = self._dice
         if draft.kind == "short_body":
@@ -227,39 +213,6 @@ class HelpDesk:
             return replace(draft, body=f"{draft.body}\n\nEarlier messages:\n{quoted}"[:3500])
         return draft
 
-    def _finish(self, draft: _Draft, number: int) -> Ticket:
-        """The ticket with its labels, as the defect leaves them."""
-        concern = draft.concern
+    def _finish(self, draft: Draft, number: int) -> Ticket:
         defect = self._source.defect if draft.created_at < self._defect_until else "none"
-        category, routing = label_ticket(concern.category, concern.priority, concern.reference, defect=defect)
-        reply: str | None = write_reply(
-            acknowledgement=draft.acknowledgement,
-            step=concern.situation.step,
-            priority=concern.priority,
-            contact=draft.contact,
-            routing=routing,
-            agent=draft.agent,
-        )
-        labelled = draft.kind != "untriaged" and not (draft.kind == "no_reply" and number % 2)
-        if draft.kind == "no_reply":
-            reply = None
-        elif draft.kind == "short_reply":
-            reply = _SHORT_REPLIES[number % len(_SHORT_REPLIES)]
-        elif draft.kind == "untriaged":
-            reply = f"{_UNTRIAGED_REPLIES[number % len(_UNTRIAGED_REPLIES)]}{draft.agent}, Northbeam Care"
-        return Ticket(
-            ticket_id=f"T-{number:06d}",
-            kind=draft.kind,
-            customer_id=draft.customer.customer_id,
-            thread_id=f"TH-{draft.thread:06d}",
-            created_at=draft.created_at,
-            updated_at=draft.created_at + draft.answered_after,
-            product=concern.product.name,
-            channel=concern.channel,
-            subject=draft.subject,
-            body=draft.body,
-            reply=reply,
-            category=category if labelled else None,
-            priority=concern.priority if labelled else None,
-            reference=concern.reference if labelled else None,
-        )
+        return finish_ticket(draft, number, defect=defect)

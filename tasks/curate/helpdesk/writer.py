@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tasks.curate.helpdesk.company import CATEGORIES, REFERENCE, Product
+from tasks.curate.helpdesk.company import CATEGORIES, PRODUCTS, REFERENCE, Product
 from tasks.curate.helpdesk.grammar import Dice, speak
 from tasks.curate.helpdesk.personal_data import KINDS, SENTENCES, make_up
 from tasks.curate.helpdesk.phrases_account import ACCOUNT
@@ -23,9 +23,9 @@ from tasks.curate.helpdesk.phrases_common import (
     HIGH,
     HIGH_AT_HOME,
     LOW,
-    OFFER_SENTENCES,
     OPENERS,
     OWNER_SENTENCES,
+    QUOTES,
     REFERENCE_SENTENCES,
     REFERENCE_SUBJECTS,
     REMARKS,
@@ -64,6 +64,9 @@ TONE_WEIGHTS: Final[Mapping[str, Mapping[Tone, float]]] = {
     "low": {"angry": 0.04, "worried": 0.08, "neutral": 0.42, "polite": 0.46},
 }
 
+QUOTED_SHARE: Final = 0.18
+"""Tickets that quote another concern word for word: what a count of words cannot route (0-1)."""
+
 # Where the name can bear an order behind it: "my lamp (NB-48213)", but not "which lamp (NB-48213)".
 _BEARS_REFERENCE = re.compile(rf"\b(?:[Mm]y|[Oo]ur|[Tt]he) [A-Za-z ]{{1,20}}{REFERENCE}")
 
@@ -94,7 +97,9 @@ def think_of_concern(
         priority = "high"
     elif situation.happy and priority == "high":
         priority = "low"
-    tone: Tone = dice.weighted(TONE_WEIGHTS[priority])
+    # Who asks about a product or offers an idea is rarely upset.
+    calm = priority != "high" and (category == "product-info" or situation.step == "idea")
+    tone: Tone = dice.weighted(TONE_WEIGHTS["low" if calm else priority])
     if situation.happy:
         tone = "happy"
     return Concern(category, situation, product, priority, tone, reference, first_name, channel, facts)
@@ -129,6 +134,8 @@ def write_ticket(concern: Concern, dice: Dice, *, past: str = "") -> tuple[str, 
 
     asides = [_urgency(concern, dice, facts)]
     asides.extend(_remark(concern, dice, facts) for probability in (0.55, 0.12) if dice.chance(probability))
+    if dice.chance(QUOTED_SHARE):
+        asides.append(_quote(concern, dice, facts))
     if dice.chance(0.14):
         kind = dice.pick(KINDS[concern.category])
         asides.append(speak(dice.pick(SENTENCES[kind]), dice, make_up(kind, concern.first_name, dice)))
@@ -169,8 +176,7 @@ def _subject(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> tuple[st
 def _place_reference(core: str, concern: Concern, dice: Dice, facts: Mapping[str, str]) -> tuple[str, str]:
     """The core with the reference behind the product, or a sentence of its own."""
     if concern.category in ("product-info", "feedback", "account"):
-        forms = OFFER_SENTENCES if concern.category == "product-info" else OWNER_SENTENCES
-        return core, speak(dice.pick(forms), dice, facts)
+        return core, speak(dice.pick(OWNER_SENTENCES), dice, facts)
     place = _BEARS_REFERENCE.search(core)
     if place and dice.chance(0.6):
         mention = dice.pick(
@@ -195,3 +201,16 @@ def _remark(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> str:
     by_state = REMARKS[other]
     fitting = by_state["any"] + (by_state[concern.situation.state] if concern.situation.state != "any" else ())
     return speak(dice.pick(fitting), dice, facts)
+
+
+def _quote(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> str:
+    """Another category's concern about another product, in quotation marks and settled."""
+    other = dice.pick([category for category in CATEGORIES if category != concern.category])
+    product = dice.pick([product for product in PRODUCTS if product is not concern.product])
+    fitting = [one for one in SITUATIONS[other] if not one.products or product.name in one.products]
+    said = {**facts, "product": product.noun, "products": product.plural, "noun": product.noun}
+    said |= {"part": dice.pick(product.parts), "room": dice.pick(product.rooms), "fault": dice.pick(product.faults)}
+    quote = speak(dice.pick(dice.pick(fitting).texts), dice, said)
+    if dice.chance(0.25):
+        quote = f"{quote} {speak(dice.pick(LOW + HIGH[other]), dice, said)}"
+    return speak(dice.pick(QUOTES), dice, {**facts, "quote": quote})
