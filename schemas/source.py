@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.spec import Spec
 
@@ -85,6 +86,15 @@ class GeneratedSource(Spec):
     `broken_format`: the routing line is malformed."""
     defect_weeks: int = Field(default=6, ge=1)
     """The defect touches the first this many weeks only: what comes later, the held-out window, stays true."""
+
+    @field_validator("start")
+    @classmethod
+    def _is_a_day(cls, value: str) -> str:
+        try:
+            date.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{value} is no day of the calendar") from None
+        return value
 
 
 SourceSpec = Annotated[FilesSource | DuckDBSource | HuggingFaceSource | GeneratedSource, Field(discriminator="kind")]

@@ -387,6 +387,11 @@ def one_keyword_each(
     return n_right / len(new_texts)
 
 
+def test_a_start_that_is_no_day_is_refused_with_the_settings() -> None:
+    with pytest.raises(ValueError, match="no day of the calendar"):
+        GeneratedSource(kind="generated", start="2026-02-30")
+
+
 def test_memory_stays_flat_because_tickets_are_made_as_they_are_read() -> None:
     many = generate_tickets(source(1_000_000))
     assert len(list(islice(many, 500))) == 500
