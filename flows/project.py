@@ -19,6 +19,7 @@ from flows.settings import Settings
 from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef
 from schemas.errors import ServiceError, TunegateError
 from schemas.release import DatasetRecord, RunRecord
+from tasks.failpoint import reach
 from tasks.files import write_json
 from tasks.release.tracking import begin_run, choose_uri, complete_run, end_runs, open_client
 
@@ -70,6 +71,7 @@ def _work_off(ledger: Ledger, settings: Settings) -> TunegateError | None:
             if uri in silent:
                 continue
             _tell(projection, record, ledger, settings, uri)
+            reach("mlflow.told")
             ledger.mark_projected(projection.id)
             heard.add((uri, record.experiment))
         except ServiceError as error:
@@ -102,6 +104,7 @@ def _tell(projection: Projection, record: RunRecord, ledger: Ledger, settings: S
     version = version or _publish(client, row, record, ledger, settings, uri)
     for alias in (CHALLENGER, CHAMPION):  # champion last: a crash in between leaves the old one
         move_alias(client, name=name, alias=alias, mlflow_version=version, uri=uri)
+        reach("mlflow.challenger")
 
 
 def _publish(
@@ -116,10 +119,12 @@ def _publish(
     curves = home / record.curves if record.curves and (home / record.curves).is_file() else None
     complete_run(client, mlflow_run, record, files=files, curves=curves, uri=uri)
     ledger.name_run(record.run_id, mlflow_run_id=mlflow_run)
+    reach("mlflow.run")
     tags = {**record.tags, "tunegate.verdict": row.verdict, "tunegate.reason": row.reason[:REASON_CHARS]}
     number = register_version(
         client, row.ref.bundle, name=name, version=version, mlflow_run=mlflow_run, tags=tags, uri=uri
     )
+    reach("mlflow.version")
     ledger.set_mlflow_version(name, version, number)
     return number
 

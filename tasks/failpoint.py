@@ -25,6 +25,11 @@ PLACES: dict[str, str] = {
     "ledger.promote.opened": "the promotion's transaction is open, nothing is written",
     "ledger.promote.written": "champion, event and projection are written, not committed",
     "ledger.promote.committed": "the promotion is committed, nobody has been told",
+    "mlflow.run": "MLflow has the complete run, not the version",
+    "mlflow.artifacts": "MLflow has the bundle's files, not the version",
+    "mlflow.version": "MLflow has the version, the ledger does not know its number",
+    "mlflow.challenger": "one alias has moved, the other has not",
+    "mlflow.told": "MLflow knows, the outbox still says that it does not",
     "train.checkpoint.written": "a checkpoint's files are written aside, it is not complete",
     "train.checkpoint.renamed": "a checkpoint is complete, older ones are still there",
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import BundleRef
+from tasks.failpoint import reach
 from tasks.files import verify
 from tasks.release.tracking import as_service_error
 
@@ -53,6 +54,7 @@ def register_version(
         if not client.search_registered_models(f"name = '{name}'", max_results=1):
             client.create_registered_model(name)
         source = _log_model(client, bundle, mlflow_run)
+        reach("mlflow.artifacts")
         made = client.create_model_version(name, source=source, run_id=mlflow_run, tags=wanted)
         return str(made.version)
 

@@ -1,0 +1,351 @@
+"""MLflow follows the ledger: told once or often, late, in pieces, after a kill or by two at once, it ends the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flows.engine.ledger import Ledger
+from flows.project import synchronise
+from flows.servers import ensure_mlflow, stop_all
+from flows.settings import Settings
+from schemas.artifacts import BundleRef, ChampionRef, ModelRef, TrainedRef, Verdict
+from schemas.errors import ConfigError, ServiceError, StorageError
+from schemas.release import RunRecord
+from schemas.training import PromptSpec
+from tasks.failpoint import PLACES
+from tasks.files import seal, write_json
+from tasks.release.register import VERSION_TAG, alias_version
+from tasks.release.tracking import RUN_TAG, begin_run, choose_uri, open_client
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is first imported
+    "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
+)
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@dataclass
+class Place:
+    """A home folder with a ledger and an MLflow store, and candidates to put into them."""
+
+    settings: Settings
+
+    @property
+    def home(self) -> Path:
+        return self.settings.home
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.home)
+
+    @property
+    def uri(self) -> str:
+        return choose_uri("", None, home=self.home)
+
+    @property
+    def client(self) -> MlflowClient:
+        return open_client(self.uri)
+
+    def record(
+        self, number: int, verdict: Verdict, *, name: str = "replies", run_id: str = "", reason: str = "because"
+    ) -> str:
+        """A run with a candidate and its record; returns the version."""
+        run_id = run_id or f"run-{number}"
+        self.ledger.start_run(
+            run_id, pipeline="small", model_name=name, input_digest="d",
+            config_json=json.dumps({"train": {"seed": number}, "register": {"name": name, "experiment": "late"}}),
+        )  # fmt: skip
+        bundle = self.home / "store" / "bundle" / f"{number:064x}"
+        if not bundle.exists():
+            bundle.mkdir(parents=True)
+            (bundle / "serving.json").write_text(f"{number}\n")
+        record = RunRecord(
+            run_id=run_id, pipeline="small", params={"train.seed": str(number)}, metrics={"exact": 0.5},
+            tags={"tunegate.verdict": verdict}, curves="store/train/gone/curves.parquet", files=("store/gone.md",),
+        )  # fmt: skip
+        (self.home / "runs").mkdir(exist_ok=True)
+        write_json(self.home / "runs" / f"{run_id}.json", record.model_dump(mode="json"))
+        candidate = ChampionRef(
+            name=name, version="", run_id=run_id, prompt=PromptSpec(), max_new_tokens=4, verdict_digest="v",
+            promoted_at="", bundle=BundleRef(root=bundle, digest=seal(bundle), n_bytes=1),
+            model=ModelRef(
+                root=self.home, digest="base", uri="file:base", n_parameters=1, vocab_size=2, context_length=3
+            ),
+            trained=TrainedRef(
+                root=self.home, digest=f"trained-{number}", method="lora", format="instruction", base_digest="base",
+                n_trainable=1, n_steps=1, n_tokens=1, train_loss=0.5,
+            ),
+        )  # fmt: skip
+        return self.ledger.record_candidate(candidate, verdict=verdict, reason=reason)
+
+    def promote(self, number: int, *, after: str | None, name: str = "replies") -> str:
+        """A candidate that becomes champion."""
+        version = self.record(number, "PROMOTE", name=name)
+        self.ledger.promote(name, expected=after, version=version, run_id=f"run-{number}", reason="better")
+        return version
+
+    def told(self, name: str = "replies") -> dict[str, Any]:
+        """What MLflow shows under the name: versions with their verdicts, aliases and runs."""
+        versions = self.client.search_model_versions(f"name = '{name}'")
+        found = self.client.get_experiment_by_name("tunegate")
+        runs = self.client.search_runs([found.experiment_id]) if found else []
+        return {
+            "versions": sorted((v.tags[VERSION_TAG], v.tags["tunegate.verdict"]) for v in versions),
+            "champion": alias_version(self.client, name=name, alias="champion", uri=self.uri),
+            "challenger": alias_version(self.client, name=name, alias="challenger", uri=self.uri),
+            "runs": sorted((run.data.tags[RUN_TAG], run.info.status) for run in runs),
+        }
+
+    def forget(self) -> None:
+        """Make the ledger believe that MLflow has been told nothing."""
+        with closing(sqlite3.connect(self.ledger.path)) as db, db:
+            db.execute("UPDATE projections SET done_at = NULL")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh MLflow database: making one takes two seconds, copying it none."""
+    home = tmp_path_factory.mktemp("empty-store")
+    uri = choose_uri("", None, home=home)
+    open_client(uri).search_experiments()
+    return home / "mlflow" / "mlflow.db"
+
+
+@pytest.fixture
+def place(tmp_path: Path, empty_store: Path) -> Place:
+    home = tmp_path / "home"
+    (home / "mlflow").mkdir(parents=True)
+    shutil.copy(empty_store, home / "mlflow" / "mlflow.db")
+    return Place(Settings(home=home, cache=tmp_path / "cache", prefect_api_url=None, mlflow_tracking_uri=None))
+
+
+def test_what_is_told_twice_is_there_once(place: Place) -> None:
+    place.promote(1, after=None)
+    place.record(2, "BLOCK")
+    assert synchronise(place.ledger, place.settings) is None
+    first = place.told()
+    assert first == {
+        "versions": [("1", "PROMOTE"), ("2", "BLOCK")], "champion": "1", "challenger": "1",
+        "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED")],
+    }  # fmt: skip
+    assert place.ledger.pending_projections() == ()
+    place.forget()
+    assert synchronise(place.ledger, place.settings) is None
+    assert place.told() == first
+    assert place.ledger.run("run-1").mlflow_run_id
+    row = place.ledger.candidate("replies", "1")
+    assert row is not None
+    assert row.mlflow_version == "1"
+
+
+def test_with_nothing_to_tell_nothing_is_touched(place: Place) -> None:
+    before = sorted(place.home.rglob("*"))
+    assert synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=NOWHERE)) is None
+    assert sorted(place.home.rglob("*")) == before
+
+
+def test_a_dead_mlflow_is_asked_once_and_caught_up_later(place: Place) -> None:
+    place.promote(1, after=None)
+    for number in (2, 3, 4):
+        place.promote(number, after=None, name=f"other-{number}")
+    dead = replace(place.settings, mlflow_tracking_uri=NOWHERE)
+    begun = time.monotonic()
+    late = synchronise(place.ledger, dead)
+    assert time.monotonic() - begun < 15
+    assert isinstance(late, ServiceError)
+    assert late.exit_code == 7
+    champion = place.ledger.champion("replies")
+    assert champion is not None
+    assert champion.version == "1"
+    assert len(place.ledger.pending_projections()) == 8
+
+    assert synchronise(place.ledger, place.settings) is None
+    assert place.told()["champion"] == place.told("other-3")["champion"] == "1"
+
+
+def test_a_verdict_that_changes_later_changes_the_tags_and_shows_its_own_run(place: Place) -> None:
+    place.record(1, "HOLD", reason="few items")
+    assert synchronise(place.ledger, place.settings) is None
+    assert place.record(1, "BLOCK", run_id="run-later", reason="worse") == "1"
+    assert synchronise(place.ledger, place.settings) is None
+    assert place.told()["versions"] == [("1", "BLOCK")]
+    assert place.told()["runs"] == [("run-1", "FINISHED"), ("run-later", "FINISHED")]
+    [version] = place.client.search_model_versions("tags.`tunegate.verdict` = 'BLOCK'")
+    assert version.tags["tunegate.reason"] == "worse"
+    assert place.client.search_model_versions("tags.`tunegate.verdict` = 'HOLD'") == []
+
+
+def test_aliases_follow_a_rollback_even_when_all_is_told_at_once(place: Place) -> None:
+    place.promote(1, after=None)
+    place.promote(2, after="1")
+    place.ledger.rollback("replies", reason="customers complain")
+    assert len(place.ledger.pending_projections()) == 5
+    assert synchronise(place.ledger, place.settings) is None
+    assert place.told()["champion"] == place.told()["challenger"] == "1"
+    place.ledger.rollback("replies", reason="a second look", to="2")
+    assert synchronise(place.ledger, place.settings) is None
+    assert place.told()["champion"] == "2"
+    assert place.told()["versions"] == [("1", "PROMOTE"), ("2", "PROMOTE")]
+
+
+def test_another_mlflow_learns_of_the_champion_it_has_never_seen(
+    place: Place, tmp_path: Path, empty_store: Path
+) -> None:
+    place.promote(1, after=None)
+    place.promote(2, after="1")
+    assert synchronise(place.ledger, place.settings) is None
+    shutil.copy(empty_store, tmp_path / "another.db")
+    another = f"sqlite:///{tmp_path / 'another.db'}"
+    place.ledger.rollback("replies", reason="customers complain")
+    assert synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=another)) is None
+    assert alias_version(open_client(another), name="replies", alias="champion", uri=another) == "1"
+
+
+def test_a_damaged_bundle_holds_up_nobody_else(place: Place) -> None:
+    place.record(1, "BLOCK")
+    (place.home / "store" / "bundle" / f"{1:064x}" / "serving.json").write_text("tampered\n")
+    place.promote(2, after=None)
+    late = synchronise(place.ledger, place.settings)
+    assert isinstance(late, StorageError)
+    assert place.told()["champion"] == "2"
+    assert place.told()["versions"] == [("2", "PROMOTE")]
+    assert [one.payload["version"] for one in place.ledger.pending_projections()] == ["1"]
+
+
+def test_a_lost_record_is_made_up_from_the_ledger(place: Place) -> None:
+    place.promote(1, after=None)
+    (place.home / "runs" / "run-1.json").unlink()
+    assert synchronise(place.ledger, place.settings) is None
+    late = place.client.get_experiment_by_name("late")
+    [run] = place.client.search_runs([late.experiment_id])
+    assert run.data.params == {"train.seed": "1"}
+    assert place.told()["champion"] == "1"
+
+
+def test_a_run_that_nobody_knows_is_an_error_and_holds_up_nobody_else(place: Place) -> None:
+    place.record(1, "HOLD")
+    place.promote(2, after=None)
+    (place.home / "runs" / "run-1.json").unlink()
+    with closing(sqlite3.connect(place.ledger.path)) as db, db:
+        db.execute("DELETE FROM runs WHERE run_id = 'run-1'")
+    assert isinstance(synchronise(place.ledger, place.settings), ConfigError)
+    assert place.told()["champion"] == "2"
+
+
+def test_two_who_tell_at_once_make_one_version(place: Place) -> None:
+    place.promote(1, after=None)
+    place.record(2, "HOLD")
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: synchronise(place.ledger, place.settings), range(4)))
+    assert results == [None] * 4
+    assert place.told()["versions"] == [("1", "PROMOTE"), ("2", "HOLD")]
+    assert len(place.told()["runs"]) == 2
+
+
+def test_runs_that_died_do_not_look_alive_for_ever(place: Place) -> None:
+    for run_id, status in (("run-dead", "INTERRUPTED"), ("run-failed", "FAILED"), ("run-alive", None)):
+        place.ledger.start_run(run_id, pipeline="small", model_name="replies", input_digest="d", config_json="{}")
+        begin_run(place.client, RunRecord(run_id=run_id, pipeline="small"), experiment="tunegate", uri=place.uri)
+        if status is not None:
+            place.ledger.finish_run(run_id, status=status, exit_code=1)  # type: ignore[arg-type]
+    place.record(1, "HOLD")
+    assert synchronise(place.ledger, place.settings) is None
+    assert dict(place.told()["runs"]) == {
+        "run-dead": "KILLED", "run-failed": "FAILED", "run-alive": "RUNNING", "run-1": "FINISHED",
+    }  # fmt: skip
+
+
+SYNCHRONISE = """
+import sys
+from pathlib import Path
+from flows.engine.ledger import Ledger
+from flows.project import synchronise
+from flows.settings import Settings
+home = Path(sys.argv[1])
+late = synchronise(Ledger(home), Settings(home=home, cache=home, prefect_api_url=None, mlflow_tracking_uri=None))
+sys.exit(str(late) if late else 0)
+"""
+
+
+@pytest.mark.parametrize("failpoint", [name for name in PLACES if name.startswith("mlflow.")])
+def test_whoever_is_killed_while_telling_leaves_a_rerun_to_end_in_one_version_and_the_right_alias(
+    place: Place, failpoint: str, project: Path
+) -> None:
+    place.promote(1, after=None)
+    place.promote(2, after="1")
+    environ = {**os.environ, "TUNEGATE_FAILPOINT": failpoint, "PYTHONPATH": str(project)}
+    killed = subprocess.run([sys.executable, "-c", SYNCHRONISE, str(place.home)], env=environ, check=False)
+    assert killed.returncode == -9
+    assert place.ledger.pending_projections() != ()
+    assert synchronise(place.ledger, place.settings) is None
+    assert place.told() == {
+        "versions": [("1", "PROMOTE"), ("2", "PROMOTE")], "champion": "2", "challenger": "2",
+        "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED")],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def server(place: Place) -> Iterator[str]:
+    """`tunegate up`'s MLflow server over the place's own files."""
+    yield ensure_mlflow(place.home).url
+    stop_all(place.home)
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=30) as response:
+        return bytes(response.read())
+
+
+@pytest.mark.server
+def test_a_server_over_the_same_files_shows_what_was_told_without_it_and_the_other_way_round(
+    place: Place, server: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place.promote(1, after=None)
+    assert synchronise(place.ledger, place.settings) is None
+    place.promote(2, after="1")
+    assert synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=server)) is None
+    assert place.told()["versions"] == [("1", "PROMOTE"), ("2", "PROMOTE")]
+    assert place.told()["champion"] == "2"
+    assert alias_version(open_client(server), name="replies", alias="champion", uri=server) == "2"
+    for number, run in enumerate(("run-1", "run-2"), 1):
+        mlflow_run = place.ledger.run(run).mlflow_run_id
+        path = f"model/data/{number:064x}/serving.json"
+        told = fetch(f"{server}/get-artifact?path={path}&run_uuid={mlflow_run}")
+        assert told == f"{number}\n".encode()
+        told = fetch(
+            f"{server}/model-versions/get-artifact?path=data/{number:064x}/serving.json&name=replies&version={number}"
+        )
+        assert told == f"{number}\n".encode()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.server
+def test_what_was_first_told_to_the_server_can_be_continued_without_it(place: Place, server: str) -> None:
+    place.promote(1, after=None)
+    assert synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=server)) is None
+    place.promote(2, after="1")
+    assert synchronise(place.ledger, place.settings) is None
+    assert place.told()["champion"] == "2"
+    for number in (1, 2):
+        told = fetch(
+            f"{server}/model-versions/get-artifact?path=data/{number:064x}/serving.json&name=replies&version={number}"
+        )
+        assert told == f"{number}\n".encode()
