@@ -39,6 +39,9 @@ MLFLOW_ENVIRONMENT: Mapping[str, str] = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO
 START_TIMEOUT_S = 180
 STOP_GRACE_S = 15
 
+_children: list[subprocess.Popen[bytes]] = []
+"""Servers started by this process: they outlive it on purpose, so nobody waits for them."""
+
 
 @dataclass(frozen=True)
 class Server:
@@ -123,6 +126,7 @@ def _ensure(
             command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=dict(environment),
             cwd=folder, start_new_session=True,
         )  # fmt: skip
+    _children.append(process)
     server = Server(kind, f"http://127.0.0.1:{port}", process.pid, _start_time(process.pid), str(log))
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -186,10 +190,9 @@ def _stop(server: Server) -> None:
 
 def _reap(pid: int) -> None:
     """Collect the process when it is a child of this one: a zombie would look alive."""
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return
+    for child in _children:
+        if child.pid == pid:
+            child.poll()
 
 
 def _free_port() -> int:
