@@ -22,6 +22,7 @@ from tasks.model.base_model import load_base, resolve_dtype
 
 if TYPE_CHECKING:
     import torch
+    from peft import LoraConfig
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
@@ -65,7 +66,7 @@ def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int) ->
     Source: Hu et al., LoRA (2021).
     """
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
     n_layers = int(base.config.num_hidden_layers)
     top = adapter.top_layers
@@ -83,8 +84,7 @@ def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int) ->
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        adapted: nn.Module = get_peft_model(base, config)
-    return adapted
+        return _wrap(base, config)
 
 
 def target_names(base: PreTrainedModel, wanted: Literal["all-linear"] | tuple[str, ...]) -> list[str]:
@@ -223,9 +223,19 @@ def _open_base(model: ModelRef, dtype: torch.dtype, quantization: QuantizationSp
     return base.requires_grad_(False)
 
 
+def _wrap(base: PreTrainedModel, config: LoraConfig) -> nn.Module:
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5.24 by a name that goes in version 6.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        adapted: nn.Module = get_peft_model(base, config)
+    return adapted
+
+
 def _put_on(base: PreTrainedModel, root: Path) -> nn.Module:
     """Read the adapter's files onto the base; PEFT alone would only warn about wrong keys and answer as the base."""
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -245,9 +255,7 @@ def _put_on(base: PreTrainedModel, root: Path) -> nn.Module:
             where=str(root),
             hint="remove the damaged directory; the next run makes it again",
         ) from error
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
-        adapted = get_peft_model(base, config)
+    adapted = _wrap(base, config)
     copy_strictly(tensors, trainable_tensors(adapted), where=root / WEIGHTS)
     ready: nn.Module = adapted.requires_grad_(False)
     return ready

@@ -50,9 +50,13 @@ class Examples:
         import pyarrow.compute as pc
         from datasets import load_from_disk
 
+        self.lengths: list[int] = []
         try:
             self._table: Any = load_from_disk(str(folder))
-            self.lengths: list[int] = pc.list_value_length(self._table.data.column("input_ids")).to_pylist()
+            self.lengths = pc.list_value_length(self._table.data.column("input_ids")).to_pylist()
+        except IndexError:
+            # `datasets` writes no file for no rows, and does not read what it wrote.
+            return
         except (OSError, KeyError, ValueError) as error:
             raise DataError(
                 f"no readable examples: {type(error).__name__}", code="TG0320", where=str(folder)

@@ -72,7 +72,7 @@ def plain_losses(model: nn.Module, *, dtype: torch.dtype, recompute: bool) -> Lo
     """
     language_model = decoder_of(model)
     if recompute:
-        language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _keep_layer_inputs_only(language_model)
     mixed = dtype != torch.float32
 
     def losses(batch: Batch) -> Tensor:
@@ -85,6 +85,14 @@ def plain_losses(model: nn.Module, *, dtype: torch.dtype, recompute: bool) -> Lo
         return functional.cross_entropy(chosen, batch.targets.to(device), reduction="none")
 
     return losses
+
+
+def _keep_layer_inputs_only(language_model: Any) -> None:
+    """Switch gradient checkpointing on, under the name that this version of transformers has for it."""
+    if hasattr(language_model, "activation_checkpointing_enable"):
+        language_model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        language_model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 class FastDecoder:

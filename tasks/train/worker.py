@@ -27,16 +27,22 @@ from tasks.train.memory import ModelDims, estimate_memory, memory_advice
 
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_LOCK_WAIT_S = 15.0
 
 
-def main(job_file: Path, parent: int) -> int:
-    """Do the job; returns the exit code: 0 done, `INTERRUPTED`, 1 with an `error.json`, anything else is a crash."""
-    _die_with(parent)
+def main(job_file: Path, parent: int | None = None, *, lock_wait_s: float = 15.0) -> int:
+    """Do the job; returns the exit code: 0 done, `INTERRUPTED`, 1 with an `error.json`, anything else is a crash.
+
+    Args:
+        job_file: A `TrainJob` as JSON.
+        parent: Process with which this one shall die; None for a life of its own.
+        lock_wait_s: Seconds to wait for another process in the same folder: the worker of a run that was killed
+            may take a moment to go.
+    """
+    if parent is not None:
+        _die_with(parent)
     job = TrainJob.model_validate(orjson.loads(job_file.read_bytes()))
     try:
-        # Held until the process ends: a killed parent's worker may still be here when the next one starts.
-        lock = _lock(job.scratch / "worker.lock")
+        lock = _lock(job.scratch / "worker.lock", lock_wait_s)
         try:
             return _work(job)
         finally:
@@ -142,9 +148,9 @@ def _out_of_memory(job: TrainJob) -> TrainingError:
     return TrainingError(f"the training ran out of memory{told}", code="TG0405", hint=memory_advice(job.spec))
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path, wait_s: float) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + _LOCK_WAIT_S
+    deadline = time.monotonic() + wait_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Training as a step: results, errors, deadlines, kills and resumption, each with a real process on the tiny model."""
+"""Training as a step: results, errors, deadlines and interruptions, each with a real process on the tiny model."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import orjson
 import pyarrow.parquet as pq
 import pytest
 
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.errors import ConfigError, TrainingError
 from schemas.training import AdapterSpec, TrainSpec
-from tasks.failpoint import VARIABLE
-from tasks.files import seal, sha256_file, write_json
+from tasks.files import write_json
 from tasks.train.job import CHECKPOINTS, PROGRESS, ProgressLog, TrainJob
 from tasks.train.launch import train_model, worker_environment
+
+MakeSpec = Callable[..., TrainSpec]
 
 
 def _train(dataset: DatasetRef, model: ModelRef, spec: TrainSpec, folder: Path, **more: object) -> TrainedRef:
@@ -34,21 +35,18 @@ def _events(folder: Path) -> list[dict[str, object]]:
     return ProgressLog(folder / "scratch" / PROGRESS).read(0)[0]
 
 
-METHODS = {
-    "lora": {"method": "lora", "adapter": AdapterSpec(rank=4, alpha=8, dropout=0.2)},
-    "qlora": {"method": "qlora"},
-    "full": {"method": "full", "learning_rate": 1e-3},
-}
-
-
-def test_training_lowers_the_loss_and_reports_each_step(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: type
+def test_training_lowers_the_loss_and_reports_each_step_wherever_it_is_started(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "elsewhere" / "tasks").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "tasks" / "__init__.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path / "elsewhere")
     heard: list[tuple[int, int | None, str, dict[str, float]]] = []
+    spec = make_spec(epochs=6, learning_rate=1e-2)
     trained = _train(
         dataset,
         tiny_model,
-        make_spec(epochs=6, learning_rate=1e-2),
+        spec,
         tmp_path,
         progress=lambda done, total, unit, **figures: heard.append((done, total, unit, figures)),
     )
@@ -67,80 +65,18 @@ def test_training_lowers_the_loss_and_reports_each_step(
         "curves.parquet",
         "training.json",
     }
-    assert _events(tmp_path)[-1]["peak_rss_bytes"] > 50_000_000  # type: ignore[operator]
+    events = _events(tmp_path)
+    assert events[-1]["peak_rss_bytes"] > 50_000_000  # type: ignore[operator]
 
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("place", ["train.checkpoint.renamed:2", "train.checkpoint.written:2"])
-def test_a_killed_training_ends_in_the_bytes_of_an_uninterrupted_one(
-    tmp_path: Path,
-    dataset: DatasetRef,
-    tiny_model: ModelRef,
-    make_spec: type,
-    monkeypatch: pytest.MonkeyPatch,
-    method: str,
-    place: str,
-) -> None:
-    spec = make_spec(**METHODS[method])
-    _train(dataset, tiny_model, spec, tmp_path / "whole")
-    monkeypatch.setenv(VARIABLE, place)
-    with pytest.raises(TrainingError, match="killed"):
-        _train(dataset, tiny_model, spec, tmp_path / "killed")
-    monkeypatch.delenv(VARIABLE)
-    _train(dataset, tiny_model, spec, tmp_path / "killed")
-    started = [event["step"] for event in _events(tmp_path / "killed") if event["event"] == "started"]
-    assert started == ([0, 6] if "renamed" in place else [0, 3])
-    warned = [str(event["message"]) for event in _events(tmp_path / "killed") if event["event"] == "warning"]
-    assert ("never completed" in "".join(warned)) == ("written" in place)
-    assert seal(tmp_path / "killed" / "out") == seal(tmp_path / "whole" / "out")
-
-
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: type, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = make_spec()
-    _train(dataset, tiny_model, spec, tmp_path / "whole")
-    monkeypatch.setenv(VARIABLE, "train.checkpoint.renamed:3")
-    with pytest.raises(TrainingError):
-        _train(dataset, tiny_model, spec, tmp_path / "killed")
-    monkeypatch.delenv(VARIABLE)
-    newest = max((tmp_path / "killed" / "scratch" / CHECKPOINTS).glob("step-*"))
-    damaged = newest / "optimizer.safetensors"
-    data = bytearray(damaged.read_bytes())
-    data[-5] ^= 1
-    damaged.write_bytes(data)
-    _train(dataset, tiny_model, spec, tmp_path / "killed")
-    events = _events(tmp_path / "killed")
-    assert any(newest.name in str(event.get("message")) for event in events)
-    assert [event["step"] for event in events if event["event"] == "started"] == [0, 6]
-    assert seal(tmp_path / "killed" / "out") == seal(tmp_path / "whole" / "out")
-
-
-def test_a_finished_result_is_taken_without_training_again(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: type
-) -> None:
-    spec = make_spec(epochs=1)
-    first = _train(dataset, tiny_model, spec, tmp_path)
-    seen = len(_events(tmp_path))
+    # A run that is killed after training finds the finished result and trains nothing.
     for path in (tmp_path / "out").iterdir():
         path.unlink()
-    assert _train(dataset, tiny_model, spec, tmp_path) == first
-    assert len(_events(tmp_path)) == seen
-
-
-def test_divergence_ends_the_training_with_step_examples_and_advice(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: type
-) -> None:
-    spec = make_spec(learning_rate=1.0, adapter=AdapterSpec(rank=4, alpha=1e30), epochs=4, warmup_ratio=0.0)
-    with pytest.raises(TrainingError, match=r"diverged at step \d+: loss .* 4 examples: train-\d{4}") as caught:
-        _train(dataset, tiny_model, spec, tmp_path)
-    assert caught.value.code == "TG0401"
-    assert "learning_rate" in str(caught.value.hint)
-    assert not list((tmp_path / "out").iterdir())
+    assert _train(dataset, tiny_model, spec, tmp_path) == trained
+    assert _events(tmp_path) == events
 
 
 def test_an_error_of_the_settings_comes_back_as_its_own_class(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: type
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     spec = make_spec(adapter=AdapterSpec(target_modules=("q_proj", "v_porj")))
     with pytest.raises(ConfigError, match="'v_porj'") as caught:
@@ -149,29 +85,24 @@ def test_an_error_of_the_settings_comes_back_as_its_own_class(
 
 
 def test_a_crash_shows_the_last_lines_of_the_process(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: type
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
-    (tmp_path / "scratch").mkdir()
-    (tmp_path / "scratch" / CHECKPOINTS).write_text("not a folder")
-    with pytest.raises(TrainingError, match="FileExistsError|NotADirectoryError") as caught:
+    (tmp_path / "scratch" / "worker.lock").mkdir(parents=True)
+    with pytest.raises(TrainingError, match=r"(?s)exit code.*IsADirectoryError") as caught:
         _train(dataset, tiny_model, make_spec(), tmp_path)
     assert caught.value.code == "TG0407"
 
 
-def test_a_training_over_its_time_is_stopped_and_goes_on_later(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: type
+def test_a_training_over_its_time_is_stopped(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
-    slow = make_spec(epochs=4000, timeout_minutes=0.25)
-    with pytest.raises(TrainingError, match=r"0\.25 minutes") as caught:
-        _train(dataset, tiny_model, slow, tmp_path)
+    with pytest.raises(TrainingError, match=r"after 0\.02 minutes") as caught:
+        _train(dataset, tiny_model, make_spec(timeout_minutes=0.02), tmp_path)
     assert caught.value.code == "TG0406"
-    done = max(int(str(event["step"])) for event in _events(tmp_path) if event["event"] == "step")
-    newest = max((tmp_path / "scratch" / CHECKPOINTS).glob("step-*"))
-    assert newest.name == f"step-{done:08d}"
 
 
 def test_an_interrupted_run_leaves_a_checkpoint_and_no_process(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: type
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     class Enough(Exception):  # noqa: N818
         pass
@@ -189,7 +120,7 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_no_process(
 
 
 def test_the_training_process_dies_with_its_parent(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: type, project: Path
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, project: Path
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -222,30 +153,3 @@ def test_the_training_process_dies_with_its_parent(
     while Path(f"/proc/{child}/stat").exists() and Path(f"/proc/{child}/stat").read_text().split()[2] != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.1)
-
-
-def test_the_working_directory_cannot_stand_in_for_our_modules(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: type, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "elsewhere" / "tasks").mkdir(parents=True)
-    (tmp_path / "elsewhere" / "tasks" / "__init__.py").write_text("raise SystemExit(9)")
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert _train(dataset, tiny_model, make_spec(max_steps=1), tmp_path).n_steps == 1
-
-
-@pytest.mark.model
-def test_the_real_model_is_resumed_bit_for_bit(
-    tmp_path: Path, smollm2: ModelRef, make_dataset: type, make_spec: type, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = make_dataset(n_train=8, n_validation=2, vocab=40000)
-    spec = make_spec(batch_size=2, epochs=1, save_every=2, adapter=AdapterSpec(rank=8), dtype="auto")
-    _train(data, smollm2, spec, tmp_path / "whole")
-    monkeypatch.setenv(VARIABLE, "train.checkpoint.renamed")
-    with pytest.raises(TrainingError):
-        _train(data, smollm2, spec, tmp_path / "killed")
-    monkeypatch.delenv(VARIABLE)
-    _train(data, smollm2, spec, tmp_path / "killed")
-    files = ("adapter_model.safetensors", "curves.parquet", "training.json")
-    for name in files:
-        assert sha256_file(tmp_path / "whole" / "out" / name) == sha256_file(tmp_path / "killed" / "out" / name)
-    assert orjson.loads((tmp_path / "whole" / "out" / "training.json").read_bytes())["n_steps"] == 4

@@ -1,0 +1,194 @@
+"""Adapters: where they go, what is saved, and what is refused on the way back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from schemas.artifacts import ModelRef, TrainedRef
+from schemas.errors import ConfigError, StorageError, TrainingError
+from schemas.training import AdapterSpec, TrainSpec
+from tasks.files import sha256_file
+from tasks.model.adapter import load_trained, open_for_training, save_trained, trainable_tensors
+
+Saved = Callable[..., tuple[nn.Module, TrainedRef]]
+
+
+def _spec(method: str = "lora", **settings: object) -> TrainSpec:
+    rate = {"learning_rate": 1e-4} if method == "full" else {}
+    defaults: dict[str, object] = {"base_model": "file:tiny", "method": method, "dtype": "float32", **rate}
+    return TrainSpec.model_validate(defaults | settings)
+
+
+@pytest.fixture
+def saved(tiny_model: ModelRef, tmp_path: Path) -> Saved:
+    """Opens the tiny model, changes what trains, saves it."""
+
+    def make(spec: TrainSpec) -> tuple[nn.Module, TrainedRef]:
+        out = tmp_path / "out"
+        out.mkdir()
+        model = open_for_training(tiny_model, spec)
+        torch.manual_seed(7)
+        for tensor in trainable_tensors(model).values():
+            tensor.add_(torch.randn_like(tensor) * 0.05)
+        save_trained(model, spec, base=tiny_model, out=out)
+        settings = {"quantization": spec.quantization.model_dump(mode="json") if spec.method == "qlora" else None}
+        (out / "training.json").write_text(json.dumps(settings))
+        trained = TrainedRef(
+            root=out,
+            method=spec.method,
+            format="instruction",
+            base_digest=tiny_model.digest,
+            n_trainable=1,
+            n_steps=1,
+            n_tokens=1,
+            train_loss=0.0,
+        )
+        return model, trained
+
+    return make
+
+
+IDS = torch.arange(3, 23)[None]
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_what_was_saved_answers_as_what_was_trained(tiny_model: ModelRef, saved: Saved, method: str) -> None:
+    model, trained = saved(_spec(method))
+    loaded = load_trained(tiny_model, trained, dtype="float32")
+    assert not any(module.training for module in loaded.modules())
+    with torch.no_grad():
+        wanted = model(input_ids=IDS).logits
+        got = loaded(input_ids=IDS).logits
+        base = load_trained(tiny_model, None, dtype="float32")(input_ids=IDS).logits
+    # In eval mode bitsandbytes multiplies 4-bit weights with another kernel than in training.
+    tolerance = 0.05 if method == "qlora" else 1e-5
+    torch.testing.assert_close(got, wanted, rtol=tolerance, atol=tolerance)
+    assert float((got - base).abs().max()) > 0.1
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_peft_itself_reads_the_adapter(tiny_model: ModelRef, saved: Saved) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model, trained = saved(_spec(adapter={"rank": 4, "target_modules": ["q_proj", "down_proj"]}))
+    base = AutoModelForCausalLM.from_pretrained(tiny_model.root, dtype=torch.float32)
+    with torch.no_grad():
+        wanted = model(input_ids=IDS).logits
+        got = PeftModel.from_pretrained(base, trained.root)(input_ids=IDS).logits
+    torch.testing.assert_close(got, wanted)
+
+
+def test_only_the_factors_train_in_float32_on_a_frozen_bfloat16_base(tiny_model: ModelRef) -> None:
+    model = open_for_training(tiny_model, _spec(dtype="bfloat16"))
+    kinds = {(parameter.requires_grad, parameter.dtype) for parameter in model.parameters()}
+    assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
+    assert all("lora_" in name for name in trainable_tensors(model))
+
+
+def test_qlora_holds_every_linear_layer_of_the_decoder_in_four_bits(tiny_model: ModelRef) -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    model = open_for_training(tiny_model, _spec("qlora"))
+    assert sum(isinstance(module, Linear4bit) for module in model.modules()) == 14
+
+
+def test_full_trains_every_weight_once(tiny_model: ModelRef) -> None:
+    model = open_for_training(tiny_model, _spec("full"))
+    assert sum(tensor.numel() for tensor in trainable_tensors(model).values()) == tiny_model.n_parameters
+
+
+def test_top_layers_leave_the_lower_ones_alone(tiny_model: ModelRef) -> None:
+    model = open_for_training(tiny_model, _spec(adapter={"top_layers": 1}))
+    assert {name.split(".")[4] for name in trainable_tensors(model)} == {"1"}
+    with pytest.raises(ConfigError, match="the model has 2 layers"):
+        open_for_training(tiny_model, _spec(adapter={"top_layers": 3}))
+
+
+def test_a_misspelt_target_is_refused_although_others_exist(tiny_model: ModelRef) -> None:
+    with pytest.raises(ConfigError, match=r"no linear layer 'v_porj'; it has down_proj, gate_proj") as caught:
+        open_for_training(tiny_model, _spec(adapter={"target_modules": ["q_proj", "v_porj"]}))
+    assert caught.value.hint == "did you mean 'v_proj'?"
+
+
+def test_equal_weights_give_equal_bytes(tiny_model: ModelRef, tmp_path: Path) -> None:
+    spec = _spec()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        save_trained(open_for_training(tiny_model, spec), spec, base=tiny_model, out=tmp_path / name)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert sha256_file(tmp_path / "one" / name) == sha256_file(tmp_path / "two" / name)
+    settings = json.loads((tmp_path / "one" / "adapter_config.json").read_text())
+    assert settings["target_modules"] == sorted(settings["target_modules"])
+    assert settings["base_model_name_or_path"] == tiny_model.uri
+
+
+def test_the_seed_decides_the_random_factor_and_leaves_other_randomness_alone(tiny_model: ModelRef) -> None:
+    torch.manual_seed(0)
+    first = trainable_tensors(open_for_training(tiny_model, _spec(seed=1)))
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    assert torch.equal(torch.get_rng_state(), state)
+    second = trainable_tensors(open_for_training(tiny_model, _spec(seed=2)))
+    name = next(name for name in first if "lora_A" in name)
+    assert not torch.equal(first[name], second[name])
+
+
+def test_weights_that_are_not_finite_are_never_saved(tiny_model: ModelRef, tmp_path: Path) -> None:
+    model = open_for_training(tiny_model, _spec())
+    next(iter(trainable_tensors(model).values()))[0, 0] = float("nan")
+    with pytest.raises(TrainingError, match="NaN or infinity") as caught:
+        save_trained(model, _spec(), base=tiny_model, out=tmp_path)
+    assert caught.value.code == "TG0402"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda tensors: tensors.pop(min(tensors)), "lacks 1 tensors"),
+        (lambda tensors: tensors.update({"extra": torch.zeros(1)}), "has unknown 1 tensors, e.g. extra"),
+        (lambda tensors: tensors.update({min(tensors): torch.zeros(3, 3)}), r"has shape \(3, 3\)"),
+        (lambda tensors: tensors[min(tensors)].fill_(float("inf")), "holds NaN or infinity"),
+    ],
+    ids=["missing", "unknown", "shape", "infinite"],
+)
+def test_a_damaged_adapter_is_refused(
+    tiny_model: ModelRef, saved: Saved, damage: Callable[[dict[str, torch.Tensor]], object], message: str
+) -> None:
+    _, trained = saved(_spec())
+    path = trained.root / "adapter_model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    damage(tensors)
+    save_file(tensors, path)
+    with pytest.raises(StorageError, match=message):
+        load_trained(tiny_model, trained, dtype="float32")
+
+
+def test_a_truncated_adapter_is_refused(tiny_model: ModelRef, saved: Saved) -> None:
+    _, trained = saved(_spec())
+    path = trained.root / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(StorageError, match="does not load"):
+        load_trained(tiny_model, trained, dtype="float32")
+
+
+def test_an_adapter_is_not_put_on_another_base(tiny_model: ModelRef, saved: Saved) -> None:
+    _, trained = saved(_spec())
+    with pytest.raises(TrainingError, match="asked to answer on base 0000"):
+        load_trained(tiny_model.model_copy(update={"digest": "0" * 64}), trained, dtype="float32")
+
+
+def test_a_checkpoint_of_another_adapter_size_is_not_loaded(tiny_model: ModelRef, saved: Saved) -> None:
+    _, trained = saved(_spec(adapter=AdapterSpec(rank=4)))
+    config = trained.root / "adapter_config.json"
+    config.write_text(config.read_text().replace('"r": 4', '"r": 8'))
+    with pytest.raises(StorageError, match="has shape"):
+        load_trained(tiny_model, trained, dtype="float32")

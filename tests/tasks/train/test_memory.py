@@ -1,0 +1,165 @@
+"""Parameter counts and memory, against published models (counts made with meta-device models and PEFT 0.21.2)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from schemas.artifacts import ModelRef
+from schemas.errors import ConfigError
+from schemas.training import AdapterSpec, QuantizationSpec, TrainSpec
+from tasks.train.memory import (
+    ModelDims,
+    estimate_memory,
+    full_tuning_bytes,
+    memory_advice,
+    nf4_bits,
+    quantized_bytes,
+    trainable_parameters,
+)
+
+
+def _dims(layers: int, hidden: int, heads: int, kv: int, intermediate: int, vocab: int, **more: bool) -> ModelDims:
+    return ModelDims(
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv,
+        d_head=hidden // heads,
+        intermediate=intermediate,
+        vocab=vocab,
+        tied=more.get("tied", False),
+        qkv_bias=more.get("qkv_bias", False),
+    )
+
+
+MODELS = {
+    "Llama-2-7B": _dims(32, 4096, 32, 32, 11008, 32000),
+    "Llama-3.1-8B": _dims(32, 4096, 32, 8, 14336, 128256),
+    "Mistral-7B": _dims(32, 4096, 32, 8, 14336, 32000),
+    "Qwen2.5-7B": _dims(28, 3584, 28, 4, 18944, 152064, qkv_bias=True),
+    "Llama-2-13B": _dims(40, 5120, 40, 40, 13824, 32000),
+    "Llama-2-70B": _dims(80, 8192, 64, 8, 28672, 32000),
+    "Llama-3.1-70B": _dims(80, 8192, 64, 8, 28672, 128256),
+    "SmolLM2-135M": _dims(30, 576, 9, 3, 1536, 49152, tied=True),
+}
+QV = ("q_proj", "v_proj")
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "r16_qv", "r8_qv", "r16_all", "r64_all"),
+    [
+        ("Llama-2-7B", 6_738_415_616, 8_388_608, 4_194_304, 39_976_960, 159_907_840),
+        ("Llama-3.1-8B", 8_030_261_248, 6_815_744, 3_407_872, 41_943_040, 167_772_160),
+        ("Mistral-7B", 7_241_732_096, 6_815_744, 3_407_872, 41_943_040, 167_772_160),
+        ("Qwen2.5-7B", 7_615_616_512, 5_046_272, 2_523_136, 40_370_176, 161_480_704),
+        ("Llama-2-13B", 13_015_864_320, 13_107_200, 6_553_600, 62_586_880, 250_347_520),
+        ("Llama-2-70B", 68_976_648_192, 32_768_000, 16_384_000, 207_093_760, 828_375_040),
+        ("Llama-3.1-70B", 70_553_706_496, 32_768_000, 16_384_000, 207_093_760, 828_375_040),
+        ("SmolLM2-135M", 134_515_008, 921_600, 460_800, 4_884_480, 19_537_920),
+    ],
+)
+def test_parameter_counts(name: str, total: int, r16_qv: int, r8_qv: int, r16_all: int, r64_all: int) -> None:
+    dims = MODELS[name]
+    assert dims.n_parameters == total
+    for rank, targets, expected in (
+        (16, QV, r16_qv),
+        (8, QV, r8_qv),
+        (16, "all-linear", r16_all),
+        (64, "all-linear", r64_all),
+    ):
+        assert trainable_parameters(dims, AdapterSpec(rank=rank, target_modules=targets)) == expected
+
+
+def test_under_a_tenth_of_a_percent_is_false_for_rank_16_on_a_7b() -> None:
+    dims = MODELS["Llama-2-7B"]
+    share = trainable_parameters(dims, AdapterSpec(rank=16, target_modules=QV)) / dims.n_parameters
+    assert share == pytest.approx(0.001245, abs=5e-7)
+
+
+def test_top_layers_count_alone() -> None:
+    dims = MODELS["SmolLM2-135M"]
+    assert trainable_parameters(dims, AdapterSpec(rank=16, top_layers=10)) * 3 == 4_884_480
+    with pytest.raises(ConfigError, match="31"):
+        trainable_parameters(dims, AdapterSpec(top_layers=31))
+    with pytest.raises(ConfigError, match="'v_porj'"):
+        trainable_parameters(dims, AdapterSpec(target_modules=("v_porj",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "bf16_gb", "nf4_gb", "ratio"),
+    [
+        ("Llama-2-7B", 13.5, 3.87, 3.49),
+        ("Llama-3.1-8B", 16.1, 5.70, 2.82),
+        ("Llama-2-70B", 138.0, 36.37, 3.79),
+        ("Llama-3.1-70B", 141.1, 39.52, 3.57),
+    ],
+)
+def test_four_bits_shrink_the_whole_model_by_less_than_four(
+    name: str, bf16_gb: float, nf4_gb: float, ratio: float
+) -> None:
+    dims = MODELS[name]
+    four = quantized_bytes(dims, QuantizationSpec())
+    assert dims.n_parameters * 2 / 1e9 == pytest.approx(bf16_gb, abs=0.06)
+    assert four / 1e9 == pytest.approx(nf4_gb, abs=0.008)
+    assert dims.n_parameters * 2 / four == pytest.approx(ratio, abs=0.006)
+    assert nf4_bits(False) == 4.5
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "gib"),
+    [
+        ("Llama-2-70B", QV, 35.7),
+        ("Llama-2-70B", "all-linear", 38.3),
+        ("Llama-3.1-70B", QV, 39.1),
+        ("Llama-3.1-70B", "all-linear", 41.7),
+    ],
+)
+def test_qlora_peaks_of_70b_models(name: str, targets: tuple[str, ...] | str, gib: float) -> None:
+    spec = TrainSpec(
+        base_model="x",
+        method="qlora",
+        adapter=AdapterSpec(rank=16, target_modules=targets),  # type: ignore[arg-type]
+        batch_size=1,
+        gradient_checkpointing=True,
+    )
+    estimate = estimate_memory(MODELS[name], spec, max_tokens=512)
+    assert estimate.total / 2**30 == pytest.approx(gib, rel=0.02)
+    assert sum(value for part, value in estimate.parts().items() if part != "total") == estimate.total
+
+
+def test_full_tuning_takes_sixteen_bytes_per_weight_as_we_run_it() -> None:
+    dims = MODELS["Llama-2-7B"]
+    spec = TrainSpec(base_model="x", method="full", learning_rate=1e-5, batch_size=1)
+    estimate = estimate_memory(dims, spec, max_tokens=1)
+    states = estimate.weights + estimate.gradients + estimate.optimizer
+    assert states == full_tuning_bytes(dims.n_parameters, recipe="mixed")
+
+
+def test_a_batch_costs_in_proportion_and_checkpointing_saves() -> None:
+    dims = MODELS["SmolLM2-135M"]
+    small, large, cheap = (
+        estimate_memory(
+            dims, TrainSpec(base_model="x", batch_size=batch, gradient_checkpointing=checkpointing), max_tokens=100
+        )
+        for batch, checkpointing in ((4, False), (8, False), (8, True))
+    )
+    assert large.activations == 2 * small.activations
+    assert large.logits == 2 * small.logits
+    assert cheap.activations < large.activations / 3
+
+
+def test_shapes_are_read_from_the_model(tiny_model: ModelRef, tmp_path: Path) -> None:
+    dims = ModelDims.read(tiny_model.root / "config.json")
+    assert dims is not None
+    assert dims.n_parameters == tiny_model.n_parameters
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 12}))
+    assert ModelDims.read(tmp_path / "config.json") is None
+
+
+def test_advice_names_only_what_is_left_to_change() -> None:
+    spec = TrainSpec(base_model="x", method="qlora", batch_size=1, gradient_checkpointing=True)
+    assert memory_advice(spec) == "use a smaller base model"
+    assert "halve train.batch_size (8)" in memory_advice(TrainSpec(base_model="x"))

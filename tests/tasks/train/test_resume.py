@@ -1,0 +1,177 @@
+"""A training that is killed anywhere ends, after another start, in the bytes of one that was left alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import pytest
+
+from schemas.artifacts import DatasetRef, ModelRef
+from schemas.training import AdapterSpec, TrainSpec
+from tasks.failpoint import VARIABLE
+from tasks.files import MANIFEST, sha256_file, write_json
+from tasks.train.job import CHECKPOINTS, ERROR, FINAL, PROGRESS, ProgressLog, TrainJob
+
+MakeSpec = Callable[..., TrainSpec]
+Run = Callable[..., int | None]
+
+METHODS = {
+    "lora": {"method": "lora", "adapter": AdapterSpec(rank=4, alpha=8, dropout=0.2)},
+    "qlora": {"method": "qlora"},
+    "full": {"method": "full", "learning_rate": 1e-3},
+}
+
+
+@pytest.fixture(scope="module")
+def processes() -> multiprocessing.context.ForkServerContext:
+    """Starts processes that have torch loaded already: a real process each, without ten seconds of imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tasks.train.worker", "tasks.train.engine", "peft", "datasets"])
+    return context
+
+
+@pytest.fixture
+def run(processes: multiprocessing.context.ForkServerContext) -> Run:
+    """Runs the training process on a job; returns its exit code."""
+
+    def work(job: TrainJob, failpoint: str = "", *, lock_wait_s: float = 15.0) -> int | None:
+        job.scratch.mkdir(exist_ok=True)
+        write_json(job.scratch / "job.json", job.model_dump(mode="json"))
+        settings = {VARIABLE: failpoint, "OMP_NUM_THREADS": "1"}
+        code = (
+            f"import os, sys; from pathlib import Path; os.environ.update({settings!r});"
+            "from tasks.train.worker import main;"
+            f"sys.exit(main(Path({str(job.scratch / 'job.json')!r}), lock_wait_s={lock_wait_s}))"
+        )
+        process = processes.Process(target=exec, args=(code, {}))
+        process.start()
+        process.join()
+        return process.exitcode
+
+    return work
+
+
+def _job(dataset: DatasetRef, model: ModelRef, spec: TrainSpec, scratch: Path) -> TrainJob:
+    return TrainJob(dataset=dataset, model=model, spec=spec, scratch=scratch, threads=1)
+
+
+def _events(scratch: Path, kind: str) -> list[dict[str, object]]:
+    return [event for event in ProgressLog(scratch / PROGRESS).read(0)[0] if event["event"] == kind]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_training_ends_in_the_bytes_of_an_uninterrupted_one(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run, method: str
+) -> None:
+    spec = make_spec(**METHODS[method])
+    whole = _job(dataset, tiny_model, spec, tmp_path / "whole")
+    assert run(whole) == 0
+    for place, resumed_at in (("train.checkpoint.renamed:2", 6), ("train.checkpoint.written:2", 3)):
+        scratch = tmp_path / place.replace(":", "-")
+        killed = _job(dataset, tiny_model, spec, scratch)
+        assert run(killed, place) == -9
+        assert run(killed) == 0
+        assert [event["step"] for event in _events(scratch, "started")] == [0, resumed_at]
+        warned = "".join(str(event["message"]) for event in _events(scratch, "warning"))
+        assert ("never completed" in warned) == ("written" in place)
+        assert (scratch / FINAL / MANIFEST).read_bytes() == (whole.scratch / FINAL / MANIFEST).read_bytes()
+
+
+def test_two_kills_and_gradient_accumulation_change_nothing(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
+) -> None:
+    spec = make_spec(
+        batch_size=2, gradient_accumulation_steps=2, save_every=1, adapter=AdapterSpec(rank=4, dropout=0.1), max_steps=7
+    )
+    whole, killed = (_job(dataset, tiny_model, spec, tmp_path / name) for name in ("whole", "killed"))
+    assert run(whole) == 0
+    assert run(killed, "train.checkpoint.renamed:2") == -9
+    assert run(killed, "train.checkpoint.written:3") == -9
+    assert run(killed) == 0
+    assert [event["step"] for event in _events(killed.scratch, "started")] == [0, 2, 4]
+    assert (killed.scratch / FINAL / MANIFEST).read_bytes() == (whole.scratch / FINAL / MANIFEST).read_bytes()
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
+) -> None:
+    spec = make_spec()
+    whole, killed = (_job(dataset, tiny_model, spec, tmp_path / name) for name in ("whole", "killed"))
+    assert run(whole) == 0
+    assert run(killed, "train.checkpoint.renamed:3") == -9
+    newest = max((killed.scratch / CHECKPOINTS).glob("step-*"))
+    data = bytearray((newest / "optimizer.safetensors").read_bytes())
+    data[-5] ^= 1
+    (newest / "optimizer.safetensors").write_bytes(data)
+    assert run(killed) == 0
+    assert newest.name in str(_events(killed.scratch, "warning")[0]["message"])
+    assert [event["step"] for event in _events(killed.scratch, "started")] == [0, 6]
+    assert (killed.scratch / FINAL / MANIFEST).read_bytes() == (whole.scratch / FINAL / MANIFEST).read_bytes()
+
+
+def test_checkpoints_of_other_settings_are_ignored(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
+) -> None:
+    assert run(_job(dataset, tiny_model, make_spec(), tmp_path / "scratch"), "train.checkpoint.renamed") == -9
+    assert run(_job(dataset, tiny_model, make_spec(seed=4), tmp_path / "scratch")) == 0
+    assert "other settings" in str(_events(tmp_path / "scratch", "warning")[0]["message"])
+    assert [event["step"] for event in _events(tmp_path / "scratch", "started")] == [0, 0]
+
+
+def test_two_checkpoints_are_kept_and_nothing_that_could_run_code(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
+) -> None:
+    job = _job(dataset, tiny_model, make_spec(), tmp_path / "scratch")
+    assert run(job) == 0
+    kept = sorted((job.scratch / CHECKPOINTS).iterdir())
+    assert [path.name for path in kept] == ["step-00000006", "step-00000009"]
+    assert {path.name for path in kept[0].iterdir()} == {
+        MANIFEST,
+        "optimizer.safetensors",
+        "state.json",
+        "weights.safetensors",
+    }
+
+
+def test_divergence_is_told_and_leaves_no_result(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
+) -> None:
+    spec = make_spec(learning_rate=1.0, adapter=AdapterSpec(rank=4, alpha=1e36), epochs=4, warmup_ratio=0.0)
+    job = _job(dataset, tiny_model, spec, tmp_path / "scratch")
+    assert run(job) == 1
+    told = orjson.loads((job.scratch / ERROR).read_bytes())
+    assert (told["type"], told["code"]) == ("TrainingError", "TG0401")
+    assert "4 examples: train-" in told["message"]
+    assert not (job.scratch / FINAL).exists()
+
+
+def test_two_processes_never_work_in_one_folder(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
+) -> None:
+    import fcntl
+
+    job = _job(dataset, tiny_model, make_spec(), tmp_path / "scratch")
+    job.scratch.mkdir()
+    lock = os.open(job.scratch / "worker.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    assert run(job, lock_wait_s=0.2) == 1
+    os.close(lock)
+    assert orjson.loads((job.scratch / ERROR).read_bytes())["type"] == "LockedError"
+
+
+@pytest.mark.model
+def test_the_real_model_is_resumed_bit_for_bit(
+    tmp_path: Path, smollm2: ModelRef, make_dataset: Callable[..., DatasetRef], make_spec: MakeSpec, run: Run
+) -> None:
+    data = make_dataset(n_train=8, n_validation=2, vocab=40000)
+    spec = make_spec(batch_size=2, epochs=1, save_every=2, adapter=AdapterSpec(rank=8, dropout=0.05), dtype="auto")
+    whole, killed = (_job(data, smollm2, spec, tmp_path / name) for name in ("whole", "killed"))
+    assert run(whole) == 0
+    assert run(killed, "train.checkpoint.renamed") == -9
+    assert run(killed) == 0
+    for name in ("adapter_model.safetensors", MANIFEST):
+        assert sha256_file(whole.scratch / FINAL / name) == sha256_file(killed.scratch / FINAL / name)
