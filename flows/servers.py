@@ -87,7 +87,8 @@ def ensure_mlflow(home: Path, *, environ: Mapping[str, str] = os.environ) -> Ser
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
-        "--artifacts-destination", str(folder / "artifacts"),
+        # Files, not `mlflow-artifacts:` addresses: those could only be read and written while this server runs.
+        "--no-serve-artifacts", "--default-artifact-root", (folder / "artifacts").absolute().as_uri(),
     ]  # fmt: skip
     return _ensure("mlflow", folder, port, command, {**environ, **MLFLOW_ENVIRONMENT}, health="/health")
 

@@ -65,7 +65,14 @@ class Place:
         return open_client(self.uri)
 
     def record(
-        self, number: int, verdict: Verdict, *, name: str = "replies", run_id: str = "", reason: str = "because"
+        self,
+        number: int,
+        verdict: Verdict,
+        *,
+        name: str = "replies",
+        run_id: str = "",
+        reason: str = "because",
+        experiment: str = "tunegate",
     ) -> str:
         """A run with a candidate and its record; returns the version."""
         run_id = run_id or f"run-{number}"
@@ -79,7 +86,8 @@ class Place:
             (bundle / "serving.json").write_text(f"{number}\n")
         record = RunRecord(
             run_id=run_id, pipeline="small", params={"train.seed": str(number)}, metrics={"exact": 0.5},
-            tags={"tunegate.verdict": verdict}, curves="store/train/gone/curves.parquet", files=("store/gone.md",),
+            tags={"tunegate.verdict": verdict}, experiment=experiment,
+            curves="store/train/gone/curves.parquet", files=("store/gone.md",),
         )  # fmt: skip
         (self.home / "runs").mkdir(exist_ok=True)
         write_json(self.home / "runs" / f"{run_id}.json", record.model_dump(mode="json"))
@@ -96,9 +104,9 @@ class Place:
         )  # fmt: skip
         return self.ledger.record_candidate(candidate, verdict=verdict, reason=reason)
 
-    def promote(self, number: int, *, after: str | None, name: str = "replies") -> str:
+    def promote(self, number: int, *, after: str | None, name: str = "replies", experiment: str = "tunegate") -> str:
         """A candidate that becomes champion."""
-        version = self.record(number, "PROMOTE", name=name)
+        version = self.record(number, "PROMOTE", name=name, experiment=experiment)
         self.ledger.promote(name, expected=after, version=version, run_id=f"run-{number}", reason="better")
         return version
 
@@ -315,37 +323,23 @@ def fetch(url: str) -> bytes:
 
 
 @pytest.mark.server
-def test_a_server_over_the_same_files_shows_what_was_told_without_it_and_the_other_way_round(
+def test_a_server_over_the_same_files_and_no_server_may_take_turns(
     place: Place, server: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    place.promote(1, after=None)
-    assert synchronise(place.ledger, place.settings) is None
-    place.promote(2, after="1")
-    assert synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=server)) is None
-    assert place.told()["versions"] == [("1", "PROMOTE"), ("2", "PROMOTE")]
-    assert place.told()["champion"] == "2"
-    assert alias_version(open_client(server), name="replies", alias="champion", uri=server) == "2"
-    for number, run in enumerate(("run-1", "run-2"), 1):
-        mlflow_run = place.ledger.run(run).mlflow_run_id
-        path = f"model/data/{number:064x}/serving.json"
-        told = fetch(f"{server}/get-artifact?path={path}&run_uuid={mlflow_run}")
-        assert told == f"{number}\n".encode()
-        told = fetch(
-            f"{server}/model-versions/get-artifact?path=data/{number:064x}/serving.json&name=replies&version={number}"
-        )
-        assert told == f"{number}\n".encode()
+    served = replace(place.settings, mlflow_tracking_uri=server)
+    turns = [(place.settings, "tunegate"), (served, "tunegate"), (served, "second"), (place.settings, "second")]
+    for number, (settings, experiment) in enumerate(turns, 1):
+        place.promote(number, after=str(number - 1) if number > 1 else None, experiment=experiment)
+        assert synchronise(place.ledger, settings) is None
+    assert place.told()["versions"] == [(str(number), "PROMOTE") for number in (1, 2, 3, 4)]
+    assert place.told()["champion"] == alias_version(open_client(server), name="replies", alias="champion", uri=server)
+    assert place.told()["champion"] == "4"
+    for number in (1, 2, 3, 4):  # the pages of the UI read files this way
+        file = f"data/{number:064x}/serving.json"
+        run = place.ledger.run(f"run-{number}").mlflow_run_id
+        shown = fetch(f"{server}/get-artifact?path=model/{file}&run_uuid={run}")
+        version = fetch(f"{server}/model-versions/get-artifact?path={file}&name=replies&version={number}")
+        assert shown == version == f"{number}\n".encode()
+        for uri in (place.uri, server):
+            assert [entry.path for entry in open_client(uri).list_artifacts(str(run))] == ["model"]
     assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.server
-def test_what_was_first_told_to_the_server_can_be_continued_without_it(place: Place, server: str) -> None:
-    place.promote(1, after=None)
-    assert synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=server)) is None
-    place.promote(2, after="1")
-    assert synchronise(place.ledger, place.settings) is None
-    assert place.told()["champion"] == "2"
-    for number in (1, 2):
-        told = fetch(
-            f"{server}/model-versions/get-artifact?path=data/{number:064x}/serving.json&name=replies&version={number}"
-        )
-        assert told == f"{number}\n".encode()
