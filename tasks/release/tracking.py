@@ -6,13 +6,14 @@ failures become `ServiceError`, so that a caller can go on without it. Ticket te
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 """What must be set before mlflow is imported; a user's own settings go first."""
+_making = threading.Lock()
 
 
 def choose_uri(declared: str, environment: str | None, *, home: Path) -> str:
@@ -56,13 +58,33 @@ def open_client(uri: str) -> MlflowClient:
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     with as_service_error(uri):
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         from mlflow import MlflowClient
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        if uri.startswith("sqlite:///"):
+            _make_store(Path(uri.removeprefix("sqlite:///")))
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _make_store(path: Path) -> None:
+    """Make the database aside, then put it into its place unless somebody was faster: nobody ever meets half a schema.
+
+    MLflow makes it in place, where two makers trip over each other's tables.
+    """
+    from mlflow import MlflowClient
+
+    with _making:  # of alembic, one process can do one thing at a time
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        aside.unlink(missing_ok=True)
+        uri = f"sqlite:///{aside}"
+        MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(aside)
+        aside.unlink()
 
 
 def begin_run(client: MlflowClient, record: RunRecord, *, experiment: str, uri: str) -> str:
@@ -196,7 +218,7 @@ def _legal(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_\-. :/]", "_", name)[:250]
 
 
-@contextmanager
+@contextlib.contextmanager
 def as_service_error(uri: str) -> Iterator[None]:
     """Turn whatever MLflow raises into a ServiceError that names the server, without its credentials."""
     try:

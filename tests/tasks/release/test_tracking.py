@@ -160,6 +160,31 @@ def test_a_fresh_store_is_made_in_silence_without_telemetry_and_nothing_else_is_
     assert (tmp_path / "home" / "mlflow").stat().st_mode & 0o077 == 0
 
 
+MAKE_STORE = """
+import sys, time
+from pathlib import Path
+from schemas.release import RunRecord
+from tasks.release.tracking import *
+import mlflow
+time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
+uri = choose_uri("", None, home=Path(sys.argv[1]))
+begin_run(open_client(uri), RunRecord(run_id=sys.argv[3], pipeline="p"), experiment=sys.argv[3], uri=uri)
+"""
+
+
+def test_of_several_who_make_the_store_at_once_all_succeed(tmp_path: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    start_at = str(time.time() + 12)
+    makers = [
+        subprocess.Popen([sys.executable, "-c", MAKE_STORE, tmp_path, start_at, name], env=environ)
+        for name in ("a", "b", "c")
+    ]
+    assert [maker.wait() for maker in makers] == [0, 0, 0]
+    client = open_client(choose_uri("", None, home=tmp_path))
+    assert {experiment.name for experiment in client.search_experiments()} == {"Default", "a", "b", "c"}
+    assert [path.name for path in (tmp_path / "mlflow").iterdir()] == ["mlflow.db"]
+
+
 def test_a_server_that_is_down_costs_seconds_and_a_service_error_without_the_login() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
