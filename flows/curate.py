@@ -30,7 +30,7 @@ def curate_steps(spec: PipelineSpec, *, fingerprint: str, root: Path) -> list[St
         TicketTable,
         params={"source": spec.source, "fingerprint": fingerprint},
         context={"root": root},
-        libraries=("duckdb", "pyarrow", "orjson"),
+        libraries=("datasets", "duckdb", "orjson", "pyarrow", "zstandard"),
         reports=True,
     )
     validate = Step(
@@ -76,7 +76,7 @@ def _declared(declared: CurateStep, *, after: str, taken: set[str]) -> Step:
     """A step of `curate.steps`; a second one of the same kind is named `filter_2`."""
     number = sum(1 for other in taken if other.split("_")[0] == declared.uses)
     name = f"{declared.uses}_{number + 1}" if number else str(declared.uses)
-    inputs, params, libraries = {"tickets": after}, {"step": declared}, ("duckdb", "pyarrow")
+    inputs, params, libraries = {"tickets": after}, {"step": declared}, ("duckdb", "pyarrow", "sqlglot")
     match declared:
         case RedactStep():
             return Step(name, redact_tickets, TicketTable, inputs, params, libraries=libraries, kind="redact")

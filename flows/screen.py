@@ -192,7 +192,8 @@ def print_decision(console: Console, decision: GateDecision) -> None:
     console.print()
     for finding in decision.findings:
         if finding.verdict != "PROMOTE":
-            console.print(f"  {finding.verdict:<6} {finding.rule}: {finding.reason}", highlight=False, markup=False)
+            console.print(f"  {finding.verdict:<7} {finding.reason}", highlight=False, markup=False)
+    console.print()
 
 
 def print_verdict(console: Console, verdict: str, sentence: str, *, details: Iterable[str] = ()) -> None:

@@ -11,6 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 
+PIPE_WIDTH = 200
+
+
 def print_json(value: Any) -> None:
     """One JSON object on stdout."""
     sys.stdout.write(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode() + "\n")
@@ -18,14 +21,18 @@ def print_json(value: Any) -> None:
 
 def out() -> Console:
     """The console for data; plain when stdout is not a terminal or NO_COLOR is set."""
-    return Console(highlight=False, soft_wrap=True)
+    return _console(stderr=False)
 
 
 def talk() -> Console:
     """The console for everything that is not data."""
-    console = Console(stderr=True, highlight=False)
-    # Plain lines of a log file must not be cut at 80 columns.
-    return console if console.is_terminal else Console(stderr=True, highlight=False, width=160, soft_wrap=True)
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    # Lines of a log file or a pipe must not be cut at 80 columns.
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -62,7 +62,9 @@ def run(
         f"{champion}   run: {outcome.run_id}   {time.monotonic() - begun:.0f} s",
         f"tunegate show {outcome.run_id}",
     ]
-    print_verdict(console, outcome.verdict, outcome.reason, details=details)
+    # Above, every rule that is not met has told its reason already.
+    sentence = outcome.reason.split(";")[0] if isinstance(decision, GateDecision) else outcome.reason
+    print_verdict(console, outcome.verdict, sentence, details=details)
     pending = session.ledger.pending_projections()
     if as_json:
         print_json({**outcome.model_dump(), "exit_code": outcome.exit_code, "mlflow_pending": len(pending)})
