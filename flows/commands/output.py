@@ -10,7 +10,6 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-
 PIPE_WIDTH = 200
 
 
