@@ -15,7 +15,7 @@ from flows.settings import load_settings
 from schemas.artifacts import DatasetRef, ModelRef, Splits
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
-from tasks.train.memory import estimate_memory, load_dims
+from tasks.train.memory import ModelDims, estimate_memory
 
 
 def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
@@ -62,9 +62,10 @@ def _figures(spec: PipelineSpec, planned: tuple[PlannedStep, ...], seconds: dict
     unknown = [name for name in waiting if seconds[name] is None]
     minutes = None if unknown else round(sum(seconds[name] or 0.0 for name in waiting) / 60, 1)
     memory = None
-    if isinstance(model, ModelRef):
+    dims = ModelDims.read(model.root / "config.json") if isinstance(model, ModelRef) else None
+    if dims is not None:
         longest = dataset.max_tokens if isinstance(dataset, DatasetRef) else train.max_length
-        memory = round(estimate_memory(load_dims(model.root), train, max_tokens=longest).total / 2**30, 2)
+        memory = round(estimate_memory(dims, train, max_tokens=longest).total / 2**30, 2)
     return {
         "train_examples": n_train,
         "train_tokens": dataset.n_tokens * train.epochs if isinstance(dataset, DatasetRef) else None,
