@@ -226,10 +226,10 @@ def as_service_error(uri: str) -> Iterator[None]:
     except TunegateError:
         raise
     except Exception as error:
-        told = str(error).splitlines()[0][:160] if type(error).__name__ == "MlflowException" and str(error) else ""
-        said = f"{type(error).__name__}: {_without_login(told)}" if told else type(error).__name__
+        known = type(error).__module__.partition(".")[0] in ("mlflow", "sqlalchemy") and str(error)
+        told = f": {_without_login(str(error).splitlines()[0][:160])}" if known else ""
         raise ServiceError(
-            f"MLflow does not answer as it should: {said}",
+            f"MLflow does not answer as it should: {type(error).__name__}{told}",
             code="TG0710",
             where=_without_login(uri),
             hint="`tunegate sync` brings MLflow up to date when it answers again",
