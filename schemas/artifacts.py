@@ -139,7 +139,7 @@ class DatasetRef(Artifact):
 class TrainedRef(Artifact):
     """What training made. lora and qlora: `adapter_config.json` + `adapter_model.safetensors` (PEFT form);
     full: a whole model directory. Always: `curves.parquet` (step, loss, learning_rate, grad_norm, n_tokens,
-    seconds, validation_loss) and `training.json` (resolved settings, seeds, predicted memory)."""
+    validation_loss) and `training.json` (resolved settings, seeds, predicted memory)."""
 
     method: Method
     format: Format

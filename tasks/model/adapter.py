@@ -219,7 +219,6 @@ def _open_base(model: ModelRef, dtype: torch.dtype, quantization: QuantizationSp
                 code="TG0404",
                 hint="use method: lora, or an architecture that bitsandbytes can quantise",
             )
-    base.config.use_cache = False
     return base.requires_grad_(False)
 
 

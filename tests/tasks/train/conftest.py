@@ -18,7 +18,13 @@ MakeSpec = Callable[..., TrainSpec]
 
 
 def write_dataset(
-    root: Path, *, n_train: int = 24, n_validation: int = 4, vocab: int = 280, seed: int = 0
+    root: Path,
+    *,
+    n_train: int = 24,
+    n_validation: int = 4,
+    vocab: int = 280,
+    seed: int = 0,
+    half_tokens: tuple[int, int] = (4, 14),
 ) -> DatasetRef:
     """Examples of 8 to 28 tokens whose second half repeats the first: learnable, and of different lengths."""
     from datasets import Dataset, Features, Sequence, Value
@@ -35,7 +41,7 @@ def write_dataset(
     for split, n_examples in (("train", n_train), ("validation", n_validation)):
         rows: dict[str, list[Any]] = {"ticket_id": [], "input_ids": [], "loss_mask": []}
         for number in range(n_examples):
-            half = [rng.randrange(3, vocab) for _ in range(rng.randint(4, 14))]
+            half = [rng.randrange(3, vocab) for _ in range(rng.randint(*half_tokens))]
             rows["ticket_id"].append(f"{split}-{number:04d}")
             rows["input_ids"].append(half + half)
             rows["loss_mask"].append([0] * len(half) + [1] * len(half))

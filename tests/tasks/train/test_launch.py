@@ -16,6 +16,7 @@ import pytest
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.errors import ConfigError, TrainingError
 from schemas.training import AdapterSpec, TrainSpec
+from tasks.failpoint import VARIABLE
 from tasks.files import write_json
 from tasks.train.job import CHECKPOINTS, PROGRESS, ProgressLog, TrainJob
 from tasks.train.launch import train_model, worker_environment
@@ -91,6 +92,16 @@ def test_a_crash_shows_the_last_lines_of_the_process(
     with pytest.raises(TrainingError, match=r"(?s)exit code.*IsADirectoryError") as caught:
         _train(dataset, tiny_model, make_spec(), tmp_path)
     assert caught.value.code == "TG0407"
+
+
+def test_a_process_that_was_killed_is_told_as_such_with_advice(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "train.checkpoint.written")
+    with pytest.raises(TrainingError, match=r"killed \(out of memory\?\)") as caught:
+        _train(dataset, tiny_model, make_spec(), tmp_path)
+    assert caught.value.code == "TG0405"
+    assert "halve train.batch_size (4)" in str(caught.value.hint)
 
 
 def test_a_training_over_its_time_is_stopped(

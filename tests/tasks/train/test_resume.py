@@ -38,13 +38,20 @@ def processes() -> multiprocessing.context.ForkServerContext:
 def run(processes: multiprocessing.context.ForkServerContext) -> Run:
     """Runs the training process on a job; returns its exit code."""
 
-    def work(job: TrainJob, failpoint: str = "", *, lock_wait_s: float = 15.0) -> int | None:
+    def work(job: TrainJob, failpoint: str = "", *, lock_wait_s: float = 15.0, more_bytes: int = 0) -> int | None:
         job.scratch.mkdir(exist_ok=True)
         write_json(job.scratch / "job.json", job.model_dump(mode="json"))
+        limit = (
+            "import resource;"
+            "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
+            f"resource.setrlimit(resource.RLIMIT_AS, (used + {more_bytes}, used + {more_bytes}));"
+            if more_bytes
+            else ""
+        )
         settings = {VARIABLE: failpoint, "OMP_NUM_THREADS": "1"}
         code = (
             f"import os, sys; from pathlib import Path; os.environ.update({settings!r});"
-            "from tasks.train.worker import main;"
+            f"{limit}from tasks.train.worker import main;"
             f"sys.exit(main(Path({str(job.scratch / 'job.json')!r}), lock_wait_s={lock_wait_s}))"
         )
         process = processes.Process(target=exec, args=(code, {}))
@@ -147,6 +154,17 @@ def test_divergence_is_told_and_leaves_no_result(
     assert (told["type"], told["code"]) == ("TrainingError", "TG0401")
     assert "4 examples: train-" in told["message"]
     assert not (job.scratch / FINAL).exists()
+
+
+def test_a_lack_of_memory_is_told_with_advice(
+    tmp_path: Path, make_dataset: Callable[..., DatasetRef], tiny_model: ModelRef, make_spec: MakeSpec, run: Run
+) -> None:
+    long = make_dataset(n_train=32, n_validation=0, half_tokens=(500, 505))
+    job = _job(long, tiny_model, make_spec(batch_size=32), tmp_path / "scratch")
+    assert run(job, more_bytes=700_000_000) == 1
+    told = orjson.loads((job.scratch / ERROR).read_bytes())
+    assert (told["type"], told["code"]) == ("TrainingError", "TG0405")
+    assert "halve train.batch_size (32)" in told["hint"]
 
 
 def test_two_processes_never_work_in_one_folder(
