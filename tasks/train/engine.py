@@ -216,7 +216,7 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     # Otherwise every new tensor is filled with NaN first, to show reads of unwritten memory.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def mean_last_tenth(curve: Sequence[dict[str, float | int | None]]) -> float:
