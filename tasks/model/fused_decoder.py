@@ -23,6 +23,8 @@ from tasks.model.likelihood import means_per_row, token_nats
 
 FUSABLE = ("llama", "mistral", "qwen2")
 """`model_type`s whose decoder layer is what `_Layer` computes."""
+CACHED_TOKENS = 1024
+"""Tokens that pass through all layers together on a CPU; measured best between 512 and 2048 for 576 channels."""
 _STEADY_ROPE = ("default", "linear", "llama3")
 """Rotary embeddings whose angles do not depend on the length of the text."""
 
@@ -143,12 +145,18 @@ class _Reading:
             own.masked_fill_(later, torch.finfo(decoder.dtype).min)
             mask = mask.repeat(1, n_columns, 1)
             mask[:, :, self.used :] = torch.minimum(mask[:, :, self.used :], own)
-        hidden = functional.embedding(ids, decoder.embedding)
-        for number, layer in enumerate(decoder.layers):
-            keys, values = self.cache[number]
-            shared = decoder.prefix[number] if decoder.prefix else None
-            hidden = layer(hidden, cos, sin, mask, keys[:n_rows], values[:n_rows], shared, self.used)
-        return hidden
+        # A few rows at a time through all layers: what a layer makes then stays in the processor's cache.
+        n_group = n_rows if n_columns == 1 or decoder.device.type != "cpu" else max(1, CACHED_TOKENS // n_columns)
+        groups = []
+        for start in range(0, n_rows, n_group):
+            rows = slice(start, min(start + n_group, n_rows))
+            hidden = functional.embedding(ids[rows], decoder.embedding)
+            for number, layer in enumerate(decoder.layers):
+                keys, values = self.cache[number]
+                shared = decoder.prefix[number] if decoder.prefix else None
+                hidden = layer(hidden, cos[rows], sin[rows], mask[rows], keys[rows], values[rows], shared, self.used)
+            groups.append(hidden)
+        return torch.cat(groups)
 
 
 class _Layer:
@@ -214,8 +222,9 @@ class _Layer:
         """One query column: heads that share a key head are stacked, and all rows meet the prefix in one product."""
         n_rows, groups, end = q.shape[0], self.n_heads // self.n_kv, keys.shape[2]
         q = (q * self.scale).view(n_rows, self.n_kv, groups, self.d)
-        own = torch.bmm(q.view(-1, groups, self.d), keys.reshape(-1, end, self.d).transpose(1, 2))
-        scores = own.view(n_rows, self.n_kv, groups, end) + mask[:, None]
+        # Keys stand first: the other way round the product would copy them.
+        own = torch.bmm(keys.reshape(-1, end, self.d), q.view(-1, groups, self.d).transpose(1, 2)).transpose(1, 2)
+        scores = own.reshape(n_rows, self.n_kv, groups, end).add_(mask[:, None])
         if shared is None:
             weights = torch.softmax(scores, -1)
             out = torch.bmm(weights.view(-1, groups, end), values.reshape(-1, end, self.d))
@@ -240,8 +249,10 @@ class _Norm:
 
     def __call__(self, x: Tensor) -> Tensor:
         wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(self.epsilon))
-        return (wide * scale).to(x.dtype).mul_(self.weight)
+        # The vector norm reads once what square and mean would write and read again.
+        square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
+        scale = square.div_(x.shape[-1]).add_(self.epsilon).rsqrt_()
+        return wide.mul_(scale).to(x.dtype).mul_(self.weight) if wide is not x else x * scale * self.weight
 
 
 class _Linear:
@@ -311,5 +322,7 @@ def _joined_bias(bases: Sequence[Any]) -> Tensor | None:
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding of x (rows, columns, heads, d). Source: Su et al., RoFormer (2021)."""
     half = x.shape[-1] // 2
-    turned = torch.cat([-x[..., half:], x[..., :half]], -1)
-    return x * cos + turned * sin
+    out = x * cos
+    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return out

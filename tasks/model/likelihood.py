@@ -13,8 +13,8 @@ from torch import Tensor
 
 from schemas.errors import TrainingError
 
-POSITIONS = 512
-"""Positions whose logits exist at once: 100 MB in float32 for 49k tokens."""
+POSITIONS = 128
+"""Positions whose logits exist at once: 25 MB in float32 for 49k tokens."""
 
 
 def token_nats(states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
