@@ -311,12 +311,11 @@ def _plain_weight(base: Any) -> Tensor:
 
 
 def _joined_bias(bases: Sequence[Any]) -> Tensor | None:
-    if all(base.bias is None for base in bases):
+    """The layers' biases one after another, zero for a layer without; None when no layer has one."""
+    known = [base.bias for base in bases if base.bias is not None]
+    if not known:
         return None
-    dtype = next(base.bias.dtype for base in bases if base.bias is not None)
-    return torch.cat(
-        [torch.zeros(base.out_features, dtype=dtype) if base.bias is None else base.bias for base in bases]
-    )
+    return torch.cat([known[0].new_zeros(base.out_features) if base.bias is None else base.bias for base in bases])
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -281,3 +281,49 @@ def test_the_number_of_threads_is_put_back(tmp_path: Path, tiny_model: ModelRef)
     before = torch.get_num_threads()
     answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, SPEC.model_copy(update={"threads": 2}), "a")
     assert torch.get_num_threads() == before
+
+
+def test_biases_are_joined_where_only_some_layers_have_one(tmp_path: Path) -> None:
+    """Qwen2 has biases on q, k and v only."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(3)
+    config = Qwen2Config(
+        vocab_size=100, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=1, max_position_embeddings=128, initializer_range=0.2, pad_token_id=0,
+    )  # fmt: skip
+    model = Qwen2ForCausalLM(config).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
+    assert is_fusable(model)
+    ids = [[5, 6, 7, 8], [5, 6, 9, 10, 11, 12]]
+    with torch.inference_mode():
+        wanted = [model(torch.tensor([row])).logits[0, -1] for row in ids]
+    with torch.no_grad():
+        got = open_decoder(model, [5, 6]).read(ids, room=1).next_logits()
+    assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(got, wanted, strict=True))
+
+
+def test_scaled_rotary_angles_are_those_of_the_model(tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(3)
+    rope = {
+        "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    }  # fmt: skip
+    config = LlamaConfig(
+        vocab_size=100, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=256, initializer_range=0.2, rope_parameters=rope,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    assert is_fusable(model)
+    row = [5 + number % 90 for number in range(60)]
+    with torch.inference_mode():
+        wanted = model(torch.tensor([row])).logits[0, -1]
+    with torch.no_grad():
+        reading = open_decoder(model, row[:40]).read([row[:-1]], room=1)
+        reading.append(torch.tensor([row[-1]]))
+    assert torch.allclose(reading.next_logits()[0], wanted, atol=1e-4)
