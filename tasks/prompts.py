@@ -51,7 +51,7 @@ def render_text(template: str, row: Mapping[str, object]) -> str:
         if name is None:
             continue
         if name not in row:
-            raise DataError(f"column {name!r} is absent from the table", code="TG0307", where=f"template {{{name}}}")
+            raise DataError(f"column {name!r} is absent from the table", code="TG0318", where=f"template {{{name}}}")
         parts.append(_as_text(row[name]))
     return "".join(parts)
 

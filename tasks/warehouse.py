@@ -57,7 +57,7 @@ def connect(
 
     if path is not None and (not path.exists() or not path.stat().st_size):
         if read_only:
-            raise StorageError(f"no database: {path}", code="TG0530", where=str(path))
+            raise StorageError(f"no database: {path}", code="TG0550", where=str(path))
         create_database(path)
     if path is not None:
         _check_magic(path)
@@ -174,7 +174,7 @@ def _check_magic(path: Path) -> None:
     with path.open("rb") as stream:
         head = stream.read(12)
     if head[8:] != b"DUCK":
-        raise StorageError("no DuckDB database: the file does not begin like one", code="TG0532", where=str(path))
+        raise StorageError("no DuckDB database: the file does not begin like one", code="TG0552", where=str(path))
 
 
 def _lock_down(
@@ -212,11 +212,11 @@ def _cannot_open(path: Path | None, error: Exception) -> LockedError | StorageEr
     if "lock" in first.lower() or "different configuration" in first:
         return LockedError(
             f"the database is held by {_holder(first)}",
-            code="TG0531",
+            code="TG0551",
             where=str(path),
             hint="wait for it to finish, or close the program that has the file open for writing",
         )
-    return StorageError(f"not opened as a DuckDB database: {first[:200]}", code="TG0532", where=str(path))
+    return StorageError(f"not opened as a DuckDB database: {first[:200]}", code="TG0552", where=str(path))
 
 
 def _holder(message: str) -> str:

@@ -59,7 +59,7 @@ def predict(*, pipeline: str, file: Path | None, subject: str, config: Path, as_
     current = _champion(Ledger(load_settings(config).home), name, pipeline)
     body = file.read_text() if file is not None else sys.stdin.read()
     if not body.strip():
-        raise ConfigError("the ticket is empty", code="TG0131", where=str(file or "stdin"))
+        raise ConfigError("the ticket is empty", code="TG0141", where=str(file or "stdin"))
     for artifact in (current.bundle, current.model):
         verify(artifact.root)
     from tasks.release.serve import load_bundle
@@ -91,5 +91,5 @@ def sync(*, config: Path, as_json: bool) -> int:
 def _champion(ledger: Ledger, name: str, pipeline: str) -> ChampionRef:
     current = ledger.champion(name)
     if current is None:
-        raise ConfigError(f"{name} has no champion yet", code="TG0132", where=pipeline, hint=f"tunegate run {pipeline}")
+        raise ConfigError(f"{name} has no champion yet", code="TG0142", where=pipeline, hint=f"tunegate run {pipeline}")
     return current

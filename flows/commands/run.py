@@ -28,7 +28,7 @@ def run(
 ) -> int:
     """Run the pipeline; returns the exit code of its verdict."""
     if until not in STAGES:
-        raise ConfigError(f"--until {until!r} is no stage; allowed: {', '.join(STAGES)}", code="TG0130")
+        raise ConfigError(f"--until {until!r} is no stage; allowed: {', '.join(STAGES)}", code="TG0140")
     load_file(config).get(pipeline)  # tell a wrong file before any server is started
     console, begun = talk(), time.monotonic()
     settings = load_settings(config)

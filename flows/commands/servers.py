@@ -48,7 +48,7 @@ def serve(*, config: Path) -> int:
     scheduled = {name: spec for name, spec in load_file(config).pipelines.items() if spec.schedule is not None}
     if not scheduled:
         raise ConfigError(
-            "no pipeline has a schedule", code="TG0133", where=str(config), hint="add `schedule: {cron: ...}` to one"
+            "no pipeline has a schedule", code="TG0143", where=str(config), hint="add `schedule: {cron: ...}` to one"
         )
     server = ensure_prefect(load_settings(config).home)
     os.environ.update(client_environment(server))

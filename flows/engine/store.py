@@ -260,7 +260,7 @@ def _digest_by_sizes(place: Path) -> str:
         if sizes.get(name) != expected:
             raise StorageError(
                 f"{name} has {sizes.get(name, 'no')} bytes, the manifest says {expected}",
-                code="TG0511",
+                code="TG0512" if name in sizes and name in entries else "TG0511",
                 where=str(place),
             )
     return sha256_json(entries)

@@ -43,7 +43,7 @@ def build_prompts(
       in turn, never a ticket whose question an item asks too.
 
     Raises:
-        ConfigError: TG0121, few_shot without splits or examples.
+        ConfigError: TG0160, few_shot without splits or examples.
         DataError: TG0234, train has too few tickets that may serve as examples.
     """
     import pyarrow as pa
@@ -54,7 +54,7 @@ def build_prompts(
     examples: list[dict[str, Any]] = []
     if arm == "few_shot":
         if splits is None or n_examples < 1:
-            raise ConfigError("arm few_shot needs the splits and at least one example", code="TG0121")
+            raise ConfigError("arm few_shot needs the splits and at least one example", code="TG0160")
         examples = _choose_examples(splits, prompt, n_examples, seed=seed, items=rows)
     if format == "instruction":
         name = "messages"

@@ -45,7 +45,7 @@ class TicketMaker:
         """The record as a ticket (columns absent from it are left out), or why it is none.
 
         Raises:
-            DataError: TG0205, its shape is not that of the rows before; TG0206, a column is neither canonical nor
+            DataError: TG0205, its shape is not that of the rows before; TG0216, a column is neither canonical nor
                 mapped and `extra_columns` is `error`.
         """
         if isinstance(record.content, Fault):
@@ -138,7 +138,7 @@ class TicketMaker:
         if names and self._source.extra_columns == "error":
             raise DataError(
                 f"column {shown(names[0])} is neither a ticket column nor mapped",
-                code="TG0206",
+                code="TG0216",
                 where=f"{self._file}:{line}",
                 hint=did_you_mean(names[0], CANONICAL) or "map it under `columns`, or set `extra_columns: ignore`",
             )

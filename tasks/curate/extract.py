@@ -34,7 +34,7 @@ def fingerprint_source(source: SourceSpec, *, root: Path) -> str:
 
     Raises:
         DataError: TG0201, a file or database is absent.
-        LockedError: TG0531, another process holds the DuckDB file for writing.
+        LockedError: TG0551, another process holds the DuckDB file for writing.
     """
     from tasks.curate.read_arrow import local_dataset
     from tasks.curate.source_files import find_files, fingerprint_files, fingerprint_folder
@@ -71,7 +71,7 @@ def extract_tickets(
 
     Raises:
         DataError: TG0201 no such file; TG0202 a file is damaged or of another kind; TG0203 the source changed while it
-            was read, twice; TG0204 to TG0207 header, shapes and columns; TG0208 the source holds no row.
+            was read, twice; TG0204 to TG0207 and TG0216 header, shapes and columns; TG0208 the source holds no row.
         ConfigError: the source's settings do not fit what lies there.
     """
     from tasks.curate.rows import write_removed, write_tickets

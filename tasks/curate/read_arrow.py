@@ -50,7 +50,7 @@ def read_saved_dataset(source: HuggingFaceSource, *, root: Path) -> Iterator[Rec
     Raises:
         ConfigError: TG0131, a hub dataset without permission or commit; TG0132, no such split.
         DataError: TG0202, the directory is not one that `datasets` saved.
-        ServiceError: TG0720, the hub does not answer, or offline mode forbids asking.
+        ServiceError: TG0722, the hub does not answer, or offline mode forbids asking.
     """
     folder = local_dataset(source, root=root)
     dataset = _from_disk(source, folder) if folder else _from_hub(source)
@@ -142,7 +142,7 @@ def _from_hub(source: HuggingFaceSource) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         raise ServiceError(
             f"the hub dataset {source.path!r} was not fetched: {type(error).__name__}: {str(error)[:200]}",
-            code="TG0720",
+            code="TG0722",
             where=source.path,
             hint="check the name, the network and HF_HUB_OFFLINE",
         ) from None

@@ -24,11 +24,11 @@ def read_duckdb(source: DuckDBSource, *, root: Path) -> Iterator[Record]:
     """Every row of the table or SELECT, numbered from 1 in the order DuckDB gives them with one thread.
 
     Raises:
-        ConfigError: TG0133, no such table; the query does not parse.
-        DataError: TG0202, the query fails; TG0204, a column stands twice.
+        ConfigError: TG0133, no such table; TG0136, the query does not parse.
+        DataError: TG0209, the query fails; TG0204, a column stands twice.
         SecurityError: TG0814, the query is not exactly one SELECT.
-        LockedError: TG0531, another process holds the file for writing.
-        StorageError: TG0530 or TG0532, the file is absent or no DuckDB file.
+        LockedError: TG0551, another process holds the file for writing.
+        StorageError: TG0550 or TG0552, the file is absent or no DuckDB file.
     """
     import duckdb
 
@@ -42,7 +42,7 @@ def read_duckdb(source: DuckDBSource, *, root: Path) -> Iterator[Record]:
         except duckdb.Error as error:
             raise DataError(
                 f"DuckDB refuses the source's query: {str(error).partition(chr(10))[0][:200]}",
-                code="TG0202",
+                code="TG0209",
                 where=str(database),
             ) from None
         yield from arrow_records(table.to_batches(max_chunksize=BATCH_ROWS))
@@ -69,7 +69,7 @@ def _query(connection: duckdb.DuckDBPyConnection, source: DuckDBSource) -> str:
         statements = connection.extract_statements(source.query or "")
     except duckdb.Error as error:
         raise ConfigError(
-            f"the source's query does not parse: {str(error).partition(chr(10))[0][:200]}", code="TG0133"
+            f"the source's query does not parse: {str(error).partition(chr(10))[0][:200]}", code="TG0136"
         ) from None
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise SecurityError("the source's query must be exactly one SELECT", code="TG0814", where=source.database)

@@ -128,7 +128,7 @@ def load_base(model: ModelRef, *, dtype: torch.dtype, quantization: Quantization
     except (OSError, SafetensorError, RuntimeError) as error:
         raise StorageError(
             f"the base model does not load: {type(error).__name__}",
-            code="TG0531",
+            code="TG0542",
             where=where,
             hint="remove the damaged directory; the next run makes it again",
         ) from error
@@ -137,7 +137,7 @@ def load_base(model: ModelRef, *, dtype: torch.dtype, quantization: Quantization
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if told[problem]:
             names = sorted(str(key) for key in told[problem])
-            raise StorageError(f"{problem.replace('_', ' ')}: {', '.join(names[:5])}", code="TG0532", where=where)
+            raise StorageError(f"{problem.replace('_', ' ')}: {', '.join(names[:5])}", code="TG0543", where=where)
     ready: PreTrainedModel = (loaded if quantization else loaded.to(resolve_device())).eval()
     return ready
 
@@ -154,7 +154,7 @@ def load_tokenizer(model: ModelRef) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(model.root, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception on damaged JSON
         raise StorageError(
-            f"the tokenizer does not load: {type(error).__name__}", code="TG0533", where=str(model.root)
+            f"the tokenizer does not load: {type(error).__name__}", code="TG0544", where=str(model.root)
         ) from error
 
 
@@ -205,7 +205,7 @@ def _n_parameters(folder: Path, *, tied: bool) -> int:
             with safe_open(path, framework="numpy") as file:
                 shapes |= {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise StorageError(f"damaged weights: {error}", code="TG0531", where=str(path)) from None
+            raise StorageError(f"damaged weights: {error}", code="TG0542", where=str(path)) from None
     if tied and any(name.endswith("embed_tokens.weight") for name in shapes):
         shapes.pop("lm_head.weight", None)
     return sum(shapes.values())

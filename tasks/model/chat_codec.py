@@ -75,7 +75,7 @@ class ChatCodec:
         if form == "instruction":
             end = _end_of_turn(tokenizer, special)
         if end is None:
-            raise ConfigError("the tokenizer has no end-of-text token", code="TG0305", where="base_model")
+            raise ConfigError("the tokenizer has no end-of-text token", code="TG0179", where="base_model")
         return cls(tokenizer, form, int(end), control, frozenset(special))
 
     def prompt_ids(self, prompt: Sequence[Message] | str) -> list[int]:
@@ -121,7 +121,7 @@ class ChatCodec:
             if written[: len(supervised)] != supervised or prompt[: len(ids)] != ids:
                 raise DataError(
                     "the chat template writes this conversation differently in training and in serving",
-                    code="TG0303",
+                    code="TG0316",
                     where="chat template",
                     hint="the template must write a prompt as a prefix of the conversation it becomes",
                 )
@@ -177,7 +177,7 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> str:
     if not isinstance(template, str) or not template:
         raise ConfigError(
             "the base model brings no chat template",
-            code="TG0304",
+            code="TG0178",
             where="base_model",
             hint="use an instruction-tuned base, or `format: completion`",
         )
@@ -197,7 +197,7 @@ def _filled(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, gen
     except (TemplateError, TypeError, ValueError, IndexError, KeyError) as error:
         raise DataError(
             f"the chat template refuses turns {', '.join(turn['role'] for turn in turns)}: {type(error).__name__}",
-            code="TG0302",
+            code="TG0314",
             where="chat template",
             hint="some templates know no system turn: leave `system` empty",
         ) from None
@@ -214,7 +214,7 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, special: set[int]) -> int:
     if not whole.startswith(before) or not after or after[0] not in special:
         raise ConfigError(
             "the chat template ends an assistant's turn with no token of its own, so a model could not learn to stop",
-            code="TG0305",
+            code="TG0179",
             where="base_model",
             hint="use another base model, or `format: completion`",
         )
@@ -224,7 +224,7 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, special: set[int]) -> int:
 def _no(what: str) -> DataError:
     return DataError(
         f"an example has no {what}",
-        code="TG0302",
+        code="TG0315",
         where="train.prompt",
         hint="a filter rule can drop such rows: {name: has_reply, keep: reply is not null}",
     )
@@ -233,7 +233,7 @@ def _no(what: str) -> DataError:
 def _survived() -> DataError:
     return DataError(
         "a ticket's text would write a control token of the model",
-        code="TG0306",
+        code="TG0317",
         where="chat template",
         hint="a filter rule can drop such tickets",
     )

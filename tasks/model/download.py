@@ -102,7 +102,7 @@ def aside(target: Path) -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        raise StorageError(f"cannot write: {error.strerror}", code="TG0530", where=str(target.parent)) from None
+        raise StorageError(f"cannot write: {error.strerror}", code="TG0541", where=str(target.parent)) from None
     try:
         yield folder
     finally:

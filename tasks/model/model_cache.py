@@ -137,7 +137,7 @@ def _complete(place: Path, make: Callable[[Path], None]) -> Path:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"cannot write: {error.strerror}", code="TG0530", where=str(place.parent)) from None
+        raise StorageError(f"cannot write: {error.strerror}", code="TG0541", where=str(place.parent)) from None
     with aside(place) as folder:
         fresh = folder / place.name
         fresh.mkdir()

@@ -40,7 +40,7 @@ def bundle_candidate(
         if source.name not in NOT_SERVED:
             shutil.copyfile(source, out / source.name)
     if not any(path.suffix == ".safetensors" for path in out.iterdir()):
-        raise StorageError("the candidate has no weights", code="TG0513", where=str(trained.root))
+        raise StorageError("the candidate has no weights", code="TG0516", where=str(trained.root))
     here = Path()
     serving = ServingSpec(
         name=name,

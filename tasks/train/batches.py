@@ -59,7 +59,7 @@ class Examples:
             return
         except (OSError, KeyError, ValueError) as error:
             raise DataError(
-                f"no readable examples: {type(error).__name__}", code="TG0320", where=str(folder)
+                f"no readable examples: {type(error).__name__}", code="TG0323", where=str(folder)
             ) from error
 
     def __len__(self) -> int:

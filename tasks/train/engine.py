@@ -79,7 +79,7 @@ def train(
     _seed(spec.seed)
     examples = Examples(train_folder)
     if not len(examples):
-        raise DataError("no train examples", code="TG0321", where=str(train_folder))
+        raise DataError("no train examples", code="TG0308", where=str(train_folder))
     held_out = Examples(validation_folder) if validation_folder is not None else None
     losses = losses_of(model, dtype=resolve_dtype(spec.dtype), recompute=spec.gradient_checkpointing)
     optimizer = make_optimizer(model, spec)

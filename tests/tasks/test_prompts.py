@@ -44,7 +44,7 @@ def test_check_template_names_each_column_once() -> None:
 
 
 def test_a_table_without_the_column_is_an_error() -> None:
-    with pytest.raises(DataError, match="TG0307"):
+    with pytest.raises(DataError, match="TG0318"):
         render_text("{body}", {"subject": "x"})
 
 

@@ -86,32 +86,32 @@ def test_white_space_around_an_answer_does_not_count(codec: ChatCodec) -> None:
 
 
 def test_an_empty_answer_is_an_error(codec: ChatCodec) -> None:
-    with pytest.raises(DataError, match="TG0302"):
+    with pytest.raises(DataError, match="TG0315"):
         codec.conversation([USER, {"role": "assistant", "content": "  "}])
 
 
 def test_a_template_that_changes_the_prompt_after_the_answer_is_refused(tiny_model: ModelRef) -> None:
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = "{% if messages[-1].role == 'assistant' %}done {% endif %}" + TURNS
-    with pytest.raises(ConfigError, match="TG0305"):
+    with pytest.raises(ConfigError, match="TG0179"):
         ChatCodec.of(tokenizer, "instruction")
     tokenizer.chat_template = "{% if messages|length > 2 %}long {% endif %}" + TURNS
     codec = ChatCodec.of(tokenizer, "instruction")
-    with pytest.raises(DataError, match="TG0303"):
+    with pytest.raises(DataError, match="TG0316"):
         codec.conversation([SYSTEM, USER, ANSWER])
 
 
 def test_a_template_without_an_end_of_turn_is_refused(tiny_model: ModelRef) -> None:
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
-    with pytest.raises(ConfigError, match="TG0305"):
+    with pytest.raises(ConfigError, match="TG0179"):
         ChatCodec.of(tokenizer, "instruction")
 
 
 def test_a_tokenizer_without_template_serves_completion_only(tiny_model: ModelRef) -> None:
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = None
-    with pytest.raises(ConfigError, match="TG0304"):
+    with pytest.raises(ConfigError, match="TG0178"):
         ChatCodec.of(tokenizer, "instruction")
     assert ChatCodec.of(tokenizer, "completion").end_id == tokenizer.eos_token_id
 
@@ -121,7 +121,7 @@ def test_a_template_that_refuses_a_role_is_reported_without_the_text(tiny_model:
     refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no ' + messages[0].content) }}{% endif %}"
     tokenizer.chat_template = refuses + TURNS
     codec = ChatCodec.of(tokenizer, "instruction")
-    with pytest.raises(DataError, match="TG0302") as caught:
+    with pytest.raises(DataError, match="TG0314") as caught:
         codec.prompt_ids([SYSTEM, USER])
     assert "Be kind" not in str(caught.value)
 

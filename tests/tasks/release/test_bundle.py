@@ -47,7 +47,7 @@ def test_equal_candidates_give_equal_bundles(tiny_model: ModelRef, tmp_path: Pat
 
 
 def test_a_candidate_without_weights_is_refused(tiny_model: ModelRef, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="TG0513"):
+    with pytest.raises(StorageError, match="TG0516"):
         make(tiny_model, tmp_path, "adapter_config.json")
 
 

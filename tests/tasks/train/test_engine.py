@@ -151,4 +151,4 @@ def test_no_examples_are_an_error(
 ) -> None:
     with pytest.raises(DataError) as caught:
         _train(make_dataset(n_train=0), tiny_model, make_spec(), tmp_path)
-    assert caught.value.code == "TG0321"
+    assert caught.value.code == "TG0308"
