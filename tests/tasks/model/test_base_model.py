@@ -164,7 +164,7 @@ def test_a_tensor_of_another_shape_is_an_error(tmp_path: Path, tiny_model: Model
     model = changed_copy(tiny_model, tmp_path / "m")
     tensors = load_file(model.root / "model.safetensors") | {"model.norm.weight": np.ones(3, np.float32)}
     save_file(tensors, model.root / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(StorageError, match="TG053"):
+    with pytest.raises(StorageError, match="TG054"):
         load_base(model, dtype=torch.float32)
 
 
