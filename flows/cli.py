@@ -213,6 +213,15 @@ def serve(config: Config = CONFIG) -> int:
 
 
 @app.command()
+def explain(
+    code: Annotated[str, typer.Argument(help="Error code, such as TG0220; TG02 gives its range.", show_default=False)],
+    as_json: Json = False,
+) -> int:
+    """Say what an error code means and what to do."""
+    return _call("explain", "explain", code=code, as_json=as_json)
+
+
+@app.command()
 def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
     """Check the machine, the state folder, the champion's files and the servers."""
     return _call("doctor", "doctor", config=config, as_json=as_json)

@@ -123,3 +123,20 @@ def test_rollback_without_a_champion_says_so(tmp_path: Path) -> None:
 def test_the_schema_command_prints_the_committed_schema(tmp_path: Path, project: Path) -> None:
     printed = json.loads(tunegate("schema", cwd=tmp_path).stdout)
     assert printed == json.loads((project / "schemas" / "pipelines.schema.json").read_text())
+
+
+def test_explain_prints_the_row_of_a_code_and_the_rows_of_a_range(tmp_path: Path) -> None:
+    done = tunegate("explain", "tg0220", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("TG0220 (data): The quarantined fraction is over `schema.fail_above`\n  Correct the")
+    ranged = json.loads(tunegate("explain", "TG02", "--json", cwd=tmp_path).stdout)
+    assert {"TG0201", "TG0220", "TG0253"} <= {row["code"] for row in ranged}
+    assert {row["range"] for row in ranged} == {"data"}
+
+
+def test_explain_names_the_nearest_code_when_there_is_none(tmp_path: Path) -> None:
+    done = tunegate("explain", "TG0902", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error[TG0144]: no error code 'TG0902'" in done.stderr
+    assert "did you mean `TG0" in done.stderr
+    assert tunegate("explain", "T", cwd=tmp_path).returncode == 2

@@ -1,0 +1,69 @@
+"""`tunegate explain`: the documentation of an error code, where the error is met.
+
+It knows no code itself: the rows are read from docs/errors.md, which lies beside the program.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flows.commands.output import out, print_json
+from schemas.errors import ConfigError, StorageError
+from schemas.names import nearest
+
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
+_ROW = re.compile(r"\| (?P<code>TG\d{4}) \| (?P<meaning>[^|]+) \| (?P<what_to_do>[^|]+) \|")
+_SHORTEST = 4
+"""Characters that name a range: `TG02` prints all of its codes."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One error code as it is documented."""
+
+    code: str
+    range: str
+    meaning: str
+    what_to_do: str
+
+
+def explain(*, code: str, as_json: bool) -> int:
+    """Print the rows of the code, or of the range it begins.
+
+    Raises:
+        ConfigError: TG0144, there is no such code.
+        StorageError: TG0517, the documentation is not beside the program.
+    """
+    wanted = code.strip().upper()
+    rows = list(documented(DOCUMENTATION))
+    found = [row for row in rows if row.code.startswith(wanted)] if len(wanted) >= _SHORTEST else []
+    if not found:
+        hint = nearest(wanted, [row.code for row in rows]) or f"all codes are in {DOCUMENTATION}"
+        raise ConfigError(f"no error code {code!r}", code="TG0144", where="explain", hint=hint)
+    if as_json:
+        print_json([asdict(row) for row in found])
+        return 0
+    for row in found:
+        out().print(f"{row.code} ({row.range}): {row.meaning}\n  {row.what_to_do}", markup=False, soft_wrap=True)
+    return 0
+
+
+def documented(path: Path) -> Iterator[Row]:
+    """Every row of the tables, in the file's order.
+
+    Raises:
+        StorageError: TG0517, the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise StorageError(f"no documentation: {error.strerror}", code="TG0517", where=str(path)) from None
+    heading = ""
+    for line in lines:
+        if line.startswith("## "):
+            heading = line.removeprefix("## ").partition(" ")[2]
+        elif row := _ROW.fullmatch(line):
+            yield Row(range=heading, **row.groupdict())
