@@ -176,7 +176,7 @@ def _die_with(parent: int) -> None:
 def _keep_freed_memory() -> None:
     """Tell glibc to keep what is freed: else the logits' pages are given back and faulted in anew in each step.
 
-    Measured on SmolLM2-135M, batch 8, two cores: 7 % less CPU time and a fifth less wall time per step.
+    It costs no memory at the peak: measured 2.8 GB with and without on SmolLM2-135M at batch 8.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
