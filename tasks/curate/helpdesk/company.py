@@ -17,7 +17,17 @@ CATEGORIES: Final = (
 )  # fmt: skip
 PRIORITIES: Final = ("low", "normal", "high")
 CHANNELS: Final[Mapping[str, float]] = {"mail": 0.5, "web": 0.25, "chat": 0.18, "phone": 0.07}
-AGENTS: Final = ("Mara", "Tobias", "Ines", "Kofi", "Lena", "Ravi")
+AGENTS: Final[Mapping[str, str]] = {
+    "billing": "Mara",
+    "delivery": "Tobias",
+    "returns": "Ines",
+    "account": "Kofi",
+    "technical": "Ravi",
+    "product-info": "Lena",
+    "cancellation": "Selma",
+    "feedback": "Arne",
+}
+"""Who signs for each category."""
 
 REFERENCE: Final = "\x01"
 """Stands behind a product's name in a text: here the order reference may be added."""

@@ -38,6 +38,10 @@ class Dice:
         """One of the options, each as likely as the others."""
         return options[int(self._random() * len(options))]
 
+    def lean(self, options: Sequence[T]) -> T:
+        """One of the options, earlier ones more often: of two the first in 7 of 10 draws, of twelve in 3."""
+        return options[int(self._random() ** 2 * len(options))]
+
     def weighted(self, weights: Mapping[T, float]) -> T:
         """One of the keys, as likely as its weight says; weights need not sum to one."""
         left = self._random() * sum(weights.values())
@@ -105,4 +109,4 @@ def _draw(nodes: tuple[Choice | str, ...], dice: Dice, parts: list[str]) -> None
         if isinstance(node, str):
             parts.append(node)
         else:
-            _draw(dice.pick(node.branches), dice, parts)
+            _draw(dice.lean(node.branches), dice, parts)

@@ -71,7 +71,7 @@ ACCOUNT = (
 """,
     ),
     situation(
-        "privacy",
+        "details",
         "Erase my data / What do you store? / Copy of my data / Right to be forgotten",
         """
 - Please [erase|delete] [everything|all] you have [stored|on file] about me; I [gave away|no longer use] the
@@ -92,7 +92,7 @@ ACCOUNT = (
 """,
     ),
     situation(
-        "sharing",
+        "access",
         "Access for my {relative} / Add a second person / Invitation fails / Sharing our home",
         """
 - How [can I|do I] give my {relative} access to our home [in the app|]? The invitation ends [in an error|on a blank
@@ -103,7 +103,7 @@ ACCOUNT = (
 """,
     ),
     situation(
-        "privacy",
+        "details",
         "Strange rooms in my app / I see another home / Not my devices / Somebody else's data",
         """
 - When I open the app I see [another family's|a stranger's] rooms [instead of|and not] mine.
@@ -113,7 +113,7 @@ ACCOUNT = (
 """,
     ),
     situation(
-        "sharing",
+        "access",
         "Sold my {noun} / New owner cannot register / Remove device from my profile / Passing it on",
         """
 - I [sold|gave] my {product} to a [neighbour|friend]. How do I [remove it from|take it out of] my [profile|list of
@@ -125,7 +125,7 @@ ACCOUNT = (
         state="have",
     ),
     situation(
-        "privacy",
+        "details",
         "Somebody signed in as me / Was that me? / Strange sign-in / Unknown phone in my profile",
         """
 - I got a message that somebody signed in [as me|with my name] from [a city|a country] I have never been to.

@@ -6,7 +6,7 @@ from tasks.curate.helpdesk.situation import situation
 
 BILLING = (
     situation(
-        "refund_charge",
+        "charges",
         "Charged twice / Two debits for one {noun} / Same amount taken again / Double booking on my card",
         """
 - I [was|have been] charged [twice|two times] for [the same|one] {product}, [once|first] on {weekday} and [again|once
@@ -18,7 +18,7 @@ BILLING = (
 """,
     ),
     situation(
-        "refund_charge",
+        "charges",
         "Wrong sum on the bill / Amount does not match / Paid more than agreed / Question about the total",
         """
 - The [invoice|bill] [says|comes to] {amount} euros, but [the shop|your website] showed {amount2} euros when I
@@ -53,7 +53,7 @@ BILLING = (
 """,
     ),
     situation(
-        "refund_charge",
+        "charges",
         "Where is my money? / Refund not booked / Still no credit / Money not on my account",
         """
 - I sent the {product} back [weeks ago|{days} days ago] and you [confirmed|wrote] that it is with you, but the
@@ -65,7 +65,7 @@ BILLING = (
 """,
     ),
     situation(
-        "refund_charge",
+        "charges",
         "Discount not applied / Voucher ignored / Code accepted but full price / Where is my ten percent?",
         """
 - The [voucher|code] from your newsletter was [accepted|shown as valid] [at checkout|on the order page], [yet|but] I
@@ -77,7 +77,7 @@ BILLING = (
 """,
     ),
     situation(
-        "payment",
+        "charges",
         "Card refused / Payment does not go through / Checkout stops / Cannot pay",
         """
 - [Three times|Again and again] [the checkout|the payment page] [refuses|rejects] my [card|direct debit],
@@ -90,7 +90,7 @@ BILLING = (
         state="wait",
     ),
     situation(
-        "refund_charge",
+        "charges",
         "Unknown debit / What is this charge? / Strange entry on my statement / Debit I cannot place",
         """
 - There is a [debit|charge] of {amount} euros from Northbeam on my [statement|card] that I [cannot place|do not
@@ -102,7 +102,7 @@ BILLING = (
 """,
     ),
     situation(
-        "payment",
+        "charges",
         "Reminder although paid / Dunning letter / Already transferred / Second notice received",
         """
 - I [got|received] a [payment reminder|second notice] for the {product}, [but|although] I [transferred|sent] the money
@@ -114,7 +114,7 @@ BILLING = (
 """,
     ),
     situation(
-        "payment",
+        "charges",
         "Instalments ignored / Whole sum at once / Rates not as agreed / Monthly plan for the {noun}",
         """
 - I [agreed on|chose] [three|six] instalments for the {product}, [but|and now] the whole sum was [debited|taken] at
@@ -126,7 +126,7 @@ BILLING = (
 """,
     ),
     situation(
-        "plan_fees",
+        "charges",
         "Plus fee taken early / Wrong date of debit / Monthly fee / Debit before payday",
         """
 - The [monthly fee|amount] for Northbeam Plus [was taken|left my account] [a week early|on the wrong day].
@@ -137,7 +137,7 @@ BILLING = (
 """,
     ),
     situation(
-        "plan_fees",
+        "charges",
         "Plus became more expensive / New price / Higher fee / Why the increase?",
         """
 - Why [has the price of Northbeam Plus gone up|did the price of Northbeam Plus go up]? [Nobody|No one] [told|informed]

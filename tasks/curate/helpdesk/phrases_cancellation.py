@@ -72,7 +72,7 @@ CANCELLATION = (
 """,
     ),
     situation(
-        "call_off",
+        "stop_order",
         "Installer not needed / Call off the visit / Appointment on {weekday} / No visit please",
         """
 - [The installer|Your fitter] is to come on {weekday} for the {product}. [Please call him off|We do not need the visit

@@ -69,7 +69,7 @@ DELIVERY = (
         state="wait",
     ),
     situation(
-        "missing_box",
+        "trace",
         "One box is missing / Only half has come / Second parcel? / Incomplete",
         """
 - Only one of [two|three] boxes [came|arrived]; [the one|the box] with the {part} [is missing|never turned up].
@@ -127,7 +127,7 @@ DELIVERY = (
         state="wait",
     ),
     situation(
-        "dispatch",
+        "trace",
         "When will it be shipped? / Not sent yet / Date for my {noun} / Has it left?",
         """
 - When [will you ship|are you going to send] my {product}? [The shop|Your page] said two days, now it is {days}.
@@ -139,7 +139,7 @@ DELIVERY = (
         state="wait",
     ),
     situation(
-        "dispatch",
+        "trace",
         "One parcel or two? / Coming together? / Two items, two dates / Split shipment",
         """
 - Will the {product} and the {other} come [together|in one go] or in [separate|two] parcels?
@@ -150,7 +150,7 @@ DELIVERY = (
         state="wait",
     ),
     situation(
-        "dispatch",
+        "trace",
         "Parcel went back to you / Please send again / Returned to sender / Second attempt",
         """
 - The parcel with my {product} went back to you because [the label was unreadable|the house number was missing].

@@ -72,7 +72,7 @@ FEEDBACK = (
         state="have",
     ),
     situation(
-        "complaint",
+        "idea",
         "Too much plastic / Box in a box / Packaging / So much rubbish",
         """
 - Why [is there|do you need] so much plastic around [one|a single] {product}? A [modern|green] company should [do
@@ -85,7 +85,7 @@ FEEDBACK = (
         state="have",
     ),
     situation(
-        "complaint",
+        "idea",
         "Music on the hotline / Waiting loop / Forty minutes on hold / The robot on the phone",
         """
 - [Forty|Thirty] minutes of [the same tune|flute music] on your hotline are [no pleasure|hard to bear], [please change
@@ -120,7 +120,7 @@ FEEDBACK = (
 """,
     ),
     situation(
-        "complaint",
+        "idea",
         "Tone of your mails / Too much advertising / Do I need a survey? / Your letters",
         """
 - Your [mails|messages] [sound|read] like [a robot|a lawyer], even when [all is well|I only bought a {product}]. [A
@@ -132,7 +132,7 @@ FEEDBACK = (
         state="have",
     ),
     situation(
-        "complaint",
+        "idea",
         "About your driver / Manners at the door / Left the gate open / Not a friendly visit",
         """
 - The {product} is here, but the driver [shouted at|was rude to] my {relative}. [I thought|I think] you should know.

@@ -6,7 +6,7 @@ from tasks.curate.helpdesk.situation import situation
 
 PRODUCT_INFO = (
     situation(
-        "fit",
+        "facts",
         "Does the {noun} fit? / Old house, new {noun} / Will it work here? / Suitable for us?",
         """
 - [Does|Would] the {product} [fit|work] in [a house|a flat] from [the fifties|1962] with [old wiring|two-wire cables]?
@@ -16,7 +16,7 @@ PRODUCT_INFO = (
 """,
     ),
     situation(
-        "specs",
+        "facts",
         "How much power does it use? / Consumption / Watts in standby / Yearly use",
         """
 - How [much power|many watts] does the {product} [use|draw] [in standby|when idle]? [The box|Your page] [does not
@@ -28,7 +28,7 @@ PRODUCT_INFO = (
 """,
     ),
     situation(
-        "fit",
+        "facts",
         "Outdoors as well? / Rain and frost / Use in the garden / How cold may it get?",
         """
 - [May|Can] the {product} [hang|be mounted] [outdoors|under a roof outside], or does [rain|frost] harm it?
@@ -50,7 +50,7 @@ PRODUCT_INFO = (
 """,
     ),
     situation(
-        "warranty",
+        "facts",
         "How long is the warranty? / Guarantee on the {part} / What is covered? / Warranty abroad",
         """
 - How [long is|many years is] the warranty on the {product}, and does it [cover|include] the {part}?
@@ -70,7 +70,7 @@ PRODUCT_INFO = (
 """,
     ),
     situation(
-        "fit",
+        "facts",
         "Without internet? / Works offline? / No Wi-Fi in the {room} / Is an app needed?",
         """
 - Does the {product} [work|run] without [internet|Wi-Fi]? [In our cabin|In the {room}] there is none.
@@ -79,7 +79,7 @@ PRODUCT_INFO = (
 """,
     ),
     situation(
-        "fit",
+        "facts",
         "Electrician needed? / Mounting it myself / How is it installed? / Tools for the job",
         """
 - Can I [mount|install] the {product} myself, or [does it take|is that work for] an electrician?
@@ -109,7 +109,7 @@ PRODUCT_INFO = (
 """,
     ),
     situation(
-        "specs",
+        "facts",
         "How loud is it? / Size and weight / Will it fit on the wall? / Measurements please",
         """
 - How [wide|deep] and how heavy is the {product} [with|without] the {part}? [I have|There are] only [forty|sixty]
@@ -120,7 +120,7 @@ PRODUCT_INFO = (
 """,
     ),
     situation(
-        "specs",
+        "facts",
         "Manual in my language / Where is the data sheet? / Manual wanted / Document for the landlord",
         """
 - Is there a manual for the {product} in [Polish|Turkish|Italian], [as a file|to print]?

@@ -52,7 +52,7 @@ RETURNS = (
 """,
     ),
     situation(
-        "return_rules",
+        "label",
         "Until when can it go back? / Deadline for giving back / Thirty days? / Still in time?",
         """
 - [For how long|Until when] can I give back the {product}? I [bought|got] it {days} days ago.
@@ -64,7 +64,7 @@ RETURNS = (
         state="have",
     ),
     situation(
-        "replace",
+        "exchange",
         "Broken on arrival / {part} cracked / Damaged in the box / Need another one",
         """
 - When I [opened|unpacked] the box, the {part} of the {product} was [cracked|broken]. I [would like|want] [another
@@ -76,7 +76,7 @@ RETURNS = (
 """,
     ),
     situation(
-        "collect",
+        "label",
         "Too heavy to carry / Collection from home / Can you fetch it? / No car",
         """
 - The {product} is too heavy [to carry|for me]. [Can someone|Could a driver] collect it [from my home|here],
@@ -103,7 +103,7 @@ RETURNS = (
         state="have",
     ),
     situation(
-        "return_status",
+        "label",
         "Has it reached you? / Sent back last week / Waiting for confirmation / Did my box arrive?",
         """
 - I [posted|handed in] the {product} [with your label|in its box] {days} days ago. Has it [reached|arrived at] your
@@ -126,7 +126,7 @@ RETURNS = (
         state="have",
     ),
     situation(
-        "return_rules",
+        "label",
         "Opened, still possible? / Tried it once / Box is torn / Used for one evening",
         """
 - I have [unpacked|opened] and tried the {product} [once|for one evening]. Do you [still|] take it back?

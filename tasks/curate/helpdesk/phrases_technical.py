@@ -6,7 +6,7 @@ from tasks.curate.helpdesk.situation import situation
 
 TECHNICAL = (
     situation(
-        "restart",
+        "repair",
         "{noun} stays dead / Does not come on / No sign of life / Will not start",
         """
 - Since {weekday} my {product} [does not come on|shows no sign of life] [any more|], [whatever I press|socket and fuse
@@ -17,7 +17,7 @@ TECHNICAL = (
 """,
     ),
     situation(
-        "restart",
+        "repair",
         "Strange behaviour of the {noun} / It does what it wants / Something is wrong / {noun} acts up",
         """
 - My {product} {fault}, [and|] [restarting|a restart] [helps for an hour|changes nothing].
@@ -26,7 +26,7 @@ TECHNICAL = (
 """,
     ),
     situation(
-        "restart",
+        "repair",
         "The {noun} again / It {fault} / Fault at the {noun} / Help with my {noun}",
         """
 - [Can|Could] you tell me why the {product} {fault}? [Nothing was changed|We changed nothing] [here|in the {room}].
@@ -35,7 +35,7 @@ TECHNICAL = (
 """,
     ),
     situation(
-        "connection",
+        "repair",
         "No Wi-Fi / Pairing fails / Cannot find the {noun} / Setup stops at step three",
         """
 - The {product} [does not find|will not join] [my|our] Wi-Fi; the light [blinks|keeps blinking] and the app [gives up|
@@ -47,7 +47,7 @@ TECHNICAL = (
 """,
     ),
     situation(
-        "connection",
+        "repair",
         "Shown as offline / App says no connection / Drops out / Not reachable",
         """
 - The app [shows|lists] my {product} as offline, [although|while] it [hangs|stands] [right beside|next to] the router.
@@ -57,7 +57,7 @@ TECHNICAL = (
 """,
     ),
     situation(
-        "update",
+        "repair",
         "Update stuck / Firmware does not finish / Hangs at {percent} percent / After the update",
         """
 - The [update|firmware] of my {product} has [stood|been stuck] at {percent} percent since {weekday}.
@@ -67,7 +67,7 @@ TECHNICAL = (
 """,
     ),
     situation(
-        "update",
+        "repair",
         "Error {code} / What does {code} mean? / Code on the display / Message {code}",
         """
 - My {product} [shows|reports] error {code} and [stops|does nothing more].
@@ -100,7 +100,7 @@ TECHNICAL = (
         urgent=True,
     ),
     situation(
-        "restart",
+        "repair",
         "Strange noise / Humming at night / It whistles / Loud {noun}",
         """
 - My {product} [hums|whistles] so loudly [at night|] that we [hear it next door|cannot sleep].
@@ -111,7 +111,7 @@ TECHNICAL = (
 """,
     ),
     situation(
-        "update",
+        "repair",
         "Timer ignored / Plan not followed / Wrong times / Schedule forgotten",
         """
 - The {product} [ignores|forgets] the [schedule|timer] I set: it starts [at night|an hour late] or [not at all|at
@@ -121,7 +121,7 @@ TECHNICAL = (
 """,
     ),
     situation(
-        "update",
+        "repair",
         "Readings cannot be right / Wrong numbers / Chart is empty / Values jump",
         """
 - The [figures|values] of the {product} in the app [cannot be right|make no sense]: {percent} percent [at noon|by day]
@@ -133,7 +133,7 @@ TECHNICAL = (
         products=("Tarn Battery", "Heron Charger"),
     ),
     situation(
-        "restart",
+        "repair",
         "After the power cut / Since the storm / Lost its settings / Nothing saved",
         """
 - [After|Since] the [power cut|thunderstorm] on {weekday} my {product} [has lost|forgot] [all|its] settings and [takes

@@ -56,7 +56,6 @@ class Draft:
     concern: Concern
     subject: str
     body: str
-    acknowledgement: str
     contact: str
     agent: str
 
@@ -69,7 +68,8 @@ def finish_ticket(draft: Draft, number: int, *, defect: str) -> Ticket:
     concern = draft.concern
     category, routing = label_ticket(concern.category, concern.priority, concern.reference, defect=defect)
     reply: str | None = write_reply(
-        acknowledgement=draft.acknowledgement,
+        tone=concern.tone,
+        team=concern.category,
         step=concern.situation.step,
         priority=concern.priority,
         contact=draft.contact,

@@ -26,7 +26,6 @@ from tasks.curate.helpdesk.company import (
 from tasks.curate.helpdesk.copies import edit_slightly
 from tasks.curate.helpdesk.grammar import Dice, speak
 from tasks.curate.helpdesk.phrases_common import BORROWED
-from tasks.curate.helpdesk.replies import ACKNOWLEDGEMENTS
 from tasks.curate.helpdesk.ticket import Draft, Kind, Ticket, finish_ticket
 from tasks.curate.helpdesk.writer import think_of_concern, write_ticket
 
@@ -119,7 +118,6 @@ class HelpDesk:
                 concern,
                 subject,
                 body,
-                acknowledgement="",
                 contact="",
                 agent="",
             )
@@ -130,7 +128,7 @@ class HelpDesk:
         return reference_of(self._n_concerns, self._source.seed)
 
     def _answered(self, draft: Draft) -> Draft:
-        """The draft with an agent, an acknowledgement and the time of the answer."""
+        """The draft with an agent and the time of the answer."""
         dice = self._dice
         hours = {"high": 5.0, "normal": 26.0, "low": 60.0}[draft.concern.priority]
         contact = dice.pick(_CONTACTS) if dice.chance(0.03) else ""
@@ -139,9 +137,8 @@ class HelpDesk:
         return replace(
             draft,
             answered_after=timedelta(seconds=1200 + int(3600 * hours * dice.fraction())),
-            acknowledgement=dice.pick(ACKNOWLEDGEMENTS[draft.concern.tone]),
             contact=contact,
-            agent=dice.pick(AGENTS),
+            agent=AGENTS[draft.concern.category],
         )
 
     def _more(self, number: int, draft: Draft) -> Iterator[Draft]:

@@ -25,6 +25,7 @@ from tasks.curate.helpdesk.phrases_common import (
     LOW,
     OPENERS,
     OWNER_SENTENCES,
+    PLAIN_SUBJECTS,
     QUOTES,
     REFERENCE_SENTENCES,
     REFERENCE_SUBJECTS,
@@ -64,7 +65,9 @@ TONE_WEIGHTS: Final[Mapping[str, Mapping[Tone, float]]] = {
     "low": {"angry": 0.04, "worried": 0.08, "neutral": 0.42, "polite": 0.46},
 }
 
-QUOTED_SHARE: Final = 0.18
+REMARK_SHARE: Final = 0.25
+"""Tickets with a side remark that names another category's business (0-1)."""
+QUOTED_SHARE: Final = 0.1
 """Tickets that quote another concern word for word: what a count of words cannot route (0-1)."""
 
 # Where the name can bear an order behind it: "my lamp (NB-48213)", but not "which lamp (NB-48213)".
@@ -91,7 +94,7 @@ def think_of_concern(
 ) -> Concern:
     """Draw situation, priority and tone, so that each fits the others."""
     fitting = [one for one in SITUATIONS[category] if not one.products or product.name in one.products]
-    situation = dice.pick(fitting)
+    situation = dice.lean(fitting)
     priority = dice.weighted(PRIORITY_WEIGHTS[category])
     if situation.urgent:
         priority = "high"
@@ -116,12 +119,12 @@ def write_ticket(concern: Concern, dice: Dice, *, past: str = "") -> tuple[str, 
     # Each mention may use the full name or the plain word.
     facts["product"] = (concern.product.name if dice.chance(0.55) else concern.product.noun) + REFERENCE
     facts["products"] = f"{concern.product.name}s" if concern.product.noun != "battery" else "batteries"
-    core = speak(dice.pick(concern.situation.texts), dice, facts)
+    core = speak(dice.lean(concern.situation.texts), dice, facts)
     facts["product"] = concern.product.noun
 
     sentences = [speak(dice.pick(FOLLOW_UPS), dice, facts)] if past else []
     if not past and dice.chance(0.45 if concern.tone == "neutral" else 0.85):
-        sentences.append(speak(dice.pick(OPENERS[concern.tone]), dice, facts))
+        sentences.append(speak(dice.lean(OPENERS[concern.tone]), dice, facts))
     if not told or dice.chance(0.1):
         core, own_sentence = _place_reference(core, concern, dice, facts)
     else:
@@ -132,16 +135,18 @@ def write_ticket(concern: Concern, dice: Dice, *, past: str = "") -> tuple[str, 
     else:
         sentences += [core, own_sentence]
 
-    asides = [_urgency(concern, dice, facts)]
-    asides.extend(_remark(concern, dice, facts) for probability in (0.55, 0.12) if dice.chance(probability))
+    asides = []
+    if dice.chance(REMARK_SHARE):
+        asides.append(_remark(concern, dice, facts))
     if dice.chance(QUOTED_SHARE):
         asides.append(_quote(concern, dice, facts))
     if dice.chance(0.14):
         kind = dice.pick(KINDS[concern.category])
         asides.append(speak(dice.pick(SENTENCES[kind]), dice, make_up(kind, concern.first_name, dice)))
-    for aside in dict.fromkeys(asides):
-        # Side remarks and urgency stand before the concern about every third time.
+    for aside in asides:
+        # Side remarks stand before the concern about every third time.
         sentences.insert(dice.below(len(sentences)) if dice.chance(0.3) else len(sentences), aside)
+    sentences.append(_urgency(concern, dice, facts))
     if dice.chance(0.5):
         sentences.append(speak(dice.pick(CLOSERS[concern.tone]), dice, facts))
     return subject, _letter(" ".join(filter(None, sentences)), concern, dice, facts)
@@ -160,11 +165,12 @@ def _letter(text: str, concern: Concern, dice: Dice, facts: Mapping[str, str]) -
 
 def _subject(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> tuple[str, bool]:
     """The subject, and whether it names the reference."""
-    if dice.chance(0.22):
+    if dice.chance(0.12):
         return speak(dice.pick(REFERENCE_SUBJECTS), dice, facts), True
-    if dice.chance(0.35):
+    if dice.chance(0.15):
         return speak(dice.pick(VAGUE_SUBJECTS), dice, facts), False
-    subject = speak(dice.pick(concern.situation.subjects), dice, facts)
+    subjects = PLAIN_SUBJECTS[concern.category] if dice.chance(0.33) else concern.situation.subjects
+    subject = speak(dice.lean(subjects), dice, facts)
     if dice.chance(0.4):
         form = dice.pick(("{subject} ({ref})", "{ref}: {subject}", "{subject} {ref}", "Order {ref}: {subject}"))
         if form == "{subject} {ref}" and subject.endswith("?"):
@@ -188,12 +194,12 @@ def _place_reference(core: str, concern: Concern, dice: Dice, facts: Mapping[str
 
 def _urgency(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> str:
     if concern.priority == "low":
-        return speak(dice.pick(LOW), dice, facts)
+        return speak(dice.lean(LOW), dice, facts)
     if concern.priority == "normal" or (concern.situation.urgent and dice.chance(0.5)):
         return ""
     if concern.category in ("delivery", "technical") and dice.chance(0.25):
         return speak(dice.pick(HIGH_AT_HOME[concern.product.name]), dice, facts)
-    return speak(dice.pick(HIGH[concern.category]), dice, facts)
+    return speak(dice.lean(HIGH[concern.category]), dice, facts)
 
 
 def _remark(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> str:
@@ -211,6 +217,4 @@ def _quote(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> str:
     said = {**facts, "product": product.noun, "products": product.plural, "noun": product.noun}
     said |= {"part": dice.pick(product.parts), "room": dice.pick(product.rooms), "fault": dice.pick(product.faults)}
     quote = speak(dice.pick(dice.pick(fitting).texts), dice, said)
-    if dice.chance(0.25):
-        quote = f"{quote} {speak(dice.pick(LOW + HIGH[other]), dice, said)}"
     return speak(dice.pick(QUOTES), dice, {**facts, "quote": quote})

