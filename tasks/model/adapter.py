@@ -5,7 +5,7 @@ It knows nothing of data and steps. Called by tasks/train/worker.py (open, save)
 
 from __future__ import annotations
 
-import difflib
+import logging
 import re
 import warnings
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from schemas.errors import ConfigError, StorageError, TrainingError
 from schemas.training import AdapterSpec, QuantizationSpec, TrainSpec
 from tasks.files import write_json
 from tasks.model.base_model import load_base, resolve_dtype
+from tasks.model.target_modules import target_names
 
 if TYPE_CHECKING:
     import torch
@@ -85,33 +86,6 @@ def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int) ->
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return _wrap(base, config)
-
-
-def target_names(base: PreTrainedModel, wanted: Literal["all-linear"] | tuple[str, ...]) -> list[str]:
-    """The names that PEFT shall look for, sorted; `all-linear` is every linear layer but the output head.
-
-    PEFT itself complains only when no name at all is found, so that a misspelt one among several would be ignored.
-
-    Raises:
-        ConfigError: a name that no linear layer has.
-    """
-    from torch import nn
-
-    head = base.get_output_embeddings()
-    found = {name for name, module in base.named_modules() if isinstance(module, nn.Linear) and module is not head}
-    short = sorted({name.rpartition(".")[2] for name in found})
-    if wanted == "all-linear":
-        return short
-    for name in wanted:
-        if not any(full == name or full.endswith(f".{name}") for full in found):
-            close = difflib.get_close_matches(name, short, n=1)
-            raise ConfigError(
-                f"the model has no linear layer {name!r}; it has {', '.join(short)}",
-                code="TG0181",
-                where="train.adapter.target_modules",
-                hint=f"did you mean {close[0]!r}?" if close else "use all-linear",
-            )
-    return sorted(set(wanted))
 
 
 def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -223,6 +197,8 @@ def _open_base(model: ModelRef, dtype: torch.dtype, quantization: QuantizationSp
 
 
 def _wrap(base: PreTrainedModel, config: LoraConfig) -> nn.Module:
+    # It asks for a hub kernel that this project never downloads, and says so each time.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     from peft import get_peft_model
 
     with warnings.catch_warnings():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.model.decoder import Ids, language_model, left_padded
+from tasks.model.fused_weights import JoinedLinear, Norm
 from tasks.model.likelihood import means_per_row, token_nats
 
 FUSABLE = ("llama", "mistral", "qwen2")
@@ -55,7 +56,7 @@ class FusedDecoder:
         self.embedding: Tensor = whole.get_input_embeddings().weight
         self.dtype = self.embedding.dtype
         self.head: nn.Module = whole.get_output_embeddings()
-        self.norm = _Norm(whole.model.norm)
+        self.norm = Norm(whole.model.norm)
         self.rotary = whole.model.rotary_emb
         self.layers = [_Layer(layer, whole.config) for layer in whole.model.layers]
         self.n_prefix = 0
@@ -166,12 +167,12 @@ class _Layer:
         self.n_heads: int = config.num_attention_heads
         self.n_kv: int = config.num_key_value_heads
         self.scale = 1 / math.sqrt(self.d)
-        self.before_attention = _Norm(layer.input_layernorm)
-        self.before_feed_forward = _Norm(layer.post_attention_layernorm)
-        self.qkv = _Linear(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.out = _Linear(attention.o_proj)
-        self.gate_up = _Linear(feed_forward.gate_proj, feed_forward.up_proj)
-        self.down = _Linear(feed_forward.down_proj)
+        self.before_attention = Norm(layer.input_layernorm)
+        self.before_feed_forward = Norm(layer.post_attention_layernorm)
+        self.qkv = JoinedLinear(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.out = JoinedLinear(attention.o_proj)
+        self.gate_up = JoinedLinear(feed_forward.gate_proj, feed_forward.up_proj)
+        self.down = JoinedLinear(feed_forward.down_proj)
 
     def empty_cache(self, n_rows: int, n_columns: int, decoder: FusedDecoder) -> tuple[Tensor, Tensor]:
         """Room for keys and for values, (rows, kv_heads, columns, d) each."""
@@ -238,84 +239,6 @@ class _Layer:
         to_own = weights[..., n_prefix:].reshape(-1, groups, end)
         out = out + torch.bmm(to_own, values.reshape(-1, end, self.d)).view(n_rows, self.n_kv, groups, self.d)
         return out.reshape(n_rows, 1, -1)
-
-
-class _Norm:
-    """RMS norm, statistics in float32. Source: Zhang and Sennrich (2019)."""
-
-    def __init__(self, module: Any) -> None:
-        self.weight: Tensor = module.weight
-        self.epsilon: float = module.variance_epsilon
-
-    def __call__(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        # The vector norm reads once what square and mean would write and read again.
-        square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
-        scale = square.div_(x.shape[-1]).add_(self.epsilon).rsqrt_()
-        return wide.mul_(scale).to(x.dtype).mul_(self.weight) if wide is not x else x * scale * self.weight
-
-
-class _Linear:
-    """Linear layers with a common input as one product, with LoRA factors where there are any."""
-
-    def __init__(self, *modules: Any) -> None:
-        bases = [getattr(module, "base_layer", module) for module in modules]
-        self.weight = _joined_weight(bases)
-        self.bias = _joined_bias(bases)
-        adapted = [module for module in modules if hasattr(module, "lora_A")]
-        self.lora: tuple[Tensor, Tensor] | None = None
-        if adapted:
-            dtype = self.weight.dtype
-            down = torch.cat([module.lora_A["default"].weight for module in adapted])
-            ups = [
-                module.lora_B["default"].weight * module.scaling["default"]
-                if hasattr(module, "lora_B")
-                else down.new_zeros(base.out_features, 0)
-                for module, base in zip(modules, bases, strict=True)
-            ]
-            up = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
-            self.lora = (down.to(dtype), up.to(dtype).t())
-
-    def __call__(self, x: Tensor) -> Tensor:
-        out = functional.linear(x, self.weight, self.bias)
-        if self.lora is None:
-            return out
-        down, up = self.lora
-        narrow = functional.linear(x, down).flatten(0, -2)
-        out.view(-1, out.shape[-1]).addmm_(narrow, up)
-        return out
-
-
-def _joined_weight(bases: Sequence[Any]) -> Tensor:
-    weights = [_plain_weight(base) for base in bases]
-    if len(weights) == 1:
-        return weights[0]
-    joined = torch.cat(weights)
-    if all(weight is base.weight for weight, base in zip(weights, bases, strict=True)):
-        # The modules become views of the common matrix, so that it costs no memory.
-        for base, part in zip(bases, torch.split(joined, [len(weight) for weight in weights]), strict=True):
-            base.weight.data = part
-    return joined
-
-
-def _plain_weight(base: Any) -> Tensor:
-    """The (d_out, d_in) matrix; a 4-bit one is dequantised once, as its own forward would at each token."""
-    weight: Tensor = base.weight
-    state = getattr(weight, "quant_state", None)
-    if state is None:
-        return weight
-    from bitsandbytes.functional import dequantize_4bit
-
-    dense: Tensor = dequantize_4bit(weight.data, state)
-    return dense.to(getattr(base, "compute_dtype", None) or dense.dtype)
-
-
-def _joined_bias(bases: Sequence[Any]) -> Tensor | None:
-    """The layers' biases one after another, zero for a layer without; None when no layer has one."""
-    known = [base.bias for base in bases if base.bias is not None]
-    if not known:
-        return None
-    return torch.cat([known[0].new_zeros(base.out_features) if base.bias is None else base.bias for base in bases])
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -101,7 +101,12 @@ def small_document(model: str) -> dict[str, Any]:
                     "save_every": 2,
                     "threads": 1,
                 },
-                "evaluate": {"max_items": 12, "max_new_tokens": 4, "arms": ["zero_shot", "majority", "tfidf"], "threads": 1},
+                "evaluate": {
+                    "max_items": 12,
+                    "max_new_tokens": 4,
+                    "arms": ["zero_shot", "majority", "tfidf"],
+                    "threads": 1,
+                },
                 "gates": {"min_items": 5, "rules": [{"metric": "format", "value_threshold": 0.0}]},
                 "register": {"name": "small"},
             },

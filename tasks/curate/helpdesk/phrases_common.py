@@ -123,6 +123,13 @@ LOW: Final = (
     "[Just|Only] a general question, [no hurry|not urgent].",
 )
 
+NORMAL: Final = (
+    "[An answer|A reply] in the usual time is fine.",
+    "[Please answer|Please reply] within the usual two days.",
+)
+URGENT: Final = ("This is urgent.", "It is urgent.", "Urgent, please.")
+"""Before the cause of the haste, or alone where the concern itself is one."""
+
 _DEADLINE = (
     "I need [this solved|an answer] [today|by tonight|by tomorrow], later is too late.",
     "It [has to|must] be [settled|done] today, tomorrow is too late.",

@@ -23,6 +23,7 @@ from tasks.curate.helpdesk.phrases_common import (
     HIGH,
     HIGH_AT_HOME,
     LOW,
+    NORMAL,
     OPENERS,
     OWNER_SENTENCES,
     PLAIN_SUBJECTS,
@@ -31,6 +32,7 @@ from tasks.curate.helpdesk.phrases_common import (
     REFERENCE_SUBJECTS,
     REMARKS,
     SIGN_OFFS,
+    URGENT,
     VAGUE_SUBJECTS,
     Tone,
 )
@@ -67,7 +69,7 @@ TONE_WEIGHTS: Final[Mapping[str, Mapping[Tone, float]]] = {
 
 REMARK_SHARE: Final = 0.25
 """Tickets with a side remark that names another category's business (0-1)."""
-QUOTED_SHARE: Final = 0.1
+QUOTED_SHARE: Final = 0.06
 """Tickets that quote another concern word for word: what a count of words cannot route (0-1)."""
 
 # Where the name can bear an order behind it: "my lamp (NB-48213)", but not "which lamp (NB-48213)".
@@ -195,11 +197,16 @@ def _place_reference(core: str, concern: Concern, dice: Dice, facts: Mapping[str
 def _urgency(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> str:
     if concern.priority == "low":
         return speak(dice.lean(LOW), dice, facts)
-    if concern.priority == "normal" or (concern.situation.urgent and dice.chance(0.5)):
-        return ""
+    if concern.priority == "normal":
+        return speak(dice.lean(NORMAL), dice, facts)
+    urgent = dice.pick(URGENT)
+    if concern.situation.urgent and dice.chance(0.5):
+        return urgent
     if concern.category in ("delivery", "technical") and dice.chance(0.25):
-        return speak(dice.pick(HIGH_AT_HOME[concern.product.name]), dice, facts)
-    return speak(dice.lean(HIGH[concern.category]), dice, facts)
+        cause = speak(dice.pick(HIGH_AT_HOME[concern.product.name]), dice, facts)
+    else:
+        cause = speak(dice.lean(HIGH[concern.category]), dice, facts)
+    return f"{urgent} {cause}" if dice.chance(0.8) else cause
 
 
 def _remark(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> str:

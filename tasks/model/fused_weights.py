@@ -1,0 +1,91 @@
+"""Weights of a decoder layer as generation wants them: norms, and linear layers with one input joined into one product.
+
+LoRA factors stay beside the frozen weights. Knows nothing of layers and caches. Used by tasks/model/fused_decoder.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class Norm:
+    """RMS norm, statistics in float32. Source: Zhang and Sennrich (2019)."""
+
+    def __init__(self, module: Any) -> None:
+        self.weight: Tensor = module.weight
+        self.epsilon: float = module.variance_epsilon
+
+    def __call__(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        # The vector norm reads once what square and mean would write and read again.
+        square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
+        scale = square.div_(x.shape[-1]).add_(self.epsilon).rsqrt_()
+        return wide.mul_(scale).to(x.dtype).mul_(self.weight) if wide is not x else x * scale * self.weight
+
+
+class JoinedLinear:
+    """Linear layers with a common input as one product, with LoRA factors where there are any."""
+
+    def __init__(self, *modules: Any) -> None:
+        bases = [getattr(module, "base_layer", module) for module in modules]
+        self.weight = _joined_weight(bases)
+        self.bias = _joined_bias(bases)
+        adapted = [module for module in modules if hasattr(module, "lora_A")]
+        self.lora: tuple[Tensor, Tensor] | None = None
+        if adapted:
+            dtype = self.weight.dtype
+            down = torch.cat([module.lora_A["default"].weight for module in adapted])
+            ups = [
+                module.lora_B["default"].weight * module.scaling["default"]
+                if hasattr(module, "lora_B")
+                else down.new_zeros(base.out_features, 0)
+                for module, base in zip(modules, bases, strict=True)
+            ]
+            up = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
+            self.lora = (down.to(dtype), up.to(dtype).t())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out = functional.linear(x, self.weight, self.bias)
+        if self.lora is None:
+            return out
+        down, up = self.lora
+        narrow = functional.linear(x, down).flatten(0, -2)
+        out.view(-1, out.shape[-1]).addmm_(narrow, up)
+        return out
+
+
+def _joined_weight(bases: Sequence[Any]) -> Tensor:
+    weights = [_plain_weight(base) for base in bases]
+    if len(weights) == 1:
+        return weights[0]
+    joined = torch.cat(weights)
+    if all(weight is base.weight for weight, base in zip(weights, bases, strict=True)):
+        # The modules become views of the common matrix, so that it costs no memory.
+        for base, part in zip(bases, torch.split(joined, [len(weight) for weight in weights]), strict=True):
+            base.weight.data = part
+    return joined
+
+
+def _plain_weight(base: Any) -> Tensor:
+    """The (d_out, d_in) matrix; a 4-bit one is dequantised once, as its own forward would at each token."""
+    weight: Tensor = base.weight
+    state = getattr(weight, "quant_state", None)
+    if state is None:
+        return weight
+    from bitsandbytes.functional import dequantize_4bit
+
+    dense: Tensor = dequantize_4bit(weight.data, state)
+    return dense.to(getattr(base, "compute_dtype", None) or dense.dtype)
+
+
+def _joined_bias(bases: Sequence[Any]) -> Tensor | None:
+    """The layers' biases one after another, zero for a layer without; None when no layer has one."""
+    known = [base.bias for base in bases if base.bias is not None]
+    if not known:
+        return None
+    return torch.cat([known[0].new_zeros(base.out_features) if base.bias is None else base.bias for base in bases])
