@@ -5,7 +5,7 @@ included (unmerged: in bfloat16 a merge would round small updates away). It know
 tasks/model/decoder.py.
 
 Why not the stock forward: per token it copies all keys and values of every row to append one column, repeats key
-heads for the query heads, and holds the shared prefix once per row. Measured beside it: docs/decisions.
+heads for the query heads, and holds the shared prefix once per row. Measured: docs/decisions/0007.
 """
 
 from __future__ import annotations
