@@ -31,8 +31,6 @@ class Step:
     """Parameter -> name of an earlier step, an artifact already at hand, or a tuple of those."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Parameter -> frozen spec or scalar. Part of the key."""
-    also: Mapping[str, Any] = field(default_factory=dict)
-    """Name -> value that is part of the key but not passed: what `run` reads by itself, such as a folder's digest."""
     context: Mapping[str, Any] = field(default_factory=dict)
     """Parameter -> value that cannot change the result (cache folders, project root). Not part of the key."""
     libraries: tuple[str, ...] = ()
@@ -44,6 +42,9 @@ class Step:
     kind: str = ""
     """Store folder and part of the key; empty means `name`. Steps of one kind share their results: what the
     candidate answered is what the champion answers after its promotion."""
+
+    also: Mapping[str, Any] = field(default_factory=dict)
+    """Name -> value that is part of the key but not passed: what `run` reads by itself, such as a folder's digest."""
 
     @property
     def folder(self) -> str:
