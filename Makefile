@@ -27,14 +27,14 @@ check: install ## format, lint, types, import rules
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml
 
 test: install ## all tests; those that lack a service or data skip with their reason
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 demo: install ## the main job on the embedded model: promoted, then blocked, then nothing to do
 	@$(BIN)/python infra/demo.py
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra dev pyproject.toml --output-file requirements.lock
+		--python-version 3.11 --extra dev --extra postgres pyproject.toml --output-file requirements.lock
 
 up: install ## start the local Prefect and MLflow servers (loopback)
 	@$(BIN)/tunegate up
