@@ -7,6 +7,7 @@ and stop both. It knows nothing of pipelines.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -15,11 +16,14 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from flows.engine.disk import private_folder
+from flows.engine.lock import hold
 from schemas.errors import ServiceError
 from tasks.files import write_json
 
@@ -38,6 +42,8 @@ MLFLOW_ENVIRONMENT: Mapping[str, str] = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO
 
 START_TIMEOUT_S = 180
 STOP_GRACE_S = 15
+YOURS_TIMEOUT_S = 5
+LOOPBACK = ("127.0.0.1", "localhost")
 
 _children: list[subprocess.Popen[bytes]] = []
 """Servers started by this process: they outlive it on purpose, so nobody waits for them."""
@@ -59,11 +65,14 @@ def ensure_prefect(home: Path, *, environ: Mapping[str, str] = os.environ) -> Se
     """Start the private Prefect server unless it runs already; None when PREFECT_API_URL names another one.
 
     Raises:
-        ServiceError: it does not answer within three minutes; the log's path is in the message.
+        ServiceError: TG0701, it does not answer within three minutes; the log's path is in the message. TG0702, the
+            server that PREFECT_API_URL names does not answer.
     """
-    if environ.get("PREFECT_API_URL"):
+    yours = environ.get("PREFECT_API_URL")
+    if yours:
+        _expect(yours)
         return None
-    folder = _private(home / "prefect")
+    folder = private_folder(home / "prefect")
     port = _free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     environment = {
@@ -82,7 +91,7 @@ def ensure_mlflow(home: Path, *, environ: Mapping[str, str] = os.environ) -> Ser
     Raises:
         ServiceError: it does not answer within three minutes; the log's path is in the message.
     """
-    folder = _private(home / "mlflow")
+    folder = private_folder(home / "mlflow")
     port = _free_port()
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
@@ -108,20 +117,33 @@ def stop_all(home: Path) -> tuple[Server, ...]:
     return stopped
 
 
-def client_environment(server: Server | None) -> dict[str, str]:
-    """Variables that a process must set, before it imports Prefect, to talk to the server."""
+def client_environment(server: Server | None, *, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables that a process must set, before it imports Prefect, to talk to the server.
+
+    `environ` is what it has so far: hosts that it reaches without a proxy stay, this machine is added to them.
+    """
     url = {} if server is None else {"PREFECT_API_URL": f"{server.url}/api"}
     quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}  # the screen is ours; the server keeps the logs
-    return {**PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT, **quiet, **url}
+    direct = _without_proxy(environ)
+    return {**PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT, **quiet, **url, "NO_PROXY": direct, "no_proxy": direct}
 
 
 def _ensure(
     kind: str, folder: Path, port: int, command: list[str], environment: Mapping[str, str], *, health: str
 ) -> Server:
-    alive = _read_state(folder)
-    if alive is not None and _answers(alive.url + health):
-        return alive
-    log = folder / "server.log"
+    with hold(folder / "starting.lock"):  # two runs at once start one server
+        alive = _read_state(folder)
+        if alive is not None:
+            if _wait_for(alive, health):
+                return alive
+            _stop(alive)
+        return _start(kind, folder, port, command, environment, health)
+
+
+def _start(
+    kind: str, folder: Path, port: int, command: list[str], environment: Mapping[str, str], health: str
+) -> Server:
+    log, state = folder / "server.log", folder / "server.json"
     with log.open("ab") as stream:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=dict(environment),
@@ -129,28 +151,63 @@ def _ensure(
         )  # fmt: skip
     _children.append(process)
     server = Server(kind, f"http://127.0.0.1:{port}", process.pid, _start_time(process.pid), str(log))
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise _failed(kind, log, f"ended with exit code {process.returncode}")
-        if _answers(server.url + health):
-            write_json(folder / "server.json", asdict(server))
+    try:
+        write_json(state, asdict(server))  # at once: if this process is killed, the next one finds the server
+        if _wait_for(server, health):
             return server
+        ended = process.poll()
+        what = f"did not answer within {START_TIMEOUT_S} s" if ended is None else f"ended with exit code {ended}"
+        raise ServiceError(f"the local {kind} server {what}", code="TG0701", where=str(log), hint=f"read {log}")
+    except BaseException:
+        _stop(server)
+        state.unlink(missing_ok=True)
+        raise
+
+
+def _wait_for(server: Server, health: str) -> bool:
+    """Whether it answers before its process ends or START_TIMEOUT_S is over; on a busy machine it may miss a few."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        if _answers(server.url + health):
+            return True
+        _reap(server.pid)
+        if _start_time(server.pid) != server.started or time.monotonic() >= deadline:
+            return False
         time.sleep(0.2)
-    _stop(server)
-    raise _failed(kind, log, f"did not answer within {START_TIMEOUT_S} s")
 
 
-def _failed(kind: str, log: Path, what: str) -> ServiceError:
-    return ServiceError(f"the local {kind} server {what}", code="TG0701", where=str(log), hint=f"read {log}")
+def _expect(url: str) -> None:
+    """Raises ServiceError (TG0702) unless the Prefect server of somebody else answers."""
+    deadline = time.monotonic() + YOURS_TIMEOUT_S
+    while not _answers(f"{url.rstrip('/')}/health"):
+        if time.monotonic() >= deadline:
+            raise ServiceError(
+                "the Prefect server that PREFECT_API_URL names does not answer",
+                code="TG0702",
+                where=url,
+                hint="check the address (it ends in /api) and the server, or unset PREFECT_API_URL to use a local one",
+            )
+        time.sleep(0.5)
 
 
 def _answers(url: str) -> bool:
+    """Whether the address answers with 200, or asks who we are, which the client will say."""
+    direct = urllib.parse.urlsplit(url).hostname in LOOPBACK  # a proxy would look for a server of its own there
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({} if direct else None))
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own loopback address
+        with opener.open(url, timeout=2) as response:
             return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code in (401, 403)
+    except (OSError, http.client.HTTPException, ValueError):
         return False
+
+
+def _without_proxy(environ: Mapping[str, str]) -> str:
+    named = f"{environ.get('NO_PROXY', '')},{environ.get('no_proxy', '')}".split(",")
+    hosts = dict.fromkeys(host.strip() for host in (*named, *LOOPBACK) if host.strip())
+    return "*" if "*" in hosts else ",".join(hosts)  # `*` means every host only when it stands alone
 
 
 def _read_state(folder: Path) -> Server | None:
@@ -200,8 +257,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _private(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder

@@ -11,7 +11,7 @@ from flows.commands.output import out, print_json, talk
 from flows.servers import client_environment, ensure_mlflow, ensure_prefect, stop_all
 from flows.settings import load_settings
 from schemas.errors import ConfigError
-from schemas.load import load_file
+from schemas.load import PipelineFile, load_file
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -45,20 +45,34 @@ def serve(*, config: Path) -> int:
     Raises:
         ConfigError: no pipeline declares a schedule.
     """
-    scheduled = {name: spec for name, spec in load_file(config).pipelines.items() if spec.schedule is not None}
-    if not scheduled:
+    loaded = load_file(config)
+    if all(spec.schedule is None for spec in loaded.pipelines.values()):
         raise ConfigError(
             "no pipeline has a schedule", code="TG0143", where=str(config), hint="add `schedule: {cron: ...}` to one"
         )
     server = ensure_prefect(load_settings(config).home)
     os.environ.update(client_environment(server))
     import prefect
+
+    for name, spec in loaded.pipelines.items():
+        if spec.schedule is not None:
+            talk().print(f"{name}: {spec.schedule.cron} ({spec.schedule.timezone})", markup=False)
+    prefect.serve(*deployments(loaded, config), pause_on_shutdown=False, print_starting_message=False)
+    return 0
+
+
+def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
+    """One Prefect deployment for each pipeline with a schedule, in the order of the file; nothing is registered.
+
+    A run finds the flow by its module: the folder that `serve` was started in need not be the program's.
+    """
     from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
 
     from flows.pipeline import run_pipeline
 
-    deployments = []
-    for name, spec in scheduled.items():
+    found = []
+    for name, spec in loaded.pipelines.items():
         if spec.schedule is None:
             continue
         made = run_pipeline.to_deployment(
@@ -67,8 +81,7 @@ def serve(*, config: Path) -> int:
             parameters={"pipeline": name, "config": str(config.resolve())},
             description=spec.description,
             concurrency_limit=1,
+            entrypoint_type=EntrypointType.MODULE_PATH,
         )
-        deployments.append(cast("RunnerDeployment", made))  # only a coroutine when called from one
-        talk().print(f"{name}: {spec.schedule.cron} ({spec.schedule.timezone})", markup=False)
-    prefect.serve(*deployments, pause_on_shutdown=False, print_starting_message=False)
-    return 0
+        found.append(cast("RunnerDeployment", made))  # only a coroutine when called from one
+    return found
