@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydantic import ValidationError
 
+from flows.engine.disk import private_folder
 from flows.engine.keys import digest_of
 from flows.engine.lock import hold
 from flows.engine.source import code_digests
@@ -38,8 +39,7 @@ RECENT_RUNS = 200
 
 def write_record(session: Session) -> None:
     """Keep what MLflow shall show of this run beside the ledger, so that it can be told later as well."""
-    folder = session.settings.home / "runs"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = private_folder(session.settings.home / "runs")
     write_json(folder / f"{session.run_id}.json", _record(session).model_dump(mode="json"))
 
 
@@ -51,8 +51,7 @@ def synchronise(ledger: Ledger, settings: Settings) -> TunegateError | None:
     """
     if not ledger.pending_projections():
         return None
-    locks = settings.home / "locks"
-    locks.mkdir(parents=True, exist_ok=True, mode=0o700)
+    locks = private_folder(settings.home / "locks")
     with hold(locks / "mlflow.teller", wait_s=TELLER_WAIT_S) as held:
         if not held:
             return ServiceError("another process is telling MLflow", code="TG0711", hint="`tunegate sync` later")

@@ -20,6 +20,7 @@ from pathlib import Path
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from flows.engine.disk import private_folder
 from schemas.errors import LockedError, SecurityError
 
 POLL_S = 0.05
@@ -55,7 +56,7 @@ def pipeline_lock(root: Path, name: str, *, wait_s: float, run_id: str) -> Itera
         LockedError: another run holds it for longer than that.
     """
     path = _lock_path(root, name)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if not _acquire(descriptor, wait_s=max(wait_s, GRACE_S)):
