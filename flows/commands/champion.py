@@ -11,8 +11,10 @@ from flows.engine.ledger import Ledger
 from flows.project import synchronise
 from flows.settings import load_settings
 from schemas.artifacts import ChampionRef
+from schemas.curation import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file
+from tasks.curate.redact import redact_row
 from tasks.files import verify
 
 
@@ -42,6 +44,7 @@ def rollback(*, pipeline: str, reason: str, to: str | None, config: Path, as_jso
     settings = load_settings(config)
     ledger = Ledger(settings.home)
     name = load_file(config).get(pipeline).registry.name
+    _check_bundle(ledger, name, to)
     back = ledger.rollback(name, reason=reason, to=to)
     late = synchronise(ledger, settings)
     if late is not None:
@@ -54,22 +57,25 @@ def rollback(*, pipeline: str, reason: str, to: str | None, config: Path, as_jso
 
 
 def predict(*, pipeline: str, file: Path | None, subject: str, config: Path, as_json: bool) -> int:
-    """Answer one ticket as the gate saw the champion answer."""
-    name = load_file(config).get(pipeline).registry.name
+    """Answer one ticket as the gate saw the champion answer: redacted as the held-out tickets were."""
+    spec = load_file(config).get(pipeline)
+    name = spec.registry.name
     current = _champion(Ledger(load_settings(config).home), name, pipeline)
-    body = file.read_text() if file is not None else sys.stdin.read()
-    if not body.strip():
-        raise ConfigError("the ticket is empty", code="TG0141", where=str(file or "stdin"))
+    body = _read_ticket(file)
     for artifact in (current.bundle, current.model):
         verify(artifact.root)
     from tasks.release.serve import load_bundle
 
     served = load_bundle(current.bundle.root, base=current.model.root)
-    reply = served.answer([{"subject": subject, "body": body.strip()}])[0]
+    ticket: dict[str, str | None] = {"subject": subject, "body": body}
+    for step in spec.curate.steps:
+        if isinstance(step, RedactStep):
+            ticket, _ = redact_row(ticket, step.types)
+    reply = served.answer([ticket])[0]
     if as_json:
         print_json({"name": name, "version": current.version, "reply": reply})
     else:
-        out().print(reply, markup=False)
+        sys.stdout.write(reply + "\n")  # as the model wrote it: neither wrapped nor coloured
     return 0
 
 
@@ -86,6 +92,32 @@ def sync(*, config: Path, as_json: bool) -> int:
     else:
         out().print(f"MLflow is up to date ({n_before} changes told)")
     return 0
+
+
+def _read_ticket(file: Path | None) -> str:
+    where = str(file or "stdin")
+    try:
+        body = (file.read_bytes() if file is not None else sys.stdin.buffer.read()).decode("utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"the ticket cannot be read: {what}", code="TG0145", where=where) from None
+    if not body:
+        raise ConfigError("the ticket is empty", code="TG0141", where=where)
+    return body
+
+
+def _check_bundle(ledger: Ledger, name: str, to: str | None) -> None:
+    """Refuse to go back to a damaged bundle. Whether the version may be gone back to is the ledger's to say.
+
+    Raises:
+        StorageError: a file of the earlier champion's bundle is missing or altered.
+    """
+    entries = {event.to_version: event for event in ledger.history(name) if event.action == "promote"}
+    current = ledger.champion(name)
+    target = to if to is not None or current is None else entries[current.version].from_version
+    row = ledger.candidate(name, target) if target in entries else None
+    if row is not None:
+        verify(row.ref.bundle.root)
 
 
 def _champion(ledger: Ledger, name: str, pipeline: str) -> ChampionRef:

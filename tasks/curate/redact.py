@@ -1,7 +1,8 @@
 """Replace personal data in the texts of a ticket by typed placeholders that stay the same inside the ticket.
 
 `[EMAIL_1]` in the reply is the `[EMAIL_1]` of the question, so a model can learn to repeat it. No map from placeholder
-to value is kept. What counts as personal is decided in `tasks/curate/personal.py`. Called by `flows/curate.py`.
+to value is kept. What counts as personal is decided in `tasks/curate/personal.py`. Called by `flows/curate.py`, and by
+`tunegate predict` for the one ticket that it is given.
 """
 
 from __future__ import annotations
@@ -38,16 +39,11 @@ def redact_tickets(*, tickets: TicketTable, step: RedactStep, out: Path) -> Tick
     counts: Counter[str] = Counter()
     n_tickets = 0
     for row in range(table.num_rows):
-        redactor = Redactor(step.types, keep=columns["reference"][row])
-        for text in (columns[name][row] for name in (*TEXT_COLUMNS, "messages")):
-            redactor.reserve(text or "")
-        for name in TEXT_COLUMNS:
-            if columns[name][row]:
-                columns[name][row] = redactor.redact(columns[name][row])
-        if columns["messages"][row]:
-            columns["messages"][row] = _redact_messages(columns["messages"][row], redactor.redact)
-        counts.update(redactor.counts)
-        n_tickets += bool(redactor.counts)
+        redacted, replaced = redact_row({name: texts[row] for name, texts in columns.items()}, step.types)
+        for name, text in redacted.items():
+            columns[name][row] = text
+        counts.update(replaced)
+        n_tickets += bool(replaced)
     for name in (*TEXT_COLUMNS, "messages"):
         place = table.schema.get_field_index(name)
         table = table.set_column(place, name, pa.array(columns[name], pa.string()))
@@ -55,6 +51,26 @@ def redact_tickets(*, tickets: TicketTable, step: RedactStep, out: Path) -> Tick
     write_removed([], out)
     notes = {f"redacted_{kind}": counts[kind] for kind in step.types} | {"redacted_tickets": n_tickets}
     return TicketTable(root=out, rows=RowCounts(n_in=n_rows, n_out=n_rows), notes=notes)
+
+
+def redact_row(
+    row: Mapping[str, str | None], types: tuple[RedactionType, ...]
+) -> tuple[dict[str, str | None], Counter[str]]:
+    """One ticket with its texts redacted, its other columns as they are, and the values replaced per type.
+
+    >>> redact_row({"subject": "From ann@example.org", "body": "Write to Ann@example.org"}, ("email",))
+    ({'subject': 'From [EMAIL_1]', 'body': 'Write to [EMAIL_1]'}, Counter({'email': 2}))
+    """
+    redacted = dict(row)
+    redactor = Redactor(types, keep=row.get("reference"))
+    for name in (*TEXT_COLUMNS, "messages"):
+        redactor.reserve(row.get(name) or "")
+    for name in TEXT_COLUMNS:
+        if text := row.get(name):
+            redacted[name] = redactor.redact(text)
+    if messages := row.get("messages"):
+        redacted["messages"] = _redact_messages(messages, redactor.redact)
+    return redacted, redactor.counts
 
 
 class Redactor:
