@@ -209,7 +209,7 @@ class Champions(LedgerFile):
                 f"v{version} of {name} was rolled back ({fallen.reason}) at {fallen.at} by {fallen.actor}",
                 code="TG0622",
                 where=name,
-                hint=f"`tunegate rollback {name} --to {version}` puts it back by hand",
+                hint=f"`tunegate rollback PIPELINE --to {version} --reason ...` puts it back by hand",
             )
         return self._candidate_row(row)
 
