@@ -39,7 +39,7 @@ lock: install ## compile requirements.lock anew from pyproject.toml
 up: install ## start the local Prefect and MLflow servers (loopback)
 	@$(BIN)/tunegate up
 
-down: ## stop them
+down: install ## stop them
 	@$(BIN)/tunegate down
 
 clean: ## remove caches of tools; state under .tunegate/ stays

@@ -1,7 +1,7 @@
 """`tunegate ...`: arguments in, exit codes out. Imports nothing heavy, so that `--help` is instant.
 
-Data goes to stdout (`--json` on every command), talk to stderr. Exit codes: 0 done, promoted or nothing to do,
-1 internal, 2 configuration, 3 data, 4 training, 5 BLOCK, 6 locked, 7 external service, 8 HOLD, 9 gate ERROR,
+Data goes to stdout (`--json` on every command that has any), talk to stderr. Exit codes: 0 done, promoted or nothing
+to do, 1 internal, 2 configuration, 3 data, 4 training, 5 BLOCK, 6 locked, 7 external service, 8 HOLD, 9 gate ERROR,
 130 and 143 interrupted. The work of each command lies in `flows/commands/`.
 """
 
@@ -29,7 +29,7 @@ app = typer.Typer(
 
 Pipeline = Annotated[str, typer.Argument(help="Name of a pipeline in pipelines.yaml.", show_default=False)]
 Config = Annotated[Path, typer.Option("--config", "-c", help="The pipelines.yaml to use.", envvar="TUNEGATE_CONFIG")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 CONFIG = Path("pipelines.yaml")
 
 
@@ -64,7 +64,7 @@ def _report(error: TunegateError, arguments: list[str]) -> int:
         print(orjson.dumps({"error": error.to_json(), "exit_code": error.exit_code}).decode())
     print(str(error), file=sys.stderr)
     if "--debug" in arguments:
-        traceback.print_exception(error)
+        traceback.print_exception(error.__context__ or error)
     return error.exit_code
 
 
@@ -72,12 +72,14 @@ def _report_unexpected(error: Exception, arguments: list[str]) -> int:
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the argument parser
         error.show()
         return int(error.exit_code)
-    print(f"error[TG0001]: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+    # Words of an unexpected error may quote a ticket: only --debug shows them.
+    told = TunegateError(
+        f"internal error: {type(error).__name__}", code="TG0001", hint="run it again with --debug for the traceback"
+    )
+    code = _report(told, [argument for argument in arguments if argument != "--debug"])
     if "--debug" in arguments:
         traceback.print_exception(error)
-    else:
-        print("\nhint: run it again with --debug for the traceback", file=sys.stderr)
-    return 1
+    return code
 
 
 def _call(module: str, function: str, **arguments: Any) -> int:
@@ -103,7 +105,7 @@ def run(
     again: Annotated[bool, typer.Option("--again", help="Decide anew even if nothing changed.")] = False,
     until: Annotated[str, typer.Option(help="Last stage: curate, finetune, assess or release.")] = "release",
     wait: Annotated[float, typer.Option(help="Seconds to wait for another run of the pipeline.")] = 0.0,
-    require_mlflow: Annotated[bool, typer.Option(help="Exit 7 when MLflow could not be brought up to date.")] = False,
+    require_mlflow: Annotated[bool, typer.Option(help="Exit 7 instead of 0 when MLflow is not up to date.")] = False,
     as_json: Json = False,
 ) -> int:
     """Run a pipeline from tickets to a verdict; the champion moves only with PROMOTE."""

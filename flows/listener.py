@@ -1,4 +1,4 @@
-"""Who is told how a run is going: the screen, MLflow's live curves, Prefect's log. Plain protocols."""
+"""Who is told how a run is going: the screen and MLflow's live curves. Plain protocols."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Listener(Protocol):
     """Told about each step. Methods must be quick and must not raise."""
 
     def started(self, step: Step) -> None:
-        """The step begins; it is not in the store."""
+        """The step begins; it may turn out to be in the store already."""
 
     def progressed(self, step: Step, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         """The step has done `done` of `total` units."""

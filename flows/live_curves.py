@@ -36,6 +36,7 @@ class LiveCurves:
         self._session = session
         self._points: queue.Queue[Point | None] = queue.Queue()
         self._thread: threading.Thread | None = None
+        self._dead = False
 
     def entered(self, stage: str) -> None:
         """Stages do not matter here."""
@@ -45,7 +46,7 @@ class LiveCurves:
 
     def progressed(self, step: Step, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         """Queue the figures of training."""
-        if step.name != "train" or not figures:
+        if step.name != "train" or not figures or self._dead:
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._send, name="mlflow-curves", daemon=True)
@@ -74,8 +75,10 @@ class LiveCurves:
             mlflow_run = begin_run(client, record, experiment=register.experiment, uri=uri)
             while points := self._take():
                 log_points(client, mlflow_run, points, uri=uri)
-        except ServiceError as error:
-            session.listeners.noted(f"no live curves: {error.message}")
+        except Exception as error:  # whatever it is, training goes on without curves
+            self._dead = True
+            told = error.message if isinstance(error, ServiceError) else type(error).__name__
+            session.listeners.noted(f"no live curves: {told}")
 
     def _take(self) -> list[Point]:
         """What has come within FLUSH_S of the first waiting point; empty at the end."""

@@ -14,41 +14,18 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from pydantic import BaseModel, ConfigDict
 
 from flows.assess import assess
 from flows.curate import curate
-from flows.engine.keys import digest_of, installed
-from flows.engine.source import code_digests
+from flows.engine.rows import RunRow
 from flows.finetune import finetune
+from flows.outcome import Outcome
 from flows.release import release
 from flows.screen import describe, gate_row
-from flows.session import STAGES, Session, attach, open_session
+from flows.session import STAGES, Session, attach, input_digest, open_session
 from schemas.artifacts import GateDecision
-from schemas.errors import TunegateError
 
-EXIT_CODES = {"PROMOTE": 0, "SKIP": 0, "DONE": 0, "BLOCK": 5, "HOLD": 8, "ERROR": 9}
 Stage = Literal["curate", "finetune", "assess", "release"]
-
-
-class Outcome(BaseModel):
-    """How a run ended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    run_id: str
-    pipeline: str
-    verdict: Literal["PROMOTE", "HOLD", "BLOCK", "ERROR", "SKIP", "DONE"]
-    """SKIP: nothing changed since a run with a verdict. DONE: a part of the pipeline (`until`) was run."""
-    reason: str
-    version: str | None = None
-    champion: str | None = None
-    """Version of the champion after the run."""
-
-    @property
-    def exit_code(self) -> int:
-        """Exit code of `tunegate run` for this outcome."""
-        return EXIT_CODES[self.verdict]
 
 
 @flow(name="tunegate", flow_run_name="{pipeline}")
@@ -72,7 +49,9 @@ def run_pipeline(
         TunegateError: see schemas/errors.py; the ledger keeps the reason, the champion stays.
     """
     with attach(pipeline, config, run_id) as session:
-        return _recorded(session, lambda: _run(session, config, again=again, until=until))
+        session.ledger.name_run(session.run_id, prefect_run_id=str(flow_run.get_id() or "") or None)
+        session.outcome = _run(session, config, again=again, until=until)
+        return session.outcome
 
 
 def run_with(
@@ -89,50 +68,9 @@ def run_with(
         return run_pipeline(pipeline, config, run_id=session.run_id, again=again, until=until)
 
 
-def _recorded(session: Session, work: Callable[[], Outcome]) -> Outcome:
-    """Enter start and end into the ledger, whatever happens in between."""
-    session.ledger.start_run(
-        session.run_id,
-        pipeline=session.spec.name,
-        model_name=session.spec.registry.name,
-        input_digest=input_digest(session),
-        config_json=session.spec.model_dump_json(by_alias=True),
-        prefect_run_id=str(flow_run.get_id() or "") or None,
-    )
-    try:
-        outcome = work()
-    except TunegateError as error:
-        session.ledger.finish_run(
-            session.run_id,
-            status="FAILED",
-            verdict=None,
-            reason=f"{error.code}: {error.message}",
-            exit_code=error.exit_code,
-        )
-        raise
-    except Exception as error:
-        session.ledger.finish_run(
-            session.run_id, status="FAILED", verdict=None, reason=type(error).__name__, exit_code=1
-        )
-        raise
-    except BaseException as error:  # interrupted: Ctrl-C, SIGTERM, cancelled by Prefect
-        session.ledger.finish_run(
-            session.run_id, status="INTERRUPTED", verdict=None, reason=type(error).__name__, exit_code=130
-        )
-        raise
-    session.ledger.finish_run(
-        session.run_id,
-        status="SKIPPED" if outcome.verdict == "SKIP" else "DONE",
-        verdict=None if outcome.verdict == "SKIP" or outcome.verdict == "DONE" else outcome.verdict,
-        reason=outcome.reason,
-        exit_code=outcome.exit_code,
-    )
-    return outcome
-
-
 def _run(session: Session, config: str, *, again: bool, until: Stage) -> Outcome:
     name, run_id = session.spec.name, session.run_id
-    last = None if again or until != "release" else session.ledger.last_verdict(name, input_digest(session))
+    last = None if again or until != "release" else _still_true(session)
     if last is not None:
         reason = f"nothing changed since run {last.run_id} ({last.verdict}): same tickets, configuration and code"
         get_run_logger().info("SKIP: %s", reason)
@@ -174,19 +112,20 @@ def _outcome(session: Session, verdict: str, reason: str, *, version: str | None
     )
 
 
-def input_digest(session: Session) -> str:
-    """Digest of all that decides the run: configuration, tickets and code; not the champion it will meet."""
-    spec = session.spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", "schedule", "registry"})
-    steps = [step for steps in session.stages.values() for step in steps if step.name not in CHAMPION_STEPS]
-    code: dict[str, str] = {}
-    for step in steps:
-        code |= code_digests(step.run)
-    libraries = {name: installed(name) for step in steps for name in step.libraries}
-    fingerprint = session.stages["curate"][0].params["fingerprint"]
-    return digest_of({"spec": spec, "fingerprint": fingerprint, "code": code, "libraries": libraries})
+def _still_true(session: Session) -> RunRow | None:
+    """The last run with a verdict on the same inputs, if its verdict would be the same today.
 
-
-CHAMPION_STEPS = frozenset({"prompts_champion", "answers_champion", "scores_champion"})
+    A verdict against another champion than today's is not: after a rollback, say, a blocked candidate gets a new look.
+    """
+    last = session.ledger.last_verdict(session.spec.name, input_digest(session))
+    if last is None:
+        return None
+    if session.champion is not None and session.champion.run_id == last.run_id:
+        return last
+    gate = next((step for step in session.ledger.steps(last.run_id) if step.step == "gate" and step.key), None)
+    decision = session.store.find("gate", gate.key, GateDecision) if gate else None
+    today = session.champion.version if session.champion else None
+    return last if decision is not None and decision.champion_version == today else None
 
 
 def _show_funnel(session: Session) -> None:

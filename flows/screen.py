@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -53,14 +54,14 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live: Progress | None = None
-        self._task = 0
         self._last_plain = 0.0
         self._since = 0.0
 
     def started(self, step: Step) -> None:
+        self._stop_live()  # of an attempt that failed and is tried again
         self._since = self._last_plain = time.monotonic()
         if self.console.is_terminal and step.reports:
-            self._live = Progress(
+            live = Progress(
                 TextColumn(f"  {step.name:<18}"),
                 BarColumn(bar_width=24),
                 TextColumn("{task.fields[said]}"),
@@ -68,14 +69,16 @@ class Screen:
                 console=self.console,
                 transient=True,
             )
-            self._task = int(self._live.add_task(step.name, total=None, said=""))
-            self._live.start()
+            live.add_task(step.name, total=None, said="")
+            live.start()
+            self._live = live
 
     def progressed(self, step: Step, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         now = time.monotonic()
         said = _progress_text(done, total, unit, figures, seconds=now - self._since)
-        if self._live is not None:
-            self._live.update(self._live.task_ids[0], completed=done, total=total, said=said)
+        live = self._live  # another thread may note something meanwhile
+        if live is not None:
+            live.update(live.task_ids[0], completed=done, total=total, said=said)
         elif not self.console.is_terminal and now - self._last_plain >= PLAIN_EVERY_S:
             self._last_plain = now
             self.console.print(f"  {step.name:<18} {said}", highlight=False)
@@ -86,8 +89,7 @@ class Screen:
         self.console.print(f"  {step.name:<18} {describe(artifact)}", f"[dim]{took}[/dim]", highlight=False)
 
     def noted(self, text: str) -> None:
-        self._stop_live()
-        self.console.print(f"  [yellow]note[/yellow] {text}", highlight=False)
+        self.console.print(f"  [yellow]note[/yellow] {escape(text)}", highlight=False)
 
     def entered(self, stage: str) -> None:
         self._stop_live()
@@ -166,7 +168,7 @@ def gate_table(decision: GateDecision) -> Table:
     for name in ("rule", "reference", "candidate", "difference", "bounds", "limit", "n", "verdict"):
         table.add_column(name, justify="left" if name in {"rule", "verdict"} else "right", overflow="fold")
     for finding in decision.findings:
-        table.add_row(*gate_row(finding).values())
+        table.add_row(*map(escape, gate_row(finding).values()))
     return table
 
 
@@ -199,7 +201,7 @@ def print_decision(console: Console, decision: GateDecision) -> None:
 def print_verdict(console: Console, verdict: str, sentence: str, *, details: Iterable[str] = ()) -> None:
     """The last lines of a run: the verdict in one sentence, then where to look."""
     style = STYLES.get(verdict, "bold")
-    console.print(f"[{style}]{verdict}[/{style}]", sentence, highlight=False)
+    console.print(f"[{style}]{verdict}[/{style}]", escape(sentence), highlight=False)
     for line in details:
         console.print(f"  {line}", highlight=False, markup=False)
 

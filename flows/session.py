@@ -7,23 +7,28 @@ in this process); a sub-flow started alone opens its own and first makes sure th
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.engine.keys import digest_of, installed
 from flows.engine.ledger import Ledger
 from flows.engine.lock import pipeline_lock
 from flows.engine.plan import run_step
+from flows.engine.source import code_digests
 from flows.engine.store import Store
 from flows.listener import Listeners
 from flows.settings import Settings, load_settings
 from schemas.artifacts import Artifact
+from schemas.errors import TunegateError
 from schemas.load import load_file
 
 if TYPE_CHECKING:
     from flows.engine.step import Step
+    from flows.outcome import Outcome
     from schemas.artifacts import ChampionRef
     from schemas.pipeline import PipelineSpec
 
@@ -45,6 +50,8 @@ class Session:
         self.listeners = Listeners()
         self.done: dict[str, Artifact] = {}
         self.champion = self.ledger.champion(spec.registry.name)
+        self.outcome: Outcome | None = None
+        """Set by whoever brings the run to an end; kept in the ledger when the session closes."""
         self._stages: dict[str, list[Step]] | None = None
 
     @property
@@ -112,7 +119,7 @@ def open_session(
     wait_s: float = 0.0,
     listen: Callable[[Session], None] | None = None,
 ) -> Iterator[Session]:
-    """Load the pipeline, take its lock and register the session under its run id.
+    """Load the pipeline, take its lock, enter the run into the ledger; when it closes, enter how it ended.
 
     Raises:
         ConfigError: pipelines.yaml is wrong or does not name the pipeline.
@@ -129,9 +136,68 @@ def open_session(
             listen(session)
         _open[run_id] = session
         try:
-            yield session
+            with _recorded(session):
+                yield session
         finally:
             del _open[run_id]
+
+
+@contextmanager
+def _recorded(session: Session) -> Iterator[None]:
+    ledger, run_id, spec = session.ledger, session.run_id, session.spec
+    ledger.start_run(
+        run_id,
+        pipeline=spec.name,
+        model_name=spec.registry.name,
+        input_digest="",
+        config_json=spec.model_dump_json(by_alias=True),
+    )
+    try:
+        ledger.set_input_digest(run_id, input_digest(session))
+        yield
+    except TunegateError as error:
+        told = f"{error.code}: {error.message}"
+        ledger.finish_run(run_id, status="FAILED", reason=told, exit_code=error.exit_code)
+        raise
+    except Exception as error:  # its words may hold ticket text
+        ledger.finish_run(run_id, status="FAILED", reason=type(error).__name__, exit_code=1)
+        raise
+    except BaseException as error:  # Ctrl-C, SIGTERM, cancelled by Prefect
+        code = 130 if isinstance(error, KeyboardInterrupt) else 143
+        ledger.finish_run(run_id, status="INTERRUPTED", reason=type(error).__name__, exit_code=code)
+        raise
+    outcome = session.outcome
+    if outcome is None:
+        ledger.finish_run(run_id, status="DONE", reason="a stage was run alone", exit_code=0)
+        return
+    ledger.finish_run(
+        run_id,
+        status="SKIPPED" if outcome.verdict == "SKIP" else "DONE",
+        verdict=None if outcome.verdict == "SKIP" or outcome.verdict == "DONE" else outcome.verdict,
+        reason=outcome.reason,
+        exit_code=outcome.exit_code,
+    )
+
+
+def input_digest(session: Session) -> str:
+    """Digest of all that decides the run: configuration, tickets, base model, code and libraries.
+
+    Not of the champion it will meet; `flows/pipeline.py` asks for that apart.
+    """
+    steps = [step for steps in session.stages.values() for step in steps]
+    code: dict[str, str] = {}
+    for step in steps:
+        code |= code_digests(step.run)
+    return digest_of(
+        {
+            "spec": session.spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", "schedule"}),
+            "fingerprint": session.stages["curate"][0].params["fingerprint"],
+            "files": {step.name: dict(step.also) for step in steps if step.also},
+            "code": code,
+            "libraries": {name: installed(name) for step in steps for name in step.libraries},
+            "python": list(sys.version_info[:2]),
+        }
+    )
 
 
 def new_run_id() -> str:

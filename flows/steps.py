@@ -6,6 +6,8 @@ off: the content-addressed store alone decides what is reused, so that no cached
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
@@ -13,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from flows.session import STAGES
-from schemas.errors import TunegateError
+from schemas.errors import ServiceError, TunegateError
 
 if TYPE_CHECKING:
     from flows.engine.step import Step
@@ -46,9 +48,30 @@ def run_as_task(session: Session, step: Step) -> Artifact:
         retry_condition_fn=is_transient,
     )
     def run() -> Artifact:
-        return session.run(step)
+        with _worded(step.name):
+            return session.run(step)
 
     return run()
+
+
+@contextmanager
+def _worded(step: str) -> Iterator[None]:
+    """Let no unexpected error's words through: they may quote a ticket, and Prefect keeps what it is told."""
+    try:
+        yield
+    except TunegateError:
+        raise
+    except (ConnectionError, TimeoutError) as error:
+        raise ServiceError(
+            f"{type(error).__name__} in step {step}", code="TG0704", where=step, hint="tunegate doctor"
+        ) from None
+    except Exception as error:
+        raise TunegateError(
+            f"internal error: {type(error).__name__} in step {step}",
+            code="TG0001",
+            where=step,
+            hint="run it again as `tunegate --debug run ...` for the traceback",
+        ) from None
 
 
 def is_transient(_task: Any, _run: Any, state: Any) -> bool:
@@ -57,8 +80,6 @@ def is_transient(_task: Any, _run: Any, state: Any) -> bool:
         state.result()
     except TunegateError as error:
         return error.transient
-    except (ConnectionError, TimeoutError):
-        return True
     except BaseException:  # whatever else it was, trying again does not help
         return False
     return False

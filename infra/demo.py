@@ -5,6 +5,7 @@ State goes to `.tunegate/` like that of any run, so a second demo reuses what is
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -14,11 +15,16 @@ PROJECT = Path(__file__).resolve().parents[1]
 TUNEGATE = Path(sys.executable).with_name("tunegate")
 
 SCENES = (
-    ("1. tickets to a champion", ["run", "support-replies"], 0),
-    ("2. trained on mis-tagged tickets: must be blocked", ["run", "support-replies-mislabelled", "--again"], 5),
-    ("3. the first one again, nothing changed: must be skipped", ["run", "support-replies"], 0),
-    ("who is champion", ["champion", "support-replies"], 0),
+    ("1. tickets to a champion", ["run", "support-replies"], 0, {"PROMOTE", "SKIP"}),
+    (
+        "2. trained on mis-tagged tickets: must be blocked",
+        ["run", "support-replies-mislabelled", "--again"],
+        5,
+        {"BLOCK"},
+    ),
+    ("3. the first one again, nothing changed: must be skipped", ["run", "support-replies"], 0, {"SKIP"}),
 )
+"""Title, command, exit code, allowed verdicts."""
 TICKET = "Hello, order NB-40417 was charged twice on my card this morning and I need that money back before Friday."
 
 
@@ -26,13 +32,19 @@ def main() -> int:
     """Play the scenes; 0 when every exit code is the expected one."""
     begun = time.monotonic()
     try:
-        for title, arguments, expected in SCENES:
+        champions = []
+        for title, arguments, expected, verdicts in SCENES:
             say(f"\n== {title}\n$ tunegate {' '.join(arguments)}")
             since = time.monotonic()
-            code = subprocess.run([TUNEGATE, *arguments], cwd=PROJECT, check=False).returncode
-            say(f"exit code {code} (expected {expected}), {time.monotonic() - since:.0f} s")
-            if code != expected:
+            done = subprocess.run([TUNEGATE, *arguments, "--json"], cwd=PROJECT, check=False, stdout=subprocess.PIPE)
+            say(f"exit code {done.returncode} (expected {expected}), {time.monotonic() - since:.0f} s")
+            outcome = json.loads(done.stdout or "{}")
+            champions.append(outcome.get("champion"))
+            if done.returncode != expected or outcome.get("verdict") not in verdicts:
                 return 1
+        say(f"\nchampion after each scene: {', '.join(f'version {version}' for version in champions)}")
+        if None in champions or len(set(champions)) != 1:
+            return 1
         say(f"\n== the champion answers a ticket\n$ tunegate predict support-replies <<< '{TICKET}'")
         command = [TUNEGATE, "predict", "support-replies", "--subject", "Charged twice"]
         if subprocess.run(command, cwd=PROJECT, input=TICKET, text=True, check=False).returncode != 0:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from flows.commands.output import print_json, talk
 from flows.screen import Notes, Screen, print_decision, print_verdict
 from flows.servers import client_environment, ensure_prefect
+from flows.session import STAGES
 from flows.settings import load_settings
 from schemas.artifacts import GateDecision
 from schemas.errors import ConfigError
@@ -19,8 +20,6 @@ from schemas.load import load_file
 if TYPE_CHECKING:
     from flows.pipeline import Stage
     from flows.session import Session
-
-STAGES = ("curate", "finetune", "assess", "release")
 
 
 def run(
@@ -37,9 +36,11 @@ def run(
     os.environ.update(client_environment(server))
     from flows.live_curves import LiveCurves
     from flows.pipeline import run_with
+    from flows.project import synchronise
 
     screen = Screen(console)
-    logging.getLogger("tunegate").addHandler(Notes(screen))
+    notes = Notes(screen)
+    logging.getLogger("tunegate").addHandler(notes)
     held: list[Session] = []
 
     def listen(session: Session) -> None:
@@ -53,6 +54,7 @@ def run(
         outcome = run_with(pipeline, str(config), again=again, until=cast("Stage", until), wait_s=wait_s, listen=listen)
     finally:
         screen.close()
+        logging.getLogger("tunegate").removeHandler(notes)
     session = held[0]
     decision = session.done.get("gate")
     if isinstance(decision, GateDecision):
@@ -65,7 +67,10 @@ def run(
     # Above, every rule that is not met has told its reason already.
     sentence = outcome.reason.split(";")[0] if isinstance(decision, GateDecision) else outcome.reason
     print_verdict(console, outcome.verdict, sentence, details=details)
-    pending = session.ledger.pending_projections()
+    if require_mlflow:
+        synchronise(session.ledger, session.settings)
+    pending = len(session.ledger.pending_projections())
+    code = outcome.exit_code or (7 if pending and require_mlflow else 0)
     if as_json:
-        print_json({**outcome.model_dump(), "exit_code": outcome.exit_code, "mlflow_pending": len(pending)})
-    return 7 if pending and require_mlflow else outcome.exit_code
+        print_json({**outcome.model_dump(), "exit_code": code, "mlflow_pending": pending})
+    return code

@@ -54,6 +54,11 @@ class Runs(LedgerFile):
             ) from error
         reach("ledger.run")
 
+    def set_input_digest(self, run_id: str, input_digest: str) -> None:
+        """Note what decides the run's verdict, once that is known."""
+        with self.write() as db:
+            db.execute("UPDATE runs SET input_digest = ? WHERE run_id = ?", (input_digest, run_id))
+
     def finish_run(
         self, run_id: str, *, status: RunStatus, verdict: Verdict | None = None, reason: str = "", exit_code: int
     ) -> None:

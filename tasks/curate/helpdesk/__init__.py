@@ -11,14 +11,14 @@ What it gives curation to do, with the settings of `pipelines.yaml` (3,000 clean
 | clean       | 3,000 | whole ticket; 12 of them hold a control token of a chat model  | none                |
 | follow_up   |   250 | same customer, thread and order, other words, days later       | none                |
 | borrowed    |    75 | another customer's text with an order of one's own, days later | decontaminate       |
-| exact_copy  |   130 | same text under another id, sometimes by another customer      | dedup               |
+| exact_copy  |   131 | same text under another id, sometimes by another customer      | dedup               |
 | near_copy   |   125 | a word or two changed, a typo, `Re:`, a line more or less      | dedup               |
 | no_reply    |   100 | not answered; half of them not routed either                   | filter              |
 | untriaged   |    21 | answered, but without category, priority and reference         | filter              |
 | short_reply |    10 | `Done.` and the like                                           | filter              |
 | short_body  |    12 | `help` and the like                                            | filter              |
-| long_body   |     7 | a whole history quoted                                         | filter              |
-| broken      |    33 | eleven kinds of damage in turn (`broken_rows.WAYS`)            | extract, validate   |
+| long_body   |     8 | a whole history quoted                                         | filter              |
+| broken      |    34 | eleven kinds of damage in turn (`broken_rows.WAYS`)            | extract, validate   |
 
 About 17 % of the tickets hold fake personal data for redaction, in the body or (3 %) in the reply.
 

@@ -69,7 +69,7 @@ TONE_WEIGHTS: Final[Mapping[str, Mapping[Tone, float]]] = {
 
 REMARK_SHARE: Final = 0.25
 """Tickets with a side remark that names another category's business (0-1)."""
-QUOTED_SHARE: Final = 0.06
+QUOTED_SHARE: Final = 0.1
 """Tickets that quote another concern word for word: what a count of words cannot route (0-1)."""
 
 # Where the name can bear an order behind it: "my lamp (NB-48213)", but not "which lamp (NB-48213)".
