@@ -223,13 +223,26 @@ def test_prefect_knows_the_flow_its_sub_flows_and_tasks(workplace: Workplace, pr
 
 def test_the_champion_answers_and_rolls_back(workplace: Workplace) -> None:
     assert workplace.json("run", "small")["champion"] == "1"
+    earlier = Path(workplace.json("champion", "small")["champion"]["bundle"]["root"])
     workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=5))
     assert workplace.json("run", "small")["champion"] == "2"
     (workplace.folder / "ticket.txt").write_text("Order NB-12345 has not arrived.")
     answer = workplace.json("predict", "small", "--file", "ticket.txt")
     assert answer["version"] == "2"
     assert isinstance(answer["reply"], str)
+    assert workplace.run("predict", "small", "--file", "ticket.txt").stdout == answer["reply"] + "\n"
+    (workplace.folder / "latin.txt").write_bytes("Grüße".encode("latin-1"))
+    for name in ("latin.txt", "absent.txt"):
+        done = workplace.run("predict", "small", "--file", name)
+        assert done.returncode == 2
+        assert "TG0145" in done.stderr
 
+    serving = earlier / "serving.json"
+    kept = serving.read_bytes()
+    serving.write_bytes(kept + b" ")
+    assert workplace.run("rollback", "small", "--reason", "worse in production").returncode == 1
+    assert workplace.json("champion", "small")["champion"]["version"] == "2"
+    serving.write_bytes(kept)
     assert workplace.run("rollback", "small", "--reason", "worse in production").returncode == 0
     assert workplace.json("champion", "small")["champion"]["version"] == "1"
     assert aliases(workplace.home)["champion"] == 1

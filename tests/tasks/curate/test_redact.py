@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from schemas.curation import RedactStep
-from tasks.curate.redact import redact_tickets
+from tasks.curate.redact import redact_row, redact_tickets
 
 REDACT = RedactStep(uses="redact")
 
@@ -106,3 +106,15 @@ def test_the_same_tickets_give_the_same_bytes(make_tickets: Any, new_folder: Any
     second = redact_tickets(tickets=tickets, step=REDACT, out=new_folder())
     assert first.tickets.read_bytes() == second.tickets.read_bytes()
     assert first.removed.read_bytes() == second.removed.read_bytes()
+
+
+def test_one_ticket_alone_is_redacted_as_it_would_be_in_the_table(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    ticket = {"subject": "From ann@example.org", "body": "See [EMAIL_1], call +49 151 23456789 or Ann@example.org"}
+    result = redact_tickets(tickets=make_tickets([{"ticket_id": "1", **ticket}]), step=REDACT, out=new_folder())
+    row = rows_of(result.tickets)["1"]
+    redacted, counts = redact_row(ticket, REDACT.types)
+    assert redacted == {name: row[name] for name in ticket}
+    assert redacted["subject"] == "From [EMAIL_2]"
+    assert counts == {"email": 2, "phone": 1}
