@@ -16,6 +16,7 @@ from schemas.errors import StorageError, TunegateError
 
 CODE = re.compile(r"TG\d{4}")
 RANGES = {
+    "TG00": {"TunegateError"},
     "TG01": {"ConfigError"},
     "TG02": {"DataError"},
     "TG03": {"DataError"},
