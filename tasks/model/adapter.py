@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
+# PEFT imports bitsandbytes, which asks for a hub kernel that this project never downloads, and says so each time.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 SETTINGS = "training.json"
@@ -197,8 +200,6 @@ def _open_base(model: ModelRef, dtype: torch.dtype, quantization: QuantizationSp
 
 
 def _wrap(base: PreTrainedModel, config: LoraConfig) -> nn.Module:
-    # It asks for a hub kernel that this project never downloads, and says so each time.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     from peft import get_peft_model
 
     with warnings.catch_warnings():
