@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install check test campaign demo lock up down clean
+.PHONY: help install check test demo lock up down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -28,9 +28,6 @@ check: install ## format, lint, types, import rules
 
 test: install ## all tests; those that lack a service or data skip with their reason
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
-
-campaign: install ## the minutes-long tests: real tickets to a verdict
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m campaign
 
 demo: install ## the main job on the embedded model: promoted, then blocked, then nothing to do
 	@$(BIN)/python infra/demo.py

@@ -19,7 +19,7 @@ from flows.assess import assess
 from flows.curate import curate
 from flows.engine.rows import RunRow
 from flows.finetune import finetune
-from flows.outcome import Outcome
+from flows.outcome import Outcome, outcome_of
 from flows.release import release
 from flows.screen import describe, gate_row
 from flows.session import STAGES, Session, attach, input_digest, open_session
@@ -74,9 +74,8 @@ def _run(session: Session, config: str, *, again: bool, until: Stage) -> Outcome
     if last is not None:
         reason = f"nothing changed since run {last.run_id} ({last.verdict}): same tickets, configuration and code"
         get_run_logger().info("SKIP: %s", reason)
-        return _outcome(session, "SKIP", reason)
+        return outcome_of(session, "SKIP", reason)
 
-    version: str | None = None
     for stage in STAGES[: STAGES.index(until) + 1]:
         session.listeners.entered(stage)
         match stage:
@@ -89,27 +88,12 @@ def _run(session: Session, config: str, *, again: bool, until: Stage) -> Outcome
                 assess(name, config, run_id)
                 _show_gate(session)
             case "release":
-                version = release(name, config, run_id)
+                release(name, config, run_id)
     if until != "release":
-        return _outcome(session, "DONE", f"ran until {until}")
-    decision = session.done["gate"]
-    if not isinstance(decision, GateDecision):
-        raise TypeError("the step `gate` made no decision")
-    return _outcome(session, decision.verdict, decision.reason, version=version)
-
-
-def _outcome(session: Session, verdict: str, reason: str, *, version: str | None = None) -> Outcome:
-    champion = session.ledger.champion(session.spec.registry.name)
-    return Outcome.model_validate(
-        {
-            "run_id": session.run_id,
-            "pipeline": session.spec.name,
-            "verdict": verdict,
-            "reason": reason,
-            "version": version,
-            "champion": champion.version if champion else None,
-        }
-    )
+        return outcome_of(session, "DONE", f"ran until {until}")
+    if session.outcome is None:
+        raise TypeError("the stage `release` came to no verdict")
+    return session.outcome
 
 
 def _still_true(session: Session) -> RunRow | None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from prefect import flow
 
 from flows.engine.step import Step
+from flows.outcome import outcome_of
 from flows.project import synchronise, write_record
 from flows.session import Session, attach
 from flows.steps import run_stage
@@ -84,6 +85,8 @@ def release(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = 
         run_stage(session, "release")
         write_record(session)
         version = record(session)
+        decision = _artifact(session, "gate", GateDecision)
+        session.outcome = outcome_of(session, decision.verdict, decision.reason, version=version)
         late = synchronise(session.ledger, session.settings)
         if late is not None:
             session.listeners.noted(

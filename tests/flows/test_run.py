@@ -6,6 +6,7 @@ import json
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -76,6 +77,28 @@ def test_a_first_run_promotes_a_twin_is_blocked_and_nothing_new_is_skipped(workp
     assert workplace.json("champion", "small")["champion"]["version"] == "1"
     statuses = {row["run_id"]: row["status"] for row in workplace.json("runs")}
     assert statuses[third["run_id"]] == "SKIPPED"
+
+
+def test_a_sub_flow_started_alone_takes_its_own_run_and_does_what_it_needs(workplace: Workplace) -> None:
+    def alone(stage: str) -> None:
+        code = f"from flows.{stage} import {stage}; {stage}('small')"
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=workplace.folder, env=workplace.environ, check=True, capture_output=True
+        )
+
+    alone("curate")
+    (curated,) = workplace.json("runs")
+    assert (curated["status"], curated["verdict"], curated["exit_code"]) == ("DONE", None, 0)
+    assert set(steps_of(workplace, curated["run_id"])) >= {"extract", "dedup", "decontaminate"}
+    assert "train" not in steps_of(workplace, curated["run_id"])
+
+    alone("release")
+    released = next(row for row in workplace.json("runs") if row["run_id"] != curated["run_id"])
+    assert (released["status"], released["verdict"]) == ("DONE", "PROMOTE")
+    states = {name: row["state"] for name, row in steps_of(workplace, released["run_id"]).items()}
+    assert (states["extract"], states["dedup"], states["train"]) == ("reused", "reused", "done")
+    assert workplace.json("champion", "small")["champion"]["run_id"] == released["run_id"]
+    assert workplace.json("run", "small")["verdict"] == "SKIP"
 
 
 def test_plan_says_what_run_then_does(workplace: Workplace) -> None:

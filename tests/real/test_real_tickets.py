@@ -39,7 +39,6 @@ def test_the_declared_pipelines_are_valid(shared_data: Path) -> None:
     assert set(loaded.pipelines) == {"bitext", "banking77"}
 
 
-@pytest.mark.campaign
 @pytest.mark.model
 @pytest.mark.server
 @pytest.mark.parametrize(("name", "n_rows"), [("bitext", 4514), ("banking77", 10003)])
