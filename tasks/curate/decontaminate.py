@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import RowCounts, Splits
 from schemas.curation import DecontaminateSpec
 from schemas.errors import DataError
-from tasks.curate.jaccard import SimilarityIndex, number_shingles
-from tasks.curate.words import QUESTION, normal_form, word_runs, words_of
+from tasks.curate.similarity.jaccard import SimilarityIndex, number_shingles
+from tasks.curate.similarity.words import QUESTION, normal_form, word_runs, words_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -47,7 +47,7 @@ def decontaminate(*, splits: Splits, spec: DecontaminateSpec, out: Path) -> Spli
 
     Raises:
         DataError: a customer or thread is on two sides (the split guarantees it is not), no train row is left, or
-            too many nearly repeated questions to compare (see `tasks/curate/jaccard.py`).
+            too many nearly repeated questions to compare (see `tasks/curate/similarity/jaccard.py`).
     """
     import pyarrow as pa
     import pyarrow.compute as pc

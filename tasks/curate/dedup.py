@@ -1,8 +1,8 @@
 """Remove exact and near duplicates of the customer's question, naming for each the ticket kept in its place.
 
-Tickets are compared by subject and body in normal form (`tasks/curate/words.py`), never by the reply. Which pairs are
-similar is computed in `tasks/curate/jaccard.py`. Called by `flows/curate.py`, before the split: a duplicate pair on
-both sides of a split would leak.
+Tickets are compared by subject and body in normal form (`tasks/curate/similarity/words.py`), never by the reply. Which
+pairs are similar is computed in `tasks/curate/similarity/jaccard.py`. Called by `flows/curate.py`, before the split: a
+duplicate pair on both sides of a split would leak.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation import DedupStep
-from tasks.curate.jaccard import Shingles, SimilarityIndex, number_shingles
-from tasks.curate.words import QUESTION, normal_form, words_of
+from tasks.curate.similarity.jaccard import Shingles, SimilarityIndex, number_shingles
+from tasks.curate.similarity.words import QUESTION, normal_form, words_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -45,7 +45,7 @@ def drop_duplicates(*, tickets: TicketTable, step: DedupStep, out: Path) -> Tick
     Notes: `clusters` (components of two or more), `exact_duplicates`, `near_duplicates`, `empty_questions`.
 
     Raises:
-        DataError: too many nearly repeated questions to compare (see `tasks/curate/jaccard.py`).
+        DataError: too many nearly repeated questions to compare (see `tasks/curate/similarity/jaccard.py`).
     """
     from tasks.curate.rows import write_removed, write_tickets
     from tasks.warehouse import connect, quote_text

@@ -17,9 +17,9 @@ from schemas.source import DuckDBSource, FilesSource, GeneratedSource, HuggingFa
 from tasks.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from tasks.curate.gather import Gathered
-    from tasks.curate.records import Record
-    from tasks.curate.source_files import FileFormat
+    from tasks.curate.readers.gather import Gathered
+    from tasks.curate.readers.records import Record
+    from tasks.curate.readers.source_files import FileFormat
 
 ATTEMPTS = 2
 RETRY_DELAY_S = 1.0
@@ -36,8 +36,8 @@ def fingerprint_source(source: SourceSpec, *, root: Path) -> str:
         DataError: TG0201, a file or database is absent.
         LockedError: TG0551, another process holds the DuckDB file for writing.
     """
-    from tasks.curate.read_arrow import local_dataset
-    from tasks.curate.source_files import find_files, fingerprint_files, fingerprint_folder
+    from tasks.curate.readers.read_arrow import local_dataset
+    from tasks.curate.readers.source_files import find_files, fingerprint_files, fingerprint_folder
     from tasks.files import sha256_json
 
     match source:
@@ -115,8 +115,8 @@ def _read_unchanged(source: SourceSpec, fingerprint: str, root: Path, progress: 
 
 
 def _read(source: SourceSpec, root: Path, progress: Progress) -> Gathered:
-    from tasks.curate.columns import TicketMaker
-    from tasks.curate.gather import Gathered
+    from tasks.curate.readers.columns import TicketMaker
+    from tasks.curate.readers.gather import Gathered
 
     spec = FilesSource(kind="files", paths=("generated",)) if isinstance(source, GeneratedSource) else source
     gathered = Gathered(TicketMaker(spec))
@@ -131,33 +131,33 @@ def _parts(source: SourceSpec, root: Path) -> Iterator[tuple[str, str, Iterator[
     """(name kept with the rows, prefix of ids made for them, records), one for each file or table."""
     match source:
         case FilesSource():
-            from tasks.curate.source_files import file_format, find_files, id_prefixes
+            from tasks.curate.readers.source_files import file_format, find_files, id_prefixes
 
             files = find_files(source, root=root)
             prefixes = id_prefixes(files)
             for file in files:
                 yield file.name, prefixes[file.name], _reader(file_format(file, source.format))(file.path)
         case DuckDBSource():
-            from tasks.curate.read_duckdb import read_duckdb
+            from tasks.curate.readers.read_duckdb import read_duckdb
 
             name = source.table or "query"
             yield f"{source.database}:{name}", name, read_duckdb(source, root=root)
         case HuggingFaceSource():
-            from tasks.curate.read_arrow import read_saved_dataset
+            from tasks.curate.readers.read_arrow import read_saved_dataset
 
             yield f"{source.path}:{source.split}", source.split, read_saved_dataset(source, root=root)
         case GeneratedSource():
             from tasks.curate.helpdesk import generate_tickets
-            from tasks.curate.read_jsonl import parse_lines
-            from tasks.curate.streams import number_lines
+            from tasks.curate.readers.read_jsonl import parse_lines
+            from tasks.curate.readers.streams import number_lines
 
             yield "generated", "generated", parse_lines(number_lines(generate_tickets(source)))
 
 
 def _reader(form: FileFormat) -> Callable[[Path], Iterator[Record]]:
-    from tasks.curate.read_arrow import read_parquet
-    from tasks.curate.read_csv import read_csv
-    from tasks.curate.read_jsonl import read_json, read_jsonl
+    from tasks.curate.readers.read_arrow import read_parquet
+    from tasks.curate.readers.read_csv import read_csv
+    from tasks.curate.readers.read_jsonl import read_json, read_jsonl
 
     readers: dict[str, Callable[[Path], Iterator[Record]]] = {
         "csv": read_csv,
@@ -177,7 +177,7 @@ def _told(records: Iterator[Record], gathered: Gathered, progress: Progress) -> 
 
 def _fingerprint_database(database: Path) -> str:
     """sha256 of the file and of what a writer has not yet merged into it."""
-    from tasks.curate.source_files import SourceFile, fingerprint_files
+    from tasks.curate.readers.source_files import SourceFile, fingerprint_files
     from tasks.warehouse import connect
 
     if not database.is_file():

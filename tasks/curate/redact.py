@@ -1,8 +1,8 @@
 """Replace personal data in the texts of a ticket by typed placeholders that stay the same inside the ticket.
 
 `[EMAIL_1]` in the reply is the `[EMAIL_1]` of the question, so a model can learn to repeat it. No map from placeholder
-to value is kept. What counts as personal is decided in `tasks/curate/personal.py`. Called by `flows/curate.py`, and by
-`tunegate predict` for the one ticket that it is given.
+to value is kept. What counts as personal is decided in `tasks/curate/redaction/personal.py`. Called by
+`flows/curate.py`, and by `tunegate predict` for the one ticket that it is given.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import orjson
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation import RedactionType, RedactStep
-from tasks.curate.personal import find_personal
+from tasks.curate.redaction.personal import find_personal
 
 TEXT_COLUMNS = ("subject", "body", "reply")
 """Plain texts, in the order in which values get their numbers; the conversation in `messages` comes after."""

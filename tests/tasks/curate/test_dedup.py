@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from schemas.curation import DedupStep
 from schemas.errors import DataError
 from tasks.curate.dedup import connect_components, drop_duplicates, pick_survivors
-from tasks.curate.jaccard import Shingles, SimilarityIndex
+from tasks.curate.similarity.jaccard import Shingles, SimilarityIndex
 
 START = datetime(2026, 6, 1)
 

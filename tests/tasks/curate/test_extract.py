@@ -95,7 +95,7 @@ def test_byte_order_mark_crlf_and_blank_lines_change_nothing(tmp_path: Path) -> 
 def test_a_line_over_the_limit_is_quarantined_and_the_next_one_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.curate.streams.MAX_ROW_BYTES", 100)
+    monkeypatch.setattr("tasks.curate.readers.streams.MAX_ROW_BYTES", 100)
     (tmp_path / "t.jsonl").write_bytes(jsonl({"body": "x" * 300}, {"body": "short"}))
     table = extract(files("t.jsonl"), tmp_path)
     assert [row["body"] for row in tickets(table)] == ["short"]

@@ -14,9 +14,9 @@ from schemas.artifacts import TicketTable
 from schemas.errors import DataError
 from schemas.source import FilesSource, GeneratedSource
 from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.read_csv import read_csv
-from tasks.curate.read_jsonl import read_json
-from tasks.curate.records import Fault
+from tasks.curate.readers.read_csv import read_csv
+from tasks.curate.readers.read_jsonl import read_json
+from tasks.curate.readers.records import Fault
 from tasks.curate.rows import read_rows
 
 Rows = list[dict[str, Any]]

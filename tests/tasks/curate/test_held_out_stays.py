@@ -11,8 +11,8 @@ from schemas.source import GeneratedSource
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.dedup import drop_duplicates
 from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.filter import filter_tickets
 from tasks.curate.redact import redact_tickets
+from tasks.curate.rules import filter_tickets
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
 

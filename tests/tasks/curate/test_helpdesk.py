@@ -30,7 +30,7 @@ from tasks.curate.helpdesk.replies import STEPS
 from tasks.curate.helpdesk.ticket import Ticket
 from tasks.curate.helpdesk.tickets import EVERY, HelpDesk
 from tasks.curate.helpdesk.writer import SITUATIONS
-from tasks.curate.personal import find_personal
+from tasks.curate.redaction.personal import find_personal
 
 COLUMNS = [
     "ticket_id", "customer_id", "thread_id", "created_at", "updated_at", "product", "channel",

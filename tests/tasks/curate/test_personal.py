@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.curation import RedactionType
-from tasks.curate.number_kinds import iban_end, passes_luhn
-from tasks.curate.personal import find_personal
+from tasks.curate.redaction.number_kinds import iban_end, passes_luhn
+from tasks.curate.redaction.personal import find_personal
 
 ALL_TYPES: tuple[RedactionType, ...] = get_args(RedactionType)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import ConfigError, SecurityError
-from tasks.curate.predicate import check_predicate
+from tasks.curate.sql.predicate import check_predicate
 from tasks.warehouse import connect
 
 ALLOWED = (

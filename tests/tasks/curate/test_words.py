@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.curate.words import normal_form, word_runs, words_of
+from tasks.curate.similarity.words import normal_form, word_runs, words_of
 from tasks.warehouse import connect
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.curation import FilterStep, Rule
 from schemas.errors import ConfigError, TunegateError
-from tasks.curate.filter import filter_tickets
+from tasks.curate.rules import filter_tickets
 
 
 def rules(**keep: str) -> FilterStep:

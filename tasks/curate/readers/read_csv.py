@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.errors import DataError
-from tasks.curate.headers import check_header
-from tasks.curate.records import MAX_ROW_BYTES, Fault, Record
-from tasks.curate.streams import Line, open_binary, read_lines
+from tasks.curate.readers.headers import check_header
+from tasks.curate.readers.records import MAX_ROW_BYTES, Fault, Record
+from tasks.curate.readers.streams import Line, open_binary, read_lines
 
 
 def read_csv(path: Path) -> Iterator[Record]:

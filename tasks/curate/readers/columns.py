@@ -11,10 +11,10 @@ from typing import get_args
 
 from schemas.errors import ConfigError, DataError
 from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource, TicketColumn
-from tasks.curate.headers import did_you_mean, listing, shown
-from tasks.curate.records import Fault, Record
-from tasks.curate.shapes import RowShape, detect_shape, fill_ticket, shape_keys
-from tasks.curate.values import TIMES, to_text, to_time
+from tasks.curate.readers.headers import did_you_mean, listing, shown
+from tasks.curate.readers.records import Fault, Record
+from tasks.curate.readers.shapes import RowShape, detect_shape, fill_ticket, shape_keys
+from tasks.curate.readers.values import TIMES, to_text, to_time
 
 CANONICAL: tuple[str, ...] = get_args(TicketColumn)
 TabularSource = FilesSource | DuckDBSource | HuggingFaceSource

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError, DataError, SecurityError
 from schemas.source import DuckDBSource
-from tasks.curate.headers import check_header, did_you_mean, listing
-from tasks.curate.read_arrow import BATCH_ROWS, arrow_records
-from tasks.curate.records import Record
+from tasks.curate.readers.headers import check_header, did_you_mean, listing
+from tasks.curate.readers.read_arrow import BATCH_ROWS, arrow_records
+from tasks.curate.readers.records import Record
 from tasks.warehouse import connect, quote_identifier
 
 if TYPE_CHECKING:

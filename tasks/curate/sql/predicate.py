@@ -1,6 +1,6 @@
 """A rule's SQL is one boolean expression over the ticket columns, and nothing else.
 
-It knows nothing of the rules' meaning and runs none of them. Called by `tasks/curate/filter.py`. The statement that
+It knows nothing of the rules' meaning and runs none of them. Called by `tasks/curate/rules.py`. The statement that
 runs is the one that was checked: text is generated anew from the checked tree, never taken from the file.
 """
 

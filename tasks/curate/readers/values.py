@@ -1,6 +1,6 @@
 """One value of a source as the ticket column's type: text or UTC time; anything else is a fault, never a guess.
 
-It knows nothing of rows or files. Called by `tasks/curate/columns.py`.
+It knows nothing of rows or files. Called by `tasks/curate/readers/columns.py`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime
 
-from tasks.curate.read_jsonl import kind_of
-from tasks.curate.records import Fault
+from tasks.curate.readers.read_jsonl import kind_of
+from tasks.curate.readers.records import Fault
 
 FREE_TEXT = frozenset({"subject", "body", "reply", "messages"})
 """Columns that take text only; in the others a whole number is a name (a ticket id, a priority) and becomes text."""

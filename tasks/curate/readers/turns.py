@@ -1,7 +1,7 @@
 """A conversation is checked before it can teach: known roles, in turn, with text, ending with the agent.
 
 Chat templates accept what is refused here (two customers in a row, a null content, an unknown role) and make
-plausible training text of it. It knows nothing of tokens or files. Called by `tasks/curate/shapes.py`.
+plausible training text of it. It knows nothing of tokens or files. Called by `tasks/curate/readers/shapes.py`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from tasks.curate.read_jsonl import kind_of
-from tasks.curate.records import Fault
+from tasks.curate.readers.read_jsonl import kind_of
+from tasks.curate.readers.records import Fault
 
 ROLES = {
     "system": "system",

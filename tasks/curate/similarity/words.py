@@ -1,7 +1,7 @@
 """What of a ticket is compared, and in which form: SQL expressions for the question, its normal form and its words.
 
 Only the customer's side counts: subject and body, never the reply, so that tickets of one question with different
-answers meet. It knows nothing of similarity (`tasks/curate/jaccard.py`). Called by dedup and decontaminate.
+answers meet. It knows nothing of similarity (`tasks/curate/similarity/jaccard.py`). Called by dedup and decontaminate.
 """
 
 from __future__ import annotations

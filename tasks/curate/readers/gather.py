@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.curate.columns import TicketMaker
-from tasks.curate.records import Fault, Record
+from tasks.curate.readers.columns import TicketMaker
+from tasks.curate.readers.records import Fault, Record
 from tasks.curate.rows import TICKETS_ARROW
 
 _BATCH_ROWS = 8192

@@ -1,6 +1,6 @@
 """Column names of a tabular source: each once, and near names for the one that is missing.
 
-It knows nothing of rows. Called by the readers and by `tasks/curate/columns.py`.
+It knows nothing of rows. Called by the readers and by `tasks/curate/readers/columns.py`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import zstandard
 
 from schemas.errors import DataError
-from tasks.curate.records import MAX_ROW_BYTES
+from tasks.curate.readers.records import MAX_ROW_BYTES
 
 COMPRESSED = (".gz", ".zst")
 _CHUNK_BYTES = 1 << 20

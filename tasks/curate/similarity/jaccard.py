@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.errors import DataError
-from tasks.curate.words import word_runs
+from tasks.curate.similarity.words import word_runs
 
 if TYPE_CHECKING:
     import duckdb

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.source import HuggingFaceSource
-from tasks.curate.headers import check_header, did_you_mean, listing
-from tasks.curate.records import Record
+from tasks.curate.readers.headers import check_header, did_you_mean, listing
+from tasks.curate.readers.records import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa

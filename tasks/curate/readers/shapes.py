@@ -1,6 +1,6 @@
 """The shapes rows come in (messages, ShareGPT, Alpaca, prompt and completion, ticket) and how each becomes a ticket.
 
-It knows nothing of files. Called by `tasks/curate/columns.py`.
+It knows nothing of files. Called by `tasks/curate/readers/columns.py`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Literal
 
 import orjson
 
-from tasks.curate.read_jsonl import kind_of
-from tasks.curate.records import Fault
-from tasks.curate.turns import Turn, read_turns, to_json
+from tasks.curate.readers.read_jsonl import kind_of
+from tasks.curate.readers.records import Fault
+from tasks.curate.readers.turns import Turn, read_turns, to_json
 
 RowShape = Literal["ticket", "messages", "alpaca", "sharegpt", "prompt_completion"]
 

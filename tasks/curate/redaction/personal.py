@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from schemas.curation import RedactionType
-from tasks.curate.number_kinds import card_digits, iban_end, looks_like_phone
+from tasks.curate.redaction.number_kinds import card_digits, iban_end, looks_like_phone
 
 _HIDDEN = "\ue000"  # stands for a character already taken: no pattern below matches it
 _DIGIT = re.compile(r"[0-9]")

@@ -14,8 +14,8 @@ from typing import Literal
 
 from schemas.errors import ConfigError, DataError
 from schemas.source import FilesSource
-from tasks.curate.headers import did_you_mean
-from tasks.curate.streams import COMPRESSED
+from tasks.curate.readers.headers import did_you_mean
+from tasks.curate.readers.streams import COMPRESSED
 from tasks.files import sha256_file, sha256_json
 
 FileFormat = Literal["csv", "jsonl", "json", "parquet"]

@@ -1,6 +1,6 @@
 """Is this number a card, an IBAN, a phone? Checksums, lengths, forms and the words beside it.
 
-It knows nothing of how candidates are found. Called by `tasks/curate/personal.py`.
+It knows nothing of how candidates are found. Called by `tasks/curate/redaction/personal.py`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import orjson
 
-from tasks.curate.records import MAX_ROW_BYTES, Fault, Record
-from tasks.curate.streams import Line, open_binary, read_lines
+from tasks.curate.readers.records import MAX_ROW_BYTES, Fault, Record
+from tasks.curate.readers.streams import Line, open_binary, read_lines
 
 _BLANK = b" \t\r\n"
 

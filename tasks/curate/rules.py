@@ -1,6 +1,6 @@
 """Drop tickets by named rules, each one SQL predicate over the ticket columns.
 
-What a predicate may hold is decided in `tasks/curate/predicate.py`. Called by `flows/curate.py`.
+What a predicate may hold is decided in `tasks/curate/sql/predicate.py`. Called by `flows/curate.py`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def filter_tickets(*, tickets: TicketTable, step: FilterStep, out: Path) -> Tick
     """
     import duckdb
 
-    from tasks.curate.predicate import check_predicate
     from tasks.curate.rows import write_removed, write_tickets
+    from tasks.curate.sql.predicate import check_predicate
     from tasks.warehouse import connect, quote_text
 
     predicates = [check_predicate(rule.keep, where=f"curate.filter.{rule.name}") for rule in step.rules]

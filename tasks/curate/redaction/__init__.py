@@ -1,0 +1,1 @@
+"""What counts as personal data in a text, and where it stands."""

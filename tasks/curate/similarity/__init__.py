@@ -1,0 +1,1 @@
+"""Which texts are alike: words, shingles, the exact join, and what one text holds of another."""
