@@ -34,7 +34,7 @@ demo: install ## the main job on the embedded model: promoted, then blocked, the
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra dev --extra postgres pyproject.toml --output-file requirements.lock
+		--python-version 3.11 --extra dev --extra postgres --extra semantic --extra names pyproject.toml --output-file requirements.lock
 
 up: install ## start the local Prefect and MLflow servers (loopback)
 	@$(BIN)/tunegate up

@@ -6,17 +6,14 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.declared import declared_steps
 from flows.engine.step import Step
 from flows.session import attach
 from flows.steps import run_stage
 from schemas.artifacts import Splits, TicketTable, WarehouseRef
-from schemas.curation import CurateStep, DedupStep, FilterStep, RedactStep
 from schemas.pipeline import PipelineSpec
 from tasks.curate.decontaminate import decontaminate
-from tasks.curate.dedup import drop_duplicates
 from tasks.curate.extract import extract_tickets
-from tasks.curate.redact import redact_tickets
-from tasks.curate.rules import filter_tickets
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
 from tasks.warehouse import publish_warehouse
@@ -42,8 +39,7 @@ def curate_steps(spec: PipelineSpec, *, fingerprint: str, root: Path) -> list[St
         libraries=("duckdb", "pyarrow", "pandera"),
     )
     steps = [extract, validate]
-    for declared in spec.curate.steps:
-        steps.append(_declared(declared, after=steps[-1].name, taken={step.name for step in steps}))
+    steps += declared_steps(spec.curate.steps, after=validate.name)
     tables = tuple(step.name for step in steps)
     split = Step(
         "split",
@@ -70,20 +66,6 @@ def curate_steps(spec: PipelineSpec, *, fingerprint: str, root: Path) -> list[St
         libraries=("duckdb", "pyarrow"),
     )
     return [*steps, split, clean, warehouse]
-
-
-def _declared(declared: CurateStep, *, after: str, taken: set[str]) -> Step:
-    """A step of `curate.steps`; a second one of the same kind is named `filter_2`."""
-    number = sum(1 for other in taken if other.split("_")[0] == declared.uses)
-    name = f"{declared.uses}_{number + 1}" if number else str(declared.uses)
-    inputs, params, libraries = {"tickets": after}, {"step": declared}, ("duckdb", "pyarrow", "sqlglot")
-    match declared:
-        case RedactStep():
-            return Step(name, redact_tickets, TicketTable, inputs, params, libraries=libraries, kind="redact")
-        case FilterStep():
-            return Step(name, filter_tickets, TicketTable, inputs, params, libraries=libraries, kind="filter")
-        case DedupStep():
-            return Step(name, drop_duplicates, TicketTable, inputs, params, libraries=libraries, kind="dedup")
 
 
 @flow(name="curate")

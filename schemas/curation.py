@@ -1,13 +1,18 @@
-"""How tickets become examples: the sections `schema`, `curate` and `split`. Used by `schemas/pipeline.py`."""
+"""How tickets become examples: the sections `schema`, `curate` and `split`. Used by `schemas/pipeline.py`.
+
+The kinds of `curate.steps` are in `schemas/curation_steps.py`, what their order must be in `schemas/curation_order.py`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from schemas.curation_order import order_faults
+from schemas.curation_steps import CurateStep
 from schemas.source import TicketColumn
-from schemas.spec import Spec
+from schemas.spec import Spec, UnfitError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -31,56 +36,25 @@ class TableSpec(Spec):
     """Quarantined fraction of the rows read, over which the run ends with a data error."""
 
 
-RedactionType = Literal["email", "phone", "card", "iban", "ip", "url", "secret"]
-
-
-class RedactStep(Spec):
-    """Replace personal data by typed placeholders, stable inside a ticket: `[EMAIL_1]`."""
-
-    uses: Literal["redact"]
-    types: tuple[RedactionType, ...] = ("email", "phone", "card", "iban", "ip", "url", "secret")
-
-
-class Rule(Spec):
-    """A named SQL predicate over the ticket columns; rows for which it is not TRUE are dropped by name."""
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")
-    keep: str = Field(min_length=1)
-    """One SQL expression, e.g. `length(reply) between 40 and 2000`. NULL counts as not kept."""
-
-
-class FilterStep(Spec):
-    """Named rules, tried in order; a row is dropped by the first one it fails."""
-
-    uses: Literal["filter"]
-    rules: tuple[Rule, ...] = Field(min_length=1)
-
-
-class DedupStep(Spec):
-    """Exact and near duplicates of the customer's question; every removed row names the row kept in its place."""
-
-    uses: Literal["dedup"]
-    near: bool = True
-    threshold: float = Field(default=0.8, gt=0, le=1)
-    """Jaccard similarity of word shingles from which two questions are near duplicates."""
-    shingle_words: int = Field(default=3, ge=1, le=10)
-    prefer: Literal["newest", "oldest", "longest_reply"] = "newest"
-    """Which member of a cluster is kept; ties go to the smallest ticket_id."""
-
-
-CurateStep = Annotated[RedactStep | FilterStep | DedupStep, Field(discriminator="uses")]
-
-
 class DecontaminateSpec(Spec):
     """Remove train rows that give held-out rows away."""
 
     near_threshold: float = Field(default=0.7, gt=0, le=1)
     """Word-shingle Jaccard with a held-out question from which a train row is a leak."""
-    containment_threshold: float = Field(default=0.5, gt=0, le=1)
-    """Share of a held-out question's rarer word n-grams found in a train row from which it is a leak."""
-    ngram_words: int = Field(default=8, ge=1, le=30)
+    long_ngram_words: int = Field(default=8, ge=2, le=30)
+    long_threshold: float = Field(default=0.2, gt=0, le=1)
+    """Rarity-weighted share of a held-out question's long n-grams in a train row from which it is a leak: a quote."""
+    short_ngram_words: int = Field(default=3, ge=1, le=30)
+    short_threshold: float = Field(default=0.2, gt=0, le=1)
+    """The same of short n-grams: a paraphrase."""
     max_document_frequency: int = Field(default=50, ge=1)
     """n-grams in more train rows than this are boilerplate and do not count."""
+
+    @model_validator(mode="after")
+    def _long_is_longer(self) -> Self:
+        if self.long_ngram_words <= self.short_ngram_words:
+            raise ValueError("long_ngram_words must be more than short_ngram_words")
+        return self
 
 
 class CurateSpec(Spec):
@@ -88,6 +62,14 @@ class CurateSpec(Spec):
 
     steps: tuple[CurateStep, ...] = ()
     decontaminate: DecontaminateSpec = DecontaminateSpec()
+    keep_raw_days: int | None = Field(default=None, ge=0)
+    """Days after which the texts as they came (before redaction) are removed from the state folder; null keeps them."""
+
+    @model_validator(mode="after")
+    def _order_is_right(self) -> Self:
+        if faults := order_faults(self.steps):
+            raise UnfitError(faults)
+        return self
 
 
 class SplitSpec(Spec):
@@ -100,3 +82,9 @@ class SplitSpec(Spec):
     """Held-out strictly later than train; needs created_at."""
     group_by: tuple[Literal["customer_id", "thread_id"], ...] = ("customer_id", "thread_id")
     seed: int = Field(default=0, ge=0)
+    stable: bool = True
+    """Keep every ticket where the last complete run put it: never from train to test; from test to train only when its
+    window has retired."""
+    retire_after_days: int | None = Field(default=None, ge=1)
+    """With `stable`: a held-out ticket this much older than the newest ticket retires and may be trained on, which is
+    recorded; null retires none."""

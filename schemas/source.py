@@ -11,7 +11,7 @@ from schemas.spec import Spec
 
 TicketColumn = Literal[
     "ticket_id", "customer_id", "thread_id", "created_at", "updated_at", "product", "channel",
-    "subject", "body", "reply", "category", "priority", "reference", "messages",
+    "subject", "body", "reply", "category", "priority", "reference", "rating", "messages",
 ]  # fmt: skip
 """Canonical column names; `schemas/tables.py` gives each one's meaning, unit and PII class."""
 

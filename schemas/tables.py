@@ -37,10 +37,34 @@ TICKETS: tuple[Column, ...] = (
     Column("category", "VARCHAR", True, "none", "Routing category"),
     Column("priority", "VARCHAR", True, "none", "Routing priority"),
     Column("reference", "VARCHAR", True, "pseudonym", "Order or case reference that the answer must repeat"),
+    Column("rating", "DOUBLE", True, "none", "The customer's rating of the answer, source's unit; more is better"),
     Column("messages", "VARCHAR", True, "personal", "JSON list of {role, content}; null for plain tickets"),
     Column("source", "VARCHAR", False, "none", "File or table the row came from, as written in pipelines.yaml"),
     Column("source_line", "BIGINT", False, "none", "Line (1-based) or row number in that source"),
+    Column("language", "VARCHAR", True, "none", "ISO 639-1 code of the body; null before the step `language`"),
+    Column("language_score", "DOUBLE", True, "none", "How sure the language is, 0-1"),
+    Column("n_words", "BIGINT", True, "none", "Words of the body; null before the step `quality`, as all that follow"),
+    Column("repetition", "DOUBLE", True, "none", "Share of the body's words in 3-word runs met before in it, 0-1"),
+    Column("caps_share", "DOUBLE", True, "none", "Upper-case letters among the body's cased letters, 0-1"),
+    Column("url_share", "DOUBLE", True, "none", "Characters of the body inside URLs and [URL_n], 0-1"),
+    Column("symbol_share", "DOUBLE", True, "none", "Body characters that are no letter, digit or space, 0-1"),
+    Column("template_leftovers", "BIGINT", True, "none", "Unfilled placeholders such as {{name}} in body and reply"),
+    Column("reply_words", "BIGINT", True, "none", "Words of the reply"),
+    Column("reply_overlap", "DOUBLE", True, "none", "Share of the reply's words that only repeat the body, 0-1"),
+    Column("reply_is_stub", "BOOLEAN", True, "none", "The reply answers nothing: closed, duplicate, see above, empty"),
+    Column("perplexity", "DOUBLE", True, "none", "Of the body under the base model; null unless `quality.perplexity`"),
+    Column("label_conflict", "BIGINT", True, "none", "Tickets of this question with another label; step `label_check`"),
 )  # fmt: skip
+
+SCORES_OF: dict[str, tuple[str, ...]] = {
+    "language": ("language", "language_score"),
+    "quality": (
+        "n_words", "repetition", "caps_share", "url_share", "symbol_share", "template_leftovers", "reply_words",
+        "reply_overlap", "reply_is_stub", "perplexity",
+    ),
+    "label_check": ("label_conflict",),
+}  # fmt: skip
+"""Step of `curate.steps` -> the ticket columns it fills; before it they are null."""
 
 REMOVED: tuple[Column, ...] = (
     Column("ticket_id", "VARCHAR", True, "pseudonym", "Null when the row could not be read that far"),
@@ -54,7 +78,9 @@ REMOVED: tuple[Column, ...] = (
     Column("cluster_id", "VARCHAR", True, "pseudonym", "Duplicate cluster: its smallest ticket_id"),
     Column("kept_id", "VARCHAR", True, "pseudonym", "Ticket kept in this one's place, or the held-out ticket leaked"),
     Column("score", "DOUBLE", True, "none", "Similarity to kept_id, 0-1"),
+    Column("shared_run", "VARCHAR", True, "personal", "Longest run of words that a leaking row shares with kept_id"),
 )  # fmt: skip
 
 TICKET_COLUMNS = tuple(column.name for column in TICKETS)
+SCORE_COLUMNS = tuple(name for names in SCORES_OF.values() for name in names)
 REMOVED_COLUMNS = tuple(column.name for column in REMOVED)

@@ -34,7 +34,13 @@ def ticket_model(table: TableSpec) -> pandera.DataFrameSchema:
         return pandera.Check(passes, name=code, ignore_na=True)
 
     required = {"ticket_id", *table.required}
-    types = {"VARCHAR": pa.string(), "TIMESTAMP": pa.timestamp("us"), "BIGINT": pa.int64()}
+    types = {
+        "VARCHAR": pa.string(),
+        "TIMESTAMP": pa.timestamp("us"),
+        "BIGINT": pa.int64(),
+        "DOUBLE": pa.float64(),
+        "BOOLEAN": pa.bool_(),
+    }
     columns = {}
     for column in TICKETS:
         checks = []

@@ -135,7 +135,7 @@ def _malformed(why: str) -> DataError:
         f"malformed conversation: {why}",
         code="TG0301",
         where="column messages",
-        hint="a filter rule can drop such rows: {name: plain, keep: messages is null}",
+        hint="a rule can drop such rows: {uses: rule, name: plain, keep: messages is null}",
     )
 
 

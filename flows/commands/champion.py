@@ -11,7 +11,7 @@ from flows.engine.ledger import Ledger
 from flows.project import synchronise
 from flows.settings import load_settings
 from schemas.artifacts import ChampionRef
-from schemas.curation import RedactStep
+from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file
 from tasks.curate.redact import redact_row

@@ -38,7 +38,7 @@ def decontaminate(*, splits: Splits, spec: DecontaminateSpec, out: Path) -> Spli
 
     A row goes by the first rule that holds, with the held-out ticket as kept_id: `leak_exact` (same normal form,
     score 1), `leak_near` (Jaccard similarity of 3-word shingles >= `near_threshold`), `leak_containment` (it holds
-    >= `containment_threshold` of the held-out question's n-grams, each weighted by ln(1 + N/df), N rows of train and
+    >= `long_threshold` of the held-out question's n-grams, each weighted by ln(1 + N/df), N rows of train and
     validation, df those that hold it; n-grams in more than `max_document_frequency` rows do not count). A held-out
     question shorter than an n-gram can leak by the first two rules only.
     Source: rarity-weighted overlap as in allenai/decon; plain 8-gram overlap loses most rows to boilerplate.
@@ -95,7 +95,7 @@ def decontaminate(*, splits: Splits, spec: DecontaminateSpec, out: Path) -> Spli
             f"all {len(leaks)} train rows give held-out questions away; none is left",
             code="TG0253",
             where=WHERE,
-            hint="deduplicate before the split, or raise near_threshold and containment_threshold",
+            hint="deduplicate before the split, or raise near_threshold and long_threshold",
         )
     gone = pa.array(sorted(rows[doc]["ticket_id"] for doc in leaks), pa.string())
     for part, path in files.items():
@@ -163,7 +163,7 @@ def _near_leaks(connection: duckdb.DuckDBPyConnection, spec: DecontaminateSpec) 
 
 
 def _containment_leaks(connection: duckdb.DuckDBPyConnection, spec: DecontaminateSpec) -> dict[int, Leak]:
-    grams = f"SELECT doc, held_out, unnest({word_runs('words', spec.ngram_words)}) AS gram FROM documents"
+    grams = f"SELECT doc, held_out, unnest({word_runs('words', spec.long_ngram_words)}) AS gram FROM documents"
     connection.execute(f"CREATE TEMP TABLE grams AS {grams}").fetchall()
     connection.execute("CREATE TEMP TABLE held_grams AS SELECT doc, gram FROM grams WHERE held_out").fetchall()
     connection.execute(
@@ -185,7 +185,7 @@ def _containment_leaks(connection: duckdb.DuckDBPyConnection, spec: Decontaminat
         "SELECT s.doc, held_doc, weight::DOUBLE / total::DOUBLE AS score "
         "FROM shared s JOIN totals t ON t.doc = held_doc WHERE score >= $threshold "
         "ORDER BY s.doc, score, held_doc DESC",
-        {"threshold": spec.containment_threshold},
+        {"threshold": spec.long_threshold},
     ).fetchall()
     # The best pair of a text comes last and stays.
     return {doc: ("leak_containment", held_out, score) for doc, held_out, score in pairs}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.artifacts import RowCounts, TicketTable
-from schemas.curation import DedupStep
+from schemas.curation_steps import DedupStep
 from tasks.curate.similarity.jaccard import Shingles, SimilarityIndex, number_shingles
 from tasks.curate.similarity.words import QUESTION, normal_form, words_of
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from schemas.artifacts import RowCounts, TicketTable
-from schemas.curation import RedactionType, RedactStep
+from schemas.curation_steps import RedactionType, RedactStep
 from tasks.curate.redaction.personal import find_personal
 
 TEXT_COLUMNS = ("subject", "body", "reply")

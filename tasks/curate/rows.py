@@ -15,7 +15,13 @@ import pyarrow.parquet as pq
 
 from schemas.tables import REMOVED, TICKETS, Column
 
-ARROW_TYPES = {"VARCHAR": pa.string(), "TIMESTAMP": pa.timestamp("us"), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
+ARROW_TYPES = {
+    "VARCHAR": pa.string(),
+    "TIMESTAMP": pa.timestamp("us"),
+    "BIGINT": pa.int64(),
+    "DOUBLE": pa.float64(),
+    "BOOLEAN": pa.bool_(),
+}
 """DuckDB type -> Arrow type. TIMESTAMP is UTC without saying so, as in DuckDB."""
 GROUP_ROWS = 65_536
 """Rows of one Parquet row group."""

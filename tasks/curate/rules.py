@@ -1,6 +1,7 @@
 """Drop tickets by named rules, each one SQL predicate over the ticket columns.
 
-What a predicate may hold is decided in `tasks/curate/sql/predicate.py`. Called by `flows/curate.py`.
+Rules that stand next to each other in pipelines.yaml are one step: one pass over the rows. What a predicate may hold
+is decided in `tasks/curate/sql/predicate.py`. Called by `flows/curate.py`.
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from schemas.artifacts import RowCounts, TicketTable
-from schemas.curation import FilterStep
+from schemas.curation_steps import RuleStep
 from schemas.errors import ConfigError
 
 
-def filter_tickets(*, tickets: TicketTable, step: FilterStep, out: Path) -> TicketTable:
+def apply_rules(*, tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path) -> TicketTable:
     """Keep the rows for which every rule is TRUE; the first rule that is FALSE or NULL takes the row.
 
     A rule sees only the rows that the rules before it kept, so an earlier rule may guard a later one. Removed rows
@@ -28,12 +29,12 @@ def filter_tickets(*, tickets: TicketTable, step: FilterStep, out: Path) -> Tick
     from tasks.curate.sql.predicate import check_predicate
     from tasks.warehouse import connect, quote_text
 
-    predicates = [check_predicate(rule.keep, where=f"curate.filter.{rule.name}") for rule in step.rules]
+    predicates = [check_predicate(rule.keep, where=f"curate.rule.{rule.name}") for rule in rules]
     notes: dict[str, int] = {}
     with connect(readable=(tickets.tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets.tickets))})"
         connection.execute(f"CREATE TEMP TABLE tickets AS SELECT *, NULL::INTEGER AS failed FROM {source}").fetchall()
-        for place, (rule, predicate) in enumerate(zip(step.rules, predicates, strict=True)):
+        for place, (rule, predicate) in enumerate(zip(rules, predicates, strict=True)):
             # CASE, and not AND alone: rows that an earlier rule took must not reach this predicate.
             fails = f"CASE WHEN failed IS NULL THEN ({predicate}) IS NOT TRUE ELSE FALSE END"
             try:
@@ -43,7 +44,7 @@ def filter_tickets(*, tickets: TicketTable, step: FilterStep, out: Path) -> Tick
                 raise ConfigError(
                     f"the rule fails on a row: {type(error).__name__} in `{rule.keep}`",
                     code="TG0124",
-                    where=f"curate.filter.{rule.name}",
+                    where=f"curate.rule.{rule.name}",
                     hint="use try_cast and coalesce for values that are not always there",
                 ) from None
             notes[f"dropped_{rule.name}"] = notes.get(f"dropped_{rule.name}", 0) + int(changed[0][0])
@@ -57,8 +58,8 @@ def filter_tickets(*, tickets: TicketTable, step: FilterStep, out: Path) -> Tick
             {
                 "ticket_id": ticket_id,
                 "outcome": "dropped",
-                "code": step.rules[place].name,
-                "reason": f"not ({step.rules[place].keep})",
+                "code": rules[place].name,
+                "reason": f"not ({rules[place].keep})",
                 "source": source_name,
                 "source_line": source_line,
             }

@@ -226,7 +226,7 @@ def _no(what: str) -> DataError:
         f"an example has no {what}",
         code="TG0315",
         where="train.prompt",
-        hint="a filter rule can drop such rows: {name: has_reply, keep: reply is not null}",
+        hint="a rule can drop such rows: {uses: rule, name: has_reply, keep: reply is not null}",
     )
 
 
@@ -235,5 +235,5 @@ def _survived() -> DataError:
         "a ticket's text would write a control token of the model",
         code="TG0317",
         where="chat template",
-        hint="a filter rule can drop such tickets",
+        hint="a rule can drop such tickets",
     )

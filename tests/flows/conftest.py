@@ -85,7 +85,7 @@ def small_document(model: str) -> dict[str, Any]:
                 "curate": {
                     "steps": [
                         {"uses": "redact"},
-                        {"uses": "filter", "rules": [{"name": "has_reply", "keep": "reply is not null"}]},
+                        {"uses": "rule", "name": "has_reply", "keep": "reply is not null"},
                         {"uses": "dedup"},
                     ]
                 },

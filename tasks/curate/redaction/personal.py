@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
-from schemas.curation import RedactionType
+from schemas.curation_steps import RedactionType
 from tasks.curate.redaction.number_kinds import card_digits, iban_end, looks_like_phone
 
 _HIDDEN = "\ue000"  # stands for a character already taken: no pattern below matches it

@@ -18,7 +18,7 @@ from flows.engine.plan import run_step
 from flows.engine.step import Step
 from flows.engine.store import Store
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef, RowCounts, TicketTable, TrainedRef
-from schemas.curation import DedupStep
+from schemas.curation_steps import DedupStep
 from schemas.errors import TunegateError
 from schemas.training import PromptSpec
 

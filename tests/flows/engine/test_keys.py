@@ -11,7 +11,7 @@ import pytest
 
 from flows.engine.keys import KeyParts, canonical, digest_of, step_key, why_changed
 from schemas.artifacts import Artifact
-from schemas.curation import DedupStep, FilterStep, Rule
+from schemas.curation_steps import DedupStep, RuleStep
 
 
 def test_a_key_does_not_depend_on_folders_environment_time_zone_or_hash_seed(start, tmp_path):
@@ -106,10 +106,10 @@ def test_long_texts_are_not_printed():
 
 def test_lists_are_compared_item_by_item():
     def rules(*keeps):
-        step = FilterStep(uses="filter", rules=tuple(Rule(name=f"r{i}", keep=keep) for i, keep in enumerate(keeps)))
-        return parts(params={"step": canonical(step, where="step")})
+        steps = [RuleStep(uses="rule", name=f"r{i}", keep=keep) for i, keep in enumerate(keeps)]
+        return parts(params={"rules": canonical(steps, where="rules")})
 
-    assert why_changed(rules("a > 1", "b"), rules("a > 2", "b")) == ("params.step.rules[0].keep: 'a > 1' -> 'a > 2'",)
+    assert why_changed(rules("a > 1", "b"), rules("a > 2", "b")) == ("params.rules[0].keep: 'a > 1' -> 'a > 2'",)
 
 
 def test_parts_survive_being_written_and_read(kit):

@@ -8,7 +8,7 @@ from flows.engine.source import code_digests, module_digests
 
 DEDUP = '''"""Drop duplicates."""
 
-from schemas.curation import DedupStep
+from schemas.curation_steps import DedupStep
 from tasks import files
 
 
@@ -41,13 +41,13 @@ def house(tmp_path):
     house.write("tasks/curate/dedup.py", DEDUP)
     house.write("tasks/curate/shingles.py", "def shingles(n):\n    return n\n")
     house.write("schemas/__init__.py", "")
-    house.write("schemas/curation.py", 'class DedupStep:\n    words: int = 3\n    """How many."""\n')
+    house.write("schemas/curation_steps.py", 'class DedupStep:\n    words: int = 3\n    """How many."""\n')
     return house
 
 
 def test_every_module_in_reach_counts_and_no_other(house):
     assert list(house.digests()) == [
-        "schemas", "schemas.curation",
+        "schemas", "schemas.curation_steps",
         "tasks", "tasks.curate", "tasks.curate.dedup", "tasks.curate.shingles", "tasks.files",
     ]  # fmt: skip
 
@@ -94,7 +94,7 @@ def test_code_counts(house, other):
     [
         ("tasks/files.py", "SIZE = 2\n", "tasks.files"),
         ("tasks/curate/shingles.py", "def shingles(n):\n    return n + 1\n", "tasks.curate.shingles"),
-        ("schemas/curation.py", "class DedupStep:\n    words: int = 4\n", "schemas.curation"),
+        ("schemas/curation_steps.py", "class DedupStep:\n    words: int = 4\n", "schemas.curation_steps"),
         ("tasks/curate/__init__.py", "import os\n", "tasks.curate"),
     ],
 )
@@ -107,7 +107,7 @@ def test_changes_in_imported_modules_count(house, path, text, module):
 
 def test_an_attribute_description_does_not_count(house):
     before = house.digests()
-    house.write("schemas/curation.py", "class DedupStep:\n    words: int = 3\n")
+    house.write("schemas/curation_steps.py", "class DedupStep:\n    words: int = 3\n")
     assert house.digests() == before
 
 

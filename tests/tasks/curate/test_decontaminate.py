@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from schemas.curation import DecontaminateSpec, DedupStep, SplitSpec
+from schemas.curation import DecontaminateSpec, SplitSpec
+from schemas.curation_steps import DedupStep
 from schemas.errors import DataError
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.dedup import drop_duplicates
@@ -85,7 +86,7 @@ def test_boilerplate_that_many_rows_hold_is_no_leak(make_splits: Any, new_folder
     with pytest.raises(DataError, match="none is left"):
         decontaminate(
             splits=splits,
-            spec=DecontaminateSpec(max_document_frequency=60, containment_threshold=0.1),
+            spec=DecontaminateSpec(max_document_frequency=60, long_threshold=0.1),
             out=new_folder(),
         )
 
@@ -112,7 +113,7 @@ def test_a_customer_or_thread_on_two_sides_is_an_error(make_splits: Any, new_fol
 def test_scores_and_witnesses_equal_a_plain_count(make_splits: Any, new_folder: Any, rows_of: Any) -> None:
     """Random rows that quote pieces of held-out ones, against the definition written out in Python."""
     rng = random.Random(5)
-    spec = DecontaminateSpec(near_threshold=1.0, containment_threshold=0.3, ngram_words=3, max_document_frequency=9)
+    spec = DecontaminateSpec(near_threshold=1.0, long_threshold=0.3, long_ngram_words=3, max_document_frequency=9)
     held = {f"h{number:02d}": text(number, n_words=12).split() for number in range(12)}
     pool: dict[str, list[str]] = {}
     for number in range(60):
@@ -143,7 +144,7 @@ def test_scores_and_witnesses_equal_a_plain_count(make_splits: Any, new_folder: 
             if any(weight[gram] for gram in grams(of))
         }
         best = min(scores, key=lambda other: (-round(scores[other], 6), other))
-        if scores[best] >= spec.containment_threshold:
+        if scores[best] >= spec.long_threshold:
             expected[name] = (best, pytest.approx(scores[best], abs=1e-6))
     splits = make_splits(
         train=[row(name, " ".join(body)) for name, body in pool.items()],

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from schemas.curation import DedupStep
+from schemas.curation_steps import DedupStep
 from schemas.errors import DataError
 from tasks.curate.dedup import connect_components, drop_duplicates, pick_survivors
 from tasks.curate.similarity.jaccard import Shingles, SimilarityIndex

@@ -6,24 +6,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from schemas.artifacts import Splits
-from schemas.curation import DecontaminateSpec, DedupStep, FilterStep, RedactStep, Rule, SplitSpec, TableSpec
+from schemas.curation import DecontaminateSpec, SplitSpec, TableSpec
+from schemas.curation_steps import DedupStep, RedactStep, RuleStep
 from schemas.source import GeneratedSource
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.dedup import drop_duplicates
 from tasks.curate.extract import extract_tickets, fingerprint_source
 from tasks.curate.redact import redact_tickets
-from tasks.curate.rules import filter_tickets
+from tasks.curate.rules import apply_rules
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
 
 Defect = Literal["none", "swapped_labels", "broken_format"]
-KEEP = FilterStep(
-    uses="filter",
-    rules=(
-        Rule(name="has_reply", keep="reply is not null"),
-        Rule(name="body_length", keep="length(body) between 30 and 1500"),
-        Rule(name="reply_length", keep="length(reply) between 40 and 1200"),
-    ),
+KEEP = (
+    RuleStep(uses="rule", name="has_reply", keep="reply is not null"),
+    RuleStep(uses="rule", name="body_length", keep="length(body) between 30 and 1500"),
+    RuleStep(uses="rule", name="reply_length", keep="length(reply) between 40 and 1200"),
 )
 
 
@@ -33,7 +31,7 @@ def curate(defect: Defect, root: Path, new_folder: Any) -> Splits:
     tickets = extract_tickets(source=source, fingerprint=fingerprint, root=root, out=new_folder())
     tickets = validate_tickets(tickets=tickets, table=TableSpec(), out=new_folder())
     tickets = redact_tickets(tickets=tickets, step=RedactStep(uses="redact"), out=new_folder())
-    tickets = filter_tickets(tickets=tickets, step=KEEP, out=new_folder())
+    tickets = apply_rules(tickets=tickets, rules=KEEP, out=new_folder())
     tickets = drop_duplicates(tickets=tickets, step=DedupStep(uses="dedup"), out=new_folder())
     splits = split_tickets(tickets=tickets, split=SplitSpec(), out=new_folder())
     return decontaminate(splits=splits, spec=DecontaminateSpec(), out=new_folder())

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.curation import RedactionType
+from schemas.curation_steps import RedactionType
 from tasks.curate.redaction.number_kinds import iban_end, passes_luhn
 from tasks.curate.redaction.personal import find_personal
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from schemas.curation import RedactStep
+from schemas.curation_steps import RedactStep
 from tasks.curate.redact import redact_row, redact_tickets
 
 REDACT = RedactStep(uses="redact")

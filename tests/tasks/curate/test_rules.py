@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from schemas.curation import FilterStep, Rule
+from schemas.curation_steps import RuleStep
 from schemas.errors import ConfigError, TunegateError
-from tasks.curate.rules import filter_tickets
+from tasks.curate.rules import apply_rules
 
 
-def rules(**keep: str) -> FilterStep:
-    return FilterStep(uses="filter", rules=tuple(Rule(name=name, keep=sql) for name, sql in keep.items()))
+def rules(**keep: str) -> tuple[RuleStep, ...]:
+    return tuple(RuleStep(uses="rule", name=name, keep=sql) for name, sql in keep.items())
 
 
 def test_the_first_rule_a_row_fails_takes_it_and_null_is_not_kept(
@@ -27,7 +27,7 @@ def test_the_first_rule_a_row_fails_takes_it_and_null_is_not_kept(
         ]
     )
     step = rules(has_reply="reply is not null", body_length="length(body) > 3")
-    result = filter_tickets(tickets=tickets, step=step, out=new_folder())
+    result = apply_rules(tickets=tickets, rules=step, out=new_folder())
     assert list(rows_of(result.tickets)) == ["kept"]
     removed = rows_of(result.removed)
     assert {name: row["code"] for name, row in removed.items()} == {
@@ -45,15 +45,15 @@ def test_the_first_rule_a_row_fails_takes_it_and_null_is_not_kept(
 def test_an_earlier_rule_guards_a_later_one(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
     tickets = make_tickets([{"ticket_id": "a", "reference": "12"}, {"ticket_id": "b", "reference": "none"}])
     step = rules(is_number="regexp_matches(reference, '^[0-9]+$')", is_large="cast(reference as integer) > 10")
-    result = filter_tickets(tickets=tickets, step=step, out=new_folder())
+    result = apply_rules(tickets=tickets, rules=step, out=new_folder())
     assert list(rows_of(result.tickets)) == ["a"]
 
 
 def test_a_rule_that_fails_on_a_row_is_named_and_the_text_of_the_row_is_not(make_tickets: Any, new_folder: Any) -> None:
     tickets = make_tickets([{"ticket_id": "a", "body": "my secret text"}])
     with pytest.raises(ConfigError) as error:
-        filter_tickets(tickets=tickets, step=rules(is_large="cast(body as integer) > 10"), out=new_folder())
-    assert error.value.where == "curate.filter.is_large"
+        apply_rules(tickets=tickets, rules=rules(is_large="cast(body as integer) > 10"), out=new_folder())
+    assert error.value.where == "curate.rule.is_large"
     assert error.value.code == "TG0124"
     assert "secret text" not in str(error.value)
 
@@ -62,13 +62,13 @@ def test_a_rule_that_fails_on_a_row_is_named_and_the_text_of_the_row_is_not(make
 def test_a_faulty_rule_is_refused_by_its_name(make_tickets: Any, new_folder: Any, sql: str) -> None:
     tickets = make_tickets([{"ticket_id": "a", "body": "text"}])
     with pytest.raises(TunegateError) as error:
-        filter_tickets(tickets=tickets, step=rules(fine="body is not null", faulty=sql), out=new_folder())
-    assert error.value.where == "curate.filter.faulty"
+        apply_rules(tickets=tickets, rules=rules(fine="body is not null", faulty=sql), out=new_folder())
+    assert error.value.where == "curate.rule.faulty"
 
 
 def test_all_rows_kept_and_all_rows_dropped_both_conserve_rows(make_tickets: Any, new_folder: Any) -> None:
     tickets = make_tickets([{"ticket_id": str(number), "body": "text"} for number in range(5)])
-    kept = filter_tickets(tickets=tickets, step=rules(any="true"), out=new_folder())
-    dropped = filter_tickets(tickets=kept, step=rules(none="body = 'other'"), out=new_folder())
+    kept = apply_rules(tickets=tickets, rules=rules(any="true"), out=new_folder())
+    dropped = apply_rules(tickets=kept, rules=rules(none="body = 'other'"), out=new_folder())
     assert kept.tickets.read_bytes() == tickets.tickets.read_bytes()
     assert (dropped.rows.n_in, dropped.rows.n_out, dropped.rows.n_dropped) == (5, 0, 5)

@@ -1,0 +1,192 @@
+"""The kinds of `curate.steps`: what each may be told. Used by `schemas/curation.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.spec import Spec
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+StepName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+
+
+class RuleStep(Spec):
+    """A named SQL predicate over the ticket columns; rows for which it is not TRUE are dropped under its name."""
+
+    uses: Literal["rule"]
+    name: StepName
+    keep: str = Field(min_length=1)
+    """One SQL expression, e.g. `length(reply) between 40 and 2000`. NULL counts as not kept."""
+
+
+class SqlStep(Spec):
+    """One SELECT over `tickets` in a file: rows it leaves out are dropped under the step's name."""
+
+    uses: Literal["sql"]
+    name: StepName
+    file: str
+    """Path of a `.sql` file, relative to pipelines.yaml, with one SELECT that returns every ticket column."""
+
+
+RedactionType = Literal[
+    "email", "phone", "card", "iban", "national_id", "ip", "url", "secret", "order_number", "name"
+]  # fmt: skip
+
+
+class NamesSpec(Spec):
+    """People's names by presidio and a spaCy model: slow, so on tickets that a cheap gate selects, or on a sample."""
+
+    mode: Literal["gate", "sample", "all"] = "gate"
+    """`gate`: tickets with a greeting or a signature. `sample`: no redaction, the leak rate of a sample is measured."""
+    sample_tickets: int = Field(default=500, ge=1)
+    min_score: Fraction = 0.6
+    seed: int = Field(default=0, ge=0)
+
+
+class RedactStep(Spec):
+    """Replace personal data by typed placeholders, stable inside a ticket: `[EMAIL_1]`."""
+
+    uses: Literal["redact"]
+    types: tuple[RedactionType, ...] = ("email", "phone", "card", "iban", "national_id", "ip", "url", "secret")
+    region: str = Field(default="US", pattern=r"^[A-Z]{2}$")
+    """ISO country in which phone numbers without a country code are read."""
+    order_numbers: tuple[str, ...] = ()
+    """RE2 patterns of your order numbers. With type `order_number` they are replaced; without it they are never
+    taken for cards, phones or ids."""
+    names: NamesSpec | None = None
+    """Needs the extra `names`; null finds no names."""
+    pseudonymise: tuple[Literal["ticket_id", "customer_id", "thread_id"], ...] = ()
+    """Columns replaced by a keyed pseudonym (HMAC-SHA256), equal for equal values, so that joins still work."""
+    key_env: str = Field(default="TUNEGATE_PSEUDONYM_KEY", pattern=r"^[A-Z_][A-Z0-9_]*$")
+    """Environment variable with the key of the pseudonyms; the key itself never stands in a file."""
+
+    @model_validator(mode="after")
+    def _types_are_backed(self) -> Self:
+        if "name" in self.types and self.names is None:
+            raise ValueError("type `name` needs `names`")
+        if "order_number" in self.types and not self.order_numbers:
+            raise ValueError("type `order_number` needs `order_numbers`")
+        return self
+
+
+class LengthStep(Spec):
+    """Bounds on body and reply, in characters; a missing reply passes `max_reply` and fails `min_reply` above 0."""
+
+    uses: Literal["length"]
+    min_body: int = Field(default=1, ge=0)
+    max_body: int = Field(default=20_000, ge=1)
+    min_reply: int = Field(default=0, ge=0)
+    max_reply: int = Field(default=20_000, ge=1)
+
+
+class LanguageStep(Spec):
+    """Fill `language` and `language_score` of the body, and drop other languages than those named."""
+
+    uses: Literal["language"]
+    keep: tuple[str, ...] = ()
+    """ISO 639-1 codes; empty keeps all."""
+    min_score: Fraction = 0.5
+    """Surer than this and not in `keep`: dropped. Less sure (short texts): kept."""
+
+
+class QualityStep(Spec):
+    """Fill the score columns of body and reply, and drop rows beyond the thresholds; null sets none."""
+
+    uses: Literal["quality"]
+    max_repetition: Fraction | None = None
+    max_caps_share: Fraction | None = None
+    max_url_share: Fraction | None = None
+    max_symbol_share: Fraction | None = None
+    max_template_leftovers: int | None = Field(default=None, ge=0)
+    max_reply_overlap: Fraction | None = None
+    drop_stub_replies: bool = False
+    perplexity: bool = False
+    """Fill `perplexity` with the base model: the one score that costs model time."""
+    max_perplexity: float | None = Field(default=None, gt=1)
+
+    @model_validator(mode="after")
+    def _perplexity_is_measured(self) -> Self:
+        if self.max_perplexity is not None and not self.perplexity:
+            raise ValueError("max_perplexity needs `perplexity: true`")
+        return self
+
+
+class CapStep(Spec):
+    """At most so many rows of one customer, one day, or one customer on one day: no single voice outweighs the rest."""
+
+    uses: Literal["cap"]
+    per: tuple[Literal["customer_id", "day", "product", "category", "channel"], ...] = Field(min_length=1)
+    max_rows: int = Field(ge=1)
+    prefer: Literal["newest", "oldest", "hash"] = "newest"
+    """Which rows stay; ties, and `hash`, go by a hash of ticket_id and `seed`."""
+    seed: int = Field(default=0, ge=0)
+
+
+class PythonStep(Spec):
+    """A function of yours over Arrow record batches: rows it leaves out are dropped under the step's name."""
+
+    uses: Literal["python"]
+    name: StepName
+    entry_point: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`package.module:function`, importable from the folder of pipelines.yaml; RecordBatch in, RecordBatch out."""
+
+
+class LabelCheckStep(Spec):
+    """Find equal or nearly equal questions with contradicting labels; fills `label_conflict`."""
+
+    uses: Literal["label_check"]
+    field: Literal["category", "priority", "reply"] = "category"
+    threshold: float = Field(default=1.0, gt=0, le=1)
+    """Jaccard similarity of the questions from which they are one; 1 compares normal forms."""
+    action: Literal["flag", "drop_minority", "drop_all"] = "flag"
+    """`drop_minority` keeps the label of most tickets (on a tie all go); `drop_all` drops all that contradict."""
+
+
+class SemanticSpec(Spec):
+    """Static embeddings from the extra `semantic`: pairs alike in meaning are listed, never merged."""
+
+    threshold: Fraction = 0.9
+    """Cosine similarity from which a pair is listed."""
+    max_pairs: int = Field(default=10_000, ge=1)
+
+
+MailPart = Literal["greeting", "signature", "quote"]
+
+
+class DedupStep(Spec):
+    """Exact and near duplicates of the customer's question; every removed row names the row kept in its place."""
+
+    uses: Literal["dedup"]
+    near: bool = True
+    threshold: float = Field(default=0.8, gt=0, le=1)
+    """Jaccard similarity of word shingles from which two questions are near duplicates."""
+    shingle_words: int = Field(default=3, ge=1, le=10)
+    prefer: Literal["newest", "oldest", "longest_reply", "best_rated"] = "newest"
+    """Which member of a cluster is kept; ties go to the smallest ticket_id."""
+    ignore: tuple[MailPart, ...] = ("greeting", "signature", "quote")
+    """Parts of a message that do not count in the comparison."""
+    compare: Literal["question", "question_and_answer"] = "question"
+    """What must be alike. `question_and_answer` keeps two tickets of one question with different answers."""
+    max_comparisons: int = Field(default=200_000_000, ge=1)
+    """Pairs compared at most; beyond it the step reports the template family at fault and ends with an error."""
+    incremental: bool = True
+    """Check only new tickets against the index of the last run when nothing else changed; the result is the same."""
+    semantic: SemanticSpec | None = None
+    """Also list pairs alike in meaning; needs the extra `semantic`."""
+
+
+CurateStep = Annotated[
+    RuleStep
+    | SqlStep
+    | RedactStep
+    | LengthStep
+    | LanguageStep
+    | QualityStep
+    | CapStep
+    | PythonStep
+    | LabelCheckStep
+    | DedupStep,
+    Field(discriminator="uses"),
+]
