@@ -7,20 +7,34 @@ from pathlib import Path
 from prefect import flow
 
 from flows.declared import declared_steps
+from flows.earlier import Earlier
 from flows.engine.step import Step
+from flows.retention import forget_old_texts
 from flows.session import attach
+from flows.snapshots import publish_snapshot
 from flows.steps import run_stage
 from schemas.artifacts import Splits, TicketTable, WarehouseRef
 from schemas.pipeline import PipelineSpec
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.extract import extract_tickets
+from tasks.curate.publish import publish_warehouse
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
-from tasks.warehouse import publish_warehouse
+
+NOTHING = Earlier()
 
 
-def curate_steps(spec: PipelineSpec, *, fingerprint: str, root: Path) -> list[Step]:
-    """The steps in order. `fingerprint` is the source's content digest: new tickets make a new key."""
+def curate_steps(
+    spec: PipelineSpec, *, fingerprint: str, root: Path, cache: Path, earlier: Earlier = NOTHING
+) -> list[Step]:
+    """The steps in order.
+
+    Args:
+        fingerprint: The source's content digest: new tickets make a new key.
+        root: Folder of pipelines.yaml.
+        cache: Downloads, for the base model when perplexity is measured.
+        earlier: What the last complete run left.
+    """
     extract = Step(
         "extract",
         extract_tickets,
@@ -41,11 +55,12 @@ def curate_steps(spec: PipelineSpec, *, fingerprint: str, root: Path) -> list[St
     steps = [extract, validate]
     steps += declared_steps(spec.curate.steps, after=validate.name)
     tables = tuple(step.name for step in steps)
+    previous = {"previous": earlier.split} if earlier.split is not None and spec.split.stable else {}
     split = Step(
         "split",
         split_tickets,
         Splits,
-        inputs={"tickets": tables[-1]},
+        inputs={"tickets": tables[-1], **previous},
         params={"split": spec.split},
         libraries=("duckdb", "pyarrow"),
     )
@@ -73,3 +88,5 @@ def curate(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = N
     """Bring the pipeline's tickets to splits; every row that goes is kept with its reason."""
     with attach(pipeline, config, run_id) as session:
         run_stage(session, "curate")
+        publish_snapshot(session)
+        forget_old_texts(session)

@@ -97,11 +97,14 @@ class Splits(Artifact):
 
 
 class WarehouseRef(Artifact):
-    """`warehouse.duckdb`: raw_tickets, curated, splits, removed (with its step), funnel; for people's questions in SQL.
-    No step reads it, and its bytes may differ between runs where its rows do not."""
+    """`warehouse.duckdb` (raw_tickets, curated, removed, duplicates, splits, funnel and views; each documented in the
+    database) and some of its tables as Parquet; for people's questions in SQL. No step reads it, and its bytes may
+    differ between runs where its rows do not."""
 
     n_tickets: int
     """Rows read from the source, whatever became of them."""
+    snapshot_id: str
+    """Digest of every step's rows: equal id, equal tables."""
 
     @property
     def database(self) -> Path:

@@ -145,6 +145,13 @@ class Store:
         """
         return private_folder(self._scratch(step, key))
 
+    def discard(self, step: str, key: str) -> None:
+        """Remove a result; absent ones are no error. It leaves the store in one rename, so nobody sees a half."""
+        place = self.place(step, key)
+        with self._lock(step, key), self._aside() as folder:
+            if place.is_dir():
+                place.rename(folder / "discarded")
+
     def known_parts(self, step: str) -> tuple[KeyParts, ...]:
         """What earlier results of the step were made from, newest first; unreadable entries are left out."""
         folder = self.root / "keys" / step
