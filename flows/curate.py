@@ -61,6 +61,7 @@ def curate_steps(
         split_tickets,
         Splits,
         inputs={"tickets": tables[-1], **previous},
+        goes_on_from="previous",
         params={"split": spec.split},
         libraries=("duckdb", "pyarrow"),
     )

@@ -67,6 +67,9 @@ def run_step(
         ValueError: a step that it needs is not among them.
     """
     parts = parts_of(step, done)
+    unchanged = _unchanged(step, parts, store)
+    if unchanged is not None:
+        return Obtained(unchanged, unchanged.root.name, reused=True, seconds=0.0)
 
     def produce(out: Path) -> Artifact:
         extra: dict[str, Any] = {}
@@ -96,6 +99,9 @@ def parts_of(step: Step, done: Mapping[str, Artifact]) -> KeyParts:
 
 def _plan_known(step: Step, done: Mapping[str, Artifact], store: Store) -> PlannedStep:
     parts = parts_of(step, done)
+    unchanged = _unchanged(step, parts, store)
+    if unchanged is not None:
+        return PlannedStep(step, "reused", key=unchanged.root.name, artifact=unchanged)
     found = store.look(step.folder, parts.key, step.returns)
     if isinstance(found, Artifact):
         return PlannedStep(step, "reused", key=parts.key, artifact=found)
@@ -104,6 +110,18 @@ def _plan_known(step: Step, done: Mapping[str, Artifact], store: Store) -> Plann
     else:
         reasons = _closest(store.known_parts(step.folder), parts, frozenset())
     return PlannedStep(step, "run", reasons, key=parts.key)
+
+
+def _unchanged(step: Step, parts: KeyParts, store: Store) -> Artifact | None:
+    """The earlier result that the step would go on from, when all else that it was made from is the same."""
+    earlier = step.inputs.get(step.goes_on_from)
+    if not isinstance(earlier, Artifact):
+        return None
+    old = store.parts(step.folder, earlier.root.name)
+    if old is None or why_changed(old, parts, unknown=frozenset({step.goes_on_from})):
+        return None
+    found = store.look(step.folder, earlier.root.name, step.returns)
+    return found if isinstance(found, Artifact) else None
 
 
 def _plan_waiting(step: Step, done: Mapping[str, Artifact], missing: set[str], store: Store) -> PlannedStep:

@@ -156,13 +156,16 @@ class Store:
         """What earlier results of the step were made from, newest first; unreadable entries are left out."""
         folder = self.root / "keys" / step
         files = sorted(folder.glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
-        parts = []
-        for file in files:
-            try:
-                parts.append(KeyParts.model_validate_json(file.read_bytes()))
-            except (OSError, ValidationError):
-                log.debug("%s cannot be read; it only explains", file)
-        return tuple(parts)
+        return tuple(parts for file in files if (parts := self.parts(step, file.stem)) is not None)
+
+    def parts(self, step: str, key: str) -> KeyParts | None:
+        """What the result of this key was made from; None when that was not kept or cannot be read."""
+        file = self.root / "keys" / step / f"{key}.json"
+        try:
+            return KeyParts.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError):
+            log.debug("%s cannot be read", file)
+            return None
 
     def _reused(self, found: A, step: str, key: str) -> Obtained[A]:
         shutil.rmtree(self._scratch(step, key), ignore_errors=True)  # its maker was killed after the rename
