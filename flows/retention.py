@@ -6,7 +6,6 @@ the snapshots' `raw_tickets.parquet`. Redacted results stay. Called by `flows/cu
 
 from __future__ import annotations
 
-import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -63,6 +62,4 @@ def _forget_published(session: Session, oldest: float) -> int:
     if database.is_file() and database.stat().st_mtime <= oldest and has_raw_texts(database):
         forget_raw(database)
         n_forgotten += 1
-    for leftover in (folder / "snapshots").glob(".*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
     return n_forgotten

@@ -35,8 +35,17 @@ def publish_snapshot(session: Session) -> Path:
         raise TypeError("the step `warehouse` has not run")
     folder = private_folder(warehouse_folder(session.settings.home, session.spec.name))
     with name_full_disk(folder):
+        _sweep(folder)
         _publish_parquet(session, warehouse, private_folder(folder / "snapshots"))
         return _publish_database(warehouse, folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left aside; the caller holds the pipeline's lock, so nobody is at work there."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink()
+    for leftover in (folder / "snapshots").glob(".*.tmp"):
+        shutil.rmtree(leftover)
 
 
 def _publish_database(warehouse: WarehouseRef, folder: Path) -> Path:
