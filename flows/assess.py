@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.engine.step import Input, Step
+from flows.engine.step import Input, Late, Step
 from flows.session import attach
+from flows.standing import Standing, asks_for_anchor
 from flows.steps import run_stage
 from schemas.artifacts import ChampionRef, EvalSet, GateDecision, Predictions, PromptSet, Scores
 from schemas.evaluation import DecodingSpec, EvaluateSpec
@@ -22,8 +23,8 @@ PROMPTING_ARMS = ("zero_shot", "few_shot")
 CLASSIFIER_ARMS = ("majority", "tfidf")
 
 
-def assess_steps(spec: PipelineSpec, *, champion: ChampionRef | None) -> list[Step]:
-    """The steps in order. They take `decontaminate`, `base_model` and `train`, and the champion of this moment.
+def assess_steps(spec: PipelineSpec, *, standing: Standing) -> list[Step]:
+    """The steps in order. They take `decontaminate`, `base_model` and `train`, and what the ledger says this moment.
 
     Answers are keyed by model, prompts and decoding, so base and champion answer each held-out set once.
     """
@@ -54,13 +55,22 @@ def assess_steps(spec: PipelineSpec, *, champion: ChampionRef | None) -> list[St
             )
         )
     steps += _tuned_arm("tuned", evaluate, prompt, form, decoding, model="base_model", trained="train")
-    if champion is not None:
-        # The champion is asked as it is served: with the prompt and format it was trained on.
+    for name, earlier in _earlier_models(spec, standing).items():
+        # It is asked as it is served: with the prompt and format it was trained on.
         steps += _tuned_arm(
-            "champion", evaluate, champion.prompt, champion.trained.format, decoding,
-            model=champion.model, trained=champion.trained,
+            name, evaluate, earlier.prompt, earlier.trained.format, decoding,
+            model=earlier.model, trained=earlier.trained,
         )  # fmt: skip
-    return [*steps, _gate(spec, champion)]
+    return [*steps, _gate(spec, standing)]
+
+
+def _earlier_models(spec: PipelineSpec, standing: Standing) -> dict[str, ChampionRef]:
+    """The champion, and the anchor where a rule asks for it and it is another model."""
+    champion, anchor = standing.champion, standing.anchor
+    if champion is None:
+        return {}
+    apart = anchor is not None and asks_for_anchor(spec) and anchor.version != champion.version
+    return {"champion": champion, **({"anchor": anchor} if apart and anchor is not None else {})}
 
 
 def _prompting_arm(
@@ -129,15 +139,24 @@ def _scores(arm: str, evaluate: EvaluateSpec) -> Step:
     )
 
 
-def _gate(spec: PipelineSpec, champion: ChampionRef | None) -> Step:
+def _gate(spec: PipelineSpec, standing: Standing) -> Step:
+    earlier = _earlier_models(spec, standing)
     baselines = tuple(f"scores_{arm}" for arm in PROMPTING_ARMS if arm in spec.evaluate.arms)
     inputs: dict[str, Input | tuple[Input, ...]] = {"candidate": "scores_tuned", "baselines": baselines}
-    params: dict[str, object] = {"gates": spec.gates, "champion_version": champion.version if champion else None}
-    if champion is None:
-        params["champion"] = None
-    else:
-        inputs["champion"] = "scores_champion"
-    return Step("gate", decide, GateDecision, inputs, params, libraries=("numpy", "scipy", "pyarrow"))
+    inputs |= {arm: f"scores_{arm}" for arm in earlier}
+    if spec.gates.cluster_by is not None:
+        inputs["items"] = "items"
+    anchor = standing.anchor if standing.champion is not None else None
+    judged = spec.gates.judged_metrics()
+    params: dict[str, object] = {
+        "gates": spec.gates,
+        "champion_version": standing.champion.version if standing.champion else None,
+        "anchor_version": anchor.version if anchor else None,
+        "traits": tuple(traits for traits in spec.evaluate.traits() if traits.name in judged),
+        **({} if "champion" in earlier else {"champion": None}),
+    }
+    late = {"spent": Late(("items", "train"), standing.spent)}
+    return Step("gate", decide, GateDecision, inputs, params, late=late, libraries=("numpy", "scipy", "pyarrow"))
 
 
 @flow(name="assess")

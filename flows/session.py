@@ -23,6 +23,7 @@ from flows.engine.source import code_digests
 from flows.engine.store import Store
 from flows.listener import Listeners
 from flows.settings import Settings, load_settings
+from flows.standing import Standing, standing_of
 from schemas.artifacts import Artifact
 from schemas.errors import TunegateError
 from schemas.load import load_file
@@ -30,7 +31,6 @@ from schemas.load import load_file
 if TYPE_CHECKING:
     from flows.engine.step import Step
     from flows.outcome import Outcome
-    from schemas.artifacts import ChampionRef
     from schemas.pipeline import PipelineSpec
 
 STAGES = ("curate", "finetune", "assess", "release")
@@ -50,7 +50,8 @@ class Session:
         self.ledger = Ledger(settings.home)
         self.listeners = Listeners()
         self.done: dict[str, Artifact] = {}
-        self.champion = self.ledger.champion(spec.registry.name)
+        self.standing = standing_of(spec, self.ledger)
+        self.champion = self.standing.champion
         self.outcome: Outcome | None = None
         """Set by whoever brings the run to an end; kept in the ledger when the session closes."""
         self._stages: dict[str, list[Step]] | None = None
@@ -61,7 +62,7 @@ class Session:
         if self._stages is None:
             earlier = earlier_results(self.ledger, self.store, self.spec.name)
             self._stages = declare(
-                self.spec, settings=self.settings, root=self.root, champion=self.champion, earlier=earlier
+                self.spec, settings=self.settings, root=self.root, standing=self.standing, earlier=earlier
             )
         return self._stages
 
@@ -86,9 +87,9 @@ class Session:
 
 
 def declare(
-    spec: PipelineSpec, *, settings: Settings, root: Path, champion: ChampionRef | None, earlier: Earlier
+    spec: PipelineSpec, *, settings: Settings, root: Path, standing: Standing, earlier: Earlier
 ) -> dict[str, list[Step]]:
-    """All steps of the pipeline by stage, as they compare with this champion and go on from earlier results."""
+    """All steps of the pipeline by stage, as they compare with today's champion and go on from earlier results."""
     from flows.assess import assess_steps
     from flows.curate import curate_steps
     from flows.finetune import finetune_steps
@@ -101,7 +102,7 @@ def declare(
     return {
         "curate": curation,
         "finetune": [step for step in finetune_steps(spec, root=root, cache=settings.cache) if step.name not in names],
-        "assess": assess_steps(spec, champion=champion),
+        "assess": assess_steps(spec, standing=standing),
         "release": release_steps(spec),
     }
 

@@ -14,8 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.evaluation import Arm
 from schemas.training import Format, Method, PromptSpec
+from schemas.verdicts import EvidenceUse
 
 Verdict = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR"]
+ModelArm = Literal["tuned", "champion", "anchor"]
+"""Arms that are answered by a trained model."""
 
 
 class Artifact(BaseModel):
@@ -186,7 +189,7 @@ class Scores(Artifact):
     """`scores.parquet`: item_id, metric, value (float; 0/1 for right and wrong). `slices.parquet`: item_id,
     slice (`column=value`). `means`: metric -> mean over items."""
 
-    arm: Literal["tuned", "champion"] | Arm
+    arm: ModelArm | Arm
     n_items: int
     means: dict[str, float]
 
@@ -213,13 +216,21 @@ class Finding(BaseModel):
     """One-sided confidence bounds of `difference` (change) or of the value (absolute limit)."""
     limit: float | None = None
     method: str
-    """Statistical procedure: `tango`, `clopper_pearson`, `bootstrap_t`."""
+    """Statistical procedure: `tango`, `clopper_pearson`, `bootstrap_t`, with `cluster_` where customers are drawn."""
     reason: str
     """One sentence, ends with what would change it (`about 120 more items would decide`)."""
+    won: int | None = None
+    """Items on which the candidate is better than the reference; null for absolute limits."""
+    lost: int | None = None
+    """Items on which it is worse."""
+    p_harm: float | None = None
+    """p-value of "the rule is not violated"; those of one decision are one Holm family."""
+    decides: bool = True
+    """False for what is only reported, such as a slice too small to judge."""
 
 
 class GateDecision(Artifact):
-    """`decision.json` holds the same. PROMOTE only if every finding is PROMOTE."""
+    """`decision.json` holds the same. PROMOTE only if every finding that decides is PROMOTE."""
 
     verdict: Verdict
     reason: str
@@ -228,6 +239,10 @@ class GateDecision(Artifact):
     champion_version: str | None
     """Version that was compared with; null when there was none."""
     best_baseline: str | None = None
+    anchor_version: str | None = None
+    """Version that `mode: refresh` may not drift below; null when nothing asked for it."""
+    use: EvidenceUse | None = None
+    """How often these items and this candidate have been judged."""
 
 
 class BundleRef(Artifact):

@@ -1,12 +1,13 @@
-"""What is measured and what decides: the sections `evaluate` and `gates`. Used by `schemas/pipeline.py`."""
+"""What is measured: the section `evaluate`. Used by `schemas/pipeline.py`; what decides is in `schemas/gates.py`."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
+from schemas.metrics import MetricTraits, traits_by_name, traits_of
 from schemas.source import TicketColumn
 from schemas.spec import Spec
 from schemas.template import template_columns
@@ -89,6 +90,11 @@ class EvaluateSpec(Spec):
             dtype=self.dtype,
         )
 
+    def traits(self) -> tuple[MetricTraits, ...]:
+        """The traits of every metric that scoring yields under this spec."""
+        known = traits_by_name()
+        return tuple(traits_of(name, known) for name in self.metric_names())
+
     def field_names(self) -> tuple[str, ...]:
         """Names of the fields scored one by one, in the order of the pattern's groups."""
         return tuple(re.compile(self.fields).groupindex) if self.fields else ()
@@ -102,60 +108,6 @@ class EvaluateSpec(Spec):
         style = ("style", *(f"style_{rule.name}" for rule in self.style)) if self.style else ()
         fields = (f"field_{name}" for name in self.field_names())
         return ("exact", "format", *fields, *style, "chrf", "finished", "heldout_loss")
-
-
-LOWER_IS_BETTER = frozenset({"heldout_loss"})
-"""Metrics where a smaller value is the better one; for all others larger is better."""
-
-CONTINUOUS = frozenset({"chrf", "heldout_loss"})
-"""Metrics with any value per item; all others are 0 or 1."""
-
-
-class ChangeThreshold(Spec):
-    """A paired comparison on the same held-out items."""
-
-    against: Literal["champion", "best_baseline"] = "champion"
-    mode: Literal["improve", "refresh"] = "improve"
-    """improve: significantly better. refresh: not worse than `margin` at the confidence, and better on average."""
-    margin: float = Field(default=0.0, ge=0)
-    """Largest tolerated loss in the metric's unit; only for refresh."""
-
-    @model_validator(mode="after")
-    def _margin_fits_mode(self) -> ChangeThreshold:
-        if self.mode == "improve" and self.margin:
-            raise ValueError("margin belongs to mode refresh; mode improve has none")
-        if self.mode == "refresh" and not self.margin:
-            raise ValueError("mode refresh needs a margin above 0")
-        return self
-
-
-class GateRule(Spec):
-    """One condition a candidate must meet. Exactly one of value_threshold and change_threshold."""
-
-    metric: str
-    slice: str | None = None
-    """`column=value` to judge one slice; null judges all items."""
-    value_threshold: float | None = None
-    """Absolute limit that the confidence bound must respect (at least, or at most for a loss)."""
-    change_threshold: ChangeThreshold | None = None
-
-    @model_validator(mode="after")
-    def _one_threshold(self) -> GateRule:
-        if (self.value_threshold is None) == (self.change_threshold is None):
-            raise ValueError("give exactly one of `value_threshold` and `change_threshold`")
-        return self
-
-
-class GatesSpec(Spec):
-    """`gates`: the contract. PROMOTE only when every rule passes at the confidence."""
-
-    rules: tuple[GateRule, ...] = Field(min_length=1)
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """One-sided confidence of every bound."""
-    min_items: int = Field(default=50, ge=1)
-    """With fewer held-out items no rule can pass: the verdict is HOLD at best."""
-    if_missing: Literal["baseline", "error"] = "baseline"
-    """Without a champion: `baseline` replaces champion comparisons by superiority over the best prompting arm."""
 
 
 def _regex(value: str) -> str:

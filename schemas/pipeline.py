@@ -13,7 +13,8 @@ from zoneinfo import available_timezones
 from pydantic import Field, field_validator, model_validator
 
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
-from schemas.evaluation import EvaluateSpec, GatesSpec
+from schemas.evaluation import EvaluateSpec
+from schemas.gates import GatesSpec, SliceGuard
 from schemas.names import closest
 from schemas.source import SourceSpec
 from schemas.spec import Fault, Spec, UnfitError
@@ -92,6 +93,25 @@ def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
                 f"slice {rule.slice!r} is not `column=value` of a column in evaluate.slices",
                 at=("gates", "rules", index, "slice"),
                 hint=f"evaluate.slices: {', '.join(evaluate.slices) or 'none declared'}",
+            )
+    if gates.slices is not None:
+        yield from _slice_guard_faults(gates.slices, evaluate)
+
+
+def _slice_guard_faults(guard: SliceGuard, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    metrics = evaluate.metric_names()
+    if guard.metric not in metrics:
+        yield Fault(
+            f"slices guarded by unknown metric {guard.metric!r}",
+            at=("gates", "slices", "metric"),
+            hint=closest(guard.metric, metrics),
+        )
+    for index, column in enumerate(guard.by):
+        if column not in evaluate.slices:
+            yield Fault(
+                f"the items are not sliced by {column}",
+                at=("gates", "slices", "by", index),
+                hint=f"add {column} to evaluate.slices",
             )
 
 

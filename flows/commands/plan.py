@@ -13,6 +13,7 @@ from flows.engine.store import Store
 from flows.screen import describe
 from flows.session import declare
 from flows.settings import load_settings
+from flows.standing import standing_of
 from schemas.artifacts import DatasetRef, ModelRef, Splits
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
@@ -23,17 +24,24 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     """Walk the same steps as a run would and tell what it would do."""
     spec, settings = load_file(config).get(pipeline), load_settings(config)
     ledger = Ledger(settings.home) if (settings.home / "ledger.sqlite").exists() else None
-    champion = ledger.champion(spec.registry.name) if ledger else None
+    standing = standing_of(spec, ledger)
     store = Store(settings.home)
     earlier = earlier_results(ledger, store, spec.name) if ledger else Earlier()
-    stages = declare(spec, settings=settings, root=config.resolve().parent, champion=champion, earlier=earlier)
+    stages = declare(spec, settings=settings, root=config.resolve().parent, standing=standing, earlier=earlier)
     steps = [step for stage in stages.values() for step in stage]
     planned = plan_steps(steps, store)
     seconds = {this.step.name: ledger.typical_seconds(this.step.name) if ledger else None for this in planned}
     rows = [_row(this, seconds[this.step.name]) for this in planned]
     figures = _figures(spec, planned, seconds)
     if as_json:
-        print_json({"pipeline": pipeline, "champion": champion and champion.version, "steps": rows, **figures})
+        print_json(
+            {
+                "pipeline": pipeline,
+                "champion": standing.champion and standing.champion.version,
+                "steps": rows,
+                **figures,
+            }
+        )
         return 0
     print_rows(rows, ("step", "state", "seconds", "result", "why"))
     out().print()

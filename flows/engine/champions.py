@@ -86,6 +86,13 @@ class Champions(LedgerFile):
             names = [row["name"] for row in db.execute("SELECT name FROM champions ORDER BY name").fetchall()]
             return tuple(self._champion(db, name) for name in names)
 
+    def first_champion(self, name: str) -> str | None:
+        """Version of the first champion ever; None when nobody was promoted yet."""
+        with self.read() as db:
+            query = "SELECT to_version FROM champion_events WHERE name = ? ORDER BY seq LIMIT 1"
+            row = db.execute(query, (name,)).fetchone()
+        return row["to_version"] if row else None
+
     def promote(
         self, name: str, *, expected: str | None, version: str, run_id: str, reason: str, actor: str = "pipeline"
     ) -> ChampionRef:

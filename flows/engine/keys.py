@@ -116,14 +116,14 @@ def why_changed(old: KeyParts, new: KeyParts, *, unknown: frozenset[str] = froze
     Args:
         old: The parts of an earlier result.
         new: The parts as they are now.
-        unknown: Inputs whose digest is not known yet; they are not compared.
+        unknown: Inputs and parameters that are not known yet; they are not compared.
 
     Phrases: `params.step.threshold: 0.8 -> 0.7`, `input tickets changed`, `code of tasks.curate.dedup changed`,
     `torch 2.14.0 -> 2.15.0`.
     """
     return (
         *((f"function {old.function} -> {new.function}",) if old.function != new.function else ()),
-        *_changed_params(old.params, new.params),
+        *_changed_params(_known(old.params, unknown), _known(new.params, unknown)),
         *(
             f"input {name} changed"
             for name in sorted(old.inputs.keys() | new.inputs.keys())
@@ -140,6 +140,10 @@ def why_changed(old: KeyParts, new: KeyParts, *, unknown: frozenset[str] = froze
             if old.libraries.get(name) != new.libraries.get(name)
         ),
     )
+
+
+def _known(params: dict[str, JsonValue], unknown: frozenset[str]) -> dict[str, JsonValue]:
+    return {name: value for name, value in params.items() if name not in unknown}
 
 
 def _came_or_went(name: str, code: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ ledger, or of what the steps mean; `flows/session.py` and `flows/cli.py` call it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +66,7 @@ def run_step(
     Raises:
         ValueError: a step that it needs is not among them.
     """
+    step = _resolved(step, done)
     parts = parts_of(step, done)
     unchanged = _unchanged(step, parts, store)
     if unchanged is not None:
@@ -88,6 +89,7 @@ def parts_of(step: Step, done: Mapping[str, Artifact]) -> KeyParts:
     Raises:
         ValueError: an input is not known, or is an artefact that no store has committed.
     """
+    step = _resolved(step, done)
     digests: dict[str, InputDigest] = {}
     for name, value in _arguments(step, done).items():
         each = tuple(artifact.digest for artifact in (value if isinstance(value, tuple) else (value,)))
@@ -126,7 +128,7 @@ def _unchanged(step: Step, parts: KeyParts, store: Store) -> Artifact | None:
 
 def _plan_waiting(step: Step, done: Mapping[str, Artifact], missing: set[str], store: Store) -> PlannedStep:
     """Inputs are unknown; but when no earlier result agrees in all that is known, it certainly runs."""
-    names = {name for name, value in step.inputs.items() if missing & set(_names(value))}
+    names = {name for name, value in step.inputs.items() if missing & set(_names(value))} | step.late.keys()
     known = Step(
         step.name, step.run, step.returns, params=step.params, also=step.also, libraries=step.libraries, kind=step.kind,
         inputs={name: value for name, value in step.inputs.items() if name not in names},
@@ -151,6 +153,14 @@ def _closest(earlier: Sequence[KeyParts], parts: KeyParts, unknown: frozenset[st
     return ("its result was removed, or its last run was interrupted",)
 
 
+def _resolved(step: Step, done: Mapping[str, Artifact]) -> Step:
+    """The step with its late parameters computed; the same step when it has none."""
+    if not step.late:
+        return step
+    computed = {name: late.compute(*(done[need] for need in late.needs)) for name, late in step.late.items()}
+    return replace(step, params={**step.params, **computed}, late={})
+
+
 def _arguments(step: Step, done: Mapping[str, Artifact]) -> dict[str, Artifact | tuple[Artifact, ...]]:
     def at_hand(value: Input) -> Artifact:
         if isinstance(value, Artifact):
@@ -166,7 +176,8 @@ def _arguments(step: Step, done: Mapping[str, Artifact]) -> dict[str, Artifact |
 
 
 def _needs(step: Step) -> set[str]:
-    return {name for value in step.inputs.values() for name in _names(value)}
+    late = {need for late in step.late.values() for need in late.needs}
+    return late | {name for value in step.inputs.values() for name in _names(value)}
 
 
 def _names(value: Input | tuple[Input, ...]) -> tuple[str, ...]:

@@ -160,6 +160,20 @@ class Runs(LedgerFile):
             ).fetchone()
         return RunRow(**row) if row else None
 
+    def judged_candidates(self, model_name: str) -> tuple[tuple[str, str], ...]:
+        """Digests of held-out set and trained model of every gate that was passed through under the name, oldest
+        first; whatever became of the run afterwards, its verdict was there to be seen."""
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT items.digest AS held_out, train.digest AS model FROM runs"
+                " JOIN steps AS gate ON gate.run_id = runs.run_id AND gate.step = 'gate' AND gate.key <> ''"
+                " JOIN steps AS items ON items.run_id = runs.run_id AND items.step = 'items'"
+                " JOIN steps AS train ON train.run_id = runs.run_id AND train.step = 'train'"
+                " WHERE runs.model_name = ? ORDER BY runs.seq",
+                (model_name,),
+            ).fetchall()
+        return tuple((row["held_out"], row["model"]) for row in rows)
+
     def mark_interrupted(self) -> tuple[RunRow, ...]:
         """Turn RUNNING rows whose process is gone into INTERRUPTED and return them, oldest first.
 

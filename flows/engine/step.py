@@ -16,6 +16,16 @@ Input = str | Artifact
 
 
 @dataclass(frozen=True)
+class Late:
+    """A parameter that is known only when earlier steps have run."""
+
+    needs: tuple[str, ...]
+    """Names of those steps."""
+    compute: Callable[..., Any]
+    """Called with their results, in that order. Must give the same for the same results within one run."""
+
+
+@dataclass(frozen=True)
 class Step:
     """One unit of work and of reuse.
 
@@ -48,6 +58,8 @@ class Step:
     such a step must give what it was given when it is asked again."""
     also: Mapping[str, Any] = field(default_factory=dict)
     """Name -> value that is part of the key but not passed: what `run` reads by itself, such as a folder's digest."""
+    late: Mapping[str, Late] = field(default_factory=dict)
+    """Parameter -> how it is computed from earlier results. Part of the key, as `params` are."""
 
     @property
     def folder(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from schemas.artifacts import Finding, GateDecision, Verdict
-from schemas.evaluation import LOWER_IS_BETTER, GateRule
+from schemas.gates import GateRule
 from tasks.files import write_atomic, write_json
 
 _OUTCOMES: dict[Verdict, str] = {
@@ -20,7 +20,7 @@ _OUTCOMES: dict[Verdict, str] = {
 }
 
 
-def describe_rule(rule: GateRule, *, against: str = "", replaced: bool = False) -> str:
+def describe_rule(rule: GateRule, *, higher_is_better: bool = True, against: str = "", replaced: bool = False) -> str:
     """The rule in words.
 
     Args:
@@ -33,7 +33,7 @@ def describe_rule(rule: GateRule, *, against: str = "", replaced: bool = False) 
     where = f" in {rule.slice}" if rule.slice else ""
     change = rule.change_threshold
     if change is None:
-        bound = "at most" if rule.metric in LOWER_IS_BETTER else "at least"
+        bound = "at least" if higher_is_better else "at most"
         return f"{rule.metric}{where} {bound} {rule.value_threshold:g}"
     against = against or change.against
     if change.mode == "improve" or replaced:
@@ -43,44 +43,60 @@ def describe_rule(rule: GateRule, *, against: str = "", replaced: bool = False) 
     return f"{text}, as there is no champion" if replaced else text
 
 
+def describe_anchor(rule: GateRule, *, margin: float, against: str) -> str:
+    """The anchor behind a rule of mode refresh, in words."""
+    where = f" in {rule.slice}" if rule.slice else ""
+    return f"{rule.metric}{where} is surely no more than {margin:g} worse than {against}"
+
+
+def describe_guard(metric: str, where: str, against: str) -> str:
+    """The guard of one slice, in words."""
+    return f"{metric} in {where} is not shown to be worse than {against}"
+
+
 def summarise(findings: Sequence[Finding], verdict: Verdict) -> str:
     """How many rules led to the verdict, and the first of them with its reason."""
-    decisive = [finding for finding in findings if finding.verdict == verdict]
+    deciding = [finding for finding in findings if finding.decides]
+    decisive = [finding for finding in deciding if finding.verdict == verdict]
+    small = len(findings) - len(deciding)
+    unjudged = f" {small} {'slice is' if small == 1 else 'slices are'} too small to be judged." if small else ""
     if verdict == "PROMOTE":
-        return f"All {len(findings)} rules are met."
+        return f"All {len(deciding)} rules are met.{unjudged}"
     first = decisive[0]
-    return f"{len(decisive)} of {len(findings)} rules {_OUTCOMES[verdict]}; {first.rule}: {first.reason}"
+    return f"{len(decisive)} of {len(deciding)} rules {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{unjudged}"
 
 
-def write_decision(decision: GateDecision, *, confidence: float, out: Path) -> None:
+def write_decision(decision: GateDecision, *, out: Path) -> None:
     """Write `decision.json` (all fields but root and digest) and `decision.md` (the same as a table)."""
     write_json(out / "decision.json", decision.model_dump(mode="json", exclude={"root", "digest"}))
-    write_atomic(out / "decision.md", _markdown(decision, confidence).encode())
+    write_atomic(out / "decision.md", _markdown(decision).encode())
 
 
-def _markdown(decision: GateDecision, confidence: float) -> str:
+def _markdown(decision: GateDecision) -> str:
     champion = f"champion version {decision.champion_version}" if decision.champion_version else "no champion"
     baseline = f"best baseline {decision.best_baseline}" if decision.best_baseline else "no baseline compared"
+    used = decision.use.sentence() if decision.use is not None else "earlier verdicts were not counted"
     lines = [
         f"# Verdict: {decision.verdict}",
         "",
         decision.reason,
         "",
-        f"{decision.n_items} held-out items; {champion}; {baseline}; one-sided bounds at {100 * confidence:g} %.",
+        f"{decision.n_items} held-out items; {champion}; {baseline}; {used}.",
         "",
-        "| verdict | rule | items | candidate | reference | difference | bounds | method | why |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+        "| verdict | rule | items | candidate | reference | difference | bounds | won : lost | method | why |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
     ]
     for finding in decision.findings:
         reference = finding.reference if finding.limit is None else finding.limit
         cells = [
-            finding.verdict,
+            finding.verdict if finding.decides else "not judged",
             finding.rule,
             str(finding.n_items),
             _number(finding.candidate),
             _number(reference),
             _number(finding.difference, signed=True),
             _interval(finding),
+            "-" if finding.won is None else f"{finding.won} : {finding.lost}",
             finding.method,
             finding.reason,
         ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import Scores
 from schemas.errors import GateError
-from schemas.evaluation import CONTINUOUS, LOWER_IS_BETTER
+from schemas.metrics import MetricTraits, traits_of
 
 if TYPE_CHECKING:
     from tasks.assess.compare import Floats
@@ -28,6 +28,7 @@ class Paired:
 
     candidate: Floats
     reference: Floats | None = None
+    item_ids: tuple[str, ...] = ()
 
     @property
     def n_items(self) -> int:
@@ -37,9 +38,14 @@ class Paired:
 class ArmScores:
     """The scores of one arm in memory: metric -> item id -> value. Files are read on first use."""
 
-    def __init__(self, scores: Scores) -> None:
+    def __init__(self, scores: Scores, known: Mapping[str, MetricTraits] | None = None) -> None:
         self.arm: str = scores.arm
         self._scores = scores
+        self._known = known
+
+    def traits(self, metric: str) -> MetricTraits:
+        """How the values of the metric are to be read."""
+        return traits_of(metric, self._known)
 
     @cached_property
     def _metrics(self) -> Mapping[str, Mapping[str, float]]:
@@ -96,7 +102,7 @@ class ArmScores:
             raise GateError(
                 f"{metric} of arm {self.arm} is not a number on {n_broken} of {len(values)} items", code="TG0603"
             )
-        if metric not in CONTINUOUS and not all(value in (0.0, 1.0) for value in values.values()):
+        if not self.traits(metric).continuous and not all(value in (0.0, 1.0) for value in values.values()):
             raise GateError(f"{metric} of arm {self.arm} has values other than 0 and 1", code="TG0603")
         return values
 
@@ -116,6 +122,7 @@ def line_up(candidate: ArmScores, reference: ArmScores | None, *, metric: str, s
     return Paired(
         np.array([values[item_id] for item_id in order], np.float64),
         None if other is None else np.array([other[item_id] for item_id in order], np.float64),
+        tuple(order),
     )
 
 
@@ -135,7 +142,7 @@ def best_prompting_arm(
         values = _values_on_same_items(candidate, arm, metric)
         chosen = [value for item_id, value in values.items() if items is None or item_id in items]
         mean = math.fsum(chosen) / len(chosen) if chosen else 0.0
-        return -mean if metric in LOWER_IS_BETTER else mean
+        return mean if arm.traits(metric).higher_is_better else -mean
 
     return max(arms, key=goodness)
 

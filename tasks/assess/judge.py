@@ -1,33 +1,24 @@
-"""Judges one rule on lined-up scores: numbers in, a verdict with its bounds and a sentence out.
+"""Judges one rule on lined-up scores: numbers in, a verdict with its bounds, its p-value and a sentence out.
 
-Knows nothing of files, slices or the other rules; `tasks/assess/gate.py` asks, and defines the verdicts.
+Knows nothing of files, slices or the other rules; `tasks/assess/gate.py` asks, and defines the verdicts. The verdict
+here is the rule's alone: `gate.py` takes a BLOCK back where it does not stand among all tests of the gate.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import Verdict
-from schemas.evaluation import CONTINUOUS, LOWER_IS_BETTER
-from tasks.assess.compare import (
-    Bounds,
-    bootstrap_t_interval,
-    clopper_pearson_interval,
-    items_needed,
-    paired_items_needed,
-    tango_interval,
-)
+from schemas.metrics import MetricTraits, traits_of
+from tasks.assess.compare import tango_interval
+from tasks.assess.power import items_needed, paired_items_needed
+from tasks.assess.weigh import Kind, binary_sd, method_of, settled, shortage_of, weigh_change, weigh_value
 
 if TYPE_CHECKING:
     from tasks.assess.compare import Floats
-
-MIN_CONTINUOUS_ITEMS = 200
-"""Under this bootstrap-t passes too often: 10 % instead of 5 % at n=100 with rare catastrophic answers."""
-MIN_DIFFERING_ITEMS = 30
-"""With fewer values unlike the commonest one bootstrap-t passes up to 26 % instead of 5 % at n=200."""
+    from tasks.assess.weigh import Clusters
 
 
 @dataclass(frozen=True)
@@ -42,133 +33,148 @@ class Judgement:
     difference: float
     lower: float | None
     upper: float | None
+    met: bool
+    """What the verdict is when the rule is not violated: met, or not shown to be."""
+    p_harm: float
+    """p-value of "the rule is not violated"; 1 where nothing can be said."""
+    if_not_blocked: str
+    """The reason where a BLOCK does not stand among all tests."""
+    won: int | None = None
+    lost: int | None = None
 
 
-def judge_value(candidate: Floats, *, metric: str, limit: float, confidence: float) -> Judgement:
-    """Compare the bound of the candidate's own mean with an absolute limit."""
-    mirrored = metric in LOWER_IS_BETTER
-    n, mean = len(candidate), float(candidate.mean())
+def judge_value(
+    candidate: Floats,
+    *,
+    metric: str,
+    limit: float,
+    confidence: float,
+    traits: MetricTraits | None = None,
+    hard_limit: float | None = None,
+    clusters: Clusters = None,
+) -> Judgement:
+    """Compare the bound of the candidate's own mean with an absolute limit.
+
+    Args:
+        hard_limit: A mean beyond it is BLOCK whatever chance may explain.
+    """
+    traits = traits or traits_of(metric)
+    sign = 1.0 if traits.higher_is_better else -1.0
+    n, mean, level = len(candidate), float(candidate.mean()), f"at {100 * confidence:g} % confidence"
     worth = f"{metric} is {mean:.3f} on {n} items"
-    allowed = f"at most {limit:g} is allowed" if mirrored else f"at least {limit:g} is needed"
-    bounds: Bounds | None = None
-    shortage = _shortage(candidate, metric) if metric in CONTINUOUS else None
-    if shortage is None:
-        bounds = _value_bounds(candidate, metric, confidence)
-    if bounds is None:
-        verdict: Verdict = "HOLD"
-        reason = f"{worth} and {allowed}, but {shortage}"
-    else:
-        sure, possible = (bounds.upper, bounds.lower) if mirrored else (bounds.lower, bounds.upper)
-        at_least, at_most = ("at most", "at least") if mirrored else ("at least", "at most")
-        met = sure <= limit if mirrored else sure >= limit
-        missed = possible > limit if mirrored else possible < limit
-        level = f"at {100 * confidence:g} % confidence"
-        if met:
-            verdict, reason = "PROMOTE", f"{worth}, {at_least} {sure:.3f} {level}, and {allowed}"
-        elif missed:
-            verdict = "BLOCK"
-            reason = f"{worth}, {at_most} {possible:.3f} {level}, and {allowed}; only a better candidate can pass"
-        else:
-            verdict = "HOLD"
-            more = _more_items(_value_items_needed(candidate, metric, limit, confidence), n)
-            reason = f"{worth} and {allowed}, but {level} it may be {bounds.lower:.3f} to {bounds.upper:.3f}; {more}"
-    return _judgement(verdict, metric, "value", reason, mean, None, mean - limit, bounds)
+    at_least, at_most = ("at least", "at most") if sign > 0 else ("at most", "at least")
+    allowed = f"{at_least} {limit:g} is {'needed' if sign > 0 else 'allowed'}"
+    base = Judgement(
+        "HOLD", method_of(traits, kind="value", clustered=clusters is not None), "", mean, None, mean - limit,
+        None, None, met=False, p_harm=1.0, if_not_blocked="",
+    )  # fmt: skip
+    if hard_limit is not None and not sign * mean >= sign * hard_limit:
+        reason = f"{worth}, and {at_least} {hard_limit:g} is a hard limit; only a better candidate can pass."
+        return replace(base, verdict="BLOCK", reason=reason, p_harm=0.0)
+    shortage = shortage_of(candidate, traits, clusters)
+    if shortage is not None:
+        return replace(base, reason=f"{worth} and {allowed}, but {shortage}.")
+    evidence = weigh_value(candidate, traits, limit=limit, alpha=1 - confidence, clusters=clusters)
+    bounds = evidence.bounds
+    sure, possible = (bounds.lower, bounds.upper) if sign > 0 else (bounds.upper, bounds.lower)
+    met, harmed = settled(evidence.outcome, 1 - confidence)
+    null = evidence.sd if traits.continuous or clusters is not None else binary_sd(limit)
+    needed = items_needed(abs(mean - limit), sd_null=null, sd_true=evidence.sd, confidence=confidence)
+    missed = f"{worth}, {at_most} {possible:.3f} {level}, and {allowed}"
+    verdict: Verdict = "HOLD"
+    reason = f"{worth} and {allowed}, but {level} it may be {bounds.lower:.3f} to {bounds.upper:.3f}; " + _more_items(
+        needed, n
+    )
+    if met:
+        verdict, reason = "PROMOTE", f"{worth}, {at_least} {sure:.3f} {level}, and {allowed}"
+    elif harmed:
+        verdict, reason = "BLOCK", f"{missed}; only a better candidate can pass"
+    return replace(
+        base, verdict=verdict, reason=f"{reason}.", lower=_finite(bounds.lower), upper=_finite(bounds.upper), met=met,
+        p_harm=float(evidence.outcome.p_harm), if_not_blocked=missed,
+    )  # fmt: skip
 
 
 def judge_change(
-    candidate: Floats, reference: Floats, *, metric: str, margin: float | None, against: str, confidence: float
+    candidate: Floats,
+    reference: Floats,
+    *,
+    metric: str,
+    margin: float | None,
+    against: str,
+    confidence: float,
+    traits: MetricTraits | None = None,
+    kind: Kind | None = None,
+    clusters: Clusters = None,
 ) -> Judgement:
     """Compare candidate and reference on the same items.
 
     Args:
-        margin: Tolerated loss of mode refresh; null for mode improve.
+        margin: Tolerated loss; null for none.
         against: The reference in words.
+        kind: The question; null is `improve` without and `refresh` with a margin.
     """
-    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    traits = traits or traits_of(metric)
+    kind = kind or ("improve" if margin is None else "refresh")
+    sign = 1.0 if traits.higher_is_better else -1.0
     n, mean, other = len(candidate), float(candidate.mean()), float(reference.mean())
-    difference = candidate - reference
-    gain = sign * float(difference.mean())
+    gains = sign * (candidate - reference)
+    gain, level = float(gains.mean()), f"at {100 * confidence:g} % confidence"
     worth = f"{metric} is {mean:.3f} against {other:.3f} of {against} on {n} items"
-    bounds: Bounds | None = None
+    base = Judgement(
+        "HOLD", method_of(traits, kind="change", clustered=clusters is not None), "", mean, other, sign * gain,
+        None, None, met=False, p_harm=1.0, if_not_blocked="",
+        won=int((gains > 0).sum()), lost=int((gains < 0).sum()),
+    )  # fmt: skip
+    same = not gains.any()
+    if same and kind in ("improve", "refresh"):
+        reason = f"{worth}: no better, the scores are equal on every item; only a candidate that differs can pass."
+        if traits.continuous:
+            return replace(base, reason=reason)
+        equal = tango_interval(0, 0, n, confidence=confidence)
+        return replace(base, reason=reason, lower=equal.lower, upper=equal.upper)
+    shortage = None if same else shortage_of(gains, traits, clusters)
+    if shortage is not None:
+        return replace(base, reason=f"{worth}: {_by(gain)}, but {shortage}.")
+    evidence = weigh_change(gains, traits, kind=kind, margin=margin or 0.0, alpha=1 - confidence, clusters=clusters)
+    lower, upper = evidence.bounds.lower, evidence.bounds.upper
+    met, harmed = settled(evidence.outcome, 1 - confidence)
+    worse = f"{worth}: worse by at least {-upper:.3f} {level}"
     verdict: Verdict = "HOLD"
-    if not difference.any():
-        if metric not in CONTINUOUS:
-            bounds = _change_bounds(difference, metric, confidence)
-        reason = f"{worth}: no better, the scores are equal on every item; only a candidate that differs can pass"
-    elif metric in CONTINUOUS and (shortage := _shortage(difference, metric)):
-        reason = f"{worth}: {_by(gain)}, but {shortage}"
+    if met and not harmed:
+        verdict, reason = "PROMOTE", f"{worth}: {_by(gain)}, {_met(kind, lower, upper, margin, level)}"
+    elif harmed:
+        verdict, reason = "BLOCK", f"{worse}; only a better candidate can pass"
     else:
-        bounds = _change_bounds(difference, metric, confidence)
-        lower, upper = (bounds.lower, bounds.upper) if sign > 0 else (-bounds.upper, -bounds.lower)
-        level = f"at {100 * confidence:g} % confidence"
-        enough = lower > 0 if margin is None else lower > -margin
-        if enough and gain > 0:
-            verdict = "PROMOTE"
-            needed = "more than 0 is needed" if margin is None else f"a loss of {margin:g} is tolerated"
-            reason = f"{worth}: {_by(gain)}, {_sure(lower)} {level}, and {needed}"
-        elif upper < 0:
-            verdict = "BLOCK"
-            reason = f"{worth}: worse by at least {-upper:.3f} {level}; only a better candidate can pass"
-        else:
-            distance = abs(gain) if gain <= 0 else gain + (margin or 0.0)
-            more = _more_items(_change_items_needed(difference, metric, distance, confidence), n)
-            reason = f"{worth}: {_by(gain)}, but {level} anything from {lower:+.3f} to {upper:+.3f} fits; {more}"
-    return _judgement(verdict, metric, "change", reason, mean, other, sign * gain, bounds)
+        distance = gain + (margin or 0.0) if gain > 0 or kind == "anchor" else abs(gain)
+        more = _more_items(_change_items_needed(gains, traits, evidence.sd, abs(distance), confidence, clusters), n)
+        reason = f"{worth}: {_by(gain)}, but {level} anything from {lower:+.3f} to {upper:+.3f} fits; {more}"
+    first, last = (lower, upper) if sign > 0 else (-upper, -lower)
+    return replace(
+        base, verdict=verdict, reason=f"{reason}.", lower=_finite(first), upper=_finite(last), met=met,
+        p_harm=float(evidence.outcome.p_harm), if_not_blocked=worse,
+    )  # fmt: skip
 
 
-def method_of(metric: str, *, kind: str) -> str:
-    """Name of the statistical procedure for a metric; kind is `value` or `change`."""
-    if metric in CONTINUOUS:
-        return "bootstrap_t"
-    return "tango" if kind == "change" else "clopper_pearson"
-
-
-def _value_bounds(values: Floats, metric: str, confidence: float) -> Bounds:
-    if metric in CONTINUOUS:
-        return bootstrap_t_interval(values, confidence=confidence)
-    return clopper_pearson_interval(int(values.sum()), len(values), confidence=confidence)
-
-
-def _change_bounds(difference: Floats, metric: str, confidence: float) -> Bounds:
-    if metric in CONTINUOUS:
-        return bootstrap_t_interval(difference, confidence=confidence)
-    gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
-    return tango_interval(gained, lost, len(difference), confidence=confidence)
-
-
-def _shortage(values: Floats, metric: str) -> str | None:
-    """Why a continuous score cannot be bounded yet, or null."""
-    n = len(values)
-    if n < MIN_CONTINUOUS_ITEMS:
-        return (
-            f"not enough items to bound {metric}: {MIN_CONTINUOUS_ITEMS} are needed, {MIN_CONTINUOUS_ITEMS - n:,} more"
-        )
-    n_differing = n - max(Counter(values.tolist()).values())
-    if n_differing < MIN_DIFFERING_ITEMS:
-        return f"only {n_differing} items differ from the rest, and bounding {metric} needs {MIN_DIFFERING_ITEMS}"
-    return None
-
-
-def _value_items_needed(values: Floats, metric: str, limit: float, confidence: float) -> int | None:
-    mean = float(values.mean())
-    if metric in CONTINUOUS:
-        null = true = float(values.std(ddof=1))
-    else:
-        null, true = (math.sqrt(max(0.0, share * (1 - share))) for share in (limit, mean))
-    return items_needed(abs(mean - limit), sd_null=null, sd_true=true, confidence=confidence)
-
-
-def _change_items_needed(difference: Floats, metric: str, distance: float, confidence: float) -> int | None:
-    if metric in CONTINUOUS:
-        spread = float(difference.std(ddof=1))
-        return items_needed(distance, sd_null=spread, sd_true=spread, confidence=confidence)
-    return paired_items_needed(distance, discordance=float((difference != 0).mean()), confidence=confidence)
+def _change_items_needed(
+    gains: Floats, traits: MetricTraits, sd: float, distance: float, confidence: float, clusters: Clusters
+) -> int | None:
+    if traits.continuous or clusters is not None:
+        return items_needed(distance, sd_null=sd, sd_true=sd, confidence=confidence)
+    return paired_items_needed(distance, discordance=float((gains != 0).mean()), confidence=confidence)
 
 
 def _more_items(needed: int | None, n_items: int) -> str:
     if needed is None:
         return "at exactly this level no number of items would decide, only a better candidate"
     return f"about {max(1, needed - n_items):,} more items would decide if it really is at this level"
+
+
+def _met(kind: Kind, lower: float, upper: float, margin: float | None, level: str) -> str:
+    if kind == "guard":
+        return f"and not shown to be worse {level} ({lower:+.3f} to {upper:+.3f} fits)"
+    needed = "more than 0 is needed" if margin is None else f"a loss of {margin:g} is tolerated"
+    return f"{_sure(lower)} {level}, and {needed}"
 
 
 def _by(gain: float) -> str:
@@ -179,23 +185,5 @@ def _sure(lower: float) -> str:
     return f"at least {lower:.3f}" if lower > 0 else f"worse by at most {-lower:.3f}"
 
 
-def _judgement(
-    verdict: Verdict,
-    metric: str,
-    kind: str,
-    reason: str,
-    candidate: float,
-    reference: float | None,
-    difference: float,
-    bounds: Bounds | None,
-) -> Judgement:
-    return Judgement(
-        verdict=verdict,
-        method=method_of(metric, kind=kind),
-        reason=reason + ".",
-        candidate=candidate,
-        reference=reference,
-        difference=difference,
-        lower=None if bounds is None or math.isinf(bounds.lower) else bounds.lower,
-        upper=None if bounds is None or math.isinf(bounds.upper) else bounds.upper,
-    )
+def _finite(bound: float) -> float | None:
+    return bound if math.isfinite(bound) else None

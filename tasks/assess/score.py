@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from schemas.artifacts import EvalSet, Predictions, Scores
+from schemas.artifacts import EvalSet, ModelArm, Predictions, Scores
 from schemas.errors import GateError
 from schemas.evaluation import Arm, EvaluateSpec
 from tasks.assess.fields import MAX_SCORED_CHARS, FieldPattern, score_whole
@@ -25,7 +25,7 @@ def score_answers(
     items: EvalSet,
     predictions: Predictions,
     evaluate: EvaluateSpec,
-    arm: Literal["tuned", "champion"] | Arm,
+    arm: ModelArm | Arm,
     out: Path,
 ) -> Scores:
     """Write `scores.parquet` and `slices.parquet`; return the means over all items.
@@ -64,7 +64,7 @@ def write_scores(
     *,
     metrics: Sequence[str],
     slices: Sequence[tuple[str, str]],
-    arm: Literal["tuned", "champion"] | Arm,
+    arm: ModelArm | Arm,
     out: Path,
 ) -> Scores:
     """Write both files of a `Scores` directory in the given order of items; the baselines use it too."""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.engine.plan import plan_steps, run_step
-from flows.engine.step import Step
+from flows.engine.step import Late, Step
 from flows.engine.store import Store
 from schemas.artifacts import Artifact
 
@@ -58,6 +58,27 @@ def test_a_plan_on_a_fresh_machine_says_that_everything_runs_and_writes_nothing(
     assert planned[1].key is None
     assert list(tmp_path.iterdir()) == []
     assert ran == []
+
+
+def counted(number, ran, count):
+    """A step whose parameter `number` is known when step `a` has run, and reads its result."""
+    late = {"number": Late(("a",), lambda a: count if (a.root / "text").is_file() else number)}
+    return replace(step("b", number, ran, kind="late", x="a"), params={}, late=late)
+
+
+def test_a_late_parameter_is_part_of_the_key_and_known_when_its_step_has_run(store):
+    ran = []
+    first = [step("a", 0, ran), counted(0, ran, 2)]
+    assert states(plan_steps(first, store)) == {"a": "run", "b": "run"}
+    run_all(first, store)
+    assert states(plan_steps(first, store)) == {"a": "reused", "b": "reused"}
+    changed = plan_steps([step("a", 0, ran), counted(0, ran, 9)], store)
+    assert states(changed) == {"a": "reused", "b": "run"}
+    assert changed[1].reasons == ("params.number: 2 -> 9",)
+    waiting = plan_steps([step("a", 5, ran), counted(0, ran, 9)], store)
+    assert states(waiting) == {"a": "run", "b": "maybe"}
+    run_all([step("a", 0, ran), counted(0, ran, 9)], store)
+    assert ran == ["a", "b", "b"]
 
 
 def test_after_a_run_everything_is_reused_and_the_plan_changes_nothing(store, tmp_path, tree):

@@ -13,7 +13,10 @@ import pytest
 from schemas.artifacts import EvalSet, Predictions, RowCounts, Scores, Splits
 from schemas.tables import TICKETS
 
-_TYPES = {"VARCHAR": pa.string(), "TIMESTAMP": pa.timestamp("us"), "BIGINT": pa.int64()}
+_TYPES = {
+    "VARCHAR": pa.string(), "TIMESTAMP": pa.timestamp("us"), "BIGINT": pa.int64(), "DOUBLE": pa.float64(),
+    "BOOLEAN": pa.bool_(),
+}  # fmt: skip
 TICKET_SCHEMA = pa.schema([(column.name, _TYPES[column.sql_type]) for column in TICKETS])
 
 

@@ -13,16 +13,20 @@ from scipy.special import gammaln
 from scipy.stats import binom
 
 from tasks.assess.compare import (
-    bootstrap_t_interval,
+    Bounds,
     clopper_pearson_interval,
-    items_needed,
-    paired_items_needed,
     tango_interval,
     tango_z,
     z_value,
 )
+from tasks.assess.power import items_needed, paired_items_needed
+from tasks.assess.resample import estimate_mean
 
 Z95 = z_value(0.95)
+
+
+def bootstrap_t_interval(values: np.ndarray, *, confidence: float, seed: int = 0, n_resamples: int = 4000) -> Bounds:
+    return estimate_mean(values, seed=seed, n_resamples=n_resamples).bounds(confidence=confidence)
 
 
 def _brute_force_z(gained: int, lost: int, n: int, difference: float) -> float:
@@ -51,14 +55,14 @@ def test_the_closed_form_equals_the_numerically_maximised_likelihood(
 
 
 def test_a_bound_is_where_the_brute_force_statistic_reaches_the_quantile() -> None:
-    bounds = tango_interval(12, 4, 200, confidence=0.95)
+    bounds = tango_interval(12, 4, 200, confidence=0.95, continuity=0)
     assert _brute_force_z(12, 4, 200, bounds.lower) == pytest.approx(Z95, abs=1e-3)
     assert _brute_force_z(12, 4, 200, bounds.upper) == pytest.approx(-Z95, abs=1e-3)
 
 
 def test_without_any_difference_the_bounds_are_known_in_closed_form() -> None:
     for n in (20, 96, 1000):
-        bounds = tango_interval(0, 0, n, confidence=0.95)
+        bounds = tango_interval(0, 0, n, confidence=0.95, continuity=0)
         assert bounds.lower == pytest.approx(-(Z95**2) / (n + Z95**2))
         assert bounds.upper == pytest.approx(Z95**2 / (n + Z95**2))
 

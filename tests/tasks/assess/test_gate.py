@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.artifacts import Finding, GateDecision, Scores
-from schemas.evaluation import ChangeThreshold, GateRule, GatesSpec
-from tasks.assess.compare import tango_z, z_value
+from schemas.gates import ChangeThreshold, GateRule, GatesSpec
+from tasks.assess.compare import CONTINUITY, tango_z, z_value
 from tasks.assess.gate import SEVERITY, decide, worst
 from tasks.assess.judge import judge_change, judge_value
 
@@ -60,6 +60,7 @@ def judge(make_scores: MakeScores, new_folder: Callable[[], Path]) -> Callable[.
             baselines=tuple(make_scores(arm, {metric: values}) for arm, values in baselines if values is not None),
             gates=GatesSpec(rules=tuple(rules), **gates),
             champion_version=None if champion is None else version,
+            anchor_version=None if champion is None else version,
             out=new_folder(),
         )
 
@@ -116,7 +117,7 @@ def test_a_model_that_answers_like_the_champion_is_never_promoted(
 def test_a_better_candidate_passes_the_bound_that_the_counts_say(judge: Judge) -> None:
     finding = judge([IMPROVE], *_pair(100, 12, 4, 84)).findings[0]
     # tango_interval(12, 4, 200, confidence=0.95), which test_compare.py checks against brute force
-    assert (finding.lower, finding.upper) == (pytest.approx(0.00774, abs=5e-6), pytest.approx(0.07667, abs=5e-6))
+    assert (finding.lower, finding.upper) == (pytest.approx(0.00639, abs=5e-6), pytest.approx(0.07810, abs=5e-6))
     assert (finding.candidate, finding.reference, finding.n_items) == (0.56, 0.52, 200)
 
 
@@ -418,7 +419,7 @@ def test_the_verdict_follows_the_score_statistic_on_random_counts() -> None:
     for gained, lost, same in generator.multinomial(200, [0.08, 0.05, 0.87], size=150):
         candidate = np.repeat([1.0, 0.0, 1.0], [gained, lost, same])
         champion = np.repeat([0.0, 1.0, 1.0], [gained, lost, same])
-        statistic = float(tango_z(gained, lost, 200, 0.0))
+        statistic = float(tango_z(gained, lost, 200, 0.0, continuity=math.copysign(CONTINUITY, gained - lost)))
         verdict = judge_change(
             candidate, champion, metric="exact", margin=None, against="champion", confidence=0.95
         ).verdict
@@ -426,7 +427,9 @@ def test_the_verdict_follows_the_score_statistic_on_random_counts() -> None:
         verdict = judge_change(
             candidate, champion, metric="exact", margin=0.02, against="champion", confidence=0.95
         ).verdict
-        assert (verdict == "PROMOTE") == (float(tango_z(gained, lost, 200, -0.02)) > z and gained > lost)
+        assert (verdict == "PROMOTE") == (
+            float(tango_z(gained, lost, 200, -0.02, continuity=CONTINUITY)) > z and gained > lost
+        )
 
 
 def test_the_items_a_held_rule_asks_for_let_it_pass_at_the_same_rates() -> None:
@@ -468,7 +471,7 @@ def test_the_table_has_a_row_per_rule_and_survives_odd_slice_names(judge: Judge)
 def test_reasons_are_sentences_with_the_numbers_in_them(judge: Judge) -> None:
     decision = judge([IMPROVE, HALF], *_pair(30, 2, 30, 38))
     assert decision.findings[0].reason == (
-        "exact is 0.320 against 0.600 of champion (version 3) on 100 items: worse by at least 0.201 at "
+        "exact is 0.320 against 0.600 of champion (version 3) on 100 items: worse by at least 0.199 at "
         "95 % confidence; only a better candidate can pass."
     )
     assert decision.findings[1].reason == (

@@ -1,0 +1,67 @@
+"""Which held-out items belong together: the same customer, say.
+
+Knows nothing of scores or verdicts; `tasks/assess/gate.py` asks once per decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from schemas.artifacts import EvalSet
+from schemas.errors import GateError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Clusters:
+    """Item id -> value of the column; an item without one is a cluster of its own."""
+
+    def __init__(self, values: Mapping[str, str | None], column: str) -> None:
+        self._values = values
+        self._column = column
+
+    @classmethod
+    def read(cls, items: EvalSet | None, column: str) -> Clusters:
+        """The column of `items.parquet`.
+
+        Raises:
+            GateError: TG0607, the items or the column are not there, or the column is empty throughout.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if items is None:
+            raise GateError(f"gates.cluster_by is {column}, and the items did not arrive at the gate", code="TG0607")
+        try:
+            table = pq.read_table(items.root / "items.parquet", columns=["item_id", column])
+        except (OSError, pa.ArrowException) as error:
+            raise GateError(
+                f"gates.cluster_by: {column} of the held-out items cannot be read ({type(error).__name__})",
+                code="TG0607",
+            ) from None
+        values = dict(zip(table.column("item_id").to_pylist(), table.column(column).to_pylist(), strict=True))
+        if all(value is None for value in values.values()):
+            raise GateError(f"gates.cluster_by is {column}, and no held-out item has one", code="TG0607")
+        return cls({item: None if value is None else str(value) for item, value in values.items()}, column)
+
+    def of(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Cluster of each item, numbered from 0 without gaps in the order of the items.
+
+        Raises:
+            GateError: TG0607, an item is not among the held-out items.
+        """
+        import numpy as np
+
+        numbers: dict[tuple[str, str], int] = {}
+        found = []
+        for item in item_ids:
+            if item not in self._values:
+                raise GateError(f"a scored item is not in the held-out set, so that its {self._column} is unknown",
+                                code="TG0607")  # fmt: skip
+            value = self._values[item]
+            key = ("item", item) if value is None else ("value", value)
+            found.append(numbers.setdefault(key, len(numbers)))
+        return np.array(found, np.int64)

@@ -1,0 +1,210 @@
+"""Asks every question of a gate: each rule, the anchor behind `refresh`, each slice under guard; one answer each.
+
+Finds the items and the opponent, lines them up and has them judged. Knows nothing of verdicts over several answers:
+`tasks/assess/findings.py` settles those. Called by `tasks/assess/gate.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from schemas.artifacts import EvalSet, Verdict
+from schemas.errors import GateError
+from schemas.gates import AnchorSpec, GateRule, GatesSpec, SliceGuard
+from tasks.assess.clusters import Clusters
+from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
+from tasks.assess.evidence import Paired, line_up
+from tasks.assess.judge import Judgement, judge_change, judge_value
+from tasks.assess.opponents import Arms, Opponent, find_anchor, find_baseline, find_champion
+from tasks.assess.weigh import Kind, method_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question with its answer, or with why there is none."""
+
+    rule: str
+    metric: str
+    slice: str | None
+    method: str
+    n_items: int = 0
+    limit: float | None = None
+    baseline: str | None = None
+    judgement: Judgement | None = None
+    verdict: Verdict = "ERROR"
+    """Where nothing could be judged."""
+    reason: str = ""
+    """Where nothing could be judged, or where items are too few to be met (`short`)."""
+    short: bool = False
+    """Met is not enough: there are too few items."""
+    decides: bool = True
+
+
+class Asker:
+    """The questions of one decision."""
+
+    def __init__(self, arms: Arms, gates: GatesSpec, items: EvalSet | None) -> None:
+        self._arms = arms
+        self._gates = gates
+        self._items = items
+        self._clusters: Clusters | None = None
+
+    def ask_all(self) -> tuple[Asked, ...]:
+        """Rules in their order, each `refresh` followed by its anchor; then the slices by name."""
+        asked: list[Asked] = []
+        for rule in self._gates.rules:
+            asked.append(self._rule(rule))
+            asked += self._anchor(rule)
+        if self._gates.slices is not None:
+            asked += self._slices(self._gates.slices)
+        return tuple(asked)
+
+    def _rule(self, rule: GateRule) -> Asked:
+        opponent: Opponent | None = None
+        change = rule.change_threshold
+        try:
+            items = self._slice_items(rule)
+            if change is not None and change.against == "champion":
+                opponent = find_champion(self._arms, self._gates, metric=rule.metric, items=items)
+            elif change is not None:
+                opponent = find_baseline(self._arms, metric=rule.metric, items=items)
+            margin = None if change is None or change.mode == "improve" else change.margin
+            if opponent is not None and opponent.replaced:
+                margin = None
+            return self._judged(rule, describe_rule(
+                rule,
+                higher_is_better=self._arms.candidate.traits(rule.metric).higher_is_better,
+                against=opponent.name if opponent else "",
+                replaced=opponent is not None and opponent.replaced,
+            ), opponent, margin)  # fmt: skip
+        except GateError as error:
+            text = describe_rule(rule, higher_is_better=self._arms.candidate.traits(rule.metric).higher_is_better)
+            return self._refused(rule, text, error)
+
+    def _anchor(self, rule: GateRule) -> Iterator[Asked]:
+        change, anchor = rule.change_threshold, self._gates.anchor
+        if change is None or change.mode != "refresh" or change.against != "champion" or anchor is None:
+            return
+        margin = anchor.margin or change.margin
+        try:
+            opponent = find_anchor(self._arms)
+            if opponent is not None:
+                text = describe_anchor(rule, margin=margin, against=opponent.name)
+                yield self._judged(rule, text, opponent, margin, kind="anchor")
+        except GateError as error:
+            yield self._refused(rule, describe_anchor(rule, margin=margin, against=_named(anchor)), error)
+
+    def _slices(self, guard: SliceGuard) -> Iterator[Asked]:
+        candidate = self._arms.candidate
+        for column in guard.by:
+            rule = GateRule(metric=guard.metric, slice=f"{column}=", value_threshold=0.0)
+            try:
+                self._slice_items(rule)
+                names = sorted(name for name in candidate.slices if name.partition("=")[0] == column)
+            except GateError as error:
+                yield self._refused(rule, describe_guard(guard.metric, f"each {column}", "champion"), error)
+                continue
+            for name in names:
+                yield self._slice(rule.model_copy(update={"slice": name}), guard)
+
+    def _slice(self, rule: GateRule, guard: SliceGuard) -> Asked:
+        text = describe_guard(rule.metric, rule.slice or "", "champion")
+        try:
+            items = self._slice_items(rule) or frozenset()
+            decides = guard.small == "hold"
+            if len(items) < guard.min_slice_items:
+                reason = (
+                    f"{rule.slice} has {len(items)} items, and slices under {guard.min_slice_items} are not judged; "
+                    f"{guard.min_slice_items - len(items):,} more are needed."
+                )
+                return self._unjudged(rule, text, "HOLD", reason, n_items=len(items), decides=decides)
+            opponent = find_champion(self._arms, self._gates, metric=rule.metric, items=items)
+            text = describe_guard(rule.metric, rule.slice or "", opponent.name)
+            asked = self._judged(rule, text, opponent, None, kind="guard", min_items=1)
+            if asked.judgement is not None and asked.judgement.lower is None:
+                return self._unjudged(rule, text, "HOLD", asked.judgement.reason, n_items=len(items), decides=decides)
+            return asked
+        except GateError as error:
+            return self._refused(rule, text, error)
+
+    def _judged(
+        self, rule: GateRule, text: str, opponent: Opponent | None, margin: float | None, *,
+        kind: Kind | None = None, min_items: int | None = None,
+    ) -> Asked:  # fmt: skip
+        min_items = self._gates.min_items if min_items is None else min_items
+        candidate, traits = self._arms.candidate, self._arms.candidate.traits(rule.metric)
+        paired = line_up(candidate, opponent.scores if opponent else None, metric=rule.metric, slice_name=rule.slice)
+        n_items = paired.n_items
+        short = (
+            f"{rule.slice or 'the held-out set'} has {n_items} items and gates.min_items is {min_items}; "
+            f"{max(0, min_items - n_items):,} more are needed before this rule can be met."
+        )
+        if n_items == 0:
+            return self._unjudged(rule, text, "HOLD", short)
+        clusters, limit, confidence = self._clusters_of(paired), rule.value_threshold, 1 - self._gates.alpha
+        if opponent is not None and paired.reference is not None:
+            limit = None
+            judgement = judge_change(
+                paired.candidate, paired.reference, metric=rule.metric, margin=margin, against=opponent.name,
+                confidence=confidence, traits=traits, kind=kind, clusters=clusters,
+            )  # fmt: skip
+        elif limit is not None:
+            judgement = judge_value(
+                paired.candidate, metric=rule.metric, limit=limit, confidence=confidence, traits=traits,
+                hard_limit=rule.hard_limit, clusters=clusters,
+            )  # fmt: skip
+        else:
+            raise GateError(f"there is nothing to compare {rule.metric} with", code="TG0605")
+        return Asked(
+            rule=text, metric=rule.metric, slice=rule.slice, method=judgement.method, n_items=n_items, limit=limit,
+            baseline=opponent.baseline if opponent else None, judgement=judgement, reason=short,
+            short=n_items < min_items,
+        )  # fmt: skip
+
+    def _clusters_of(self, paired: Paired) -> NDArray[np.int64] | None:
+        column = self._gates.cluster_by
+        if column is None:
+            return None
+        if self._clusters is None:
+            self._clusters = Clusters.read(self._items, column)
+        return self._clusters.of(paired.item_ids)
+
+    def _slice_items(self, rule: GateRule) -> frozenset[str] | None:
+        """Ids of the rule's slice, null for a rule over all items; a slice without items this time is empty.
+
+        Raises:
+            GateError: TG0606, the items were not sliced by that column.
+        """
+        if rule.slice is None:
+            return None
+        slices, column = self._arms.candidate.slices, rule.slice.partition("=")[0]
+        if not any(name.partition("=")[0] == column for name in slices):
+            raise GateError(f"the items were not sliced by {column}; add it to evaluate.slices", code="TG0606")
+        return slices.get(rule.slice, frozenset())
+
+    def _refused(self, rule: GateRule, text: str, error: GateError) -> Asked:
+        return self._unjudged(rule, text, "ERROR", f"{error.message}; mend that and run again.")
+
+    def _unjudged(
+        self, rule: GateRule, text: str, verdict: Verdict, reason: str, *, n_items: int = 0, decides: bool = True
+    ) -> Asked:
+        kind = "value" if rule.change_threshold is None and rule.value_threshold is not None else "change"
+        return Asked(
+            rule=text, metric=rule.metric, slice=rule.slice, verdict=verdict, reason=reason, n_items=n_items,
+            limit=rule.value_threshold if decides else None, decides=decides,
+            method=method_of(
+                self._arms.candidate.traits(rule.metric),
+                kind="value" if kind == "value" else "change",
+                clustered=self._gates.cluster_by is not None,
+            ),
+        )  # fmt: skip
+
+
+def _named(anchor: AnchorSpec) -> str:
+    return f"anchor ({'first champion' if anchor.version == 'first' else f'version {anchor.version}'})"

@@ -1,0 +1,293 @@
+"""What stands beside the rules of a gate: the anchor, the slices, the customers, the looks, and Holm's family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas.artifacts import EvalSet, GateDecision, Scores
+from schemas.gates import AnchorSpec, ChangeThreshold, GateRule, GatesSpec, ReuseSpec, SliceGuard
+from schemas.verdicts import Spent
+from tasks.assess.gate import decide
+from tasks.assess.resample import estimate_mean
+
+MakeScores = Callable[..., Scores]
+IMPROVE = GateRule(metric="exact", change_threshold=ChangeThreshold())
+REFRESH = GateRule(metric="exact", change_threshold=ChangeThreshold(mode="refresh", margin=0.05))
+HALF = GateRule(metric="exact", value_threshold=0.5)
+GUARD = SliceGuard(by=("product",))
+
+
+def flips(gained: int, lost: int, n: int) -> tuple[list[float], list[float]]:
+    """Candidate and reference on n items, right on all where they agree."""
+    return [1.0] * gained + [0.0] * lost + [1.0] * (n - gained - lost), [0.0] * gained + [1.0] * (n - gained)
+
+
+@pytest.fixture
+def judge(make_scores: MakeScores, new_folder: Callable[[], Path]) -> Callable[..., GateDecision]:
+    def run(
+        rules: Sequence[GateRule],
+        candidate: Sequence[float],
+        champion: Sequence[float] | None = None,
+        *,
+        anchor: Sequence[float] | None = None,
+        slices: Sequence[str] = (),
+        metric: str = "exact",
+        items: EvalSet | None = None,
+        spent: Spent = Spent(),  # noqa: B008
+        anchor_version: str | None = "1",
+        guard: SliceGuard | None = None,
+        anchor_spec: AnchorSpec | None = AnchorSpec(),  # noqa: B008
+        **gates: Any,
+    ) -> GateDecision:
+        return decide(
+            candidate=make_scores("tuned", {metric: candidate}, slices=slices),
+            champion=None if champion is None else make_scores("champion", {metric: champion}),
+            baselines=(make_scores("zero_shot", {metric: [0.0] * len(candidate)}),),
+            gates=GatesSpec(rules=tuple(rules), slices=guard, anchor=anchor_spec, **gates),
+            champion_version=None if champion is None else "7",
+            anchor=None if anchor is None else make_scores("anchor", {metric: anchor}),
+            anchor_version=anchor_version,
+            items=items,
+            spent=spent,
+            out=new_folder(),
+        )
+
+    return run
+
+
+Judge = Callable[..., GateDecision]
+
+
+# --- anchor ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_refresh_that_beats_a_rotten_champion_is_still_held_to_the_anchor(judge: Judge) -> None:
+    candidate, champion = flips(30, 10, 600)
+    anchor = [1.0] * 600  # was right wherever the candidate is wrong: 10 items
+    assert judge([REFRESH], candidate, champion, anchor=anchor).verdict == "PROMOTE"
+    rotten = judge([REFRESH], [0.0] * 60 + candidate[60:], [0.0] * 80 + [1.0] * 520, anchor=anchor)
+    assert [finding.verdict for finding in rotten.findings] == ["PROMOTE", "BLOCK"]
+    assert rotten.findings[1].rule == "exact is surely no more than 0.05 worse than anchor (version 1)"
+    assert rotten.anchor_version == "1"
+
+
+def test_between_shown_and_harmed_the_anchor_holds(judge: Judge) -> None:
+    candidate, champion = flips(60, 0, 600)
+    candidate = candidate[:-24] + [0.0] * 24
+    champion = champion[:-24] + [0.0] * 24
+    held = judge([REFRESH], candidate, champion, anchor=[1.0] * 600)
+    assert [finding.verdict for finding in held.findings] == ["PROMOTE", "HOLD"]
+    assert "more items would decide" in held.findings[1].reason
+    wider = judge([REFRESH], candidate, champion, anchor=[1.0] * 600, anchor_spec=AnchorSpec(margin=0.1))
+    assert wider.verdict == "PROMOTE"
+
+
+@pytest.mark.parametrize("version", [None, "2"])
+def test_an_anchor_that_did_not_arrive_is_an_error_and_never_left_out(version: str | None, judge: Judge) -> None:
+    decision = judge([REFRESH], *flips(60, 0, 600), anchor_version=version)
+    assert [finding.verdict for finding in decision.findings] == ["PROMOTE", "ERROR"]
+
+
+def test_a_champion_that_is_the_anchor_is_not_asked_twice(judge: Judge) -> None:
+    assert len(judge([REFRESH], *flips(60, 0, 600), anchor_version="7").findings) == 1
+    assert len(judge([REFRESH], *flips(60, 0, 600), anchor_version=None, anchor_spec=None).findings) == 1
+    assert len(judge([IMPROVE], *flips(60, 0, 600), anchor_version=None).findings) == 1
+
+
+# --- slices ---------------------------------------------------------------------------------------------------------
+
+
+def sliced(counts: dict[str, tuple[int, int, int]]) -> tuple[list[float], list[float], list[str]]:
+    candidate: list[float] = []
+    champion: list[float] = []
+    slices: list[str] = []
+    for name, (gained, lost, n) in counts.items():
+        ours, theirs = flips(gained, lost, n)
+        candidate, champion = candidate + ours, champion + theirs
+        slices += [f"product={name}"] * n
+    return candidate, champion, slices
+
+
+def test_a_gain_overall_does_not_hide_a_slice_that_suffers(judge: Judge) -> None:
+    candidate, champion, slices = sliced({"Desk": (60, 5, 400), "Lamp": (2, 32, 200)})
+    decision = judge([IMPROVE], candidate, champion, slices=slices, guard=GUARD)
+    assert [finding.verdict for finding in decision.findings] == ["PROMOTE", "PROMOTE", "BLOCK"]
+    assert decision.verdict == "BLOCK"
+    finding = decision.findings[2]
+    assert (finding.slice, finding.won, finding.lost) == ("product=Lamp", 2, 32)
+
+
+def test_a_small_slice_is_named_and_not_passed_in_silence(judge: Judge) -> None:
+    candidate, champion, slices = sliced({"Desk": (60, 5, 400), "Lamp": (0, 99, 99)})
+    champion[:100] = [0.0] * 100
+    decision = judge([IMPROVE], candidate, champion, slices=slices, guard=GUARD)
+    small = decision.findings[2]
+    assert (small.verdict, small.decides, small.n_items) == ("HOLD", False, 99)
+    assert "1 more are needed" in small.reason
+    assert "1 slice is too small to be judged" in decision.reason
+    assert "not judged" in (decision.root / "decision.md").read_text()
+    strict = judge([HALF], candidate, champion, slices=slices, guard=GUARD.model_copy(update={"small": "hold"}))
+    assert strict.verdict == "HOLD"
+
+
+def test_a_guard_on_a_column_that_was_not_sliced_is_an_error(judge: Judge) -> None:
+    assert judge([HALF], [1.0] * 200, [1.0] * 200, guard=GUARD).verdict == "ERROR"
+
+
+def test_a_slice_of_one_unsound_value_is_an_error(judge: Judge) -> None:
+    candidate, champion, slices = sliced({"Desk": (60, 5, 400), "Lamp": (2, 2, 200)})
+    candidate[-1] = float("nan")
+    assert judge([IMPROVE], candidate, champion, slices=slices, guard=GUARD).verdict == "ERROR"
+
+
+def test_without_a_champion_a_slice_may_not_be_worse_than_the_best_prompting_arm(judge: Judge) -> None:
+    candidate, _, slices = sliced({"Desk": (60, 5, 400), "Lamp": (2, 32, 200)})
+    decision = judge([HALF], candidate, slices=slices, guard=GUARD)
+    assert [finding.verdict for finding in decision.findings] == ["PROMOTE", "PROMOTE", "PROMOTE"]
+    assert "best_baseline (zero_shot)" in decision.findings[1].rule
+
+
+# --- Holm over all tests that may block -----------------------------------------------------------------------------
+
+
+def test_a_loss_that_would_block_alone_does_not_among_many_slices(judge: Judge) -> None:
+    suffering = {"Lamp": (4, 13, 200)}
+    alone = sliced(suffering)
+    many = sliced({**suffering, **{f"Item{number}": (8, 6, 200) for number in range(9)}})
+    [_, one] = judge([HALF], *alone[:2], slices=alone[2], guard=GUARD).findings
+    assert one.verdict == "BLOCK"
+    decision = judge([HALF], *many[:2], slices=many[2], guard=GUARD)
+    lamp = next(finding for finding in decision.findings if finding.slice == "product=Lamp")
+    assert (lamp.verdict, lamp.p_harm) == ("PROMOTE", one.p_harm)
+    assert "may be chance among the 11 tests" in lamp.reason
+
+
+def test_a_rule_that_is_violated_alone_but_not_among_the_others_holds(judge: Judge) -> None:
+    candidate, champion, slices = sliced({f"Item{number}": (6, 9, 120) for number in range(9)})
+    findings = judge([IMPROVE], candidate, champion, slices=slices, guard=GUARD).findings
+    assert findings[0].p_harm is not None
+    assert 0.005 < findings[0].p_harm < 0.05
+    assert findings[0].verdict == "HOLD"
+    assert judge([IMPROVE], candidate, champion).verdict == "BLOCK"
+
+
+# --- hard limits ----------------------------------------------------------------------------------------------------
+
+
+def test_a_hard_limit_blocks_whatever_chance_may_explain_and_never_promotes(judge: Judge) -> None:
+    hard = GateRule(metric="exact", value_threshold=0.5, hard_limit=0.95)
+    assert judge([hard], [1.0] * 94 + [0.0] * 6).verdict == "BLOCK"
+    assert judge([hard], [1.0] * 96 + [0.0] * 4).verdict == "PROMOTE"
+    strict = GateRule(metric="exact", value_threshold=0.97, hard_limit=0.95)
+    assert judge([strict], [1.0] * 96 + [0.0] * 4).verdict == "HOLD"
+    assert judge([hard], [1.0] * 9 + [0.0]).verdict == "BLOCK"  # also under min_items
+    with pytest.raises(ValueError, match="hard_limit"):
+        GateRule(metric="exact", change_threshold=ChangeThreshold(), hard_limit=0.5)
+
+
+# --- clusters -------------------------------------------------------------------------------------------------------
+
+
+def test_tickets_of_few_customers_prove_less_than_as_many_tickets_of_many(
+    judge: Judge, make_items: Callable[..., EvalSet]
+) -> None:
+    candidate, champion = flips(60, 30, 600)
+    customers = [f"c{number // 15}" for number in range(600)]  # the gains are all of four customers
+    items = make_items(
+        [{"ticket_id": f"i{number:06d}", "answer": "", "customer_id": name} for number, name in enumerate(customers)]
+    )
+    assert judge([IMPROVE], candidate, champion).verdict == "PROMOTE"
+    decision = judge([IMPROVE], candidate, champion, items=items, cluster_by="customer_id")
+    assert decision.findings[0].method == "tango+cluster_bootstrap_t"
+    assert decision.verdict == "HOLD"
+
+
+def test_customers_that_are_missing_or_too_few_never_promote(judge: Judge, make_items: Callable[..., EvalSet]) -> None:
+    candidate, champion = flips(60, 3, 600)
+    rows = [{"ticket_id": f"i{number:06d}", "answer": ""} for number in range(600)]
+    assert judge([IMPROVE], candidate, champion, cluster_by="customer_id").verdict == "ERROR"
+    assert judge([IMPROVE], candidate, champion, items=make_items(rows), cluster_by="customer_id").verdict == "ERROR"
+    assert judge([IMPROVE], candidate, champion, items=make_items(
+        [{**row, "customer_id": "c"} for row in rows[:-1]]), cluster_by="customer_id").verdict == "ERROR"  # fmt: skip
+    few = make_items([{**row, "customer_id": f"c{number % 39}"} for number, row in enumerate(rows)])
+    decision = judge([IMPROVE, HALF], candidate, champion, items=few, cluster_by="customer_id")
+    assert [finding.verdict for finding in decision.findings] == ["HOLD", "HOLD"]
+    assert "39 customers" in decision.reason
+
+
+def test_a_cluster_per_item_gives_the_bounds_of_items() -> None:
+    values = np.random.default_rng(2).normal(0.1, 1.0, 300)
+    apart = estimate_mean(values, clusters=np.arange(300)).bounds(confidence=0.95)
+    assert apart == estimate_mean(values).bounds(confidence=0.95)
+
+
+# 5.3 to 5.6 % was measured with a percentile bootstrap over clusters; drawing items passes 10 to 13 %.
+def test_bounds_over_customers_pass_a_candidate_at_the_limit_as_seldom_as_declared() -> None:
+    generator = np.random.default_rng(8)
+    over_items = over_customers = 0
+    for rep in range(400):
+        effect = generator.normal(0, 0.8, 50)
+        clusters = np.repeat(np.arange(50), 12)
+        values = effect[clusters] + generator.normal(0, 0.6, 600)
+        over_items += estimate_mean(values, seed=rep, n_resamples=300).bounds(confidence=0.95).lower > 0
+        drawn = estimate_mean(values, clusters=clusters, seed=rep, n_resamples=300)
+        over_customers += drawn.bounds(confidence=0.95).lower > 0
+        assert 0 < drawn.p_below(0.0) <= 1
+    assert over_items / 400 > 0.15
+    assert over_customers / 400 <= 0.085  # nominal 5 %, three standard errors of 400
+
+
+# --- looks and re-use -----------------------------------------------------------------------------------------------
+
+
+def test_each_look_has_its_share_of_the_error_probability(judge: Judge) -> None:
+    candidate, champion = flips(27, 14, 600)
+    assert judge([IMPROVE], candidate, champion).verdict == "PROMOTE"
+    decision = judge([IMPROVE], candidate, champion, looks_max=5)
+    assert decision.verdict == "HOLD"
+    assert decision.use is not None
+    assert decision.use.confidence == pytest.approx(0.99)
+    assert "99 % confidence" in decision.reason
+
+
+def test_a_candidate_that_was_looked_at_too_often_holds_however_good_it_is(judge: Judge) -> None:
+    candidate, champion = flips(100, 1, 600)
+    assert judge([IMPROVE], candidate, champion, looks_max=2, spent=Spent(looks=1)).verdict == "PROMOTE"
+    decision = judge([IMPROVE], candidate, champion, looks_max=2, spent=Spent(looks=2))
+    assert decision.verdict == "HOLD"
+    assert "only another candidate can pass" in decision.reason
+
+
+def test_items_that_have_judged_too_many_candidates_hold_and_bad_ones_still_block(judge: Judge) -> None:
+    candidate, champion = flips(100, 1, 600)
+    budget = ReuseSpec(budget=3)
+    fresh = judge([IMPROVE], candidate, champion, reuse=budget, spent=Spent(verdicts=2))
+    assert fresh.verdict == "PROMOTE"
+    assert "verdict 3 of at most 3 on these items" in (fresh.root / "decision.md").read_text()
+    used = judge([IMPROVE], candidate, champion, reuse=budget, spent=Spent(verdicts=3))
+    assert used.verdict == "HOLD"
+    assert "fresh tickets" in used.reason
+    assert judge([IMPROVE], champion, candidate, reuse=budget, spent=Spent(verdicts=3)).verdict == "BLOCK"
+    assert judge([IMPROVE], candidate, champion, reuse=None, spent=Spent(verdicts=300)).verdict == "PROMOTE"
+
+
+def test_a_split_budget_gives_every_verdict_its_share() -> None:
+    gates = GatesSpec(rules=(HALF,), reuse=ReuseSpec(budget=10, spend="split"), looks_max=2)
+    assert gates.alpha == pytest.approx(0.05 / 20)
+
+
+def test_looking_again_only_where_it_was_held_keeps_the_declared_error(judge: Judge) -> None:
+    """Three looks at a worthless candidate, 200 more items each: the chance that any of them promotes."""
+    from tasks.assess.contract import change_outcome
+
+    draws = np.random.default_rng(9).multinomial(200, [0.05, 0.05, 0.9], size=(20_000, 3)).cumsum(axis=1)
+    n = np.array([200, 400, 600])
+    spent = change_outcome(draws[..., 0], draws[..., 1], n, margin=0.0, alpha=0.05 / 3).met.any(axis=1).mean()
+    unspent = change_outcome(draws[..., 0], draws[..., 1], n, margin=0.0, alpha=0.05).met.any(axis=1).mean()
+    assert spent <= 0.05
+    assert unspent > 0.08
