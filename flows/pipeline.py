@@ -20,6 +20,7 @@ from flows.curate import curate
 from flows.engine.rows import RunRow
 from flows.finetune import finetune
 from flows.outcome import Outcome, outcome_of
+from flows.power import warn_of_weak_gate
 from flows.release import release
 from flows.screen import describe, gate_row
 from flows.session import STAGES, Session, attach, input_digest, open_session
@@ -82,6 +83,7 @@ def _run(session: Session, config: str, *, again: bool, until: Stage) -> Outcome
             case "curate":
                 curate(name, config, run_id)
                 _show_funnel(session)
+                warn_of_weak_gate(session)
             case "finetune":
                 finetune(name, config, run_id)
             case "assess":

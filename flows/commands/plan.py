@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows.commands.output import out, print_json, print_rows
+from rich.markup import escape
+
+from flows.commands.output import out, print_json, print_rows, talk
 from flows.earlier import Earlier, earlier_results
 from flows.engine.ledger import Ledger
 from flows.engine.plan import PlannedStep, plan_steps
 from flows.engine.store import Store
+from flows.power import gate_power, refuse_weak_gate
 from flows.screen import describe
 from flows.session import declare
 from flows.settings import load_settings
@@ -17,6 +21,7 @@ from flows.standing import standing_of
 from schemas.artifacts import DatasetRef, ModelRef, Splits
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
+from tasks.assess.plan_gate import RulePower
 from tasks.train.memory import ModelDims, estimate_memory
 
 
@@ -33,21 +38,33 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     seconds = {this.step.name: ledger.typical_seconds(this.step.name) if ledger else None for this in planned}
     rows = [_row(this, seconds[this.step.name]) for this in planned]
     figures = _figures(spec, planned, seconds)
+    splits = next((this.artifact for this in planned if this.step.name == "decontaminate"), None)
+    power = gate_power(spec, splits=splits if isinstance(splits, Splits) else None, ledger=ledger, store=store)
     if as_json:
-        print_json(
-            {
-                "pipeline": pipeline,
-                "champion": standing.champion and standing.champion.version,
-                "steps": rows,
-                **figures,
-            }
-        )
-        return 0
+        champion = standing.champion and standing.champion.version
+        gates = [{**asdict(row), "underpowered": row.underpowered} for row in power]
+        print_json({"pipeline": pipeline, "champion": champion, "steps": rows, **figures, "gates": gates})
+        return 2 if spec.gates.strict_power and any(row.underpowered for row in power) else 0
     print_rows(rows, ("step", "state", "seconds", "result", "why"))
     out().print()
     for name, value in figures.items():
         out().print(f"{name.replace('_', ' '):<24} {'not known before curation has run' if value is None else value}")
+    out().print()
+    print_rows([_power_row(row) for row in power], ("gate", "needs", "has", "shows", "what"))
+    told = refuse_weak_gate(spec, power)
+    if told is not None:
+        talk().print(f"[yellow]warning[/yellow] {escape(told)}")
     return 0
+
+
+def _power_row(row: RulePower) -> dict[str, Any]:
+    return {
+        "gate": row.rule,
+        "needs": "" if row.needed is None else row.needed,
+        "has": "" if row.at_hand is None else row.at_hand,
+        "shows": "" if row.smallest is None else f"{row.smallest:.3f}",
+        "what": row.what,
+    }
 
 
 def _row(this: PlannedStep, seconds: float | None) -> dict[str, Any]:

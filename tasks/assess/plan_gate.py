@@ -1,0 +1,164 @@
+"""Before training: how many items each rule of a gate needs, and what the items at hand can show.
+
+Knows nothing of scores or files; `flows/power.py` calls it for `tunegate plan` and before a run trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schemas.gates import GateRule, GatesSpec
+from schemas.metrics import MetricTraits, traits_of
+from tasks.assess.decision import describe_rule
+from tasks.assess.power import (
+    items_needed,
+    margin_items_needed,
+    paired_items_needed,
+    share_items_needed,
+    smallest_difference,
+    smallest_distance,
+    smallest_margin,
+)
+from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
+
+ASSUMED_DISCORDANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """How much two models differed per item in an earlier verdict."""
+
+    discordance: float
+    """Share of items where they differ."""
+    spread: float
+    """Standard deviation of the difference of one item."""
+
+
+@dataclass(frozen=True)
+class RulePower:
+    """What one rule asks of the held-out set."""
+
+    rule: str
+    needed: int | None
+    """Items for the wanted power; null where no number would do."""
+    at_hand: int | None
+    """Held-out items; null before curation has run."""
+    smallest: float | None
+    """Smallest effect that the items at hand show with the wanted power; null where none, or unknown."""
+    what: str
+    """What is needed to be found, and what was assumed."""
+
+    @property
+    def underpowered(self) -> bool:
+        """Are there surely too few items?"""
+        return self.at_hand is not None and (self.needed is None or self.at_hand < self.needed)
+
+
+def plan_gate(
+    gates: GatesSpec,
+    *,
+    traits: Mapping[str, MetricTraits],
+    n_items: int | None,
+    seen: Mapping[str, Disagreement],
+) -> tuple[RulePower, ...]:
+    """One row per rule over all items, and one for the slices. Rules on a single slice are left out: how many items
+    it has is known only afterwards.
+
+    Args:
+        seen: Metric -> how much candidate and champion differed in the last verdict.
+    """
+    rows = [
+        _change_power(rule, gates, traits_of(rule.metric, traits), n_items, seen.get(rule.metric))
+        if rule.change_threshold is not None
+        else _value_power(rule, gates, traits_of(rule.metric, traits), n_items)
+        for rule in gates.rules
+        if rule.slice is None
+    ]
+    if gates.slices is not None:
+        rows.append(_slice_power(gates, traits_of(gates.slices.metric, traits), seen.get(gates.slices.metric)))
+    return tuple(rows)
+
+
+def _change_power(
+    rule: GateRule, gates: GatesSpec, traits: MetricTraits, n_items: int | None, seen: Disagreement | None
+) -> RulePower:
+    change, wanted = rule.change_threshold, gates.power
+    level = {"confidence": 1 - gates.alpha, "power": wanted.power}
+    margin = change.margin if change is not None and change.mode == "refresh" else None
+    aim = wanted.effect if margin is None else margin
+    what = f"a true gain of {aim:g}" if margin is None else f"a truly equal candidate within {aim:g}"
+    if traits.continuous:
+        spread = wanted.spread if seen is None else seen.spread
+        needed = items_needed(aim, sd_null=spread, sd_true=spread, **level)
+        smallest = _continuous_smallest(n_items, spread, gates)
+        needed = None if needed is None else max(needed, MIN_CONTINUOUS_ITEMS)
+        what += f"; spread {spread:.3g} {'assumed' if seen is None else 'as in the last verdict'}"
+    else:
+        discordance, source = _discordance(gates, seen)
+        find, least = (paired_items_needed, smallest_difference) if margin is None else (
+            margin_items_needed, smallest_margin
+        )  # fmt: skip
+        needed = find(aim, discordance=discordance, **level)
+        smallest = None if n_items is None else least(n_items, discordance=discordance, **level)
+        what += f"; discordance {discordance:.3g} {source}"
+    return RulePower(describe_rule(rule), _at_least_min(needed, gates), n_items, smallest, what)
+
+
+def _value_power(rule: GateRule, gates: GatesSpec, traits: MetricTraits, n_items: int | None) -> RulePower:
+    limit, wanted = rule.value_threshold or 0.0, gates.power
+    confidence, power = 1 - gates.alpha, wanted.power
+    if traits.continuous:
+        needed = items_needed(
+            wanted.effect, sd_null=wanted.spread, sd_true=wanted.spread, confidence=confidence, power=power
+        )
+        needed = None if needed is None else max(needed, MIN_CONTINUOUS_ITEMS)
+        smallest = _continuous_smallest(n_items, wanted.spread, gates)
+        what = f"a true value {wanted.effect:g} better than the limit; spread {wanted.spread:.3g} assumed"
+    else:
+        share = limit if traits.higher_is_better else 1 - limit
+        effect = min(wanted.effect, 1 - share)
+        needed = share_items_needed(share, share + effect, confidence=confidence, power=power)
+        smallest = None if n_items is None else smallest_distance(n_items, share, confidence=confidence, power=power)
+        what = f"a true value {effect:.3g} better than the limit"
+    text = describe_rule(rule, higher_is_better=traits.higher_is_better)
+    return RulePower(text, _at_least_min(needed, gates), n_items, smallest, what)
+
+
+def _slice_power(gates: GatesSpec, traits: MetricTraits, seen: Disagreement | None) -> RulePower:
+    """What the smallest slice that is judged shows, before Holm's correction."""
+    guard = gates.slices
+    if guard is None:
+        raise ValueError("no slices are guarded")
+    n = guard.min_slice_items
+    if traits.continuous:
+        smallest, source = _continuous_smallest(n, gates.power.spread, gates), f"spread {gates.power.spread:.3g}"
+    else:
+        discordance, told = _discordance(gates, seen)
+        level = {"confidence": 1 - gates.alpha, "power": gates.power.power}
+        smallest, source = (
+            smallest_difference(n, discordance=discordance, **level),
+            f"discordance {discordance:.3g} {told}",
+        )
+    what = f"a loss in a slice of {n} items, judged alone; {source}"
+    return RulePower(f"{guard.metric} in slices of {', '.join(guard.by)}", None, None, smallest, what)
+
+
+def _discordance(gates: GatesSpec, seen: Disagreement | None) -> tuple[float, str]:
+    if gates.power.discordance is not None:
+        return gates.power.discordance, "declared"
+    if seen is not None and seen.discordance > 0:
+        return seen.discordance, "as in the last verdict"
+    return ASSUMED_DISCORDANCE, "assumed"
+
+
+def _continuous_smallest(n_items: int | None, spread: float, gates: GatesSpec) -> float | None:
+    from tasks.assess.compare import z_value
+
+    if n_items is None or n_items < MIN_CONTINUOUS_ITEMS:
+        return None
+    return float((z_value(1 - gates.alpha) + z_value(gates.power.power)) * spread / n_items**0.5)
+
+
+def _at_least_min(needed: int | None, gates: GatesSpec) -> int | None:
+    return None if needed is None else max(needed, gates.min_items)
