@@ -32,6 +32,10 @@ test: install ## all tests; those that lack a service or data skip with their re
 demo: install ## the main job on the embedded model: promoted, then blocked, then nothing to do
 	@$(BIN)/python infra/demo.py
 
+.PHONY: bench-gates
+bench-gates: install ## simulated candidates through the gate beside peers' rules; QUICK=1 for seconds, RECORD=1 keeps it
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gates.py $(if $(QUICK),--quick) $(if $(RECORD),--record)
+
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--python-version 3.11 --extra dev --extra postgres --extra semantic --extra names pyproject.toml --output-file requirements.lock
