@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_curation import add_curation_commands
+from flows.cli_gate import gate_app
 from flows.cli_options import CONFIG, Config, Json, Pipeline, call
 from schemas.errors import TunegateError
 
@@ -221,6 +222,7 @@ def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
 
 
 add_curation_commands(app)
+app.add_typer(gate_app, name="gate")
 
 
 if __name__ == "__main__":

@@ -225,6 +225,8 @@ class Finding(BaseModel):
     """Items on which it is worse."""
     p_harm: float | None = None
     """p-value of "the rule is not violated"; those of one decision are one Holm family."""
+    higher_is_better: bool = True
+    """Of the metric."""
     decides: bool = True
     """False for what is only reported, such as a slice too small to judge."""
 

@@ -76,6 +76,7 @@ def _finding(asked: Asked, settled: dict[int, Verdict], *, n_tests: int) -> Find
         won=judgement.won,
         lost=judgement.lost,
         p_harm=judgement.p_harm if id(judgement) in settled else None,
+        higher_is_better=asked.higher_is_better,
         decides=asked.decides,
     )
 

@@ -41,6 +41,7 @@ class Asked:
     """Where nothing could be judged."""
     reason: str = ""
     """Where nothing could be judged, or where items are too few to be met (`short`)."""
+    higher_is_better: bool = True
     short: bool = False
     """Met is not enough: there are too few items."""
     decides: bool = True
@@ -164,7 +165,7 @@ class Asker:
         return Asked(
             rule=text, metric=rule.metric, slice=rule.slice, method=judgement.method, n_items=n_items, limit=limit,
             baseline=opponent.baseline if opponent else None, judgement=judgement, reason=short,
-            short=n_items < min_items,
+            short=n_items < min_items, higher_is_better=traits.higher_is_better,
         )  # fmt: skip
 
     def _clusters_of(self, paired: Paired) -> NDArray[np.int64] | None:

@@ -1,0 +1,130 @@
+"""The held-out items on which a candidate did worst, with what was asked, wanted and answered, side by side.
+
+The one place of assessment that hands out ticket text: for a person's screen, never for a log, an error or a file.
+Called by `flows/commands/gate.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas.artifacts import EvalSet, Predictions, Scores
+from schemas.errors import GateError
+from schemas.metrics import MetricTraits
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One arm: its scores and its answers."""
+
+    scores: Scores
+    predictions: Predictions
+
+
+@dataclass(frozen=True)
+class WorstItem:
+    """One item, for a person to read."""
+
+    item_id: str
+    slices: tuple[str, ...]
+    candidate: float
+    reference: float | None
+    question: str
+    wanted: str
+    candidate_answer: str
+    reference_answer: str | None
+
+
+def worst_items(
+    *,
+    items: EvalSet,
+    candidate: Answered,
+    reference: Answered | None,
+    metric: str,
+    traits: MetricTraits,
+    slice_name: str | None,
+    n_items: int,
+) -> tuple[WorstItem, ...]:
+    """The items that lost most against the reference, or without one those with the worst values; then by item id.
+
+    Only items that are worse than the reference, or without one not right, are among them.
+
+    Raises:
+        GateError: TG0602, the files cannot be read; TG0603, the metric was not scored.
+    """
+    ours = _values(candidate.scores, metric)
+    theirs = _values(reference.scores, metric) if reference is not None else {}
+    slices = _slices(candidate.scores)
+    sign = 1.0 if traits.higher_is_better else -1.0
+    best = math.inf if traits.continuous else max(sign, 0.0)
+
+    def loss(item: str) -> float:
+        return sign * (theirs[item] - ours[item]) if theirs else best - sign * ours[item]
+
+    chosen = [
+        item
+        for item in ours
+        if (not theirs or item in theirs) and (slice_name is None or slice_name in slices.get(item, ()))
+    ]
+    worst = sorted(
+        (item for item in chosen if loss(item) > 0),
+        key=lambda item: (-(loss(item) if theirs else -sign * ours[item]), item),
+    )[:n_items]
+    asked = {row["item_id"]: row for row in _rows(items.root / "items.parquet", worst)}
+    said = {row["item_id"]: row["text"] for row in _rows(candidate.predictions.root / "predictions.parquet", worst)}
+    other = (
+        {row["item_id"]: row["text"] for row in _rows(reference.predictions.root / "predictions.parquet", worst)}
+        if reference is not None
+        else {}
+    )
+    return tuple(
+        WorstItem(
+            item_id=item,
+            slices=slices.get(item, ()),
+            candidate=ours[item],
+            reference=theirs.get(item),
+            question="\n\n".join(part for part in (asked[item].get("subject"), asked[item].get("body")) if part),
+            wanted=asked[item]["answer"] or "",
+            candidate_answer=said.get(item) or "",
+            reference_answer=other.get(item),
+        )
+        for item in worst
+        if item in asked
+    )
+
+
+def _values(scores: Scores, metric: str) -> dict[str, float]:
+    """Item -> value, finite ones alone."""
+    rows = _read(scores.root / "scores.parquet", [("metric", "==", metric)])
+    if not rows:
+        raise GateError(
+            f"arm {scores.arm} has no scores of {metric}",
+            code="TG0603",
+            hint=f"scored were: {', '.join(scores.means) or 'none'}",
+        )
+    return {row["item_id"]: row["value"] for row in rows if row["value"] is not None and math.isfinite(row["value"])}
+
+
+def _slices(scores: Scores) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for row in _read(scores.root / "slices.parquet", None):
+        found[row["item_id"]] = (*found.get(row["item_id"], ()), row["slice"])
+    return found
+
+
+def _rows(path: Path, item_ids: list[str]) -> list[dict[str, Any]]:
+    return _read(path, [("item_id", "in", item_ids)]) if item_ids else []
+
+
+def _read(path: Path, filters: Any) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path, filters=filters).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise GateError(f"{path.name} cannot be read ({type(error).__name__})", code="TG0602") from None
+    return rows
