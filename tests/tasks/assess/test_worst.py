@@ -40,7 +40,8 @@ def ask(
         return worst_items(
             items=items, candidate=arm("tuned", candidate),
             reference=None if reference is None else arm("champion", reference),
-            metric=metric, traits=MetricTraits(name=metric, higher_is_better=higher, continuous=continuous), slice_name=slice_name, n_items=n,
+            metric=metric, slice_name=slice_name, n_items=n,
+            traits=MetricTraits(name=metric, higher_is_better=higher, continuous=continuous),
         )  # fmt: skip
 
     return run
