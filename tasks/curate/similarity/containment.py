@@ -171,7 +171,7 @@ class RarePrefix:
     def __init__(self, index: GramIndex, frequencies: Ints, *, threshold: float) -> None:
         self._held_out = index.held_out
         self._threshold = threshold
-        sizes = self._held_out.sizes
+        self.sizes = sizes = self._held_out.sizes
         texts = np.repeat(np.arange(sizes.shape[0]), sizes)
         order = np.lexsort((self._held_out.values, frequencies[self._held_out.values], texts))
         rank = np.empty(order.shape[0], np.int64)
