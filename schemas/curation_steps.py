@@ -80,6 +80,13 @@ class LengthStep(Spec):
     min_reply: int = Field(default=0, ge=0)
     max_reply: int = Field(default=20_000, ge=1)
 
+    @model_validator(mode="after")
+    def _some_text_fits(self) -> Self:
+        for name, least, most in (("body", self.min_body, self.max_body), ("reply", self.min_reply, self.max_reply)):
+            if least > most:
+                raise ValueError(f"min_{name} is above max_{name}")
+        return self
+
 
 class LanguageStep(Spec):
     """Fill `language` and `language_score` of the body, and drop other languages than those named."""
