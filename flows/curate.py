@@ -53,7 +53,7 @@ def curate_steps(
         libraries=("duckdb", "pyarrow", "pandera"),
     )
     steps = [extract, validate]
-    steps += declared_steps(spec.curate.steps, after=validate.name)
+    steps += declared_steps(spec.curate.steps, after=validate.name, root=root)
     tables = tuple(step.name for step in steps)
     previous = {"previous": earlier.split} if earlier.split is not None and spec.split.stable else {}
     split = Step(

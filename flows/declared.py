@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
+from pathlib import Path
+from typing import Any
 
-from flows.engine.step import Step
+from flows.engine.step import Input, Step
 from schemas.artifacts import TicketTable
-from schemas.curation_steps import CurateStep, DedupStep, RedactStep, RuleStep
+from schemas.curation_steps import (
+    CapStep,
+    CurateStep,
+    DedupStep,
+    LengthStep,
+    PythonStep,
+    RedactStep,
+    RuleStep,
+    SqlStep,
+)
+from schemas.errors import ConfigError
+from tasks.curate.cap import cap_rows
 from tasks.curate.dedup import drop_duplicates
+from tasks.curate.length import drop_by_length
+from tasks.curate.python_step import fingerprint_python, run_python
 from tasks.curate.redact import redact_tickets
 from tasks.curate.rules import apply_rules
+from tasks.curate.sql_step import select_tickets
 
 
-def declared_steps(declared: tuple[CurateStep, ...], *, after: str) -> list[Step]:
+def declared_steps(declared: tuple[CurateStep, ...], *, after: str, root: Path) -> list[Step]:
     """One step each, in order; rules that stand next to each other are one. A second `rules` is named `rules_2`."""
     steps: list[Step] = []
     for group in _grouped(declared):
         kind = "rules" if isinstance(group[0], RuleStep) else group[0].uses
         number = sum(1 for step in steps if step.kind == kind)
         name = f"{kind}_{number + 1}" if number else kind
-        steps.append(_step(group, name=name, kind=kind, after=steps[-1].name if steps else after))
+        steps.append(_step(group, name=name, kind=kind, after=steps[-1].name if steps else after, root=root))
     return steps
 
 
@@ -32,14 +48,47 @@ def _grouped(declared: tuple[CurateStep, ...]) -> Iterator[tuple[CurateStep, ...
             yield from ((step,) for step in group)
 
 
-def _step(group: tuple[CurateStep, ...], *, name: str, kind: str, after: str) -> Step:
-    inputs, libraries = {"tickets": after}, ("duckdb", "pyarrow", "sqlglot")
+def _step(group: tuple[CurateStep, ...], *, name: str, kind: str, after: str, root: Path) -> Step:
     first = group[0]
+    inputs: dict[str, Input | tuple[Input, ...]] = {"tickets": after}
+
+    def step(run: Callable[..., TicketTable], *libraries: str, **more: Any) -> Step:
+        fields: dict[str, Any] = {"inputs": inputs, "params": {"step": first}, **more}
+        return Step(name, run, TicketTable, libraries=("duckdb", "pyarrow", *libraries), kind=kind, **fields)
+
     match first:
         case RuleStep():
-            return Step(name, apply_rules, TicketTable, inputs, {"rules": group}, libraries=libraries, kind=kind)
+            return step(apply_rules, "sqlglot", params={"rules": group})
+        case SqlStep():
+            return step(select_tickets, "sqlglot", params={"step": first, "select": _read_select(first, root)})
+        case PythonStep():
+            also = {"source": fingerprint_python(first, root)}
+            return step(run_python, also=also, context={"root": root})
         case RedactStep():
-            return Step(name, redact_tickets, TicketTable, inputs, {"step": first}, libraries=libraries, kind=kind)
+            return step(redact_tickets, "phonenumbers", "python-stdnum")
+        case LengthStep():
+            return step(drop_by_length)
+        case CapStep():
+            return step(cap_rows)
         case DedupStep():
-            return Step(name, drop_duplicates, TicketTable, inputs, {"step": first}, libraries=libraries, kind=kind)
+            return step(drop_duplicates)
     raise NotImplementedError(first.uses)
+
+
+def _read_select(step: SqlStep, root: Path) -> str:
+    """The text of the step's file.
+
+    Raises:
+        ConfigError: TG0148, it cannot be read or is not UTF-8.
+    """
+    path = root / Path(step.file).expanduser()
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(
+            f"the SQL of step {step.name!r} cannot be read: {why}",
+            code="TG0148",
+            where=str(path),
+            hint="`file` is relative to pipelines.yaml",
+        ) from None
