@@ -102,9 +102,7 @@ def test_helpers_of_the_folder_are_imported_and_nothing_stays_behind(
     make_tickets: Any, new_folder: Any, root: Path
 ) -> None:
     write(root, "def keep(batch):\n    from own_steps import rules\n    return rules.first(batch)\n")
-    write(
-        root, "from own_helper import TWO\n\ndef first(batch):\n    return batch.slice(0, TWO)\n", "own_steps/rules.py"
-    )
+    write(root, "from own_helper import TWO\n\ndef first(batch):\n    return batch.slice(0, TWO)\n", "own_steps/rules.py")
     write(root, "TWO = 2\n", "own_helper.py")
     path, modules = list(sys.path), set(sys.modules)
     result = run_python(tickets=make_tickets(ROWS), step=step(), root=root, out=new_folder())
