@@ -19,7 +19,7 @@ from schemas.curation_steps import (
     RuleStep,
     SqlStep,
 )
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, TunegateError
 from tasks.curate.cap import cap_rows
 from tasks.curate.dedup import drop_duplicates
 from tasks.curate.length import drop_by_length
@@ -92,3 +92,26 @@ def _read_select(step: SqlStep, root: Path) -> str:
             where=str(path),
             hint="`file` is relative to pipelines.yaml",
         ) from None
+
+
+def declaration_faults(declared: tuple[CurateStep, ...], *, pipeline: str, root: Path) -> list[TunegateError]:
+    """What is wrong with the SQL and the functions that the steps name; nothing of them is run.
+
+    A run would find the same, but only when it comes to the step.
+    """
+    from tasks.curate.sql.predicate import check_predicate
+    from tasks.curate.sql.select_sql import check_select
+
+    faults: list[TunegateError] = []
+    for step in declared:
+        try:
+            match step:
+                case RuleStep():
+                    check_predicate(step.keep, where=f"{pipeline}.curate.rule.{step.name}")
+                case SqlStep():
+                    check_select(_read_select(step, root), where=f"{pipeline}.curate.sql.{step.name}: {step.file}")
+                case PythonStep():
+                    fingerprint_python(step, root)
+        except TunegateError as error:
+            faults.append(error)
+    return faults
