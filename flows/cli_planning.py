@@ -1,4 +1,4 @@
-"""`tunegate estimate` and `preview`: what a training would need and see; the work is in `flows/commands/`."""
+"""`tunegate estimate`, `preview`, `reproduce`: before a training and after it; the work is in `flows/commands/`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from flows.cli_options import CONFIG, Config, Json, Pipeline, call
 
 
 def add_planning_commands(app: typer.Typer) -> None:
-    """Give the application the commands that come before a training."""
-    for command in (estimate, preview):
+    """Give the application the commands around a training."""
+    for command in (estimate, preview, reproduce):
         app.command()(command)
 
 
@@ -43,3 +43,12 @@ def preview(
 ) -> int:
     """Show train examples as the model sees them: text, token ids, and which tokens carry loss."""
     return call("preview", "preview", pipeline=pipeline, n_examples=n, config=config, as_json=as_json)
+
+
+def reproduce(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Run id, or the start of one.", show_default=False)],
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Do a run's data and training steps once more and compare every byte; exit code 1 at the first difference."""
+    return call("reproduce", "reproduce", run_id=run_id, config=config, as_json=as_json)
