@@ -85,7 +85,7 @@ ASSIGNMENTS: tuple[Column, ...] = (
     Column("ticket_id", "VARCHAR", False, "pseudonym", "Ticket that was split"),
     Column("group", "VARCHAR", False, "pseudonym", "Customer or thread it goes with, with the column's name before it"),
     Column("split", "VARCHAR", False, "none", "train, validation, test or dropped"),
-    Column("since", "TIMESTAMP", True, "none", "Cut of the split that put it there, UTC; null for a split without time"),
+    Column("since", "TIMESTAMP", True, "none", "Cut of the split that put it there, UTC; null when split without time"),
     Column("retired", "BOOLEAN", False, "none", "It was held out until its window retired, and may be trained on"),
 )  # fmt: skip
 

@@ -71,7 +71,9 @@ def decontaminate(*, splits: Splits, spec: DecontaminateSpec, out: Path) -> Spli
     ]
     removed += [{"code": "leak_time"} | places[name] for name in late]
     write_removed([row | {"outcome": "dropped", "reason": _REASONS[row["code"]]} for row in removed], out)
-    counts = {part: n - len(listed[part]) for part, n in (("train", splits.n_train), ("validation", splits.n_validation))}
+    counts = {
+        part: n - len(listed[part]) for part, n in (("train", splits.n_train), ("validation", splits.n_validation))
+    }
     if counts["train"] < 1:
         raise DataError(
             f"all {splits.n_train} train rows give held-out questions away; none is left",

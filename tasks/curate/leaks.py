@@ -251,5 +251,3 @@ def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
     with ThreadPoolExecutor(n_threads()) as pool:
         return list(pool.map(function, items))
-
-

@@ -79,10 +79,10 @@ def number_words(
                 if word_hashes[word] == mixed:
                     start = word_ends[word]
                     same = word_ends[word + 1] - start == at - first
-                    k = np.int64(0)
-                    while same and k < at - first:
+                    for k in range(at - first):
+                        if not same:
+                            break
                         same = word_bytes[start + k] == letters[data[first + k]]
-                        k += 1
                     if same:
                         break
                 slot = (slot + np.uint64(1)) & mask
@@ -130,7 +130,7 @@ def number_grams(
     for row in range(ends.shape[0]):
         known_run = np.int64(0)
         while at < ends[row]:
-            known_run = known_run + 1 if words[at] >= 0 else 0
+            known_run = known_run + 1 if words[at] >= 0 else np.int64(0)
             at += 1
             if known_run < n_words:
                 continue
@@ -144,10 +144,10 @@ def number_grams(
             while gram >= 0:
                 if gram_hashes[gram] == mixed:
                     same = True
-                    k = np.int64(0)
-                    while same and k < n_words:
+                    for k in range(n_words):
+                        if not same:
+                            break
                         same = learned[gram_starts[gram] + k] == words[first + k]
-                        k += 1
                     if same:
                         break
                 slot = (slot + np.uint64(1)) & mask
