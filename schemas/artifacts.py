@@ -7,6 +7,7 @@ reference with its final `root` and `digest`. No frame, no model and no pickle e
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
 
@@ -69,7 +70,8 @@ class TicketTable(Artifact):
 
 
 class Splits(Artifact):
-    """`train.parquet`, `validation.parquet`, `test.parquet` (ticket columns) and `removed.parquet`."""
+    """`train.parquet`, `validation.parquet`, `test.parquet` (ticket columns) and `removed.parquet`; of the split also
+    `assignments.parquet` and `strata.parquet` (`schemas.tables`: ASSIGNMENTS, STRATA)."""
 
     rows: RowCounts
     n_train: int
@@ -77,6 +79,10 @@ class Splits(Artifact):
     n_test: int
     group_by: tuple[str, ...] = ()
     """Columns of which no value is in two of the three."""
+    seed: int | None = None
+    """Seed of the split, which a later split must share to go on from this one; null when unknown."""
+    cut: datetime | None = None
+    """UTC; train and validation are earlier. Newly held-out tickets are not; null when the split was not by time."""
     notes: dict[str, int] = {}
 
     @property
@@ -94,6 +100,14 @@ class Splits(Artifact):
     @property
     def removed(self) -> Path:
         return self.root / "removed.parquet"
+
+    @property
+    def assignments(self) -> Path:
+        return self.root / "assignments.parquet"
+
+    @property
+    def strata(self) -> Path:
+        return self.root / "strata.parquet"
 
 
 class WarehouseRef(Artifact):

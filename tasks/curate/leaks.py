@@ -7,7 +7,6 @@ imported inside functions.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,9 +29,10 @@ LEAK_CODES: tuple[LeakCode, ...] = ("leak_exact", "leak_near", "leak_quote", "le
 NEAR_CODES: tuple[LeakCode, ...] = ("leak_exact", "leak_near")
 SHINGLE_WORDS = 3
 """Words of a shingle for `near_threshold`, as in dedup's default."""
+PARAPHRASE_PIECES = 4
+"""Pieces of the held-out question, apart from one another, that a paraphrase shares with it."""
 BATCH_ROWS = 16_384
 WHERE = "curate.decontaminate"
-MAX_THREADS = 4
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -86,14 +86,16 @@ def find_leaks(
     * `leak_quote`: the row holds >= `long_threshold` of the held-out question's distinct n-grams of
       `long_ngram_words` words, each weighted by ln(1 + N/df): N pool rows, df those that hold it. n-grams in more than
       `max_document_frequency` pool rows do not count: without that, boilerplate decides (see the source).
-    * `leak_paraphrase`: the same with `short_ngram_words` and `short_threshold`.
+    * `leak_paraphrase`: the same with `short_ngram_words` and `short_threshold`, in at least `PARAPHRASE_PIECES`
+      pieces of the held-out question apart from one another. One piece is a quote, long enough or not: in short
+      questions three words in a row are soon a fifth of the weight, and the share alone would drop two thirds of them.
 
     Replies are not compared: the same template answers a train and a test ticket every day, and whoever learns it
     has not seen the question.
 
     Every comparison is exact, and the result does not depend on the order of rows or the number of threads.
-    Source: rarity-weighted overlap as in allenai/decon; 8-grams and 3-grams at 0.2 find what copies, quotes and
-    edits of every fourth word leave, where "any shared 13-gram" (GPT-3) drops half of a help desk's tickets.
+    Source: rarity-weighted overlap as in allenai/decon. "Any shared 13-gram" (GPT-3) finds no edits and drops half of
+    a help desk's tickets for their boilerplate.
 
     Args:
         pool: Parquet files with ticket columns whose rows may leak.
@@ -106,7 +108,7 @@ def find_leaks(
     from tasks.curate.similarity.containment import EqualTexts, GramIndex, Vocabulary
     from tasks.warehouse import connect
 
-    with connect(readable=(*pool, held_out), threads=_n_threads()) as connection:
+    with connect(readable=(*pool, held_out)) as connection:
         held_ids, held_texts = _all_questions(connection, held_out)
         vocabulary = Vocabulary(held_texts)
         equal = EqualTexts(vocabulary.held_out)
@@ -172,17 +174,17 @@ def _apply_rules(
         found = [new | old for new, old in zip(near, found, strict=True)]
     n_held_out = next(iter(indices.values())).held_out.ends.shape[0]
     protected = np.zeros(n_held_out, bool)
-    rules: tuple[tuple[LeakCode, int, float], ...] = (
-        ("leak_quote", spec.long_ngram_words, spec.long_threshold),
-        ("leak_paraphrase", spec.short_ngram_words, spec.short_threshold),
+    rules: tuple[tuple[LeakCode, int, float, int], ...] = (
+        ("leak_quote", spec.long_ngram_words, spec.long_threshold, 1),
+        ("leak_paraphrase", spec.short_ngram_words, spec.short_threshold, PARAPHRASE_PIECES),
     )
-    for code, n, threshold in rules:
+    for code, n, threshold, min_pieces in rules:
         if code not in codes:
             continue
         scale = weigh(indices[n], frequencies[n], n_pool=n_pool, max_frequency=spec.max_document_frequency)
         protected |= scale.totals > 0
         for batch, rows in zip(batches, found, strict=True):
-            best, shared = scale.best(batch.grams[n], threshold=threshold)
+            best, shared = scale.best(batch.grams[n], threshold=threshold, min_pieces=min_pieces)
             for row in np.flatnonzero(best >= 0).tolist():
                 other = int(best[row])
                 rows.setdefault(row, (code, other, int(shared[row]) / int(scale.totals[other])))
@@ -245,9 +247,7 @@ def _all_questions(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[p
 
 
 def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    with ThreadPoolExecutor(_n_threads()) as pool:
+    from tasks.curate.similarity.kernel import n_threads
+
+    with ThreadPoolExecutor(n_threads()) as pool:
         return list(pool.map(function, items))
-
-
-def _n_threads() -> int:
-    return min(MAX_THREADS, os.cpu_count() or 1)

@@ -139,12 +139,18 @@ class Containment:
     """Per held-out text, the weights of all its n-grams."""
     posting_ends: Ints
     postings: Numbers
+    held_out: Rows
+    """The n-grams of each held-out text, in their order."""
 
-    def best(self, found: Rows, *, threshold: float) -> tuple[Numbers, Ints]:
-        """Per pool text the held-out text it holds most of (-1: none up to `threshold`), and the weight shared."""
+    def best(self, found: Rows, *, threshold: float, min_pieces: int = 1) -> tuple[Numbers, Ints]:
+        """Per pool text the held-out text it holds most of (-1: none up to `threshold`), and the weight shared.
+
+        Args:
+            min_pieces: Shared pieces of the held-out text, apart from one another, that are needed as well.
+        """
         best, shared = np.empty(found.ends.shape[0], np.int32), np.zeros(found.ends.shape[0], np.int64)
-        places = (self.posting_ends, self.postings)
-        best_containment(found.values, found.ends, self.weights, *places, self.totals, threshold, best, shared)
+        places = (self.posting_ends, self.postings, self.held_out.ends, self.held_out.values, self.totals)
+        best_containment(found.values, found.ends, self.weights, *places, threshold, min_pieces, best, shared)
         return best, shared
 
 
@@ -158,7 +164,7 @@ def weigh(index: GramIndex, frequencies: Ints, *, n_pool: int, max_frequency: in
     weights = np.where(rare, np.array(table, np.int64)[np.where(rare, frequencies, 0)], 0)
     running = np.concatenate(([0], np.cumsum(weights[index.held_out.values])))
     totals = np.diff(running[index.held_out.ends], prepend=0)
-    return Containment(weights, totals, *index.postings())
+    return Containment(weights, totals, *index.postings(), index.held_out)
 
 
 class RarePrefix:

@@ -4,25 +4,19 @@ Words and n-grams of the held-out side are numbered in two open-addressing table
 the bytes (of a word) or the word numbers (of an n-gram) are equal. Counts and weights are integers, so no sum depends
 on an order. Every loop runs without the GIL over a range of rows; nothing here starts a thread.
 
-Numba compiles at first import (seconds) and caches beside this file, or in NUMBA_CACHE_DIR. It knows nothing of
-tickets, files or thresholds' meaning. Imported by `tasks/curate/similarity/containment.py` alone, lazily.
+It knows nothing of tickets, files or what a threshold means. Imported by `tasks/curate/similarity/containment.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
-from numba import types
 
-F = TypeVar("F", bound=Callable[..., Any])
+from tasks.curate.similarity.kernel import kernel
 
-_BYTES = types.Array(types.uint8, 1, "C", readonly=True)
-_I32_IN = types.Array(types.int32, 1, "C", readonly=True)
-_I64_IN = types.Array(types.int64, 1, "C", readonly=True)
-_U8, _I32, _I64, _U64 = (t[::1] for t in (types.uint8, types.int32, types.int64, types.uint64))
+# Arrow's buffers are read-only; a kernel compiled for such arrays takes others too.
+_BYTES, _NUMBERS, _ENDS = (f"Array({kind}, 1, 'C', readonly=True)" for kind in ("uint8", "int32", "int64"))
 _START = np.uint64(0xCBF29CE484222325)  # FNV-1a, 64 bits
 _PRIME = np.uint64(0x100000001B3)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -44,17 +38,10 @@ def letters_of_bytes() -> np.ndarray[Any, np.dtype[np.uint8]]:
     return table
 
 
-def kernel(signature: Any) -> Callable[[F], F]:
-    """Compile for one signature, cached on disk, GIL released."""
-
-    def compile_it(function: F) -> F:
-        compiled: F = numba.njit(signature, cache=True, nogil=True)(function)
-        return compiled
-
-    return compile_it
-
-
-@kernel(types.int64(_BYTES, _I32_IN, _BYTES, _I32, _U8, _I64, _U64, _I64, types.boolean, _I32, _I64))
+@kernel(
+    f"int64({_BYTES}, {_NUMBERS}, {_BYTES}, int32[::1], uint8[::1], int64[::1], uint64[::1], int64[::1], boolean, "
+    "int32[::1], int64[::1])"
+)
 def number_words(
     data: Any,
     offsets: Any,
@@ -92,10 +79,10 @@ def number_words(
                 if word_hashes[word] == mixed:
                     start = word_ends[word]
                     same = word_ends[word + 1] - start == at - first
-                    k = np.int64(0)
-                    while same and k < at - first:
+                    for k in range(at - first):
+                        if not same:
+                            break
                         same = word_bytes[start + k] == letters[data[first + k]]
-                        k += 1
                     if same:
                         break
                 slot = (slot + np.uint64(1)) & mask
@@ -115,7 +102,10 @@ def number_words(
     return n
 
 
-@kernel(types.int64(_I32_IN, _I64_IN, types.int64, _I32, _I32_IN, _I64, _U64, types.int64, types.boolean, _I32, _I64))
+@kernel(
+    f"int64({_NUMBERS}, {_ENDS}, int64, int32[::1], {_NUMBERS}, int64[::1], uint64[::1], int64, boolean, "
+    "int32[::1], int64[::1])"
+)
 def number_grams(
     words: Any,
     ends: Any,
@@ -140,7 +130,7 @@ def number_grams(
     for row in range(ends.shape[0]):
         known_run = np.int64(0)
         while at < ends[row]:
-            known_run = known_run + 1 if words[at] >= 0 else 0
+            known_run = known_run + 1 if words[at] >= 0 else np.int64(0)
             at += 1
             if known_run < n_words:
                 continue
@@ -154,10 +144,10 @@ def number_grams(
             while gram >= 0:
                 if gram_hashes[gram] == mixed:
                     same = True
-                    k = np.int64(0)
-                    while same and k < n_words:
+                    for k in range(n_words):
+                        if not same:
+                            break
                         same = learned[gram_starts[gram] + k] == words[first + k]
-                        k += 1
                     if same:
                         break
                 slot = (slot + np.uint64(1)) & mask
@@ -176,30 +166,39 @@ def number_grams(
     return n_known
 
 
-@kernel(types.void(_I32_IN, _I64_IN, _I64_IN, _I64_IN, _I32_IN, _I64_IN, types.float64, _I32, _I64))
+@kernel(
+    f"void({_NUMBERS}, {_ENDS}, {_ENDS}, {_ENDS}, {_NUMBERS}, {_ENDS}, {_NUMBERS}, {_ENDS}, float64, int64, "
+    "int32[::1], int64[::1])"
+)
 def best_containment(
     grams: Any,
     ends: Any,
     weights: Any,
     posting_ends: Any,
     postings: Any,
+    held_ends: Any,
+    held_grams: Any,
     totals: Any,
     threshold: Any,
+    min_pieces: Any,
     best: Any,
     best_shared: Any,
 ) -> None:
     """Per text the held-out text of which it holds the greatest share by weight, or -1 when none reaches `threshold`.
 
     postings: texts that hold gram g, at [posting_ends[g - 1], posting_ends[g]); of equal shares the lowest text wins.
+    min_pieces: least number of pieces of the held-out text that are shared: maximal runs of its distinct n-grams (in
+    the order of first occurrence) that the text holds, of which at least one has weight.
     """
     shared = np.zeros(totals.shape[0], np.int64)
     met = np.empty(totals.shape[0], np.int32)
-    at = np.int64(0)
+    marked = np.full(posting_ends.shape[0], -1, np.int64)
+    first = np.int64(0)
     for row in range(ends.shape[0]):
         n_met = 0
-        while at < ends[row]:
+        for at in range(first, ends[row]):
             gram = grams[at]
-            at += 1
+            marked[gram] = row
             if weights[gram] > 0:
                 for k in range(posting_ends[gram - 1] if gram else 0, posting_ends[gram]):
                     other = postings[k]
@@ -207,20 +206,31 @@ def best_containment(
                         met[n_met] = other
                         n_met += 1
                     shared[other] += weights[gram]
+        first = ends[row]
         best[row] = -1
         best_score = 0.0
         for k in range(n_met):
             other = met[k]
             score = shared[other] / totals[other]
-            if score >= threshold and (score > best_score or (score == best_score and other < best[row])):
-                best_score = score
-                best[row] = other
-                best_shared[row] = shared[other]
+            better = score > best_score or (score == best_score and other < best[row])
+            if score >= threshold and better:
+                n_pieces, counted = 0, False
+                for h in range(held_ends[other - 1] if other else 0, held_ends[other]):
+                    if marked[held_grams[h]] != row:
+                        counted = False
+                    elif weights[held_grams[h]] > 0 and not counted:
+                        counted = True
+                        n_pieces += 1
+                if n_pieces >= min_pieces:
+                    best_score = score
+                    best[row] = other
+                    best_shared[row] = shared[other]
             shared[other] = 0
 
 
 @kernel(
-    types.int64(_I32_IN, _I64_IN, _I64_IN, _I64_IN, _I32_IN, _I64_IN, _I32_IN, types.float64, types.int64, _I32, _I64)
+    f"int64({_NUMBERS}, {_ENDS}, {_ENDS}, {_ENDS}, {_NUMBERS}, {_ENDS}, {_NUMBERS}, float64, int64, int32[::1], "
+    "int64[::1])"
 )
 def best_jaccard(
     grams: Any,
