@@ -57,12 +57,8 @@ def decide(
     number = np.empty(n, np.int64)
     number[distinct] = np.arange(len(distinct))
     number = number[firsts]  # of each text's form among the distinct ones, which are numbered by preference
-    kept, score, component, n_comparisons = (
-        np.arange(len(distinct)),
-        np.ones(len(distinct)),
-        np.arange(len(distinct)),
-        0,
-    )
+    alone = np.arange(len(distinct))
+    kept, score, component, n_comparisons = alone, np.ones(len(distinct)), alone, 0
     if near:
         try:
             kept, score, component, n_comparisons = _decide_distinct(
