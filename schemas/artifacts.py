@@ -69,6 +69,19 @@ class TicketTable(Artifact):
         return self.root / "removed.parquet"
 
 
+class Perplexities(Artifact):
+    """`perplexities.parquet`: ticket_id, perplexity (of the body under the base model; null for a body of fewer than
+    two tokens), ordered by ticket_id."""
+
+    n_tickets: int
+    n_tokens: int
+    """Tokens whose likelihood was taken."""
+
+    @property
+    def perplexities(self) -> Path:
+        return self.root / "perplexities.parquet"
+
+
 class Splits(Artifact):
     """`train.parquet`, `validation.parquet`, `test.parquet` (ticket columns) and `removed.parquet`; of the split also
     `assignments.parquet` and `strata.parquet` (`schemas.tables`: ASSIGNMENTS, STRATA)."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from schemas.languages import known_language
 from schemas.spec import Spec
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -92,7 +93,7 @@ class LanguageStep(Spec):
     """Fill `language` and `language_score` of the body, and drop other languages than those named."""
 
     uses: Literal["language"]
-    keep: tuple[str, ...] = ()
+    keep: tuple[Annotated[str, AfterValidator(known_language)], ...] = ()
     """ISO 639-1 codes; empty keeps all."""
     min_score: Fraction = 0.5
     """Surer than this and not in `keep`: dropped. Less sure (short texts): kept."""

@@ -17,7 +17,14 @@ from tasks.curate.rows import write_removed, write_tickets
 
 
 def drop_rows(
-    table: pa.Table, *, codes: pa.Array, reasons: pa.Array, out: Path, notes: Mapping[str, int], possible: Sequence[str]
+    table: pa.Table,
+    *,
+    codes: pa.Array,
+    reasons: pa.Array,
+    out: Path,
+    notes: Mapping[str, int],
+    possible: Sequence[str],
+    cluster_ids: pa.Array | None = None,
 ) -> TicketTable:
     """Write `tickets.parquet` and `removed.parquet` and count.
 
@@ -27,9 +34,12 @@ def drop_rows(
         reasons: Per row one sentence without ticket text, where there is a code.
         notes: Further counts.
         possible: The codes there may be, in order: each gets a note `dropped_<code>`, also when it is 0.
+        cluster_ids: Per row the cluster that a removed row is told to belong to.
     """
     goes = pc.is_valid(codes)
     places = table.select(["ticket_id", "source", "source_line"])
+    if cluster_ids is not None:
+        places = places.append_column("cluster_id", cluster_ids)
     removed = (
         places.append_column("code", codes)
         .append_column("reason", reasons)
