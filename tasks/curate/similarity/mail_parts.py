@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 _MAX_GREETING = 80  # characters
 _MAX_GREETING_WORDS = 7
+_MAX_ADDRESSED = 30  # characters
 _CLAUSE_END = re.compile(r"[,!.:;]")
-_OPENER = re.compile(
-    rf"(?:{'|'.join(sorted(words.GREETING_OPENERS, key=len, reverse=True))})(?![\w'’])", re.IGNORECASE
-)
+_OPENER = re.compile(rf"(?:{'|'.join(sorted(words.GREETING_OPENERS, key=len, reverse=True))})(?![\w'’])", re.IGNORECASE)
 
 
 class Marks(NamedTuple):
@@ -70,14 +69,13 @@ def strip_column(texts: pa.ChunkedArray, ignore: tuple[MailPart, ...]) -> pa.Chu
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.curate.similarity.mail_gate import gate
+    from tasks.curate.similarity.mail_gate import may_hold
 
     if not ignore:
         return texts
-    signs = gate(ignore)
     chunks = []
     for chunk in texts.chunks:
-        marked = pc.fill_null(pc.match_substring_regex(chunk, signs), False)
+        marked = may_hold(chunk, ignore)
         stripped = [strip_parts(text, ignore) for text in chunk.filter(marked).to_pylist()]
         chunks.append(pc.replace_with_mask(chunk, marked, pa.array(stripped, chunk.type)) if stripped else chunk)
     return pa.chunked_array(chunks, texts.type)
@@ -120,22 +118,23 @@ def greeting_length(line: str, *, alone: bool = False) -> int:
     if opener is None:
         # `Northbeam,` or `Ann,` on a line of its own.
         return len(line) if not alone and head == stripped.rstrip(words.BLANK) and _addresses(head) else 0
-    place = opener.end()
-    n_words = 0
-    while True:
-        end = _CLAUSE_END.search(head, place)
-        # `Dr. Weber`: the full stop of a title ends nothing.
-        if end and end.group() == "." and head[place : end.start()].rpartition(" ")[2].lower() in words.TITLES:
-            names, place = head[opener.end() : end.start()], end.end()
-            continue
-        break
-    names = head[opener.end() : end.start() if end else len(head)].replace(".", " ").split()
-    n_words = len(names)
-    if n_words > _MAX_GREETING_WORDS or not all(map(_is_addressed, names)):
+    end = _clause_end(head, opener.end())
+    names = head[opener.end() : end].replace(".", " ").split()
+    if len(names) > _MAX_GREETING_WORDS or not all(map(_is_addressed, names)):
         return 0
-    if end is None or not head[end.end() :].strip(words.BLANK + ",!.:;-"):
+    rest = head[end:].strip(words.BLANK + ",!.:;-")
+    # `Madame, Monsieur,` and `Hi, Ann,` go on, but name nobody else than whom they greet.
+    if not rest or (head[-1] == "," and len(rest) < _MAX_ADDRESSED and all(map(_is_addressed, rest.split()))):
         return len(line) if head == stripped.rstrip(words.BLANK) else 0
-    return indent + end.end()
+    return indent + end + 1
+
+
+def _clause_end(head: str, place: int) -> int:
+    """Where the first clause from `place` on ends; the full stop of `Dr. Weber` ends none."""
+    for end in _CLAUSE_END.finditer(head, place):
+        if end.group() != "." or head[place : end.start()].rpartition(" ")[2].lower() not in words.TITLES:
+            return end.start()
+    return len(head)
 
 
 def _addresses(head: str) -> bool:

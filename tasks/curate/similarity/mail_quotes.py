@@ -80,7 +80,7 @@ def _opens_quote(stripped: list[str], at: int) -> bool:
 
 def _heads_block(stripped: list[str], at: int) -> bool:
     """True when the lines from `at` on are the header of a message: who, to whom, and when or about what."""
-    kinds = set()
+    kinds: set[str | None] = set()
     for line in stripped[at : at + _MAX_HEADERS]:
         if not line:
             break

@@ -15,6 +15,7 @@ MAX_LINES = 15
 _MAX_LINE = 72  # characters: a longer line is no name, title or sign-off
 _MAX_DISCLAIMER = 200  # characters of it that are looked at
 _MAX_WORDS = 10
+_MAX_NAME_WORD = 24  # characters
 _DELIMITERS = frozenset({"--", "\u2014", "\u2013"})
 _RULER = re.compile(r"[-_=*~\u2014]{3,}")
 _DASHES = "-\u2013\u2014~"
@@ -46,9 +47,9 @@ def find_signature(lines: list[str], parts: list[MailPart | None], first: int) -
             continue
         kind = kind_of(line)
         above = lines[at - 1].rstrip(words.BLANK)[-1:] if at > first else None
-        if below.may_follow(line, kind, above):
-            start = at
-        if not below.take(kind):
+        opens = below.may_follow(line, kind, above)
+        start = at if opens else start
+        if not below.take(kind, opens=opens):
             break
     return start, end
 
@@ -80,18 +81,17 @@ class _Below:
             return True
         if above == "" and line[0] in _DASHES and is_name(line.lstrip(_DASHES)):
             return True
-        if self.has_contact:
-            return above == "" and is_name(line, max_words=6)
-        return (
-            self.n_lines == 0 and above is not None and (not above or above in _SENTENCE_ENDS) and is_name(line)
-        )
+        if self.has_contact and self.n_lines and above == "":
+            return is_name(line, max_words=6)
+        return self.n_lines == 0 and above is not None and (not above or above in _SENTENCE_ENDS) and is_name(line)
 
-    def take(self, kind: str) -> bool:
+    def take(self, kind: str, *, opens: bool) -> bool:
         """Add the line; False when no line above it can open a signature any more."""
         self.n_lines += 1
         self.has_contact |= kind in ("contact", "device")
-        self.fits &= kind not in ("short", "ruler", "delimiter")
-        return kind != "text"
+        # Above a whole signature another may stand: a name over the footer of a mailing list.
+        self.fits = opens or (self.fits and kind not in ("short", "ruler", "delimiter"))
+        return opens or kind != "text"
 
 
 def kind_of(line: str) -> str:
@@ -107,6 +107,8 @@ def kind_of(line: str) -> str:
     if _RULER.fullmatch(line):
         return "ruler"
     tokens = line.split()
+    if not tokens:
+        return "text"
     lead = tokens[0].lower().rstrip(",.!;:")
     if lead in words.SIGN_OFF_FIRST_WORDS and _signs_off(line):
         return "sign_off"
@@ -131,10 +133,10 @@ def is_name(text: str, *, max_words: int = 3) -> bool:
     if not names or len(names) > max_words:
         return False
     for name in names:
-        letters = name.strip(",.|")
+        letters = name.strip(",.|*")
         if letters[:6] == "[NAME_":
             continue
-        if not letters[:1].isupper() or letters.lower() in words.NO_NAMES:
+        if not letters[:1].isupper() or len(letters) > _MAX_NAME_WORD or letters.lower() in words.NO_NAMES:
             return False
         if not all(character.isalpha() or character in "'\u2019.-" for character in letters):
             return False

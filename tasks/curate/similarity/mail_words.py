@@ -22,8 +22,8 @@ GREETING_OPENERS = (
     "estimadas", "querido", "querida", "a quien corresponda",
 )  # fmt: skip
 _ADDRESSED = """
-    there all everyone everybody team support care service customer customers sir sirs madam ma'am mr mrs ms miss dr prof or
-    and to the folks guys again helpdesk desk
+    there all everyone everybody team support care service customer customers sir sirs madam ma'am mr mrs ms miss dr
+    prof or and to the folks guys again helpdesk desk dear good day
     herr frau herren damen und das die team zusammen alle nochmal kundenservice kundendienst support dr.
     madame monsieur mesdames messieurs à tous toutes et le la les service client équipe docteur
     señor señora señores señoras sr sra equipo y a todos todas de atención al cliente servicio soporte
