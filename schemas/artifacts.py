@@ -138,6 +138,29 @@ class WarehouseRef(Artifact):
         return self.root / "warehouse.duckdb"
 
 
+class CurationCard(Artifact):
+    """`card.json` (`schemas.curation_card.CardNumbers`) and `card.html`, a fragment for the report: what curation did,
+    in numbers, without a text of any ticket."""
+
+    n_read: int
+    """Rows read from the source."""
+    n_train: int
+    n_validation: int
+    n_test: int
+    n_merged: int
+    """Duplicates merged into a kept ticket."""
+    n_shifted: int
+    """Columns that have moved much since the last card; 0 when there is none to compare with."""
+
+    @property
+    def numbers(self) -> Path:
+        return self.root / "card.json"
+
+    @property
+    def html(self) -> Path:
+        return self.root / "card.html"
+
+
 class ModelRef(Artifact):
     """A base model as a Hugging Face directory: config.json, model.safetensors, tokenizer files."""
 
