@@ -67,7 +67,7 @@ class TicketMaker:
         shape: RowShape = "ticket"
         present: set[str] = set()
         for layout in rows.layouts():
-            reading = self._survey(layout, batch.lines[layout.first])
+            reading = self._survey(layout, batch)
             if reading.fault:
                 same = [index for index in range(len(rows)) if rows.names(index) == layout.names]
                 faults |= dict.fromkeys(same, reading.fault)
@@ -115,16 +115,17 @@ class TicketMaker:
             **{f"ignored_column:{name}": n_rows for name, n_rows in strangers if shown(name) == name},
         }
 
-    def _survey(self, layout: Layout, line: int) -> Reading:
+    def _survey(self, layout: Layout, batch: Batch) -> Reading:
         """Count what the names of these rows say, and refuse what must not stand in this file."""
         reading = self._reading(layout.names)
         for name in layout.names:
             self._keys[name] += layout.n_rows
             if name in self._mapping.column_of:
                 self._met.add(name)
-        if reading.speaks:
-            self._hold_shape(reading.shape, line)
+        if reading.speaks and (self._first is None or self._first[0] != reading.shape):
+            self._hold_shape(reading.shape, int(batch.lines[batch.rows.first(layout.names)]))
         if reading.strangers and self._source.extra_columns == "error":
+            line = int(batch.lines[batch.rows.first(layout.names)])
             raise DataError(
                 f"column {shown(reading.strangers[0])} is neither a ticket column nor mapped",
                 code="TG0216",
@@ -146,15 +147,14 @@ class TicketMaker:
         return self._readings[names]
 
     def _hold_shape(self, shape: RowShape, line: int) -> None:
-        if self._first is None:
-            self._first = (shape, line)
-        elif shape != self._first[0]:
+        if self._first is not None:
             raise DataError(
                 f"the file mixes shapes: line {self._first[1]} is {self._first[0]}, line {line} is {shape}",
                 code="TG0205",
                 where=f"{self._file}:{line}",
                 hint="split the file by shape, or set `shape` to quarantine the rows of any other",
             )
+        self._first = (shape, line)
 
     def _values(self, rows: RowsRead, column: str) -> Values:
         name = self._mapping.name_of(column)

@@ -63,8 +63,8 @@ class Gathered:
     def _take(self, name: str, batch: Batch) -> None:
         made = self._maker.make(batch)
         for index, fault in made.faults.items():
-            offset = None if batch.offsets is None else batch.offsets[index]
-            self._remove(fault, name, batch.lines[index], offset, made.ids[index])
+            offset = None if batch.offsets is None else int(batch.offsets[index])
+            self._remove(fault, name, int(batch.lines[index]), offset, made.ids[index])
         n_rows = len(batch.rows)
         if n_rows == len(made.faults):
             return

@@ -93,12 +93,14 @@ def arrow_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
     Raises:
         pyarrow.ArrowInvalid: a text is not UTF-8, or offsets inside the batch point outside it.
     """
+    import numpy as np
+
     from tasks.curate.readers.rows_read import ArrowRows
 
     number = 1
     for batch in batches:
         batch.validate(full=True)
-        yield Batch(ArrowRows(_plain_times(batch)), range(number, number + batch.num_rows), None)
+        yield Batch(ArrowRows(_plain_times(batch)), np.arange(number, number + batch.num_rows), None)
         number += batch.num_rows
 
 

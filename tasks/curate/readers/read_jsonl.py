@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import orjson
 
 from tasks.curate.readers.records import MAX_ROW_BYTES, Batch, Fault, Record
@@ -47,21 +48,18 @@ def _parse_block(block: Block) -> Batch:
             rows.append(value)
         else:
             odd.append(place)
-    numbers = range(block.number, block.number + len(block.lines))
+    lines = np.arange(block.number, block.number + len(block.lines))
     if not odd:
-        return Batch(DictRows(rows), numbers, block.offsets)
-    gone = set(odd)
-    kept = [place for place in range(len(block.lines)) if place not in gone]
-    faulty = parse_lines(_line(block, place) for place in odd)
-    lines, offsets = [numbers[place] for place in kept], [block.offsets[place] for place in kept]
-    return Batch(DictRows(rows), lines, offsets, list(faulty))
+        return Batch(DictRows(rows), lines, block.offsets)
+    faulty = list(parse_lines(_line(block, place) for place in odd))
+    return Batch(DictRows(rows), np.delete(lines, odd), np.delete(block.offsets, odd), faulty)
 
 
 def _line(block: Block, place: int) -> Line:
     data = block.lines[place]
     has_break = block.ended or place + 1 < len(block.lines)
     whole = data + b"\n" if data is not None and has_break else data
-    return Line(block.number + place, block.offsets[place], whole)
+    return Line(block.number + place, int(block.offsets[place]), whole)
 
 
 def read_json(path: Path) -> Iterator[Record]:

@@ -9,9 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 if TYPE_CHECKING:
     from tasks.curate.readers.rows_read import RowsRead
 
+Numbers = npt.NDArray[np.int64]
 MAX_ROW_BYTES = 16 * 1024 * 1024
 """Longest row a reader takes into memory; a longer one is quarantined unread, so that memory stays flat."""
 BATCH_ROWS = 4096
@@ -43,9 +47,9 @@ class Batch:
     """Some rows of a source in their order, each with its place, and those among them that could not be read."""
 
     rows: RowsRead
-    lines: Sequence[int]
+    lines: Numbers
     """As `Record.line`, one for each of `rows`."""
-    offsets: Sequence[int] | None
+    offsets: Numbers | None
     """As `Record.offset`."""
     faulty: Sequence[Record] = ()
 
@@ -76,7 +80,7 @@ def _batch(records: list[Record]) -> Batch:
     offsets = [offset for _, offset, _ in read if offset is not None]
     return Batch(
         rows=DictRows([content for _, _, content in read]),
-        lines=[line for line, _, _ in read],
-        offsets=offsets if len(offsets) == len(read) else None,
+        lines=np.array([line for line, _, _ in read], np.int64),
+        offsets=np.array(offsets, np.int64) if len(offsets) == len(read) else None,
         faulty=[record for record in records if isinstance(record.content, Fault)],
     )

@@ -11,14 +11,15 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import zstandard
 
 from schemas.errors import DataError
-from tasks.curate.readers.records import MAX_ROW_BYTES
+from tasks.curate.readers.records import MAX_ROW_BYTES, Numbers
 
 COMPRESSED = (".gz", ".zst")
 _CHUNK_BYTES = 1 << 20
@@ -42,8 +43,8 @@ class Block:
 
     number: int
     """Of the first line."""
-    offsets: Sequence[int]
-    lines: list[bytes | None]
+    offsets: Numbers
+    lines: Sequence[bytes | None]
     ended: bool
     """The last of them ends with a line break."""
 
@@ -153,7 +154,7 @@ def read_blocks(stream: BinaryIO, *, where: str) -> Iterator[Block]:
             continue
         if n_held > MAX_ROW_BYTES:
             rest = chunk.find(b"\n") + 1
-            yield Block(number, [offset], [None], ended=not at_end)
+            yield Block(number, np.array([offset], np.int64), [None], ended=not at_end)
             number, offset = number + 1, offset + n_held + rest
             chunk, end, n_held = chunk[rest:], end - rest, 0
             held.clear()
@@ -184,13 +185,16 @@ def _block(data: bytes, number: int, offset: int) -> Block:
     if ended:
         whole.pop()
     sizes = list(map(len, whole))
-    offsets = list(accumulate(sizes[:-1], lambda place, size: place + size + 1, initial=offset))
+    offsets = np.empty(len(sizes), np.int64)
+    offsets[0] = offset
+    np.cumsum(np.array(sizes[:-1], np.int64) + 1, out=offsets[1:])
+    offsets[1:] += offset
     if number == 1:
         whole[0] = whole[0].removeprefix(_UTF8_MARK)
-    lines: list[bytes | None] = [*whole]
     if max(sizes) > MAX_ROW_BYTES:
-        lines = [line if size <= MAX_ROW_BYTES else None for line, size in zip(whole, sizes, strict=True)]
-    return Block(number, offsets, lines, ended)
+        short = [line if size <= MAX_ROW_BYTES else None for line, size in zip(whole, sizes, strict=True)]
+        return Block(number, offsets, short, ended)
+    return Block(number, offsets, whole, ended)
 
 
 def _without_mark(data: bytes, where: str) -> bytes:
