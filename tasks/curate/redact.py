@@ -72,39 +72,39 @@ def _redactor(step: RedactStep) -> TicketRedactor:
 
 
 def _gate(path: Path, step: RedactStep) -> pa.ChunkedArray:
-    """One boolean per row, in the file's order: whether it has to be looked at."""
-    from tasks.curate.redaction.gates import gate_condition
+    """One number per row, in the file's order: which types it may hold, 0 for none."""
+    from tasks.curate.redaction.gates import gate_bits
     from tasks.curate.redaction.order_numbers import order_numbers
     from tasks.warehouse import connect, quote_text
 
     orders = order_numbers(step.order_numbers) if "order_number" in step.types else None
-    condition = gate_condition(step, orders=orders.pattern if orders else None)
+    bits = gate_bits(step, orders=orders.pattern if orders else None)
     with connect(readable=(path,)) as connection:
-        rows = connection.sql(f"SELECT {condition} AS passes FROM read_parquet({quote_text(str(path))})")
-        return rows.to_arrow_table().column("passes")
+        rows = connection.sql(f"SELECT ({bits})::INTEGER AS bits FROM read_parquet({quote_text(str(path))})")
+        return rows.to_arrow_table().column("bits")
 
 
-def _redact_gated(table: pa.Table, passes: pa.ChunkedArray, redactor: TicketRedactor, counts: Counter[str]) -> pa.Table:
-    """The table with the rows that pass redacted; adds to `counts`."""
+def _redact_gated(table: pa.Table, bits: pa.ChunkedArray, redactor: TicketRedactor, counts: Counter[str]) -> pa.Table:
+    """The table with the rows that pass the gate redacted; adds to `counts`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     batches = []
     for start in range(0, table.num_rows, _BATCH_ROWS):
         batch = table.slice(start, _BATCH_ROWS)
-        mask = pa.concat_arrays(passes.slice(start, _BATCH_ROWS).chunks)
+        mask = pc.not_equal(pa.concat_arrays(bits.slice(start, _BATCH_ROWS).chunks), 0)
         rows = batch.select(list(_READ)).filter(mask).to_pylist()
         texts: dict[str, list[str | None]] = {name: [] for name in _REDACTED}
-        for row in rows:
-            redacted, placeholders = redactor.redact(row)
+        for row, row_bits in zip(rows, bits.slice(start, _BATCH_ROWS).filter(mask).to_pylist(), strict=True):
+            redacted, placeholders = redactor.redact(row, redactor.types_of(row_bits))
             for name in _REDACTED:
                 texts[name].append(redacted[name])
-            counts.update({f"redacted_{type_}": n_values for type_, n_values in placeholders.counts.items()})
-            counts["redacted_tickets"] += bool(placeholders.counts)
-        if rows:
-            for name in _REDACTED:
-                column = pa.concat_arrays(batch.column(name).chunks)
-                batch = _with_column(batch, name, pc.replace_with_mask(column, mask, pa.array(texts[name], column.type)))
+            if placeholders.counts:
+                counts.update({f"redacted_{type_}": n_values for type_, n_values in placeholders.counts.items()})
+                counts["redacted_tickets"] += 1
+        for name in _REDACTED if rows else ():
+            column = pa.concat_arrays(batch.column(name).chunks)
+            batch = _with_column(batch, name, pc.replace_with_mask(column, mask, pa.array(texts[name], column.type)))
         batches.append(batch)
     return pa.concat_tables(batches) if batches else table
 

@@ -32,19 +32,98 @@ _WORDS = r"password|passwd|passwort|passcode|passphrase|pwd|token|secret|(?:api|
 _NAMED = re.compile(
     rf"""(?ix)(?<![^\W_])(?:
         bearer\s+
-      | (?:{_WORDS})["']?\s*(?P<sign>[:=]|\bis\b)\s*["']?
+      | (?:{_WORDS})["']?\s*(?P<sign>[:=]|\bis\b)(?P<gap>\s*)["']?
     )(?P<value>[^\s"',;<>\[\]{{}}&]{{4,}}+)"""
 )
 _IN_URL = re.compile(r"""://[^\s/:@"'<>]{0,255}+:(?P<value>[^\s/@"'<>]{1,255}+)@""")
 _PASS = re.compile(r"(?i)pass|pwd")
 _TAKEN_OR_CODE = re.compile(rf"{HIDDEN}|^[A-Za-z.]*\([A-Za-z_.]*$")  # a call in source code
-_NO_LETTERS_ONLY = re.compile(r"[^A-Za-z'’.-]")
+_MORE_THAN_LETTERS = re.compile(r"[^A-Za-z'’.-]")
+_DATE_OR_TIME = re.compile(r"[0-9]{1,4}([-/.:])[0-9]{1,2}\1[0-9]{1,4}$")
 _NO_PASSWORD = frozenset(
-    """expired invalid incorrect wrong required missing empty null none true false reset changed change changes
-    forgot forgotten forget lost please again still not never your their this that then than when where what which
-    with without from after before must should cannot will would does only also here there have been protected
-    string text value field optional default unknown number weak strong blank same update updated recovery rejected
-    accepted working valid needed sent hidden password login username user email char varchar""".split()
+    [
+        "expired",
+        "invalid",
+        "incorrect",
+        "wrong",
+        "required",
+        "missing",
+        "empty",
+        "null",
+        "none",
+        "true",
+        "false",
+        "reset",
+        "changed",
+        "change",
+        "changes",
+        "forgot",
+        "forgotten",
+        "forget",
+        "lost",
+        "please",
+        "again",
+        "still",
+        "not",
+        "never",
+        "your",
+        "their",
+        "this",
+        "that",
+        "then",
+        "than",
+        "when",
+        "where",
+        "what",
+        "which",
+        "with",
+        "without",
+        "from",
+        "after",
+        "before",
+        "must",
+        "should",
+        "cannot",
+        "will",
+        "would",
+        "does",
+        "only",
+        "also",
+        "here",
+        "there",
+        "have",
+        "been",
+        "protected",
+        "string",
+        "text",
+        "value",
+        "field",
+        "optional",
+        "default",
+        "unknown",
+        "number",
+        "weak",
+        "strong",
+        "blank",
+        "same",
+        "update",
+        "updated",
+        "recovery",
+        "rejected",
+        "accepted",
+        "working",
+        "valid",
+        "needed",
+        "sent",
+        "hidden",
+        "password",
+        "login",
+        "username",
+        "user",
+        "email",
+        "char",
+        "varchar",
+    ]
 )
 
 
@@ -63,18 +142,20 @@ def find_named_secrets(text: str) -> Iterator[tuple[int, int, str]]:
     """
     for match in _NAMED.finditer(text):
         value = match["value"].rstrip(".!?)")
-        if _TAKEN_OR_CODE.search(value) or len(value) < 4:
-            continue
-        if _NO_LETTERS_ONLY.search(value):
-            holds = len(value) >= 6
-        else:
-            holds = _PASS.search(match[0]) and match["sign"] in {":", "="} and value.lower() not in _NO_PASSWORD
-        if holds:
+        if not _TAKEN_OR_CODE.search(value) and _is_secret(value, match):
             yield match.start("value"), match.start("value") + len(value), value
     if "://" in text:
         for match in _IN_URL.finditer(text):
             if HIDDEN not in match["value"]:
                 yield match.start("value"), match.end("value"), match["value"]
+
+
+def _is_secret(value: str, match: re.Match[str]) -> bool:
+    gap = match["gap"] or ""
+    if _MORE_THAN_LETTERS.search(value):
+        return len(value) >= 6 and gap.count("\n") < 2 and not _DATE_OR_TIME.match(value)
+    named = match["sign"] in {":", "="} and _PASS.search(match[0]) is not None
+    return named and len(value) >= 4 and "\n" not in gap and "." not in value and value.lower() not in _NO_PASSWORD
 
 
 def _private_keys(text: str) -> Iterator[tuple[int, int, str]]:

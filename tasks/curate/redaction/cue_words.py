@@ -10,32 +10,50 @@ from typing import Literal
 
 Said = Literal["phone", "reference", "national", "us", "gb", "de", "fr", "es", "it", "nl", "br", "in", "pl", "se"]
 
+# Words and pairs of words, in lower case; what stands between two words does not count: `Steuer-ID` is "steuer id".
+_CUES: dict[Said, str] = {
+    "phone": """phone, mobile, cell, cellphone, tel, telephone, fax, whatsapp, sms, text, call, calling, answers,
+        answering, reach, ring, dial, contact, registered, telefon, handy, mobil, anrufen, rufnummer, portable,
+        téléphone, teléfono, móvil, telefono""",
+    "reference": """order, orders, invoice, ticket, case, ref, reference, tracking, shipment, parcel, package, serial,
+        sku, part, article, item, rma, booking, account, contract, customer, purchase, transaction, bestellung,
+        bestellnummer, auftrag, rechnung, kundennummer, commande, facture, pedido, factura, ean, isbn, imei, id""",
+    "national": """national id, national identity, identity number, identity card, identity no, id card, tax id,
+        taxpayer id, tax no, tax number, personal id, personal identity, citizen id, citizen number, tin""",
+    "us": "ssn, itin, social security, social sec",
+    "gb": "nino, national insurance, ni number, ni no",
+    "de": "idnr, steuer id, steuerid, identifikationsnummer, steueridentifikationsnummer, steuernummer",
+    "fr": "nir, sécurité sociale, securite sociale, numéro sécu, de sécu, n sécu",
+    "es": "dni, nie, nif, documento nacional",
+    "it": "codice fiscale, cod fisc",
+    "nl": "bsn, burgerservicenummer, sofinummer",
+    "br": "cpf",
+    "in": "aadhaar, aadhar, uidai",
+    "pl": "pesel",
+    "se": "personnummer, personnr, samordningsnummer",
+}
+_SAYS = {cue: said for said, cues in _CUES.items() for cue in " ".join(cues.split()).split(", ")}
+_CARD = frozenset(
+    [
+        "card",
+        "cards",
+        "cc",
+        "credit",
+        "debit",
+        "visa",
+        "master",
+        "mastercard",
+        "amex",
+        "maestro",
+        "karte",
+        "carte",
+        "tarjeta",
+    ]
+)
+_WORD = re.compile(r"[^\W_]+")
 _REACH = 64
 """Characters before a number in which a word can speak for it."""
-_SAYS_WHAT = re.compile(
-    r"""(?ix)(?<![^\W_])(?:
-    (?P<national>national[ ]id|national[ ]identity|identity[ ](?:number|card|no)|id[ ]card|tax[ ]?(?:payer)?[ ]?(?:id|no|number)
-        |personal[ ](?:id|identity|identification)|citizen[ ](?:id|number)|tin)
-  | (?P<us>ssn|itin|social[ ]security|social[ ]sec)
-  | (?P<gb>nino|national[ ]insurance|ni[ ](?:number|no))
-  | (?P<de>steuer-?[ ]?id|steuerid|idnr|identifikationsnummer|steueridentifikationsnummer|steuernummer)
-  | (?P<fr>nir|num[ée]ro[ ]de[ ]s[ée]cu(?:rit[ée][ ]sociale)?|s[ée]curit[ée][ ]sociale|n°[ ]s[ée]cu)
-  | (?P<es>dni|nie|nif|documento[ ]nacional)
-  | (?P<it>codice[ ]fiscale|cod[.]?[ ]fisc[.]?)
-  | (?P<nl>bsn|burgerservicenummer|sofinummer)
-  | (?P<br>cpf)
-  | (?P<in>aadhaar|aadhar|uidai)
-  | (?P<pl>pesel)
-  | (?P<se>personnummer|personnr|samordningsnummer)
-  | (?P<phone>phone|mobile|cell|cellphone|tel|telephone|fax|whatsapp|sms|text|call|calling|answers|answering|reach|ring
-        |dial|contact|registered|telefon|handy|mobil|anrufen|rufnummer|portable|téléphone|teléfono|móvil|telefono)
-  | (?P<reference>orders?|invoice|ticket|case|ref|reference|tracking|shipment|parcel|package|serial|sku|part|article
-        |item|rma|booking|account|contract|customer|purchase|transaction|bestellung|bestellnummer|auftrag|rechnung
-        |kundennummer|commande|facture|pedido|factura|ean|isbn|imei|id)
-    )(?![^\W_])"""
-)
-_CARD = re.compile(r"(?i)(?<![^\W_])(?:cards?|cc|credit|debit|visa|master ?card|amex|maestro|karte|carte|tarjeta)(?![^\W_])")
-_NEAR = re.compile(r"\W*(?:\w+\W+){0,4}")
+_REACH_WORDS = 5
 _PHONE_AFTER = re.compile(
     r"(?i)\W*(?:(?:is|was|my|our|the|work|home)\W+){0,3}(?:phone|mobile|cell|telephone|fax|office)\b"
 )
@@ -43,22 +61,22 @@ _ID_AFTER = re.compile(r"(?i)\W*(?:is|was|=)\W+(?:(?:my|his|her|our|the|their)\W
 
 
 def said_before(text: str, start: int) -> Said | None:
-    """What the nearest telling word, up to four words before `start`, says that a number there is.
+    """What the nearest telling word before `start`, with at most four words between, says that a number there is.
 
     >>> said_before("call me at 9472 7916", 11), said_before("call about order 9472 7916", 17)
     ('phone', 'reference')
     """
-    before = text[max(0, start - _REACH) : start]
-    last = None
-    for last in _SAYS_WHAT.finditer(before):
-        pass
-    return last.lastgroup if last is not None and _NEAR.fullmatch(before, last.end()) else None  # type: ignore[return-value]
+    words = words_before(text, start)
+    for place in range(len(words) - 1, -1, -1):
+        said = _SAYS.get(" ".join(words[max(0, place - 1) : place + 1])) or _SAYS.get(words[place])
+        if said is not None:
+            return said
+    return None
 
 
 def says_card(text: str, start: int) -> bool:
-    """Whether a word for a payment card stands up to four words before `start`."""
-    before = text[max(0, start - _REACH) : start]
-    return any(_NEAR.fullmatch(before, word.end()) for word in _CARD.finditer(before))
+    """Whether a word for a payment card stands before `start`, with at most four words between."""
+    return not _CARD.isdisjoint(words_before(text, start))
 
 
 def said_after(text: str, end: int) -> Said | None:
@@ -71,5 +89,13 @@ def said_after(text: str, end: int) -> Said | None:
     if _PHONE_AFTER.match(after):
         return "phone"
     gap = _ID_AFTER.match(after)
-    told = _SAYS_WHAT.match(after, gap.end()) if gap is not None else None
-    return told.lastgroup if told is not None else None  # type: ignore[return-value]
+    words = _WORD.findall(after[gap.end() :].lower())[:2] if gap is not None else []
+    return _SAYS.get(" ".join(words)) or (_SAYS.get(words[0]) if words else None)
+
+
+def words_before(text: str, start: int) -> list[str]:
+    """The last five words before `start` on its line, in lower case; those of the line above when it ends in a colon."""
+    before, _, line = text[max(0, start - _REACH) : start].rpartition("\n")
+    if not line.strip() and before.rstrip().endswith(":"):
+        line = before.rstrip().rpartition("\n")[2]
+    return _WORD.findall(line.lower())[-_REACH_WORDS:]

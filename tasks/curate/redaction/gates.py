@@ -6,8 +6,11 @@ nothing of how values are found. Called by `tasks/curate/redact.py`.
 
 from __future__ import annotations
 
-from schemas.curation_steps import RedactStep
+from collections.abc import Collection
+
+from schemas.curation_steps import RedactionType, RedactStep
 from tasks.curate.redaction.number_kinds import IBAN_COUNTRIES
+from tasks.warehouse import quote_text
 
 # \s, \w and \d of Python know all of Unicode, those of RE2 only ASCII: neither stands here. RE2's matching costs the
 # same for one pattern as for ten joined by |, so every type has one pattern and all of them are one.
@@ -38,32 +41,49 @@ NAME_GATE = (
 """A greeting, a signature or an introduction, and a capital letter. For RE2 and for Python in one meaning."""
 
 
-def gate_condition(step: RedactStep, *, orders: str | None) -> str:
-    """The SQL condition over ticket columns that is TRUE for every row in which the step may find something.
+def gate_bits(step: RedactStep, *, orders: str | None) -> str:
+    """An SQL expression over ticket columns: bit i is set where type i of the step may be found, 0 where none may.
 
     Args:
         step: Its types and how names are found.
         orders: The RE2 pattern of the order numbers when they are replaced.
     """
-    if "name" in step.types and step.names is not None and step.names.mode == "all":
-        return "TRUE"
-    patterns = [pattern for type_ in step.types for pattern in _GATES.get(type_, ())]
-    if "name" in step.types and step.names is not None and step.names.mode == "gate":
-        patterns.append(NAME_GATE)
-    conditions = [f"regexp_matches({_ALL_TEXT}, {_text('|'.join(patterns))})", _ESCAPED] if patterns else []
-    if orders is not None:
+    conditions = {type_: _condition(type_, step, orders) for type_ in step.types}
+    together = [pattern for type_ in step.types for pattern in _patterns(type_, step)]
+    alone = [condition for type_, condition in conditions.items() if not _patterns(type_, step)]
+    any_type = " OR ".join([*([_matches(together)] if together else []), *alone]) or "FALSE"
+    all_bits = (1 << len(step.types)) - 1
+    bits = " | ".join(
+        f"CASE WHEN {condition} THEN {1 << place} ELSE 0 END" for place, condition in enumerate(conditions.values())
+    )
+    # The first branch that holds decides: only rows that pass the one pattern of all types are asked type by type.
+    return f"CASE WHEN {_ESCAPED} THEN {all_bits} WHEN {any_type} THEN {bits or 0} ELSE 0 END"
+
+
+def _patterns(type_: RedactionType, step: RedactStep) -> tuple[str, ...]:
+    if type_ == "name" and step.names is not None and step.names.mode == "gate":
+        return (NAME_GATE,)
+    return _GATES.get(type_, ())
+
+
+def _condition(type_: RedactionType, step: RedactStep, orders: str | None) -> str:
+    if patterns := _patterns(type_, step):
+        return _matches(patterns)
+    if type_ == "order_number" and orders is not None:
         # A pattern with ^ or $ speaks of one text, so it is tried on each; those inside messages are not unpacked here.
-        conditions += [f"regexp_matches({name}, {_text(orders)})" for name in ("subject", "body", "reply")]
-        conditions.append("messages IS NOT NULL")
-    return " OR ".join(f"coalesce({condition}, FALSE)" for condition in conditions) or "FALSE"
+        tried = (
+            f"coalesce(regexp_matches({name}, {quote_text(orders)}), FALSE)" for name in ("subject", "body", "reply")
+        )
+        return f"({' OR '.join(tried)} OR messages IS NOT NULL)"
+    return "TRUE" if type_ == "name" and step.names is not None and step.names.mode == "all" else "FALSE"
+
+
+def _matches(patterns: Collection[str]) -> str:
+    return f"regexp_matches({_ALL_TEXT}, {quote_text('|'.join(patterns))})"
 
 
 # JSON hides characters behind escapes: line breaks and quotes become spaces here (a message that is no JSON is searched
 # as it stands, so that form is kept beside); rows with any other escape always pass.
 _UNESCAPED = r"""CASE WHEN contains(messages, '\') THEN regexp_replace(messages, '\\[nrtbf"]', ' ', 'g') END"""
 _ALL_TEXT = f"concat_ws(chr(10), subject, body, reply, messages, {_UNESCAPED})"
-_ESCAPED = r"regexp_matches(messages, '\\[^nrtbf\"]')"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+_ESCAPED = r"""coalesce(contains(messages, '\') AND regexp_matches(messages, '\\[^nrtbf"]'), FALSE)"""

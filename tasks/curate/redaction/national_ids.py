@@ -66,14 +66,20 @@ _LONGEST_BEFORE, _LONGEST = 7, 20
 _WORDS_AGAINST: frozenset[Said | None] = frozenset({"reference", "phone"})
 
 
-def find_national_ids(text: str) -> Iterator[tuple[int, int, str]]:
-    """Spans of the numbers, left to right, each with its compact form.
+def find_national_ids(text: str, *, digits: bool = True) -> Iterator[tuple[int, int, str]]:
+    """Spans of the numbers, each with its compact form.
+
+    Args:
+        text: The text.
+        digits: Whether it holds a number of seven digits or more at all; else only ids that begin with letters.
 
     >>> text = "SSN 460-89-9847, CPF 390.533.447-05, order 460899847"
     >>> [text[start:end] for start, end, _ in find_national_ids(text)]
     ['460-89-9847', '390.533.447-05']
     """
-    return iter(sorted([*_by_digits(text), *_by_letters(text)]))
+    if digits:
+        yield from _by_digits(text)
+    yield from _by_letters(text)
 
 
 def _by_digits(text: str) -> Iterator[tuple[int, int, str]]:

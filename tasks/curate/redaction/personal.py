@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from schemas.curation_steps import RedactionType
 from tasks.curate.redaction.credentials import HIDDEN, find_known_secrets, find_named_secrets
+from tasks.curate.redaction.cue_words import words_before
 from tasks.curate.redaction.national_ids import find_national_ids
 from tasks.curate.redaction.number_kinds import card_digits, iban_end
 from tasks.curate.redaction.order_numbers import OrderNumbers
@@ -44,11 +45,58 @@ _EMAIL = re.compile(
 )
 _SPELLED_AT = re.compile(r"(?i)[(\[]\s?at\s?[)\]]")
 _IBAN = re.compile(r"[A-Za-z](?<![^\W_][A-Za-z])[A-Za-z][0-9]{2}(?=[ -]?[A-Za-z0-9])")
-_IPV4 = re.compile(
-    r"[0-9](?<![\w.][0-9])(?<![A-Za-z]-[0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?!\w|\.\w|-[A-Za-z])"
-)
+_IPV4 = re.compile(r"[0-9](?<![\w.][0-9])(?<![A-Za-z]-[0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?!\w|\.\w|-[A-Za-z])")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])")
-_VERSION = re.compile(r"(?i)\b(?:versions?|firmware|release|build|ver|rev|v)\W{0,3}$")
+_VERSION = frozenset(
+    [
+        "version",
+        "versions",
+        "firmware",
+        "release",
+        "releases",
+        "build",
+        "ver",
+        "rev",
+        "v",
+        "upgrade",
+        "upgraded",
+        "upgrades",
+        "update",
+        "updated",
+        "updates",
+        "downgrade",
+        "downgraded",
+        "bump",
+        "bumped",
+        "install",
+        "installed",
+        "patch",
+        "hotfix",
+        "driver",
+        "app",
+        "jar",
+        "library",
+        "dependency",
+    ]
+)
+_ADDRESS = frozenset(
+    [
+        "ip",
+        "ips",
+        "ipv4",
+        "address",
+        "addresses",
+        "host",
+        "hosts",
+        "server",
+        "login",
+        "dns",
+        "cidr",
+        "gateway",
+        "subnet",
+        "ping",
+    ]
+)
 _CARD = re.compile(
     r"[0-9](?<![0-9A-Za-z][0-9])(?<![0-9][.,][0-9])"
     r"(?:[0-9]{3}(?:([ .-])[0-9]{4}\1[0-9]{4}\1[0-9]{1,7}|[ .-][0-9]{6}[ .-][0-9]{4,5})|[0-9]{11,18})"
@@ -57,7 +105,7 @@ _CARD = re.compile(
 _PHONE = re.compile(
     r"[+(0-9](?<![\w#+][+(0-9])(?<!\w-[+(0-9])(?<![0-9][.,:/][+(0-9])"
     r"(?:(?<=\+)\s?\(?[0-9]|(?<=\()[0-9]|(?<=[0-9]))(?:[ .\-/()\u00a0]{0,3}[0-9]){6,16}+"
-    r"(?:\s?(?:x|ext\.?|extension)\s?[0-9]{1,6})?(?!\w|-[0-9])"
+    r"(?:\s?(?:x|ext\.?|extension)\s?[0-9]{1,6})?(?!\w|[-:][0-9])"
 )
 _DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 _HARMLESS = re.compile(
@@ -67,7 +115,7 @@ _HARMLESS = re.compile(
 )
 _UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
 _PLACEHOLDER = re.compile(r"\[[A-Z_]{2,12}_[0-9]{1,6}\]")
-_SEVEN_DIGITS = re.compile("[0-9](?:[ .\\-/()\u00a0]{0,3}[0-9]){6}")
+_SEVEN_DIGITS = re.compile("[0-9](?:[ .+\\-/()\u00a0]{0,3}[0-9]){6}")
 _DIGIT = re.compile(r"[0-9]")
 
 
@@ -87,19 +135,22 @@ def find_personal(
     [('email', 'ann@example.org')]
     """
     found: list[Found] = []
-    rest = _hide(text, ((match.start(), match.end()) for match in _PLACEHOLDER.finditer(text))) if "[" in text else text
+    rest = _hide(text, map(re.Match.span, _PLACEHOLDER.finditer(text))) if "[" in text else text
     for type_, finder in _WORDY:
         if type_ in types:
             rest = _take(finder, type_, rest, found)
-    if orders is not None and ("order_number" in types or _SEVEN_DIGITS.search(rest)):
-        taken = list(orders.find(rest))
-        rest = _hide(rest, ((start, end) for start, end, _ in taken))
-        found += [Found(start, end, "order_number", key) for start, end, key in taken if "order_number" in types]
+    has_long_number = _SEVEN_DIGITS.search(rest) is not None
+    if orders is not None and ("order_number" in types or has_long_number):
+        numbers = list(orders.find(rest))
+        rest = _hide(rest, (number[:2] for number in numbers))
+        found += [Found(*number[:2], "order_number", number[2]) for number in numbers if "order_number" in types]
     for type_, finder in _NUMBERS:
         if type_ in types:
             rest = _take(finder, type_, rest, found)
-    if ("card" in types or "phone" in types) and _SEVEN_DIGITS.search(rest):
-        rest = _hide(rest, ((match.start(), match.end()) for match in _harmless(rest)))
+    if "national_id" in types:
+        rest = _take(lambda hidden: find_national_ids(hidden, digits=has_long_number), "national_id", rest, found)
+    if has_long_number and ("card" in types or "phone" in types):
+        rest = _hide(rest, _harmless(rest))
         if "card" in types:
             rest = _take(_cards, "card", rest, found)
         if "phone" in types:
@@ -109,9 +160,12 @@ def find_personal(
 
 def _take(finder: Callable[[str], Spans], type_: RedactionType, rest: str, found: list[Found]) -> str:
     """Add what the finder finds, without overlaps; return the text with it hidden."""
+    values = list(finder(rest))
+    if not values:
+        return rest
     place = 0
     spans = []
-    for start, end, key in sorted(finder(rest)):
+    for start, end, key in sorted(values):
         if start >= place:
             found.append(Found(start, end, type_, key))
             spans.append((start, end))
@@ -128,19 +182,19 @@ def _hide(text: str, spans: Iterable[tuple[int, int]]) -> str:
     return "".join([*pieces, text[place:]]) if pieces else text
 
 
-def _harmless(text: str) -> Iterator[re.Match[str]]:
+def _harmless(text: str) -> Iterator[tuple[int, int]]:
+    """Dates, with the time after them, and UUIDs."""
     matches = [*_HARMLESS.finditer(text), *(_UUID.finditer(text) if text.count("-") > 3 else ())]
     place = 0
-    for match in sorted(matches, key=lambda match: match.span()):
-        if match.start() >= place:
-            place = match.end()
-            yield match
+    for start, end in sorted(map(re.Match.span, matches)):
+        if start >= place:
+            place = end
+            yield start, end
 
 
 def _urls(text: str) -> Spans:
-    if "://" in text or "www." in text.lower():
-        for match in _URL.finditer(text):
-            yield match.start(), match.end(), match[0]
+    for match in _URL.finditer(text):
+        yield match.start(), match.end(), match[0]
 
 
 def _emails(text: str) -> Spans:
@@ -165,9 +219,14 @@ def _addresses(text: str) -> Spans:
             address = ipaddress.ip_address(match[0])
         except ValueError:
             continue
-        is_version = address.version == 4 and _VERSION.search(text[max(0, match.start() - 16) : match.start()])
-        if not is_version and _DIGIT.search(match[0]):
+        if _DIGIT.search(match[0]) and not (address.version == 4 and _is_version(text, match.start())):
             yield match.start(), match.end(), str(address)
+
+
+def _is_version(text: str, start: int) -> bool:
+    """Whether the words before say that four numbers are a version: "firmware 10.2.3.4", "upgrade to 2.9.10.2"."""
+    words = words_before(text, start)
+    return not _VERSION.isdisjoint(words) and _ADDRESS.isdisjoint(words)
 
 
 def _cards(text: str) -> Spans:
@@ -193,5 +252,4 @@ _WORDY: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
 _NUMBERS: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
     ("iban", _ibans),
     ("ip", _addresses),
-    ("national_id", find_national_ids),
 )

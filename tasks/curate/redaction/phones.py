@@ -20,6 +20,8 @@ _FORMS = re.compile(
     re.VERBOSE,
 )
 _DIGITS = re.compile(r"[^0-9]")
+_IN_GROUPS = re.compile(r"[0-9][^0-9]+[0-9]")
+_FOUR_NUMBERS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}$")
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:([ .])[0-9]{3})(?:\1[0-9]{3})*")
 _FEWEST_DIGITS, _MOST_DIGITS = 7, 15
 
@@ -33,6 +35,8 @@ def phone_start(text: str, start: int, end: int, *, region: str) -> int | None:
     """
     if text[start] == "+":
         return start if _is_international(_without_extension(text[start:end])) else None
+    if _FOUR_NUMBERS.match(text[start:end]):
+        return None  # an address or a version
     said = said_before(text, start)
     if said is not None and said != "phone":
         number = _without_extension(text[start:end])
@@ -76,7 +80,11 @@ def _is_international(number: str) -> bool:
 
 def _is_valid_in(number: str, region: str) -> bool:
     """Whether a number written in groups (never a bare run of digits, never thousands) is dialled so in `region`."""
-    if number.isdigit() or _THOUSANDS.fullmatch(number) or not _FEWEST_DIGITS <= _n_digits(number) <= _MOST_DIGITS:
+    if (
+        not _IN_GROUPS.search(number)
+        or _THOUSANDS.fullmatch(number)
+        or not _FEWEST_DIGITS <= _n_digits(number) <= _MOST_DIGITS
+    ):
         return False
     import phonenumbers
 

@@ -58,7 +58,9 @@ def fingerprint_key(step: RedactStep) -> str:
     Raises:
         ConfigError: as `load_pseudonyms`.
     """
-    return hmac.digest(_key(step), b"fingerprint of the pseudonym key", "sha256").hex()[:16] if step.pseudonymise else ""
+    return (
+        hmac.digest(_key(step), b"fingerprint of the pseudonym key", "sha256").hex()[:16] if step.pseudonymise else ""
+    )
 
 
 def _key(step: RedactStep) -> bytes:

@@ -5,11 +5,11 @@ It knows nothing of tables. Called by `tasks/curate/redact.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import orjson
 
-from schemas.curation_steps import RedactionType, RedactStep
+from schemas.curation_steps import NamesSpec, RedactionType, RedactStep
 from tasks.curate.redaction.names import find_names, selects
 from tasks.curate.redaction.order_numbers import order_numbers
 from tasks.curate.redaction.personal import Found, find_personal
@@ -29,19 +29,28 @@ class TicketRedactor:
 
     def __init__(self, step: RedactStep) -> None:
         self._step = step
-        self._types: tuple[RedactionType, ...] = step.types
         self._orders = order_numbers(step.order_numbers)
         self._names = step.names if "name" in step.types and step.names and step.names.mode != "sample" else None
 
-    def redact(self, row: Mapping[str, str | None]) -> tuple[dict[str, str | None], Placeholders]:
-        """The ticket with its texts redacted, its other columns as they are, and the placeholders put into it."""
+    def redact(
+        self, row: Mapping[str, str | None], types: Collection[RedactionType] | None = None
+    ) -> tuple[dict[str, str | None], Placeholders]:
+        """The ticket with its texts redacted, its other columns as they are, and the placeholders put into it.
+
+        Args:
+            row: The ticket.
+            types: Those of the step's types that its texts can hold at all; None for all.
+        """
+        types = self._step.types if types is None else types
         placeholders = Placeholders(keep=row.get("reference"))
         for name in (*TEXT_COLUMNS, "messages"):
             placeholders.reserve(row.get(name) or "")
-        with_names = self._names is not None and (self._names.mode == "all" or any(map(selects, texts_of(row))))
+        names = self._names if "name" in types else None
+        if names is not None and names.mode == "gate" and not any(map(selects, texts_of(row))):
+            names = None
 
         def replace(text: str) -> str:
-            return placeholders.put(text, self._find(text, with_names=with_names))
+            return placeholders.put(text, self._find(text, types, names))
 
         redacted = dict(row)
         for name in TEXT_COLUMNS:
@@ -51,12 +60,16 @@ class TicketRedactor:
             redacted["messages"] = _redact_messages(messages, replace)
         return redacted, placeholders
 
-    def _find(self, text: str, *, with_names: bool) -> list[Found]:
-        found = find_personal(text, self._types, region=self._step.region, orders=self._orders)
-        if with_names and self._names is not None:
-            names = [Found(*name[:2], "name", name[2]) for name in find_names(text, min_score=self._names.min_score)]
-            found = sorted([*found, *(name for name in names if not _overlaps(name, found))])
-        return found
+    def types_of(self, bits: int) -> frozenset[RedactionType]:
+        """The step's types whose bits are set; see `gate_bits`."""
+        return frozenset(type_ for place, type_ in enumerate(self._step.types) if bits & (1 << place))
+
+    def _find(self, text: str, types: Collection[RedactionType], names: NamesSpec | None) -> list[Found]:
+        found = find_personal(text, types, region=self._step.region, orders=self._orders)
+        if names is None:
+            return found
+        people = (Found(start, end, "name", key) for start, end, key in find_names(text, min_score=names.min_score))
+        return sorted([*found, *(name for name in people if not _overlaps(name, found))])
 
 
 def texts_of(row: Mapping[str, str | None]) -> Iterator[str]:
