@@ -34,21 +34,10 @@ _CUES: dict[Said, str] = {
 }
 _SAYS = {cue: said for said, cues in _CUES.items() for cue in " ".join(cues.split()).split(", ")}
 _CARD = frozenset(
-    [
-        "card",
-        "cards",
-        "cc",
-        "credit",
-        "debit",
-        "visa",
-        "master",
-        "mastercard",
-        "amex",
-        "maestro",
-        "karte",
-        "carte",
-        "tarjeta",
-    ]
+    re.findall(
+        r"\w+",
+        """card cards cc credit debit visa master mastercard amex maestro karte carte tarjeta""",
+    )
 )
 _WORD = re.compile(r"[^\W_]+")
 _REACH = 64
@@ -94,7 +83,7 @@ def said_after(text: str, end: int) -> Said | None:
 
 
 def words_before(text: str, start: int) -> list[str]:
-    """The last five words before `start` on its line, in lower case; those of the line above when it ends in a colon."""
+    """The last five words before `start` on its line, in lower case; of the line above where that ends in a colon."""
     before, _, line = text[max(0, start - _REACH) : start].rpartition("\n")
     if not line.strip() and before.rstrip().endswith(":"):
         line = before.rstrip().rpartition("\n")[2]

@@ -18,8 +18,8 @@ _GATES: dict[str, tuple[str, ...]] = {
     "email": ("[@＠]", r"[(\[](?s:.?)(?i:at)(?s:.?)[)\]]"),
     "url": ("://", r"(?i:www)\."),
     "secret": (
-        "-----BEGIN ", "AKIA", "ASIA", "eyJ", "[spr]k[-_]", "whsec_", "gh[pousr]_", "github_pat_", "glpat-", "xox[a-z]-",
-        "xapp-", "AIza", r"ya29\.", r"SG\.", "npm_", "hf_", "(?i:bearer)[^A-Za-z0-9]",
+        "-----BEGIN ", "AKIA", "ASIA", "eyJ", "[spr]k[-_]", "whsec_", "gh[pousr]_", "github_pat_", "glpat-",
+        "xox[a-z]-", "xapp-", "AIza", r"ya29\.", r"SG\.", "npm_", "hf_", "(?i:bearer)[^A-Za-z0-9]",
         r"(?i:password|passwd|passwort|passcode|passphrase|pwd|token|secret|key)[^A-Za-z0-9]*(?:[:=]|(?i:is))",
         "://[^ ]+@",
     ),

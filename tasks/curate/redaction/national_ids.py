@@ -50,14 +50,17 @@ _SHAPES: dict[str, tuple[_Kind, ...]] = {
     "99999999-9999": (_Kind("se.personnummer", "se", True),),
     "9999999999": (_Kind("se.personnummer", "se", False),),
 }
+_DNI = _Kind("es.dni", "es", True)
 _DIGITS = re.compile(
-    r"[0-9](?<![\w+#][0-9])(?<![\w][-.,:/][0-9])(?:[ .+-]?[0-9]){7,14}(?P<dni>[ -]?[A-Za-z](?![\w]))?(?![\w]|[-.,:/][0-9])"
+    r"[0-9](?<![\w+#][0-9])(?<![\w][-.,:/][0-9])(?:[ .+-]?[0-9]){7,14}"
+    r"(?P<letter>[ -]?[A-Za-z](?!\w))?(?!\w|[-.,:/][0-9])"
 )
-_DNI = re.compile(r"[0-9]{8}[ -]?[A-Za-z]|[0-9]{2}\.[0-9]{3}\.[0-9]{3}[ -]?[A-Za-z]")
+_DNI_FORM = re.compile(r"[0-9]{8}[ -]?[A-Za-z]|[0-9]{2}\.[0-9]{3}\.[0-9]{3}[ -]?[A-Za-z]")
 _AFTER_LETTERS = re.compile(r"[0-9](?:(?<=[A-Za-z][0-9])|(?<=[A-Za-z][ -][0-9]))")
 _LETTERS = re.compile(
     r"""(?ix)(?<![^\W_])(?:
-    (?P<gb>(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?:[0-9]{6}|[ ]?[0-9]{2}[ ][0-9]{2}[ ][0-9]{2})[ ]?[A-D])
+    (?P<gb>(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]
+        (?:[0-9]{6}|[ ]?[0-9]{2}[ ][0-9]{2}[ ][0-9]{2})[ ]?[A-D])
   | (?P<es>[XYZ][ -]?[0-9]{7}[ -]?[A-Z])
   | (?P<it>[A-Z]{6}[0-9LMNP-V]{2}[A-EHLMPR-T][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}[A-Z])
     )(?![^\W_])"""
@@ -84,14 +87,12 @@ def find_national_ids(text: str, *, digits: bool = True) -> Iterator[tuple[int, 
 
 def _by_digits(text: str) -> Iterator[tuple[int, int, str]]:
     for match in _DIGITS.finditer(text):
-        value = match[0]
-        if match["dni"] and _DNI.fullmatch(value):
-            kinds, end = (_Kind("es.dni", "es", True),), match.end()
-        else:
-            end = match.start("dni") if match["dni"] else match.end()
-            value = text[match.start() : end]
-            kinds = _SHAPES.get(re.sub("[0-9]", "9", value), ())
-        compact = re.sub(r"[ .-]", "", value)
+        end = match.end()
+        kinds: tuple[_Kind, ...] = (_DNI,) if match["letter"] and _DNI_FORM.fullmatch(match[0]) else ()
+        if not kinds:
+            end = match.start("letter") if match["letter"] else end
+            kinds = _SHAPES.get(re.sub("[0-9]", "9", text[match.start() : end]), ())
+        compact = re.sub(r"[ .-]", "", text[match.start() : end])
         if kinds and _any_holds(kinds, compact, text, match.start(), end):
             yield match.start(), end, compact.upper()
 
@@ -129,4 +130,4 @@ def _any_holds(kinds: tuple[_Kind, ...], compact: str, text: str, start: int, en
 
 @cache
 def _validator(module: str) -> _Validator:
-    return importlib.import_module(f"stdnum.{module}")  # type: ignore[return-value]
+    return importlib.import_module(f"stdnum.{module}")

@@ -48,54 +48,18 @@ _IBAN = re.compile(r"[A-Za-z](?<![^\W_][A-Za-z])[A-Za-z][0-9]{2}(?=[ -]?[A-Za-z0
 _IPV4 = re.compile(r"[0-9](?<![\w.][0-9])(?<![A-Za-z]-[0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?!\w|\.\w|-[A-Za-z])")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])")
 _VERSION = frozenset(
-    [
-        "version",
-        "versions",
-        "firmware",
-        "release",
-        "releases",
-        "build",
-        "ver",
-        "rev",
-        "v",
-        "upgrade",
-        "upgraded",
-        "upgrades",
-        "update",
-        "updated",
-        "updates",
-        "downgrade",
-        "downgraded",
-        "bump",
-        "bumped",
-        "install",
-        "installed",
-        "patch",
-        "hotfix",
-        "driver",
-        "app",
-        "jar",
-        "library",
-        "dependency",
-    ]
+    re.findall(
+        r"\w+",
+        """version versions firmware release releases build ver rev v upgrade upgraded upgrades update updated
+    updates downgrade downgraded bump bumped install installed patch hotfix driver app jar library
+    dependency""",
+    )
 )
 _ADDRESS = frozenset(
-    [
-        "ip",
-        "ips",
-        "ipv4",
-        "address",
-        "addresses",
-        "host",
-        "hosts",
-        "server",
-        "login",
-        "dns",
-        "cidr",
-        "gateway",
-        "subnet",
-        "ping",
-    ]
+    re.findall(
+        r"\w+",
+        """ip ips ipv4 address addresses host hosts server login dns cidr gateway subnet ping""",
+    )
 )
 _CARD = re.compile(
     r"[0-9](?<![0-9A-Za-z][0-9])(?<![0-9][.,][0-9])"

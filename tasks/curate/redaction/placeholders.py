@@ -20,7 +20,8 @@ class Placeholders:
     """Numbers of one ticket; no map from number to value leaves it.
 
     >>> placeholders = Placeholders()
-    >>> placeholders.put("ann@x.org, bob@x.org", [Found(0, 9, "email", "ann@x.org"), Found(11, 20, "email", "bob@x.org")])
+    >>> people = [Found(0, 9, "email", "ann@x.org"), Found(11, 20, "email", "bob@x.org")]
+    >>> placeholders.put("ann@x.org, bob@x.org", people)
     '[EMAIL_1], [EMAIL_2]'
     """
 

@@ -71,6 +71,6 @@ def _key(step: RedactStep) -> bytes:
             f"pseudonyms of {', '.join(step.pseudonymise)} need a key, and the variable {step.key_env} {told}",
             code="TG0190",
             where="curate.redact.key_env",
-            hint=f'make one and keep it, or joins with earlier runs break: export {step.key_env}="$(openssl rand -hex 32)"',
+            hint=f'export {step.key_env}="$(openssl rand -hex 32)"; keep the key, or joins with earlier runs break',
         )
     return key

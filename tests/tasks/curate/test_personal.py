@@ -169,8 +169,8 @@ def test_hostile_repetition_costs_linear_time(piece: str) -> None:
 def test_recall_on_the_presidio_set_does_not_fall(shared_data: Path) -> None:
     """1,500 synthetic texts of presidio-research; a value counts when all of it is covered.
 
-    Measured here: email 49/49, phone 92/92, card 136/136, iban 21/21, ip 14/14, url 37/37, national_id 16/16. The context words of
-    phones were chosen with these texts in view, so this guards against loss and is no estimate for other data.
+    Measured here: email 49/49, phone 92/92, card 136/136, iban 21/21, ip 14/14, url 37/37, national_id 16/16. The
+    context words were chosen with these texts in view, so this guards against loss and is no estimate for other data.
     """
     kinds = {
         "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "CREDIT_CARD": "card", "IBAN_CODE": "iban",

@@ -27,13 +27,16 @@ STEP = RedactStep(
 PIECES = [
     "ann@example.org", "ann (at) example [dot] org", "＠", "@", "https://x.example/a?b=c", "WWW.example.org", "://",
     "ftp://u:pw@h/x", "AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1.eyJzdWIiOiIxIn0.c2ln", "sk-abcdefghijklmnop0123",
-    "ghp_abcdefghijklmnopqrst", "xoxb-123456789012-abcdefgh", "password: ", "pa\u017f\u017fword = ", "API KEY\u00a0is\u2003",
-    "api\u212aey: ", "hunter2!x", "Bearer\u2003", "-----BEGIN PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n-----END PRIVATE KEY-----",
-    "DE89370400440532013000", "gb82 west 1234 5698 7654 32", "203.0.113.7", "v1.2.3.4", "2001:db8::1", "1:2:3:4:5:6:7:8",
-    "::1", "4111 1111 1111 1111", "4111111111111111", "3782-822463-10005", "+49 (0)151 2345 6789", "0151\u00a02345678",
+    "ghp_abcdefghijklmnopqrst", "xoxb-123456789012-abcdefgh", "password: ", "pa\u017f\u017fword = ",
+    "API KEY\u00a0is\u2003", "api\u212aey: ", "hunter2!x", "Bearer\u2003",
+    "-----BEGIN PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n-----END PRIVATE KEY-----",
+    "DE89370400440532013000", "gb82 west 1234 5698 7654 32", "203.0.113.7", "v1.2.3.4", "2001:db8::1",
+    "1:2:3:4:5:6:7:8", "::1", "4111 1111 1111 1111", "4111111111111111", "3782-822463-10005",
+    "+49 (0)151 2345 6789", "0151\u00a02345678",
     "(905) 674-3793", "call 94727916", "9472", "7916", "460-89-9847", "SSN 460899847", "12345678Z", "X-1234567-L",
     "RSSMRA85T10A562S", "QQ 12 34 56 C", "AB123456C", "850709-9805", "850709+9805", "390.533.447-05", "2341 2341 2346",
-    "NB-48213", "#4821", "2026-06-01 10:30:00", "[EMAIL_7]", "\ue000", "\ue001", " ", "\n", "\t", '"', "\\", "\\n", "\\u0040",
+    "NB-48213", "#4821", "2026-06-01 10:30:00", "[EMAIL_7]", "\ue000", "\ue001",
+    " ", "\n", "\t", '"', "\\", "\\n", "\\u0040",
     "order ", "is ", "a", "é", "漢", "1", "12", ".", "-", ":", "/", "(", ")", "+",
 ]  # fmt: skip
 TEXT = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
