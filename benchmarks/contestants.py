@@ -45,15 +45,18 @@ ENGINES = (
     Engine("rensa rho flags", "rensa_engine.py", "rho", "rensa", "flag", "peer", RENSA, "samples, 8 bands, no check"),
     Engine(
         "DuckDB SQL MinHash", "duckdb_engine.py", "minhash", "project", "cluster", "peer",
-        {"20k": 3, "200k": 1, "flood": 1}, "16 bands of 4, exact check; our SQL, no library", "1m takes minutes and is no peer's product",
+        {"20k": 3, "200k": 1, "flood": 1}, "16 bands of 4, exact check; our SQL, no library",
+        "1m takes minutes and is no peer's product",
     ),
     Engine(
         "FastSketchLSH", "fastsketch_engine.py", "clusters", "fastsketch", "cluster", "peer",
-        {"20k": 1, "200k": 1}, "estimated J", "1m would need about 14 GB; the flood compares all pairs of its 10,000 copies in Python",
+        {"20k": 1, "200k": 1}, "estimated J",
+        "1m would need about 14 GB; the flood compares all pairs of its 10,000 copies in Python",
     ),
     Engine(
         "datasketch", "datasketch_engine.py", "clusters", "datasketch", "cluster", "peer",
-        {"20k": 1, "200k": 1}, "estimated J", "1m would need about 13 GB; the flood compares all pairs of its 10,000 copies in Python",
+        {"20k": 1, "200k": 1}, "estimated J",
+        "1m would need about 13 GB; the flood compares all pairs of its 10,000 copies in Python",
     ),
     Engine(
         "text-dedup", "textdedup_engine.py", "own", "text-dedup", "cluster", "peer",
@@ -77,7 +80,8 @@ ENGINES = (
     ),
     Engine(
         "semhash", "semhash_engine.py", "clusters", "semhash", "cluster", "peer",
-        {"20k": 1, "200k": 1}, "wordllama, cosine 0.97: judges meaning, so the oracle only indicates", "1m takes over twenty minutes",
+        {"20k": 1, "200k": 1}, "wordllama, cosine 0.97: judges meaning, so the oracle only indicates",
+        "1m takes over twenty minutes",
     ),
 )  # fmt: skip
 

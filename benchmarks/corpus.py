@@ -31,9 +31,7 @@ _COMMON_WORDS = (
     "subscription payment card declined shipping delivery delay tracking device sync slow timeout server key export "
     "report dashboard user admin role team file upload download please thanks help problem since yesterday today"
 )
-_ONSETS = ("b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z", "ch", "sh", "st") + (
-    "tr", "pr", "br", "gr", "pl", "cl",
-)  # fmt: skip
+_ONSETS = (*"bcdfghjklmnprstvwz", "ch", "sh", "st", "tr", "pr", "br", "gr", "pl", "cl")
 _VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ou"]
 
 

@@ -110,7 +110,7 @@ class _Sampler(threading.Thread):
                     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                     self._ticks[pid] = int(fields[11]) + int(fields[12])
                     n_bytes += int(fields[21]) * _PAGE
-            # The first process's own peak, between two samples too. (wait4's ru_maxrss would count ours before the exec.)
+            # The first process's peak between two samples too. wait4's ru_maxrss would count ours before the exec.
             self.peak_bytes = max(self.peak_bytes, n_bytes, _own_peak_bytes(self._pid))
 
     def stop(self) -> None:

@@ -14,7 +14,7 @@ from benchmarks.measure import Cost
 
 HEADER = (
     "| engine | gives | rounds | wall s | CPU s | tickets per CPU-s | peak MB | pair P | pair R "
-    "| removal P | removal R | R[.7,.8) | FP[.65,.7) | clusters |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| removal P | removal R | R[.7,.8) | FP[.65,.7) | clusters |\n" + "|---" * 14 + "|"
 )
 LEGEND = (
     "pair P, R: precision and recall of pairs in one cluster, beside the exact answer. removal P, R: of the tickets "
