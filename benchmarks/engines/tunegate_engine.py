@@ -1,26 +1,31 @@
-"""The application's own near-duplicate join, from Parquet to one cluster per ticket."""
+"""The application's own near-duplicate join, as `tasks/curate/dedup.py` uses it: from Parquet to one cluster per ticket.
+
+What the whole step adds (which ticket to keep, the witness of each removed one, the tables) is in `make bench-curate`.
+"""
 
 from __future__ import annotations
 
 import sys
-
-from tasks.curate.similarity.jaccard import number_shingles
-from tasks.curate.similarity.words import normal_form, words_of
+from pathlib import Path
 
 THRESHOLD = 0.7
+N_WORDS = 3
 
 if __name__ == "__main__":
-    import duckdb
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from tasks.curate.dedup import connect_components, pick_survivors
+    from tasks.curate.similarity.join import MAX_COMPARISONS, choose_prefixes, connect_components
+    from tasks.curate.similarity.shingles import folded_batches, shingle_sets
+    from tasks.warehouse import connect, quote_text
 
     _, corpus, answer = sys.argv[1:4]
-    with duckdb.connect() as con:
-        con.execute(f"CREATE TABLE texts AS SELECT id, {normal_form('text')} AS normal FROM read_parquet('{corpus}')")
-        con.execute(f"CREATE TABLE documents AS SELECT id::INTEGER AS doc, {words_of('normal')} AS words FROM texts")
-        shingles = number_shingles(con, documents="documents", n_words=3, threshold=THRESHOLD)
-        clusters = connect_components(shingles, pick_survivors(shingles))
-    table = pa.table({"id": pa.array(range(len(clusters)), pa.int64()), "cluster": pa.array(clusters, pa.int64())})
-    pq.write_table(table, answer)
+    with connect(readable=(Path(corpus),)) as connection:
+        batches = folded_batches(connection, relation=f"read_parquet({quote_text(corpus)})", text="text")
+        sets = shingle_sets(batches, n_words=N_WORDS)
+    prefixes = choose_prefixes(sets, threshold=THRESHOLD)
+    clusters, _ = connect_components(
+        sets, prefixes, threshold=THRESHOLD, max_comparisons=MAX_COMPARISONS, where="benchmark"
+    )
+    pq.write_table(pa.table({"id": np.arange(len(clusters)), "cluster": clusters}), answer)
