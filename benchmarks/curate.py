@@ -69,8 +69,8 @@ def summary(lines: Lines, costs: list[Cost], n_tickets: int) -> dict[str, object
     return {
         "n_tickets": n_tickets,
         "cpu_s": round(cpu_s, 2),
-        "bar_cpu_s": BAR_CPU_S * n_tickets / N_TICKETS,
-        "within_bar": cpu_s <= BAR_CPU_S * n_tickets / N_TICKETS,
+        "bar_cpu_s": BAR_CPU_S if n_tickets == N_TICKETS else None,
+        "within_bar": cpu_s <= BAR_CPU_S if n_tickets == N_TICKETS else None,
         "tickets_per_cpu_s": round(n_tickets / cpu_s),
         "tickets_per_s": round(n_tickets / sum(line["wall_s"] or 0.0 for line in lines if line["counts"])),
         "process_cpu_s": round(median(cost.cpu_s for cost in costs), 2),
@@ -95,7 +95,8 @@ def as_table(lines: Lines, n_tickets: int) -> str:
     cpu_s, wall_s = (sum(line[key] or 0.0 for line in lines if line["counts"]) for key in ("cpu_s", "wall_s"))
     missing = ", without the steps that are not there" if any(line["told"] for line in lines) else ""
     rows.append(f"| **stage{missing}** | **{cpu_s:.2f}** | {wall_s:.2f} | {n_tickets / cpu_s:,.0f} | {n_tickets:,} | |")
-    rows.append(f"| bar | {BAR_CPU_S * n_tickets / N_TICKETS:.2f} | | | | |")
+    if n_tickets == N_TICKETS:
+        rows.append(f"| bar | {BAR_CPU_S:.2f} | | | | |")
     return "\n".join(rows)
 
 

@@ -1,4 +1,4 @@
-"""The application's own near-duplicate join, as `tasks/curate/dedup.py` uses it: from Parquet to one cluster per ticket.
+"""The near-duplicate join that `tasks/curate/dedup.py` uses, from Parquet to one cluster per ticket.
 
 What the whole step adds (which ticket to keep, the witness of each removed one, the tables) is in `make bench-curate`.
 """
