@@ -5,7 +5,7 @@ result equals comparing all pairs. Nothing is sampled, and neither threads nor t
 fewer words than a shingle are similar to none.
 
 Limit: a family of texts that are all alike but just below the threshold (alarms with several changing values) is
-compared pair by pair. Comparisons are counted, and more than `max_comparisons` are refused: see `CrowdedFamily`.
+compared pair by pair. Comparisons are counted, and more than `max_comparisons` are refused: see `CrowdedFamilyError`.
 
 It knows nothing of tickets. Called by dedup, decontaminate and label_check, inside functions: it imports numba.
 """
@@ -20,14 +20,17 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.errors import DataError
-from tasks.curate.similarity import matching
-from tasks.curate.similarity.kernel import n_threads, run_in_slices
-from tasks.curate.similarity.shingles import ShingleSets, shingles_of_texts
+from tasks.curate.similarity.kernels import components
+from tasks.curate.similarity.kernels import prefixes as prefix_kernels
+from tasks.curate.similarity.kernels import walk as walk_kernel
+from tasks.curate.similarity.kernels.kernel import in_slices, n_threads
+from tasks.curate.similarity.kernels.walk import ADD, EMIT, LOOK
+from tasks.curate.similarity.shingles import ShingleSets, power_of_two, shingles_of_texts
 
 MAX_COMPARISONS = 200_000_000
 
 
-class CrowdedFamily(DataError):
+class CrowdedFamilyError(DataError):
     """More comparisons than allowed: a family of texts nearly repeat each other, just below the threshold."""
 
     def __init__(self, *, members: list[int], max_comparisons: int, where: str) -> None:
@@ -82,7 +85,7 @@ def similar_pairs(
     normal form once where copies are many.
 
     Raises:
-        CrowdedFamily: more than `max_comparisons` pairs were to be compared.
+        CrowdedFamilyError: more than `max_comparisons` pairs were to be compared.
     """
     sets = shingles_of_texts(texts, n_words=n_words)
     return all_pairs(sets, threshold=threshold, max_comparisons=max_comparisons, where=where)
@@ -100,7 +103,7 @@ def similar_across(
     """For each pool text the held-out text most similar to it, of equally similar ones the first in `held_out`.
 
     Raises:
-        CrowdedFamily: more than `max_comparisons` pairs were to be compared. Its members are places in
+        CrowdedFamilyError: more than `max_comparisons` pairs were to be compared. Its members are places in
             `held_out` followed by `pool`.
     """
     sides = [
@@ -111,8 +114,8 @@ def similar_across(
     sets = shingles_of_texts(
         pa.chunked_array([c.cast(pa.string()) for s in sides for c in s.chunks], pa.string()), n_words=n_words
     )
-    actions = np.full(len(sets), matching.LOOK, np.uint8)
-    actions[:n_held_out] = matching.ADD
+    actions = np.full(len(sets), LOOK, np.uint8)
+    actions[:n_held_out] = ADD
     prefixes = choose_prefixes(sets, threshold=threshold)
     walked = walk(
         sets,
@@ -129,7 +132,7 @@ def similar_across(
 def all_pairs(sets: ShingleSets, *, threshold: float, max_comparisons: int, where: str) -> SimilarPairs:
     """`similar_pairs` of texts already shingled."""
     prefixes = choose_prefixes(sets, threshold=threshold)
-    actions = np.full(len(sets), matching.LOOK | matching.ADD | matching.EMIT, np.uint8)
+    actions = np.full(len(sets), LOOK | ADD | EMIT, np.uint8)
     walked = walk(
         sets,
         prefixes,
@@ -143,6 +146,25 @@ def all_pairs(sets: ShingleSets, *, threshold: float, max_comparisons: int, wher
     return SimilarPairs(walked.pairs[order, 0], walked.pairs[order, 1], walked.pair_scores[order])
 
 
+def connect_components(
+    sets: ShingleSets, prefixes: Prefixes, *, threshold: float, max_comparisons: int, where: str
+) -> tuple[Any, int]:
+    """The smallest number of each text's component in the graph of all similar pairs; and the comparisons made.
+
+    Raises:
+        CrowdedFamilyError: more than `max_comparisons` pairs were to be compared.
+    """
+    parents, tried = np.arange(len(sets)), np.zeros(len(sets), np.int64)
+    n_compared = components.connect_components(
+        sets.hashes, sets.starts, sets.sizes, prefixes.hashes, prefixes.starts, prefixes.sizes, prefixes.cells,
+        prefixes.shift, threshold, by_size(sets, prefixes), parents, tried, max_comparisons,
+        *_work_arrays(sets, len(prefixes.hashes)),
+    )  # fmt: skip
+    if n_compared > max_comparisons:
+        raise CrowdedFamilyError(members=family(prefixes, tried), max_comparisons=max_comparisons, where=where)
+    return parents, n_compared
+
+
 def by_size(sets: ShingleSets, prefixes: Prefixes) -> Any:
     """The texts that may have a partner, smallest set first, of equal sizes by number."""
     active = np.flatnonzero(prefixes.sizes)
@@ -151,26 +173,28 @@ def by_size(sets: ShingleSets, prefixes: Prefixes) -> Any:
 
 def choose_prefixes(sets: ShingleSets, *, threshold: float) -> Prefixes:
     """Count shingles, and choose each text's rare prefix; empty for a text that is proven to have no partner."""
-    n_hashes = int(sets.sizes.sum(dtype=np.int64))
-    cells, shift = _count(sets.hashes, sets.starts, sets.sizes, n_hashes)
+    cells, shift = _count(sets.hashes, sets.starts, sets.sizes, int(sets.sizes.sum(dtype=np.int64)))
     # A text's prefix has n - ceil(t n) + 1 shingles at most.
     most = sets.sizes - np.ceil(threshold * sets.sizes - 1e-9).astype(np.int64) + 1
-    ends = np.cumsum(np.where(sets.sizes, most, 0))
+    ends = np.concatenate([[0], np.cumsum(np.where(sets.sizes, most, 0))])
     sizes = np.zeros(len(sets), np.int32)
+    largest = int(sets.sizes.max(initial=0))
 
     def choose(low: int, high: int) -> Any:
-        room = int(ends[high - 1] - (ends[low - 1] if low else 0))
-        chosen = np.empty(room, np.uint64)
-        n_chosen = matching.choose_prefixes(
-            sets.hashes, sets.starts, sets.sizes, low, high, cells, shift, threshold, chosen, sizes
+        chosen, counts, ties = (
+            np.empty(ends[high] - ends[low], np.uint64),
+            np.empty(256, np.int64),
+            np.empty(largest, np.uint64),
+        )
+        n_chosen = prefix_kernels.choose_prefixes(
+            sets.hashes, sets.starts, sets.sizes, low, high, cells, shift, threshold, chosen, sizes, counts, ties
         )
         return chosen[:n_chosen].copy()
 
     n_slices = 1 if len(sets) < 10_000 else 4 * n_threads()
-    parts = run_in_slices(choose, np.linspace(0, len(sets), n_slices + 1).astype(int).tolist()) if len(sets) else []
-    hashes = np.concatenate([np.empty(0, np.uint64), *parts])
-    starts = np.zeros(len(sets), np.int64)
-    np.cumsum(sizes[:-1], out=starts[1:])
+    parts = in_slices(choose, np.linspace(0, len(sets), n_slices + 1).astype(int).tolist())
+    hashes = np.concatenate(parts)
+    starts = _starts(sizes)
     again, shift = _count(hashes, starts, sizes, len(hashes))
     return Prefixes(hashes, starts, sizes, again, shift)
 
@@ -197,30 +221,27 @@ def walk(
 ) -> Walked:
     """Run `matching.walk` to its end, giving it more room for pairs as it asks for it."""
     n, n_nodes = len(sets), int(prefixes.sizes[order].sum(dtype=np.int64))
-    n_slots = 1 << max(6, (2 * n_nodes).bit_length())
-    slot_key, slot_node = np.zeros(n_slots, np.uint64), np.full(n_slots, -1, np.int32)
-    node_text, next_node = np.empty(n_nodes, np.int32), np.empty(n_nodes, np.int32)
+    work = _work_arrays(sets, n_nodes)
     tried, best, score = np.zeros(n, np.int64), np.full(n, -1, np.int64), np.zeros(n)
-    room = n_nodes + 1024 if (actions & matching.EMIT).any() else 0
+    room = 2 * n_nodes + 65_536 if (actions & EMIT).any() else 0
     parts: list[tuple[Any, Any]] = []
-    state = np.zeros(5, np.int64)
-    order = order.astype(np.int64)
-    while state[0] < len(order):
+    state, outcome = np.zeros(4, np.int64), 1
+    while outcome == 1:
         state[3] = 0
         pairs, pair_scores = np.empty((room, 2), np.int32), np.empty(room)
-        matching.walk(
-            sets.hashes, sets.starts, sets.sizes, prefixes.hashes, prefixes.starts, prefixes.sizes, threshold, order,
-            actions, prefixes.cells, prefixes.shift, slot_key, slot_node, node_text, next_node, tried, best, score,
-            pairs, pair_scores, state, max_comparisons,
+        outcome = walk_kernel.walk(
+            sets.hashes, sets.starts, sets.sizes, prefixes.hashes, prefixes.starts, prefixes.sizes, prefixes.cells,
+            prefixes.shift, threshold, order, actions, tried, max_comparisons, *work, best, score, pairs, pair_scores,
+            state,
         )  # fmt: skip
-        if state[4]:
-            raise CrowdedFamily(members=family(prefixes, tried), max_comparisons=max_comparisons, where=where)
         parts.append((pairs[: state[3]].copy(), pair_scores[: state[3]].copy()))
+    if outcome == 2:
+        raise CrowdedFamilyError(members=family(prefixes, tried), max_comparisons=max_comparisons, where=where)
     return Walked(
         best,
         score,
-        np.concatenate([np.empty((0, 2), np.int32), *(pairs for pairs, _ in parts)]),
-        np.concatenate([np.empty(0), *(scores for _, scores in parts)]),
+        np.concatenate([pairs for pairs, _ in parts]),
+        np.concatenate([scores for _, scores in parts]),
         int(state[2]),
     )
 
@@ -238,5 +259,23 @@ def _count(hashes: Any, starts: Any, sizes: Any, n_hashes: int) -> tuple[Any, An
     """Cells, about as many as hashes and at most 2 ** 28, and the shift that leads from a hash to its cell."""
     bits = min(28, max(10, n_hashes.bit_length()))
     cells, shift = np.zeros(1 << bits, np.uint8), np.uint64(64 - bits)
-    matching.count_cells(hashes, starts, sizes, shift, cells)
+    prefix_kernels.count_cells(hashes, starts, sizes, shift, cells)
     return cells, shift
+
+
+def _starts(sizes: Any) -> Any:
+    starts = np.zeros(len(sizes), np.int64)
+    np.cumsum(sizes[:-1], out=starts[1:])
+    return starts
+
+
+def _work_arrays(sets: ShingleSets, n_nodes: int) -> tuple[Any, ...]:
+    """Slot keys, slot nodes, nodes, compared and table, as the kernels describe them."""
+    n_slots = power_of_two(max(64, 2 * n_nodes))
+    return (
+        np.zeros(n_slots, np.uint64),
+        np.full(n_slots, -1, np.int32),
+        np.empty((n_nodes, 3), np.int32),
+        np.full(len(sets), -1, np.int32),
+        np.full(power_of_two(max(64, 4 * int(sets.sizes.max(initial=0)))), -1, np.int64),
+    )

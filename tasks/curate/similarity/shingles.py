@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.curate.similarity.kernel import n_threads
-from tasks.curate.similarity.tokenise import shingle_texts
+from tasks.curate.similarity.kernels.kernel import n_threads
+from tasks.curate.similarity.kernels.tokenise import shingle_texts
 from tasks.curate.similarity.words import folded
 
 if TYPE_CHECKING:
@@ -115,13 +115,22 @@ def _shingle_batch(batch: pa.Array, n_words: int) -> tuple[Any, Any, Any]:
     offsets = np.frombuffer(offset_bytes, np.int64 if wide else np.int32)[batch.offset : batch.offset + n + 1]
     offsets = offsets.astype(np.int64)
     data = np.frombuffer(text_bytes, np.uint8) if text_bytes else np.empty(0, np.uint8)
-    data = data[: offsets[-1]]
-    is_ascii = not len(data) or data[offsets[0] :].max(initial=0) < 128
+    if data.ctypes.data % 8:
+        data = data.copy()  # the kernel reads eight bytes at a time
+    is_ascii = data[offsets[0] : offsets[-1]].max(initial=0) < 128
     classes = ascii_classes() if is_ascii else character_classes()
     hashes = np.empty((offsets[-1] - offsets[0]) // 2 + n + 1, np.uint64)
     sizes, keys = np.empty(n, np.int32), np.empty((n, 2), np.uint64)
-    n_hashes = shingle_texts(data, offsets, classes, n_words, hashes, sizes, keys)
+    words = data[: len(data) // 8 * 8].view(np.uint64)
+    ring = np.zeros(n_words, np.uint64)
+    met = np.full(power_of_two(max(64, int(np.diff(offsets).max(initial=0)) + 1)), -1, np.int64)
+    n_hashes = shingle_texts(data, words, offsets, classes, ring, met, hashes, sizes, keys)
     return hashes[:n_hashes], sizes, keys
+
+
+def power_of_two(least: int) -> int:
+    """The smallest power of two that is not less."""
+    return 1 << max(0, least - 1).bit_length()
 
 
 class _HashStore:

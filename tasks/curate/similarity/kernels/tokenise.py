@@ -17,11 +17,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-from tasks.curate.similarity.kernel import inlined, kernel
+from tasks.curate.similarity.kernels.kernel import Part, kernel
 
 SEPARATOR, LETTER, LONE, INVISIBLE = 0, 1, 2, 3
 """Classes of characters: between words, part of a word, a word of its own, not there at all."""
@@ -31,33 +28,22 @@ _SEED = _U(0xCBF29CE484222325)
 _ODD1, _ODD2, _ODD3 = _U(0x9E3779B97F4A7C15), _U(0xBF58476D1CE4E5B9), _U(0x94D049BB133111EB)
 _27, _29, _30, _31, _32 = _U(27), _U(29), _U(30), _U(31), _U(32)
 _HIGH, _LOW7 = _U(0x8080808080808080), _U(0x7F7F7F7F7F7F7F7F)
+_PLACES = _U(0x0001020304050607)  # times 256 ** k it has k in its highest byte
 _CASE = _U(0x2020202020202020)
 # Added to a byte below 128, these set its high bit from 'a', after 'z', from '0' and after '9' on.
 _FROM_A, _AFTER_Z = _U(0x1F1F1F1F1F1F1F1F), _U(0x0505050505050505)
 _FROM_0, _AFTER_9 = _U(0x5050505050505050), _U(0x4646464646464646)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _load8(typing_context: Any, data: Any, place: Any) -> Any:
-    """The eight bytes from `place` on as one little-endian number, at any alignment."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        first = builder.gep(array.data, [arguments[1]])
-        return builder.load(builder.bitcast(first, ir.IntType(64).as_pointer()), align=1)
-
-    return types.uint64(data, types.int64), generate
+@Part
+def _load8(words: Any, place: Any) -> Any:
+    """The eight bytes from `place` on as one little-endian number, from the aligned ones that hold them."""
+    n_bits = _U(8) * _U(place & 7)
+    first = place >> 3
+    return (words[first] >> n_bits) | ((words[first + 1] << _U(1)) << (_U(63) - n_bits))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _n_low_zeros(typing_context: Any, value: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.uint64(types.uint64), generate
-
-
-@inlined
+@Part
 def _mix(value: Any) -> Any:
     """Source: splitmix64's finaliser (Steele, Lea, Flood, OOPSLA 2014)."""
     value = (value ^ (value >> _30)) * _ODD2
@@ -65,13 +51,13 @@ def _mix(value: Any) -> Any:
     return value ^ (value >> _31)
 
 
-@inlined
+@Part
 def _add_block(state: Any, block: Any) -> Any:
     state = (state ^ block) * _ODD1
     return state ^ (state >> _29)
 
 
-@inlined
+@Part
 def _character(data: Any, place: Any) -> tuple[Any, Any]:
     """Code point and number of bytes of the character that starts at `place`; the text is valid UTF-8."""
     first = np.int64(data[place])
@@ -86,15 +72,15 @@ def _character(data: Any, place: Any) -> tuple[Any, Any]:
     return ((first & 0x07) << 18) | (second << 12) | (third << 6) | np.int64(data[place + 3] & 0x3F), np.int64(4)
 
 
-@inlined
-def _ascii_word(data: Any, place: Any, end: Any) -> tuple[Any, Any, Any]:
+@Part
+def _ascii_word(data: Any, words: Any, place: Any, end: Any) -> tuple[Any, Any, Any]:
     """Hash of the word's ASCII part from `place` on, the place after it, and whether it is complete there."""
     state = _SEED
-    last = data.shape[0] - 8
+    last = 8 * words.shape[0] - 16
     while True:
         left = end - place
         if place <= last:
-            eight = _load8(data, place)
+            eight = _load8(words, place)
         else:
             eight = _U(0)
             for k in range(min(left, 8)):
@@ -112,14 +98,14 @@ def _ascii_word(data: Any, place: Any, end: Any) -> tuple[Any, Any, Any]:
             state = _add_block(state, lower)
             place += 8
             continue
-        n_bits = _n_low_zeros(outside) & ~_U(7)
-        if n_bits != _U(0):
-            state = _add_block(state, lower & ((_U(1) << n_bits) - _U(1)))
-            place += np.int64(n_bits >> _U(3))
+        first = (outside & (~outside + _U(1))) >> _U(7)  # the lowest bit of the first byte outside
+        if first != _U(1):
+            state = _add_block(state, lower & (first - _U(1)))
+            place += np.int64((first * _PLACES) >> _U(56))
         return _mix(state), place, place >= end or data[place] < 0x80
 
 
-@inlined
+@Part
 def _any_word(data: Any, place: Any, end: Any, classes: Any) -> tuple[Any, Any]:
     """Hash of the word at `place` and the place after it, character by character; 0 when nothing there is a word."""
     state, block, filled, n_bytes = _SEED, _U(0), 0, 0
@@ -147,37 +133,34 @@ def _any_word(data: Any, place: Any, end: Any, classes: Any) -> tuple[Any, Any]:
     return (_mix(state) if n_bytes > 0 else _U(0)), place
 
 
-@kernel(
-    "int64(Array(uint8, 1, 'C', True), int64[::1], Array(uint8, 1, 'C', True), int64, uint64[::1], int32[::1], "
-    "uint64[:,::1])"
-)
-def shingle_texts(data: Any, offsets: Any, classes: Any, n_words: Any, hashes: Any, sizes: Any, keys: Any) -> Any:
+@kernel("u8[] u64[] i64[] u8[] u64[] i64[] u64[] i32[] u64[,]")
+def shingle_texts(
+    data: Any, words: Any, offsets: Any, classes: Any, ring: Any, met: Any, hashes: Any, sizes: Any, keys: Any
+) -> int:
     """Write each text's distinct shingles one after the other into `hashes`, and return how many there are.
 
     Args:
         data: Bytes of all texts.
+        words: The same bytes by eight, without the last that do not fill eight.
         offsets: `(n + 1)` places in `data`; text i is `data[offsets[i]:offsets[i + 1]]`.
         classes: Class of each code point; the first 128 are enough where all texts are ASCII.
-        n_words: Words of a shingle.
+        ring: Zeros, as many as a shingle has words.
+        met: -1, a power of two of them, more than the longest text has bytes and at least 64.
         hashes: Room for one shingle per two bytes, and one more per text.
         sizes: `(n,)`, filled with the number of distinct shingles.
         keys: `(n, 2)`, filled with the text's key; 0, 0 for a text without a word.
     """
     n = offsets.shape[0] - 1
-    ring = np.zeros(n_words, np.uint64)
+    n_words = ring.shape[0]
     oldest = _U(1)
     for _ in range(n_words):
         oldest *= _ODD1
-    # Places of the current text's hashes; a place before its first belongs to an earlier text and counts as empty.
-    met = np.full(1024, -1, np.int64)
     w = 0
     for i in range(n):
         place, end, start = offsets[i], offsets[i + 1], w
         mask = 63
         while mask < end - place:
             mask = 2 * mask + 1
-        if mask >= met.shape[0]:
-            met = np.full(mask + 1, -1, np.int64)
         key1, key2, rolling = _ODD2, _ODD3, _U(0)
         n_met, slot_of_ring = 0, 0
         while place < end:
@@ -185,7 +168,7 @@ def shingle_texts(data: Any, offsets: Any, classes: Any, n_words: Any, hashes: A
             if byte < 0x80 and classes[byte] == SEPARATOR:
                 place += 1
                 continue
-            word, after, complete = _ascii_word(data, place, end)
+            word, after, complete = _ascii_word(data, words, place, end)
             if not complete:
                 word, after = _any_word(data, place, end, classes)
                 if word == _U(0):
@@ -208,6 +191,7 @@ def shingle_texts(data: Any, offsets: Any, classes: Any, n_words: Any, hashes: A
             if n_met < n_words:
                 continue
             shingle = _mix(rolling)
+            # `met` holds places of this text's hashes; one before its first is an earlier text's and counts as empty.
             slot = np.int64(shingle) & mask
             while met[slot] >= start and hashes[met[slot]] != shingle:
                 slot = (slot + 1) & mask
