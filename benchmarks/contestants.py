@@ -43,6 +43,7 @@ ENGINES = (
     Engine("rensa C-MinHash inline", "rensa_engine.py", "c-minhash", "rensa", "keep", "peer", RENSA, "estimated J"),
     Engine("rensa flags matrix", "rensa_engine.py", "flags", "rensa", "flag", "peer", RENSA, "no check"),
     Engine("rensa rho flags", "rensa_engine.py", "rho", "rensa", "flag", "peer", RENSA, "samples, 8 bands, no check"),
+    Engine("rensa flags, DuckDB words", "rensa_engine.py", "hashed", "rensa", "flag", "peer", RENSA, "no check"),
     Engine(
         "DuckDB SQL MinHash", "duckdb_engine.py", "minhash", "project", "cluster", "peer",
         {"20k": 3, "200k": 1, "flood": 1}, "16 bands of 4, exact check; our SQL, no library",

@@ -1,6 +1,7 @@
 """The near-duplicate join that `tasks/curate/dedup.py` uses, from Parquet to one cluster per ticket.
 
-What the whole step adds (which ticket to keep, the witness of each removed one, the tables) is in `make bench-curate`.
+It decides more than is written here: which ticket stays, and for each other one the most similar that stays. What the
+whole step adds (normal parts of a mail, the tables) is in `make bench-curate`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ if __name__ == "__main__":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from tasks.curate.similarity.join import MAX_COMPARISONS, choose_prefixes, connect_components
+    from tasks.curate.similarity.families import decide
+    from tasks.curate.similarity.join import MAX_COMPARISONS
     from tasks.curate.similarity.shingles import folded_batches, shingle_sets
     from tasks.warehouse import connect, quote_text
 
@@ -24,8 +26,8 @@ if __name__ == "__main__":
     with connect(readable=(Path(corpus),)) as connection:
         batches = folded_batches(connection, relation=f"read_parquet({quote_text(corpus)})", text="text")
         sets = shingle_sets(batches, n_words=N_WORDS)
-    prefixes = choose_prefixes(sets, threshold=THRESHOLD)
-    clusters, _ = connect_components(
-        sets, prefixes, threshold=THRESHOLD, max_comparisons=MAX_COMPARISONS, where="benchmark"
+    ids = np.arange(len(sets))
+    decisions = decide(
+        sets, order=ids, near=True, threshold=THRESHOLD, max_comparisons=MAX_COMPARISONS, where="benchmark"
     )
-    pq.write_table(pa.table({"id": np.arange(len(clusters)), "cluster": clusters}), answer)
+    pq.write_table(pa.table({"id": ids, "cluster": decisions.component}), answer)
