@@ -33,6 +33,12 @@ def removal_accuracy(keep: np.ndarray, truth: np.ndarray) -> Share:
     return Share(_over(n_right, n_removed), _over(n_right, len(truth) - len(np.unique(truth))))
 
 
+def share_of(chosen: np.ndarray, right: np.ndarray) -> Share:
+    """Of a yes or no for each ticket."""
+    both = int((chosen & right).sum())
+    return Share(_over(both, int(chosen.sum())), _over(both, int(right.sum())))
+
+
 def first_of_each(clusters: np.ndarray) -> np.ndarray:
     """True for one ticket of each cluster: what would be kept."""
     keep = np.zeros(len(clusters), dtype=bool)

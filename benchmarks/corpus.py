@@ -25,14 +25,14 @@ SEED = 20260601
 SHINGLE_WORDS = 3
 TARGETS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.72, 0.7, 0.68, 0.65, 0.6, 0.5, 0.4)
 _WORD = re.compile(r"\w+")
-_COMMON = (
+_COMMON_WORDS = (
     "the to a and is my i not we it of in on for with this that you have was account login password reset invoice "
     "charge refund order ticket error page app crash update install license email verify billing plan upgrade cancel "
     "subscription payment card declined shipping delivery delay tracking device sync slow timeout server key export "
     "report dashboard user admin role team file upload download please thanks help problem since yesterday today"
-).split()
-_ONSETS = "b c d f g h j k l m n p r s t v w z ch sh st tr pr br gr pl cl".split()
-_VOWELS = "a e i o u ai ea ou".split()
+)
+_ONSETS = (*"bcdfghjklmnprstvwz", "ch", "sh", "st", "tr", "pr", "br", "gr", "pl", "cl")
+_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ou"]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class _Writer:
     def __init__(self, seed: int) -> None:
         self._dice = _Dice(seed)
         fixed = _Dice(SEED + 1)  # one language for every corpus
-        self._words = list(_COMMON)
+        self._words = _COMMON_WORDS.split()
         known = set(self._words)
         while len(self._words) < 20_000:
             parts = fixed.between(2, 5)

@@ -1,8 +1,9 @@
 """Run one command in a fresh process and say what it cost: wall time, CPU time and peak memory of its whole tree.
 
-CPU seconds are user + system of the process and of all its descendants that ended (wait4). Memory is the sum of the
-resident sizes over the tree, sampled every 20 ms, so pages that forked workers share count once for each. It knows
-nothing of engines. Called by `benchmarks/dedup.py` and `benchmarks/curate.py`.
+CPU seconds are user + system: what the kernel says at the end (wait4), or what was seen of each process of the tree
+every 20 ms where that is more, because workers of a fork server are nobody's children at the end. Memory is the sum
+of the resident sizes over the tree, so pages that forked workers share count once for each. It knows nothing of
+engines. Called by `benchmarks/dedup.py` and `benchmarks/curate.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 SAMPLE_S = 0.02
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ def run_measured(
     process.returncode = os.waitstatus_to_exitcode(status)
     return Cost(
         wall_s=wall_s,
-        cpu_s=usage.ru_utime + usage.ru_stime,
-        peak_mb=max(sampler.peak_bytes / 1e6, usage.ru_maxrss * 1024 / 1e6),
+        cpu_s=max(usage.ru_utime + usage.ru_stime, sampler.cpu_s),
+        peak_mb=sampler.peak_bytes / 1e6,
         code=None if late.is_set() else process.returncode,
         stdout=out.read_text(errors="replace"),
         stderr=err.read_text(errors="replace")[-4000:],
@@ -86,17 +88,30 @@ def run_measured(
 
 
 class _Sampler(threading.Thread):
-    """Keeps the largest sum of resident sizes seen."""
+    """Keeps the largest sum of resident sizes, and the last CPU time of each process seen."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self._pid = pid
         self._over = threading.Event()
+        self._ticks: dict[int, int] = {}
         self.peak_bytes = 0
+
+    @property
+    def cpu_s(self) -> float:
+        return sum(self._ticks.values()) / _TICKS
 
     def run(self) -> None:
         while not self._over.wait(SAMPLE_S):
-            self.peak_bytes = max(self.peak_bytes, sum(map(_resident_bytes, _tree(self._pid))))
+            n_bytes = 0
+            for pid in _tree(self._pid):
+                with contextlib.suppress(OSError, IndexError):
+                    # After the name in brackets; see proc(5): utime and stime are fields 14 and 15, rss is 24.
+                    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                    self._ticks[pid] = int(fields[11]) + int(fields[12])
+                    n_bytes += int(fields[21]) * _PAGE
+            # The first process's peak between two samples too. wait4's ru_maxrss would count ours before the exec.
+            self.peak_bytes = max(self.peak_bytes, n_bytes, _own_peak_bytes(self._pid))
 
     def stop(self) -> None:
         self._over.set()
@@ -114,8 +129,9 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-def _resident_bytes(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
-    except (OSError, IndexError):
-        return 0
+def _own_peak_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,8 +1,8 @@
 """The right answer: connected components of the graph of all pairs with an exact Jaccard similarity >= 0.7.
 
 Two ways that share no code with the application: brute force over all pairs (scipy's sparse product of the
-text-by-shingle matrix with itself), and for more than `BRUTE_FORCE_TICKETS` tickets an exact prefix-filter join in DuckDB SQL. A
-test holds them equal. It knows nothing of engines. Called by `benchmarks/dedup.py`.
+text-by-shingle matrix with itself), and for more than `BRUTE_FORCE_TICKETS` tickets an exact prefix-filter join in
+DuckDB SQL. A test holds them equal. It knows nothing of engines. Called by `benchmarks/dedup.py`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def by_sql(corpus: Path, *, threshold: float = THRESHOLD) -> np.ndarray:
             CREATE TABLE shared AS SELECT shingle, count(*) AS n_texts
             FROM (SELECT unnest(shingles) AS shingle FROM sets) GROUP BY shingle HAVING count(*) > 1""")
         con.execute(f"""
-            CREATE TABLE prefixes AS WITH single AS (SELECT id, len(shingles) AS n, unnest(shingles) AS shingle FROM sets),
+            CREATE TABLE prefixes AS
+            WITH single AS (SELECT id, len(shingles) AS n, unnest(shingles) AS shingle FROM sets),
             ranked AS (
                 SELECT id, n, shingle, row_number() OVER (PARTITION BY id ORDER BY n_texts, shingle) AS rank,
                        count(*) OVER (PARTITION BY id) AS n_shared
