@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.artifacts import RowCounts
 
-CARD_VERSION = 1
+CARD_VERSION: Literal[1] = 1
 """Raised when the content changes so that an older card can no longer be compared with."""
 
 

@@ -7,6 +7,7 @@ and drawn in `tasks/curate/card_html.py`. It changes no ticket. Called by `flows
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from schemas.artifacts import CurationCard, Splits, TicketTable
@@ -70,7 +71,7 @@ def _leaks(steps: Sequence[tuple[str, TicketTable | Splits]]) -> Iterator[str]:
     """Where a step did not begin with what the one before it left, or its removed rows are not those it counted."""
     import pyarrow.parquet as pq
 
-    for (name, step), (after, following) in zip(steps, steps[1:], strict=False):
+    for (name, step), (after, following) in pairwise(steps):
         if step.rows.n_out != following.rows.n_in:
             yield f"{name} left {step.rows.n_out}, {after} began with {following.rows.n_in}"
     for name, step in steps:

@@ -63,7 +63,9 @@ def stability_index(current: Sequence[int], reference: Sequence[int]) -> float:
     return index
 
 
-def shift_of(column: str, *, counts: Mapping[str, int], n_missing: int, n: int, reference: Distribution) -> Shift | None:
+def shift_of(
+    column: str, *, counts: Mapping[str, int], n_missing: int, n: int, reference: Distribution
+) -> Shift | None:
     """The column's shift over the reference's bins: its values, all others, none. None where a side has no ticket.
 
     Without any change the index is about (k - 1)(1/n + 1/m) on average, for k bins, n and m tickets; where that alone

@@ -7,6 +7,7 @@ All that is counted is a whole number or a value of some ticket, so that threads
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from schemas.artifacts import Splits, TicketTable
@@ -92,9 +93,7 @@ def band_names(edges: Sequence[int]) -> tuple[str, ...]:
     >>> band_names((0, 25, 50)), band_names((2, 3, 6))
     (('0-24', '25-49', '50+'), ('2', '3-5', '6+'))
     """
-    names = [
-        str(low) if high == low + 1 else f"{low}-{high - 1}" for low, high in zip(edges, edges[1:], strict=False)
-    ]
+    names = [str(low) if high == low + 1 else f"{low}-{high - 1}" for low, high in pairwise(edges)]
     return (*names, f"{edges[-1]}+")
 
 
@@ -134,7 +133,8 @@ def _load(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], *, files
     )
     connection.execute(
         f"CREATE TEMP TABLE facts AS SELECT part, customer_id, created_at, {', '.join(CATEGORICAL)}, label_conflict, "
-        f"{_band('length(body)', LENGTH_EDGES)} AS body_length, {_band('length(reply)', LENGTH_EDGES)} AS reply_length, "
+        f"{_band('length(body)', LENGTH_EDGES)} AS body_length, "
+        f"{_band('length(reply)', LENGTH_EDGES)} AS reply_length, "
         f"[{', '.join(map(quote_text, WEEKDAYS))}][isodow(created_at)] AS weekday, "
         f"strftime(created_at, '%H') AS hour, {scores} FROM ({rows})"
     ).fetchall()
@@ -149,9 +149,8 @@ def _load(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], *, files
 def _band(number: str, edges: Sequence[int]) -> str:
     """The SQL expression of the name of the band that the number is in; null for null."""
     below = zip(band_names(edges), edges[1:], strict=False)
-    return f"CASE {' '.join(f"WHEN {number} < {high} THEN '{name}'" for name, high in below)} " + (
-        f"WHEN {number} IS NOT NULL THEN '{edges[-1]}+' END"
-    )
+    cases = " ".join(f"WHEN {number} < {high} THEN '{name}'" for name, high in below)
+    return f"CASE {cases} WHEN {number} IS NOT NULL THEN '{edges[-1]}+' END"
 
 
 def _reasons(connection: duckdb.DuckDBPyConnection) -> tuple[Reason, ...]:
@@ -182,7 +181,9 @@ def _duplicates(connection: duckdb.DuckDBPyConnection) -> Duplicates:
         "SELECT cluster_id, (sum(n) + count(kept_id))::BIGINT AS size, sum(n)::BIGINT AS n_merged, "
         "arg_min(kept_id, (-n, kept_id)) AS kept_id FROM kept GROUP BY cluster_id"
     ).fetchall()
-    sizes = dict(_rows(connection, f"SELECT {_band('size', CLUSTER_EDGES)} AS band, count(*) FROM clusters GROUP BY band"))
+    sizes = dict(
+        _rows(connection, f"SELECT {_band('size', CLUSTER_EDGES)} AS band, count(*) FROM clusters GROUP BY band")
+    )
     n_clusters, n_merged = _rows(connection, "SELECT count(*), coalesce(sum(n_merged), 0)::BIGINT FROM clusters")[0]
     largest = _rows(
         connection,
