@@ -204,11 +204,11 @@ def _near(batch: _Batch, prefix: RarePrefix) -> Found:
         words = words_in(batch.texts[row].as_py())
         sizes[row] = len({tuple(words[i : i + SHINGLE_WORDS]) for i in range(len(words) - SHINGLE_WORDS + 1)})
     best, common = prefix.best(rows, sizes, where=WHERE)
-    union = sizes + prefix.sizes[best] - common
-    return {
-        row: ("leak_near", int(best[row]), int(common[row]) / int(union[row]))
-        for row in np.flatnonzero(best >= 0).tolist()
-    }
+    leaks: Found = {}
+    for row in np.flatnonzero(best >= 0).tolist():
+        other, n_common = int(best[row]), int(common[row])
+        leaks[row] = ("leak_near", other, n_common / int(sizes[row] + prefix.sizes[other] - n_common))
+    return leaks
 
 
 def _lengths(spec: DecontaminateSpec, codes: Sequence[LeakCode]) -> list[int]:
