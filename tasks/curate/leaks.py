@@ -1,7 +1,7 @@
 """Which rows of a pool give held-out questions away, by which rule, and how surely.
 
 A plain function over Parquet files of tickets: it knows nothing of steps, splits or gates. Called by
-`tasks/curate/decontaminate.py` to remove leaks, and by whoever must be sure that there are none. numba and pyarrow are
+`tasks/curate/decontaminate.py` to remove leaks, and by whoever must be sure that there are none. Kernels and pyarrow are
 imported inside functions.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from schemas.curation import DecontaminateSpec
-from tasks.curate.similarity.words import QUESTION, normal_form
+from tasks.curate.similarity.words import QUESTION, folded
 
 if TYPE_CHECKING:
     import duckdb
@@ -147,7 +147,7 @@ def longest_shared_run(one: str, other: str) -> str:
 
     words, others = words_in(one), words_in(other)
     match = SequenceMatcher(None, words, others, autojunk=False).find_longest_match()
-    return b" ".join(words[match.a : match.a + match.size]).decode()
+    return " ".join(words[match.a : match.a + match.size])
 
 
 def _apply_rules(
@@ -204,11 +204,11 @@ def _near(batch: _Batch, prefix: RarePrefix) -> Found:
         words = words_in(batch.texts[row].as_py())
         sizes[row] = len({tuple(words[i : i + SHINGLE_WORDS]) for i in range(len(words) - SHINGLE_WORDS + 1)})
     best, common = prefix.best(rows, sizes, where=WHERE)
-    union = sizes + prefix.sizes[best] - common
-    return {
-        row: ("leak_near", int(best[row]), int(common[row]) / int(union[row]))
-        for row in np.flatnonzero(best >= 0).tolist()
-    }
+    leaks: Found = {}
+    for row in np.flatnonzero(best >= 0).tolist():
+        other, n_common = int(best[row]), int(common[row])
+        leaks[row] = ("leak_near", other, n_common / int(sizes[row] + prefix.sizes[other] - n_common))
+    return leaks
 
 
 def _lengths(spec: DecontaminateSpec, codes: Sequence[LeakCode]) -> list[int]:
@@ -224,12 +224,11 @@ def _lengths(spec: DecontaminateSpec, codes: Sequence[LeakCode]) -> list[int]:
 def _questions(
     connection: duckdb.DuckDBPyConnection, path: Path, *, order: str = ""
 ) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Ids and questions in batches. ASCII stays as it is: the kernels fold it faster than the normal form does."""
+    """Ids and questions (folded) in batches."""
     from tasks.warehouse import quote_text
 
     reader = connection.sql(
-        "SELECT ticket_id, CASE WHEN strlen(text) = length(text) THEN text "
-        f"ELSE {normal_form('text')} END AS text "
+        f"SELECT ticket_id, {folded('text')} AS text "
         f"FROM (SELECT ticket_id, {QUESTION} AS text FROM read_parquet({quote_text(str(path))})) {order}"
     ).to_arrow_reader(BATCH_ROWS)
     for batch in reader:
@@ -247,7 +246,7 @@ def _all_questions(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[p
 
 
 def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    from tasks.curate.similarity.kernel import n_threads
+    from tasks.curate.similarity.kernels.kernel import n_threads
 
     with ThreadPoolExecutor(n_threads()) as pool:
         return list(pool.map(function, items))

@@ -4,8 +4,8 @@ Only the held-out side is indexed: its words and n-grams are numbered, the pool 
 the n-grams it shares. From these come document frequencies, then scores. Exact, in integers, whatever the order of
 rows and the number of threads.
 
-It knows nothing of tickets or files; texts are Arrow strings in which ASCII is as it came and anything else is in
-normal form (`tasks/curate/similarity/words.py`). Imported by `tasks/curate/leaks.py`, lazily: numba takes a while.
+It knows nothing of tickets or files; texts are Arrow strings in folded form (`tasks/curate/similarity/words.py`).
+Imported by `tasks/curate/leaks.py`, lazily.
 """
 
 from __future__ import annotations
@@ -20,14 +20,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.errors import DataError
-from tasks.curate.similarity.gram_kernels import (
-    UNKNOWN,
-    best_containment,
-    best_jaccard,
-    letters_of_bytes,
-    number_grams,
-    number_words,
-)
+from tasks.curate.similarity.kernels.grams import UNKNOWN, best_containment, best_jaccard, number_grams, number_words
+from tasks.curate.similarity.kernels.tokenise import INVISIBLE, LETTER, LONE
+from tasks.curate.similarity.letters import character_classes
 
 Ints = NDArray[np.int64]
 Numbers = NDArray[np.int32]
@@ -35,8 +30,9 @@ MAX_COMPARISONS = 500_000_000
 """Comparisons of two texts in one batch of rows: minutes of one core."""
 WEIGHT_UNIT = 1e9
 """Weights are whole billionths: a sum of integers is the same in any order, a sum of floats is not."""
-_LETTERS = letters_of_bytes()
-_SPACED = bytes(byte or 32 for byte in _LETTERS.tolist())
+_LETTERS = np.array([ord(chr(byte).lower()) if chr(byte).isalnum() else 0 for byte in range(128)], np.uint8)
+_SPACED = bytes(byte or 32 for byte in _LETTERS.tolist()) + bytes(range(128, 256))
+_SPACED_BYTES = np.frombuffer(_SPACED, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -51,13 +47,20 @@ class Rows:
         return np.diff(self.ends, prepend=0)
 
 
-def words_in(text: str) -> list[bytes]:
-    """The words of a text as the kernels see them.
+def words_in(text: str) -> list[str]:
+    """The words of a text in folded form, as the kernels see them.
 
     >>> words_in("Where is Order #7?")
-    [b'where', b'is', b'order', b'7']
+    ['where', 'is', 'order', '7']
     """
-    return text.encode().translate(_SPACED).split()
+    if not text.isascii():
+        classes = character_classes()
+        kinds = [(character, classes[ord(character)]) for character in text]
+        text = "".join(
+            f" {character} " if kind == LONE else character if kind == LETTER else "" if kind == INVISIBLE else " "
+            for character, kind in kinds
+        )
+    return [word for word in text.encode().translate(_SPACED).decode().split(" ") if word]
 
 
 class Vocabulary:
@@ -65,9 +68,11 @@ class Vocabulary:
 
     def __init__(self, held_out: pa.Array) -> None:
         data, offsets = _buffers(held_out)
-        inside = _LETTERS[data] > 0
-        # A text may begin with a letter right after another text's last letter.
-        n_most = int(np.count_nonzero(inside[1:] & ~inside[:-1])) + len(held_out) + 1
+        inside = _SPACED_BYTES[data] != 32
+        # A text may begin with a letter right after another text's last letter, and a character beyond ASCII may be a
+        # word of its own, before which one ends and after which one begins.
+        n_starts = int(np.count_nonzero(inside[1:] & ~inside[:-1]))
+        n_most = n_starts + 2 * int(np.count_nonzero(data >= 0xC0)) + len(held_out) + 1
         self._slots = _empty_slots(n_most)
         self._bytes = np.empty(data.shape[0] + 1, np.uint8)
         self._ends = np.zeros(n_most + 1, np.int64)
@@ -82,8 +87,11 @@ class Vocabulary:
 
     def _number(self, data: NDArray[np.uint8], offsets: Numbers, n_most: int, *, learn: bool) -> Rows:
         words, ends = np.empty(n_most, np.int32), np.empty(offsets.shape[0] - 1, np.int64)
+        is_ascii = not data.shape[0] or int(data.max()) < 128
+        classes = _LETTERS if is_ascii else character_classes()
+        scratch = np.empty(int(np.diff(offsets).max(initial=0)), np.uint8)
         known = (self._slots, self._bytes, self._ends, self._hashes, self._sizes)
-        n_words = number_words(data, offsets, _LETTERS, *known, learn, words, ends)
+        n_words = number_words(data, offsets, _LETTERS, classes, scratch, *known, learn, words, ends)
         return Rows(words[:n_words], ends)
 
 
@@ -124,7 +132,10 @@ class GramIndex:
     def _number(self, words: Rows, *, learn: bool) -> Rows:
         grams, ends = np.empty(words.values.shape[0], np.int32), np.empty(words.ends.shape[0], np.int64)
         known = (self._slots, self._words, self._starts, self._hashes, self.n_grams)
-        self.n_grams = number_grams(words.values, words.ends, self.n_words, *known, learn, grams, ends)
+        last = np.full(self._starts.shape[0], -1, np.int64)
+        n_known = number_grams(words.values, words.ends, self.n_words, *known, learn, last, grams, ends)
+        if learn:
+            self.n_grams = n_known
         n_found = int(ends[-1]) if ends.shape[0] else 0
         return Rows(grams[:n_found].copy(), ends)
 
@@ -150,7 +161,9 @@ class Containment:
         """
         best, shared = np.empty(found.ends.shape[0], np.int32), np.zeros(found.ends.shape[0], np.int64)
         places = (self.posting_ends, self.postings, self.held_out.ends, self.held_out.values, self.totals)
-        best_containment(found.values, found.ends, self.weights, *places, threshold, min_pieces, best, shared)
+        n_held_out, n_grams = self.totals.shape[0], self.weights.shape[0]
+        work = (np.zeros(n_held_out, np.int64), np.empty(n_held_out, np.int32), np.full(n_grams, -1, np.int64))
+        best_containment(found.values, found.ends, self.weights, *places, threshold, min_pieces, *work, best, shared)
         return best, shared
 
 
@@ -197,7 +210,8 @@ class RarePrefix:
         best, common = np.full(found.ends.shape[0], -1, np.int32), np.zeros(found.ends.shape[0], np.int64)
         places = (self._posting_ends, self._postings, self._held_out.ends, self._held_out.values)
         limits = (self._threshold, MAX_COMPARISONS)
-        if best_jaccard(found.values, found.ends, sizes, *places, *limits, best, common) > MAX_COMPARISONS:
+        work = (np.full(self._posting_ends.shape[0], -1, np.int64), np.full(self.sizes.shape[0], -1, np.int64))
+        if best_jaccard(found.values, found.ends, sizes, *places, *limits, *work, best, common) > MAX_COMPARISONS:
             raise DataError(
                 "too many texts nearly repeat held-out ones just below the threshold to compare all pairs",
                 code="TG0250",

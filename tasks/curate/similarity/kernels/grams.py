@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.kernel import kernel
+from tasks.curate.similarity.kernels.kernel import kernel
+from tasks.curate.similarity.kernels.tokenise import INVISIBLE, LETTER, LONE, SEPARATOR
 
-# Arrow's buffers are read-only; a kernel compiled for such arrays takes others too.
-_BYTES, _NUMBERS, _ENDS = (f"Array({kind}, 1, 'C', readonly=True)" for kind in ("uint8", "int32", "int64"))
 _START = np.uint64(0xCBF29CE484222325)  # FNV-1a, 64 bits
 _PRIME = np.uint64(0x100000001B3)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -25,27 +24,13 @@ UNKNOWN = -1
 """Number of a word or n-gram that the held-out side does not have."""
 
 
-def letters_of_bytes() -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Byte -> the byte it is as part of a word, 0 for one between words.
-
-    ASCII letters become lower case, digits stay, and every byte from 128 on belongs to a word: of text that is not
-    ASCII the normal form must be given, which holds letters, digits, marks and spaces alone.
-    """
-    table = np.zeros(256, np.uint8)
-    for byte in range(256):
-        if byte >= 128 or chr(byte).isalnum():
-            table[byte] = ord(chr(byte).lower()) if byte < 128 else byte
-    return table
-
-
-@kernel(
-    f"int64({_BYTES}, {_NUMBERS}, {_BYTES}, int32[::1], uint8[::1], int64[::1], uint64[::1], int64[::1], boolean, "
-    "int32[::1], int64[::1])"
-)
+@kernel("u8[] i32[] u8[] u8[] u8[] i32[] u8[] i64[] u64[] i64[] i64 i32[] i64[]")
 def number_words(
     data: Any,
     offsets: Any,
     letters: Any,
+    classes: Any,
+    scratch: Any,
     slots: Any,
     word_bytes: Any,
     word_ends: Any,
@@ -58,43 +43,77 @@ def number_words(
     """Write the number of each word of each text to `out` (`out_ends`: its end per text); return how many there are.
 
     Words are numbered from 0 in the order they are first seen. With `learn` unknown words are added (the arrays must
-    have room), without they are `UNKNOWN`. sizes: [known words, bytes of known words].
+    have room), without they are `UNKNOWN`.
+
+    Args:
+        data: UTF-8 in folded form (`tasks/curate/similarity/words.py`).
+        offsets: `(n + 1)` places in `data`.
+        letters: Per ASCII byte the letter or digit it is in a word, in lower case; 0 for one between words.
+        classes: Class of each code point (`tasks/curate/similarity/letters.py`); unused where all bytes are ASCII.
+        scratch: Room for the longest word.
+        sizes: Known words, and bytes of known words.
     """
     mask = np.uint64(slots.shape[0] - 1)
-    n = 0
+    n = np.int64(0)
     for row in range(offsets.shape[0] - 1):
         at, end = np.int64(offsets[row]), np.int64(offsets[row + 1])
         while at < end:
-            if letters[data[at]] == 0:
-                at += 1
-                continue
-            first = at
+            n_bytes = np.int64(0)
+            width = np.int64(1)
             mixed = _START
-            while at < end and letters[data[at]] != 0:
-                mixed = (mixed ^ np.uint64(letters[data[at]])) * _PRIME
-                at += 1
+            while at < end:
+                first = np.int64(data[at])
+                width = np.int64(1)
+                kind = np.int64(LETTER)
+                if first < 0x80:
+                    if letters[first] == 0:
+                        break
+                    scratch[n_bytes] = letters[first]
+                elif first < 0xE0:
+                    width = np.int64(2)
+                    kind = np.int64(classes[(first & 0x1F) << 6 | np.int64(data[at + 1] & 0x3F)])
+                else:
+                    width = np.int64(3 if first < 0xF0 else 4)
+                    code = first & (0x0F if first < 0xF0 else 0x07)
+                    for k in range(1, width):
+                        code = code << 6 | np.int64(data[at + k] & 0x3F)
+                    kind = np.int64(classes[code])
+                if kind == SEPARATOR or (kind == LONE and n_bytes > 0):
+                    break
+                if kind != INVISIBLE:
+                    for k in range(width):
+                        if first >= 0x80:
+                            scratch[n_bytes] = data[at + k]
+                        mixed = (mixed ^ np.uint64(scratch[n_bytes])) * _PRIME
+                        n_bytes += 1
+                at += width
+                if kind == LONE:
+                    break
+            if n_bytes == 0:
+                at += width
+                continue
             slot = (mixed * _SPREAD) >> _HALF & mask
-            word = slots[slot]
+            word = np.int64(slots[slot])
             while word >= 0:
                 if word_hashes[word] == mixed:
                     start = word_ends[word]
-                    same = word_ends[word + 1] - start == at - first
-                    for k in range(at - first):
+                    same = word_ends[word + 1] - start == n_bytes
+                    for k in range(n_bytes):
                         if not same:
                             break
-                        same = word_bytes[start + k] == letters[data[first + k]]
+                        same = word_bytes[start + k] == scratch[k]
                     if same:
                         break
                 slot = (slot + np.uint64(1)) & mask
-                word = slots[slot]
+                word = np.int64(slots[slot])
             if word < 0 and learn:
-                word = np.int32(sizes[0])
+                word = sizes[0]
                 slots[slot] = word
                 word_hashes[word] = mixed
-                for k in range(at - first):
-                    word_bytes[sizes[1] + k] = letters[data[first + k]]
+                for k in range(n_bytes):
+                    word_bytes[sizes[1] + k] = scratch[k]
                 sizes[0] += 1
-                sizes[1] += at - first
+                sizes[1] += n_bytes
                 word_ends[word + 1] = sizes[1]
             out[n] = word
             n += 1
@@ -102,10 +121,7 @@ def number_words(
     return n
 
 
-@kernel(
-    f"int64({_NUMBERS}, {_ENDS}, int64, int32[::1], {_NUMBERS}, int64[::1], uint64[::1], int64, boolean, "
-    "int32[::1], int64[::1])"
-)
+@kernel("i32[] i64[] i64 i32[] i32[] i64[] u64[] i64 i64 i64[] i32[] i64[]")
 def number_grams(
     words: Any,
     ends: Any,
@@ -116,15 +132,18 @@ def number_grams(
     gram_hashes: Any,
     n_known: Any,
     learn: Any,
+    last: Any,
     out: Any,
     out_ends: Any,
 ) -> Any:
     """Write the numbers of the distinct known n-grams of each text to `out`; return how many n-grams are known.
 
-    learned: word numbers of the texts the n-grams were learned from; gram_starts: where in it each was first seen.
+    Args:
+        learned: Word numbers of the texts the n-grams were learned from.
+        gram_starts: Where in `learned` each n-gram was first seen.
+        last: Per n-gram -1.
     """
     mask = np.uint64(slots.shape[0] - 1)
-    last = np.full(gram_starts.shape[0], -1, np.int64)
     n = np.int64(0)
     at = np.int64(0)
     for row in range(ends.shape[0]):
@@ -140,7 +159,7 @@ def number_grams(
                 mixed = (mixed ^ np.uint64(words[first + k] + 1)) * _SPREAD
                 mixed ^= mixed >> _HALF
             slot = (mixed * _SPREAD) >> _HALF & mask
-            gram = slots[slot]
+            gram = np.int64(slots[slot])
             while gram >= 0:
                 if gram_hashes[gram] == mixed:
                     same = True
@@ -151,9 +170,9 @@ def number_grams(
                     if same:
                         break
                 slot = (slot + np.uint64(1)) & mask
-                gram = slots[slot]
+                gram = np.int64(slots[slot])
             if gram < 0 and learn:
-                gram = np.int32(n_known)
+                gram = n_known
                 slots[slot] = gram
                 gram_hashes[gram] = mixed
                 gram_starts[gram] = first
@@ -166,10 +185,7 @@ def number_grams(
     return n_known
 
 
-@kernel(
-    f"void({_NUMBERS}, {_ENDS}, {_ENDS}, {_ENDS}, {_NUMBERS}, {_ENDS}, {_NUMBERS}, {_ENDS}, float64, int64, "
-    "int32[::1], int64[::1])"
-)
+@kernel("i32[] i64[] i64[] i64[] i32[] i64[] i32[] i64[] f64 i64 i64[] i32[] i64[] i32[] i64[]")
 def best_containment(
     grams: Any,
     ends: Any,
@@ -181,18 +197,23 @@ def best_containment(
     totals: Any,
     threshold: Any,
     min_pieces: Any,
+    shared: Any,
+    met: Any,
+    marked: Any,
     best: Any,
     best_shared: Any,
-) -> None:
+) -> Any:
     """Per text the held-out text of which it holds the greatest share by weight, or -1 when none reaches `threshold`.
 
-    postings: texts that hold gram g, at [posting_ends[g - 1], posting_ends[g]); of equal shares the lowest text wins.
-    min_pieces: least number of pieces of the held-out text that are shared: maximal runs of its distinct n-grams (in
-    the order of first occurrence) that the text holds, of which at least one has weight.
+    Of equal shares the lowest text wins.
+
+    Args:
+        postings: Held-out texts that hold gram g, at `[posting_ends[g - 1], posting_ends[g])`.
+        min_pieces: Least number of pieces of the held-out text that are shared: maximal runs of its distinct n-grams
+            (in the order of first occurrence) that the text holds, of which at least one has weight.
+        shared, met: Per held-out text 0 and anything.
+        marked: Per n-gram -1.
     """
-    shared = np.zeros(totals.shape[0], np.int64)
-    met = np.empty(totals.shape[0], np.int32)
-    marked = np.full(posting_ends.shape[0], -1, np.int64)
     first = np.int64(0)
     for row in range(ends.shape[0]):
         n_met = 0
@@ -226,12 +247,10 @@ def best_containment(
                     best[row] = other
                     best_shared[row] = shared[other]
             shared[other] = 0
+    return first
 
 
-@kernel(
-    f"int64({_NUMBERS}, {_ENDS}, {_ENDS}, {_ENDS}, {_NUMBERS}, {_ENDS}, {_NUMBERS}, float64, int64, int32[::1], "
-    "int64[::1])"
-)
+@kernel("i32[] i64[] i64[] i64[] i32[] i64[] i32[] f64 i64 i64[] i64[] i32[] i64[]")
 def best_jaccard(
     grams: Any,
     ends: Any,
@@ -242,17 +261,21 @@ def best_jaccard(
     held_grams: Any,
     threshold: Any,
     n_allowed: Any,
+    marked: Any,
+    met: Any,
     best: Any,
     best_common: Any,
 ) -> Any:
     """Per text the held-out text of greatest Jaccard similarity, or -1 when none reaches `threshold`.
 
-    sizes: distinct n-grams of each text, unknown ones included (negative: pass over the text). postings: held-out
-    texts by the n-grams of their rare prefix. Return the comparisons made; more than `n_allowed` end the work.
+    Return the comparisons made; more than `n_allowed` end the work.
+
+    Args:
+        sizes: Distinct n-grams of each text, unknown ones included; negative: pass over the text.
+        postings: Held-out texts by the n-grams of their rare prefix.
+        marked: Per n-gram -1.
+        met: Per held-out text -1.
     """
-    n_held = held_ends.shape[0]
-    marked = np.full(posting_ends.shape[0], -1, np.int64)
-    met = np.full(n_held, -1, np.int64)
     n_compared = np.int64(0)
     first = np.int64(0)
     for row in range(ends.shape[0]):
