@@ -35,8 +35,8 @@ _GATES: dict[str, tuple[str, ...]] = {
     "phone": ("[0-9](?:[ .\\-/()\u00a0]{0,3}[0-9]){6}",),
 }  # fmt: skip
 NAME_GATE = (
-    r"(?i:dear|hi|hello|hey|regards|sincerely|cheers|thanks|thank you|yours|name is|name:|greetings|signed|gr(?:u|ü)ße"
-    r"|mr|mrs|ms|dr|miss|i am|i'm|this is)[ \t\r\n,.!:-]{1,6}[A-ZÀ-ÖØ-Þ]"
+    r"(?i:dear|hi|hello|hey|regards|sincerely|cheers|thanks|thank you|yours|name is|name:|greetings|signed"
+    r"|gr(?:ü|ue|u)(?:ß|ss)e?n?|mr|mrs|ms|dr|miss|i am|i'm|this is)[ \t\r\n,.!:-]{1,6}[A-ZÀ-ÖØ-Þ]"
 )
 """A greeting, a signature or an introduction, and a capital letter. For RE2 and for Python in one meaning."""
 

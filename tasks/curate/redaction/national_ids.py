@@ -66,7 +66,7 @@ _LETTERS = re.compile(
     )(?![^\W_])"""
 )
 _LONGEST_BEFORE, _LONGEST = 7, 20
-_WORDS_AGAINST: frozenset[Said | None] = frozenset({"reference", "phone"})
+_LIKE_PHONES = frozenset({"in", "se"})  # countries whose ids are written as phone numbers are
 
 
 def find_national_ids(text: str, *, digits: bool = True) -> Iterator[tuple[int, int, str]]:
@@ -105,7 +105,7 @@ def _by_letters(text: str) -> Iterator[tuple[int, int, str]]:
         if match is None or match.start() < taken:
             continue
         compact = re.sub(r"[ -]", "", match[0]).upper()
-        if _letters_hold(match, compact) and said_before(text, match.start()) not in _WORDS_AGAINST:
+        if _letters_hold(match, compact) and said_before(text, match.start()) != "reference":
             taken = match.end()
             yield match.start(), match.end(), compact
 
@@ -123,7 +123,8 @@ def _any_holds(kinds: tuple[_Kind, ...], compact: str, text: str, start: int, en
         said = said_after(text, end) or said
     for kind in kinds:
         told = said in {kind.cue, "national"}
-        if (told or (kind.alone and said not in _WORDS_AGAINST)) and _validator(kind.module).is_valid(compact):
+        told_else = said == "reference" or (said == "phone" and kind.cue in _LIKE_PHONES)
+        if (told or (kind.alone and not told_else)) and _validator(kind.module).is_valid(compact):
             return True
     return False
 
