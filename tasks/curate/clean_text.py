@@ -18,7 +18,7 @@ PERHAPS_UNCLEAN = (
     r"\x{ff01}-\x{ff60}\x{1f300}-\x{1faff}]"
 )
 """RE2 pattern of every text that `clean_text` may change: controls, and letters that may not be composed yet."""
-PERHAPS_UNCLEAN_MESSAGES = rf"\\u00|\\r|{PERHAPS_UNCLEAN}"
+PERHAPS_UNCLEAN_MESSAGES = rf"\\[bfru]|{PERHAPS_UNCLEAN}"
 """The same for `clean_messages`, where controls stand as escapes."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")

@@ -15,8 +15,8 @@ from tasks.curate.readers.columns import TicketMaker
 from tasks.curate.readers.records import Batch, Fault
 from tasks.curate.rows import TICKETS_ARROW
 
-_PLACE = pa.schema([("source", pa.string()), ("source_line", pa.int64()), ("byte_offset", pa.int64())])
-_READ = tuple(field for field in TICKETS_ARROW if field.name not in _PLACE.names)
+_SOURCE = TICKETS_ARROW.field("source")
+_OFFSET = pa.field("byte_offset", pa.int64())
 
 
 class Gathered:
@@ -68,11 +68,10 @@ class Gathered:
         n_rows = len(batch.rows)
         if n_rows == len(made.faults):
             return
-        # ticket_id is null until the end of its file tells whether the file has ids at all.
-        columns = {field.name: made.columns.get(field.name, pa.nulls(n_rows, field.type)) for field in _READ}
-        offsets = pa.nulls(n_rows, pa.int64()) if batch.offsets is None else pa.array(batch.offsets, pa.int64())
-        place = [pa.repeat(pa.scalar(name), n_rows), pa.array(batch.lines, pa.int64()), offsets]
-        table = pa.table({**columns, **dict(zip(_PLACE.names, place, strict=True))})
+        columns = {**made.columns, "source_line": pa.array(batch.lines)}
+        if batch.offsets is not None:
+            columns["byte_offset"] = pa.array(batch.offsets)
+        table = pa.Table.from_arrays(list(columns.values()), names=list(columns))
         if made.faults:
             table = table.filter(pa.array([index not in made.faults for index in range(n_rows)], pa.bool_()))
         self._file.append(table)
@@ -81,7 +80,9 @@ class Gathered:
         """Give ids to a file without any; in a file with ids, quarantine the rows that lack theirs."""
         if not self._file:
             return
-        table = pa.concat_tables(self._file)
+        # Columns that some batches lack, ticket_id among them, are null there.
+        table = _with_missing(pa.concat_tables(self._file, promote_options="default"))
+        table = table.append_column(_SOURCE, pa.repeat(pa.scalar(name), table.num_rows))
         self._file = []
         ids = table.column("ticket_id")
         if ids.null_count == table.num_rows:
@@ -109,3 +110,10 @@ class Gathered:
                 "byte_offset": offset,
             }
         )
+
+
+def _with_missing(table: pa.Table) -> pa.Table:
+    for field in (*TICKETS_ARROW, _OFFSET):
+        if field.name not in table.column_names and field.name != _SOURCE.name:
+            table = table.append_column(field.with_nullable(True), pa.nulls(table.num_rows, field.type))
+    return table

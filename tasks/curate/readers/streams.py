@@ -22,7 +22,7 @@ from schemas.errors import DataError
 from tasks.curate.readers.records import MAX_ROW_BYTES, Numbers
 
 COMPRESSED = (".gz", ".zst")
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 19  # what is made of so many bytes still fits the cache of a core
 _BLOCK_LINES = 2048
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -89,7 +89,7 @@ class _ZstdFrames(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self._plain:
             if not self._compressed:
-                self._compressed = self._raw.read(_CHUNK_BYTES // 16)
+                self._compressed = self._raw.read(_CHUNK_BYTES // 8)
             if not self._compressed:
                 if self._frame is not None:
                     raise EOFError("it ends inside a zstd frame")
