@@ -97,7 +97,7 @@ class LabelConflicts(_Part):
 
 
 class PersonalData(_Part):
-    """What redaction replaced; null types are those it did not look for."""
+    """What redaction replaced."""
 
     n_tickets: int
     n_values: dict[str, int]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from schemas.curation_card import QUANTILES, CardNumbers, Distribution, Drift
+from schemas.curation_card import QUANTILES, CardNumbers, Distribution, Drift, ValueCounts
 from tasks.curate.card_drift import MAJOR, MODERATE
 from tasks.curate.card_marks import (
     STYLE,
@@ -44,8 +44,8 @@ def draw_card(numbers: CardNumbers) -> str:
         *(_balance(name, numbers.distributions[name]) for name in _LABELS),
         *(_balance(name, numbers.distributions[name]) for name in _OTHERS if _is_filled(numbers.distributions[name])),
         _duplicates(numbers),
-        _conflicts(numbers),
         _personal_data(numbers),
+        _conflicts(numbers),
         _scores(numbers),
         _drift(numbers.drift),
     ]
@@ -108,7 +108,9 @@ def _weeks(numbers: CardNumbers) -> str:
     span = "ISO week" if n_together <= 1 else f"{n_together} ISO weeks"
     if not bins:
         return panel("Tickets over time", note, wide=True)
-    return panel(f"Tickets per {span}", legend([(part, part) for part in _PARTS]) + columns(bins) + note, wide=True)
+    return panel(
+        f"Tickets per {span}", legend([(part, part) for part in _PARTS]) + columns(bins, wide=True) + note, wide=True
+    )
 
 
 def _lengths(numbers: CardNumbers) -> Iterator[str]:
@@ -116,7 +118,7 @@ def _lengths(numbers: CardNumbers) -> Iterator[str]:
         distribution = numbers.distributions[name]
         bins = [(value.value, [Bar("out", value.n, "tickets")]) for value in distribution.values]
         note = f"<p>{number(distribution.missing.n)} tickets have none.</p>" if distribution.missing.n else ""
-        yield panel(title, columns(bins) + note)
+        yield panel(title, columns(bins) + "<p>Each column is labelled with where it begins.</p>" + note)
 
 
 def _is_filled(distribution: Distribution) -> bool:
@@ -130,15 +132,20 @@ def _balance(name: str, distribution: Distribution) -> str:
     listed = [(cell(trimmed(counts.value)), counts) for counts in distribution.values]
     listed += [(cell("other values", "dim"), distribution.other)] if distribution.other.n else []
     listed += [(cell("no value", "dim"), distribution.missing)] if distribution.missing.n else []
+    longest = max((_share(counts, part, totals) for _, counts in listed for part in _PARTS), default=0.0) or 1.0
     rows = []
     for label, counts in listed:
         row = [label]
         for part in _PARTS:
-            n = getattr(counts, part)
-            row += [stacked([Bar(part, n, part)], totals[part]), cell(percent(n, totals[part]), "n")]
+            n, total = getattr(counts, part), totals[part]
+            row += [stacked([Bar(part, n, part)], longest * total), cell(percent(n, total), "n")]
         rows.append([*row, cell(number(counts.n), "n")])
     head = (name, "train", "", "validation", "", "test", "", "tickets")
     return panel(f"Balance of {name}", table(head, rows), wide=True)
+
+
+def _share(counts: ValueCounts, part: str, totals: dict[str, int]) -> float:
+    return getattr(counts, part) / totals[part] if totals[part] else 0.0
 
 
 def _duplicates(numbers: CardNumbers) -> str:
@@ -146,7 +153,7 @@ def _duplicates(numbers: CardNumbers) -> str:
     if not found.n_clusters:
         return ""
     told = f"<p>{number(found.n_merged)} tickets of {number(found.n_clusters)} clusters were merged into kept ones.</p>"
-    sizes = columns([(size, [Bar("merged", n, "clusters")]) for size, n in found.sizes.items()], low=True)
+    sizes = columns([(size, [Bar("merged", n, "clusters")]) for size, n in found.sizes.items()])
     rows = [
         [cell(trimmed(cluster.cluster_id), "id"), cell(number(cluster.size), "n"), cell(trimmed(cluster.kept_id), "id")]
         for cluster in found.largest

@@ -6,21 +6,22 @@ Everything that is given as text is escaped here, and nowhere else. It knows not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
 MAX_TEXT = 48
 """Characters of a value that are shown."""
-_WIDTH, _HEIGHT, _LOW = 600, 150, 90
-_LABEL_HEIGHT = 18
+_WIDTH, _WIDE, _HEIGHT = 460, 960, 130
+_TOP = 18  # room for the number at the top
+_WIDEST = 90  # of a column, so that two of them do not fill a panel
 _MAX_LABELS = 12
 
 STYLE = """
 .tg-card{--bg:#fff;--fg:#1c2430;--dim:#5b6675;--line:#dde3ea;--soft:#f4f6f9;--out:#2f6fb3;--merged:#1f9a8a;
 --dropped:#e0952b;--quarantined:#cc4b37;--train:#2f6fb3;--validation:#8d6cc9;--test:#e0952b;--none:#9aa5b1;
 color-scheme:light dark;background:var(--bg);color:var(--fg);font:14px/1.45 system-ui,sans-serif;padding:20px 24px;
-border-radius:12px;display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,360px),1fr));gap:16px}
+border-radius:12px;display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,360px),1fr));gap:16px;align-items:start}
 @media (prefers-color-scheme:dark){.tg-card{--bg:#12171e;--fg:#e4e9ef;--dim:#9aa7b6;--line:#2b3541;--soft:#1a212a;
 --out:#6aa7e8;--merged:#4cc4b2;--dropped:#eeb25c;--quarantined:#ef8070;--train:#6aa7e8;--validation:#b49bea;
 --test:#eeb25c;--none:#6c7885}}
@@ -37,10 +38,10 @@ border-radius:12px;display:grid;grid-template-columns:repeat(auto-fit,minmax(min
 .tg-card table{border-collapse:collapse;width:100%;font-size:13px}
 .tg-card th{font-weight:500;color:var(--dim);font-size:12px;text-align:left;padding:2px 8px 4px;white-space:nowrap}
 .tg-card td{padding:3px 8px;border-top:1px solid var(--line);white-space:nowrap}
-.tg-card .n{text-align:right;font-variant-numeric:tabular-nums}
+.tg-card td.n,.tg-card th.n{text-align:right;font-variant-numeric:tabular-nums}
 .tg-card .dim{color:var(--dim)}
 .tg-card .id{font-family:ui-monospace,monospace;font-size:12px}
-.tg-card .track{width:35%;min-width:70px}
+.tg-card .track{width:30%;min-width:70px}
 .tg-card .bars{display:flex;height:12px;border-radius:3px;overflow:hidden;background:var(--soft)}
 .tg-card .bars i{display:block;min-width:1px}
 .tg-card svg{display:block;width:100%;height:auto}
@@ -98,9 +99,10 @@ def cell(text: str, kind: str = "") -> str:
     return f'<td class="{kind}"><bdi>{escape(text)}</bdi></td>' if kind else f"<td><bdi>{escape(text)}</bdi></td>"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells are finished HTML, names of columns are text."""
-    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells are finished HTML, names of columns are text; a name stands over its numbers as they stand."""
+    kinds = [' class="n"' if rows and cell.startswith('<td class="n"') else "" for cell in (rows[0] if rows else head)]
+    names = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(head, kinds, strict=True))
     body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return f"<table><thead><tr>{names}</tr></thead>\n<tbody>{body}</tbody></table>"
 
@@ -120,34 +122,38 @@ def legend(kinds: Sequence[tuple[str, str]]) -> str:
     return f'<div class="legend">{shown}</div>'
 
 
-def columns(bins: Sequence[tuple[str, Sequence[Bar]]], *, low: bool = False) -> str:
-    """An SVG column chart; each column may be of several pieces."""
+def columns(bins: Sequence[tuple[str, Sequence[Bar]]], *, wide: bool = False) -> str:
+    """An SVG column chart; each column may be of several pieces, and is labelled with what stands before a dash.
+
+    Args:
+        bins: Name and pieces of each column.
+        wide: It stands in a wide panel: letters are to be of one size on the page.
+    """
+    width = _WIDE if wide else _WIDTH
     top = max((sum(bar.n for bar in bars) for _, bars in bins), default=0) or 1
-    height = _LOW if low else _HEIGHT
-    step = _WIDTH / max(len(bins), 1)
+    step = min(width / max(len(bins), 1), _WIDEST)
     every = -(-len(bins) // _MAX_LABELS)
     marks = []
     for place, (name, bars) in enumerate(bins):
-        x, y = place * step, float(height)
-        told = ", ".join(_told(bar) for bar in bars)
+        x, y = place * step, float(_HEIGHT)
         pieces = []
         for bar in bars:
-            tall = (height - _LABEL_HEIGHT) * bar.n / top
+            tall = (_HEIGHT - _TOP) * bar.n / top
             y -= tall
             if bar.n:
                 pieces.append(
-                    f'<rect x="{x + step * 0.1:.2f}" y="{y:.2f}" width="{step * 0.8:.2f}" height="{tall:.2f}" '
+                    f'<rect x="{x + step * 0.08:.2f}" y="{y:.2f}" width="{step * 0.84:.2f}" height="{tall:.2f}" '
                     f'style="fill:var(--{bar.kind})"/>'
                 )
+        told = ", ".join(_told(bar) for bar in bars)
         marks.append(f"<g><title>{escape(f'{name}: {told}')}</title>{''.join(pieces)}</g>")
         if place % every == 0:
-            anchor = "start" if every > 1 and place == 0 else "middle"
-            at = x if anchor == "start" else x + step / 2
-            marks.append(f'<text x="{at:.2f}" y="{height + 14}" text-anchor="{anchor}">{escape(name[:8])}</text>')
-    line = f'<line x1="0" x2="{_WIDTH}" y1="{height}" y2="{height}" style="stroke:var(--line)"/>'
-    most = f'<text x="0" y="11">most: {escape(number(int(top)))}</text>'
+            label = name if wide else name.partition("-")[0]
+            marks.append(f'<text x="{x + step / 2:.2f}" y="{_HEIGHT + 15}" text-anchor="middle">{escape(label)}</text>')
+    line = f'<line x1="0" x2="{width}" y1="{_HEIGHT}" y2="{_HEIGHT}" style="stroke:var(--line)"/>'
+    most = f'<text x="0" y="11">most: {number(top)}</text>'
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {height + 20}" role="img" aria-label="column chart">'
+        f'<svg viewBox="0 0 {width} {_HEIGHT + 20}" role="img" aria-label="column chart">'
         f"{line}{''.join(marks)}{most}</svg>"
     )
 
