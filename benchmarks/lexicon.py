@@ -65,19 +65,20 @@ SLOTS = {
 }
 
 SENTENCES = (
-    "The {quality} {noun} {fault} {time}.|My {noun} {fault}, and the {quality} {noun} {fault} as well.|I bought the "
-    "{noun} {time} and paid {amount} for it.|{time} {person} {deed}, but the {noun} {fault} all the same.|I {deed} "
-    "and {deed}, without any change.|Could you {wish} or at least {wish}?|Please {wish} before the {quality} {noun} "
-    "{fault}.|{person} says that the {noun} {fault} {place}.|The {noun} stands {place} and {fault} every {number} "
-    "minutes.|We use it {place} with a {quality} {noun} and a {quality} {noun}.|I am {feeling}, because the {noun} "
-    "{fault} for the {number}th time.|What does it cost to {wish} when the {noun} is {number} months old?|According "
-    "to your {noun} I owe you {amount}, but I count {amount}.|Your {quality} {noun} is fine; only the {noun} {fault} "
-    "{time}.|If you {wish} by the {number}th, I will keep the {noun}.|The letter that came {time} speaks of "
-    "{amount} and a {quality} {noun}.|{person} {deed} {time}, {place}.|Is there a way to {wish} without the "
-    "{quality} {noun}?|On the {noun} it says model {number}, on the {noun} it says {number}.|I would rather {wish} than wait another "
-    "{amount}.|For {amount} I expect a {noun} that does not need a {quality} {noun}.|Since {person} {deed}, the "
-    "{noun} {fault} {place}.|How long does it take until you {wish}?|It worked for {amount}, then the {quality} "
-    "{noun} {fault}.|I ordered {number} of the {quality} {noun} and got {number}."
+    "The {quality} {noun} {fault} {time}.|My {noun} {fault}, and the {quality} {noun} {fault} as well.|I bought "
+    "the {noun} {time} and paid {amount} for it.|{time} {person} {deed}, but the {noun} {fault} all the same.|I "
+    "{deed} and {deed}, without any change.|Could you {wish} or at least {wish}?|Please {wish} before the "
+    "{quality} {noun} {fault}.|{person} says that the {noun} {fault} {place}.|The {noun} stands {place} and "
+    "{fault} every {number} minutes.|We use it {place} with a {quality} {noun} and a {quality} {noun}.|I am "
+    "{feeling}, because the {noun} {fault} for the {number}th time.|What does it cost to {wish} when the {noun} is "
+    "{number} months old?|According to your {noun} I owe you {amount}, but I count {amount}.|Your {quality} {noun} "
+    "is fine; only the {noun} {fault} {time}.|If you {wish} by the {number}th, I will keep the {noun}.|The letter "
+    "that came {time} speaks of {amount} and a {quality} {noun}.|{person} {deed} {time}, {place}.|Is there a way "
+    "to {wish} without the {quality} {noun}?|On the {noun} it says model {number}, on the {noun} it says {number}.|"
+    "I would rather {wish} than wait another {amount}.|For {amount} I expect a {noun} that does not need a "
+    "{quality} {noun}.|Since {person} {deed}, the {noun} {fault} {place}.|How long does it take until you {wish}?|"
+    "It worked for {amount}, then the {quality} {noun} {fault}.|I ordered {number} of the {quality} {noun} and got "
+    "{number}."
 )
 
 STOCK = (

@@ -69,6 +69,7 @@ def figures(results: list[Result], n_tickets: int) -> dict[str, float | str | No
     """What one corpus says in one line; ratios are of medians inside this run.
 
     ratio_fastest_peer: our tickets per CPU-second over the fastest peer's, whatever it answers; over 1 is faster.
+    ratio_fastest_made: the same, over what we put together from others' parts too.
     ratio_floor: our CPU seconds over those of GROUP BY hash. rss_ratio_rensa: our peak over the smallest of rensa's.
     """
     done = {result.engine.name: result for result in results if result.accuracy}
@@ -76,6 +77,7 @@ def figures(results: list[Result], n_tickets: int) -> dict[str, float | str | No
     if ours is None or ours.accuracy is None or ours.accuracy.pairs is None:
         return {"recall": None, "precision": None}
     peers = [result for result in done.values() if result.engine.role == "peer"]
+    others = [result for result in done.values() if result.engine.role in ("peer", "made")]
     rensa = [result for result in peers if result.engine.environment == "rensa"]
     floor = done.get("DuckDB GROUP BY hash")
     fastest = min(peers, key=lambda result: result.cpu_s, default=None)
@@ -91,6 +93,7 @@ def figures(results: list[Result], n_tickets: int) -> dict[str, float | str | No
         "ratio_fastest_peer": _round(fastest.cpu_s / ours.cpu_s) if fastest else None,
         "ratio_fastest_peer_wall": _round(min(peer.wall_s for peer in peers) / ours.wall_s) if peers else None,
         "fastest_peer": fastest.engine.name if fastest else None,
+        "ratio_fastest_made": _round(min(other.cpu_s for other in others) / ours.cpu_s) if others else None,
         "ratio_fastest_clustering_peer": (
             _round(min(peer.cpu_s for peer in clustering) / ours.cpu_s) if clustering else None
         ),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from FastSketchLSH import LSH, FastSimilaritySketch
-from shared import N_BANDS, N_SLOTS, SEED, arguments, estimated, join_pairs, read_texts, shingle_lists, write_answer
+from shared import N_BANDS, N_SLOTS, SEED, arguments, estimated, join_pairs, read_texts, shingle_batches, write_answer
 
 if __name__ == "__main__":
     _, corpus, answer = arguments()
-    tokens = shingle_lists(read_texts(corpus))
-    sketches = np.asarray(FastSimilaritySketch(size=N_SLOTS, seed=SEED).batch(tokens), dtype=np.uint64)
+    sketcher = FastSimilaritySketch(size=N_SLOTS, seed=SEED)
+    sketches = np.concatenate([sketcher.batch(tokens) for tokens in shingle_batches(read_texts(corpus))])
     index = LSH(num_perm=N_SLOTS, num_bands=N_BANDS)
     index.insert(sketches)
     pairs = []

@@ -11,12 +11,25 @@ from pathlib import Path
 
 import numpy as np
 from rensa import CMinHashDeduplicator, RMinHash, RMinHashDeduplicator, RMinHashLSH
-from shared import N_BANDS, N_SLOTS, SEED, THRESHOLD, arguments, join_pairs, read_texts, shingle_lists, write_answer
+from shared import (
+    N_BANDS,
+    N_SLOTS,
+    SEED,
+    THRESHOLD,
+    arguments,
+    join_pairs,
+    read_texts,
+    shingle_batches,
+    shingle_lists,
+    write_answer,
+)
 
 
-def clusters(tokens: list[list[str]]) -> np.ndarray:
+def clusters(texts: list[str]) -> np.ndarray:
     """Candidates from LSH, kept where the signatures' own estimate reaches the threshold."""
-    sketches = RMinHash.from_token_sets(tokens, N_SLOTS, SEED)
+    sketches = []
+    for tokens in shingle_batches(texts):
+        sketches += RMinHash.from_token_sets(tokens, N_SLOTS, SEED)
     index = RMinHashLSH(THRESHOLD, N_SLOTS, N_BANDS)
     index.insert_many(sketches)
 
@@ -26,30 +39,35 @@ def clusters(tokens: list[list[str]]) -> np.ndarray:
                 if two > one and sketches[one].jaccard(sketches[two]) >= THRESHOLD:
                     yield one, two
 
-    return join_pairs(len(tokens), pairs())
+    return join_pairs(len(texts), pairs())
 
 
-def inline(tokens: list[list[str]]) -> list[bool]:
+def inline(texts: list[str]) -> list[bool]:
     """A ticket stays when none before it is similar by estimate."""
-    index = RMinHashDeduplicator(THRESHOLD, N_SLOTS, True, N_BANDS, SEED)
-    return index.add_pairs([(str(number), runs) for number, runs in enumerate(tokens)])
+    return _add_all(RMinHashDeduplicator(THRESHOLD, N_SLOTS, True, N_BANDS, SEED), texts)
 
 
-def inline_circulant(tokens: list[list[str]]) -> list[bool]:
+def inline_circulant(texts: list[str]) -> list[bool]:
     """The same with C-MinHash."""
-    index = CMinHashDeduplicator(THRESHOLD, N_SLOTS, SEED)
-    return index.add_pairs([(str(number), runs) for number, runs in enumerate(tokens)])
+    return _add_all(CMinHashDeduplicator(THRESHOLD, N_SLOTS, SEED), texts)
 
 
-def matrix_flags(tokens: list[list[str]]) -> list[bool]:
-    """True for a ticket that shares a band with another; nothing is checked."""
-    matrix = RMinHash.digest_matrix_from_token_sets(tokens, N_SLOTS, SEED)
+def _add_all(index: RMinHashDeduplicator | CMinHashDeduplicator, texts: list[str]) -> list[bool]:
+    keep: list[bool] = []
+    for tokens in shingle_batches(texts):
+        keep += index.add_pairs([(str(len(keep) + place), runs) for place, runs in enumerate(tokens)])
+    return keep
+
+
+def matrix_flags(texts: list[str]) -> list[bool]:
+    """True for a ticket that shares a band with another; nothing is checked. The call takes all texts at once."""
+    matrix = RMinHash.digest_matrix_from_token_sets(shingle_lists(texts), N_SLOTS, SEED)
     return RMinHashLSH(THRESHOLD, N_SLOTS, N_BANDS).query_duplicate_flags_matrix_one_shot(matrix)
 
 
-def rho_flags(tokens: list[list[str]]) -> list[bool]:
+def rho_flags(texts: list[str]) -> list[bool]:
     """The same from sampled tokens, with the eight bands of rensa's own benchmark."""
-    matrix = RMinHash.digest_matrix_from_token_sets_rho(tokens, N_SLOTS, SEED)
+    matrix = RMinHash.digest_matrix_from_token_sets_rho(shingle_lists(texts), N_SLOTS, SEED)
     return RMinHashLSH(THRESHOLD, N_SLOTS, 8).query_duplicate_flags_matrix_one_shot(matrix)
 
 
@@ -84,4 +102,4 @@ if __name__ == "__main__":
         write_answer(answer, "flag", hashed_flags(corpus))
     else:
         column, run = MODES[mode]
-        write_answer(answer, column, run(shingle_lists(read_texts(corpus))))
+        write_answer(answer, column, run(read_texts(corpus)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,12 @@ def shingle_lists(texts: Iterable[str]) -> list[list[str]]:
         runs = [f"{one} {two} {three}" for one, two, three in zip(words, words[1:], words[2:], strict=False)]
         found.append(runs or [" ".join(words)])
     return found
+
+
+def shingle_batches(texts: list[str], size: int = 10_000) -> Iterator[list[list[str]]]:
+    """`shingle_lists` some thousand texts at a time, for interfaces that need not see all at once: less memory."""
+    for start in range(0, len(texts), size):
+        yield shingle_lists(texts[start : start + size])
 
 
 def join_pairs(n: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
