@@ -122,8 +122,9 @@ def _compare(connection: duckdb.DuckDBPyConnection, step: LabelCheckStep) -> Non
     }[step.action]
     connection.execute(
         "CREATE TEMP TABLE judged AS WITH members AS ("
-        f"SELECT file_row_number, ticket_id, family, {value} AS value FROM tickets JOIN families USING (file_row_number)"
-        "), named AS (SELECT *, min(ticket_id) OVER (PARTITION BY family) AS smallest FROM members), "
+        f"SELECT file_row_number, ticket_id, family, {value} AS value "
+        "FROM tickets JOIN families USING (file_row_number)), "
+        "named AS (SELECT *, min(ticket_id) OVER (PARTITION BY family) AS smallest FROM members), "
         "labels AS (SELECT family, value, count(*) AS n_same FROM members "
         "WHERE family IS NOT NULL AND value IS NOT NULL GROUP BY ALL), "
         "totals AS (SELECT family, sum(n_same) AS n_family, max(n_same) AS n_most FROM labels GROUP BY family), "
@@ -132,7 +133,8 @@ def _compare(connection: duckdb.DuckDBPyConnection, step: LabelCheckStep) -> Non
         "SELECT file_row_number, ticket_id, value, if(family IS NULL, NULL, smallest) AS family_id, "
         "coalesce(n_family - n_same, 0)::BIGINT AS label_conflict, n_family::BIGINT AS n_family, "
         f"coalesce(n_family - n_same, 0) > 0 AND {goes} AS goes "
-        "FROM named LEFT JOIN labels USING (family, value) LEFT JOIN totals USING (family) LEFT JOIN leads USING (family)"
+        "FROM named LEFT JOIN labels USING (family, value) LEFT JOIN totals USING (family) "
+        "LEFT JOIN leads USING (family)"
     ).fetchall()
 
 

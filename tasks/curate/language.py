@@ -111,14 +111,13 @@ def _readable(path: Path) -> pa.ChunkedArray:
 
     # A regular expression over every text is dear: only where there may be something to leave out.
     gate = "contains(body, '[') OR contains(body, '{{') OR contains(body, '://') OR contains(body, '@') "
-    cleaned = f"CASE WHEN {gate} OR body ILIKE '%www.%' THEN regexp_replace(body, {quote_text(_NO_LANGUAGE)}, ' ', 'g') ELSE body END"
+    gate += "OR contains(body, 'www.') OR contains(body, 'WWW.')"
+    cleaned = f"CASE WHEN {gate} THEN regexp_replace(body, {quote_text(_NO_LANGUAGE)}, ' ', 'g') ELSE body END"
     # fastText reads text in capitals as Japanese.
     line = f"trim(replace(left({cleaned}, {READ_CHARACTERS}), chr(10), ' '))"
     letters = r"strlen(regexp_replace({}, '[^\p{{L}}\p{{M}}]+', '', 'g'))"
     # Most texts have letters enough in their first words.
-    enough = (
-        f"{letters.format('left(line, 48)')} >= {MIN_LETTERS} OR {letters.format('line')} >= {MIN_LETTERS}"
-    )
+    enough = f"{letters.format('left(line, 48)')} >= {MIN_LETTERS} OR {letters.format('line')} >= {MIN_LETTERS}"
     with connect(readable=(path,)) as connection:
         return connection.sql(
             f"SELECT CASE WHEN {enough} THEN CASE WHEN upper(line) = line THEN lower(line) ELSE line END END AS line "

@@ -94,7 +94,9 @@ def _counts(table: pa.Table) -> dict[str, NDArray[np.int64]]:
     counts = np.zeros((table.num_rows, len(COUNTS)), np.int64)
 
     def scan(start: int, batch: pa.RecordBatch) -> None:
-        scan_tickets(*_buffers(batch["body"]), *_buffers(batch["reply"]), classes, lowered, counts[start:][: len(batch)])
+        scan_tickets(
+            *_buffers(batch["body"]), *_buffers(batch["reply"]), classes, lowered, counts[start:][: len(batch)]
+        )
 
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         start, jobs = 0, []

@@ -68,7 +68,12 @@ def _leftover_end(data, at, end):  # type: ignore[no-untyped-def]
         while place < end and data[place] == 32 and place < at + 2 + _MAX_BLANKS:
             place += 1
     first = place
-    if place >= end or not _may_stand(data[place], kind) or data[place] < 65 or data[place] == 95 and opener in (37, 91):
+    if (
+        place >= end
+        or not _may_stand(data[place], kind)
+        or data[place] < 65
+        or (data[place] == 95 and opener in (37, 91))
+    ):
         return 0
     place += 1
     while place < end and place <= first + MAX_LEFTOVER and _may_stand(data[place], kind):
@@ -170,7 +175,7 @@ def _scan(data, start, end, classes, lowered, words, found):  # type: ignore[no-
             kind = INVISIBLE if TAGS <= code < TAGS_END else SYMBOL
         found[4] += 1
         found[0] += kind == UPPER
-        found[1] += kind == UPPER or kind == LOWER
+        found[1] += kind in (UPPER, LOWER)
         found[3] += kind == SYMBOL
         if kind == INVISIBLE:
             continue

@@ -130,7 +130,9 @@ def _check_table(node: exp.Table, known: set[str], where: str | None) -> None:
     named = isinstance(node.this, exp.Identifier) and not node.args.get("db") and not node.args.get("catalog")
     if not named:
         called = node.this.name if isinstance(node.this, exp.Anonymous) else node.this.key
-        what = f"the table function {called}()" if isinstance(node.this, exp.Func) else f"the table {node.sql('duckdb')}"
+        what = (
+            f"the table function {called}()" if isinstance(node.this, exp.Func) else f"the table {node.sql('duckdb')}"
+        )
         raise _refused(what, where)
     if node.name.lower() not in known:
         raise _refused(f"the table {node.name}", where)

@@ -43,7 +43,14 @@ ROWS = [
     ],
 )
 def test_the_preferred_rows_of_each_key_stay(
-    make_tickets: Any, new_folder: Any, rows_of: Any, per: Any, max_rows: int, prefer: Any, gone: set[str] | None, nobody: int
+    make_tickets: Any,
+    new_folder: Any,
+    rows_of: Any,
+    per: Any,
+    max_rows: int,
+    prefer: Any,
+    gone: set[str] | None,
+    nobody: int,
 ) -> None:
     step = CapStep(uses="cap", per=per, max_rows=max_rows, prefer=prefer)
     result = cap_rows(tickets=make_tickets(ROWS), step=step, out=new_folder())

@@ -109,7 +109,9 @@ def test_urls_and_placeholders_do_not_speak(make_tickets: Any, new_folder: Any, 
 
 
 def test_line_breaks_and_capitals_do_not_matter(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
-    bodies = rows(lines=TEXTS["de"].replace(" ", "\n"), capitals=TEXTS["fr"].upper(), tabs=TEXTS["es"].replace(" ", "\t"))
+    bodies = rows(
+        lines=TEXTS["de"].replace(" ", "\n"), capitals=TEXTS["fr"].upper(), tabs=TEXTS["es"].replace(" ", "\t")
+    )
     result = drop_by_language(tickets=make_tickets(bodies), step=LanguageStep(uses="language"), out=new_folder())
     assert {name: row["language"] for name, row in rows_of(result.tickets).items()} == {
         "lines": "de",

@@ -102,7 +102,9 @@ def test_helpers_of_the_folder_are_imported_and_nothing_stays_behind(
     make_tickets: Any, new_folder: Any, root: Path
 ) -> None:
     write(root, "def keep(batch):\n    from own_steps import rules\n    return rules.first(batch)\n")
-    write(root, "from own_helper import TWO\n\ndef first(batch):\n    return batch.slice(0, TWO)\n", "own_steps/rules.py")
+    write(
+        root, "from own_helper import TWO\n\ndef first(batch):\n    return batch.slice(0, TWO)\n", "own_steps/rules.py"
+    )
     write(root, "TWO = 2\n", "own_helper.py")
     path, modules = list(sys.path), set(sys.modules)
     result = run_python(tickets=make_tickets(ROWS), step=step(), root=root, out=new_folder())
@@ -133,7 +135,7 @@ def test_a_module_of_the_same_name_elsewhere_is_not_taken_and_comes_back(
     result = run_python(tickets=make_tickets(ROWS), step=step(), root=root, out=new_folder())
     assert result.rows.n_out == 2
     assert sys.modules["own_steps.clean"] is own_steps.clean
-    with pytest.raises(ConfigError, match="no own_alone.py in the folder"):
+    with pytest.raises(ConfigError, match=r"no own_alone\.py in the folder"):
         run_python(tickets=make_tickets(ROWS), step=step("own_alone:keep"), root=root, out=new_folder())
     for name in ("own_steps", "own_steps.clean", own_alone.__name__):
         del sys.modules[name]
