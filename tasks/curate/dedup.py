@@ -30,7 +30,7 @@ _PREFERENCE = {
     "longest_reply": "length(reply) DESC NULLS LAST",
     "best_rated": "rating DESC NULLS LAST",
 }
-_COMPARED = {"question": "the question", "question_and_answer": "question and answer together"}
+_COMPARED = {"question": "the question", "question_and_answer": "the question with its answer"}
 
 
 def drop_duplicates(
