@@ -4,14 +4,14 @@ Which text of a ticket is compared, and in which form, is said in `tasks/curate/
 alike is computed in `tasks/curate/similarity/families.py` and `tasks/curate/similarity/join.py`. Called by
 `flows/curate.py`, before the split: a duplicate pair on both sides of a split would leak.
 
-Nothing is kept from run to run. An index of known texts was tried: for 200,000 tickets of 100 words it holds 157 MB, and
-recognising the texts, reading and writing it took 0.9 CPU-seconds, shingling all texts anew 0.5.
+Nothing is kept from run to run. An index of known texts was tried: for 200,000 tickets of 100 words it holds 157 MB;
+recognising the texts, reading and writing it took 0.9 CPU-seconds, and shingling all texts anew takes 0.5.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import DedupStep, SemanticSpec
@@ -30,7 +30,7 @@ _PREFERENCE = {
     "longest_reply": "length(reply) DESC NULLS LAST",
     "best_rated": "rating DESC NULLS LAST",
 }
-_COMPARED = {"question": "the question", "question_and_answer": "question and answer together"}
+_COMPARED = {"question": "the question", "question_and_answer": "the question with its answer"}
 
 
 def drop_duplicates(
@@ -57,9 +57,10 @@ def drop_duplicates(
         DataError: more than `max_comparisons` pairs were to be compared; names the family of texts at fault.
     """
     from tasks.curate.rows import write_removed, write_tickets
+    from tasks.curate.similarity.buffers import numpy_column
     from tasks.curate.similarity.families import decide
     from tasks.curate.similarity.join import CrowdedFamilyError
-    from tasks.curate.similarity.shingles import folded_batches, shingle_sets
+    from tasks.curate.similarity.shingles import shingle_sets, text_batches
     from tasks.warehouse import connect, quote_text
 
     if step.semantic is not None:
@@ -69,7 +70,7 @@ def drop_duplicates(
     with connect(readable=(tickets.tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets.tickets))}, file_row_number = true)"
         connection.execute(f"CREATE TEMP VIEW tickets AS SELECT * FROM {source}").fetchall()
-        texts = folded_batches(connection, relation="tickets", text=compared_text(step))
+        texts = text_batches(connection, relation="tickets", text=compared_text(step))
         sets = shingle_sets(texts, n_words=step.shingle_words, budget=memory_budget, spill=out.parent)
         order = connection.sql(
             f"SELECT file_row_number FROM tickets ORDER BY {_PREFERENCE[step.prefer]}, ticket_id, source, source_line"
@@ -77,7 +78,7 @@ def drop_duplicates(
         try:
             decisions = decide(
                 sets,
-                order=order.to_numpy(),
+                order=numpy_column(order),
                 near=step.near,
                 threshold=step.threshold,
                 max_comparisons=step.max_comparisons,
@@ -121,21 +122,22 @@ def _store(connection: duckdb.DuckDBPyConnection, decisions: Decisions) -> None:
     """Table `decisions`: file_row_number, kept (row kept in its place; null: stays), score, exact, empty, component,
     cluster_id."""
     import numpy as np
-    import pyarrow as pa
 
-    rows = np.arange(len(decisions.kept))
-    columns: dict[str, Any] = {
-        "file_row_number": rows,
-        "kept": pa.array(decisions.kept, mask=decisions.kept == rows),
+    from tasks.curate.similarity.buffers import arrow_table
+
+    choices = {
+        "file_row_number": np.arange(len(decisions.kept)),
+        "kept": decisions.kept,
         "score": decisions.score,
-        "exact": decisions.exact,
-        "empty": decisions.empty,
+        "exact": decisions.exact.astype(np.uint8),
+        "empty": decisions.empty.astype(np.uint8),
         "component": decisions.component,
     }
-    connection.register("choices", pa.table(columns))
+    connection.register("choices", arrow_table(choices))
     connection.execute(
-        "CREATE TEMP TABLE decisions AS SELECT c.*, min(ticket_id) OVER (PARTITION BY component) AS cluster_id "
-        "FROM choices c JOIN tickets USING (file_row_number)"
+        "CREATE TEMP TABLE decisions AS SELECT file_row_number, nullif(kept, file_row_number) AS kept, score, "
+        "exact::BOOLEAN AS exact, empty::BOOLEAN AS empty, component, "
+        "min(ticket_id) OVER (PARTITION BY component) AS cluster_id FROM choices JOIN tickets USING (file_row_number)"
     ).fetchall()
     connection.unregister("choices")
 

