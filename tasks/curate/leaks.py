@@ -1,8 +1,7 @@
 """Which rows of a pool give held-out questions away, by which rule, and how surely.
 
 A plain function over Parquet files of tickets: it knows nothing of steps, splits or gates. Called by
-`tasks/curate/decontaminate.py` to remove leaks, and by whoever must be sure that there are none. Kernels and pyarrow are
-imported inside functions.
+`tasks/curate/decontaminate.py` to remove leaks, and by whoever must be sure that there are none.
 """
 
 from __future__ import annotations

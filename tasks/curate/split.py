@@ -57,7 +57,8 @@ def split_tickets(*, tickets: TicketTable, split: SplitSpec, out: Path, previous
     stays earlier than the newest window, while windows before it lie among the train times. New tickets of placed
     customers and threads go to their side, or are dropped by the codes above; one that links two sides is dropped as
     `straddles_sides`. After `retire_after_days` (counted back from the newest ticket) a held-out group trains, unless
-    some of it is in the newest window; the new window is larger by as many tickets. Split by hash, nothing retires.
+    some of it is in the newest window; the new window is larger by as many tickets. Nobody comes back from train, so
+    where few customers are new, test shrinks by what retires. Split by hash, nothing retires.
 
     Notes: `groups`, `straddling_groups`, `dropped_<code>`; `retired` (now), `new_tickets` when going on from a split
     and `previous_ignored` when it could not be; `warn_percolation` (permille of the tickets that are in one group,

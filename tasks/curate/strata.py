@@ -20,7 +20,7 @@ def write_strata(out: Path) -> int:
     from tasks.warehouse import connect, quote_identifier, quote_text
 
     parts = {part: out / f"{part}.parquet" for part in ("train", "validation", "test")}
-    with connect(readable=tuple(parts.values())) as connection:
+    with connect(readable=tuple(parts.values()), threads=1) as connection:
         union = " UNION ALL ".join(
             f"SELECT '{part}' AS part, {', '.join(STRATA_COLUMNS)} FROM read_parquet({quote_text(str(path))})"
             for part, path in parts.items()

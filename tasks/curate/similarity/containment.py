@@ -20,7 +20,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.errors import DataError
-from tasks.curate.similarity.kernels.grams import UNKNOWN, best_containment, best_jaccard, number_grams, number_words
+from tasks.curate.similarity.kernels.leaking import best_containment, best_jaccard
+from tasks.curate.similarity.kernels.numbering import UNKNOWN, number_grams, number_words
 from tasks.curate.similarity.kernels.tokenise import INVISIBLE, LETTER, LONE
 from tasks.curate.similarity.letters import character_classes
 

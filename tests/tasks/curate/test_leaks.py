@@ -1,4 +1,4 @@
-"""Planted leaks are found at a small loss, every figure equals a plain count, and words are those of the normal form."""
+"""Planted leaks are found at a small loss, every figure equals a plain count, words are those of the normal form."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Desk:
         sentences = [
             rng.choice(self.stock) if rng.random() < 0.3 else self.sentence() for _ in range(rng.randrange(4, 12))
         ]
-        return sum([rng.choice(self.greetings), *sentences, rng.choice(self.signatures)], [])
+        return [word for part in (rng.choice(self.greetings), *sentences, rng.choice(self.signatures)) for word in part]
 
     def leak(self, kind: str, words: list[str]) -> list[str]:
         other, n = self.ticket(), len(words)
@@ -86,7 +86,8 @@ def test_six_kinds_of_leaks_are_found_among_boilerplate_at_a_small_loss(leaks_of
     planted = {f"{kind}-{n}": kind for n in range(50) for kind in KINDS}
     victims = dict(zip(planted, held_out, strict=True))
     pool = clean | {key: " ".join(desk.leak(kind, held_out[victims[key]])) for key, kind in planted.items()}
-    leaks = leaks_of(pool, {key: " ".join(words) for key, words in held_out.items()}, DecontaminateSpec())
+    questions = {key: " ".join(words) for key, words in held_out.items()}
+    leaks = leaks_of(pool, questions, DecontaminateSpec())
     found = Counter(planted[key] for key in leaks if key in planted)
     assert {kind: found[kind] >= 48 for kind in KINDS} == dict.fromkeys(KINDS, True), found
     assert {leaks[key].kept_id == victims[key] for key in leaks if key in planted} == {True}
@@ -96,7 +97,7 @@ def test_six_kinds_of_leaks_are_found_among_boilerplate_at_a_small_loss(leaks_of
     assert codes["half"] | codes["third"] == {"leak_quote"}
     assert codes["fourth"] == {"leak_paraphrase"}
     # What the near rule alone and any shared run of 13 words would do.
-    near = leaks_of(pool, {key: " ".join(words) for key, words in held_out.items()}, DecontaminateSpec(), codes=NEAR_CODES)
+    near = leaks_of(pool, questions, DecontaminateSpec(), codes=NEAR_CODES)
     assert {planted[key] for key in near if key in planted} <= {"verbatim", "quoted"}
     runs = {tuple(words[i : i + 13]) for words in held_out.values() for i in range(len(words) - 12)}
     lost = [
@@ -157,7 +158,7 @@ def plain_leaks(pool: Texts, held_out: Texts, spec: DecontaminateSpec) -> dict[s
 
 @pytest.mark.parametrize("seed", range(4))
 def test_codes_scores_and_witnesses_equal_a_plain_count(leaks_of: Any, seed: int) -> None:
-    """Few words, so that n-grams repeat inside a text and between texts, and frequencies lie on both sides of the cap."""
+    """Few words, so that n-grams repeat in a text and between texts, and frequencies lie on both sides of the cap."""
     rng = random.Random(seed)
     vocabulary = [f"w{number}" for number in range(40)]
     held_out = {f"h{n:02d}": " ".join(rng.choices(vocabulary, k=rng.randrange(50))) for n in range(25)}
@@ -238,9 +239,7 @@ def test_nothing_on_a_side_is_no_leak(leaks_of: Any) -> None:
 
 
 ODD = st.text(
-    st.one_of(
-        st.sampled_from("aB9 .-_\n\u00ad\u200bßİÅǻカ字ก๙ñ"), st.characters(exclude_categories=("Cs",))
-    ),
+    st.one_of(st.sampled_from("aB9 .-_\n\u00ad\u200bßİÅǻカ字ก๙ñ"), st.characters(exclude_categories=("Cs",))),
     max_size=30,
 )
 
