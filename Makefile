@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install check test demo bench bench-dedup bench-curate lock up down clean
+.PHONY: help install check test demo bench bench-dedup bench-curate bench-read bench-redact lock up down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -29,10 +29,13 @@ check: install ## format, lint, types, import rules
 test: install ## all tests; those that lack a service or data skip with their reason
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
+bench-redact: install ## redaction measured beside presidio; QUICK=1 within three minutes, RECORD=1 writes the result
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/redaction.py $(if $(QUICK),--quick) $(if $(RECORD),--record)
+
 demo: install ## the main job on the embedded model: promoted, then blocked, then nothing to do
 	@$(BIN)/python infra/demo.py
 
-bench: bench-dedup bench-curate ## both benchmarks; QUICK=1 for minutes, RECORD=1 keeps the tables
+bench: bench-dedup bench-curate bench-redact bench-read ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
 
 bench-dedup: install ## deduplication beside other libraries, in environments under BENCH_HOME (default .bench/)
 	@$(BIN)/python -m benchmarks.dedup

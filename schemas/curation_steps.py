@@ -67,6 +67,8 @@ class RedactStep(Spec):
     def _types_are_backed(self) -> Self:
         if "name" in self.types and self.names is None:
             raise ValueError("type `name` needs `names`")
+        if self.names is not None and self.names.mode != "sample" and "name" not in self.types:
+            raise ValueError("`names` replaces nothing without type `name`; only `mode: sample` does without it")
         if "order_number" in self.types and not self.order_numbers:
             raise ValueError("type `order_number` needs `order_numbers`")
         return self

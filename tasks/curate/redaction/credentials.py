@@ -47,7 +47,8 @@ _NO_PASSWORD = frozenset(
     forgot forgotten forget lost please again still not never your their this that then than when where what
     which with without from after before must should cannot will would does only also here there have been
     protected string text value field optional default unknown number weak strong blank same update updated
-    recovery rejected accepted working valid needed sent hidden password login username user email char
+    recovery rejected vergessen falsch abgelaufen oublié
+        accepted working valid needed sent hidden password login username user email char
     varchar""",
     )
 )

@@ -39,7 +39,7 @@ _CARD = frozenset(
         """card cards cc credit debit visa master mastercard amex maestro karte carte tarjeta""",
     )
 )
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"[0-9]+(?:[.,:][0-9]+)*|[^\W_]+")
 _REACH = 64
 """Characters before a number in which a word can speak for it."""
 _REACH_WORDS = 5

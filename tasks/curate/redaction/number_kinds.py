@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from tasks.curate.redaction.cue_words import said_before, says_card
+from tasks.curate.redaction.cue_words import said_before, says_card, words_before
 
 _IBAN_LENGTHS = {
     country: length
@@ -37,6 +37,7 @@ _CARD = re.compile(
     """
 )
 _SHORTEST_USUAL_CARD = 14
+_NO_CARDS = frozenset({"order", "orders", "tracking", "invoice", "parcel", "shipment", "serial", "imei", "ean", "isbn"})
 
 
 def passes_luhn(digits: str) -> bool:
@@ -56,7 +57,8 @@ def card_digits(text: str, start: int, end: int) -> str:
     """The digits of the payment card number in [start, end), '' when it is none: issuer, length, Luhn.
 
     Beside a word such as "card" any issuer counts. Cards of 12 and 13 digits exist, but article numbers (EAN) of that
-    length are far more frequent: after a word such as "article" or "order" they are no cards.
+    length are far more frequent: after a word such as "article" they are no cards. Nor is a longer number without
+    groups right after "order" or "tracking".
     """
     digits = re.sub(r"[^0-9]", "", text[start:end])
     if not 12 <= len(digits) <= 19 or not passes_luhn(digits):
@@ -64,6 +66,8 @@ def card_digits(text: str, start: int, end: int) -> str:
     if says_card(text, start):
         return digits
     if len(digits) < _SHORTEST_USUAL_CARD and said_before(text, start) == "reference":
+        return ""
+    if end - start == len(digits) and not _NO_CARDS.isdisjoint(words_before(text, start)[-3:]):
         return ""
     return digits if _CARD.fullmatch(digits) else ""
 

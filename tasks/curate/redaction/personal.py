@@ -47,6 +47,11 @@ _SPELLED_AT = re.compile(r"(?i)[(\[]\s?at\s?[)\]]")
 _IBAN = re.compile(r"[A-Za-z](?<![^\W_][A-Za-z])[A-Za-z][0-9]{2}(?=[ -]?[A-Za-z0-9])")
 _IPV4 = re.compile(r"[0-9](?<![\w.][0-9])(?<![A-Za-z]-[0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?!\w|\.\w|-[A-Za-z])")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])")
+# Global, local and multicast addresses, and those that embed IPv4. Source: IANA IPv6 address space registry.
+_IPV6_IN_USE = tuple(
+    map(ipaddress.ip_network, ("2000::/3", "fc00::/7", "fe80::/10", "ff00::/8", "::/8", "64:ff9b::/96"))
+)
+_MOST_GROUPS_OF_PROGRAMS = 5
 _VERSION = frozenset(
     re.findall(
         r"\w+",
@@ -183,8 +188,18 @@ def _addresses(text: str) -> Spans:
             address = ipaddress.ip_address(match[0])
         except ValueError:
             continue
-        if _DIGIT.search(match[0]) and not (address.version == 4 and _is_version(text, match.start())):
+        if address.version == 4:
+            holds = not _is_version(text, match.start())
+        else:
+            holds = _DIGIT.search(match[0]) is not None and _is_ipv6(address)
+        if holds:
             yield match.start(), match.end(), str(address)
+
+
+def _is_ipv6(address: ipaddress.IPv6Address) -> bool:
+    """Whether it is written out, or of a range that is in use: `a1::b2` of a program parses as an address, too."""
+    n_groups = sum(group != "0" for group in f"{address.compressed}".replace("::", ":").split(":"))
+    return n_groups >= _MOST_GROUPS_OF_PROGRAMS or any(address in network for network in _IPV6_IN_USE)
 
 
 def _is_version(text: str, start: int) -> bool:

@@ -20,10 +20,11 @@ _FORMS = re.compile(
     re.VERBOSE,
 )
 _DIGITS = re.compile(r"[^0-9]")
-_IN_GROUPS = re.compile(r"[0-9][^0-9]+[0-9]")
+_IN_GROUPS = re.compile(r"[0-9]{2}[^0-9]+[0-9]{2}")
 _FOUR_NUMBERS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}$")
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:([ .])[0-9]{3})(?:\1[0-9]{3})*")
-_FEWEST_DIGITS, _MOST_DIGITS = 7, 15
+_MOST_GROUPS_BEFORE = 2
+_FEWEST_DIGITS, _MOST_DIGITS, _MOST_NATIONAL = 7, 15, 11
 
 
 def phone_start(text: str, start: int, end: int, *, region: str) -> int | None:
@@ -40,32 +41,35 @@ def phone_start(text: str, start: int, end: int, *, region: str) -> int | None:
     said = said_before(text, start)
     if said is not None and said != "phone":
         number = _without_extension(text[start:end])
-        return start if re.match(r"\(?0", number) and not number.isdigit() and _has_form(number) else None
+        is_dialled = number.startswith("00") or _n_digits(number) <= _MOST_NATIONAL
+        in_groups = number.lstrip("(").startswith("0") and not number.isdigit()
+        return start if is_dialled and in_groups and _has_form(number) else None
     beside = said == "phone" or said_after(text, end) == "phone"
     if beside and _FEWEST_DIGITS <= _n_digits(_without_extension(text[start:end])) <= 12:
         return start
-    while True:
+    for _ in range(_MOST_GROUPS_BEFORE + 1):
         number = _without_extension(text[start:end])
         if _has_form(number) or _is_valid_in(number, region):
             return start
         # A leading group may be something else: "2 x 0151 2345678" or "in room 12 0151 2345678".
         gap = re.match(r"[0-9]+[ \u00a0]", number)
         if gap is None:
-            return None
+            break
         start += gap.end()
+    return None
 
 
 def _has_form(number: str) -> bool:
     n_digits = _n_digits(number)
     if re.match(r"00[1-9]", number):
-        return 10 <= n_digits <= 17
+        return 10 <= n_digits <= 17 and _is_international(number[2:])
     if number.startswith("0"):
         return number[1] != "0" and 9 <= n_digits <= 12
     return _FEWEST_DIGITS <= n_digits <= _MOST_DIGITS and _FORMS.fullmatch(number) is not None
 
 
 def _is_international(number: str) -> bool:
-    """Whether a number after + has a country code and a length that this country knows."""
+    """Whether a number after + or 00 has a country code and a length that this country knows."""
     import phonenumbers
 
     # Only the trunk zero in brackets is written and not dialled: +49 (0)151.

@@ -5,6 +5,7 @@ It knows nothing of tables. Called by `tasks/curate/redact.py`.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 import orjson
@@ -89,7 +90,8 @@ def texts_of(row: Mapping[str, str | None]) -> Iterator[str]:
 
 
 def _overlaps(name: Found, found: list[Found]) -> bool:
-    return any(name.start < other.end and other.start < name.end for other in found)
+    place = bisect_left(found, name.end, key=lambda value: value.start)
+    return place > 0 and found[place - 1].end > name.start
 
 
 def _redact_messages(messages: str, redact: Callable[[str], str]) -> str:
