@@ -3,10 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install check test demo lock up down clean
+.PHONY: help install check test demo bench bench-dedup bench-curate lock up down clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 install: .venv/.installed ## bootstrap uv into .venv and install the locked requirements
 
@@ -31,6 +31,14 @@ test: install ## all tests; those that lack a service or data skip with their re
 
 demo: install ## the main job on the embedded model: promoted, then blocked, then nothing to do
 	@$(BIN)/python infra/demo.py
+
+bench: bench-dedup bench-curate ## both benchmarks; QUICK=1 for minutes, RECORD=1 keeps the tables
+
+bench-dedup: install ## deduplication beside other libraries, in environments under BENCH_HOME (default .bench/)
+	@$(BIN)/python -m benchmarks.dedup
+
+bench-curate: install ## CPU seconds of each curation step over 200,000 generated tickets
+	@$(BIN)/python -m benchmarks.curate
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \

@@ -81,6 +81,24 @@ REMOVED: tuple[Column, ...] = (
     Column("shared_run", "VARCHAR", True, "personal", "Longest run of words that a leaking row shares with kept_id"),
 )  # fmt: skip
 
+ASSIGNMENTS: tuple[Column, ...] = (
+    Column("ticket_id", "VARCHAR", False, "pseudonym", "Ticket that was split"),
+    Column("group", "VARCHAR", False, "pseudonym", "Customer or thread it goes with, with the column's name before it"),
+    Column("split", "VARCHAR", False, "none", "train, validation, test or dropped"),
+    Column("since", "TIMESTAMP", True, "none", "Cut of the split that put it there, UTC; null when split without time"),
+    Column("retired", "BOOLEAN", False, "none", "It was held out until its window retired, and may be trained on"),
+)  # fmt: skip
+
+STRATA: tuple[Column, ...] = (
+    Column("column", "VARCHAR", False, "none", "category, priority, product, channel or language"),
+    Column("value", "VARCHAR", True, "none", "One of its values; null for tickets without"),
+    Column("n_train", "BIGINT", False, "none", "Train tickets with it"),
+    Column("n_validation", "BIGINT", False, "none", "Validation tickets with it"),
+    Column("n_test", "BIGINT", False, "none", "Test tickets with it"),
+    Column("share_train", "DOUBLE", False, "none", "Of the train tickets, 0-1"),
+    Column("share_test", "DOUBLE", False, "none", "Of the test tickets, 0-1"),
+)  # fmt: skip
+
 TICKET_COLUMNS = tuple(column.name for column in TICKETS)
 SCORE_COLUMNS = tuple(name for names in SCORES_OF.values() for name in names)
 REMOVED_COLUMNS = tuple(column.name for column in REMOVED)

@@ -62,6 +62,17 @@ def write_removed(rows: Iterable[Mapping[str, object]] | pa.Table, out: Path, *,
     return _write(_with_missing(table, REMOVED_ARROW), REMOVED_ARROW, REMOVED_ORDER, out / name)
 
 
+def write_rows(table: pa.Table, columns: Iterable[Column], path: Path) -> int:
+    """Write a table of these columns in the order it has; return the number of rows.
+
+    Raises:
+        ValueError: a column is missing, has another type, or holds a null where none is allowed.
+    """
+    schema = arrow_schema(columns)
+    pq.write_table(_conform(table, schema, path.name), path, compression="zstd", row_group_size=GROUP_ROWS)
+    return int(table.num_rows)
+
+
 def removed_table(rows: Iterable[Mapping[str, object]]) -> pa.Table:
     """Rows for `removed.parquet` as an Arrow table."""
     listed = list(rows)

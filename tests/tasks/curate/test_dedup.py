@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from schemas.curation_steps import DedupStep
 from schemas.errors import DataError
-from tasks.curate.dedup import connect_components, drop_duplicates, pick_survivors
-from tasks.curate.similarity.jaccard import Shingles, SimilarityIndex
+from tasks.curate.dedup import drop_duplicates
 
 START = datetime(2026, 6, 1)
 
@@ -169,7 +168,13 @@ def test_punctuation_case_and_the_split_into_subject_and_body_make_no_difference
     assert {name: row["kept_id"] for name, row in removed.items()} == {"2": "1", "3": "1"}
     assert removed["2"]["code"] == "exact_duplicate"
     assert (removed["2"]["outcome"], removed["2"]["score"], removed["2"]["cluster_id"]) == ("merged", 1.0, "1")
-    assert result.notes == {"clusters": 1, "exact_duplicates": 2, "near_duplicates": 0, "empty_questions": 0}
+    assert result.notes == {
+        "clusters": 1,
+        "exact_duplicates": 2,
+        "near_duplicates": 0,
+        "empty_questions": 0,
+        "comparisons": 0,
+    }
 
 
 def test_replies_are_never_compared(make_tickets: Any, new_folder: Any) -> None:
@@ -245,24 +250,31 @@ def test_a_flood_of_an_auto_reply_costs_one_comparison_a_copy(make_tickets: Any,
     assert time.perf_counter() - start < 10  # about 0.3 s; two million comparisons would take longer
 
 
-def test_a_family_just_below_the_threshold_is_refused_rather_than_compared_for_ever() -> None:
-    sets = tuple(frozenset([*range(8), 100 + number, 300 + number]) for number in range(100))
-    shingles_of = Shingles(sets, ((1, 2),) * 100, 0.8)
-    index = SimilarityIndex(shingles_of, where="curate.dedup", max_comparisons=1000)
-    for doc in range(100):
-        index.add(doc)
-    assert [index.similar_to(doc) for doc in range(10)] == [{}] * 10
-    with pytest.raises(DataError, match="just below the threshold") as error:
-        index.similar_to(10)
+def test_a_family_just_below_the_threshold_is_named_rather_than_compared_for_ever(
+    make_tickets: Any, new_folder: Any
+) -> None:
+    rows = [
+        {"ticket_id": f"alarm-{number:03d}", "body": " ".join([*(f"w{i}" for i in range(8)), f"a{number} b{number}"])}
+        for number in range(100)
+    ]
+    rows += [
+        {"ticket_id": f"a-{number}", "body": f"nobody else says q{number} r{number} w1 w2"} for number in range(50)
+    ]
+    with pytest.raises(DataError, match="100 tickets like alarm-000 ") as error:
+        drop_duplicates(tickets=make_tickets(rows), step=near(shingle_words=1, max_comparisons=1000), out=new_folder())
     assert error.value.code == "TG0250"
+    enough = near(shingle_words=1, max_comparisons=5000)
+    assert drop_duplicates(tickets=make_tickets(rows), step=enough, out=new_folder()).rows.n_merged == 0
 
 
-def test_a_removed_text_may_connect_two_kept_ones() -> None:
-    sets = (frozenset({1, 2, 3, 4}), frozenset({3, 4, 5, 6}), frozenset({2, 3, 4, 5}))
-    shingles_of = Shingles(sets, ((1, 2, 3), (3, 4, 5), (2, 3, 4)), 0.5)
-    merges = pick_survivors(shingles_of)
-    assert merges == {2: (0, 0.6)}
-    assert connect_components(shingles_of, merges) == [0, 0, 0]
+def test_a_removed_text_may_connect_two_kept_ones(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+    rows = [{"ticket_id": str(number), "body": body} for number, body in enumerate(["a b c d", "c d e f", "b c d e"])]
+    result = drop_duplicates(tickets=make_tickets(rows), step=near(0.5, shingle_words=1), out=new_folder())
+    removed = rows_of(result.removed)
+    assert {name: (row["kept_id"], row["score"], row["cluster_id"]) for name, row in removed.items()} == {
+        "2": ("0", 0.6, "0")
+    }
+    assert result.notes["clusters"] == 1
 
 
 def test_no_ticket_and_one_ticket_are_fine(make_tickets: Any, new_folder: Any) -> None:
