@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install check test demo bench bench-dedup bench-curate lock up down clean
+.PHONY: help install check test demo bench bench-dedup bench-curate bench-read lock up down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -39,6 +39,9 @@ bench-dedup: install ## deduplication beside other libraries, in environments un
 
 bench-curate: install ## CPU seconds of each curation step over 200,000 generated tickets
 	@$(BIN)/python -m benchmarks.curate
+
+bench-read: install ## MB/s of reading JSON Lines beside other libraries, and the rows each loses
+	@$(BIN)/python -m benchmarks.readers
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
