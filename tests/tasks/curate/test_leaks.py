@@ -96,9 +96,7 @@ def test_six_kinds_of_leaks_are_found_among_boilerplate_at_a_small_loss(leaks_of
     assert codes["half"] | codes["third"] == {"leak_quote"}
     assert codes["fourth"] == {"leak_paraphrase"}
     # What the near rule alone and any shared run of 13 words would do.
-    near = leaks_of(
-        pool, {key: " ".join(words) for key, words in held_out.items()}, DecontaminateSpec(), codes=NEAR_CODES
-    )
+    near = leaks_of(pool, {key: " ".join(words) for key, words in held_out.items()}, DecontaminateSpec(), codes=NEAR_CODES)
     assert {planted[key] for key in near if key in planted} <= {"verbatim", "quoted"}
     runs = {tuple(words[i : i + 13]) for words in held_out.values() for i in range(len(words) - 12)}
     lost = [
@@ -240,7 +238,9 @@ def test_nothing_on_a_side_is_no_leak(leaks_of: Any) -> None:
 
 
 ODD = st.text(
-    st.one_of(st.sampled_from("aB9 .-_\n\u00ad\u200bßİÅǻカ字ก๙ñ"), st.characters(exclude_categories=("Cs",))),
+    st.one_of(
+        st.sampled_from("aB9 .-_\n\u00ad\u200bßİÅǻカ字ก๙ñ"), st.characters(exclude_categories=("Cs",))
+    ),
     max_size=30,
 )
 
