@@ -43,6 +43,9 @@ bench-dedup: install ## deduplication beside other libraries, in environments un
 bench-curate: install ## CPU seconds of each curation step over 200,000 generated tickets
 	@$(BIN)/python -m benchmarks.curate
 
+bench-read: install ## MB/s of reading JSON Lines beside other libraries, and the rows each loses
+	@$(BIN)/python -m benchmarks.readers
+
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--python-version 3.11 --extra dev --extra postgres --extra semantic --extra names pyproject.toml --output-file requirements.lock
