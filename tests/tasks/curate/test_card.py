@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
@@ -31,10 +32,8 @@ def make_stage(new_folder: NewFolder) -> Callable[..., TicketTable]:
         out = new_folder()
         listed = [{"reason": "because", **row} for row in removed]
         write_removed(listed, out)
-        counts = {
-            f"n_{name}": sum(row["outcome"] == name for row in listed) for name in ("quarantined", "dropped", "merged")
-        }
-        return TicketTable(root=out, rows=RowCounts(n_in=n_in, n_out=n_in - len(listed), **outcomes), notes=notes or {})
+        counts = Counter(f"n_{row['outcome']}" for row in listed)
+        return TicketTable(root=out, rows=RowCounts(n_in=n_in, n_out=n_in - len(listed), **counts), notes=notes or {})
 
     return make
 
