@@ -19,7 +19,7 @@ from schemas.errors import DataError
 MODERATE = 0.1
 MAJOR = 0.25
 """Below `MODERATE` nothing of note has changed, from `MAJOR` on the population is another one.
-Source: Siddiqi, "Credit Risk Scorecards", Wiley 2006; a rule of thumb, called so by Yurdakul and Naranjo (`shift_of`)."""
+Source: Siddiqi, "Credit Risk Scorecards", Wiley 2006. A rule of thumb, as Yurdakul and Naranjo say (`shift_of`)."""
 LEAST_SHARE = 1e-4
 """Stands for a share of 0, whose logarithm is none."""
 
