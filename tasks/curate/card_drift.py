@@ -19,7 +19,7 @@ from schemas.errors import DataError
 MODERATE = 0.1
 MAJOR = 0.25
 """Below `MODERATE` nothing of note has changed, from `MAJOR` on the population is another one.
-Source: Siddiqi, "Credit Risk Scorecards", Wiley 2006, chapter on scorecard monitoring."""
+Source: Siddiqi, "Credit Risk Scorecards", Wiley 2006. A rule of thumb, as Yurdakul and Naranjo say (`shift_of`)."""
 LEAST_SHARE = 1e-4
 """Stands for a share of 0, whose logarithm is none."""
 
@@ -70,8 +70,8 @@ def shift_of(
 
     Without any change the index is about (k - 1)(1/n + 1/m) on average, for k bins, n and m tickets; where that alone
     reaches `MODERATE`, no verdict is given.
-    Source: Yurdakul and Naranjo, "Statistical properties of the population stability index", J. Risk Model Validation
-    14(4), 2020.
+    Source: Yurdakul and Naranjo, "Statistical properties of the population stability index", Journal of Risk
+    Model Validation: the index over (1/n + 1/m) is nearly chi-squared with k - 1 degrees of freedom.
 
     Args:
         column: Its name.

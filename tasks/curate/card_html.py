@@ -168,7 +168,8 @@ def _conflicts(numbers: CardNumbers) -> str:
         return ""
     share = percent(found.n_conflicting, found.n_checked)
     told = f"{number(found.n_conflicting)} of {number(found.n_checked)} tickets ({share})"
-    return panel("Labels that contradict", f"<p>{told} have a question that another ticket labels otherwise.</p>")
+    note = f"<p>{told} have a question that another ticket labels otherwise.</p>"
+    return panel("Labels that contradict", note, wide=True)
 
 
 def _personal_data(numbers: CardNumbers) -> str:

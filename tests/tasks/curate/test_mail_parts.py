@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.curation_steps import MailPart
@@ -95,7 +95,7 @@ def test_a_forwarded_message_is_what_the_customer_wants_to_be_read() -> None:
         "Dear diary keeps falling off the shelf, help",
         "Highlights are gone, the page is white",
         "On Monday I wrote:\nplease cancel it.\nNothing happened.",
-        "From: London\nTo: Paris\nDate: 3 May\nI need another seat.",
+        "I booked this:\nFrom: London\nTo: Paris\nDate: 3 May\nI need another seat.",
         "Thank you for nothing, it broke again.",
         "It broke.\nThanks for your help with the first one, the second broke as well.",
         "Best would be a new lamp, I think",
@@ -181,6 +181,7 @@ TEXTS = st.one_of(
 )
 
 
+@example(texts=["H\u0130 Ann, it broke", "h\u0131 Ann, it broke"], parts=("greeting",), cut=0)
 @given(
     texts=st.lists(TEXTS, max_size=6),
     parts=st.lists(st.sampled_from(ALL), unique=True, max_size=3).map(tuple),
