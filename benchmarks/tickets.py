@@ -1,8 +1,9 @@
 """The tickets of the curation benchmark: readable support English with threads, replies, duplicates and personal data.
 
 Of the tickets about 6 % repeat an earlier one word for word, 10 % with a few words changed, 4 % are in another
-language, 15 % hold personal data, a third continue a thread; a customer writes within a few weeks of the year; 1 % each
-shout, are too short, have a reply that answers nothing or one with an unfilled placeholder. Equal seeds give equal rows. It knows nothing of the steps. Called by `benchmarks/curate.py`.
+language, 15 % hold personal data, a third continue a thread; a customer writes within a few weeks of the year. 1 % each
+shout, are too short, have a reply that answers nothing, or one with an unfilled placeholder. Equal seeds give equal
+rows. It knows nothing of the steps. Called by `benchmarks/curate.py`.
 """
 
 from __future__ import annotations
