@@ -48,7 +48,7 @@ ENGINES = (
     Engine(
         "DuckDB SQL MinHash", "duckdb_engine.py", "minhash", "project", "cluster", "made",
         {"20k": 3, "200k": 1, "flood": 1}, "16 bands of 4, exact check",
-        "1m takes minutes and is no peer's product",
+        "1m would take minutes, and it is nobody's product",
     ),
     Engine(
         "FastSketchLSH", "fastsketch_engine.py", "clusters", "fastsketch", "cluster", "peer",
@@ -62,7 +62,7 @@ ENGINES = (
     ),
     Engine(
         "text-dedup", "textdedup_engine.py", "own", "text-dedup", "cluster", "peer",
-        {"20k": 1, "200k": 1}, "its own 14 bands of 9, no check", "1m takes over ten minutes and about 35 GB",
+        {"20k": 1, "200k": 1}, "its own 14 bands of 9, no check", "1m would take ten minutes and about 35 GB",
     ),
     Engine(
         "text-dedup checked", "textdedup_engine.py", "checked", "text-dedup", "cluster", "peer",
@@ -74,16 +74,18 @@ ENGINES = (
     ),
     Engine(
         "datatrove", "datatrove_engine.py", "own", "datatrove", "cluster", "peer",
-        {"20k": 1, "200k": 1}, "5-grams, 14 bands of 8, no check: FineWeb's settings", "1m takes over twenty minutes",
+        {"20k": 1, "200k": 1}, "5-grams, 14 bands of 8, no check: FineWeb's settings",
+        "1m would take about twenty minutes",
     ),
     Engine(
         "datatrove 32x4", "datatrove_engine.py", "wide", "datatrove", "cluster", "peer",
-        {"20k": 1}, "3-grams, no check", "200k takes over a quarter of an hour",
+        {"20k": 1}, "3-grams, no check",
+        "200k would cost as much as datatrove above, and unchecked wide bands only merge more",
     ),
     Engine(
         "semhash", "semhash_engine.py", "clusters", "semhash", "cluster", "peer",
         {"20k": 1, "200k": 1}, "wordllama, cosine 0.97: judges meaning, so the oracle only indicates",
-        "1m takes over twenty minutes",
+        "1m would take about twenty minutes",
     ),
 )  # fmt: skip
 

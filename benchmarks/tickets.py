@@ -1,8 +1,9 @@
 """The tickets of the curation benchmark: readable support English with threads, replies, duplicates and personal data.
 
 Of the tickets about 6 % repeat an earlier one word for word, 10 % with a few words changed, 4 % are in another
-language, 15 % hold personal data, a third continue a thread; a customer writes within a few weeks of the year. Equal
-seeds give equal rows. It knows nothing of the steps. Called by `benchmarks/curate.py`.
+language, 15 % hold personal data, a third continue a thread; a customer writes within a few weeks of the year. 1 % each
+shout, are too short, have a reply that answers nothing, or one with an unfilled placeholder. Equal seeds give equal
+rows. It knows nothing of the steps. Called by `benchmarks/curate.py`.
 """
 
 from __future__ import annotations
@@ -50,8 +51,21 @@ class Writer:
                     row |= {"subject": earlier["subject"], "body": body if fate < 0.06 else self._reworded(body)}
                 elif fate < 0.45:
                     row |= {"thread_id": earlier["thread_id"], "customer_id": earlier["customer_id"]}
-            rows.append(row)
+            rows.append(self._spoiled(row))
         return rows
+
+    def _spoiled(self, row: Row) -> Row:
+        """What the steps length and quality are there for."""
+        fault = self._chance()
+        if fault < 0.01:
+            return row | {"body": str(row["body"]).upper()}
+        if fault < 0.02:
+            return row | {"body": self._pick(("help", "see above", "Call me please", "???"))}
+        if fault < 0.03:
+            return row | {"reply": self._pick(("Done.", "Closed.", "See above."))}
+        if fault < 0.04:
+            return row | {"reply": f"Dear {{{{first_name}}}}, {row['reply']}"}
+        return row
 
     def _new(self, number: int) -> Row:
         created = _START + timedelta(seconds=int(number * 365 * 86_400 / self._n_tickets))
