@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from tasks.curate.drop import Rule
+
 _BATCH_ROWS = 16_384
 _MAX_THREADS = 4
 
@@ -152,12 +154,11 @@ def _perplexities(table: pa.Table, given: Perplexities | None) -> pa.Array:
     return known["perplexity"].take(places).combine_chunks()
 
 
-def _rules(step: QualityStep, scores: Mapping[str, pa.Array]) -> dict[str, tuple[pa.Array, pa.Array]]:
-    """Code -> (rows over the threshold, reasons), for the thresholds that are set."""
-    import pyarrow as pa
+def _rules(step: QualityStep, scores: Mapping[str, pa.Array]) -> dict[str, Rule]:
+    """The rules of the thresholds that are set, by code."""
     import pyarrow.compute as pc
 
-    from tasks.curate.drop import number_text
+    from tasks.curate.drop import Rule
 
     limits: dict[str, tuple[str, float | None]] = {
         "repetition": ("repetition", step.max_repetition),
@@ -173,8 +174,7 @@ def _rules(step: QualityStep, scores: Mapping[str, pa.Array]) -> dict[str, tuple
     rules = {}
     for code, (column, limit) in limits.items():
         if code == "stub_reply":
-            rules[code] = (scores[column], pa.scalar("the reply is a stub: it answers nothing"))
+            rules[code] = Rule(scores[column], "the reply is a stub: it answers nothing")
         elif limit is not None:
-            reasons = number_text(f"{column} is ", scores[column], f", over {limit}")
-            rules[code] = (pc.greater(scores[column], limit), reasons)
+            rules[code] = Rule(pc.greater(scores[column], limit), f"{column} is ", scores[column], f", over {limit}")
     return rules
