@@ -179,8 +179,6 @@ class DedupStep(Spec):
     """What must be alike. `question_and_answer` keeps two tickets of one question with different answers."""
     max_comparisons: int = Field(default=200_000_000, ge=1)
     """Pairs compared at most; beyond it the step reports the template family at fault and ends with an error."""
-    incremental: bool = True
-    """Check only new tickets against the index of the last run when nothing else changed; the result is the same."""
     semantic: SemanticSpec | None = None
     """Also list pairs alike in meaning; needs the extra `semantic`."""
 

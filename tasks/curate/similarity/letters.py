@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.curate.similarity.buffers import numpy_column
 from tasks.curate.similarity.words import INVISIBLE, UNSPACED, WORD
 from tasks.warehouse import connect
 
@@ -34,7 +35,7 @@ def character_classes() -> Any:
                 f"FROM (SELECT i, CASE WHEN i NOT BETWEEN {_SURROGATES[0]} AND {_SURROGATES[1] - 1} "
                 f"THEN chr(i::INTEGER) ELSE ' ' END AS c FROM range({low}, {high}) t(i)) ORDER BY i"
             ).to_arrow_table()
-            classes[low:high] = listed["class"].to_numpy()
+            classes[low:high] = numpy_column(listed["class"])
     classes.flags.writeable = False
     return classes
 

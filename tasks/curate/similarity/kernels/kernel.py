@@ -23,11 +23,10 @@ from functools import cache
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 HERE = Path(__file__).parent
@@ -47,7 +46,7 @@ class Part:
         raise TypeError("a part of a kernel is called from kernels only")
 
 
-class Kernel(Generic[P, R]):
+class Kernel:
     """A compiled function.
 
     Args:
@@ -56,23 +55,22 @@ class Kernel(Generic[P, R]):
             or a number. The function returns an int64.
     """
 
-    def __init__(self, function: Callable[P, R], signature: str) -> None:
+    def __init__(self, function: Callable[..., int], signature: str) -> None:
         self.function = function
         self.types = signature.split()
         self._call: Callable[..., int] | None = None
 
-    def __call__(self, *arguments: P.args, **_: P.kwargs) -> R:
-        if self._call is None:
-            with _lock:
-                self._call = self._call or self._load()
+    def __call__(self, *arguments: Any) -> int:
         result, exception = ctypes.c_int64(), ctypes.c_void_p()
         flat: list[Any] = [ctypes.addressof(result), ctypes.addressof(exception)]
         for argument, kind in zip(arguments, self.types, strict=True):
             flat.extend(_flatten(argument, kind))
+        if self._call is None:
+            with _lock:
+                self._call = self._call or self._load()
         if self._call(*flat):
             raise RuntimeError(f"kernel {self.function.__name__} failed")
-        value: R = result.value  # type: ignore[assignment]
-        return value
+        return result.value
 
     def _load(self) -> Callable[..., int]:
         import llvmlite.binding as llvm
@@ -80,7 +78,7 @@ class Kernel(Generic[P, R]):
         name = f"{self.function.__module__}.{self.function.__name__}".replace(".", "_")
         code = _kept(name) or self._compile(name)
         library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(name)
-        tracker = library.link(_engine(), name)
+        tracker = library.link(_engine(), f"{name}_{len(_loaded)}")
         _loaded.append(tracker)
         prototype = ctypes.CFUNCTYPE(
             ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *(c for kind in self.types for c in _c_types(kind))
@@ -96,7 +94,7 @@ class Kernel(Generic[P, R]):
         return code
 
 
-def kernel(signature: str) -> Callable[[Callable[P, R]], Kernel[P, R]]:
+def kernel(signature: str) -> Callable[[Callable[..., int]], Kernel]:
     """Make the function a `Kernel` of this signature."""
     return lambda function: Kernel(function, signature)
 

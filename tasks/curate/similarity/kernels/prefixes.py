@@ -97,7 +97,7 @@ def choose_prefixes(
         n_prefix[d] = 0
         if size == 0:
             continue
-        n_alone = 0
+        n_alone = np.int64(0)
         for place in range(start, start + size):
             n_alone += np.int64(cells[hashes[place] >> shift] == 1)
         need = size - np.int64(np.ceil(threshold * size - _SLACK)) + 1 - n_alone
