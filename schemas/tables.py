@@ -41,7 +41,7 @@ TICKETS: tuple[Column, ...] = (
     Column("messages", "VARCHAR", True, "personal", "JSON list of {role, content}; null for plain tickets"),
     Column("source", "VARCHAR", False, "none", "File or table the row came from, as written in pipelines.yaml"),
     Column("source_line", "BIGINT", False, "none", "Line (1-based) or row number in that source"),
-    Column("language", "VARCHAR", True, "none", "ISO 639-1 code of the body; null before step `language`, or if too short"),
+    Column("language", "VARCHAR", True, "none", "ISO 639-1 code of the body; null if too short or before `language`"),
     Column("language_score", "DOUBLE", True, "none", "How sure the language is, 0-1"),
     Column("n_words", "BIGINT", True, "none", "Words of the body; null before the step `quality`, as all that follow"),
     Column("repetition", "DOUBLE", True, "none", "Share of the body's words in 3-word runs met before in it, 0-1"),
