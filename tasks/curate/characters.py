@@ -11,17 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tasks.curate.similarity.kernels.scan import INVISIBLE, LETTER, LOWER, N_LISTED, SPACE, SYMBOL, UNSPACED, UPPER
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-N_LISTED = 0x20000
-"""Code points with an entry in the tables."""
-HAN_END = 0x40000
-"""From `N_LISTED` up to here are Han ideographs alone."""
-TAGS, TAGS_END = 0xE0000, 0xE1000
-"""Tags and variation selectors, which cannot be seen; what else lies above is for private use: symbols."""
-SYMBOL, SPACE, LETTER, UPPER, LOWER, UNSPACED, INVISIBLE = range(7)
-"""Class of a character. UNSPACED: of a script without spaces, a word of its own. INVISIBLE: as if it were not there."""
 _UNSPACED_RANGES = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x1000, 0x109F),  # Myanmar
@@ -58,9 +52,9 @@ def lower_form(code: int) -> int:
 
 
 @functools.cache
-def character_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+def character_tables() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Class and lower-case form of the code points under `N_LISTED`, read-only."""
     classes = np.fromiter(map(character_class, range(N_LISTED)), np.uint8, N_LISTED)
-    lowered = np.fromiter(map(lower_form, range(N_LISTED)), np.uint32, N_LISTED)
+    lowered = np.fromiter(map(lower_form, range(N_LISTED)), np.int32, N_LISTED)
     classes.flags.writeable = lowered.flags.writeable = False
     return classes, lowered

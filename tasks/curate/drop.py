@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -63,22 +64,30 @@ def write_step(
     )
 
 
-def first_rule(rules: Mapping[str, tuple[pa.Array, pa.Array]], n_rows: int) -> tuple[pa.Array, pa.Array]:
-    """Code and reason per row of the first rule that holds, in the order given.
+class Rule(NamedTuple):
+    """What takes a row, and how its reason is told: `before`, the row's number, `after`."""
 
-    Args:
-        rules: Code -> (whether it takes the row, with what reason). NULL takes nothing.
-    """
+    takes: pa.Array
+    """Boolean; NULL takes nothing."""
+    before: str
+    numbers: pa.Array | None = None
+    after: str = ""
+
+    def reasons(self, rows: pa.Array) -> pa.Array:
+        """The reasons of the rows that the boolean `rows` marks; only these cost anything."""
+        if self.numbers is None:
+            return pa.repeat(pa.scalar(self.before), pc.sum(rows, min_count=0).as_py())
+        numbers = self.numbers.filter(rows)
+        if pa.types.is_floating(numbers.type):
+            numbers = pc.round(numbers, ndigits=3)
+        return pc.binary_join_element_wise(pa.scalar(self.before), numbers.cast(pa.string()), pa.scalar(self.after), "")
+
+
+def first_rule(rules: Mapping[str, Rule], n_rows: int) -> tuple[pa.Array, pa.Array]:
+    """Code and reason per row of the first rule that takes it, in the order given; null where none does."""
     codes = reasons = pa.nulls(n_rows, pa.string())
-    for code, (takes, reason) in rules.items():
-        first = pc.and_(pc.fill_null(takes, False), pc.is_null(codes))
+    for code, rule in rules.items():
+        first = pc.and_(pc.fill_null(rule.takes, False), pc.is_null(codes))
         codes = pc.if_else(first, pa.scalar(code), codes)
-        reasons = pc.if_else(first, reason, reasons)
+        reasons = pc.replace_with_mask(reasons, first, rule.reasons(first))
     return codes, reasons
-
-
-def number_text(before: str, values: pa.Array, after: str) -> pa.Array:
-    """Per row `before`, the number, `after`: `0.62` of a share, `12` of a count; null where the value is null."""
-    if pa.types.is_floating(values.type):
-        values = pc.round(values, ndigits=3)
-    return pc.binary_join_element_wise(pa.scalar(before), values.cast(pa.string()), pa.scalar(after), "")

@@ -19,7 +19,7 @@ def drop_by_length(*, tickets: TicketTable, step: LengthStep, out: Path) -> Tick
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.curate.drop import drop_rows, first_rule, number_text
+    from tasks.curate.drop import Rule, drop_rows, first_rule
     from tasks.curate.rows import read_rows
 
     table = read_rows(tickets.tickets).combine_chunks()
@@ -28,13 +28,8 @@ def drop_by_length(*, tickets: TicketTable, step: LengthStep, out: Path) -> Tick
         # Chunked results of one table share their chunks; one array per column keeps the arithmetic simple.
         lengths = pc.fill_null(pc.utf8_length(table[column]), 0).combine_chunks().cast(pa.int64())
         told = f"the {column} has "
-        rules[f"{column}_too_short"] = (
-            pc.less(lengths, least),
-            number_text(told, lengths, f" characters, at least {least} are asked for"),
-        )
-        rules[f"{column}_too_long"] = (
-            pc.greater(lengths, most),
-            number_text(told, lengths, f" characters, at most {most} are allowed"),
-        )
+        at_least, at_most = f" characters, at least {least} are asked for", f" characters, at most {most} are allowed"
+        rules[f"{column}_too_short"] = Rule(pc.less(lengths, least), told, lengths, at_least)
+        rules[f"{column}_too_long"] = Rule(pc.greater(lengths, most), told, lengths, at_most)
     codes, reasons = first_rule(rules, table.num_rows)
     return drop_rows(table, codes=codes, reasons=reasons, out=out, notes={}, possible=tuple(rules))

@@ -127,7 +127,7 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
 def _function(module_name: str, function_name: str, file: Path, where: str) -> Callable[[Any], Any]:
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _unusable(f"importing {module_name} raised {type(error).__name__}", where) from error
     if module.__file__ is None or Path(module.__file__).resolve() != file.resolve():
         raise _unusable(f"Python finds another {module_name}, outside the folder of pipelines.yaml", where)

@@ -76,7 +76,7 @@ def _call(function: Callable[[Any], Any], batch: pa.RecordBatch, *, where: str, 
 
     try:
         returned = function(batch)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # The message may quote a ticket: it stays in the chained exception, which only `--debug` shows.
         raise DataError(
             f"the function raised {type(error).__name__} at {_place(error, root)}",
@@ -150,7 +150,7 @@ def _not_a_batch(told: str, where: str) -> DataError:
     )
 
 
-def _place(error: Exception, root: Path) -> str:
+def _place(error: BaseException, root: Path) -> str:
     """`file:line` of the innermost frame in the user's folder; the file's name alone outside it."""
     frames = [Path(frame.filename).resolve() for frame in traceback.extract_tb(error.__traceback__)]
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)]

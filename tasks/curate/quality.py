@@ -1,14 +1,12 @@
 """Score body and reply by what can be counted in them, and drop tickets beyond the thresholds.
 
-The counting itself is in `tasks/curate/scan_kernel.py` (compiled), what a stub reply is in
+The counting itself is in `tasks/curate/similarity/kernels/scan.py` (compiled), what a stub reply is in
 `tasks/curate/stub_replies.py`. Called by `flows/curate.py`; heavy imports are inside functions.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +20,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from tasks.curate.drop import Rule
+
 _BATCH_ROWS = 16_384
-_MAX_THREADS = 4
 
 
 def score_quality(
@@ -88,23 +87,22 @@ def _counts(table: pa.Table) -> dict[str, NDArray[np.int64]]:
     import numpy as np
 
     from tasks.curate.characters import character_tables
-    from tasks.curate.scan_kernel import COUNTS, scan_tickets
+    from tasks.curate.similarity.kernels.kernel import in_slices
+    from tasks.curate.similarity.kernels.scan import COUNTS, scan_tickets, table_size
 
     classes, lowered = character_tables()
     counts = np.zeros((table.num_rows, len(COUNTS)), np.int64)
+    batches = table.select(["body", "reply"]).to_batches(max_chunksize=_BATCH_ROWS)
+    starts = np.cumsum([0, *map(len, batches)])
 
-    def scan(start: int, batch: pa.RecordBatch) -> None:
-        scan_tickets(
-            *_buffers(batch["body"]), *_buffers(batch["reply"]), classes, lowered, counts[start:][: len(batch)]
-        )
+    def scan(low: int, _: int) -> None:
+        body, reply = _buffers(batches[low]["body"]), _buffers(batches[low]["reply"])
+        longest = max(int(np.diff(offsets).max(initial=1)) for _, offsets in (body, reply))
+        words, places = np.empty(longest, np.uint64), np.empty(table_size(longest), np.uint64)
+        rows = counts[starts[low] : starts[low + 1]]
+        scan_tickets(*body, *reply, classes, lowered, words, places, np.empty(6, np.int64), rows)
 
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        start, jobs = 0, []
-        for batch in table.select(["body", "reply"]).to_batches(max_chunksize=_BATCH_ROWS):
-            jobs.append(pool.submit(scan, start, batch))
-            start += len(batch)
-        for job in jobs:
-            job.result()
+    in_slices(scan, range(len(batches) + 1))
     return {name: counts[:, place].copy() for place, name in enumerate(COUNTS)}
 
 
@@ -117,7 +115,6 @@ def _buffers(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int32
     _, offsets, data = texts.buffers()
     places = np.frombuffer(offsets, np.int32, len(texts) + 1, texts.offset * 4) if offsets else np.zeros(1, np.int32)
     given = np.frombuffer(data, np.uint8) if data and data.size else np.zeros(0, np.uint8)
-    places.flags.writeable = given.flags.writeable = False
     return given, places
 
 
@@ -152,12 +149,11 @@ def _perplexities(table: pa.Table, given: Perplexities | None) -> pa.Array:
     return known["perplexity"].take(places).combine_chunks()
 
 
-def _rules(step: QualityStep, scores: Mapping[str, pa.Array]) -> dict[str, tuple[pa.Array, pa.Array]]:
-    """Code -> (rows over the threshold, reasons), for the thresholds that are set."""
-    import pyarrow as pa
+def _rules(step: QualityStep, scores: Mapping[str, pa.Array]) -> dict[str, Rule]:
+    """The rules of the thresholds that are set, by code."""
     import pyarrow.compute as pc
 
-    from tasks.curate.drop import number_text
+    from tasks.curate.drop import Rule
 
     limits: dict[str, tuple[str, float | None]] = {
         "repetition": ("repetition", step.max_repetition),
@@ -173,8 +169,7 @@ def _rules(step: QualityStep, scores: Mapping[str, pa.Array]) -> dict[str, tuple
     rules = {}
     for code, (column, limit) in limits.items():
         if code == "stub_reply":
-            rules[code] = (scores[column], pa.scalar("the reply is a stub: it answers nothing"))
+            rules[code] = Rule(scores[column], "the reply is a stub: it answers nothing")
         elif limit is not None:
-            reasons = number_text(f"{column} is ", scores[column], f", over {limit}")
-            rules[code] = (pc.greater(scores[column], limit), reasons)
+            rules[code] = Rule(pc.greater(scores[column], limit), f"{column} is ", scores[column], f", over {limit}")
     return rules

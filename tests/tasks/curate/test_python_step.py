@@ -148,6 +148,7 @@ def test_a_module_of_the_same_name_elsewhere_is_not_taken_and_comes_back(
         ("own_steps.clean:absent", KEEP_ODD, "has no function absent"),
         ("own_steps.clean:keep", "keep = 3", "has no function keep"),
         ("own_steps.clean:keep", "1 / 0", "importing own_steps.clean raised ZeroDivisionError"),
+        ("own_steps.clean:keep", "raise SystemExit(0)", "importing own_steps.clean raised SystemExit"),
         ("own_steps.clean:keep", "def keep(batch:\n", "own_steps/clean.py:1 cannot be read: SyntaxError"),
         ("os.path:join", KEEP_ODD, "`os` is taken"),
         ("numpy.linalg:norm", KEEP_ODD, "there is no numpy/linalg.py in the folder"),
@@ -164,6 +165,12 @@ def test_an_entry_point_that_is_not_in_the_folder_is_told(
     assert told in error.value.message
     assert error.value.code == "TG0128"
     assert error.value.where == f"curate.python.clean: {entry}"
+
+
+def test_a_function_cannot_end_the_run_by_itself(make_tickets: Any, new_folder: Any, root: Path) -> None:
+    write(root, "def keep(batch):\n    raise SystemExit(0)\n")
+    with pytest.raises(DataError, match=r"raised SystemExit at own_steps/clean\.py:2"):
+        run_python(tickets=make_tickets(ROWS), step=step(), root=root, out=new_folder())
 
 
 def test_an_exception_is_told_by_type_and_place_and_its_words_are_only_chained(

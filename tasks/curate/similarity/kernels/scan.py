@@ -1,16 +1,25 @@
-"""Count words, repeated runs, capitals, URLs, symbols and leftovers of bodies and replies, in one pass over the bytes.
+"""Kernel: words, repeated runs, capitals, URLs, symbols and leftovers of texts, in one pass over their bytes.
 
-Compiled by numba and free of the interpreter's lock, so that row ranges run side by side. It works on Arrow's buffers
-(UTF-8 bytes and offsets) and knows nothing of columns and thresholds. What is counted is said in
-`tasks/curate/quality.py`, which calls it; `tests/tasks/curate/test_quality.py` says the same in plain Python.
+It works on Arrow's buffers (UTF-8 bytes and offsets) and knows nothing of columns and thresholds. What is counted is
+said in `tasks/curate/quality.py`, which calls it; `tests/tasks/curate/test_quality.py` says the same in plain Python.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numba import int64, njit, types, uint64
+from typing import Any
 
-from tasks.curate.characters import HAN_END, INVISIBLE, LOWER, N_LISTED, SPACE, SYMBOL, TAGS, TAGS_END, UNSPACED, UPPER
+import numpy as np
+
+from tasks.curate.similarity.kernels.kernel import Part, kernel
+
+N_LISTED = 0x20000
+"""Code points with an entry in the tables of `tasks/curate/characters.py`."""
+HAN_END = 0x40000
+"""From `N_LISTED` up to here are Han ideographs alone."""
+TAGS, TAGS_END = 0xE0000, 0xE1000
+"""Tags and variation selectors, which cannot be seen; what else lies above is for private use: symbols."""
+SYMBOL, SPACE, LETTER, UPPER, LOWER, UNSPACED, INVISIBLE = range(7)
+"""Class of a character. UNSPACED: of a script without spaces, a word of its own. INVISIBLE: as if it were not there."""
 
 COUNTS = (
     "body_words", "body_repeated", "body_upper", "body_cased", "body_url", "body_symbols", "body_characters",
@@ -20,14 +29,13 @@ COUNTS = (
 MAX_LEFTOVER = 60
 """Characters after the first in an unfilled placeholder."""
 _MAX_BLANKS = 8
-_MIX = 0x9E3779B97F4A7C15
-_BYTES = types.Array(types.uint8, 1, "C", readonly=True)
-_OFFSETS = types.Array(types.int32, 1, "C", readonly=True)
-_CODES = types.Array(types.uint32, 1, "C", readonly=True)
+_U = np.uint64
+_ODD = _U(0x9E3779B97F4A7C15)
+_NONE, _29, _32 = _U(0), _U(29), _U(32)
 
 
-@njit
-def _may_stand(byte, opener):  # type: ignore[no-untyped-def]
+@Part
+def _may_stand(byte: Any, opener: Any) -> Any:
     """Whether an unfilled placeholder that begins with `opener` may hold the byte: `{a.b}`, `%A_B%`, `[A B]`."""
     if 65 <= byte <= 90 or 48 <= byte <= 57 or byte == 95:  # A-Z 0-9 _
         return True
@@ -40,8 +48,8 @@ def _may_stand(byte, opener):  # type: ignore[no-untyped-def]
     return opener == 0 and (byte == 32 or byte == 45)  # the double forms {{ }} and << >>: also blank and -
 
 
-@njit
-def _placeholder_end(data, at, end):  # type: ignore[no-untyped-def]
+@Part
+def _placeholder_end(data: Any, at: Any, end: Any) -> Any:
     """Where `[EMAIL_1]` at `at` ends, or 0."""
     place = at + 1
     while place < end and (65 <= data[place] <= 90 or (data[place] == 95 and place > at + 1)):
@@ -54,10 +62,10 @@ def _placeholder_end(data, at, end):  # type: ignore[no-untyped-def]
     return place + 1 if place > first_digit and place < end and data[place] == 93 else 0
 
 
-@njit
-def _leftover_end(data, at, end):  # type: ignore[no-untyped-def]
+@Part
+def _leftover_end(data: Any, at: Any, end: Any) -> Any:
     """Where `{{name}}`, `{name}`, `%NAME%`, `<<name>>` or `[NAME]` at `at` ends, or 0."""
-    opener = int64(data[at])
+    opener: Any = np.int64(data[at])
     double = at + 1 < end and data[at + 1] == opener and (opener == 123 or opener == 60)
     if opener == 60 and not double:
         return 0
@@ -86,8 +94,8 @@ def _leftover_end(data, at, end):  # type: ignore[no-untyped-def]
     return place + (2 if double else 1)
 
 
-@njit
-def _url_end(data, at, end):  # type: ignore[no-untyped-def]
+@Part
+def _url_end(data: Any, at: Any, end: Any) -> Any:
     """Where the URL at `at` ends, or 0: `http://`, `https://` or `www.` in any case, up to a space or a bracket."""
     place = at
     if end - at >= 7 and data[at] | 32 == 104 and data[at + 1] | 32 == 116:
@@ -112,19 +120,20 @@ def _url_end(data, at, end):  # type: ignore[no-untyped-def]
     return place
 
 
-@njit
-def _scan(data, start, end, classes, lowered, words, found):  # type: ignore[no-untyped-def]
+@Part
+def _scan(data: Any, start: Any, end: Any, classes: Any, lowered: Any, words: Any, found: Any) -> Any:
     """Write a hash per word into `words`; return their number.
 
     found: upper, cased, characters in URLs, symbols, characters, leftovers.
     """
-    found[:] = 0
+    for place in range(6):
+        found[place] = 0
     n_words = 0
     open_word = False
-    word = uint64(0)
+    word = _NONE
     at = start
     while at < end:
-        byte = int64(data[at])
+        byte: Any = np.int64(data[at])
         stop = 0
         leftover = False
         is_url = False
@@ -143,11 +152,11 @@ def _scan(data, start, end, classes, lowered, words, found):  # type: ignore[no-
                 words[n_words] = word
                 n_words += 1
                 open_word = False
-            word = uint64(0)
+            word = _NONE
             n_characters = 0
             for place in range(at, stop):
-                word = (word ^ uint64(data[place])) * uint64(_MIX)
-                word ^= word >> uint64(32)
+                word = (word ^ _U(data[place])) * _ODD
+                word ^= word >> _32
                 n_characters += (data[place] & 0xC0) != 0x80
             words[n_words] = word
             n_words += 1
@@ -159,16 +168,16 @@ def _scan(data, start, end, classes, lowered, words, found):  # type: ignore[no-
         if byte < 0x80:
             code, at = byte, at + 1
         elif byte < 0xE0:
-            code, at = (byte & 0x1F) << 6 | int64(data[at + 1]) & 0x3F, at + 2
+            code, at = (byte & 0x1F) << 6 | np.int64(data[at + 1]) & 0x3F, at + 2
         elif byte < 0xF0:
-            code = (byte & 0x0F) << 12 | (int64(data[at + 1]) & 0x3F) << 6 | int64(data[at + 2]) & 0x3F
+            code = (byte & 0x0F) << 12 | (np.int64(data[at + 1]) & 0x3F) << 6 | np.int64(data[at + 2]) & 0x3F
             at += 3
         else:
-            code = (byte & 0x07) << 18 | (int64(data[at + 1]) & 0x3F) << 12
-            code |= (int64(data[at + 2]) & 0x3F) << 6 | int64(data[at + 3]) & 0x3F
+            code = (byte & 0x07) << 18 | (np.int64(data[at + 1]) & 0x3F) << 12
+            code |= (np.int64(data[at + 2]) & 0x3F) << 6 | np.int64(data[at + 3]) & 0x3F
             at += 4
         if code < N_LISTED:
-            kind = int64(classes[code])
+            kind: Any = np.int64(classes[code])
         elif code < HAN_END:
             kind = UNSPACED
         else:
@@ -186,10 +195,10 @@ def _scan(data, start, end, classes, lowered, words, found):  # type: ignore[no-
             open_word = False
         if is_part:
             if not open_word:
-                word = uint64(0)
-            form = uint64(lowered[code]) if code < N_LISTED else uint64(code)
-            word = (word ^ form) * uint64(_MIX)
-            word ^= word >> uint64(32)
+                word = _NONE
+            form = _U(lowered[code]) if code < N_LISTED else _U(code)
+            word = (word ^ form) * _ODD
+            word ^= word >> _32
             open_word = kind != UNSPACED
             if kind == UNSPACED:
                 words[n_words] = word
@@ -200,26 +209,26 @@ def _scan(data, start, end, classes, lowered, words, found):  # type: ignore[no-
     return n_words
 
 
-@njit
-def _run(words, at):  # type: ignore[no-untyped-def]
+@Part
+def _run(words: Any, at: Any) -> Any:
     """Hash of the three words from `at`; never 0, which marks a free place."""
-    run = uint64(1)
+    run = _U(1)
     for place in range(at, at + 3):
-        run = (run ^ words[place]) * uint64(_MIX)
-        run ^= run >> uint64(29)
-    return run if run != uint64(0) else uint64(1)
+        run = (run ^ words[place]) * _ODD
+        run ^= run >> _29
+    return run if run != _NONE else _U(1)
 
 
-@njit
-def _repeated(words, n_words, table, mask, add):  # type: ignore[no-untyped-def]
+@Part
+def _repeated(words: Any, n_words: Any, table: Any, mask: Any, add: Any) -> Any:
     """Words that lie in a three-word run which the table holds; with `add`, each run goes in after it was looked up."""
     n_repeated = 0
     covered = 0
     for at in range(n_words - 2):
         run = _run(words, at)
         place = run & mask
-        while table[place] != uint64(0) and table[place] != run:
-            place = (place + uint64(1)) & mask
+        while table[place] != _NONE and table[place] != run:
+            place = (place + _U(1)) & mask
         if table[place] == run:
             n_repeated += at + 3 - max(at, covered)
             covered = at + 3
@@ -228,37 +237,55 @@ def _repeated(words, n_words, table, mask, add):  # type: ignore[no-untyped-def]
     return n_repeated
 
 
-@njit(
-    types.void(_BYTES, _OFFSETS, _BYTES, _OFFSETS, _BYTES, _CODES, types.Array(types.int64, 2, "C")),
-    nogil=True,
-    cache=True,
-)
-def scan_tickets(bodies, body_offsets, replies, reply_offsets, classes, lowered, counts):  # type: ignore[no-untyped-def]
-    """Fill `counts` (rows, len(COUNTS)) from UTF-8 bytes and offsets of the rows' bodies and replies."""
-    longest = 4
+@kernel("u8[] i32[] u8[] i32[] u8[] i32[] u64[] u64[] i64[] i64[,]")
+def scan_tickets(
+    bodies: Any,
+    body_offsets: Any,
+    replies: Any,
+    reply_offsets: Any,
+    classes: Any,
+    lowered: Any,
+    words: Any,
+    table: Any,
+    found: Any,
+    counts: Any,
+) -> int:
+    """Fill `counts` (rows, len(COUNTS)) from UTF-8 bytes and offsets of the rows' bodies and replies.
+
+    Args:
+        classes: Class of each code point under `N_LISTED`.
+        lowered: Its lower-case form.
+        words: Work array, as long as the longest text has bytes.
+        table: Work array of `table_size(longest text)`.
+        found: Work array of 6.
+    """
     for row in range(len(counts)):
-        longest = max(longest, body_offsets[row + 1] - body_offsets[row], reply_offsets[row + 1] - reply_offsets[row])
-    words = np.empty(longest, np.uint64)
-    n_places = 8
-    while n_places < 2 * longest:
-        n_places *= 2
-    table = np.zeros(n_places, np.uint64)
-    found = np.zeros(6, np.int64)
-    for row in range(len(counts)):
-        start, end = int64(body_offsets[row]), int64(body_offsets[row + 1])
+        start, end = np.int64(body_offsets[row]), np.int64(body_offsets[row + 1])
         n_words = _scan(bodies, start, end, classes, lowered, words, found)
         # As large as this body needs: clearing the whole table for each row would take longer than the rest.
         n_places = 8
         while n_places < 2 * n_words:
             n_places *= 2
-        table[:n_places] = uint64(0)
-        mask = uint64(n_places - 1)
+        for place in range(n_places):
+            table[place] = _NONE
+        mask = _U(n_places - 1)
         counts[row, 0] = n_words
         counts[row, 1] = _repeated(words, n_words, table, mask, True)
-        counts[row, 2:7] = found[:5]
-        counts[row, 7] = found[5]
-        start, end = int64(reply_offsets[row]), int64(reply_offsets[row + 1])
+        for place in range(5):
+            counts[row, 2 + place] = found[place]
+        n_leftovers = found[5]
+        start, end = np.int64(reply_offsets[row]), np.int64(reply_offsets[row + 1])
         n_words = _scan(replies, start, end, classes, lowered, words, found)
-        counts[row, 7] += found[5]
+        counts[row, 7] = n_leftovers + found[5]
         counts[row, 8] = n_words
         counts[row, 9] = _repeated(words, n_words, table, mask, False)
+    return 0
+
+
+def table_size(longest: int) -> int:
+    """Places for the three-word runs of a text of so many bytes: a power of two, half of it free.
+
+    >>> table_size(100)
+    256
+    """
+    return int(max(8, 1 << (2 * max(longest, 1) - 1).bit_length()))
