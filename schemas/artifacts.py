@@ -77,10 +77,6 @@ class Perplexities(Artifact):
     n_tokens: int
     """Tokens whose likelihood was taken."""
 
-    @property
-    def perplexities(self) -> Path:
-        return self.root / "perplexities.parquet"
-
 
 class Splits(Artifact):
     """`train.parquet`, `validation.parquet`, `test.parquet` (ticket columns) and `removed.parquet`; of the split also
@@ -155,10 +151,6 @@ class CurationCard(Artifact):
     @property
     def numbers(self) -> Path:
         return self.root / "card.json"
-
-    @property
-    def html(self) -> Path:
-        return self.root / "card.html"
 
 
 class ModelRef(Artifact):

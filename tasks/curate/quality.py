@@ -144,7 +144,7 @@ def _perplexities(table: pa.Table, given: Perplexities | None) -> pa.Array:
 
     if given is None:
         return pa.nulls(table.num_rows, pa.float64())
-    known = pq.read_table(given.perplexities)
+    known = pq.read_table(given.root / "perplexities.parquet")
     places = pc.index_in(table["ticket_id"], value_set=known["ticket_id"].combine_chunks())
     return known["perplexity"].take(places).combine_chunks()
 

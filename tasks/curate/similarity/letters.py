@@ -1,7 +1,8 @@
 """Which characters are letters, stand alone or are invisible, and their lower case: tables, asked of DuckDB itself.
 
 So the kernels and the SQL of `tasks/curate/similarity/words.py` agree with any version of DuckDB. The tables are made
-once a process, in a tenth of a second, and only when a text is not ASCII. Called by `tasks/curate/similarity/shingles.py`.
+once a process, in a tenth of a second, and only when a text is not ASCII. Called by
+`tasks/curate/similarity/shingles.py`.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ class Page(HTMLParser):
 
 
 def read_page(card: CurationCard) -> tuple[str, Page]:
-    text = card.html.read_text(encoding="utf-8")
+    text = (card.root / "card.html").read_text(encoding="utf-8")
     page = Page()
     page.feed(text)
     page.close()
@@ -227,7 +227,7 @@ def test_no_text_of_a_ticket_and_no_id_but_those_of_clusters_is_in_the_card(
          "reason": SECRET, "shared_run": SECRET},
     ]  # fmt: skip
     card = make_card(train=rows, test=[row("secret-z", customer_id="customer-8")], removed={"dedup": removed})
-    for path in (card.numbers, card.html):
+    for path in (card.numbers, card.root / "card.html"):
         content = path.read_text(encoding="utf-8")
         assert not re.search("xylophone|quartz|zebra|secret|customer-", content)
         assert "c1" in content

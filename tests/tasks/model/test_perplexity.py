@@ -63,7 +63,8 @@ def test_batches_give_what_a_plain_loop_gives(tiny_model: ModelRef, tmp_path: Pa
         batch_tokens=batch_tokens,
         dtype="float32",
     )
-    rows = {row["ticket_id"]: row["perplexity"] for row in pq.read_table(found.perplexities).to_pylist()}
+    table = pq.read_table(found.root / "perplexities.parquet")
+    rows = {row["ticket_id"]: row["perplexity"] for row in table.to_pylist()}
     assert list(rows) == sorted(BODIES)
     assert {name for name, value in rows.items() if value is None} == {"g", "h"}
     wanted = plain(tiny_model)
@@ -82,7 +83,7 @@ def test_the_order_of_rows_does_not_show(tiny_model: ModelRef, tmp_path: Path) -
         out.mkdir()
         table = tickets(tmp_path / f"in{number}", order)
         found = measure_perplexity(tickets=table, model=tiny_model, out=out, max_tokens=MAX_TOKENS, dtype="float32")
-        written.append(found.perplexities.read_bytes())
+        written.append((found.root / "perplexities.parquet").read_bytes())
     assert written[0] == written[1]
 
 
