@@ -28,15 +28,21 @@ _KNOWN = re.compile(
     )""",
     re.VERBOSE,
 )
-_WORDS = r"password|passwd|passwort|passcode|passphrase|pwd|token|secret|(?:api|access|account|secret|private)[_ -]?key"
+_WORDS = (
+    r"password|passwd|passwort|passcode|passphrase|pwd|pw|token|secret|(?:api|access|account|secret|private)[_ -]?key"
+)
 _NAMED = re.compile(
     rf"""(?ix)(?<![^\W_])(?:
         bearer\s+
-      | (?:{_WORDS})["']?\s*(?P<sign>[:=]|\bis\b)(?P<gap>\s*)["']?
-    )(?P<value>[^\s"',;<>\[\]{{}}&]{{4,}}+)"""
+      | (?:{_WORDS})["']?\s*(?P<sign>(?:is\s*)?[:=]|\bis\b)(?P<gap>\s*)["']?
+    )(?P<value>(?:[^\s"',;<>\[\]{{}}&]|&(?!\w{{1,40}}=)){{4,}}+)"""  # & ends a value of a URL's query
+)
+_CODE = re.compile(
+    r"""(?ix)(?<![^\W_])(?:pin|otp|passcode|cvv2?|cvc2?)(?:[ ](?:code|number))?(?:[ ]is)?\W{1,3}
+    (?P<value>[0-9]{3,8})(?![^\W_]|[-.,:/][0-9])"""
 )
 _IN_URL = re.compile(r"""://[^\s/:@"'<>]{0,255}+:(?P<value>[^\s/@"'<>]{1,255}+)@""")
-_PASS = re.compile(r"(?i)pass|pwd")
+_PASS = re.compile(r"(?i)pass|pwd?")
 _TAKEN_OR_CODE = re.compile(rf"{HIDDEN}|^[A-Za-z.]*\([A-Za-z_.]*$")  # a call in source code
 _MORE_THAN_LETTERS = re.compile(r"[^A-Za-z'’.-]")
 _DATE_OR_TIME = re.compile(r"[0-9]{1,4}([-/.:])[0-9]{1,2}\1[0-9]{1,4}$")
@@ -62,7 +68,7 @@ def find_known_secrets(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def find_named_secrets(text: str) -> Iterator[tuple[int, int, str]]:
-    """Values after "password:", "token =", "Bearer", and the password inside a URL.
+    """Values after "password:", "token =", "Bearer", "PIN", and the password inside a URL.
 
     A value of letters alone counts only after a word for password and a sign: "password: sunshine", but not "the
     password is wrong" and not "token: expired".
@@ -71,6 +77,8 @@ def find_named_secrets(text: str) -> Iterator[tuple[int, int, str]]:
         value = match["value"].rstrip(".!?)")
         if not _TAKEN_OR_CODE.search(value) and _is_secret(value, match):
             yield match.start("value"), match.start("value") + len(value), value
+    for match in _CODE.finditer(text):
+        yield match.start("value"), match.end("value"), match["value"]
     if "://" in text:
         for match in _IN_URL.finditer(text):
             if HIDDEN not in match["value"]:
@@ -81,7 +89,7 @@ def _is_secret(value: str, match: re.Match[str]) -> bool:
     gap = match["gap"] or ""
     if _MORE_THAN_LETTERS.search(value):
         return len(value) >= 6 and gap.count("\n") < 2 and not _DATE_OR_TIME.match(value)
-    named = match["sign"] in {":", "="} and _PASS.search(match[0]) is not None
+    named = match["sign"] is not None and match["sign"][-1] in ":=" and _PASS.search(match[0]) is not None
     return named and len(value) >= 4 and "\n" not in gap and "." not in value and value.lower() not in _NO_PASSWORD
 
 

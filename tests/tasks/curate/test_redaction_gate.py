@@ -28,7 +28,7 @@ PIECES = [
     "ann@example.org", "ann (at) example [dot] org", "＠", "@", "https://x.example/a?b=c", "WWW.example.org", "://",
     "ftp://u:pw@h/x", "AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1.eyJzdWIiOiIxIn0.c2ln", "sk-abcdefghijklmnop0123",
     "ghp_abcdefghijklmnopqrst", "xoxb-123456789012-abcdefgh", "password: ", "pa\u017f\u017fword = ",
-    "API KEY\u00a0is\u2003", "api\u212aey: ", "hunter2!x", "Bearer\u2003",
+    "API KEY\u00a0is\u2003", "api\u212aey: ", "hunter2!x", "PIN is 4829", "cvv\u2003", "pw: ", "Bearer\u2003",
     "-----BEGIN PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n-----END PRIVATE KEY-----",
     "DE89370400440532013000", "gb82 west 1234 5698 7654 32", "203.0.113.7", "v1.2.3.4", "2001:db8::1",
     "1:2:3:4:5:6:7:8", "::1", "4111 1111 1111 1111", "4111111111111111", "3782-822463-10005",
