@@ -142,8 +142,8 @@ def read_blocks(stream: BinaryIO, *, where: str) -> Iterator[Block]:
     while True:
         chunk = stream.read(_CHUNK_BYTES)
         at_end = not chunk
-        if number == 1 and not n_held:
-            _refuse_utf16(chunk, where)
+        if number == 1 and n_held < len(_UTF8_MARK):
+            _refuse_utf16(b"".join([*held, chunk]), where)
         end = chunk.rfind(b"\n") + 1
         if not end and not at_end:
             n_held += len(chunk)

@@ -63,6 +63,7 @@ def records(batches: Iterable[Batch]) -> list[Record]:
 )
 @example(data=b"\xef\xbb\xbf" + b"x" * 30 + b"\n{}", chunk=7, longest=20)
 @example(data=b"{}\n" + b"x" * 50 + b"\n", chunk=10, longest=20)
+@example(data=b"\xfe\xff", chunk=1, longest=20)
 def test_blocks_hold_the_lines_that_are_read_one_by_one(data: bytes, chunk: int, longest: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streams, "_CHUNK_BYTES", chunk)
