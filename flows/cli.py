@@ -19,6 +19,7 @@ import typer
 from flows.cli_curation import add_curation_commands
 from flows.cli_gate import gate_app
 from flows.cli_options import CONFIG, Config, Json, Pipeline, call
+from flows.cli_planning import add_planning_commands
 from schemas.errors import TunegateError
 
 app = typer.Typer(
@@ -223,6 +224,7 @@ def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
 
 add_curation_commands(app)
 app.add_typer(gate_app, name="gate")
+add_planning_commands(app)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ from prefect import flow
 from flows.declared import declared_steps
 from flows.earlier import Earlier
 from flows.engine.step import Step
+from flows.finetune import base_model_step
 from flows.retention import forget_old_texts
 from flows.session import attach
 from flows.snapshots import publish_snapshot
 from flows.steps import run_stage
-from schemas.artifacts import Splits, TicketTable, WarehouseRef
+from schemas.artifacts import CurationCard, Perplexities, Splits, TicketTable, WarehouseRef
 from schemas.pipeline import PipelineSpec
+from tasks.curate.card import build_card
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.extract import extract_tickets
 from tasks.curate.publish import publish_warehouse
@@ -52,9 +54,10 @@ def curate_steps(
         params={"table": spec.table},
         libraries=("duckdb", "pyarrow", "pandera"),
     )
-    steps = [extract, validate]
-    steps += declared_steps(spec.curate.steps, after=validate.name)
-    tables = tuple(step.name for step in steps)
+    steps = [extract, validate, *declared_steps(spec.curate.steps, after=validate.name, root=root)]
+    tables = tuple(step.name for step in steps if step.returns is TicketTable)
+    if any(step.returns is Perplexities for step in steps):
+        steps.insert(2, base_model_step(spec, root=root, cache=cache))
     previous = {"previous": earlier.split} if earlier.split is not None and spec.split.stable else {}
     split = Step(
         "split",
@@ -81,7 +84,21 @@ def curate_steps(
         params={"stage_names": tables},
         libraries=("duckdb", "pyarrow"),
     )
-    return [*steps, split, clean, warehouse]
+    card = Step(
+        "card",
+        build_card,
+        CurationCard,
+        inputs={
+            "stages": tables,
+            "split": "split",
+            "clean": "decontaminate",
+            **({"previous": earlier.card} if earlier.card is not None else {}),
+        },
+        params={"stage_names": tables},
+        goes_on_from="previous",
+        libraries=("duckdb", "pyarrow"),
+    )
+    return [*steps, split, clean, warehouse, card]
 
 
 @flow(name="curate")

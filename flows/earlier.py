@@ -1,6 +1,6 @@
 """What the last complete run of a pipeline left that a new one goes on from.
 
-Splits stay stable as data grows, duplicates are looked up in the last index, drift is told against the last card.
+Splits stay stable as data grows, and drift is told against the last card.
 Called by `flows/session.py` and `tunegate plan`.
 """
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from flows.engine.ledger import Ledger
 from flows.engine.store import Store
-from schemas.artifacts import Artifact, Splits, TicketTable
+from schemas.artifacts import Artifact, CurationCard, Splits
 
 RECENT_RUNS = 100
 A = TypeVar("A", bound=Artifact)
@@ -22,7 +22,7 @@ class Earlier:
     """Results of the newest run that came to its end; each None when there is none, or its files are gone."""
 
     split: Splits | None = None
-    dedup: TicketTable | None = None
+    card: CurationCard | None = None
 
 
 def earlier_results(ledger: Ledger, store: Store, pipeline: str) -> Earlier:
@@ -38,5 +38,5 @@ def earlier_results(ledger: Ledger, store: Store, pipeline: str) -> Earlier:
 
         split = stored("split", Splits)
         if split is not None:
-            return Earlier(split=split, dedup=stored("dedup", TicketTable))
+            return Earlier(split=split, card=stored("card", CurationCard))
     return Earlier()

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from flows.engine.ledger import Ledger
 from flows.engine.store import Store
-from schemas.artifacts import Finding, GateDecision, Splits
+from schemas.artifacts import GateDecision, Splits
 from schemas.errors import ConfigError
 from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
+from schemas.verdicts import Finding
 from tasks.assess.compare import z_value
 from tasks.assess.plan_gate import Disagreement, RulePower, plan_gate
 
@@ -41,7 +42,7 @@ def refuse_weak_gate(spec: PipelineSpec, rows: Sequence[RulePower]) -> str | Non
     """A sentence about the rules that have too few items, or null.
 
     Raises:
-        ConfigError: TG0195, there are such rules and `gates.strict_power` is true.
+        ConfigError: TG0198, there are such rules and `gates.strict_power` is true.
     """
     weak = [row for row in rows if row.underpowered]
     if not weak:
@@ -54,7 +55,7 @@ def refuse_weak_gate(spec: PipelineSpec, rows: Sequence[RulePower]) -> str | Non
     )
     if spec.gates.strict_power:
         raise ConfigError(
-            told, code="TG0195", where=f"{spec.name}.gates",
+            told, code="TG0198", where=f"{spec.name}.gates",
             hint="raise evaluate.max_items or split.test_fraction, or ask for less: gates.power, a wider margin",
         )  # fmt: skip
     return told
@@ -64,7 +65,7 @@ def warn_of_weak_gate(session: Session) -> None:
     """Note on the screen, before training, what the gate will hardly be able to decide.
 
     Raises:
-        ConfigError: TG0195, see `refuse_weak_gate`.
+        ConfigError: TG0198, see `refuse_weak_gate`.
     """
     splits = session.done.get("decontaminate")
     if not isinstance(splits, Splits):

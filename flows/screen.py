@@ -20,7 +20,6 @@ from schemas.artifacts import (
     BundleRef,
     DatasetRef,
     EvalSet,
-    Finding,
     GateDecision,
     ModelRef,
     Predictions,
@@ -32,6 +31,7 @@ from schemas.artifacts import (
     TrainedRef,
     WarehouseRef,
 )
+from schemas.verdicts import Finding
 
 PLAIN_EVERY_S = 15.0
 STYLES = {"PROMOTE": "bold green", "HOLD": "bold yellow", "BLOCK": "bold red", "ERROR": "bold red"}

@@ -7,6 +7,7 @@ reference with its final `root` and `digest`. No frame, no model and no pickle e
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
 
@@ -14,9 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.evaluation import Arm
 from schemas.training import Format, Method, PromptSpec
-from schemas.verdicts import EvidenceUse
+from schemas.verdicts import EvidenceUse, Finding, Verdict
 
-Verdict = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR"]
 ModelArm = Literal["tuned", "champion", "anchor"]
 """Arms that are answered by a trained model."""
 
@@ -71,8 +71,18 @@ class TicketTable(Artifact):
         return self.root / "removed.parquet"
 
 
+class Perplexities(Artifact):
+    """`perplexities.parquet`: ticket_id, perplexity (of the body under the base model; null for a body of fewer than
+    two tokens), ordered by ticket_id."""
+
+    n_tickets: int
+    n_tokens: int
+    """Tokens whose likelihood was taken."""
+
+
 class Splits(Artifact):
-    """`train.parquet`, `validation.parquet`, `test.parquet` (ticket columns) and `removed.parquet`."""
+    """`train.parquet`, `validation.parquet`, `test.parquet` (ticket columns) and `removed.parquet`; of the split also
+    `assignments.parquet` and `strata.parquet` (`schemas.tables`: ASSIGNMENTS, STRATA)."""
 
     rows: RowCounts
     n_train: int
@@ -80,6 +90,10 @@ class Splits(Artifact):
     n_test: int
     group_by: tuple[str, ...] = ()
     """Columns of which no value is in two of the three."""
+    seed: int | None = None
+    """Seed of the split, which a later split must share to go on from this one; null when unknown."""
+    cut: datetime | None = None
+    """UTC; train and validation are earlier. Newly held-out tickets are not; null when the split was not by time."""
     notes: dict[str, int] = {}
 
     @property
@@ -98,6 +112,14 @@ class Splits(Artifact):
     def removed(self) -> Path:
         return self.root / "removed.parquet"
 
+    @property
+    def assignments(self) -> Path:
+        return self.root / "assignments.parquet"
+
+    @property
+    def strata(self) -> Path:
+        return self.root / "strata.parquet"
+
 
 class WarehouseRef(Artifact):
     """`warehouse.duckdb` (raw_tickets, curated, removed, duplicates, splits, funnel and views; each documented in the
@@ -112,6 +134,25 @@ class WarehouseRef(Artifact):
     @property
     def database(self) -> Path:
         return self.root / "warehouse.duckdb"
+
+
+class CurationCard(Artifact):
+    """`card.json` (`schemas.curation_card.CardNumbers`) and `card.html`, a fragment for the report: what curation did,
+    in numbers, without a text of any ticket."""
+
+    n_read: int
+    """Rows read from the source."""
+    n_train: int
+    n_validation: int
+    n_test: int
+    n_merged: int
+    """Duplicates merged into a kept ticket."""
+    n_shifted: int
+    """Columns that have moved much since the last card; 0 when there is none to compare with."""
+
+    @property
+    def numbers(self) -> Path:
+        return self.root / "card.json"
 
 
 class ModelRef(Artifact):
@@ -192,43 +233,6 @@ class Scores(Artifact):
     arm: ModelArm | Arm
     n_items: int
     means: dict[str, float]
-
-
-class Finding(BaseModel):
-    """The outcome of one gate rule, with everything a person needs to agree or object."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rule: str
-    """The rule in words: `exact improves on best_baseline (few_shot)`."""
-    metric: str
-    slice: str | None = None
-    verdict: Verdict
-    """PROMOTE (met), HOLD (not enough evidence), BLOCK (violated at the confidence), ERROR."""
-    n_items: int
-    candidate: float | None
-    reference: float | None = None
-    """Champion's or baseline's value; null for absolute limits."""
-    difference: float | None = None
-    """candidate - reference, or candidate - limit."""
-    lower: float | None = None
-    upper: float | None = None
-    """One-sided confidence bounds of `difference` (change) or of the value (absolute limit)."""
-    limit: float | None = None
-    method: str
-    """Statistical procedure: `tango`, `clopper_pearson`, `bootstrap_t`, with `cluster_` where customers are drawn."""
-    reason: str
-    """One sentence, ends with what would change it (`about 120 more items would decide`)."""
-    won: int | None = None
-    """Items on which the candidate is better than the reference; null for absolute limits."""
-    lost: int | None = None
-    """Items on which it is worse."""
-    p_harm: float | None = None
-    """p-value of "the rule is not violated"; those of one decision are one Holm family."""
-    higher_is_better: bool = True
-    """Of the metric."""
-    decides: bool = True
-    """False for what is only reported, such as a slice too small to judge."""
 
 
 class GateDecision(Artifact):

@@ -1,11 +1,16 @@
-"""What a gate is told about earlier verdicts, and what a verdict says about its place among them.
+"""What a gate says: a verdict, the finding of each rule, and its place among earlier verdicts.
 
-Counted in the ledger (`flows/standing.py`), used by `tasks/assess/gate.py`.
+`tasks/assess/gate.py` fills them in; earlier verdicts are counted in the ledger (`flows/standing.py`). `GateDecision`,
+the artefact that holds them, is in `schemas/artifacts.py`.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
+
+Verdict = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR"]
 
 
 class Spent(BaseModel):
@@ -45,3 +50,40 @@ class EvidenceUse(BaseModel):
             f"verdict {self.verdict}{budget} on these items; look {self.look} of at most {self.looks_max} at this "
             f"candidate; one-sided bounds at {100 * self.confidence:.6g} %"
         )
+
+
+class Finding(BaseModel):
+    """The outcome of one gate rule, with everything a person needs to agree or object."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: str
+    """The rule in words: `exact improves on best_baseline (few_shot)`."""
+    metric: str
+    slice: str | None = None
+    verdict: Verdict
+    """PROMOTE (met), HOLD (not enough evidence), BLOCK (violated at the confidence), ERROR."""
+    n_items: int
+    candidate: float | None
+    reference: float | None = None
+    """Champion's or baseline's value; null for absolute limits."""
+    difference: float | None = None
+    """candidate - reference, or candidate - limit."""
+    lower: float | None = None
+    upper: float | None = None
+    """One-sided confidence bounds of `difference` (change) or of the value (absolute limit)."""
+    limit: float | None = None
+    method: str
+    """Statistical procedure: `tango`, `clopper_pearson`, `bootstrap_t`, with `cluster_` where customers are drawn."""
+    reason: str
+    """One sentence, ends with what would change it (`about 120 more items would decide`)."""
+    won: int | None = None
+    """Items on which the candidate is better than the reference; null for absolute limits."""
+    lost: int | None = None
+    """Items on which it is worse."""
+    p_harm: float | None = None
+    """p-value of "the rule is not violated"; those of one decision are one Holm family."""
+    higher_is_better: bool = True
+    """Of the metric."""
+    decides: bool = True
+    """False for what is only reported, such as a slice too small to judge."""

@@ -136,6 +136,7 @@ def _lock_down(
         f"SET allowed_paths=[{', '.join(map(quote_text, files))}]",
         f"SET temp_directory={quote_text(str(spill))}",
         "SET TimeZone='UTC'",
+        "SET enable_progress_bar=false",  # it would be written to stdout, among the data
         *([f"SET threads={int(threads)}"] if threads is not None else []),
         *([f"SET memory_limit={quote_text(memory_limit)}"] if memory_limit is not None else []),
         "SET autoinstall_known_extensions=false",

@@ -17,9 +17,10 @@ from flows.commands.output import out, print_json, talk
 from flows.engine.ledger import Ledger
 from flows.engine.store import Store
 from flows.settings import load_settings
-from schemas.artifacts import Artifact, EvalSet, Finding, GateDecision, Predictions, Scores
+from schemas.artifacts import Artifact, EvalSet, GateDecision, Predictions, Scores
 from schemas.errors import ConfigError, TunegateError
 from schemas.metrics import MetricTraits
+from schemas.verdicts import Finding
 from tasks.assess.worst import Answered, WorstItem, worst_items
 
 A = TypeVar("A", bound=Artifact)
@@ -29,7 +30,7 @@ def explain(*, run_id: str, metric: str | None, n_items: int, config: Path, as_j
     """Print the findings of the run's gate and its worst items.
 
     Raises:
-        ConfigError: TG0197, the run came to no gate, or its result is gone; TG0198, the metric was not judged.
+        ConfigError: TG0197, the run came to no gate, or its result is gone, or the metric was not judged.
     """
     settings = load_settings(config)
     ledger, store = Ledger(settings.home), Store(settings.home)
@@ -70,7 +71,7 @@ def _chosen(decision: GateDecision, metric: str | None) -> Finding | None:
         if found is None:
             known = ", ".join(dict.fromkeys(finding.metric for finding in judged)) or "none"
             raise ConfigError(
-                f"no rule of this gate judged {metric!r}; judged were: {known}", code="TG0198", where="--metric"
+                f"no rule of this gate judged {metric!r}; judged were: {known}", code="TG0197", where="--metric"
             )
         return found
     unmet = (finding for finding in judged if finding.verdict != "PROMOTE")

@@ -18,8 +18,9 @@ from flows.engine.keys import digest_of
 from flows.engine.ledger_file import LedgerFile
 from flows.engine.rows import CandidateRow, EventRow, Projection
 from flows.engine.runs import now
-from schemas.artifacts import ChampionRef, Verdict
+from schemas.artifacts import ChampionRef
 from schemas.errors import ConfigError, GateError
+from schemas.verdicts import Verdict
 from tasks.failpoint import reach
 
 

@@ -6,7 +6,9 @@ ledger, or of what the steps mean; `flows/session.py` and `flows/cli.py` call it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -73,14 +75,32 @@ def run_step(
         return Obtained(unchanged, unchanged.root.name, reused=True, seconds=0.0)
 
     def produce(out: Path) -> Artifact:
-        extra: dict[str, Any] = {}
-        if step.resumable:
-            extra["scratch"] = store.scratch(step.folder, parts.key)
-        if step.reports:
-            extra["progress"] = progress
-        return step.run(**_arguments(step, done), **step.params, **step.context, **extra, out=out)
+        scratch = store.scratch(step.folder, parts.key) if step.resumable else None
+        return _call(step, done, scratch=scratch, progress=progress, out=out)
 
     return store.obtain(step.folder, parts.key, step.returns, produce, parts=parts)
+
+
+@contextmanager
+def repeat_step(
+    step: Step, done: Mapping[str, Artifact], store: Store, *, progress: Progress = silent
+) -> Iterator[Artifact]:
+    """Run the step once more, from nothing, and give its result for as long as the block lasts; keep none of it."""
+    step = _resolved(step, done)
+    with tempfile.TemporaryDirectory(prefix="tunegate-repeat-") as scratch:
+
+        def produce(out: Path) -> Artifact:
+            return _call(step, done, scratch=Path(scratch) if step.resumable else None, progress=progress, out=out)
+
+        with store.make_aside(step.returns, produce) as artifact:
+            yield artifact
+
+
+def _call(step: Step, done: Mapping[str, Artifact], *, scratch: Path | None, progress: Progress, out: Path) -> Artifact:
+    extra: dict[str, Any] = {"scratch": scratch} if scratch is not None else {}
+    if step.reports:
+        extra["progress"] = progress
+    return step.run(**_arguments(step, done), **step.params, **step.context, **extra, out=out)
 
 
 def parts_of(step: Step, done: Mapping[str, Artifact]) -> KeyParts:

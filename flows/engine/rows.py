@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from schemas.artifacts import ChampionRef, Verdict
+from schemas.artifacts import ChampionRef
+from schemas.verdicts import Verdict
 
 RunStatus = Literal["RUNNING", "DONE", "FAILED", "INTERRUPTED", "SKIPPED"]
 StepState = Literal["reused", "done", "failed"]

@@ -15,8 +15,9 @@ from flows.engine.ledger_file import LedgerFile
 from flows.engine.lock import is_locked
 from flows.engine.rows import RunRow, RunStatus, StepRow
 from flows.engine.store import Obtained
-from schemas.artifacts import Artifact, RowCounts, Verdict
+from schemas.artifacts import Artifact, RowCounts
 from schemas.errors import ConfigError, TunegateError
+from schemas.verdicts import Verdict
 from tasks.failpoint import reach
 
 TYPICAL_RUNS = 5

@@ -138,6 +138,20 @@ class Store:
                 reach("store.committed")
             return Obtained(committed, key, reused=False, seconds=time.monotonic() - started)
 
+    @contextmanager
+    def make_aside(self, returns: type[A], produce: Callable[[Path], A]) -> Iterator[A]:
+        """A result made and sealed as `obtain` does, gone at the end of the block: to compare, never to keep."""
+        with name_full_disk(self.root), self._aside() as folder:
+            yield self._make(folder, returns, produce)
+
+    def with_digest(self, step: str, digest: str, returns: type[A]) -> A | None:
+        """The step's stored result of this digest, whatever its key; None when there is none."""
+        for place in sorted((self.root / "store" / step).glob("*")):
+            found = self.look(step, place.name, returns)
+            if isinstance(found, returns) and found.digest == digest:
+                return found
+        return None
+
     def scratch(self, step: str, key: str) -> Path:
         """A folder of the key's own that outlives killed attempts; gone once the result is committed.
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from schemas.artifacts import Finding, GateDecision, Verdict
+from schemas.artifacts import GateDecision
 from schemas.gates import GateRule
+from schemas.verdicts import Finding, Verdict
 from tasks.files import write_atomic, write_json
 
 _OUTCOMES: dict[Verdict, str] = {

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from schemas.artifacts import Finding, Verdict
-from schemas.verdicts import EvidenceUse
+from schemas.verdicts import EvidenceUse, Finding, Verdict
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle
 from tasks.assess.judge import Judgement
 from tasks.assess.questions import Asked

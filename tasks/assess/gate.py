@@ -34,10 +34,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from schemas.artifacts import EvalSet, Finding, GateDecision, Scores, Verdict
+from schemas.artifacts import EvalSet, GateDecision, Scores
 from schemas.gates import GatesSpec
 from schemas.metrics import MetricTraits, traits_by_name
-from schemas.verdicts import EvidenceUse, Spent
+from schemas.verdicts import EvidenceUse, Finding, Spent, Verdict
 from tasks.assess.decision import summarise, write_decision
 from tasks.assess.evidence import ArmScores
 from tasks.assess.findings import findings_of, use_findings

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from schemas.artifacts import Verdict
 from schemas.metrics import MetricTraits, traits_of
+from schemas.verdicts import Verdict
 from tasks.assess.compare import tango_interval
 from tasks.assess.power import items_needed, paired_items_needed
 from tasks.assess.weigh import Kind, binary_sd, method_of, settled, shortage_of, weigh_change, weigh_value

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas.artifacts import EvalSet, Verdict
+from schemas.artifacts import EvalSet
 from schemas.errors import GateError
 from schemas.gates import AnchorSpec, GateRule, GatesSpec, SliceGuard
+from schemas.verdicts import Verdict
 from tasks.assess.clusters import Clusters
 from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
 from tasks.assess.evidence import Paired, line_up

@@ -23,10 +23,11 @@ from flows.engine.ledger import Ledger
 from flows.project import synchronise
 from flows.servers import ensure_mlflow, stop_all
 from flows.settings import Settings
-from schemas.artifacts import BundleRef, ChampionRef, ModelRef, TrainedRef, Verdict
+from schemas.artifacts import BundleRef, ChampionRef, ModelRef, TrainedRef
 from schemas.errors import ConfigError, ServiceError, StorageError
 from schemas.release import RunRecord
 from schemas.training import PromptSpec
+from schemas.verdicts import Verdict
 from tasks.failpoint import PLACES
 from tasks.files import seal, write_json
 from tasks.release.register import VERSION_TAG, alias_version

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.artifacts import Finding, GateDecision, Scores
+from schemas.artifacts import GateDecision, Scores
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec
+from schemas.verdicts import Finding
 from tasks.assess.compare import CONTINUITY, tango_z, z_value
 from tasks.assess.gate import SEVERITY, decide, worst
 from tasks.assess.judge import judge_change, judge_value

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from schemas.curation_steps import DedupStep
 from schemas.errors import DataError
-from tasks.curate.dedup import connect_components, drop_duplicates, pick_survivors
-from tasks.curate.similarity.jaccard import Shingles, SimilarityIndex
+from tasks.curate.dedup import drop_duplicates
+from tasks.curate.similarity import shingles
 
 START = datetime(2026, 6, 1)
 
@@ -29,7 +29,7 @@ def words(text: str) -> list[str]:
     return "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
 
 
-def shingles(text: str, n_words: int) -> frozenset[tuple[str, ...]]:
+def shingles_in(text: str, n_words: int) -> frozenset[tuple[str, ...]]:
     listed = words(text)
     return frozenset(tuple(listed[i : i + n_words]) for i in range(len(listed) - n_words + 1))
 
@@ -46,7 +46,7 @@ def by_brute_force(
     else:
         order.sort(key=lambda row: -len(row["reply"]))
     texts = {row["ticket_id"]: words(row["body"]) for row in order}
-    sets = {row["ticket_id"]: shingles(row["body"], step.shingle_words) for row in order}
+    sets = {row["ticket_id"]: shingles_in(row["body"], step.shingle_words) for row in order}
 
     def score(one: str, two: str) -> float:
         if texts[one] and texts[one] == texts[two]:
@@ -79,6 +79,7 @@ def by_brute_force(
 def check_against_brute_force(
     rows: Sequence[dict[str, Any]], step: DedupStep, make_tickets: Any, new_folder: Any, rows_of: Any
 ) -> None:
+    step = step.model_copy(update={"ignore": ()})  # brute force compares whole questions
     result = drop_duplicates(tickets=make_tickets(rows), step=step, out=new_folder())
     expected, clusters = by_brute_force(rows, step)
     removed = rows_of(result.removed)
@@ -169,7 +170,13 @@ def test_punctuation_case_and_the_split_into_subject_and_body_make_no_difference
     assert {name: row["kept_id"] for name, row in removed.items()} == {"2": "1", "3": "1"}
     assert removed["2"]["code"] == "exact_duplicate"
     assert (removed["2"]["outcome"], removed["2"]["score"], removed["2"]["cluster_id"]) == ("merged", 1.0, "1")
-    assert result.notes == {"clusters": 1, "exact_duplicates": 2, "near_duplicates": 0, "empty_questions": 0}
+    assert result.notes == {
+        "clusters": 1,
+        "exact_duplicates": 2,
+        "near_duplicates": 0,
+        "empty_questions": 0,
+        "comparisons": 0,
+    }
 
 
 def test_replies_are_never_compared(make_tickets: Any, new_folder: Any) -> None:
@@ -206,18 +213,56 @@ def test_texts_without_spaces_are_compared_by_their_characters(
     assert list(rows_of(result.removed)) == ["2"]
 
 
-@pytest.mark.parametrize(("prefer", "kept"), [("newest", "b"), ("oldest", "a"), ("longest_reply", "c")])
+@pytest.mark.parametrize(
+    ("prefer", "kept"), [("newest", "b"), ("oldest", "a"), ("longest_reply", "c"), ("best_rated", "b")]
+)
 def test_the_preferred_member_is_kept(prefer: str, kept: str, make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
     rows = [
         {"ticket_id": "a", "created_at": START, "reply": "xx"},
-        {"ticket_id": "b", "created_at": START + timedelta(days=2), "reply": "x"},
-        {"ticket_id": "c", "created_at": START + timedelta(days=1), "reply": "xxx"},
+        {"ticket_id": "b", "created_at": START + timedelta(days=2), "reply": "x", "rating": 4.5},
+        {"ticket_id": "c", "created_at": START + timedelta(days=1), "reply": "xxx", "rating": 4.5},
         {"ticket_id": "d", "created_at": None, "reply": None},
     ]
     rows = [row | {"body": "the same question of all"} for row in rows]
     result = drop_duplicates(tickets=make_tickets(rows), step=near(prefer=prefer), out=new_folder())
     assert list(rows_of(result.tickets)) == [kept]
     assert {row["cluster_id"] for row in rows_of(result.removed).values()} == {"a"}
+
+
+def test_question_and_answer_together_keep_one_question_with_two_answers(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    reply = "We sent it again today by another courier and you will have it on Friday"
+    rows = [
+        {"ticket_id": "1", "body": "where is my parcel please", "reply": reply},
+        {"ticket_id": "2", "body": "Where is my parcel, please?", "reply": reply + "!"},
+        {"ticket_id": "3", "body": "where is my parcel please", "reply": "It was returned to us, we refund the price"},
+    ]
+    tickets = make_tickets(rows)
+    alone = drop_duplicates(tickets=tickets, step=near(), out=new_folder())
+    both = drop_duplicates(tickets=tickets, step=near(compare="question_and_answer"), out=new_folder())
+    assert list(rows_of(alone.removed)) == ["2", "3"]
+    assert {name: row["reason"] for name, row in rows_of(both.removed).items()} == {
+        "2": "the question with its answer repeats the kept ticket's"
+    }
+
+
+@pytest.mark.parametrize("how", ["a tiny budget", "one thread", "small batches"])
+def test_memory_threads_and_batches_change_no_byte(
+    how: str, bitext: list[dict[str, object]], make_tickets: Any, new_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tickets = make_tickets(bitext[:800])
+    plain = drop_duplicates(tickets=tickets, step=near(0.6), out=new_folder())
+    assert plain.rows.n_merged > 20
+    if how == "one thread":
+        monkeypatch.setattr(shingles, "n_threads", lambda: 1)
+    elif how == "small batches":
+        monkeypatch.setattr(shingles, "BATCH_ROWS", 50)
+    budget = 100 if how == "a tiny budget" else None
+    other = drop_duplicates(tickets=tickets, step=near(0.6), out=new_folder(), memory_budget=budget)
+    assert plain.tickets.read_bytes() == other.tickets.read_bytes()
+    assert plain.removed.read_bytes() == other.removed.read_bytes()
+    assert {path.name for path in other.root.parent.iterdir() if path.is_file()} == set()
 
 
 def test_a_chain_keeps_tickets_that_are_far_from_each_other(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
@@ -245,27 +290,59 @@ def test_a_flood_of_an_auto_reply_costs_one_comparison_a_copy(make_tickets: Any,
     assert time.perf_counter() - start < 10  # about 0.3 s; two million comparisons would take longer
 
 
-def test_a_family_just_below_the_threshold_is_refused_rather_than_compared_for_ever() -> None:
-    sets = tuple(frozenset([*range(8), 100 + number, 300 + number]) for number in range(100))
-    shingles_of = Shingles(sets, ((1, 2),) * 100, 0.8)
-    index = SimilarityIndex(shingles_of, where="curate.dedup", max_comparisons=1000)
-    for doc in range(100):
-        index.add(doc)
-    assert [index.similar_to(doc) for doc in range(10)] == [{}] * 10
-    with pytest.raises(DataError, match="just below the threshold") as error:
-        index.similar_to(10)
+def test_a_family_just_below_the_threshold_is_named_rather_than_compared_for_ever(
+    make_tickets: Any, new_folder: Any
+) -> None:
+    rows = [
+        {"ticket_id": f"alarm-{number:03d}", "body": " ".join([*(f"w{i}" for i in range(8)), f"a{number} b{number}"])}
+        for number in range(100)
+    ]
+    rows += [
+        {"ticket_id": f"a-{number}", "body": f"nobody else says q{number} r{number} w1 w2"} for number in range(50)
+    ]
+    with pytest.raises(DataError, match="100 tickets like alarm-000 ") as error:
+        drop_duplicates(tickets=make_tickets(rows), step=near(shingle_words=1, max_comparisons=1000), out=new_folder())
     assert error.value.code == "TG0250"
+    enough = near(shingle_words=1, max_comparisons=5000)
+    assert drop_duplicates(tickets=make_tickets(rows), step=enough, out=new_folder()).rows.n_merged == 0
 
 
-def test_a_removed_text_may_connect_two_kept_ones() -> None:
-    sets = (frozenset({1, 2, 3, 4}), frozenset({3, 4, 5, 6}), frozenset({2, 3, 4, 5}))
-    shingles_of = Shingles(sets, ((1, 2, 3), (3, 4, 5), (2, 3, 4)), 0.5)
-    merges = pick_survivors(shingles_of)
-    assert merges == {2: (0, 0.6)}
-    assert connect_components(shingles_of, merges) == [0, 0, 0]
+def test_a_removed_text_may_connect_two_kept_ones(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+    rows = [{"ticket_id": str(number), "body": body} for number, body in enumerate(["a b c d", "c d e f", "b c d e"])]
+    result = drop_duplicates(tickets=make_tickets(rows), step=near(0.5, shingle_words=1), out=new_folder())
+    removed = rows_of(result.removed)
+    assert {name: (row["kept_id"], row["score"], row["cluster_id"]) for name, row in removed.items()} == {
+        "2": ("0", 0.6, "0")
+    }
+    assert result.notes["clusters"] == 1
 
 
 def test_no_ticket_and_one_ticket_are_fine(make_tickets: Any, new_folder: Any) -> None:
     assert drop_duplicates(tickets=make_tickets([]), step=near(), out=new_folder()).rows.n_out == 0
     one = make_tickets([{"ticket_id": "1", "body": "a b c d"}])
     assert drop_duplicates(tickets=one, step=near(), out=new_folder()).rows.n_out == 1
+
+
+GREETED = "Hi Ann,\n{}\n\nBest regards\n{}\n\nOn 3 May 2026 at 10:12 {} wrote:\n> {}"
+
+
+def test_greetings_signatures_and_quotes_neither_make_nor_hide_duplicates(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    lost, broken = "my parcel was promised for monday and is still not here", "the screen of my lamp stays dark"
+    quoted = "we have changed nothing at all and will answer you as soon as we can, thank you for waiting so long"
+    rows = [
+        {"ticket_id": "plain", "body": lost},
+        {"ticket_id": "mail", "body": GREETED.format(lost, "Bob Brown", "Ann", "an older word of ours")},
+        {"ticket_id": "one", "body": GREETED.format(lost + " so i ask again", "Bob Brown", "Ann", quoted)},
+        {"ticket_id": "two", "body": GREETED.format(broken, "Bob Brown", "Ann", quoted)},
+    ]
+    counted = drop_duplicates(
+        tickets=make_tickets(rows), step=DedupStep(uses="dedup", threshold=0.5, ignore=()), out=new_folder()
+    )
+    assert {row["kept_id"] for row in rows_of(counted.removed).values()} == {"one"}  # what is quoted makes them alike
+    assert set(rows_of(counted.removed)) == {"two"}
+    ignored = drop_duplicates(tickets=make_tickets(rows), step=DedupStep(uses="dedup", threshold=0.6), out=new_folder())
+    merged = {name: row["kept_id"] for name, row in rows_of(ignored.removed).items()}
+    assert merged == {"plain": "mail", "one": "mail"}
+    assert rows_of(ignored.removed)["plain"]["score"] == 1.0

@@ -1,0 +1,281 @@
+"""The exact set-similarity join: every pair of texts with Jaccard similarity >= a threshold, and none below it.
+
+Exact for the 64-bit hashes of shingles (`tasks/curate/similarity/tokenise.py` says how often two of them meet): the
+result equals comparing all pairs. Nothing is sampled, and neither threads nor the order of rows change it. Texts of
+fewer words than a shingle are similar to none.
+
+Limit: a family of texts that are all alike but just below the threshold (alarms with several changing values) is
+compared pair by pair. Comparisons are counted, and more than `max_comparisons` are refused: see `CrowdedFamilyError`.
+
+It knows nothing of tickets. Called by dedup, decontaminate and label_check, inside functions: it imports numba.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.errors import DataError
+from tasks.curate.similarity.kernels import components
+from tasks.curate.similarity.kernels import prefixes as prefix_kernels
+from tasks.curate.similarity.kernels import walk as walk_kernel
+from tasks.curate.similarity.kernels.kernel import in_slices, n_threads
+from tasks.curate.similarity.kernels.walk import ADD, EMIT, LOOK
+from tasks.curate.similarity.shingles import ShingleSets, power_of_two, shingles_of_texts
+
+MAX_COMPARISONS = 200_000_000
+
+
+class CrowdedFamilyError(DataError):
+    """More comparisons than allowed: a family of texts nearly repeat each other, just below the threshold."""
+
+    def __init__(self, *, members: list[int], max_comparisons: int, where: str) -> None:
+        super().__init__(
+            f"more than {max_comparisons} comparisons: {len(members)} texts nearly repeat each other just below the "
+            f"threshold",
+            code="TG0250",
+            where=where,
+            hint="drop the template (an alarm, an auto-reply) with a filter rule first, or lower the threshold",
+        )
+        self.members = members
+        """Numbers of the family's texts."""
+
+
+class SimilarPairs(NamedTuple):
+    """Pairs of text numbers, left < right, ordered; and their J."""
+
+    left: Any
+    right: Any
+    jaccard: Any
+
+
+class Witnesses(NamedTuple):
+    """Per pool text: the number of the most similar held-out text with J >= threshold (-1: none), and their J."""
+
+    held_out: Any
+    jaccard: Any
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """The rare prefix of each text that may have a partner, and how often its hashes' cells occur in all prefixes."""
+
+    hashes: Any
+    starts: Any
+    sizes: Any
+    cells: Any
+    shift: Any
+
+
+def similar_pairs(
+    texts: pa.ChunkedArray | Iterable[str],
+    *,
+    n_words: int,
+    threshold: float,
+    max_comparisons: int = MAX_COMPARISONS,
+    where: str = "curate",
+) -> SimilarPairs:
+    """Every pair of texts with J >= threshold, by their places in `texts`.
+
+    Texts are compared in normal form. Equal texts are similar too (J = 1) when they have a shingle; give each
+    normal form once where copies are many.
+
+    Raises:
+        CrowdedFamilyError: more than `max_comparisons` pairs were to be compared.
+    """
+    sets = shingles_of_texts(texts, n_words=n_words)
+    return all_pairs(sets, threshold=threshold, max_comparisons=max_comparisons, where=where)
+
+
+def similar_across(
+    pool: pa.ChunkedArray | Iterable[str],
+    held_out: pa.ChunkedArray | Iterable[str],
+    *,
+    n_words: int,
+    threshold: float,
+    max_comparisons: int = MAX_COMPARISONS,
+    where: str = "curate",
+) -> Witnesses:
+    """For each pool text the held-out text most similar to it, of equally similar ones the first in `held_out`.
+
+    Raises:
+        CrowdedFamilyError: more than `max_comparisons` pairs were to be compared. Its members are places in
+            `held_out` followed by `pool`.
+    """
+    sides = [
+        texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([pa.array(texts, pa.string())])
+        for texts in (held_out, pool)
+    ]
+    n_held_out = len(sides[0])
+    sets = shingles_of_texts(
+        pa.chunked_array([c.cast(pa.string()) for s in sides for c in s.chunks], pa.string()), n_words=n_words
+    )
+    actions = np.full(len(sets), LOOK, np.uint8)
+    actions[:n_held_out] = ADD
+    prefixes = choose_prefixes(sets, threshold=threshold)
+    walked = walk(
+        sets,
+        prefixes,
+        threshold=threshold,
+        order=np.flatnonzero(prefixes.sizes),
+        actions=actions,
+        max_comparisons=max_comparisons,
+        where=where,
+    )
+    return Witnesses(walked.best[n_held_out:], walked.score[n_held_out:])
+
+
+def all_pairs(sets: ShingleSets, *, threshold: float, max_comparisons: int, where: str) -> SimilarPairs:
+    """`similar_pairs` of texts already shingled."""
+    prefixes = choose_prefixes(sets, threshold=threshold)
+    actions = np.full(len(sets), LOOK | ADD | EMIT, np.uint8)
+    walked = walk(
+        sets,
+        prefixes,
+        threshold=threshold,
+        order=by_size(sets, prefixes),
+        actions=actions,
+        max_comparisons=max_comparisons,
+        where=where,
+    )
+    order = np.lexsort((walked.pairs[:, 1], walked.pairs[:, 0]))
+    return SimilarPairs(walked.pairs[order, 0], walked.pairs[order, 1], walked.pair_scores[order])
+
+
+def connect_components(
+    sets: ShingleSets, prefixes: Prefixes, *, threshold: float, max_comparisons: int, where: str
+) -> tuple[Any, int]:
+    """The smallest number of each text's component in the graph of all similar pairs; and the comparisons made.
+
+    Raises:
+        CrowdedFamilyError: more than `max_comparisons` pairs were to be compared.
+    """
+    parents, tried = np.arange(len(sets)), np.zeros(len(sets), np.int64)
+    n_compared = components.connect_components(
+        sets.hashes, sets.starts, sets.sizes, prefixes.hashes, prefixes.starts, prefixes.sizes, prefixes.cells,
+        prefixes.shift, threshold, by_size(sets, prefixes), parents, tried, max_comparisons,
+        *_work_arrays(sets, len(prefixes.hashes)),
+    )  # fmt: skip
+    if n_compared > max_comparisons:
+        raise CrowdedFamilyError(members=family(prefixes, tried), max_comparisons=max_comparisons, where=where)
+    return parents, n_compared
+
+
+def by_size(sets: ShingleSets, prefixes: Prefixes) -> Any:
+    """The texts that may have a partner, smallest set first, of equal sizes by number."""
+    active = np.flatnonzero(prefixes.sizes)
+    return active[np.argsort(sets.sizes[active], kind="stable")]
+
+
+def choose_prefixes(sets: ShingleSets, *, threshold: float) -> Prefixes:
+    """Count shingles, and choose each text's rare prefix; empty for a text that is proven to have no partner."""
+    cells, shift = _count(sets.hashes, sets.starts, sets.sizes, int(sets.sizes.sum(dtype=np.int64)))
+    # A text's prefix has n - ceil(t n) + 1 shingles at most.
+    most = sets.sizes - np.ceil(threshold * sets.sizes - 1e-9).astype(np.int64) + 1
+    ends = np.concatenate([[0], np.cumsum(np.where(sets.sizes, most, 0))])
+    sizes = np.zeros(len(sets), np.int32)
+    largest = int(sets.sizes.max(initial=0))
+
+    def choose(low: int, high: int) -> Any:
+        chosen, counts, ties = (
+            np.empty(ends[high] - ends[low], np.uint64),
+            np.empty(256, np.int64),
+            np.empty(largest, np.uint64),
+        )
+        n_chosen = prefix_kernels.choose_prefixes(
+            sets.hashes, sets.starts, sets.sizes, low, high, cells, shift, threshold, chosen, sizes, counts, ties
+        )
+        return chosen[:n_chosen].copy()
+
+    n_slices = 1 if len(sets) < 10_000 else 4 * n_threads()
+    parts = in_slices(choose, np.linspace(0, len(sets), n_slices + 1).astype(int).tolist())
+    hashes = np.concatenate(parts)
+    starts = _starts(sizes)
+    again, shift = _count(hashes, starts, sizes, len(hashes))
+    return Prefixes(hashes, starts, sizes, again, shift)
+
+
+class Walked(NamedTuple):
+    """What a walk found: best partner and J per text, and pairs where they were asked for."""
+
+    best: Any
+    score: Any
+    pairs: Any
+    pair_scores: Any
+    n_comparisons: int
+
+
+def walk(
+    sets: ShingleSets,
+    prefixes: Prefixes,
+    *,
+    threshold: float,
+    order: Any,
+    actions: Any,
+    max_comparisons: int,
+    where: str,
+) -> Walked:
+    """Run `matching.walk` to its end, giving it more room for pairs as it asks for it."""
+    n, n_nodes = len(sets), int(prefixes.sizes[order].sum(dtype=np.int64))
+    work = _work_arrays(sets, n_nodes)
+    tried, best, score = np.zeros(n, np.int64), np.full(n, -1, np.int64), np.zeros(n)
+    room = 2 * n_nodes + 65_536 if (actions & EMIT).any() else 0
+    parts: list[tuple[Any, Any]] = []
+    state, outcome = np.zeros(4, np.int64), 1
+    while outcome == 1:
+        state[3] = 0
+        pairs, pair_scores = np.empty((room, 2), np.int32), np.empty(room)
+        outcome = walk_kernel.walk(
+            sets.hashes, sets.starts, sets.sizes, prefixes.hashes, prefixes.starts, prefixes.sizes, prefixes.cells,
+            prefixes.shift, threshold, order, actions, tried, max_comparisons, *work, best, score, pairs, pair_scores,
+            state,
+        )  # fmt: skip
+        parts.append((pairs[: state[3]].copy(), pair_scores[: state[3]].copy()))
+    if outcome == 2:
+        raise CrowdedFamilyError(members=family(prefixes, tried), max_comparisons=max_comparisons, where=where)
+    return Walked(
+        best,
+        score,
+        np.concatenate([pairs for pairs, _ in parts]),
+        np.concatenate([scores for _, scores in parts]),
+        int(state[2]),
+    )
+
+
+def family(prefixes: Prefixes, tried: Any) -> list[int]:
+    """The texts that share the most common prefix shingle of the text with the most comparisons."""
+    worst = int(np.argmax(tried))
+    of = np.repeat(np.arange(len(prefixes.sizes)), prefixes.sizes)
+    mine = prefixes.hashes[prefixes.starts[worst] : prefixes.starts[worst] + prefixes.sizes[worst]]
+    members = max((of[prefixes.hashes == value] for value in mine), key=len)
+    return [int(member) for member in members]
+
+
+def _count(hashes: Any, starts: Any, sizes: Any, n_hashes: int) -> tuple[Any, Any]:
+    """Cells, about as many as hashes and at most 2 ** 28, and the shift that leads from a hash to its cell."""
+    bits = min(28, max(10, n_hashes.bit_length()))
+    cells, shift = np.zeros(1 << bits, np.uint8), np.uint64(64 - bits)
+    prefix_kernels.count_cells(hashes, starts, sizes, shift, cells)
+    return cells, shift
+
+
+def _starts(sizes: Any) -> Any:
+    starts = np.zeros(len(sizes), np.int64)
+    np.cumsum(sizes[:-1], out=starts[1:])
+    return starts
+
+
+def _work_arrays(sets: ShingleSets, n_nodes: int) -> tuple[Any, ...]:
+    """Slot keys, slot nodes, nodes, compared and table, as the kernels describe them."""
+    n_slots = power_of_two(max(64, 2 * n_nodes))
+    return (
+        np.zeros(n_slots, np.uint64),
+        np.full(n_slots, -1, np.int32),
+        np.empty((n_nodes, 3), np.int32),
+        np.full(len(sets), -1, np.int32),
+        np.full(power_of_two(max(64, 4 * int(sets.sizes.max(initial=0)))), -1, np.int64),
+    )

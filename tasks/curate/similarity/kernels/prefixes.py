@@ -1,0 +1,133 @@
+"""Kernels before the join: equal texts, how common each shingle is, and each text's rarest shingles.
+
+A text d is a set of 64-bit hashes, `hashes[starts[d]:starts[d] + sizes[d]]`, distinct and in any order.
+Called by `tasks/curate/similarity/join.py`, which says why rare prefixes find all partners.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tasks.curate.similarity.kernels.kernel import Part, kernel
+
+_U = np.uint64
+_SLACK = 1e-9  # products such as 0.7 * 10 may exceed the integer they stand for by a rounding error
+
+
+@Part
+def _sort(values: Any, n: Any) -> None:
+    """Sort the first n in place. Source: Shell, CACM 1959; gaps 3 k + 1."""
+    gap = 1
+    while gap < n // 3:
+        gap = 3 * gap + 1
+    while gap >= 1:
+        for i in range(gap, n):
+            value, j = values[i], i
+            while j >= gap and values[j - gap] > value:
+                values[j] = values[j - gap]
+                j -= gap
+            values[j] = value
+        gap //= 3
+
+
+@kernel("u64[,] i64[] i64[] i64[]")
+def group_equal(keys: Any, order: Any, firsts: Any, table: Any) -> int:
+    """Give each text the first text in `order` with the same key; a text with key 0, 0 stands alone.
+
+    Args:
+        table: -1, a power of two of them, at least twice the number of texts.
+    """
+    last = table.shape[0] - 1
+    for q in range(order.shape[0]):
+        d = order[q]
+        firsts[d] = d
+        if keys[d, 0] == _U(0) and keys[d, 1] == _U(0):
+            continue
+        slot = np.int64(keys[d, 0] >> _U(20)) & last
+        while table[slot] != -1:
+            met = table[slot]
+            if keys[met, 0] == keys[d, 0] and keys[met, 1] == keys[d, 1]:
+                firsts[d] = met
+                break
+            slot = (slot + 1) & last
+        if table[slot] == -1:
+            table[slot] = d
+    return 0
+
+
+@kernel("u64[] i64[] i32[] u64 u8[]")
+def count_cells(hashes: Any, starts: Any, sizes: Any, shift: Any, cells: Any) -> int:
+    """Add up how many hashes fall into each cell (`hash >> shift`), up to 255."""
+    for d in range(starts.shape[0]):
+        for place in range(starts[d], starts[d] + sizes[d]):
+            cell = hashes[place] >> shift
+            if cells[cell] < np.uint8(255):
+                cells[cell] += np.uint8(1)
+    return 0
+
+
+@kernel("u64[] i64[] i32[] i64 i64 u8[] u64 f64 u64[] i32[] i64[] u64[]")
+def choose_prefixes(
+    hashes: Any,
+    starts: Any,
+    sizes: Any,
+    low: Any,
+    high: Any,
+    cells: Any,
+    shift: Any,
+    threshold: Any,
+    prefixes: Any,
+    n_prefix: Any,
+    counts: Any,
+    ties: Any,
+) -> int:
+    """Write the rare prefix of the texts low to high one after the other; return how many hashes were written.
+
+    Hashes alone in their cell are left out: no other text has them. A text with none left has no partner.
+
+    Args:
+        counts: 256 numbers for the kernel's use.
+        ties: As many hashes as the largest text has, for the kernel's use.
+    """
+    w = 0
+    for d in range(low, high):
+        size, start = np.int64(sizes[d]), starts[d]
+        n_prefix[d] = 0
+        if size == 0:
+            continue
+        n_alone = np.int64(0)
+        for place in range(start, start + size):
+            n_alone += np.int64(cells[hashes[place] >> shift] == 1)
+        need = size - np.int64(np.ceil(threshold * size - _SLACK)) + 1 - n_alone
+        if need <= 0:
+            continue
+        counts[:] = 0
+        for place in range(start, start + size):
+            counts[cells[hashes[place] >> shift]] += 1
+        counts[1] = 0
+        cut, n_below = 2, 0
+        while n_below + counts[cut] < need:
+            n_below += counts[cut]
+            cut += 1
+        first = w
+        for place in range(start, start + size):
+            count = cells[hashes[place] >> shift]
+            if count > 1 and count < cut:
+                prefixes[w] = hashes[place]
+                w += 1
+        # Of the hashes in cells of the last count the smallest.
+        n_left = need - n_below
+        k = 0
+        for place in range(start, start + size):
+            if cells[hashes[place] >> shift] == cut:
+                ties[k] = hashes[place]
+                k += 1
+        if n_left < k:
+            _sort(ties, k)
+        for k in range(n_left):
+            prefixes[w] = ties[k]
+            w += 1
+        n_prefix[d] = w - first
+    return w

@@ -1,0 +1,185 @@
+"""The shingle sets of many texts: read in batches, kept as 64-bit hashes, in memory or in a file where they are large.
+
+Held per text: 8 bytes for each of its shingles, 16 for its key, 12 for the place of its set. The text itself is held
+for the batches in work only (`BATCH_ROWS` rows for each thread and one more). Above `budget` bytes of hashes they go to
+a temporary file that is mapped into memory, so that the system may drop what is not in use.
+
+It knows nothing of tickets. Called by dedup, decontaminate, label_check and `tasks/curate/similarity/join.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.curate.similarity.buffers import text_buffers
+from tasks.curate.similarity.kernels.kernel import n_threads
+from tasks.curate.similarity.kernels.tokenise import shingle_texts
+from tasks.curate.similarity.letters import ascii_classes, character_classes, fold_batch
+
+if TYPE_CHECKING:
+    import duckdb
+
+B = TypeVar("B")
+BATCH_ROWS = 16_384
+"""Texts that one thread works on at a time."""
+_SHARE_OF_MEMORY = 4  # hashes may take a quarter of what is free
+
+
+@dataclass(frozen=True)
+class ShingleSets:
+    """Per text, by its number: its distinct shingles (any order) and the key of its normal form."""
+
+    hashes: Any
+    """uint64, all sets one after the other."""
+    starts: Any
+    """int64: where in `hashes` a text's set starts."""
+    sizes: Any
+    """int32: its number of shingles; 0 for a text of fewer words than a shingle has."""
+    keys: Any
+    """uint64 (n, 2): equal for equal normal forms; 0, 0 for a text without a word."""
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def take(self, texts: Any) -> ShingleSets:
+        """The sets of these texts, numbered anew in this order; the hashes are shared."""
+        return ShingleSets(self.hashes, self.starts[texts], self.sizes[texts], self.keys[texts])
+
+
+def _itself(batch: Any) -> Any:
+    return batch
+
+
+def shingle_sets(
+    batches: Iterable[B],
+    *,
+    n_words: int,
+    text_of: Callable[[B], pa.Array] = _itself,
+    budget: int | None = None,
+    spill: Path | None = None,
+) -> ShingleSets:
+    """Shingle texts (`text_batches`), in their order.
+
+    Args:
+        batches: Arrays of strings without nulls, or what `text_of` makes them of.
+        text_of: Gives a batch's texts; called on several threads.
+        n_words: Words of a shingle.
+        budget: Bytes of hashes held in memory; None: a quarter of what is free now.
+        spill: Folder of the temporary file; None: the system's. The file has no name once it is open.
+    """
+    store = _HashStore(budget if budget is not None else _free_memory() // _SHARE_OF_MEMORY, spill)
+    sizes, keys = [np.empty(0, np.int32)], [np.empty((0, 2), np.uint64)]
+    with ThreadPoolExecutor(n_threads()) as pool:
+        for batch_hashes, batch_sizes, batch_keys in _in_order(pool, batches, text_of, n_words):
+            store.add(batch_hashes)
+            sizes.append(batch_sizes)
+            keys.append(batch_keys)
+    all_sizes = np.concatenate(sizes)
+    starts = np.zeros(len(all_sizes), np.int64)
+    np.cumsum(all_sizes[:-1], out=starts[1:])
+    return ShingleSets(store.all(), starts, all_sizes, np.concatenate(keys))
+
+
+def text_batches(connection: duckdb.DuckDBPyConnection, *, relation: str, text: str) -> Iterator[pa.Array]:
+    """An expression of a relation's rows, not null, in its order, in batches; meanwhile the connection is taken."""
+    for batch in connection.sql(f"SELECT {text} AS t FROM {relation}").to_arrow_reader(BATCH_ROWS):
+        yield batch.column(0)
+
+
+def shingles_of_texts(texts: pa.ChunkedArray | Iterable[str], *, n_words: int) -> ShingleSets:
+    """Shingle texts that lie in memory, in their order; null counts as ''."""
+    column = texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([pa.array(texts, pa.string())])
+    batches = (
+        chunk.slice(start, BATCH_ROWS).fill_null("")
+        for chunk in column.cast(pa.large_string()).chunks
+        for start in range(0, len(chunk), BATCH_ROWS)
+    )
+    return shingle_sets(batches, n_words=n_words)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, batches: Iterable[B], text_of: Callable[[B], pa.Array], n_words: int
+) -> Iterator[tuple[Any, Any, Any]]:
+    waiting: deque[Any] = deque()
+    for batch in batches:
+        waiting.append(pool.submit(_shingle_batch, batch, text_of, n_words))
+        if len(waiting) > n_threads():
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _shingle_batch(batch: B, text_of: Callable[[B], pa.Array], n_words: int) -> tuple[Any, Any, Any]:
+    texts = text_of(batch)
+    n = len(texts)
+    data, offsets = text_buffers(fold_batch(texts))
+    is_ascii = data[offsets[0] : offsets[-1]].max(initial=0) < 128
+    classes = ascii_classes() if is_ascii else character_classes()
+    hashes = np.empty((offsets[-1] - offsets[0]) // 2 + n + 1, np.uint64)
+    sizes, keys = np.empty(n, np.int32), np.empty((n, 2), np.uint64)
+    words = data[: len(data) // 8 * 8].view(np.uint64)
+    ring = np.zeros(n_words, np.uint64)
+    met = np.full(power_of_two(max(64, int(np.diff(offsets).max(initial=0)) + 1)), -1, np.int64)
+    n_hashes = shingle_texts(data, words, offsets, classes, ring, met, hashes, sizes, keys)
+    return hashes[:n_hashes], sizes, keys
+
+
+def power_of_two(least: int) -> int:
+    """The smallest power of two that is not less."""
+    return 1 << max(0, least - 1).bit_length()
+
+
+class _HashStore:
+    """Hashes added part by part, in memory up to a budget and in an unnamed file beyond it."""
+
+    def __init__(self, budget: int, spill: Path | None) -> None:
+        self._budget = budget
+        self._spill = spill
+        self._parts: list[Any] = []
+        self._n_hashes = 0
+        self._file: Any = None
+
+    def add(self, part: Any) -> None:
+        self._n_hashes += len(part)
+        if self._file is None and 8 * self._n_hashes > self._budget:
+            self._file = tempfile.TemporaryFile(prefix="tunegate-shingles-", dir=self._spill)  # noqa: SIM115
+            for earlier in self._parts:
+                earlier.tofile(self._file)
+            self._parts.clear()
+        if self._file is not None:
+            part.tofile(self._file)
+        else:
+            self._parts.append(part.copy())
+
+    def all(self) -> Any:
+        if not self._n_hashes:
+            return np.empty(0, np.uint64)
+        if self._file is None:
+            whole = np.empty(self._n_hashes, np.uint64)
+            place = 0
+            self._parts.reverse()
+            while self._parts:  # each part is freed as soon as it is copied
+                part = self._parts.pop()
+                whole[place : place + len(part)] = part
+                place += len(part)
+            return whole
+        self._file.flush()
+        with self._file:
+            return np.asarray(np.memmap(self._file, np.uint64, "r+"))
+
+
+def _free_memory() -> int:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 4 * 2**30
