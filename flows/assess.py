@@ -17,6 +17,7 @@ from tasks.assess.gate import decide
 from tasks.assess.items import select_items
 from tasks.assess.prompts import build_prompts
 from tasks.assess.score import score_answers
+from tasks.assess.user_metrics import entry_point_digest
 from tasks.model.generate import generate_answers
 
 PROMPTING_ARMS = ("zero_shot", "few_shot")
@@ -134,9 +135,22 @@ def _scores(arm: str, evaluate: EvaluateSpec) -> Step:
         Scores,
         {"items": "items", "predictions": f"answers_{arm}"},
         {"evaluate": evaluate, "arm": arm},
-        libraries=("pyarrow", "sacrebleu"),
+        libraries=("pyarrow", "sacrebleu", *_metric_libraries(evaluate)),
         kind="scores",
+        also=_own_code(evaluate),
     )
+
+
+def _metric_libraries(evaluate: EvaluateSpec) -> tuple[str, ...]:
+    """Distributions that decide the values of declared metrics."""
+    needs = {"json_schema": ("jsonschema", "orjson"), "sql": ("duckdb",), "pii": ("phonenumbers", "python-stdnum")}
+    return tuple(name for metric in evaluate.metrics for name in needs.get(metric.uses, ()))
+
+
+def _own_code(evaluate: EvaluateSpec) -> dict[str, str]:
+    """Digest of the code behind each of the user's own metrics in Python."""
+    names = [metric.name for metric in evaluate.metrics if metric.uses == "entry_point"]
+    return {f"entry_point_{name}": entry_point_digest(name) for name in names}
 
 
 def _gate(spec: PipelineSpec, standing: Standing) -> Step:

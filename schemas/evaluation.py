@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, field_validator
 
-from schemas.metrics import MetricTraits, traits_by_name, traits_of
+from schemas.metrics import MetricSpec, MetricTraits, traits_by_name, traits_of
 from schemas.source import TicketColumn
 from schemas.spec import Spec
 from schemas.template import template_columns
@@ -60,6 +60,9 @@ class EvaluateSpec(Spec):
     routing_field: TicketColumn | None = "category"
     """The field that the majority and tfidf arms predict; null for none."""
     style: tuple[StyleRule, ...] = ()
+    metrics: tuple[MetricSpec, ...] = ()
+    """Metrics beside the built-in ones: macro_f1, regex, json_schema, bleu, pii, control_tokens, urls, sql and
+    entry_point."""
     slices: tuple[Literal["product", "channel", "category", "priority"], ...] = ("product",)
     seed: int = Field(default=0, ge=0)
 
@@ -92,12 +95,16 @@ class EvaluateSpec(Spec):
 
     def traits(self) -> tuple[MetricTraits, ...]:
         """The traits of every metric that scoring yields under this spec."""
-        known = traits_by_name()
+        known = traits_by_name(metric.traits() for metric in self.metrics)
         return tuple(traits_of(name, known) for name in self.metric_names())
 
     def field_names(self) -> tuple[str, ...]:
         """Names of the fields scored one by one, in the order of the pattern's groups."""
         return tuple(re.compile(self.fields).groupindex) if self.fields else ()
+
+    def declared_names(self) -> tuple[str, ...]:
+        """Names of the metrics under `metrics`, in their order."""
+        return tuple(metric.traits().name for metric in self.metrics)
 
     def metric_names(self) -> tuple[str, ...]:
         """Every metric that scoring yields under this spec.
@@ -107,7 +114,7 @@ class EvaluateSpec(Spec):
         """
         style = ("style", *(f"style_{rule.name}" for rule in self.style)) if self.style else ()
         fields = (f"field_{name}" for name in self.field_names())
-        return ("exact", "format", *fields, *style, "chrf", "finished", "heldout_loss")
+        return ("exact", "format", *fields, *style, "chrf", "finished", "heldout_loss", *self.declared_names())
 
 
 def _regex(value: str) -> str:

@@ -1,10 +1,21 @@
-"""What a metric is like: whether it is 0 or 1 per item, and which way is better. Used by scoring and by the gate."""
+"""The registry of metrics: what can be declared under `evaluate.metrics`, and how each metric's values are to be read.
+
+Used by `schemas/evaluation.py`, by scoring and by the gate.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, field_validator
+
+from schemas.curation_steps import RedactionType
+from schemas.source import TicketColumn
 from schemas.spec import Spec
+
+MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
 
 class MetricTraits(Spec):
@@ -17,6 +28,160 @@ class MetricTraits(Spec):
     sliceable: bool = True
     """The mean over some of the items means the same as the mean over all."""
 
+
+class MacroF1Metric(Spec):
+    """`macro_f1_<field>`: F1 per value of a field of `evaluate.fields`, each value counting the same."""
+
+    uses: Literal["macro_f1"]
+    field: TicketColumn
+
+    def traits(self) -> MetricTraits:
+        return MetricTraits(name=f"macro_f1_{self.field}", continuous=True, sliceable=False)
+
+
+class RegexMetric(Spec):
+    """1 where the pattern is found in the answer, or with `expect: absent` is not."""
+
+    uses: Literal["regex"]
+    name: MetricName
+    pattern: str
+    expect: Literal["match", "absent"] = "match"
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return value
+
+    def traits(self) -> MetricTraits:
+        return MetricTraits(name=self.name)
+
+
+class JsonSchemaMetric(Spec):
+    """1 where the answer, or the JSON that `extract` finds in it, is valid under a JSON Schema (draft 2020-12)."""
+
+    uses: Literal["json_schema"]
+    name: MetricName = "json_valid"
+    document: dict[str, Any] = Field(alias="schema")
+    """The JSON Schema. `$ref` may point into itself alone: nothing is fetched."""
+    extract: str | None = None
+    """Regular expression whose first group (or whole match) is the JSON; null takes the whole answer."""
+
+    @field_validator("document")
+    @classmethod
+    def _is_a_schema(cls, value: dict[str, Any]) -> dict[str, Any]:
+        from jsonschema import Draft202012Validator
+        from jsonschema.exceptions import SchemaError
+
+        try:
+            Draft202012Validator.check_schema(value)
+        except SchemaError as error:
+            raise ValueError(f"not a JSON Schema: {error.message}") from None
+        if outside := sorted(ref for ref in _references(value) if not ref.startswith("#")):
+            raise ValueError(f"$ref {outside[0]!r} leaves the schema; only references such as #/$defs/name are allowed")
+        return value
+
+    @field_validator("extract")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        return None if value is None else RegexMetric._compiles(value)
+
+    def traits(self) -> MetricTraits:
+        return MetricTraits(name=self.name)
+
+
+class BleuMetric(Spec):
+    """`bleu`: sentence BLEU of the answer against the reference answer, 0-1 (sacrebleu, effective order)."""
+
+    uses: Literal["bleu"]
+
+    def traits(self) -> MetricTraits:
+        return MetricTraits(name="bleu", continuous=True)
+
+
+class PersonalDataMetric(Spec):
+    """`pii`: 1 where the answer holds personal data or a secret; lower is better."""
+
+    uses: Literal["pii"]
+    types: tuple[RedactionType, ...] = Field(
+        default=("email", "phone", "card", "iban", "national_id", "ip", "secret"), min_length=1
+    )
+    region: str = Field(default="US", pattern=r"^[A-Z]{2}$")
+    """ISO country in which phone numbers without a country code are read."""
+
+    @field_validator("types")
+    @classmethod
+    def _are_found_by_patterns(cls, value: tuple[RedactionType, ...]) -> tuple[RedactionType, ...]:
+        if missing := {"name", "order_number"} & set(value):
+            raise ValueError(f"{sorted(missing)[0]} is not found in answers")
+        return value
+
+    def traits(self) -> MetricTraits:
+        return MetricTraits(name="pii", higher_is_better=False)
+
+
+class ControlTokenMetric(Spec):
+    """`control_tokens`: 1 where the answer spells out markers of a chat template; lower is better."""
+
+    uses: Literal["control_tokens"]
+
+    def traits(self) -> MetricTraits:
+        return MetricTraits(name="control_tokens", higher_is_better=False)
+
+
+class UrlMetric(Spec):
+    """`urls`: 1 where the answer holds a web address that neither ticket nor reference answer has; lower is better."""
+
+    uses: Literal["urls"]
+
+    def traits(self) -> MetricTraits:
+        return MetricTraits(name="urls", higher_is_better=False)
+
+
+class SqlMetric(Spec):
+    """Your own metric: one SELECT over `predictions` and `items` that yields `item_id` and `value`, once per item."""
+
+    uses: Literal["sql"]
+    name: MetricName
+    select: str = Field(min_length=1, max_length=20_000)
+    """Tables: predictions (item_id, text, n_new_tokens, finished, loss), items (ticket columns, item_id, answer)."""
+    continuous: bool = False
+    """False: every value is 0 or 1."""
+    higher_is_better: bool = True
+
+    def traits(self) -> MetricTraits:
+        return MetricTraits(name=self.name, continuous=self.continuous, higher_is_better=self.higher_is_better)
+
+
+class EntryPointMetric(Spec):
+    """Your own metric in Python: the installed entry point `name` of the group `tunegate.metrics`."""
+
+    uses: Literal["entry_point"]
+    name: MetricName
+    """`[project.entry-points."tunegate.metrics"]` of your package; a function of the answer's text and the item."""
+    continuous: bool = False
+    """False: every value is 0 or 1."""
+    higher_is_better: bool = True
+
+    def traits(self) -> MetricTraits:
+        return MetricTraits(name=self.name, continuous=self.continuous, higher_is_better=self.higher_is_better)
+
+
+MetricSpec = Annotated[
+    MacroF1Metric
+    | RegexMetric
+    | JsonSchemaMetric
+    | BleuMetric
+    | PersonalDataMetric
+    | ControlTokenMetric
+    | UrlMetric
+    | SqlMetric
+    | EntryPointMetric,
+    Field(discriminator="uses"),
+]
 
 _BUILT_IN = (
     MetricTraits(name="chrf", continuous=True),
@@ -36,3 +201,15 @@ def traits_of(metric: str, known: Mapping[str, MetricTraits] | None = None) -> M
     (False, False)
     """
     return (traits_by_name() if known is None else known).get(metric) or MetricTraits(name=metric)
+
+
+def _references(value: Any) -> Iterable[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in ("$ref", "$dynamicRef") and isinstance(inner, str):
+                yield inner
+            else:
+                yield from _references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _references(inner)

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec, SliceGuard
+from schemas.metrics import MacroF1Metric
 from schemas.names import closest
 from schemas.source import SourceSpec
 from schemas.spec import Fault, Spec, UnfitError
@@ -68,6 +69,7 @@ class PipelineSpec(Spec):
     def _parts_fit(self) -> Self:
         faults = [
             *_gate_faults(self.gates, self.evaluate),
+            *_metric_faults(self.evaluate),
             *_routing_faults(self.evaluate),
             *_prompt_faults(self.train),
         ]
@@ -78,7 +80,14 @@ class PipelineSpec(Spec):
 
 def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
     metrics = evaluate.metric_names()
+    whole = {traits.name for traits in evaluate.traits() if not traits.sliceable}
     for index, rule in enumerate(gates.rules):
+        if rule.metric in whole and rule.slice is not None:
+            yield Fault(
+                f"{rule.metric} has no meaning on a slice",
+                at=("gates", "rules", index, "slice"),
+                hint=f"judge the slice by field_{rule.metric.removeprefix('macro_f1_')}",
+            )
         if rule.metric not in metrics:
             yield Fault(
                 f"gate on unknown metric {rule.metric!r}",
@@ -99,7 +108,7 @@ def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
 
 
 def _slice_guard_faults(guard: SliceGuard, evaluate: EvaluateSpec) -> Iterator[Fault]:
-    metrics = evaluate.metric_names()
+    metrics = tuple(traits.name for traits in evaluate.traits() if traits.sliceable)
     if guard.metric not in metrics:
         yield Fault(
             f"slices guarded by unknown metric {guard.metric!r}",
@@ -112,6 +121,22 @@ def _slice_guard_faults(guard: SliceGuard, evaluate: EvaluateSpec) -> Iterator[F
                 f"the items are not sliced by {column}",
                 at=("gates", "slices", "by", index),
                 hint=f"add {column} to evaluate.slices",
+            )
+
+
+def _metric_faults(evaluate: EvaluateSpec) -> Iterator[Fault]:
+    names = evaluate.metric_names()
+    fields = evaluate.field_names()
+    for index, metric in enumerate(evaluate.metrics):
+        name = metric.traits().name
+        if names.count(name) > 1:
+            at: tuple[str | int, ...] = ("evaluate", "metrics", index)
+            yield Fault(f"there are two metrics {name!r}", at=at, hint="give one of them another name")
+        if isinstance(metric, MacroF1Metric) and metric.field not in fields:
+            yield Fault(
+                f"macro_f1 of {metric.field!r}, which is no named group of evaluate.fields",
+                at=("evaluate", "metrics", index, "field"),
+                hint=f"evaluate.fields has: {', '.join(fields) or 'no groups'}",
             )
 
 

@@ -1,6 +1,7 @@
 """The DuckDB connection: files created whole, nothing reachable but what was named, identifiers quoted.
 
-It decides nothing about tickets and knows no table. Called by tasks/curate; duckdb is imported inside functions.
+It decides nothing about tickets and knows no table. Called by tasks/curate and tasks/assess; duckdb is imported inside
+functions.
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from schemas.errors import LockedError, SecurityError, StorageError
+from schemas.errors import ConfigError, LockedError, SecurityError, StorageError
 
 if TYPE_CHECKING:
     import duckdb
@@ -85,6 +86,37 @@ def create_database(path: Path) -> None:
     finally:
         os.close(descriptor)
     aside.replace(path)
+
+
+def select_from_files(tables: Mapping[str, Path], sql: str, *, where: str) -> list[dict[str, Any]]:
+    """The rows of one SELECT over Parquet files, each read into a table of its own; nothing else can be reached.
+
+    Args:
+        tables: Name of the table -> file.
+        where: What the SQL belongs to, for errors.
+
+    Raises:
+        ConfigError: TG0199, it is not exactly one SELECT, or DuckDB refuses it. Words of an error that may quote a
+            value are left out.
+    """
+    import duckdb
+
+    files = tuple(path.resolve() for path in tables.values())
+    with connect(readable=files, threads=1) as connection:
+        for name, path in tables.items():
+            source = f"read_parquet({quote_text(str(path.resolve()))})"
+            connection.execute(f"CREATE TABLE {quote_identifier(name)} AS SELECT * FROM {source}")
+        try:
+            statements = connection.extract_statements(sql)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise ConfigError("this is not exactly one SELECT", code="TG0199", where=where)
+            rows: list[dict[str, Any]] = connection.sql(sql).to_arrow_table().to_pylist()
+        except duckdb.Error as error:
+            safe = isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException)
+            told = str(error).partition("\n")[0][:300] if safe else type(error).__name__
+            hint = f"tables: {', '.join(tables)}"
+            raise ConfigError(f"DuckDB refuses the SELECT: {told}", code="TG0199", where=where, hint=hint) from None
+    return rows
 
 
 def quote_identifier(name: str) -> str:

@@ -21,6 +21,15 @@ class FieldPattern:
         self._pattern = re.compile(pattern)
         self.names = tuple(self._pattern.groupindex)
 
+    def said(self, text: str, name: str) -> str | None:
+        """The value that the answer gives to one field; null where it gives none, or several.
+
+        >>> FieldPattern(r"\\[(?P<category>[a-z]+)\\]").said("Thanks. [billing]", "category")
+        'billing'
+        """
+        values = {match.groupdict()[name] for match in self._pattern.finditer(text[:MAX_SCORED_CHARS])}
+        return values.pop() if len(values) == 1 else None
+
     def score(self, text: str, item: Mapping[str, object]) -> dict[str, float]:
         """0 or 1 for `exact`, `format` and `field_<name>`.
 

@@ -13,8 +13,12 @@ from typing import Any
 from schemas.artifacts import EvalSet, ModelArm, Predictions, Scores
 from schemas.errors import GateError
 from schemas.evaluation import Arm, EvaluateSpec
+from schemas.metrics import MacroF1Metric, SqlMetric
+from tasks.assess.declared import DeclaredMetrics
 from tasks.assess.fields import MAX_SCORED_CHARS, FieldPattern, score_whole
+from tasks.assess.macro_f1 import macro_f1_values
 from tasks.assess.style import HouseStyle
+from tasks.assess.user_metrics import score_by_sql
 
 NO_VALUE = "(none)"
 """Slice value of items whose column is null."""
@@ -33,6 +37,7 @@ def score_answers(
     Metrics are those of `evaluate.metric_names()`, 0 or 1 per item except:
 
     - `chrf`: character n-gram F-score (n = 1-6, beta = 2) of the whole answer against the reference answer, 0-1.
+    - `macro_f1_<field>`, `bleu`, and metrics of the user's own that are declared `continuous`.
     - `heldout_loss`: nats per token of the reference answer, as the predictions have it.
 
     A value that is not finite is kept as NaN, and its metric gets no mean: a gate on it ends in ERROR.
@@ -49,11 +54,15 @@ def score_answers(
     _check_same_ids([row["item_id"] for row in rows], [row["item_id"] for row in answers], arm)
     by_id = {row["item_id"]: row for row in answers}
     score_item = _ItemScorer(evaluate)
-    scored = [(str(item["item_id"]), score_item(item, by_id[item["item_id"]])) for item in rows]
-    scored.sort(key=lambda pair: pair[0])
+    rows.sort(key=lambda row: str(row["item_id"]))
+    together = _score_together(rows, by_id, evaluate, items=items, predictions=predictions)
+    scored = [
+        (str(item["item_id"]), score_item(item, by_id[item["item_id"]]) | together[str(item["item_id"])])
+        for item in rows
+    ]
     slices = [
         (str(item["item_id"]), f"{column}={NO_VALUE if item[column] is None else item[column]}")
-        for item in sorted(rows, key=lambda row: str(row["item_id"]))
+        for item in rows
         for column in evaluate.slices
     ]
     return write_scores(scored, metrics=evaluate.metric_names(), slices=slices, arm=arm, out=out)
@@ -104,6 +113,7 @@ class _ItemScorer:
 
         self._fields = FieldPattern(evaluate.fields) if evaluate.fields else None
         self._style = HouseStyle(evaluate.style)
+        self._declared = DeclaredMetrics(evaluate.metrics)
         self._chrf = CHRF()
 
     def __call__(self, item: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, float]:
@@ -115,8 +125,38 @@ class _ItemScorer:
             **self._style.score(text),
             "chrf": float(overlap),
             "finished": float(bool(answer["finished"])),
+            **self._declared.score(text, item),
             "heldout_loss": float(loss) if loss is not None and math.isfinite(loss) else math.nan,
         }
+
+
+def _score_together(
+    rows: Sequence[Mapping[str, Any]],
+    answers: Mapping[str, Mapping[str, Any]],
+    evaluate: EvaluateSpec,
+    *,
+    items: EvalSet,
+    predictions: Predictions,
+) -> dict[str, dict[str, float]]:
+    """Item -> values of the metrics that look at all answers together."""
+    ids = [str(row["item_id"]) for row in rows]
+    found: dict[str, dict[str, float]] = {item: {} for item in ids}
+    for metric in evaluate.metrics:
+        name = metric.traits().name
+        if isinstance(metric, MacroF1Metric) and evaluate.fields:
+            pattern = FieldPattern(evaluate.fields)
+            truths = [None if row[metric.field] is None else str(row[metric.field]) for row in rows]
+            said = [pattern.said(str(answers[row["item_id"]]["text"] or ""), metric.field) for row in rows]
+            values = dict(zip(ids, macro_f1_values(truths, said), strict=True))
+        elif isinstance(metric, SqlMetric):
+            values = score_by_sql(
+                metric, items=items.root / "items.parquet", predictions=predictions.root / "predictions.parquet"
+            )
+        else:
+            continue
+        for item in ids:  # an item that the user's SQL leaves out has no value, and the gate says so
+            found[item][name] = values.get(item, math.nan)
+    return found
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -1,0 +1,115 @@
+"""A user's own metrics: an installed entry point, or SQL over the predictions in a locked-down DuckDB.
+
+Knows nothing of gates; `tasks/assess/score.py` and `declared.py` ask. What a metric's code or SQL raises is named by
+its type alone: its words may quote an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import ConfigError
+from schemas.metrics import SqlMetric
+
+GROUP = "tunegate.metrics"
+
+
+def load_entry_point(name: str) -> Callable[[str, Mapping[str, object]], float]:
+    """The user's function of an answer's text and its item, with its errors named.
+
+    Raises:
+        ConfigError: TG0199, no installed package has the entry point, or it cannot be loaded; when called: it raises,
+            or gives no number.
+    """
+    point = _entry_point(name)
+    try:
+        function: Any = point.load()
+    except Exception as error:
+        raise ConfigError(
+            f"metric {name}: entry point {point.value} cannot be loaded ({type(error).__name__})", code="TG0199"
+        ) from None
+
+    def score(text: str, item: Mapping[str, object]) -> float:
+        try:
+            return float(function(text, item))
+        except Exception as error:
+            raise ConfigError(
+                f"metric {name}: {point.value} raised {type(error).__name__}",
+                code="TG0199",
+                hint="a metric is a function of the answer's text and its item (a mapping) that gives a number",
+            ) from None
+
+    return score
+
+
+def entry_point_digest(name: str) -> str:
+    """What decides the values of an entry point: its package's version and the source of its module.
+
+    Raises:
+        ConfigError: TG0199, as `load_entry_point`.
+    """
+    point = _entry_point(name)
+    owner = "" if point.dist is None else f"{point.dist.name} {point.dist.version}"
+    try:
+        source = inspect.getsourcefile(point.load())
+    except Exception as error:
+        raise ConfigError(
+            f"metric {name}: entry point {point.value} cannot be loaded ({type(error).__name__})", code="TG0199"
+        ) from None
+    content = Path(source).read_bytes() if source else b""
+    return hashlib.sha256(f"{point.value} {owner}\n".encode() + content).hexdigest()
+
+
+def score_by_sql(metric: SqlMetric, *, items: Path, predictions: Path) -> dict[str, float]:
+    """Item id -> value, by the metric's SELECT.
+
+    Args:
+        items: `items.parquet`; predictions: `predictions.parquet`.
+
+    Raises:
+        ConfigError: TG0199, it is not one SELECT, DuckDB refuses it, it does not yield `item_id` and `value` once per
+            item, or it yields something else when asked again.
+    """
+    from tasks.warehouse import select_from_files
+
+    where = f"metric {metric.name}"
+    rows = select_from_files({"items": items, "predictions": predictions}, metric.select, where=where)
+    again = select_from_files({"items": items, "predictions": predictions}, metric.select, where=where)
+    values = _by_item(rows, metric)
+    if repr(sorted(values.items())) != repr(sorted(_by_item(again, metric).items())):
+        raise ConfigError(f"{where} gives other values when it is asked again", code="TG0199")
+    return values
+
+
+def _by_item(rows: list[dict[str, Any]], metric: SqlMetric) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for row in rows:
+        if row.keys() != {"item_id", "value"}:
+            raise ConfigError(
+                f"metric {metric.name} yields columns {', '.join(row)}; item_id and value are wanted", code="TG0199"
+            )
+        item = str(row["item_id"])
+        if item in values:
+            raise ConfigError(f"metric {metric.name} yields an item twice", code="TG0199")
+        try:
+            values[item] = float("nan") if row["value"] is None else float(row["value"])
+        except (TypeError, ValueError):
+            raise ConfigError(f"metric {metric.name} yields a value that is no number", code="TG0199") from None
+    return values
+
+
+def _entry_point(name: str) -> EntryPoint:
+    found = sorted(entry_points(group=GROUP, name=name), key=lambda point: point.value)
+    if not found:
+        known = ", ".join(sorted({point.name for point in entry_points(group=GROUP)})) or "none"
+        raise ConfigError(
+            f"metric {name}: no installed package has an entry point of this name in {GROUP}; there are: {known}",
+            code="TG0199",
+            hint=f'[project.entry-points."{GROUP}"] {name} = "your_package.module:function"',
+        )
+    return found[0]
