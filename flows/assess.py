@@ -20,7 +20,7 @@ from tasks.assess.score import score_answers
 from tasks.assess.user_metrics import entry_point_digest
 from tasks.model.generate import generate_answers
 
-PROMPTING_ARMS = ("zero_shot", "few_shot")
+PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval")
 CLASSIFIER_ARMS = ("majority", "tfidf")
 
 
@@ -77,17 +77,19 @@ def _earlier_models(spec: PipelineSpec, standing: Standing) -> dict[str, Champio
 def _prompting_arm(
     arm: str, evaluate: EvaluateSpec, prompt: PromptSpec, form: Format, decoding: DecodingSpec
 ) -> list[Step]:
-    few = arm == "few_shot"
-    inputs: dict[str, Input] = {"items": "items", **({"splits": "decontaminate"} if few else {})}
+    shown = arm in ("few_shot", "retrieval")
+    inputs: dict[str, Input] = {"items": "items", **({"splits": "decontaminate"} if shown else {})}
+    libraries = ("pyarrow", "scikit-learn", "numpy") if arm == "retrieval" else ("pyarrow",)
     params = {
         "arm": arm,
         "prompt": prompt,
         "format": form,
         "baseline_system": evaluate.baseline_system,
-        **({"n_examples": evaluate.few_shot_examples, "seed": evaluate.seed} if few else {}),
+        **({"n_examples": evaluate.few_shot_examples} if shown else {}),
+        **({"seed": evaluate.seed} if arm == "few_shot" else {}),
     }
     return [
-        Step(f"prompts_{arm}", build_prompts, PromptSet, inputs, params, libraries=("pyarrow",), kind="prompts"),
+        Step(f"prompts_{arm}", build_prompts, PromptSet, inputs, params, libraries=libraries, kind="prompts"),
         _answers(arm, decoding, {"prompts": f"prompts_{arm}", "model": "base_model"}),
         _scores(arm, evaluate),
     ]

@@ -12,7 +12,7 @@ from schemas.source import TicketColumn
 from schemas.spec import Spec
 from schemas.template import template_columns
 
-Arm = Literal["zero_shot", "few_shot", "majority", "tfidf"]
+Arm = Literal["zero_shot", "few_shot", "retrieval", "majority", "tfidf"]
 
 
 class StyleRule(Spec):
@@ -48,12 +48,13 @@ class EvaluateSpec(Spec):
     threads: int | None = Field(default=None, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     arms: tuple[Arm, ...] = ("zero_shot", "few_shot", "majority", "tfidf")
-    """Baselines beside candidate and champion. majority and tfidf answer the routing field alone."""
+    """Baselines beside candidate and champion. zero_shot, few_shot and retrieval prompt the base model; retrieval shows
+    each item its nearest train tickets. majority and tfidf answer the routing field alone."""
     baseline_system: str = ""
     """System message of the prompting arms: a fair baseline is told categories and format. Empty: train's own.
     `{column}` inserts a ticket column, as in `train.prompt`."""
     few_shot_examples: int = Field(default=3, ge=1, le=32)
-    """Examples in the few-shot prompt, from train only."""
+    """Examples in the prompts of few_shot and retrieval, from train only."""
     fields: str | None = None
     """Regular expression with named groups, each named as a ticket column: what must be right in an answer.
     Null compares the whole answer."""

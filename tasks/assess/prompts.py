@@ -15,6 +15,7 @@ from schemas.artifacts import EvalSet, PromptSet, Splits
 from schemas.errors import ConfigError, DataError
 from schemas.training import Format, PromptSpec
 from tasks.assess.items import hash_rank
+from tasks.assess.retrieval import nearest_examples
 from tasks.prompts import Message, conversation_for, dump_messages, messages_for, render_text
 
 BLOCK_BREAK = "\n\n"
@@ -24,7 +25,7 @@ BLOCK_BREAK = "\n\n"
 def build_prompts(
     *,
     items: EvalSet,
-    arm: Literal["tuned", "zero_shot", "few_shot"],
+    arm: Literal["tuned", "zero_shot", "few_shot", "retrieval"],
     prompt: PromptSpec,
     format: Format,
     baseline_system: str = "",
@@ -41,9 +42,10 @@ def build_prompts(
     - `few_shot`: zero_shot with `n_examples` answered tickets of train before the item, the same for every item, as
       user and assistant turns or as blocks of text. Chosen by hash of seed and ticket id, one per routing category
       in turn, never a ticket whose question an item asks too.
+    - `retrieval`: the same with each item's own examples, the train tickets most similar to it, the nearest last.
 
     Raises:
-        ConfigError: TG0160, few_shot without splits or examples.
+        ConfigError: TG0160, few_shot or retrieval without splits or examples.
         DataError: TG0234, train has too few tickets that may serve as examples.
     """
     import pyarrow as pa
@@ -51,23 +53,26 @@ def build_prompts(
 
     rows: list[dict[str, Any]] = pq.read_table(items.root / "items.parquet").sort_by("item_id").to_pylist()
     told = prompt if arm == "tuned" else prompt.model_copy(update={"system": baseline_system or prompt.system})
-    examples: list[dict[str, Any]] = []
-    if arm == "few_shot":
+    examples: list[list[dict[str, Any]]] = [[] for _ in rows]
+    shown = arm in ("few_shot", "retrieval")
+    if shown:
         if splits is None or n_examples < 1:
-            raise ConfigError("arm few_shot needs the splits and at least one example", code="TG0160")
-        examples = _choose_examples(splits, prompt, n_examples, seed=seed, items=rows)
+            raise ConfigError(f"arm {arm} needs the splits and at least one example", code="TG0160")
+        examples = _examples(arm, splits, prompt, n_examples, seed=seed, items=rows)
     if format == "instruction":
         name = "messages"
-        shots = [turn for row in examples for turn in _without_system(conversation_for(told, row))]
-        texts = [dump_messages(_insert_shots(messages_for(told, row), shots)) for row in rows]
+        shots = [[turn for row in each for turn in _without_system(conversation_for(told, row))] for each in examples]
+        texts = [
+            dump_messages(_insert_shots(messages_for(told, row), turns)) for row, turns in zip(rows, shots, strict=True)
+        ]
         answers = [row["answer"].strip() for row in rows]  # as the assistant's turn is in training
     else:
         name = "text"
         answers = [row["answer"] for row in rows]  # a space between prompt and answer belongs to the answer
-        blocks = [_ask(told, row, apart=True) + render_text(told.answer, row) for row in examples]
+        blocks = [[_ask(told, row, apart=True) + render_text(told.answer, row) for row in each] for each in examples]
         texts = [
-            BLOCK_BREAK.join([*_opening(arm, told, row), *blocks, _ask(told, row, apart=arm == "few_shot")])
-            for row in rows
+            BLOCK_BREAK.join([*_opening(arm, told, row), *before, _ask(told, row, apart=shown)])
+            for row, before in zip(rows, blocks, strict=True)
         ]
     table = pa.table(
         {
@@ -98,6 +103,25 @@ def _without_system(turns: Sequence[Message]) -> list[Message]:
 def _insert_shots(messages: list[Message], shots: list[Message]) -> list[Message]:
     system = [turn for turn in messages if turn["role"] == "system"]
     return [*system, *shots, *_without_system(messages)]
+
+
+def _examples(
+    arm: str,
+    splits: Splits,
+    prompt: PromptSpec,
+    n_examples: int,
+    *,
+    seed: int,
+    items: Sequence[dict[str, Any]],
+) -> list[list[dict[str, Any]]]:
+    """The examples of each item, in their order in the prompt."""
+    if arm == "few_shot":
+        return [_choose_examples(splits, prompt, n_examples, seed=seed, items=items)] * len(items)
+    nearest = nearest_examples(
+        items, splits, n_examples=n_examples, question=lambda row: _question(prompt, row),
+        answered=lambda row: bool(_answer(prompt, row)),
+    )  # fmt: skip
+    return [nearest[row["item_id"]] for row in items]
 
 
 def _choose_examples(
