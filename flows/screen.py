@@ -183,7 +183,7 @@ def gate_row(finding: Finding) -> dict[str, str]:
         "bounds": bounds,
         "limit": _number(finding.limit),
         "n": str(finding.n_items),
-        "verdict": finding.verdict,
+        "verdict": finding.verdict if finding.decides else "not judged",
     }
 
 
@@ -194,7 +194,10 @@ def print_decision(console: Console, decision: GateDecision) -> None:
     console.print()
     for finding in decision.findings:
         if finding.verdict != "PROMOTE":
-            console.print(f"  {finding.verdict:<7} {finding.reason}", highlight=False, markup=False)
+            told = finding.verdict if finding.decides else "note"
+            console.print(f"  {told:<7} {finding.reason}", highlight=False, markup=False)
+    if decision.use is not None:
+        console.print(f"  {decision.use.sentence()}", highlight=False, markup=False)
     console.print()
 
 

@@ -60,6 +60,28 @@ def test_a_bound_is_where_the_brute_force_statistic_reaches_the_quantile() -> No
     assert _brute_force_z(12, 4, 200, bounds.upper) == pytest.approx(-Z95, abs=1e-3)
 
 
+# Fagerland, Lydersen and Laake (2014), Statistics in Medicine 33:2850-2875, airway hyper-responsiveness before and
+# after stem cell transplantation: Tango's 95 % interval. And R's PropCIs::scoreci.mp(41, 48, 549, 0.90), in points.
+@pytest.mark.parametrize(
+    ("counts", "confidence", "lower", "upper"),
+    [((1, 7, 21), 0.975, -0.517, -0.026), ((48, 41, 549), 0.95, -0.0157, 0.0414)],
+)
+def test_without_the_correction_the_interval_is_the_published_one(
+    counts: tuple[int, int, int], confidence: float, lower: float, upper: float
+) -> None:
+    bounds = tango_interval(*counts, confidence=confidence, continuity=0)
+    places = 3 if confidence > 0.95 else 4
+    assert (round(bounds.lower, places), round(bounds.upper, places)) == (lower, upper)
+
+
+def test_the_correction_moves_each_bound_away_from_the_estimate_by_less_than_half_an_item() -> None:
+    for counts in ((12, 4, 200), (0, 0, 96), (30, 2, 60), (5, 40, 1000)):
+        plain = tango_interval(*counts, confidence=0.95, continuity=0)
+        cautious = tango_interval(*counts, confidence=0.95)
+        assert 0 <= plain.lower - cautious.lower < 0.5 / counts[2]
+        assert 0 <= cautious.upper - plain.upper < 0.5 / counts[2]
+
+
 def test_without_any_difference_the_bounds_are_known_in_closed_form() -> None:
     for n in (20, 96, 1000):
         bounds = tango_interval(0, 0, n, confidence=0.95, continuity=0)
@@ -161,6 +183,30 @@ def test_bootstrap_t_equals_the_t_interval_on_normal_values_and_is_repeatable() 
     assert bounds.upper == pytest.approx(values.mean() + t.ppf(0.95, 399) * error, abs=0.06 * error)
     assert bounds == bootstrap_t_interval(values, confidence=0.95, seed=1)
     assert bounds != bootstrap_t_interval(values, confidence=0.95, seed=2)
+
+
+# Efron and Tibshirani (1993), An Introduction to the Bootstrap, section 12.5: survival of the nine control mice in
+# days, mean 56.22, central 90 % bootstrap-t interval 35.82 to 116.74.
+def test_bootstrap_t_gives_the_interval_of_its_textbook() -> None:
+    mice = np.array([52.0, 104.0, 146.0, 10.0, 51.0, 30.0, 40.0, 27.0, 46.0])
+    bounds = bootstrap_t_interval(mice, confidence=0.95, n_resamples=100_000)
+    assert bounds.estimate == pytest.approx(56.22, abs=0.005)
+    assert bounds.lower == pytest.approx(35.82, abs=0.5)
+    assert bounds.upper == pytest.approx(116.74, abs=3)
+
+
+def test_bootstrap_t_equals_brute_force_over_every_possible_sample() -> None:
+    import itertools
+
+    values = np.array([0.1, 0.4, 0.35, -0.2, 0.9, 0.0])
+    samples = np.array(list(itertools.product(values - values.mean(), repeat=6)))  # all 46,656
+    spread = samples.std(axis=1, ddof=1) / math.sqrt(6)
+    flat = ~(spread > 1e-9)
+    t = np.where(flat, np.copysign(np.inf, samples.mean(axis=1)), samples.mean(axis=1) / np.where(flat, 1.0, spread))
+    error = values.std(ddof=1) / math.sqrt(6)
+    bounds = bootstrap_t_interval(values, confidence=0.9, n_resamples=200_000)
+    assert bounds.lower == pytest.approx(values.mean() - np.quantile(t, 0.9, method="higher") * error, abs=0.02)
+    assert bounds.upper == pytest.approx(values.mean() - np.quantile(t, 0.1, method="lower") * error, abs=0.05)
 
 
 def test_bootstrap_t_leans_away_from_the_long_tail() -> None:

@@ -32,7 +32,7 @@ TRAIN = [
     {
         "ticket_id": "t2",
         "subject": "Parcel",
-        "body": "the parcel has not arrived yet",
+        "body": "my parcel never arrived at all",
         "reply": "courier",
         "category": "d",
     },
