@@ -11,6 +11,7 @@ import pytest
 
 from schemas.artifacts import EvalSet, GateDecision, Scores
 from schemas.gates import AnchorSpec, ChangeThreshold, GateRule, GatesSpec, ReuseSpec, SliceGuard
+from schemas.load import load_file
 from schemas.verdicts import Spent
 from tasks.assess.gate import decide
 from tasks.assess.resample import estimate_mean
@@ -291,3 +292,34 @@ def test_looking_again_only_where_it_was_held_keeps_the_declared_error(judge: Ju
     unspent = change_outcome(draws[..., 0], draws[..., 1], n, margin=0.0, alpha=0.05).met.any(axis=1).mean()
     assert spent <= 0.05
     assert unspent > 0.08
+
+
+# --- the demo -------------------------------------------------------------------------------------------------------
+
+
+def test_the_gates_of_the_demo_promote_its_candidate_and_block_its_mislabelled_twin(
+    project: Path, make_scores: MakeScores, new_folder: Callable[[], Path]
+) -> None:
+    """96 items: exact 0.719 against 0.021 of few-shot prompting; the twin has 0.417 against that champion."""
+    gates = load_file(project / "pipelines.yaml").get("support-replies").gates
+
+    def arm(name: str, right: range, category: int) -> Scores:
+        exact = [float(number in right) for number in range(96)]
+        fields = [1.0] * category + [0.0] * (96 - category)
+        return make_scores(name, {"exact": exact, "field_category": fields, "format": [1.0] * 96, "style": [1.0] * 96})
+
+    few_shot, champion, twin = (
+        arm("few_shot", range(2), 10),
+        arm("tuned", range(69), 72),
+        arm("tuned", range(8, 48), 45),
+    )
+    first = decide(candidate=champion, champion=None, baselines=(few_shot,), gates=gates, out=new_folder())
+    assert (first.verdict, first.reason) == ("PROMOTE", "All 6 rules are met.")
+    second = decide(
+        candidate=twin, champion=arm("champion", range(69), 72), baselines=(few_shot,), gates=gates,
+        champion_version="1", anchor_version="1", out=new_folder(),
+    )  # fmt: skip
+    assert second.verdict == "BLOCK"
+    assert second.findings[0].verdict == "BLOCK"
+    assert second.findings[0].p_harm is not None
+    assert second.findings[0].p_harm < 1e-3
