@@ -6,7 +6,7 @@ Knows nothing of scores or files; `flows/power.py` calls it for `tunegate plan` 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schemas.gates import GateRule, GatesSpec
 from schemas.metrics import MetricTraits, traits_of
@@ -77,6 +77,8 @@ def plan_gate(
     ]
     if gates.slices is not None:
         rows.append(_slice_power(gates, traits_of(gates.slices.metric, traits), seen.get(gates.slices.metric)))
+    if gates.cluster_by is not None:  # how alike they are is known only from answers
+        rows = [replace(row, what=f"{row.what}; more where items share a {gates.cluster_by}") for row in rows]
     return tuple(rows)
 
 
