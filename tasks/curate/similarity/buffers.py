@@ -1,6 +1,7 @@
-"""Numbers between Arrow and numpy by sharing memory; pyarrow's own way imports pandas first, a third of a second.
+"""Numbers and texts between Arrow and numpy by sharing memory.
 
-It knows nothing of texts. Called by dedup and the modules of `tasks/curate/similarity/`.
+pyarrow's own ways import pandas first, a third of a second. It knows nothing of what texts hold.
+Called by dedup and the modules of `tasks/curate/similarity/`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,21 @@ def numpy_column(column: pa.ChunkedArray) -> Any:
         if len(chunk)
     ]
     return np.concatenate(parts) if parts else np.empty(0, dtype)
+
+
+def text_buffers(batch: pa.Array) -> tuple[Any, Any]:
+    """Bytes (the first at a multiple of eight) and int64 offsets (n + 1) of strings without nulls, shared if possible.
+
+    The offsets need not begin with 0.
+    """
+    n = len(batch)
+    kind = np.int64 if pa.types.is_large_string(batch.type) else np.int32
+    _, offset_bytes, text_bytes = batch.buffers()
+    if not n:
+        return np.empty(0, np.uint8), np.zeros(1, np.int64)
+    offsets = np.frombuffer(offset_bytes, kind)[batch.offset : batch.offset + n + 1].astype(np.int64)
+    data = np.frombuffer(text_bytes, np.uint8)[: offsets[-1]] if text_bytes else np.empty(0, np.uint8)
+    return (data.copy() if data.ctypes.data % 8 else data), offsets
 
 
 def arrow_table(columns: dict[str, Any]) -> pa.Table:

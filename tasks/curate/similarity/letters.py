@@ -1,7 +1,7 @@
-"""Which characters are letters, stand alone or are invisible: one table, asked of DuckDB's own regular expressions.
+"""Which characters are letters, stand alone or are invisible, and their lower case: tables, asked of DuckDB itself.
 
-So the kernel (`tasks/curate/similarity/tokenise.py`) and the SQL of `tasks/curate/similarity/words.py` agree with any
-version of DuckDB. Made once a process, in a few hundredths of a second, and only when a text is not ASCII.
+So the kernels and the SQL of `tasks/curate/similarity/words.py` agree with any version of DuckDB. The tables are made
+once a process, in a tenth of a second, and only when a text is not ASCII.
 Called by `tasks/curate/similarity/shingles.py`.
 """
 
@@ -11,15 +11,24 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from tasks.curate.similarity.buffers import numpy_column
-from tasks.curate.similarity.words import INVISIBLE, UNSPACED, WORD
+from tasks.curate.similarity.buffers import numpy_column, text_buffers
+from tasks.curate.similarity.kernels.folding import HARD, fold_texts
+from tasks.curate.similarity.words import INVISIBLE, UNSPACED, WORD, folded
 from tasks.warehouse import connect
 
 N_CODE_POINTS = 0x110000
 # Nothing beyond is a letter, a mark or invisible but the tags and variation selectors of plane 14.
 _RANGES = ((0, 0x40000), (0xE0000, 0xE1000))
 _SURROGATES = (0xD800, 0xE000)
+_SIMPLE = r"[\p{L}\p{N}\p{P}\p{S}\p{Z}\p{Cf}]"
+_ASKED = ((0x80, 0x3400), (0xA000, 0xAC00), (0xF900, 0x10000), (0x1F000, 0x1FC00))
+"""Where folds are looked up; rare characters beyond count as hard."""
+_IDEOGRAPHS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xAC00, 0xD7A4), (0x20000, 0x2F800), (0x30000, 0x32000))
+"""Chinese characters and Hangul syllables have no case, and only the hard parts of syllables compose with them."""
+_HANGUL_PARTS = ((0x1100, 0x1200), (0xA960, 0xA980), (0xD7B0, 0xD800))
+_PICTURES = (*range(0xFE00, 0xFE10), 0x20E3)  # variation selectors and the key cap
 
 
 @cache
@@ -44,3 +53,65 @@ def character_classes() -> Any:
 def ascii_classes() -> Any:
     """The first 128 of them, without asking: letters and digits are in words, the others between."""
     return np.array([chr(code).isalnum() for code in range(128)], np.uint8)
+
+
+@cache
+def simple_folds() -> Any:
+    """int32 per code point: its lower case, where that is one character and no neighbour changes it; else `HARD`.
+
+    Composition and order concern marks and the parts of Hangul syllables only; a character that is assigned, no mark
+    and its own composed form is simple, if its lower case is. So are the marks that only choose a picture.
+    """
+    folds = np.full(N_CODE_POINTS, HARD, np.int32)
+    with connect(threads=1) as connection:
+        for low, high in _ASKED:
+            listed = connection.sql(
+                f"SELECT i::INTEGER AS i, unicode(l)::INTEGER AS lower "
+                f"FROM (SELECT i, chr(i::INTEGER) AS c, lower(chr(i::INTEGER)) AS l FROM range({low}, {high}) t(i)) "
+                f"WHERE length(l) = 1 AND nfc_normalize(c) = c AND nfc_normalize(l) = l "
+                f"AND regexp_full_match(c, '{_SIMPLE}') AND regexp_full_match(l, '{_SIMPLE}')"
+            ).to_arrow_table()
+            folds[numpy_column(listed["i"])] = numpy_column(listed["lower"])
+    for low, high in _IDEOGRAPHS:
+        folds[low:high] = np.arange(low, high)
+    for low, high in _HANGUL_PARTS:
+        folds[low:high] = HARD
+    for picture in _PICTURES:
+        folds[picture] = picture
+    folds.flags.writeable = False
+    return folds
+
+
+def fold_batch(batch: pa.Array) -> pa.Array:
+    """The texts in NFC and lower case, as `folded` in `tasks/curate/similarity/words.py`; ASCII may stay as it is.
+
+    Characters that depend on their neighbours (about one text in many: decomposed accents, Thai, Devanagari) are left
+    to DuckDB, which takes ten times as long.
+
+    Args:
+        batch: Strings without nulls.
+    """
+    data, offsets = text_buffers(batch)
+    used = data[offsets[0] : offsets[-1]]
+    if used.max(initial=0) < 128:
+        return batch
+    n = len(batch)
+    out, ends, hard = np.empty(2 * len(used), np.uint8), np.zeros(n + 1, np.int64), np.empty(n, np.uint8)
+    n_bytes = fold_texts(data, offsets, simple_folds(), out, ends[1:], hard)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(out[:n_bytes].copy())]
+    simple = pa.Array.from_buffers(pa.large_string(), n, buffers)
+    if not hard.any():
+        return simple
+    places = np.flatnonzero(hard)
+    with connect(threads=1) as connection:
+        given = batch.take(_indices(places))
+        connection.register("given", pa.Table.from_arrays([given], names=["t"]))
+        column = connection.sql(f"SELECT {folded('t')} AS t FROM given").to_arrow_table()["t"]
+    chosen = np.arange(n)
+    chosen[places] = n + np.arange(len(places))
+    both = pa.concat_arrays([simple, *(chunk.cast(pa.large_string()) for chunk in column.chunks)])
+    return both.take(_indices(chosen))
+
+
+def _indices(places: Any) -> pa.Array:
+    return pa.Array.from_buffers(pa.int64(), len(places), [None, pa.py_buffer(places)])

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from tasks.curate.similarity.buffers import text_buffers
 from tasks.curate.similarity.kernels.kernel import n_threads
 from tasks.curate.similarity.kernels.tokenise import shingle_texts
-from tasks.curate.similarity.words import folded
+from tasks.curate.similarity.letters import ascii_classes, character_classes, fold_batch
 
 if TYPE_CHECKING:
     import duckdb
@@ -57,7 +58,7 @@ class ShingleSets:
 def shingle_sets(
     batches: Iterable[pa.Array], *, n_words: int, budget: int | None = None, spill: Path | None = None
 ) -> ShingleSets:
-    """Shingle texts in folded form (`folded_batches`), in their order.
+    """Shingle texts (`text_batches`), in their order.
 
     Args:
         batches: Arrays of strings without nulls.
@@ -78,22 +79,21 @@ def shingle_sets(
     return ShingleSets(store.all(), starts, all_sizes, np.concatenate(keys))
 
 
-def folded_batches(connection: duckdb.DuckDBPyConnection, *, relation: str, text: str) -> Iterator[pa.Array]:
-    """The folded texts of a relation in its order, in batches; the connection does nothing else meanwhile."""
-    query = f"SELECT {folded('t')} AS t FROM (SELECT {text} AS t FROM {relation})"
-    for batch in connection.sql(query).to_arrow_reader(BATCH_ROWS):
+def text_batches(connection: duckdb.DuckDBPyConnection, *, relation: str, text: str) -> Iterator[pa.Array]:
+    """An expression of a relation's rows, not null, in its order, in batches; meanwhile the connection is taken."""
+    for batch in connection.sql(f"SELECT {text} AS t FROM {relation}").to_arrow_reader(BATCH_ROWS):
         yield batch.column(0)
 
 
 def shingles_of_texts(texts: pa.ChunkedArray | Iterable[str], *, n_words: int) -> ShingleSets:
     """Shingle texts that lie in memory, in their order; null counts as ''."""
-    from tasks.warehouse import connect
-
     column = texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([pa.array(texts, pa.string())])
-    with connect() as connection:
-        connection.register("given", pa.table({"given_text": column}))
-        batches = folded_batches(connection, relation="given", text="coalesce(given_text, '')")
-        return shingle_sets(batches, n_words=n_words)
+    batches = (
+        chunk.slice(start, BATCH_ROWS).fill_null("")
+        for chunk in column.cast(pa.large_string()).chunks
+        for start in range(0, len(chunk), BATCH_ROWS)
+    )
+    return shingle_sets(batches, n_words=n_words)
 
 
 def _in_order(pool: ThreadPoolExecutor, batches: Iterable[pa.Array], n_words: int) -> Iterator[tuple[Any, Any, Any]]:
@@ -107,16 +107,8 @@ def _in_order(pool: ThreadPoolExecutor, batches: Iterable[pa.Array], n_words: in
 
 
 def _shingle_batch(batch: pa.Array, n_words: int) -> tuple[Any, Any, Any]:
-    from tasks.curate.similarity.letters import ascii_classes, character_classes
-
     n = len(batch)
-    wide = pa.types.is_large_string(batch.type)
-    _, offset_bytes, text_bytes = batch.buffers()
-    offsets = np.frombuffer(offset_bytes, np.int64 if wide else np.int32)[batch.offset : batch.offset + n + 1]
-    offsets = offsets.astype(np.int64)
-    data = np.frombuffer(text_bytes, np.uint8) if text_bytes else np.empty(0, np.uint8)
-    if data.ctypes.data % 8:
-        data = data.copy()  # the kernel reads eight bytes at a time
+    data, offsets = text_buffers(fold_batch(batch))
     is_ascii = data[offsets[0] : offsets[-1]].max(initial=0) < 128
     classes = ascii_classes() if is_ascii else character_classes()
     hashes = np.empty((offsets[-1] - offsets[0]) // 2 + n + 1, np.uint64)

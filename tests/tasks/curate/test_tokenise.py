@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.curate.similarity import shingles as shingles_module
-from tasks.curate.similarity.letters import ascii_classes, character_classes
+from tasks.curate.similarity.letters import ascii_classes, character_classes, fold_batch, simple_folds
 from tasks.curate.similarity.shingles import ShingleSets, shingle_sets, shingles_of_texts
-from tasks.curate.similarity.words import INVISIBLE, UNSPACED, WORD, normal_form, words_of
+from tasks.curate.similarity.words import INVISIBLE, UNSPACED, WORD, folded, normal_form, words_of
 from tasks.warehouse import connect
 
 ODD = (
@@ -129,3 +129,46 @@ def test_a_text_longer_than_a_batch_buffer_keeps_every_shingle() -> None:
     n = 70_000
     sets = shingles_of_texts(["x " + " ".join(map(str, range(n)))], n_words=1)
     assert sets.sizes.tolist() == [n + 1]
+
+
+def folded_in_sql(texts: Sequence[str]) -> list[str]:
+    with connect(threads=1) as connection:
+        connection.register("given", pa.table({"number": range(len(texts)), "text": pa.array(texts, pa.string())}))
+        rows = connection.sql(f"SELECT lower({folded('text')}) AS text FROM given ORDER BY number")
+        listed = [str(row["text"]) for row in rows.to_arrow_table().to_pylist()]
+    return [text.replace("\0", " ") for text in listed]
+
+
+def fold(texts: Sequence[str]) -> list[str]:
+    """Without the case of ASCII, which may stay in texts of ASCII alone."""
+    listed: list[str] = fold_batch(pa.array(texts, pa.string())).to_pylist()
+    # ASCII is left as it is where all of the batch is ASCII.
+    return [(text.lower() if text.isascii() else text).replace("\0", " ") for text in listed]
+
+
+@given(st.lists(TEXTS, max_size=12))
+@example(["Ⱥ", "ÀÉ", "A\u0300", "\u212b", "❤\ufe0f", "각", "\u1100\u1161", "สวัสดี", "İ", "ǅ", "Ω", "ΣΑΣ", "A"])
+@settings(deadline=None, max_examples=80)
+def test_the_kernel_folds_as_sql_does(texts: list[str]) -> None:
+    assert fold(texts) == folded_in_sql(texts)
+
+
+def test_every_simple_character_folds_as_in_sql_beside_any_other() -> None:
+    codes = np.flatnonzero(simple_folds())
+    assert len(codes) > 100_000
+    rng = random.Random(2)
+    texts = []
+    for _ in range(3):
+        order = rng.sample(codes.tolist(), len(codes))
+        texts += ["".join(map(chr, order[start : start + 400])) for start in range(0, len(order), 400)]
+    # Each also between two letters that marks combine with.
+    texts += [
+        "".join(f"a{chr(code)}e" for code in codes.tolist()[start : start + 400]) for start in range(0, len(codes), 400)
+    ]
+    assert fold(texts) == folded_in_sql(texts)
+
+
+def test_hard_texts_keep_their_places_among_others() -> None:
+    texts = ["Plain", "Größe", "a\u0301", "สวัสดี", "ÜBER", "", "n\u0303"]
+    column = pa.array(["x", *texts], pa.large_string()).slice(1)
+    assert fold_batch(column).to_pylist() == ["plain", "größe", "á", "สวัสดี", "über", "", "ñ"]

@@ -58,7 +58,7 @@ def _add_block(state: Any, block: Any) -> Any:
 
 
 @Part
-def _character(data: Any, place: Any) -> tuple[Any, Any]:
+def character(data: Any, place: Any) -> tuple[Any, Any]:
     """Code point and number of bytes of the character that starts at `place`; the text is valid UTF-8."""
     first = np.int64(data[place])
     if first < 0x80:
@@ -110,8 +110,8 @@ def _any_word(data: Any, place: Any, end: Any, classes: Any) -> tuple[Any, Any]:
     """Hash of the word at `place` and the place after it, character by character; 0 when nothing there is a word."""
     state, block, filled, n_bytes = _SEED, _U(0), 0, 0
     while place < end:
-        character, width = _character(data, place)
-        kind = classes[character]
+        code, width = character(data, place)
+        kind = classes[code]
         if kind == SEPARATOR or (kind == LONE and n_bytes > 0):
             break
         if kind != INVISIBLE:
@@ -174,7 +174,7 @@ def shingle_texts(
                 if word == _U(0):
                     # A separator beyond ASCII stands here, or nothing but invisible characters up to it.
                     if after < end:
-                        after += _character(data, after)[1]
+                        after += character(data, after)[1]
                     place = after
                     continue
             place = after
