@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
     from tasks.curate.similarity.families import decide
     from tasks.curate.similarity.join import MAX_COMPARISONS
-    from tasks.curate.similarity.shingles import text_batches, shingle_sets
+    from tasks.curate.similarity.shingles import shingle_sets, text_batches
     from tasks.warehouse import connect, quote_text
 
     _, corpus, answer = sys.argv[1:4]
