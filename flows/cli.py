@@ -7,16 +7,18 @@ to do, 1 internal, 2 configuration, 3 data, 4 training, 5 BLOCK, 6 locked, 7 ext
 
 from __future__ import annotations
 
-import importlib
 import signal
 import sys
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from flows.cli_curation import add_curation_commands
+from flows.cli_options import CONFIG, Config, Json, Pipeline, call
+from flows.cli_planning import add_planning_commands
 from schemas.errors import TunegateError
 
 app = typer.Typer(
@@ -26,11 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Pipeline = Annotated[str, typer.Argument(help="Name of a pipeline in pipelines.yaml.", show_default=False)]
-Config = Annotated[Path, typer.Option("--config", "-c", help="The pipelines.yaml to use.", envvar="TUNEGATE_CONFIG")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
-CONFIG = Path("pipelines.yaml")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -82,11 +79,6 @@ def _report_unexpected(error: Exception, arguments: list[str]) -> int:
     return code
 
 
-def _call(module: str, function: str, **arguments: Any) -> int:
-    """Run a command's function; its module is imported only now."""
-    return int(getattr(importlib.import_module(f"flows.commands.{module}"), function)(**arguments))
-
-
 def _debug(_value: bool) -> None:
     """`--debug` is read by `main`; declaring it here lets the parser accept and explain it."""
 
@@ -109,7 +101,7 @@ def run(
     as_json: Json = False,
 ) -> int:
     """Run a pipeline from tickets to a verdict; the champion moves only with PROMOTE."""
-    return _call(
+    return call(
         "run", "run", pipeline=pipeline, config=config, again=again, until=until, wait_s=wait,
         require_mlflow=require_mlflow, as_json=as_json,
     )  # fmt: skip
@@ -118,19 +110,19 @@ def run(
 @app.command()
 def plan(pipeline: Pipeline, config: Config = CONFIG, as_json: Json = False) -> int:
     """Say what would run and why, what is reused, how long and how large; writes nothing."""
-    return _call("plan", "plan", pipeline=pipeline, config=config, as_json=as_json)
+    return call("plan", "plan", pipeline=pipeline, config=config, as_json=as_json)
 
 
 @app.command()
 def validate(config: Config = CONFIG, as_json: Json = False) -> int:
     """Check pipelines.yaml; all errors at once, each with its place."""
-    return _call("config", "validate", config=config, as_json=as_json)
+    return call("config", "validate", config=config, as_json=as_json)
 
 
 @app.command()
 def schema() -> int:
     """Print the JSON Schema of pipelines.yaml, for editors."""
-    return _call("config", "schema")
+    return call("config", "schema")
 
 
 @app.command()
@@ -141,7 +133,7 @@ def runs(
     as_json: Json = False,
 ) -> int:
     """List runs, newest first."""
-    return _call("history", "runs", pipeline=pipeline, limit=limit, config=config, as_json=as_json)
+    return call("history", "runs", pipeline=pipeline, limit=limit, config=config, as_json=as_json)
 
 
 @app.command()
@@ -151,19 +143,19 @@ def show(
     as_json: Json = False,
 ) -> int:
     """Show one run: its steps, what was reused, the gate's findings."""
-    return _call("history", "show", run_id=run_id, config=config, as_json=as_json)
+    return call("history", "show", run_id=run_id, config=config, as_json=as_json)
 
 
 @app.command()
 def status(config: Config = CONFIG, as_json: Json = False) -> int:
     """Say what is running, who is champion and which servers are up."""
-    return _call("history", "status", config=config, as_json=as_json)
+    return call("history", "status", config=config, as_json=as_json)
 
 
 @app.command()
 def champion(pipeline: Pipeline, config: Config = CONFIG, as_json: Json = False) -> int:
     """Show the champion and how it came to be."""
-    return _call("champion", "champion", pipeline=pipeline, config=config, as_json=as_json)
+    return call("champion", "champion", pipeline=pipeline, config=config, as_json=as_json)
 
 
 @app.command()
@@ -175,7 +167,7 @@ def rollback(
     as_json: Json = False,
 ) -> int:
     """Make an earlier champion champion again."""
-    return _call("champion", "rollback", pipeline=pipeline, reason=reason, to=to, config=config, as_json=as_json)
+    return call("champion", "rollback", pipeline=pipeline, reason=reason, to=to, config=config, as_json=as_json)
 
 
 @app.command()
@@ -187,31 +179,31 @@ def predict(
     as_json: Json = False,
 ) -> int:
     """Let the champion answer a ticket."""
-    return _call("champion", "predict", pipeline=pipeline, file=file, subject=subject, config=config, as_json=as_json)
+    return call("champion", "predict", pipeline=pipeline, file=file, subject=subject, config=config, as_json=as_json)
 
 
 @app.command()
 def sync(config: Config = CONFIG, as_json: Json = False) -> int:
     """Bring MLflow up to date with the ledger."""
-    return _call("champion", "sync", config=config, as_json=as_json)
+    return call("champion", "sync", config=config, as_json=as_json)
 
 
 @app.command()
 def up(config: Config = CONFIG, as_json: Json = False) -> int:
     """Start the local Prefect and MLflow servers (loopback only) and say where they are."""
-    return _call("servers", "up", config=config, as_json=as_json)
+    return call("servers", "up", config=config, as_json=as_json)
 
 
 @app.command()
 def down(config: Config = CONFIG, as_json: Json = False) -> int:
     """Stop the local servers."""
-    return _call("servers", "down", config=config, as_json=as_json)
+    return call("servers", "down", config=config, as_json=as_json)
 
 
 @app.command()
 def serve(config: Config = CONFIG) -> int:
     """Run every pipeline with a `schedule` at its times, until interrupted."""
-    return _call("servers", "serve", config=config)
+    return call("servers", "serve", config=config)
 
 
 @app.command()
@@ -220,13 +212,17 @@ def explain(
     as_json: Json = False,
 ) -> int:
     """Say what an error code means and what to do."""
-    return _call("explain", "explain", code=code, as_json=as_json)
+    return call("explain", "explain", code=code, as_json=as_json)
 
 
 @app.command()
 def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
     """Check the machine, the state folder, the champion's files and the servers."""
-    return _call("doctor", "doctor", config=config, as_json=as_json)
+    return call("doctor", "doctor", config=config, as_json=as_json)
+
+
+add_curation_commands(app)
+add_planning_commands(app)
 
 
 if __name__ == "__main__":

@@ -7,20 +7,36 @@ from pathlib import Path
 from prefect import flow
 
 from flows.declared import declared_steps
+from flows.earlier import Earlier
 from flows.engine.step import Step
+from flows.finetune import base_model_step
+from flows.retention import forget_old_texts
 from flows.session import attach
+from flows.snapshots import publish_snapshot
 from flows.steps import run_stage
-from schemas.artifacts import Splits, TicketTable, WarehouseRef
+from schemas.artifacts import CurationCard, Perplexities, Splits, TicketTable, WarehouseRef
 from schemas.pipeline import PipelineSpec
+from tasks.curate.card import build_card
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.extract import extract_tickets
+from tasks.curate.publish import publish_warehouse
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
-from tasks.warehouse import publish_warehouse
+
+NOTHING = Earlier()
 
 
-def curate_steps(spec: PipelineSpec, *, fingerprint: str, root: Path) -> list[Step]:
-    """The steps in order. `fingerprint` is the source's content digest: new tickets make a new key."""
+def curate_steps(
+    spec: PipelineSpec, *, fingerprint: str, root: Path, cache: Path, earlier: Earlier = NOTHING
+) -> list[Step]:
+    """The steps in order.
+
+    Args:
+        fingerprint: The source's content digest: new tickets make a new key.
+        root: Folder of pipelines.yaml.
+        cache: Downloads, for the base model when perplexity is measured.
+        earlier: What the last complete run left.
+    """
     extract = Step(
         "extract",
         extract_tickets,
@@ -38,14 +54,17 @@ def curate_steps(spec: PipelineSpec, *, fingerprint: str, root: Path) -> list[St
         params={"table": spec.table},
         libraries=("duckdb", "pyarrow", "pandera"),
     )
-    steps = [extract, validate]
-    steps += declared_steps(spec.curate.steps, after=validate.name)
-    tables = tuple(step.name for step in steps)
+    steps = [extract, validate, *declared_steps(spec.curate.steps, after=validate.name, root=root)]
+    tables = tuple(step.name for step in steps if step.returns is TicketTable)
+    if any(step.returns is Perplexities for step in steps):
+        steps.insert(2, base_model_step(spec, root=root, cache=cache))
+    previous = {"previous": earlier.split} if earlier.split is not None and spec.split.stable else {}
     split = Step(
         "split",
         split_tickets,
         Splits,
-        inputs={"tickets": tables[-1]},
+        inputs={"tickets": tables[-1], **previous},
+        goes_on_from="previous",
         params={"split": spec.split},
         libraries=("duckdb", "pyarrow"),
     )
@@ -65,7 +84,21 @@ def curate_steps(spec: PipelineSpec, *, fingerprint: str, root: Path) -> list[St
         params={"stage_names": tables},
         libraries=("duckdb", "pyarrow"),
     )
-    return [*steps, split, clean, warehouse]
+    card = Step(
+        "card",
+        build_card,
+        CurationCard,
+        inputs={
+            "stages": tables,
+            "split": "split",
+            "clean": "decontaminate",
+            **({"previous": earlier.card} if earlier.card is not None else {}),
+        },
+        params={"stage_names": tables},
+        goes_on_from="previous",
+        libraries=("duckdb", "pyarrow"),
+    )
+    return [*steps, split, clean, warehouse, card]
 
 
 @flow(name="curate")
@@ -73,3 +106,5 @@ def curate(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = N
     """Bring the pipeline's tickets to splits; every row that goes is kept with its reason."""
     with attach(pipeline, config, run_id) as session:
         run_stage(session, "curate")
+        publish_snapshot(session)
+        forget_old_texts(session)

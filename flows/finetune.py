@@ -20,15 +20,7 @@ def finetune_steps(spec: PipelineSpec, *, root: Path, cache: Path) -> list[Step]
     """The steps in order. They take the splits of the step `decontaminate`."""
     train = spec.train
     return [
-        Step(
-            "base_model",
-            fetch_base_model,
-            ModelRef,
-            params={"uri": train.base_model, "allow_download": train.allow_download},
-            also={"files": fingerprint_base_model(train.base_model, root=root)},
-            context={"root": root, "cache": cache},
-            libraries=("safetensors", "tokenizers", "transformers"),
-        ),
+        base_model_step(spec, root=root, cache=cache),
         Step(
             "encode",
             encode_examples,
@@ -49,6 +41,20 @@ def finetune_steps(spec: PipelineSpec, *, root: Path, cache: Path) -> list[Step]
             reports=True,
         ),
     ]
+
+
+def base_model_step(spec: PipelineSpec, *, root: Path, cache: Path) -> Step:
+    """The base model in the store; curation takes it as well when it measures perplexity."""
+    train = spec.train
+    return Step(
+        "base_model",
+        fetch_base_model,
+        ModelRef,
+        params={"uri": train.base_model, "allow_download": train.allow_download},
+        also={"files": fingerprint_base_model(train.base_model, root=root)},
+        context={"root": root, "cache": cache},
+        libraries=("safetensors", "tokenizers", "transformers"),
+    )
 
 
 @flow(name="finetune")

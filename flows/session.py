@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.earlier import Earlier, earlier_results
 from flows.engine.keys import digest_of, installed
 from flows.engine.ledger import Ledger
 from flows.engine.lock import pipeline_lock
@@ -56,9 +57,12 @@ class Session:
 
     @property
     def stages(self) -> Mapping[str, list[Step]]:
-        """Stage -> its steps, declared once: the champion compared with is that of the session's start."""
+        """Stage -> its steps, declared once: champion and earlier results are those of the session's start."""
         if self._stages is None:
-            self._stages = declare(self.spec, settings=self.settings, root=self.root, champion=self.champion)
+            earlier = earlier_results(self.ledger, self.store, self.spec.name)
+            self._stages = declare(
+                self.spec, settings=self.settings, root=self.root, champion=self.champion, earlier=earlier
+            )
         return self._stages
 
     def run(self, step: Step) -> Artifact:
@@ -82,9 +86,9 @@ class Session:
 
 
 def declare(
-    spec: PipelineSpec, *, settings: Settings, root: Path, champion: ChampionRef | None
+    spec: PipelineSpec, *, settings: Settings, root: Path, champion: ChampionRef | None, earlier: Earlier
 ) -> dict[str, list[Step]]:
-    """All steps of the pipeline by stage, as they compare with this champion."""
+    """All steps of the pipeline by stage, as they compare with this champion and go on from earlier results."""
     from flows.assess import assess_steps
     from flows.curate import curate_steps
     from flows.finetune import finetune_steps
@@ -92,9 +96,11 @@ def declare(
     from tasks.curate.extract import fingerprint_source
 
     fingerprint = fingerprint_source(spec.source, root=root)
+    curation = curate_steps(spec, fingerprint=fingerprint, root=root, cache=settings.cache, earlier=earlier)
+    names = {step.name for step in curation}
     return {
-        "curate": curate_steps(spec, fingerprint=fingerprint, root=root),
-        "finetune": finetune_steps(spec, root=root, cache=settings.cache),
+        "curate": curation,
+        "finetune": [step for step in finetune_steps(spec, root=root, cache=settings.cache) if step.name not in names],
         "assess": assess_steps(spec, champion=champion),
         "release": release_steps(spec),
     }

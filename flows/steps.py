@@ -6,6 +6,7 @@ off: the content-addressed store alone decides what is reused, so that no cached
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,9 @@ def _worded(step: str) -> Iterator[None]:
     """Let no unexpected error's words through: they may quote a ticket, and Prefect keeps what it is told."""
     try:
         yield
-    except TunegateError:
+    except TunegateError as error:
+        if "--debug" not in sys.argv:  # what led to it may quote a ticket as well, and Prefect logs whole tracebacks
+            raise error from None
         raise
     except (ConnectionError, TimeoutError) as error:
         raise ServiceError(

@@ -7,6 +7,7 @@ reference with its final `root` and `digest`. No frame, no model and no pickle e
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
 
@@ -68,8 +69,18 @@ class TicketTable(Artifact):
         return self.root / "removed.parquet"
 
 
+class Perplexities(Artifact):
+    """`perplexities.parquet`: ticket_id, perplexity (of the body under the base model; null for a body of fewer than
+    two tokens), ordered by ticket_id."""
+
+    n_tickets: int
+    n_tokens: int
+    """Tokens whose likelihood was taken."""
+
+
 class Splits(Artifact):
-    """`train.parquet`, `validation.parquet`, `test.parquet` (ticket columns) and `removed.parquet`."""
+    """`train.parquet`, `validation.parquet`, `test.parquet` (ticket columns) and `removed.parquet`; of the split also
+    `assignments.parquet` and `strata.parquet` (`schemas.tables`: ASSIGNMENTS, STRATA)."""
 
     rows: RowCounts
     n_train: int
@@ -77,6 +88,10 @@ class Splits(Artifact):
     n_test: int
     group_by: tuple[str, ...] = ()
     """Columns of which no value is in two of the three."""
+    seed: int | None = None
+    """Seed of the split, which a later split must share to go on from this one; null when unknown."""
+    cut: datetime | None = None
+    """UTC; train and validation are earlier. Newly held-out tickets are not; null when the split was not by time."""
     notes: dict[str, int] = {}
 
     @property
@@ -95,17 +110,47 @@ class Splits(Artifact):
     def removed(self) -> Path:
         return self.root / "removed.parquet"
 
+    @property
+    def assignments(self) -> Path:
+        return self.root / "assignments.parquet"
+
+    @property
+    def strata(self) -> Path:
+        return self.root / "strata.parquet"
+
 
 class WarehouseRef(Artifact):
-    """`warehouse.duckdb`: raw_tickets, curated, splits, removed (with its step), funnel; for people's questions in SQL.
-    No step reads it, and its bytes may differ between runs where its rows do not."""
+    """`warehouse.duckdb` (raw_tickets, curated, removed, duplicates, splits, funnel and views; each documented in the
+    database) and some of its tables as Parquet; for people's questions in SQL. No step reads it, and its bytes may
+    differ between runs where its rows do not."""
 
     n_tickets: int
     """Rows read from the source, whatever became of them."""
+    snapshot_id: str
+    """Digest of every step's rows: equal id, equal tables."""
 
     @property
     def database(self) -> Path:
         return self.root / "warehouse.duckdb"
+
+
+class CurationCard(Artifact):
+    """`card.json` (`schemas.curation_card.CardNumbers`) and `card.html`, a fragment for the report: what curation did,
+    in numbers, without a text of any ticket."""
+
+    n_read: int
+    """Rows read from the source."""
+    n_train: int
+    n_validation: int
+    n_test: int
+    n_merged: int
+    """Duplicates merged into a kept ticket."""
+    n_shifted: int
+    """Columns that have moved much since the last card; 0 when there is none to compare with."""
+
+    @property
+    def numbers(self) -> Path:
+        return self.root / "card.json"
 
 
 class ModelRef(Artifact):

@@ -46,7 +46,7 @@ class DecontaminateSpec(Spec):
     """Rarity-weighted share of a held-out question's long n-grams in a train row from which it is a leak: a quote."""
     short_ngram_words: int = Field(default=3, ge=1, le=30)
     short_threshold: float = Field(default=0.2, gt=0, le=1)
-    """The same of short n-grams: a paraphrase."""
+    """The same of short n-grams, in four or more pieces apart from one another: a paraphrase."""
     max_document_frequency: int = Field(default=50, ge=1)
     """n-grams in more train rows than this are boilerplate and do not count."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from schemas.languages import known_language
 from schemas.spec import Spec
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -66,6 +67,8 @@ class RedactStep(Spec):
     def _types_are_backed(self) -> Self:
         if "name" in self.types and self.names is None:
             raise ValueError("type `name` needs `names`")
+        if self.names is not None and self.names.mode != "sample" and "name" not in self.types:
+            raise ValueError("`names` replaces nothing without type `name`; only `mode: sample` does without it")
         if "order_number" in self.types and not self.order_numbers:
             raise ValueError("type `order_number` needs `order_numbers`")
         return self
@@ -80,12 +83,19 @@ class LengthStep(Spec):
     min_reply: int = Field(default=0, ge=0)
     max_reply: int = Field(default=20_000, ge=1)
 
+    @model_validator(mode="after")
+    def _some_text_fits(self) -> Self:
+        for name, least, most in (("body", self.min_body, self.max_body), ("reply", self.min_reply, self.max_reply)):
+            if least > most:
+                raise ValueError(f"min_{name} is above max_{name}")
+        return self
+
 
 class LanguageStep(Spec):
     """Fill `language` and `language_score` of the body, and drop other languages than those named."""
 
     uses: Literal["language"]
-    keep: tuple[str, ...] = ()
+    keep: tuple[Annotated[str, AfterValidator(known_language)], ...] = ()
     """ISO 639-1 codes; empty keeps all."""
     min_score: Fraction = 0.5
     """Surer than this and not in `keep`: dropped. Less sure (short texts): kept."""

@@ -29,7 +29,8 @@ class FilesSource(Spec):
     shape: Shape = "auto"
     """`auto` detects messages, Alpaca, ShareGPT and prompt-completion rows by their keys; a mix is refused."""
     columns: dict[TicketColumn, str] = Field(default={})
-    """Canonical column -> column of the file. Columns not named here are taken by their own name."""
+    """Canonical column -> column of the file, or a path into nested rows (`requester.id`, `comments[-1].body`). Columns
+    not named here are taken by their own name."""
     extra_columns: Literal["ignore", "error"] = "ignore"
     """What to do with columns that are neither canonical nor mapped (they are counted either way)."""
 

@@ -41,16 +41,16 @@ TICKETS: tuple[Column, ...] = (
     Column("messages", "VARCHAR", True, "personal", "JSON list of {role, content}; null for plain tickets"),
     Column("source", "VARCHAR", False, "none", "File or table the row came from, as written in pipelines.yaml"),
     Column("source_line", "BIGINT", False, "none", "Line (1-based) or row number in that source"),
-    Column("language", "VARCHAR", True, "none", "ISO 639-1 code of the body; null before the step `language`"),
+    Column("language", "VARCHAR", True, "none", "ISO 639-1 code of the body; null if too short or before `language`"),
     Column("language_score", "DOUBLE", True, "none", "How sure the language is, 0-1"),
     Column("n_words", "BIGINT", True, "none", "Words of the body; null before the step `quality`, as all that follow"),
     Column("repetition", "DOUBLE", True, "none", "Share of the body's words in 3-word runs met before in it, 0-1"),
     Column("caps_share", "DOUBLE", True, "none", "Upper-case letters among the body's cased letters, 0-1"),
     Column("url_share", "DOUBLE", True, "none", "Characters of the body inside URLs and [URL_n], 0-1"),
-    Column("symbol_share", "DOUBLE", True, "none", "Body characters that are no letter, digit or space, 0-1"),
+    Column("symbol_share", "DOUBLE", True, "none", "Body characters that are no letter, digit, space or URL, 0-1"),
     Column("template_leftovers", "BIGINT", True, "none", "Unfilled placeholders such as {{name}} in body and reply"),
     Column("reply_words", "BIGINT", True, "none", "Words of the reply"),
-    Column("reply_overlap", "DOUBLE", True, "none", "Share of the reply's words that only repeat the body, 0-1"),
+    Column("reply_overlap", "DOUBLE", True, "none", "Share of the reply's words in 3-word runs of the body, 0-1"),
     Column("reply_is_stub", "BOOLEAN", True, "none", "The reply answers nothing: closed, duplicate, see above, empty"),
     Column("perplexity", "DOUBLE", True, "none", "Of the body under the base model; null unless `quality.perplexity`"),
     Column("label_conflict", "BIGINT", True, "none", "Tickets of this question with another label; step `label_check`"),
@@ -79,6 +79,24 @@ REMOVED: tuple[Column, ...] = (
     Column("kept_id", "VARCHAR", True, "pseudonym", "Ticket kept in this one's place, or the held-out ticket leaked"),
     Column("score", "DOUBLE", True, "none", "Similarity to kept_id, 0-1"),
     Column("shared_run", "VARCHAR", True, "personal", "Longest run of words that a leaking row shares with kept_id"),
+)  # fmt: skip
+
+ASSIGNMENTS: tuple[Column, ...] = (
+    Column("ticket_id", "VARCHAR", False, "pseudonym", "Ticket that was split"),
+    Column("group", "VARCHAR", False, "pseudonym", "Customer or thread it goes with, with the column's name before it"),
+    Column("split", "VARCHAR", False, "none", "train, validation, test or dropped"),
+    Column("since", "TIMESTAMP", True, "none", "Cut of the split that put it there, UTC; null when split without time"),
+    Column("retired", "BOOLEAN", False, "none", "It was held out until its window retired, and may be trained on"),
+)  # fmt: skip
+
+STRATA: tuple[Column, ...] = (
+    Column("column", "VARCHAR", False, "none", "category, priority, product, channel or language"),
+    Column("value", "VARCHAR", True, "none", "One of its values; null for tickets without"),
+    Column("n_train", "BIGINT", False, "none", "Train tickets with it"),
+    Column("n_validation", "BIGINT", False, "none", "Validation tickets with it"),
+    Column("n_test", "BIGINT", False, "none", "Test tickets with it"),
+    Column("share_train", "DOUBLE", False, "none", "Of the train tickets, 0-1"),
+    Column("share_test", "DOUBLE", False, "none", "Of the test tickets, 0-1"),
 )  # fmt: skip
 
 TICKET_COLUMNS = tuple(column.name for column in TICKETS)

@@ -30,6 +30,7 @@ PLACES: dict[str, str] = {
     "mlflow.version": "MLflow has the version, the ledger does not know its number",
     "mlflow.challenger": "one alias has moved, the other has not",
     "mlflow.told": "MLflow knows, the outbox still says that it does not",
+    "snapshot.copied": "the warehouse is copied aside, readers still find the one before",
     "train.checkpoint.written": "a checkpoint's files are written aside, it is not complete",
     "train.checkpoint.renamed": "a checkpoint is complete, older ones are still there",
 }

@@ -1,7 +1,6 @@
 """The DuckDB connection: files created whole, nothing reachable but what was named, identifiers quoted.
 
-Also publishes what curation did as one database for people. It decides nothing about tickets. Called by tasks/curate
-and `flows/curate.py`; duckdb is imported inside functions.
+It decides nothing about tickets and knows no table. Called by tasks/curate; duckdb is imported inside functions.
 """
 
 from __future__ import annotations
@@ -14,9 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.artifacts import Splits, TicketTable, WarehouseRef
 from schemas.errors import LockedError, SecurityError, StorageError
-from schemas.tables import REMOVED, REMOVED_COLUMNS
 
 if TYPE_CHECKING:
     import duckdb
@@ -88,60 +85,6 @@ def create_database(path: Path) -> None:
     finally:
         os.close(descriptor)
     aside.replace(path)
-
-
-def publish_warehouse(
-    *, stages: tuple[TicketTable, ...], stage_names: tuple[str, ...], split: Splits, clean: Splits, out: Path
-) -> WarehouseRef:
-    """Write `warehouse.duckdb`: every row read, where it went, and why.
-
-    Tables: raw_tickets (rows that could be read), curated (after the last step), splits (ticket_id, split), removed
-    (all steps, with `step`), funnel (one row per step). Views quarantine, dropped and merged show removed by outcome.
-
-    Args:
-        stages: Ticket tables in the order of the steps; the first is what was read.
-        stage_names: Their step names.
-        split: Result of the split.
-        clean: The splits after decontamination, the ones that are trained and tested on.
-    """
-    steps: list[tuple[str, TicketTable | Splits]] = [
-        *zip(stage_names, stages, strict=True),
-        ("split", split),
-        ("decontaminate", clean),
-    ]
-    database = out / "warehouse.duckdb"
-    with connect(database, readable=tuple(step.root for _, step in steps), threads=1) as connection:
-        for table, path in (("raw_tickets", stages[0].tickets), ("curated", stages[-1].tickets)):
-            connection.execute(
-                f"CREATE TABLE {table} AS SELECT * FROM read_parquet(?) ORDER BY ticket_id, source, source_line",
-                [str(path.resolve())],
-            )
-        connection.execute("CREATE TABLE splits (ticket_id VARCHAR NOT NULL, split VARCHAR NOT NULL)")
-        for name, path in (("train", clean.train), ("validation", clean.validation), ("test", clean.test)):
-            connection.execute(
-                "INSERT INTO splits SELECT ticket_id, ? FROM read_parquet(?) ORDER BY ticket_id",
-                [name, str(path.resolve())],
-            )
-        columns = ", ".join(f"{quote_identifier(column.name)} {column.sql_type}" for column in REMOVED)
-        connection.execute(f"CREATE TABLE removed (step VARCHAR NOT NULL, {columns})")
-        connection.execute(
-            "CREATE TABLE funnel (position INTEGER, step VARCHAR, n_in BIGINT, n_out BIGINT, "
-            "n_quarantined BIGINT, n_dropped BIGINT, n_merged BIGINT)"
-        )
-        for position, (name, step) in enumerate(steps, start=1):
-            connection.execute(
-                f"INSERT INTO removed SELECT ?, {', '.join(REMOVED_COLUMNS)} FROM read_parquet(?)",
-                [name, str(step.removed.resolve())],
-            )
-            rows = step.rows
-            connection.execute(
-                "INSERT INTO funnel VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [position, name, rows.n_in, rows.n_out, rows.n_quarantined, rows.n_dropped, rows.n_merged],
-            )
-        for view, outcome in (("quarantine", "quarantined"), ("dropped", "dropped"), ("merged", "merged")):
-            connection.execute(f"CREATE VIEW {view} AS SELECT * FROM removed WHERE outcome = {quote_text(outcome)}")
-        connection.execute("CHECKPOINT")
-    return WarehouseRef(root=out, n_tickets=stages[0].rows.n_in)
 
 
 def quote_identifier(name: str) -> str:

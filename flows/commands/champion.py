@@ -70,7 +70,7 @@ def predict(*, pipeline: str, file: Path | None, subject: str, config: Path, as_
     ticket: dict[str, str | None] = {"subject": subject, "body": body}
     for step in spec.curate.steps:
         if isinstance(step, RedactStep):
-            ticket, _ = redact_row(ticket, step.types)
+            ticket, _ = redact_row(ticket, step)
     reply = served.answer([ticket])[0]
     if as_json:
         print_json({"name": name, "version": current.version, "reply": reply})

@@ -5,15 +5,31 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from flows.commands.output import out, print_json
+from flows.commands.output import out, print_json, talk
+from flows.declared import declaration_faults
 from schemas.editor import editor_schema_text
+from schemas.errors import TunegateError
 from schemas.load import load_file
 
 
 def validate(*, config: Path, as_json: bool) -> int:
-    """Load the file; errors are raised all at once by the loader."""
+    """Load the file, whose errors come all at once, then check the SQL and the functions that it names.
+
+    Raises:
+        TunegateError: the first fault of those; the others are told on stderr before it.
+    """
     loaded = load_file(config)
     names = sorted(loaded.pipelines)
+    faults: dict[str, TunegateError] = {}  # by words: what several pipelines inherit is told once
+    for name in loaded.pipelines:
+        steps = loaded.pipelines[name].curate.steps
+        for fault in declaration_faults(steps, pipeline=name, root=loaded.root):
+            faults.setdefault(f"{fault.code} {fault.message} {(fault.where or '').removeprefix(name)}", fault)
+    first, *others = [*faults.values(), None]
+    for fault in filter(None, others):
+        talk().print(f"{fault}\n", markup=False, soft_wrap=True)
+    if first is not None:
+        raise first
     if as_json:
         print_json({"file": str(config), "pipelines": names})
     else:

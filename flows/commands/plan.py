@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.output import out, print_json, print_rows
+from flows.earlier import Earlier, earlier_results
 from flows.engine.ledger import Ledger
 from flows.engine.plan import PlannedStep, plan_steps
 from flows.engine.store import Store
@@ -23,9 +24,11 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     spec, settings = load_file(config).get(pipeline), load_settings(config)
     ledger = Ledger(settings.home) if (settings.home / "ledger.sqlite").exists() else None
     champion = ledger.champion(spec.registry.name) if ledger else None
-    stages = declare(spec, settings=settings, root=config.resolve().parent, champion=champion)
+    store = Store(settings.home)
+    earlier = earlier_results(ledger, store, spec.name) if ledger else Earlier()
+    stages = declare(spec, settings=settings, root=config.resolve().parent, champion=champion, earlier=earlier)
     steps = [step for stage in stages.values() for step in stage]
-    planned = plan_steps(steps, Store(settings.home))
+    planned = plan_steps(steps, store)
     seconds = {this.step.name: ledger.typical_seconds(this.step.name) if ledger else None for this in planned}
     rows = [_row(this, seconds[this.step.name]) for this in planned]
     figures = _figures(spec, planned, seconds)

@@ -6,7 +6,9 @@ ledger, or of what the steps mean; `flows/session.py` and `flows/cli.py` call it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,16 +69,36 @@ def run_step(
         ValueError: a step that it needs is not among them.
     """
     parts = parts_of(step, done)
+    unchanged = _unchanged(step, parts, store)
+    if unchanged is not None:
+        return Obtained(unchanged, unchanged.root.name, reused=True, seconds=0.0)
 
     def produce(out: Path) -> Artifact:
-        extra: dict[str, Any] = {}
-        if step.resumable:
-            extra["scratch"] = store.scratch(step.folder, parts.key)
-        if step.reports:
-            extra["progress"] = progress
-        return step.run(**_arguments(step, done), **step.params, **step.context, **extra, out=out)
+        scratch = store.scratch(step.folder, parts.key) if step.resumable else None
+        return _call(step, done, scratch=scratch, progress=progress, out=out)
 
     return store.obtain(step.folder, parts.key, step.returns, produce, parts=parts)
+
+
+@contextmanager
+def repeat_step(
+    step: Step, done: Mapping[str, Artifact], store: Store, *, progress: Progress = silent
+) -> Iterator[Artifact]:
+    """Run the step once more, from nothing, and give its result for as long as the block lasts; keep none of it."""
+    with tempfile.TemporaryDirectory(prefix="tunegate-repeat-") as scratch:
+
+        def produce(out: Path) -> Artifact:
+            return _call(step, done, scratch=Path(scratch) if step.resumable else None, progress=progress, out=out)
+
+        with store.make_aside(step.returns, produce) as artifact:
+            yield artifact
+
+
+def _call(step: Step, done: Mapping[str, Artifact], *, scratch: Path | None, progress: Progress, out: Path) -> Artifact:
+    extra: dict[str, Any] = {"scratch": scratch} if scratch is not None else {}
+    if step.reports:
+        extra["progress"] = progress
+    return step.run(**_arguments(step, done), **step.params, **step.context, **extra, out=out)
 
 
 def parts_of(step: Step, done: Mapping[str, Artifact]) -> KeyParts:
@@ -96,6 +118,9 @@ def parts_of(step: Step, done: Mapping[str, Artifact]) -> KeyParts:
 
 def _plan_known(step: Step, done: Mapping[str, Artifact], store: Store) -> PlannedStep:
     parts = parts_of(step, done)
+    unchanged = _unchanged(step, parts, store)
+    if unchanged is not None:
+        return PlannedStep(step, "reused", key=unchanged.root.name, artifact=unchanged)
     found = store.look(step.folder, parts.key, step.returns)
     if isinstance(found, Artifact):
         return PlannedStep(step, "reused", key=parts.key, artifact=found)
@@ -104,6 +129,18 @@ def _plan_known(step: Step, done: Mapping[str, Artifact], store: Store) -> Plann
     else:
         reasons = _closest(store.known_parts(step.folder), parts, frozenset())
     return PlannedStep(step, "run", reasons, key=parts.key)
+
+
+def _unchanged(step: Step, parts: KeyParts, store: Store) -> Artifact | None:
+    """The earlier result that the step would go on from, when all else that it was made from is the same."""
+    earlier = step.inputs.get(step.goes_on_from)
+    if not isinstance(earlier, Artifact):
+        return None
+    old = store.parts(step.folder, earlier.root.name)
+    if old is None or why_changed(old, parts, unknown=frozenset({step.goes_on_from})):
+        return None
+    found = store.look(step.folder, earlier.root.name, step.returns)
+    return found if isinstance(found, Artifact) else None
 
 
 def _plan_waiting(step: Step, done: Mapping[str, Artifact], missing: set[str], store: Store) -> PlannedStep:

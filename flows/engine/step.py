@@ -43,6 +43,9 @@ class Step:
     """Store folder and part of the key; empty means `name`. Steps of one kind share their results: what the
     candidate answered is what the champion answers after its promotion."""
 
+    goes_on_from: str = ""
+    """Input that is an earlier result of this very step. When nothing else changed since, that result is the result:
+    such a step must give what it was given when it is asked again."""
     also: Mapping[str, Any] = field(default_factory=dict)
     """Name -> value that is part of the key but not passed: what `run` reads by itself, such as a folder's digest."""
 

@@ -138,6 +138,20 @@ class Store:
                 reach("store.committed")
             return Obtained(committed, key, reused=False, seconds=time.monotonic() - started)
 
+    @contextmanager
+    def make_aside(self, returns: type[A], produce: Callable[[Path], A]) -> Iterator[A]:
+        """A result made and sealed as `obtain` does, gone at the end of the block: to compare, never to keep."""
+        with name_full_disk(self.root), self._aside() as folder:
+            yield self._make(folder, returns, produce)
+
+    def with_digest(self, step: str, digest: str, returns: type[A]) -> A | None:
+        """The step's stored result of this digest, whatever its key; None when there is none."""
+        for place in sorted((self.root / "store" / step).glob("*")):
+            found = self.look(step, place.name, returns)
+            if isinstance(found, returns) and found.digest == digest:
+                return found
+        return None
+
     def scratch(self, step: str, key: str) -> Path:
         """A folder of the key's own that outlives killed attempts; gone once the result is committed.
 
@@ -145,17 +159,27 @@ class Store:
         """
         return private_folder(self._scratch(step, key))
 
+    def discard(self, step: str, key: str) -> None:
+        """Remove a result; absent ones are no error. It leaves the store in one rename, so nobody sees a half."""
+        place = self.place(step, key)
+        with self._lock(step, key), self._aside() as folder:
+            if place.is_dir():
+                place.rename(folder / "discarded")
+
     def known_parts(self, step: str) -> tuple[KeyParts, ...]:
         """What earlier results of the step were made from, newest first; unreadable entries are left out."""
         folder = self.root / "keys" / step
         files = sorted(folder.glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
-        parts = []
-        for file in files:
-            try:
-                parts.append(KeyParts.model_validate_json(file.read_bytes()))
-            except (OSError, ValidationError):
-                log.debug("%s cannot be read; it only explains", file)
-        return tuple(parts)
+        return tuple(parts for file in files if (parts := self.parts(step, file.stem)) is not None)
+
+    def parts(self, step: str, key: str) -> KeyParts | None:
+        """What the result of this key was made from; None when that was not kept or cannot be read."""
+        file = self.root / "keys" / step / f"{key}.json"
+        try:
+            return KeyParts.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError):
+            log.debug("%s cannot be read", file)
+            return None
 
     def _reused(self, found: A, step: str, key: str) -> Obtained[A]:
         shutil.rmtree(self._scratch(step, key), ignore_errors=True)  # its maker was killed after the rename

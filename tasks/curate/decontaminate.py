@@ -1,191 +1,202 @@
-"""Remove train and validation rows that give a held-out question away: equal, nearly equal, or containing it.
+"""Remove train and validation rows that give a held-out question away, and make sure that none is left.
 
-Only questions are compared (subject and body), as in dedup. Called by `flows/curate.py`, after the split: before it
-nothing is held out yet.
+What a leak is stands in `tasks/curate/leaks.py`; here it is acted upon. Called by `flows/curate.py`, after the split:
+before it nothing is held out yet.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from schemas.artifacts import RowCounts, Splits
 from schemas.curation import DecontaminateSpec
 from schemas.errors import DataError
-from tasks.curate.similarity.jaccard import SimilarityIndex, number_shingles
-from tasks.curate.similarity.words import QUESTION, normal_form, word_runs, words_of
+from tasks.curate.leaks import LEAK_CODES, NEAR_CODES, WHERE, find_leaks
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
-Leak = tuple[str, int, float]
-"""Code, number of the held-out text, score; kept by the number of the text that leaks it."""
-WHERE = "curate.decontaminate"
-SHINGLE_WORDS = 3
-"""Words of a shingle for `near_threshold`, as in dedup's default."""
-PARTS = ("train", "validation", "test")
+POOL_PARTS = ("train", "validation")
+OWNERS = {"customer_id": "leak_customer", "thread_id": "leak_thread"}
+"""Column -> the note that counts train and validation rows which share its value with a test row."""
 
 _REASONS = {
     "leak_exact": "the question is a held-out question",
     "leak_near": "the question is nearly a held-out question",
-    "leak_containment": "the question contains much of a held-out question",
+    "leak_quote": "the question quotes a held-out question",
+    "leak_paraphrase": "the question shares several rare pieces with a held-out question",
+    "leak_time": "written after the cut from which tickets are held out",
 }
 
 
 def decontaminate(*, splits: Splits, spec: DecontaminateSpec, out: Path) -> Splits:
     """Drop the train and validation rows that leak a test row; test rows always stay.
 
-    A row goes by the first rule that holds, with the held-out ticket as kept_id: `leak_exact` (same normal form,
-    score 1), `leak_near` (Jaccard similarity of 3-word shingles >= `near_threshold`), `leak_containment` (it holds
-    >= `long_threshold` of the held-out question's n-grams, each weighted by ln(1 + N/df), N rows of train and
-    validation, df those that hold it; n-grams in more than `max_document_frequency` rows do not count). A held-out
-    question shorter than an n-gram can leak by the first two rules only.
-    Source: rarity-weighted overlap as in allenai/decon; plain 8-gram overlap loses most rows to boilerplate.
+    A row goes by the first rule of `find_leaks` that holds, listed with the held-out ticket (kept_id), the score and
+    the longest run of words that both share (shared_run). Then by `leak_time`: not written before the split's cut.
+    What is left is compared again by the exact and near rules.
 
-    Notes: `dropped_<code>` per rule, `leaked_test_rows` (test rows that some removed row gave away).
+    Replies are not compared: an agent's template answers train and test tickets alike.
+
+    Notes: `dropped_<code>` per rule; `leaked_test_rows` (test rows that some removed row gave away);
+    `unprotected_test_rows` (too common in every word run for more than the exact and near rules); for each of
+    customer_id and thread_id that the split does not keep apart, `leak_customer` or `leak_thread`: train and
+    validation rows that share one with a test row. They stay.
 
     Raises:
-        DataError: a customer or thread is on two sides (the split guarantees it is not), no train row is left, or
-            too many nearly repeated questions to compare (see `tasks/curate/similarity/jaccard.py`).
+        DataError: a value of a column that the split keeps apart is on two sides, no train row is left, a leak is left
+            after all, or there are too many nearly repeated questions to compare.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    from tasks.curate.rows import write_removed
+    from tasks.curate.strata import write_strata
 
-    from tasks.curate.rows import read_rows, write_removed, write_tickets
-    from tasks.warehouse import connect, quote_text
-
-    files = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    with connect(readable=tuple(files.values())) as connection:
-        union = " UNION ALL ".join(
-            f"SELECT '{part}' AS part, * FROM read_parquet({quote_text(str(path))})" for part, path in files.items()
-        )
-        connection.execute(f"CREATE TEMP VIEW rows_of_parts AS {union}").fetchall()
-        _check_sides(connection, splits.group_by)
-        connection.execute(
-            f"CREATE TEMP TABLE documents AS SELECT *, {words_of('normal')} AS words FROM ("
-            f"SELECT (row_number() OVER (ORDER BY part, ticket_id) - 1)::INTEGER AS doc, part, ticket_id, source, "
-            f"source_line, part = 'test' AS held_out, {normal_form(QUESTION)} AS normal FROM rows_of_parts)"
-        ).fetchall()
-        leaks = _exact_leaks(connection)
-        for rule in (_near_leaks(connection, spec), _containment_leaks(connection, spec)):
-            leaks = rule | leaks
-        rows = (
-            connection.sql("SELECT doc, part, ticket_id, source, source_line FROM documents ORDER BY doc")
-            .to_arrow_table()
-            .to_pylist()
-        )
-    removed = [
-        {
-            "ticket_id": rows[doc]["ticket_id"],
-            "outcome": "dropped",
-            "code": code,
-            "reason": _REASONS[code],
-            "source": rows[doc]["source"],
-            "source_line": rows[doc]["source_line"],
-            "kept_id": rows[held_out]["ticket_id"],
-            "score": score,
-        }
-        for doc, (code, held_out, score) in sorted(leaks.items())
+    pool = [splits.train, splits.validation]
+    notes = _check_sides(splits)
+    report = find_leaks(pool=pool, held_out=splits.test, spec=spec)
+    rules = {leak.ticket_id: leak.code for leak in report.leaks}
+    late = [name for name in _late_rows(splits) if name not in rules]
+    gone = rules.keys() | set(late)
+    listed = {part: _without(splits, part, gone, out) for part in POOL_PARTS}
+    shutil.copyfile(splits.test, out / "test.parquet")
+    places = {row["ticket_id"]: row for rows in listed.values() for row in rows}
+    removed: list[dict[str, Any]] = [
+        {"code": leak.code, "kept_id": leak.kept_id, "score": leak.score, "shared_run": leak.shared_run}
+        | places[leak.ticket_id]
+        for leak in report.leaks
     ]
-    counts = Counter(row["part"] for row in rows)
-    counts.subtract(rows[doc]["part"] for doc in leaks)
+    removed += [{"code": "leak_time"} | places[name] for name in late]
+    write_removed([row | {"outcome": "dropped", "reason": _REASONS[row["code"]]} for row in removed], out)
+    counts = {
+        part: n - len(listed[part]) for part, n in (("train", splits.n_train), ("validation", splits.n_validation))
+    }
     if counts["train"] < 1:
         raise DataError(
-            f"all {len(leaks)} train rows give held-out questions away; none is left",
+            f"all {splits.n_train} train rows give held-out questions away; none is left",
             code="TG0253",
             where=WHERE,
-            hint="deduplicate before the split, or raise near_threshold and long_threshold",
+            hint="deduplicate before the split, or raise near_threshold, long_threshold and short_threshold",
         )
-    gone = pa.array(sorted(rows[doc]["ticket_id"] for doc in leaks), pa.string())
-    for part, path in files.items():
-        table = read_rows(path)
-        kept = table if part == "test" else table.filter(pc.invert(pc.is_in(table["ticket_id"], value_set=gone)))
-        write_tickets(kept, out, name=f"{part}.parquet")
-    write_removed(removed, out)
-    codes = Counter(code for code, _, _ in leaks.values())
-    return Splits(
-        root=out,
-        rows=RowCounts(n_in=len(rows), n_out=len(rows) - len(removed), n_dropped=len(removed)),
-        n_train=counts["train"],
-        n_validation=counts["validation"],
-        n_test=counts["test"],
-        group_by=splits.group_by,
-        notes={f"dropped_{code}": codes[code] for code in _REASONS}
-        | {"leaked_test_rows": len({held_out for _, held_out, _ in leaks.values()})},
+    clean = splits.model_copy(
+        update={
+            "root": out,
+            "digest": "",
+            "rows": RowCounts(
+                n_in=splits.n_train + splits.n_validation + splits.n_test,
+                n_out=counts["train"] + counts["validation"] + splits.n_test,
+                n_dropped=len(removed),
+            ),
+            "n_train": counts["train"],
+            "n_validation": counts["validation"],
+            "notes": notes
+            | {f"dropped_{code}": n for code, n in _count_codes(removed).items()}
+            | {
+                "leaked_test_rows": len({leak.kept_id for leak in report.leaks}),
+                "unprotected_test_rows": report.n_unprotected,
+            },
+        }
     )
+    check_no_leaks(clean, spec)
+    if splits.assignments.exists():
+        shutil.copyfile(splits.assignments, clean.assignments)
+    write_strata(out)
+    return clean
 
 
-def _check_sides(connection: duckdb.DuckDBPyConnection, group_by: tuple[str, ...]) -> None:
-    """Look at the files themselves: a guarantee that nobody checks is a hope.
+def check_no_leaks(splits: Splits, spec: DecontaminateSpec) -> None:
+    """Compare the files themselves once more: a removal that nobody checks is a hope.
+
+    Raises:
+        DataError: a train or validation row equals a test row, or nearly does.
+    """
+    left = find_leaks(pool=[splits.train, splits.validation], held_out=splits.test, spec=spec, codes=NEAR_CODES).leaks
+    if left:
+        raise DataError(
+            f"{len(left)} train and validation rows still equal or nearly equal held-out questions; "
+            f"the first is ticket {left[0].ticket_id} ({left[0].code})",
+            code="TG0254",
+            where=WHERE,
+            hint="remove the stored split and run again; if it stays, decontamination is faulty",
+        )
+
+
+def _count_codes(removed: Sequence[dict[str, Any]]) -> dict[str, int]:
+    counts = Counter(row["code"] for row in removed)
+    return {code: counts[code] for code in (*LEAK_CODES, "leak_time")}
+
+
+def _check_sides(splits: Splits) -> dict[str, int]:
+    """Look at the files themselves, for columns kept apart; count what the others share with test.
 
     Raises:
         DataError: a value of a grouping column is in two parts.
     """
-    from tasks.warehouse import quote_identifier
+    from tasks.warehouse import connect, quote_identifier, quote_text
 
-    for name in map(quote_identifier, group_by):
-        n_both = connection.execute(
-            f"SELECT count(*) FROM (SELECT {name} FROM rows_of_parts WHERE {name} <> '' "
-            f"GROUP BY {name} HAVING count(DISTINCT part) > 1)"
-        ).fetchall()[0][0]
-        if n_both:
-            raise DataError(
-                f"{n_both} values of {name} are in more than one of train, validation and test",
-                code="TG0252",
-                where=WHERE,
-                hint="remove the stored split and run again; if it stays, the split is faulty",
+    files = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    notes = {}
+    with connect(readable=tuple(files.values())) as connection:
+        union = " UNION ALL ".join(
+            f"SELECT '{part}' AS part, {', '.join(OWNERS)} FROM read_parquet({quote_text(str(path))})"
+            for part, path in files.items()
+        )
+        connection.execute(f"CREATE TEMP TABLE rows_of_parts AS {union}").fetchall()
+        for column, note in OWNERS.items():
+            name = quote_identifier(column)
+            if column not in splits.group_by:
+                notes[note] = _count(
+                    connection,
+                    f"SELECT count(*) FROM rows_of_parts WHERE part <> 'test' AND {name} <> '' "
+                    f"AND {name} IN (SELECT {name} FROM rows_of_parts WHERE part = 'test')",
+                )
+                continue
+            n_both = _count(
+                connection,
+                f"SELECT count(*) FROM (SELECT {name} FROM rows_of_parts WHERE {name} <> '' "
+                f"GROUP BY {name} HAVING count(DISTINCT part) > 1)",
             )
+            if n_both:
+                raise DataError(
+                    f"{n_both} values of {column} are in more than one of train, validation and test",
+                    code="TG0252",
+                    where=WHERE,
+                    hint="remove the stored split and run again; if it stays, the split is faulty",
+                )
+    return notes
 
 
-def _exact_leaks(connection: duckdb.DuckDBPyConnection) -> dict[int, Leak]:
-    pairs = connection.execute(
-        "SELECT pool.doc, min(held.doc) FROM documents pool JOIN documents held USING (normal) "
-        "WHERE NOT pool.held_out AND held.held_out AND normal <> '' GROUP BY pool.doc"
-    ).fetchall()
-    return {doc: ("leak_exact", held_out, 1.0) for doc, held_out in pairs}
+def _late_rows(splits: Splits) -> list[str]:
+    from tasks.warehouse import connect, quote_text
+
+    if splits.cut is None:
+        return []
+    pool = (splits.train, splits.validation)
+    with connect(readable=pool) as connection:
+        union = " UNION ALL ".join(f"SELECT * FROM read_parquet({quote_text(str(path))})" for path in pool)
+        found = connection.execute(
+            f"SELECT ticket_id FROM ({union}) WHERE created_at >= $cut ORDER BY ticket_id", {"cut": splits.cut}
+        ).fetchall()
+    return [name for (name,) in found]
 
 
-def _near_leaks(connection: duckdb.DuckDBPyConnection, spec: DecontaminateSpec) -> dict[int, Leak]:
-    shingles = number_shingles(connection, documents="documents", n_words=SHINGLE_WORDS, threshold=spec.near_threshold)
-    sides = connection.execute("SELECT doc, held_out FROM documents ORDER BY doc").fetchall()
-    index = SimilarityIndex(shingles, where=WHERE)
-    for doc, held_out in sides:
-        if held_out:
-            index.add(doc)
-    leaks: dict[int, Leak] = {}
-    for doc, held_out in sides:
-        similar = {} if held_out else index.similar_to(doc)
-        if similar:
-            witness = min(similar, key=lambda other: (-similar[other], other))
-            leaks[doc] = ("leak_near", witness, similar[witness])
-    return leaks
+def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+    return int(connection.execute(query).fetchall()[0][0])
 
 
-def _containment_leaks(connection: duckdb.DuckDBPyConnection, spec: DecontaminateSpec) -> dict[int, Leak]:
-    grams = f"SELECT doc, held_out, unnest({word_runs('words', spec.long_ngram_words)}) AS gram FROM documents"
-    connection.execute(f"CREATE TEMP TABLE grams AS {grams}").fetchall()
-    connection.execute("CREATE TEMP TABLE held_grams AS SELECT doc, gram FROM grams WHERE held_out").fetchall()
-    connection.execute(
-        "CREATE TEMP TABLE pool_grams AS SELECT doc, gram FROM grams "
-        "WHERE NOT held_out AND gram IN (SELECT gram FROM held_grams)"
-    ).fetchall()
-    # Whole billionths: a sum of integers is the same in any order, a sum of floats is not.
-    connection.execute(
-        "CREATE TEMP TABLE weights AS SELECT gram, df, "
-        "round(1e9 * ln(1 + (SELECT count(*) FROM documents WHERE NOT held_out) / greatest(df, 1)))::BIGINT AS weight "
-        "FROM (SELECT gram, (SELECT count(*) FROM pool_grams p WHERE p.gram = h.gram) AS df "
-        "FROM (SELECT DISTINCT gram FROM held_grams) h) WHERE df <= $cap",
-        {"cap": spec.max_document_frequency},
-    ).fetchall()
-    pairs = connection.execute(
-        "WITH totals AS (SELECT doc, sum(weight) AS total FROM held_grams JOIN weights USING (gram) GROUP BY doc), "
-        "shared AS (SELECT p.doc AS doc, h.doc AS held_doc, sum(weight) AS weight "
-        "FROM pool_grams p JOIN held_grams h USING (gram) JOIN weights USING (gram) GROUP BY p.doc, h.doc) "
-        "SELECT s.doc, held_doc, weight::DOUBLE / total::DOUBLE AS score "
-        "FROM shared s JOIN totals t ON t.doc = held_doc WHERE score >= $threshold "
-        "ORDER BY s.doc, score, held_doc DESC",
-        {"threshold": spec.long_threshold},
-    ).fetchall()
-    # The best pair of a text comes last and stays.
-    return {doc: ("leak_containment", held_out, score) for doc, held_out, score in pairs}
+def _without(splits: Splits, part: str, gone: set[str], out: Path) -> list[dict[str, Any]]:
+    """Write the part without these tickets; return where those that were in it came from."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tasks.curate.rows import read_rows, write_tickets
+
+    table = read_rows(getattr(splits, part))
+    leaves = pc.is_in(table["ticket_id"], value_set=pa.array(sorted(gone), pa.string()))
+    write_tickets(table.filter(pc.invert(leaves)), out, name=f"{part}.parquet")
+    origin: pa.Table = table.select(["ticket_id", "source", "source_line"]).filter(leaves)
+    rows: list[dict[str, Any]] = origin.to_pylist()
+    return rows

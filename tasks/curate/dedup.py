@@ -58,9 +58,10 @@ def drop_duplicates(
     """
     from tasks.curate.rows import write_removed, write_tickets
     from tasks.curate.similarity.buffers import numpy_column
+    from tasks.curate.similarity.compared import compared_texts, message_batches
     from tasks.curate.similarity.families import decide
     from tasks.curate.similarity.join import CrowdedFamilyError
-    from tasks.curate.similarity.shingles import shingle_sets, text_batches
+    from tasks.curate.similarity.shingles import shingle_sets
     from tasks.warehouse import connect, quote_text
 
     if step.semantic is not None:
@@ -70,8 +71,13 @@ def drop_duplicates(
     with connect(readable=(tickets.tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets.tickets))}, file_row_number = true)"
         connection.execute(f"CREATE TEMP VIEW tickets AS SELECT * FROM {source}").fetchall()
-        texts = text_batches(connection, relation="tickets", text=compared_text(step))
-        sets = shingle_sets(texts, n_words=step.shingle_words, budget=memory_budget, spill=out.parent)
+        sets = shingle_sets(
+            message_batches(connection, relation="tickets", step=step),
+            text_of=compared_texts(step),
+            n_words=step.shingle_words,
+            budget=memory_budget,
+            spill=out.parent,
+        )
         order = connection.sql(
             f"SELECT file_row_number FROM tickets ORDER BY {_PREFERENCE[step.prefer]}, ticket_id, source, source_line"
         ).to_arrow_table()["file_row_number"]

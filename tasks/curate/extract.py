@@ -18,12 +18,11 @@ from tasks.progress import Progress, silent
 
 if TYPE_CHECKING:
     from tasks.curate.readers.gather import Gathered
-    from tasks.curate.readers.records import Record
+    from tasks.curate.readers.records import Batch
     from tasks.curate.readers.source_files import FileFormat
 
 ATTEMPTS = 2
 RETRY_DELAY_S = 1.0
-_PROGRESS_ROWS = 2000
 
 
 def fingerprint_source(source: SourceSpec, *, root: Path) -> str:
@@ -120,15 +119,15 @@ def _read(source: SourceSpec, root: Path, progress: Progress) -> Gathered:
 
     spec = FilesSource(kind="files", paths=("generated",)) if isinstance(source, GeneratedSource) else source
     gathered = Gathered(TicketMaker(spec))
-    for name, prefix, records in _parts(source, root):
-        gathered.read(name, prefix, _told(records, gathered, progress))
+    for name, prefix, batches in _parts(source, root):
+        gathered.read(name, prefix, _told(batches, gathered, progress))
     gathered.finish()
     progress(gathered.n_rows, gathered.n_rows, "rows")
     return gathered
 
 
-def _parts(source: SourceSpec, root: Path) -> Iterator[tuple[str, str, Iterator[Record]]]:
-    """(name kept with the rows, prefix of ids made for them, records), one for each file or table."""
+def _parts(source: SourceSpec, root: Path) -> Iterator[tuple[str, str, Iterator[Batch]]]:
+    """(name kept with the rows, prefix of ids made for them, batches of rows), one for each file or table."""
     match source:
         case FilesSource():
             from tasks.curate.readers.source_files import file_format, find_files, id_prefixes
@@ -148,31 +147,31 @@ def _parts(source: SourceSpec, root: Path) -> Iterator[tuple[str, str, Iterator[
             yield f"{source.path}:{source.split}", source.split, read_saved_dataset(source, root=root)
         case GeneratedSource():
             from tasks.curate.helpdesk import generate_tickets
-            from tasks.curate.readers.read_jsonl import parse_lines
-            from tasks.curate.readers.streams import number_lines
+            from tasks.curate.readers.read_jsonl import parse_blocks
+            from tasks.curate.readers.streams import blocks_of
 
-            yield "generated", "generated", parse_lines(number_lines(generate_tickets(source)))
+            yield "generated", "generated", parse_blocks(blocks_of(generate_tickets(source)))
 
 
-def _reader(form: FileFormat) -> Callable[[Path], Iterator[Record]]:
+def _reader(form: FileFormat) -> Callable[[Path], Iterator[Batch]]:
     from tasks.curate.readers.read_arrow import read_parquet
     from tasks.curate.readers.read_csv import read_csv
     from tasks.curate.readers.read_jsonl import read_json, read_jsonl
+    from tasks.curate.readers.records import in_batches
 
-    readers: dict[str, Callable[[Path], Iterator[Record]]] = {
-        "csv": read_csv,
+    readers: dict[str, Callable[[Path], Iterator[Batch]]] = {
+        "csv": lambda path: in_batches(read_csv(path)),
         "jsonl": read_jsonl,
-        "json": read_json,
+        "json": lambda path: in_batches(read_json(path)),
         "parquet": read_parquet,
     }
     return readers[form]
 
 
-def _told(records: Iterator[Record], gathered: Gathered, progress: Progress) -> Iterator[Record]:
-    for record in records:
-        if gathered.n_rows % _PROGRESS_ROWS == 0:
-            progress(gathered.n_rows, None, "rows")
-        yield record
+def _told(batches: Iterator[Batch], gathered: Gathered, progress: Progress) -> Iterator[Batch]:
+    for batch in batches:
+        progress(gathered.n_rows, None, "rows")
+        yield batch
 
 
 def _fingerprint_database(database: Path) -> str:

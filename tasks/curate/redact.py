@@ -1,131 +1,135 @@
 """Replace personal data in the texts of a ticket by typed placeholders that stay the same inside the ticket.
 
 `[EMAIL_1]` in the reply is the `[EMAIL_1]` of the question, so a model can learn to repeat it. No map from placeholder
-to value is kept. What counts as personal is decided in `tasks/curate/redaction/personal.py`. Called by
-`flows/curate.py`, and by `tunegate predict` for the one ticket that it is given.
+to value is kept. Ids may become keyed pseudonyms. What counts as personal is decided in `tasks/curate/redaction/`.
+Called by `flows/curate.py`, and by `tunegate predict` for the one ticket that it is given.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-
-import orjson
+from typing import TYPE_CHECKING
 
 from schemas.artifacts import RowCounts, TicketTable
-from schemas.curation_steps import RedactionType, RedactStep
-from tasks.curate.redaction.personal import find_personal
+from schemas.curation_steps import RedactStep
+from tasks.curate.redaction.ticket import TEXT_COLUMNS, TicketRedactor, texts_of
 
-TEXT_COLUMNS = ("subject", "body", "reply")
-"""Plain texts, in the order in which values get their numbers; the conversation in `messages` comes after."""
-_PLACEHOLDER = re.compile(r"\[(EMAIL|PHONE|CARD|IBAN|IP|URL|SECRET)_([0-9]{1,6})\]")
-_STRUCTURE = frozenset({"role", "type", "id", "tool_call_id"})  # keys of a message whose values are no text
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_REDACTED = (*TEXT_COLUMNS, "messages")
+_READ = (*_REDACTED, "reference")
+_BATCH_ROWS = 16_384  # rows whose texts are Python objects at a time
 
 
 def redact_tickets(*, tickets: TicketTable, step: RedactStep, out: Path) -> TicketTable:
     """Redact subject, body, reply and messages; every row stays.
 
     A value equal to the ticket's `reference` is kept: the answer must repeat it. Numbers go on after placeholders
-    that the text already holds. Notes: `redacted_<type>` counts the values replaced, `redacted_tickets` the rows.
-    """
-    import pyarrow as pa
+    that the text already holds. One pass in SQL finds the rows that may hold anything; only those become Python
+    objects. Notes: `redacted_<type>` counts the values replaced, `redacted_tickets` the rows; `names_sampled` and
+    `names_found_permille` say in how many of a thousand sampled tickets a name is left.
 
+    Raises:
+        ConfigError: the pseudonyms' key or the extra `names` is missing, or an order number's pattern is no RE2.
+    """
+    from tasks.curate.redaction.pseudonyms import load_pseudonyms
     from tasks.curate.rows import read_rows, write_removed, write_tickets
 
-    table = read_rows(tickets.tickets)
-    columns = {name: table.column(name).to_pylist() for name in (*TEXT_COLUMNS, "messages", "reference")}
+    pseudonyms = load_pseudonyms(step)
+    redactor = TicketRedactor(step)
     counts: Counter[str] = Counter()
-    n_tickets = 0
-    for row in range(table.num_rows):
-        redacted, replaced = redact_row({name: texts[row] for name, texts in columns.items()}, step.types)
-        for name, text in redacted.items():
-            columns[name][row] = text
-        counts.update(replaced)
-        n_tickets += bool(replaced)
-    for name in (*TEXT_COLUMNS, "messages"):
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, name, pa.array(columns[name], pa.string()))
+    table = _redact_gated(read_rows(tickets.tickets), _gate(tickets.tickets, step), redactor, counts)
+    notes = {name: counts[name] for name in (*(f"redacted_{type_}" for type_ in step.types), "redacted_tickets")}
+    if step.names is not None and step.names.mode == "sample":
+        notes |= _sample_names(table, step)
+    if pseudonyms is not None:
+        for name in step.pseudonymise:
+            table = _with_column(table, name, pseudonyms.of_all(table.column(name).to_pylist()))
+        notes["pseudonyms"] = len(pseudonyms)
     n_rows = write_tickets(table, out)
     write_removed([], out)
-    notes = {f"redacted_{kind}": counts[kind] for kind in step.types} | {"redacted_tickets": n_tickets}
     return TicketTable(root=out, rows=RowCounts(n_in=n_rows, n_out=n_rows), notes=notes)
 
 
-def redact_row(
-    row: Mapping[str, str | None], types: tuple[RedactionType, ...]
-) -> tuple[dict[str, str | None], Counter[str]]:
-    """One ticket with its texts redacted, its other columns as they are, and the values replaced per type.
+def redact_row(row: Mapping[str, str | None], step: RedactStep) -> tuple[dict[str, str | None], Counter[str]]:
+    """One ticket with its texts redacted as in the table, its other columns as they are; the values replaced per type.
 
-    >>> redact_row({"subject": "From ann@example.org", "body": "Write to Ann@example.org"}, ("email",))
+    >>> redact_row({"subject": "From ann@example.org", "body": "Write to Ann@example.org"}, RedactStep(uses="redact"))
     ({'subject': 'From [EMAIL_1]', 'body': 'Write to [EMAIL_1]'}, Counter({'email': 2}))
     """
-    redacted = dict(row)
-    redactor = Redactor(types, keep=row.get("reference"))
-    for name in (*TEXT_COLUMNS, "messages"):
-        redactor.reserve(row.get(name) or "")
-    for name in TEXT_COLUMNS:
-        if text := row.get(name):
-            redacted[name] = redactor.redact(text)
-    if messages := row.get("messages"):
-        redacted["messages"] = _redact_messages(messages, redactor.redact)
-    return redacted, redactor.counts
+    redacted, placeholders = _redactor(step).redact(row)
+    return redacted, placeholders.counts
 
 
-class Redactor:
-    """The placeholders of one ticket: equal values get equal numbers, counted per type from 1.
-
-    >>> Redactor(("email",)).redact("From ann@example.org, cc bob@example.org and Ann@Example.org")
-    'From [EMAIL_1], cc [EMAIL_2] and [EMAIL_1]'
-    """
-
-    def __init__(self, types: tuple[RedactionType, ...], *, keep: str | None = None) -> None:
-        self.counts: Counter[str] = Counter()
-        self._types = types
-        self._keep = keep
-        self._numbers: dict[tuple[str, str], int] = {}
-        self._last: Counter[str] = Counter()
-
-    def reserve(self, text: str) -> None:
-        """Leave out the numbers of placeholders that the text holds already."""
-        for kind, number in _PLACEHOLDER.findall(text):
-            self._last[kind.lower()] = max(self._last[kind.lower()], int(number))
-
-    def redact(self, text: str) -> str:
-        """The text with its values replaced."""
-        pieces = []
-        place = 0
-        for found in find_personal(text, self._types):
-            if text[found.start : found.end] == self._keep:
-                continue
-            pieces += [text[place : found.start], self._placeholder(found.type, found.key)]
-            place = found.end
-            self.counts[found.type] += 1
-        return "".join([*pieces, text[place:]])
-
-    def _placeholder(self, kind: str, key: str) -> str:
-        if (kind, key) not in self._numbers:
-            self._last[kind] += 1
-            self._numbers[kind, key] = self._last[kind]
-        return f"[{kind.upper()}_{self._numbers[kind, key]}]"
+@cache
+def _redactor(step: RedactStep) -> TicketRedactor:
+    return TicketRedactor(step)
 
 
-def _redact_messages(messages: str, redact: Callable[[str], str]) -> str:
-    """The conversation with every text in it redacted; unreadable JSON is redacted as one text, never passed on."""
-    try:
-        parsed = orjson.loads(messages)
-        redacted = _redact_inside(parsed, redact)
-    except (orjson.JSONDecodeError, RecursionError):
-        return redact(messages)
-    return messages if redacted == parsed else orjson.dumps(redacted).decode()
+def _gate(path: Path, step: RedactStep) -> pa.ChunkedArray:
+    """One number per row, in the file's order: which types it may hold, 0 for none."""
+    from tasks.curate.redaction.gates import gate_bits
+    from tasks.curate.redaction.order_numbers import order_numbers
+    from tasks.warehouse import connect, quote_text
+
+    orders = order_numbers(step.order_numbers) if "order_number" in step.types else None
+    bits = gate_bits(step, orders=orders.pattern if orders else None)
+    with connect(readable=(path,)) as connection:
+        rows = connection.sql(f"SELECT ({bits})::INTEGER AS bits FROM read_parquet({quote_text(str(path))})")
+        return rows.to_arrow_table().column("bits")
 
 
-def _redact_inside(value: object, redact: Callable[[str], str]) -> object:
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, list):
-        return [_redact_inside(item, redact) for item in value]
-    if isinstance(value, Mapping):
-        return {key: item if key in _STRUCTURE else _redact_inside(item, redact) for key, item in value.items()}
-    return value
+def _redact_gated(table: pa.Table, bits: pa.ChunkedArray, redactor: TicketRedactor, counts: Counter[str]) -> pa.Table:
+    """The table with the rows that pass the gate redacted; adds to `counts`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    batches = []
+    for start in range(0, table.num_rows, _BATCH_ROWS):
+        batch = table.slice(start, _BATCH_ROWS)
+        mask = pc.not_equal(pa.concat_arrays(bits.slice(start, _BATCH_ROWS).chunks), 0)
+        rows = batch.select(list(_READ)).filter(mask).to_pylist()
+        texts: dict[str, list[str | None]] = {name: [] for name in _REDACTED}
+        for row, row_bits in zip(rows, bits.slice(start, _BATCH_ROWS).filter(mask).to_pylist(), strict=True):
+            redacted, placeholders = redactor.redact(row, redactor.types_of(row_bits))
+            for name in _REDACTED:
+                texts[name].append(redacted[name])
+            if placeholders.counts:
+                counts.update({f"redacted_{type_}": n_values for type_, n_values in placeholders.counts.items()})
+                counts["redacted_tickets"] += 1
+        for name in _REDACTED if rows else ():
+            column = pa.concat_arrays(batch.column(name).chunks)
+            batch = _with_column(batch, name, pc.replace_with_mask(column, mask, pa.array(texts[name], column.type)))
+        batches.append(batch)
+    return pa.concat_tables(batches) if batches else table
+
+
+def _sample_names(table: pa.Table, step: RedactStep) -> dict[str, int]:
+    """In how many of a seeded sample of tickets a name is left. Which ones depends on their ids and the seed alone."""
+    from tasks.curate.redaction.names import find_names
+
+    if step.names is None:
+        return {}
+    seed, min_score = step.names.seed, step.names.min_score
+
+    def lot(ticket_id: str) -> str:
+        return hashlib.sha256(f"{seed}:{ticket_id}".encode()).hexdigest()
+
+    ids = table.column("ticket_id").to_pylist()
+    chosen = sorted(range(len(ids)), key=lambda row: lot(ids[row]))[: step.names.sample_tickets]
+    rows = table.select(list(_READ)).take(chosen).to_pylist()
+    n_found = sum(any(any(find_names(text, min_score=min_score)) for text in texts_of(row)) for row in rows)
+    return {"names_sampled": len(rows), "names_found_permille": round(1000 * n_found / len(rows)) if rows else 0}
+
+
+def _with_column(table: pa.Table, name: str, values: object) -> pa.Table:
+    import pyarrow as pa
+
+    place = table.schema.get_field_index(name)
+    field = table.schema.field(place)
+    return table.set_column(place, field, pa.array(values, field.type) if isinstance(values, list) else values)

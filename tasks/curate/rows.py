@@ -6,7 +6,7 @@ importing pyarrow takes a while.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +25,11 @@ ARROW_TYPES = {
 """DuckDB type -> Arrow type. TIMESTAMP is UTC without saying so, as in DuckDB."""
 GROUP_ROWS = 65_536
 """Rows of one Parquet row group."""
+GROUP_BYTES = 1 << 30
+"""Text of one row group; fewer rows where they are long."""
+REPEATED = frozenset({"customer_id", "thread_id", "product", "channel", "category", "priority", "source", "language",
+    "outcome", "code", "reason", "field", "cluster_id", "kept_id"})  # fmt: skip
+"""Text columns whose values repeat: a dictionary of them pays, and their least and greatest value are short."""
 TICKET_ORDER = ("ticket_id", "source", "source_line")
 REMOVED_ORDER = ("source", "source_line", "byte_offset", "ticket_id", "code", "field", "reason", "kept_id")
 
@@ -55,6 +60,17 @@ def write_removed(rows: Iterable[Mapping[str, object]] | pa.Table, out: Path, *,
     """
     table = rows if isinstance(rows, pa.Table) else removed_table(rows)
     return _write(_with_missing(table, REMOVED_ARROW), REMOVED_ARROW, REMOVED_ORDER, out / name)
+
+
+def write_rows(table: pa.Table, columns: Iterable[Column], path: Path) -> int:
+    """Write a table of these columns in the order it has; return the number of rows.
+
+    Raises:
+        ValueError: a column is missing, has another type, or holds a null where none is allowed.
+    """
+    schema = arrow_schema(columns)
+    pq.write_table(_conform(table, schema, path.name), path, compression="zstd", row_group_size=GROUP_ROWS)
+    return int(table.num_rows)
 
 
 def removed_table(rows: Iterable[Mapping[str, object]]) -> pa.Table:
@@ -88,17 +104,56 @@ def _with_missing(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _write(table: pa.Table, schema: pa.Schema, order: tuple[str, ...], path: Path) -> int:
+    """Bytes follow from the rows alone: one order, row groups cut by content, each group one chunk."""
     table = _conform(table, schema, path.name)
-    order_of = pc.sort_indices(table.select(list(order)), sort_keys=[(key, "ascending") for key in order])
-    # Taking from string chunks overflows above 2 GiB of text: widen, take group by group, narrow.
-    wide = table.cast(
-        pa.schema([f.with_type(pa.large_string()) if pa.types.is_string(f.type) else f for f in schema])
-    ).combine_chunks()
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for start in range(0, table.num_rows, GROUP_ROWS):
-            group = wide.take(order_of.slice(start, GROUP_ROWS))
-            writer.write_table(group.cast(schema), row_group_size=GROUP_ROWS)
+    keys = table.select(list(order)).combine_chunks()
+    places = None if _in_order(keys) else pc.sort_indices(keys, sort_keys=[(key, "ascending") for key in order])
+    # Strings of a table may pass the 2 GiB that offsets of `string` count: widen, take group by group, narrow.
+    wide = table if places is None else table.cast(_widened(schema)).combine_chunks()
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    options = {
+        "compression": "zstd",
+        "use_dictionary": [name for name in texts if name in REPEATED],
+        "write_statistics": [name for name in schema.names if name not in texts or name in REPEATED],
+    }
+    with pq.ParquetWriter(path, schema, **options) as writer:
+        for start, stop in _groups(table, texts, places):
+            n_rows = stop - start
+            group = wide.slice(start, n_rows) if places is None else wide.take(places.slice(start, n_rows))
+            writer.write_table(group.cast(schema).combine_chunks(), row_group_size=GROUP_ROWS)
     return int(table.num_rows)
+
+
+def _in_order(keys: pa.Table) -> bool:
+    """True where the first column alone says so: each value is greater than the one before."""
+    first = keys.column(0)
+    if keys.num_rows < 2:
+        return True
+    if first.null_count:
+        return False
+    before, after = (keys.slice(start, keys.num_rows - 1) for start in (0, 1))
+    return pc.all(pc.less(before.column(0), after.column(0))).as_py() is True
+
+
+def _groups(table: pa.Table, texts: list[str], places: pa.Array | None) -> Iterator[tuple[int, int]]:
+    """Begin and end of each row group: at most GROUP_ROWS rows, and at most GROUP_BYTES of text but for one row."""
+    n_rows = table.num_rows
+    if table.nbytes <= GROUP_BYTES:
+        yield from ((start, min(start + GROUP_ROWS, n_rows)) for start in range(0, n_rows, GROUP_ROWS))
+        return
+    sizes = sum(pc.fill_null(pc.binary_length(table.column(name)), 0).to_numpy().astype("int64") for name in texts)
+    ends = (sizes if places is None else sizes[places.to_numpy()]).cumsum()
+    start = 0
+    while start < n_rows:
+        before = int(ends[start - 1]) if start else 0
+        fits = int(ends.searchsorted(before + GROUP_BYTES, side="right"))
+        stop = min(max(fits, start + 1), start + GROUP_ROWS)
+        yield start, stop
+        start = stop
+
+
+def _widened(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([f.with_type(pa.large_string()) if pa.types.is_string(f.type) else f for f in schema])
 
 
 def _conform(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:

@@ -6,11 +6,17 @@ is decided in `tasks/curate/sql/predicate.py`. Called by `flows/curate.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from schemas.artifacts import RowCounts, TicketTable
+from schemas.artifacts import TicketTable
 from schemas.curation_steps import RuleStep
 from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
 
 
 def apply_rules(*, tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path) -> TicketTable:
@@ -23,22 +29,50 @@ def apply_rules(*, tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path)
         ConfigError: a rule does not parse, names an unknown column, is no condition, or fails on a row.
         SecurityError: a rule reaches beyond its row.
     """
-    import duckdb
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    from tasks.curate.rows import write_removed, write_tickets
+    from tasks.curate.drop import drop_rows
+    from tasks.curate.rows import read_rows
     from tasks.curate.sql.predicate import check_predicate
     from tasks.warehouse import connect, quote_text
 
     predicates = [check_predicate(rule.keep, where=f"curate.rule.{rule.name}") for rule in rules]
-    notes: dict[str, int] = {}
     with connect(readable=(tickets.tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets.tickets))})"
-        connection.execute(f"CREATE TEMP TABLE tickets AS SELECT *, NULL::INTEGER AS failed FROM {source}").fetchall()
-        for place, (rule, predicate) in enumerate(zip(rules, predicates, strict=True)):
-            # CASE, and not AND alone: rows that an earlier rule took must not reach this predicate.
-            fails = f"CASE WHEN failed IS NULL THEN ({predicate}) IS NOT TRUE ELSE FALSE END"
+        connection.execute(f"CREATE TEMP VIEW tickets AS SELECT * FROM {source}").fetchall()
+        failed = _first_failed(connection, rules, predicates)
+    names = pa.array([rule.name for rule in rules], pa.string())
+    reasons = pa.array([f"not ({rule.keep})" for rule in rules], pa.string())
+    return drop_rows(
+        read_rows(tickets.tickets),
+        codes=pc.take(names, failed),
+        reasons=pc.take(reasons, failed),
+        out=out,
+        notes={},
+        possible=names.to_pylist(),
+    )
+
+
+def _first_failed(
+    connection: duckdb.DuckDBPyConnection, rules: Sequence[RuleStep], predicates: Sequence[str]
+) -> pa.ChunkedArray:
+    """Per ticket the place of the first rule that does not hold, or null; one pass over the rows."""
+    import duckdb
+
+    # CASE, and not AND: rows that an earlier rule took must not reach a later predicate.
+    cases = [f"WHEN ({predicate}) IS NOT TRUE THEN {place}" for place, predicate in enumerate(predicates)]
+
+    def run(select: str) -> pa.ChunkedArray:
+        return connection.sql(select).to_arrow_table().column(0)
+
+    try:
+        return run(f"SELECT CASE {' '.join(cases)} END FROM tickets ORDER BY ticket_id, source, source_line")
+    except duckdb.Error as failure:
+        # Which rule it was, DuckDB does not say: the first that fails after those before it.
+        for place, rule in enumerate(rules):
             try:
-                changed = connection.execute(f"UPDATE tickets SET failed = {place} WHERE {fails}").fetchall()
+                run(f"SELECT count(CASE {' '.join(cases[: place + 1])} END) FROM tickets")
             except duckdb.Error as error:
                 # The message itself may quote a ticket.
                 raise ConfigError(
@@ -47,25 +81,4 @@ def apply_rules(*, tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path)
                     where=f"curate.rule.{rule.name}",
                     hint="use try_cast and coalesce for values that are not always there",
                 ) from None
-            notes[f"dropped_{rule.name}"] = notes.get(f"dropped_{rule.name}", 0) + int(changed[0][0])
-        kept = connection.sql("SELECT * EXCLUDE (failed) FROM tickets WHERE failed IS NULL").to_arrow_table()
-        dropped = connection.sql(
-            "SELECT ticket_id, source, source_line, failed FROM tickets WHERE failed IS NOT NULL ORDER BY ticket_id"
-        ).fetchall()
-    n_out = write_tickets(kept, out)
-    n_dropped = write_removed(
-        [
-            {
-                "ticket_id": ticket_id,
-                "outcome": "dropped",
-                "code": rules[place].name,
-                "reason": f"not ({rules[place].keep})",
-                "source": source_name,
-                "source_line": source_line,
-            }
-            for ticket_id, source_name, source_line, place in dropped
-        ],
-        out,
-    )
-    rows = RowCounts(n_in=n_out + n_dropped, n_out=n_out, n_dropped=n_dropped)
-    return TicketTable(root=out, rows=rows, notes=notes)
+        raise failure

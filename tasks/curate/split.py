@@ -1,53 +1,43 @@
 """Train, validation and test: held-out is later than train, and no customer or thread is on two sides.
 
-Who belongs where depends on ids, times and the seed alone, never on a text, reply or label: two pipelines whose
-tickets differ only there have the same held-out rows. Duplicates must be gone before (`tasks/curate/dedup.py`).
-Called by `flows/curate.py`.
+Who belongs where depends on ids, times, the seed and the split before alone, never on a text, reply or label: two
+pipelines whose tickets differ only there have the same held-out rows. Duplicates must be gone before
+(`tasks/curate/dedup.py`). The decisions are made in `tasks/curate/placing.py`. Called by `flows/curate.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import RowCounts, Splits, TicketTable
 from schemas.curation import SplitSpec
 from schemas.errors import DataError
+from tasks.curate.assignments import Assignments, read_previous, write_assignments
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tasks.curate.owners import Ints, Owners
+    from tasks.curate.placing import Known, Placement
+
 WHERE = "split"
 PARTS = ("train", "validation", "test")
-STRADDLER_GOAL = 0.5
-"""Share of the window's tickets for which groups on both sides of the cut are held out (see `split_tickets`)."""
-STRADDLER_COST = 0.5
-"""Largest share of the tickets before the cut that may be given up for it."""
+PERCOLATES_FROM = 0.5
+"""Share of the tickets in one group from which customers and threads, joined, hardly separate anybody."""
 
 _REASONS = {
     "straddles_cut_early": "written before the cut by a held-out customer or thread",
     "straddles_cut_late": "written after the cut by a customer or thread that is in train",
+    "straddles_sides": "its customers and threads have been placed on different sides",
     "no_created_at": "no time, so it may be later than the held-out tickets",
 }
+_EPOCH = datetime(1970, 1, 1)
 
 
-@dataclass(frozen=True)
-class Ticket:
-    """What the split knows of a ticket."""
-
-    ticket_id: str
-    created_at: datetime | None
-    owners: tuple[str, ...]
-    """Customer and thread, each with the column's name before it; empty when the ticket belongs to nobody."""
-
-
-def split_tickets(*, tickets: TicketTable, split: SplitSpec, out: Path) -> Splits:
-    """Write `train.parquet`, `validation.parquet`, `test.parquet` and `removed.parquet`.
+def split_tickets(*, tickets: TicketTable, split: SplitSpec, out: Path, previous: Splits | None = None) -> Splits:
+    """Write `train.parquet`, `validation.parquet`, `test.parquet`, `removed.parquet`, who was put where, and strata.
 
     Tickets that share a customer or a thread, directly or over others, are one group; a ticket with neither is its
     own. With times the newest `test_fraction` of the tickets is the window. Groups only in the window are held out,
@@ -62,164 +52,155 @@ def split_tickets(*, tickets: TicketTable, split: SplitSpec, out: Path) -> Split
     With no times at all, or `by_time: false`, groups are held out in the order of their hash up to `test_fraction`.
     Validation takes whole groups of train in the order of another hash, up to `validation_fraction` of train.
 
-    Notes: `groups`, `straddling_groups`, `dropped_<code>`.
+    With `stable` and the last complete split of the same seed, columns and kind, every ticket stays where that put it.
+    The new tickets' own newest share becomes one more window, before which new tickets train: so train grows, and
+    stays earlier than the newest window, while windows before it lie among the train times. New tickets of placed
+    customers and threads go to their side, or are dropped by the codes above; one that links two sides is dropped as
+    `straddles_sides`. After `retire_after_days` (counted back from the newest ticket) a held-out group trains, unless
+    some of it is in the newest window; the new window is larger by as many tickets. Nobody comes back from train, so
+    where few customers are new, test shrinks by what retires. Split by hash, nothing retires.
+
+    Notes: `groups`, `straddling_groups`, `dropped_<code>`; `retired` (now), `new_tickets` when going on from a split
+    and `previous_ignored` when it could not be; `warn_percolation` (permille of the tickets that are in one group,
+    when over half), `warn_unseen_categories` (of test, that train does not have).
 
     Raises:
         DataError: train or test would be empty.
     """
-    from tasks.curate.rows import read_rows, write_removed, write_tickets
+    from tasks.curate.owners import owners_of
+    from tasks.curate.placing import place_tickets
+    from tasks.curate.rows import read_rows
+    from tasks.curate.strata import write_strata
 
     table = read_rows(tickets.tickets)
-    rows = _tickets(table.select(["ticket_id", "created_at", *split.group_by]).to_pylist(), split.group_by)
-    groups = group_tickets(rows)
-    by_time = split.by_time and any(row.created_at for row in rows)
-    places, n_straddling = assign_by_time(rows, groups, split) if by_time else (assign_by_hash(rows, groups, split), 0)
-    places = _set_validation_aside(places, groups, split)
-    counts = Counter(places)
+    owners, created = owners_of(table, split.group_by), _times(table["created_at"])
+    by_time = split.by_time and table["created_at"].null_count < table.num_rows
+    before = read_previous(previous, split, by_time=by_time)
+    known = _what_is_known(table, before, previous)
+    placed = place_tickets(owners=owners, created=created, known=known, split=split, by_time=by_time)
+    counts = _count(placed.place)
+    groups = owners.connect(owners.first >= 0)[owners.first]
+    notes = _notes(placed, known, groups, counts)
+    if split.stable and previous is not None and before is None:
+        notes["previous_ignored"] = 1
     if not counts["train"] or not counts["test"]:
-        raise DataError(
-            f"{len(rows)} tickets of {len(set(groups))} customers or threads split into {counts['train']} train and "
-            f"{counts['test']} test rows; both must have rows",
-            code="TG0251",
-            where=WHERE,
-            hint="more tickets or customers are needed; `by_time: false` splits by customer alone",
-        )
-    for part in PARTS:
-        write_tickets(_take(table, places, part), out, name=f"{part}.parquet")
-    removed = [
-        {
-            "ticket_id": row["ticket_id"],
-            "outcome": "dropped",
-            "code": place,
-            "reason": _REASONS[place],
-            "source": row["source"],
-            "source_line": row["source_line"],
-        }
-        for row, place in zip(table.select(["ticket_id", "source", "source_line"]).to_pylist(), places, strict=True)
-        if place not in PARTS
-    ]
-    write_removed(removed, out)
+        raise _cannot_split(counts, notes, n_tickets=table.num_rows, goes_on=before is not None)
+    n_removed = _write(table, owners, groups, placed, out)
+    if n_unseen := write_strata(out):
+        notes["warn_unseen_categories"] = n_unseen
     return Splits(
         root=out,
-        rows=RowCounts(n_in=len(rows), n_out=len(rows) - len(removed), n_dropped=len(removed)),
+        rows=RowCounts(n_in=table.num_rows, n_out=table.num_rows - n_removed, n_dropped=n_removed),
         n_train=counts["train"],
         n_validation=counts["validation"],
         n_test=counts["test"],
         group_by=split.group_by,
-        notes={"groups": len(set(groups)), "straddling_groups": n_straddling}
-        | {f"dropped_{code}": counts[code] for code in _REASONS},
+        seed=split.seed,
+        cut=_EPOCH + timedelta(microseconds=placed.cut) if by_time else None,
+        notes=notes,
     )
 
 
-def group_tickets(rows: Sequence[Ticket]) -> list[str]:
-    """The group of each ticket: the smallest owner of its connected component over shared owners.
+def _times(column: pa.ChunkedArray) -> Ints:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    >>> one = Ticket("a", None, ("customer_id=1", "thread_id=9"))
-    >>> two = Ticket("b", None, ("customer_id=2", "thread_id=9"))
-    >>> group_tickets([one, two, Ticket("c", None, ())])
-    ['customer_id=1', 'customer_id=1', 'ticket_id=c']
-    """
-    parent: dict[str, str] = {}
+    from tasks.curate.placing import NEVER
 
-    def root_of(owner: str) -> str:
-        parent.setdefault(owner, owner)
-        while parent[owner] != owner:
-            parent[owner] = parent[parent[owner]]
-            owner = parent[owner]
-        return owner
-
-    for row in rows:
-        for other in row.owners[1:]:
-            low, high = sorted((root_of(row.owners[0]), root_of(other)))
-            parent[high] = low
-    return [root_of(row.owners[0]) if row.owners else f"ticket_id={row.ticket_id}" for row in rows]
+    times: Ints = pc.fill_null(column.cast(pa.int64()), NEVER).to_numpy().astype(np.int64)
+    return times
 
 
-def assign_by_time(rows: Sequence[Ticket], groups: Sequence[str], split: SplitSpec) -> tuple[list[str], int]:
-    """Place of each ticket (train, test or the code under which it is dropped) and the number of straddling groups."""
-    times = sorted(row.created_at for row in rows if row.created_at is not None)
-    cut = times[-max(1, round(len(times) * split.test_fraction))]
-    timed = [(group, row.created_at >= cut) for row, group in zip(rows, groups, strict=True) if row.created_at]
-    late = Counter(group for group, is_late in timed if is_late)
-    early = Counter(group for group, is_late in timed if not is_late)
-    held_out = late.keys() - early.keys()
-    straddlers = sorted(
-        late.keys() & early.keys(),
-        key=lambda group: (early[group] / late[group], _hash(split.seed, "test", group)),
+def _what_is_known(table: pa.Table, before: Assignments | None, previous: Splits | None) -> Known:
+    """The rows of the split before, each beside its ticket."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    from tasks.curate.placing import FREE, NEVER, PLACES, TEST, Known, nothing_known
+
+    if before is None or previous is None:
+        return nothing_known(table.num_rows)
+    rows = pc.index_in(table["ticket_id"], value_set=before.table["ticket_id"].combine_chunks())
+    is_known = pc.is_valid(rows).to_numpy()
+    old = before.table.take(pc.fill_null(rows, 0).combine_chunks())
+    names = pc.index_in(old["split"], value_set=_strings(PLACES[: TEST + 1]))
+    place = pc.fill_null(names, FREE).to_numpy().astype(np.int64)
+    cut = NEVER if previous.cut is None else (previous.cut - _EPOCH) // timedelta(microseconds=1)
+    return Known(
+        is_known=is_known,
+        place=np.where(is_known, place, FREE),
+        since=np.where(is_known, _times(old["since"]), NEVER),
+        retired=is_known & old["retired"].to_numpy(),
+        cut=cut,
     )
-    n_held_out = sum(late[group] for group in held_out)
-    n_given_up = 0
-    for group in straddlers:
-        if n_held_out >= STRADDLER_GOAL * late.total():
-            break
-        if n_given_up + early[group] <= STRADDLER_COST * early.total():
-            held_out.add(group)
-            n_held_out += late[group]
-            n_given_up += early[group]
-
-    def place(row: Ticket, group: str) -> str:
-        if row.created_at is None:
-            return "no_created_at"
-        if group in held_out:
-            return "test" if row.created_at >= cut else "straddles_cut_early"
-        return "train" if row.created_at < cut else "straddles_cut_late"
-
-    return [place(row, group) for row, group in zip(rows, groups, strict=True)], len(straddlers)
 
 
-def assign_by_hash(rows: Sequence[Ticket], groups: Sequence[str], split: SplitSpec) -> list[str]:
-    """Place of each ticket: whole groups in the order of their hash, up to `test_fraction` of the tickets."""
-    held_out = _choose(Counter(groups), split.test_fraction * len(rows), split.seed, "test")
-    return ["test" if group in held_out else "train" for group in groups]
-
-
-def _set_validation_aside(places: list[str], groups: Sequence[str], split: SplitSpec) -> list[str]:
-    sizes = Counter(group for place, group in zip(places, groups, strict=True) if place == "train")
-    chosen = _choose(sizes, split.validation_fraction * sizes.total(), split.seed, "validation")
-    return [
-        "validation" if place == "train" and group in chosen else place
-        for place, group in zip(places, groups, strict=True)
-    ]
-
-
-def _choose(sizes: Counter[str], goal: float, seed: int, purpose: str) -> set[str]:
-    """Groups in the order of their hash as long as they fit into `goal` tickets; the smallest one when none does.
-
-    Never all groups: something must be left.
-    """
-    chosen: set[str] = set()
-    if not goal:
-        return chosen
-    order = sorted(sizes, key=lambda group: _hash(seed, purpose, group))
-    room = goal
-    for group in order:
-        if sizes[group] <= room:
-            chosen.add(group)
-            room -= sizes[group]
-    if not chosen and order:
-        chosen.add(min(order, key=lambda group: sizes[group]))
-    return chosen if len(chosen) < len(sizes) else set()
-
-
-def _hash(seed: int, purpose: str, group: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{purpose}\0{group}".encode()).digest()
-
-
-def _tickets(rows: Iterable[dict[str, object]], group_by: Sequence[str]) -> list[Ticket]:
-    tickets = []
-    for row in rows:
-        created_at = row["created_at"]
-        tickets.append(
-            Ticket(
-                ticket_id=str(row["ticket_id"]),
-                created_at=created_at if isinstance(created_at, datetime) else None,
-                owners=tuple(f"{name}={row[name]}" for name in group_by if row[name] not in (None, "")),
-            )
-        )
-    return tickets
-
-
-def _take(table: pa.Table, places: Sequence[str], part: str) -> pa.Table:
+def _strings(values: tuple[str, ...]) -> pa.Array:
     import pyarrow as pa
 
-    return table.filter(pa.array([place == part for place in places], pa.bool_()))
+    return pa.array(values, pa.string())
+
+
+def _count(place: Ints) -> dict[str, int]:
+    import numpy as np
+
+    from tasks.curate.placing import PLACES
+
+    return dict(zip(PLACES, np.bincount(place, minlength=len(PLACES)).tolist(), strict=True))
+
+
+def _notes(placed: Placement, known: Known, groups: Ints, counts: dict[str, int]) -> dict[str, int]:
+    import numpy as np
+
+    sizes = np.unique(groups, return_counts=True)[1]
+    notes = {"groups": len(sizes), "straddling_groups": placed.n_straddling}
+    notes |= {f"dropped_{code}": counts[code] for code in _REASONS}
+    if known.is_known.any():
+        notes |= {"retired": placed.n_retired, "new_tickets": int(np.count_nonzero(~known.is_known))}
+    if sizes.max(initial=0) > PERCOLATES_FROM * groups.shape[0] and groups.shape[0] > 1:
+        notes["warn_percolation"] = int(1000 * sizes.max() // groups.shape[0])
+    return notes
+
+
+def _cannot_split(counts: dict[str, int], notes: dict[str, int], *, n_tickets: int, goes_on: bool) -> DataError:
+    message = (
+        f"{n_tickets} tickets of {notes['groups']} customers or threads split into {counts['train']} train and "
+        f"{counts['test']} test rows; both must have rows"
+    )
+    hint = "more tickets or customers are needed; `by_time: false` splits by customer alone"
+    if share := notes.get("warn_percolation"):
+        message += f"; {share / 10:.0f} % of the tickets hang together over shared customers and threads"
+        hint = "set `group_by` to one of customer_id and thread_id; joined they hardly separate anybody here"
+    if goes_on:
+        hint += "; `stable: false` splits afresh"
+    return DataError(message, code="TG0251", where=WHERE, hint=hint)
+
+
+def _write(table: pa.Table, owners: Owners, groups: Ints, placed: Placement, out: Path) -> int:
+    """Write the parts, the removed rows and the assignments; return the number of removed rows."""
+    import numpy as np
+    import pyarrow as pa
+
+    from tasks.curate.placing import EARLY, NEVER, PLACES
+    from tasks.curate.rows import write_removed, write_tickets
+
+    for number, part in enumerate(PARTS):
+        write_tickets(table.filter(pa.array(placed.place == number)), out, name=f"{part}.parquet")
+    codes = _strings(PLACES).take(pa.array(placed.place))
+    gone = pa.array(placed.place >= EARLY)
+    removed = table.select(["ticket_id", "source", "source_line"]).append_column("code", codes).filter(gone)
+    n_removed = write_removed(
+        [row | {"outcome": "dropped", "reason": _REASONS[row["code"]]} for row in removed.to_pylist()], out
+    )
+    since = pa.array(placed.since, mask=placed.since == NEVER).cast(pa.timestamp("us"))
+    splits = _strings((*PARTS, "dropped")).take(pa.array(np.minimum(placed.place, EARLY)))
+    assignments = {
+        "ticket_id": table["ticket_id"],
+        "group": owners.names.take(pa.array(groups)),
+        "split": splits,
+        "since": since,
+        "retired": pa.array(placed.retired),
+    }
+    write_assignments(pa.table(assignments), out)
+    return n_removed

@@ -23,6 +23,8 @@ _CHUNK_ROWS = 65_536
 _TOP = 3
 
 Row = dict[str, Any]
+Fault = tuple[str, str, str]
+"""Code, column, reason."""
 
 
 def validate_tickets(*, tickets: TicketTable, table: TableSpec, out: Path) -> TicketTable:
@@ -49,8 +51,8 @@ def validate_tickets(*, tickets: TicketTable, table: TableSpec, out: Path) -> Ti
     for start in range(0, read.num_rows, _CHUNK_ROWS):
         chunk = _normalised(read.slice(start, _CHUNK_ROWS), notes)
         faults = _faults(chunk, table)
-        removed += [_quarantined(chunk, index, *fault) for index, fault in faults.items()]
-        valid.append(_without(chunk, faults.keys()))
+        removed += _quarantined(chunk, faults)
+        valid.append(_without(chunk, faults))
     kept, repeated = keep_one_per_id(_concat(valid), table.on_conflicting_id)
     removed += repeated
     write_tickets(kept, out)
@@ -73,28 +75,43 @@ def validate_tickets(*, tickets: TicketTable, table: TableSpec, out: Path) -> Ti
 
 
 def _normalised(chunk: pa.Table, notes: Counter[str]) -> pa.Table:
-    import pyarrow as pa
-
-    from tasks.curate.clean_text import clean_messages, clean_text
-
     for name in _TEXTS:
-        clean = clean_messages if name == "messages" else clean_text
-        before = chunk.column(name).to_pylist()
-        after = [None if text is None else clean(text) for text in before]
-        n_changed = sum(1 for old, new in zip(before, after, strict=True) if old != new)
+        column = chunk.column(name).combine_chunks()
+        clean, n_changed = _clean(column, messages=name == "messages")
         if n_changed:
             notes["normalised_texts"] += n_changed
-            blank_is_null = [text if text and not text.isspace() else None for text in after]
             # The field allows null until the model has looked: a ticket_id of nothing but NULs is null now.
             field = chunk.schema.field(name).with_nullable(True)
-            chunk = chunk.set_column(chunk.schema.get_field_index(name), field, pa.array(blank_is_null, pa.string()))
+            chunk = chunk.set_column(chunk.schema.get_field_index(name), field, clean)
     return chunk
 
 
-def _faults(chunk: pa.Table, table: TableSpec) -> dict[int, tuple[str, str, str]]:
-    """Row index -> (code, column, reason) of its first fault in the order of the columns."""
+def _clean(column: pa.Array, *, messages: bool) -> tuple[pa.Array, int]:
+    """The column with each text in one form and blank ones null, and how many were not in it.
+
+    Only the texts that a pattern picks out are looked at one by one: most hold nothing to change.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tasks.curate.clean_text import PERHAPS_UNCLEAN, PERHAPS_UNCLEAN_MESSAGES, clean_messages, clean_text
+
+    picked = pc.match_substring_regex(column, PERHAPS_UNCLEAN_MESSAGES if messages else PERHAPS_UNCLEAN)
+    picked = pc.fill_null(picked, False)
+    before = column.filter(picked).to_pylist()
+    after = [(clean_messages if messages else clean_text)(text) for text in before]
+    n_changed = sum(1 for old, new in zip(before, after, strict=True) if old != new)
+    if not n_changed:
+        return column, 0
+    texts = [text if text and not text.isspace() else None for text in after]
+    return pc.replace_with_mask(column, picked, pa.array(texts, pa.string())), n_changed
+
+
+def _faults(chunk: pa.Table, table: TableSpec) -> dict[int, Fault]:
+    """Row index -> its first fault in the order of the columns."""
     import pandas as pd
     import pandera.pandas as pandera
+    import pyarrow.compute as pc
 
     from schemas.ticket_model import ticket_model
     from tasks.curate.clean_text import longest_message
@@ -109,9 +126,9 @@ def _faults(chunk: pa.Table, table: TableSpec) -> dict[int, tuple[str, str, str]
         triples = zip(cases["index"], cases["column"], cases["check"], strict=True)
         for index, column, check in sorted(triples, key=lambda case: (case[0], order[case[1]], case[2])):
             found.setdefault(int(index), (NULL if check == "not_nullable" else check, column))
-    for index, messages in enumerate(chunk.column("messages").to_pylist()):
-        long = messages is not None and len(messages) > table.max_chars and longest_message(messages) > table.max_chars
-        if long and index not in found:
+    long = pc.greater(pc.utf8_length(chunk.column("messages")), table.max_chars).combine_chunks()
+    for index in pc.indices_nonzero(long).to_pylist():
+        if index not in found and longest_message(chunk.column("messages")[index].as_py()) > table.max_chars:
             found[index] = (TOO_LONG, "messages")
     return {index: (code, column, _reason(code, column, table)) for index, (code, column) in sorted(found.items())}
 
@@ -132,19 +149,24 @@ def _reason(code: str, column: str, table: TableSpec) -> str:
     raise ValueError(f"no such check: {code}")
 
 
-def _quarantined(chunk: pa.Table, index: int, code: str, column: str, reason: str) -> Row:
-    row = chunk.slice(index, 1).select(["ticket_id", "source", "source_line"]).to_pylist()[0]
-    return {**row, "outcome": "quarantined", "code": code, "reason": reason, "field": column}
+def _quarantined(chunk: pa.Table, faults: dict[int, Fault]) -> list[Row]:
+    import pyarrow as pa
+
+    places = chunk.select(["ticket_id", "source", "source_line"]).take(pa.array(faults.keys(), pa.int64())).to_pylist()
+    return [
+        {**place, "outcome": "quarantined", "code": code, "reason": reason, "field": column}
+        for place, (code, column, reason) in zip(places, faults.values(), strict=True)
+    ]
 
 
-def _without(chunk: pa.Table, indices: Any) -> pa.Table:
+def _without(chunk: pa.Table, faults: dict[int, Fault]) -> pa.Table:
     import pyarrow as pa
 
     from tasks.curate.rows import TICKETS_ARROW
 
-    gone = set(indices)
-    keep = pa.array([index not in gone for index in range(chunk.num_rows)], pa.bool_())
-    return chunk.filter(keep).cast(TICKETS_ARROW)
+    if faults:
+        chunk = chunk.filter(pa.array([index not in faults for index in range(chunk.num_rows)], pa.bool_()))
+    return chunk.cast(TICKETS_ARROW)
 
 
 def _concat(tables: list[pa.Table]) -> pa.Table:

@@ -7,8 +7,10 @@ Covers decoders with gated feed-forward layers (Llama, Mistral, Qwen2). Used by 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from schemas.errors import ConfigError
 from schemas.training import AdapterSpec, QuantizationSpec, TrainSpec
@@ -45,7 +47,11 @@ class ModelDims:
     @classmethod
     def read(cls, config: Path) -> ModelDims | None:
         """From a model's config.json; None when it is no decoder of the covered kind."""
-        found = json.loads(config.read_text(encoding="utf-8"))
+        return cls.of(json.loads(config.read_text(encoding="utf-8")))
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> ModelDims | None:
+        """From the fields of a config.json; None when it is no decoder of the covered kind."""
         try:
             heads = found["num_attention_heads"]
             return cls(

@@ -140,3 +140,28 @@ def test_explain_names_the_nearest_code_when_there_is_none(tmp_path: Path) -> No
     assert "error[TG0144]: no error code 'TG0902'" in done.stderr
     assert "did you mean `TG0" in done.stderr
     assert tunegate("explain", "T", cwd=tmp_path).returncode == 2
+
+
+def test_validate_checks_the_sql_and_the_functions_that_the_file_names(tmp_path: Path) -> None:
+    steps = """
+    curate:
+      steps:
+        - {uses: rule, name: typed, keep: length(bodyy) > 3}
+        - {uses: rule, name: closed, keep: "body is null or exists (select 1)"}
+        - {uses: sql, name: chosen, file: chosen.sql}
+        - {uses: python, name: own, entry_point: "absent:keep"}
+"""
+    child = "  child: {extends: replies, register: {name: child}}\n"
+    (tmp_path / "pipelines.yaml").write_text(FINE.rstrip() + steps + child)
+    (tmp_path / "chosen.sql").write_text("SELECT * FROM tickets; DROP TABLE tickets")
+    done = tunegate("validate", cwd=tmp_path)
+    assert done.returncode == 2
+    for code, place in (
+        ("TG0121", "replies.curate.rule.typed"),
+        ("TG0812", "curate.rule.closed"),
+        ("TG0814", "chosen.sql"),
+        ("TG0128", "absent"),
+    ):
+        assert done.stderr.count(code) == 1, code
+        assert place in done.stderr
+    assert "did you mean body?" in done.stderr

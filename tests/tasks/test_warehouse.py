@@ -1,4 +1,4 @@
-"""The DuckDB connection, its lock-down, and the published database."""
+"""The DuckDB connection and its lock-down."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from schemas.artifacts import RowCounts, Splits, TicketTable
 from schemas.errors import LockedError, SecurityError, StorageError
-from tasks.curate.rows import ticket_table, write_removed, write_tickets
-from tasks.warehouse import connect, create_database, publish_warehouse, quote_identifier
+from tasks.curate.rows import ticket_table
+from tasks.warehouse import connect, create_database, quote_identifier
 
 
 @pytest.fixture
@@ -136,53 +135,3 @@ def test_a_quoted_identifier_is_only_a_name() -> None:
     with connect() as connection:
         connection.execute(f"create table t as select 1 as {quote_identifier(name)}")
         assert connection.sql(f"select {quote_identifier(name)} from t").fetchall() == [(1,)]
-
-
-def published(root: Path) -> tuple[tuple[TicketTable, ...], Splits, Splits]:
-    rows = [{"ticket_id": f"t{i}", "source": "a.jsonl", "source_line": i, "body": "hello"} for i in range(6)]
-    lost = {"ticket_id": "t5", "outcome": "merged", "code": "exact", "reason": "Same question.", "kept_id": "t0"}
-    bad = {"outcome": "quarantined", "code": "TG0203", "reason": "Not JSON.", "source": "a.jsonl", "source_line": 9}
-    folders = [root / name for name in ("extract", "dedup", "split", "clean")]
-    for folder in folders:
-        folder.mkdir()
-    write_tickets(ticket_table(rows), folders[0])
-    write_removed([bad], folders[0])
-    write_tickets(ticket_table(rows[:5]), folders[1])
-    write_removed([lost], folders[1])
-    for folder in folders[2:]:
-        write_tickets(ticket_table(rows[:3]), folder, name="train.parquet")
-        write_tickets(ticket_table(rows[3:4]), folder, name="validation.parquet")
-        write_tickets(ticket_table(rows[4:5]), folder, name="test.parquet")
-        write_removed([], folder)
-    stages = (
-        TicketTable(root=folders[0], rows=RowCounts(n_in=7, n_out=6, n_quarantined=1)),
-        TicketTable(root=folders[1], rows=RowCounts(n_in=6, n_out=5, n_merged=1)),
-    )
-    counts = RowCounts(n_in=5, n_out=5)
-    both = [Splits(root=folder, rows=counts, n_train=3, n_validation=1, n_test=1) for folder in folders[2:]]
-    return stages, both[0], both[1]
-
-
-def test_the_published_database_accounts_for_every_row(tmp_path: Path) -> None:
-    stages, split, clean = published(tmp_path)
-    out = tmp_path / "out"
-    out.mkdir()
-    reference = publish_warehouse(stages=stages, stage_names=("extract", "dedup"), split=split, clean=clean, out=out)
-    assert reference.n_tickets == 7
-    assert [path.name for path in out.iterdir()] == ["warehouse.duckdb"]
-    with connect(reference.database, read_only=True) as connection:
-
-        def ask(sql: str) -> list[tuple[object, ...]]:
-            return connection.sql(sql).fetchall()
-
-        assert ask("select step, n_in, n_out from funnel order by position") == [
-            ("extract", 7, 6), ("dedup", 6, 5), ("split", 5, 5), ("decontaminate", 5, 5),
-        ]  # fmt: skip
-        assert ask("select step, code, source_line from quarantine") == [("extract", "TG0203", 9)]
-        assert ask("select step, ticket_id, kept_id from merged") == [("dedup", "t5", "t0")]
-        assert ask("select count(*) from dropped") == [(0,)]
-        assert ask("select split, count(*) from splits group by all order by all") == [
-            ("test", 1), ("train", 3), ("validation", 1),
-        ]  # fmt: skip
-        assert ask("select count(*) from raw_tickets") == [(6,)]
-        assert ask("select count(*) from curated anti join splits using (ticket_id)") == [(0,)]

@@ -1,74 +1,88 @@
 """Rows of any shape become tickets: columns mapped by name, shapes told apart, values typed, strangers counted.
 
-It knows nothing of files or formats. Called by `tasks/curate/extract.py`, one `TicketMaker` per source.
+It knows nothing of files or formats. Called by `tasks/curate/readers/gather.py`, one `TicketMaker` per source.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import get_args
+from typing import NamedTuple
 
-from schemas.errors import ConfigError, DataError
-from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource, TicketColumn
+import pyarrow as pa
+
+from schemas.errors import DataError
 from tasks.curate.readers.headers import did_you_mean, listing, shown
-from tasks.curate.readers.records import Fault, Record
-from tasks.curate.readers.shapes import RowShape, detect_shape, fill_ticket, shape_keys
-from tasks.curate.readers.values import TIMES, to_text, to_time
+from tasks.curate.readers.layouts import CANONICAL, Mapping, Reading, TabularSource
+from tasks.curate.readers.paths import MISSING
+from tasks.curate.readers.records import Batch, Fault
+from tasks.curate.readers.rows_read import Layout, RowsRead, Values
+from tasks.curate.readers.shapes import RowShape, fill_ticket
+from tasks.curate.readers.typed import typed_column
+from tasks.curate.readers.values import to_text
 
-CANONICAL: tuple[str, ...] = get_args(TicketColumn)
-TabularSource = FilesSource | DuckDBSource | HuggingFaceSource
 _NAMED_STRANGERS = 20
+_KEPT_LAYOUTS = 1000
+_SPOKEN = ("body", "reply", "messages")
+
+
+class Made(NamedTuple):
+    """The rows of a batch as ticket columns, and those that are no tickets."""
+
+    columns: dict[str, pa.Array]
+    """Column -> values of every row, null in rows with a fault; columns without any value are left out."""
+    faults: dict[int, Fault]
+    """Index of the row -> its first fault."""
+    ids: dict[int, str | None]
+    """Index of a row with a fault -> its ticket_id, where it could be read that far."""
 
 
 class TicketMaker:
-    """Turns the records of one source into tickets and remembers what it met on the way."""
+    """Turns the rows of one source into tickets and remembers what it met on the way."""
 
     def __init__(self, source: TabularSource) -> None:
         self._source = source
-        self._mapped = {name: column for column, name in source.columns.items()}
+        self._mapping = Mapping(source)
+        self._readings: dict[tuple[str, ...], Reading] = {}
         self._met: set[str] = set()
         self._keys: Counter[str] = Counter()
         self._strangers: Counter[str] = Counter()
         self._shapes: Counter[str] = Counter()
         self._first: tuple[RowShape, int] | None = None
         self._file = ""
-        if len(self._mapped) < len(source.columns):
-            raise ConfigError("two ticket columns are mapped to one column of the source", code="TG0134")
 
     def begin_file(self, name: str) -> None:
         """Forget the shape of the file before; shapes may differ between files, not inside one."""
         self._first = None
         self._file = name
 
-    def make(self, record: Record) -> dict[str, object] | Fault:
-        """The record as a ticket (columns absent from it are left out), or why it is none.
+    def make(self, batch: Batch) -> Made:
+        """The rows as ticket columns, or why they are no tickets.
 
         Raises:
-            DataError: TG0205, its shape is not that of the rows before; TG0216, a column is neither canonical nor
-                mapped and `extra_columns` is `error`.
+            DataError: TG0205, the shape of a row is not that of the rows before; TG0216, a column is neither
+                canonical nor mapped and `extra_columns` is `error`.
         """
-        if isinstance(record.content, Fault):
-            return record.content
-        ticket, rest = self._split(record.content)
-        shape = self._shape({**rest, **ticket}, record.line)
-        keys = shape_keys(shape)
-        self._count_strangers([name for name in rest if name not in keys], record.line)
-        if shape != "ticket" and not any(key in rest or key in ticket for key in keys):
-            return Fault("TG0246", f"The row has none of the keys of shape {shape}: {', '.join(keys)}.")
-        if shape == "ticket" and not ticket:
-            return Fault("TG0246", "The row has no ticket column.")
-        self._shapes[shape] += 1
-        row: dict[str, object] = {**{key: rest[key] for key in keys if key in rest}, **ticket}
-        return fill_ticket(shape, row) or _typed(row)
-
-    def identify(self, record: Record) -> str | None:
-        """The record's ticket_id, where it could be read that far."""
-        if isinstance(record.content, Fault):
-            return None
-        name = self._source.columns.get("ticket_id", "ticket_id")
-        value = to_text("ticket_id", record.content.get(name))
-        return value if isinstance(value, str) else None
+        rows = batch.rows
+        faults: dict[int, Fault] = {}
+        shape: RowShape = "ticket"
+        present: set[str] = set()
+        for layout in rows.layouts():
+            reading = self._survey(layout, batch)
+            if reading.fault:
+                same = [index for index in range(len(rows)) if rows.names(index) == layout.names]
+                faults |= dict.fromkeys(same, reading.fault)
+            else:
+                shape = reading.shape
+                present |= reading.columns
+        values = {column: self._values(rows, column) for column in CANONICAL if column in present}
+        self._fill(shape, rows, values, faults)
+        columns: dict[str, pa.Array] = {}
+        for column in CANONICAL:
+            if column in values:
+                columns[column], wrong = typed_column(column, values[column])
+                for index, fault in wrong.items():
+                    faults.setdefault(index, fault)
+        return Made(columns, faults, self._ids(rows, faults))
 
     def finish(self) -> dict[str, int]:
         """Counts for the step's notes.
@@ -78,7 +92,7 @@ class TicketMaker:
         """
         if not self._keys:
             return {}
-        for name, column in self._mapped.items():
+        for column, name in self._mapping.declared.items():
             if name not in self._met:
                 raise DataError(
                     f"column {name!r}, mapped to {column}, is in no row; columns met: {listing(self._keys)}",
@@ -101,58 +115,90 @@ class TicketMaker:
             **{f"ignored_column:{name}": n_rows for name, n_rows in strangers if shown(name) == name},
         }
 
-    def _split(self, content: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-        """Ticket columns by their canonical names, and the rest."""
-        ticket: dict[str, object] = {}
-        rest: dict[str, object] = {}
-        for name, value in content.items():
-            self._keys[name] += 1
-            column = self._mapped.get(name)
-            if column is not None:
+    def _survey(self, layout: Layout, batch: Batch) -> Reading:
+        """Count what the names of these rows say, and refuse what must not stand in this file."""
+        reading = self._reading(layout.names)
+        for name in layout.names:
+            self._keys[name] += layout.n_rows
+            if name in self._mapping.column_of:
                 self._met.add(name)
-                ticket[column] = value
-            elif name in CANONICAL and name not in self._source.columns:
-                ticket[name] = value
-            else:
-                rest[name] = value
-        return ticket, rest
+        if reading.speaks and (self._first is None or self._first[0] != reading.shape):
+            self._hold_shape(reading.shape, int(batch.lines[batch.rows.first(layout.names)]))
+        if reading.strangers and self._source.extra_columns == "error":
+            line = int(batch.lines[batch.rows.first(layout.names)])
+            raise DataError(
+                f"column {shown(reading.strangers[0])} is neither a ticket column nor mapped",
+                code="TG0216",
+                where=f"{self._file}:{line}",
+                hint=did_you_mean(reading.strangers[0], CANONICAL)
+                or "map it under `columns`, or set `extra_columns: ignore`",
+            )
+        for name in reading.strangers:
+            self._strangers[name] += layout.n_rows
+        if not reading.fault:
+            self._shapes[reading.shape] += layout.n_rows
+        return reading
 
-    def _shape(self, row: Mapping[str, object], line: int) -> RowShape:
-        if self._source.shape != "auto":
-            return self._source.shape
-        shape = detect_shape(row)
-        if shape == "ticket" and not any(name in CANONICAL for name in row):
-            return shape  # a row of no shape at all: it is quarantined and speaks for none
-        if self._first is None:
-            self._first = (shape, line)
-        elif shape != self._first[0]:
+    def _reading(self, names: tuple[str, ...]) -> Reading:
+        if names not in self._readings:
+            if len(self._readings) >= _KEPT_LAYOUTS:  # a file whose keys are data
+                self._readings.clear()
+            self._readings[names] = self._mapping.read(names)
+        return self._readings[names]
+
+    def _hold_shape(self, shape: RowShape, line: int) -> None:
+        if self._first is not None:
             raise DataError(
                 f"the file mixes shapes: line {self._first[1]} is {self._first[0]}, line {line} is {shape}",
                 code="TG0205",
                 where=f"{self._file}:{line}",
                 hint="split the file by shape, or set `shape` to quarantine the rows of any other",
             )
-        return shape
+        self._first = (shape, line)
 
-    def _count_strangers(self, names: list[str], line: int) -> None:
-        if names and self._source.extra_columns == "error":
-            raise DataError(
-                f"column {shown(names[0])} is neither a ticket column nor mapped",
-                code="TG0216",
-                where=f"{self._file}:{line}",
-                hint=did_you_mean(names[0], CANONICAL) or "map it under `columns`, or set `extra_columns: ignore`",
-            )
-        self._strangers.update(names)
+    def _values(self, rows: RowsRead, column: str) -> Values:
+        name = self._mapping.name_of(column)
+        path = self._mapping.paths.get(column)
+        if name is None:
+            return [None] * len(rows)
+        if path is None:
+            return rows.values(name)
+        reached = rows.reach(name, path)
+        if any(value is not MISSING for value in reached):
+            self._met.add(name)
+        return [None if value is MISSING else value for value in reached]
+
+    def _fill(self, shape: RowShape, rows: RowsRead, values: dict[str, Values], faults: dict[int, Fault]) -> None:
+        """Set body, reply and messages of rows that hold a conversation; faults are added."""
+        todo = [index for index in range(len(rows)) if index not in faults]
+        if shape == "ticket":
+            messages = _as_list(values.get("messages"), len(rows))
+            todo = [index for index in todo if messages[index] not in (None, "")]
+        if not todo:
+            return
+        spoken = {column: _as_list(values.get(column), len(rows)) for column in _SPOKEN}
+        for index in todo:
+            reading = self._reading(rows.names(index))
+            row = rows.pick(index, reading.shape_names)
+            row |= {column: spoken[column][index] for column in _SPOKEN if column in reading.columns}
+            fault = fill_ticket(shape, row)
+            if fault:
+                faults[index] = fault
+            for column in _SPOKEN:
+                spoken[column][index] = None if fault else row.get(column)
+        values |= spoken
+
+    def _ids(self, rows: RowsRead, faults: dict[int, Fault]) -> dict[int, str | None]:
+        if not faults:
+            return {}
+        name = self._mapping.declared.get("ticket_id", "ticket_id")
+        path = self._mapping.paths.get("ticket_id")
+        ids = _as_list(rows.reach(name, path) if path else rows.values(name), len(rows))
+        texts = {index: None if ids[index] is MISSING else to_text("ticket_id", ids[index]) for index in faults}
+        return {index: text if isinstance(text, str) else None for index, text in texts.items()}
 
 
-def _typed(row: Mapping[str, object]) -> dict[str, object] | Fault:
-    ticket: dict[str, object] = {}
-    for column in CANONICAL:
-        value = row.get(column)
-        if value is None:
-            continue
-        typed = to_time(column, value) if column in TIMES else to_text(column, value)
-        if isinstance(typed, Fault):
-            return typed
-        ticket[column] = typed
-    return ticket
+def _as_list(values: Values | None, n_rows: int) -> list[object]:
+    if values is None:
+        return [None] * n_rows
+    return list(values) if isinstance(values, list) else list(values.to_pylist())

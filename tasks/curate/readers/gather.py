@@ -1,4 +1,4 @@
-"""Collects what extraction makes of records: tickets as Arrow batches, and everyone else with place and reason.
+"""Collects what extraction makes of batches: tickets as Arrow batches, and everyone else with place and reason.
 
 It knows nothing of formats. Called by `tasks/curate/extract.py`.
 """
@@ -12,13 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.curate.readers.columns import TicketMaker
-from tasks.curate.readers.records import Fault, Record
+from tasks.curate.readers.records import Batch, Fault
 from tasks.curate.rows import TICKETS_ARROW
 
-_BATCH_ROWS = 8192
+_SOURCE = TICKETS_ARROW.field("source")
 _OFFSET = pa.field("byte_offset", pa.int64())
-# ticket_id is null until the end of its file tells whether the file has ids at all.
-_SCHEMA = pa.schema([field.with_nullable(True) for field in TICKETS_ARROW]).append(_OFFSET)
 
 
 class Gathered:
@@ -28,14 +26,13 @@ class Gathered:
         self.n_rows = 0
         self.notes: dict[str, int] = {}
         self._maker = maker
-        self._batch: list[dict[str, object]] = []
         self._file: list[pa.Table] = []
         self._tables: list[pa.Table] = []
         self._removed: list[dict[str, object]] = []
         self._counts: Counter[str] = Counter()
 
-    def read(self, name: str, prefix: str, records: Iterable[Record]) -> None:
-        """Take in every record of one file or table.
+    def read(self, name: str, prefix: str, batches: Iterable[Batch]) -> None:
+        """Take in every row of one file or table.
 
         Args:
             name: Kept with the rows as their source.
@@ -43,16 +40,12 @@ class Gathered:
         """
         self._maker.begin_file(name)
         self._counts["files"] += 1
-        for record in records:
-            self.n_rows += 1
-            made = self._maker.make(record)
-            if isinstance(made, Fault):
-                self._remove(made, name, record.line, record.offset, self._maker.identify(record))
-                continue
-            self._batch.append({**made, "source": name, "source_line": record.line, "byte_offset": record.offset})
-            if len(self._batch) >= _BATCH_ROWS:
-                self._flush()
-        self._flush()
+        for batch in batches:
+            self.n_rows += len(batch)
+            for record in batch.faulty:
+                if isinstance(record.content, Fault):
+                    self._remove(record.content, name, record.line, record.offset, None)
+            self._take(name, batch)
         self._end_file(name, prefix)
 
     def finish(self) -> None:
@@ -67,17 +60,29 @@ class Gathered:
         """Rows for `removed.parquet`."""
         return self._removed
 
-    def _flush(self) -> None:
-        if self._batch:
-            columns = {name: [row.get(name) for row in self._batch] for name in _SCHEMA.names}
-            self._file.append(pa.table(columns, schema=_SCHEMA))
-            self._batch = []
+    def _take(self, name: str, batch: Batch) -> None:
+        made = self._maker.make(batch)
+        for index, fault in made.faults.items():
+            offset = None if batch.offsets is None else int(batch.offsets[index])
+            self._remove(fault, name, int(batch.lines[index]), offset, made.ids[index])
+        n_rows = len(batch.rows)
+        if n_rows == len(made.faults):
+            return
+        columns = {**made.columns, "source_line": pa.array(batch.lines)}
+        if batch.offsets is not None:
+            columns["byte_offset"] = pa.array(batch.offsets)
+        table = pa.Table.from_arrays(list(columns.values()), names=list(columns))
+        if made.faults:
+            table = table.filter(pa.array([index not in made.faults for index in range(n_rows)], pa.bool_()))
+        self._file.append(table)
 
     def _end_file(self, name: str, prefix: str) -> None:
         """Give ids to a file without any; in a file with ids, quarantine the rows that lack theirs."""
         if not self._file:
             return
-        table = pa.concat_tables(self._file)
+        # Columns that some batches lack, ticket_id among them, are null there.
+        table = _with_missing(pa.concat_tables(self._file, promote_options="default"))
+        table = table.append_column(_SOURCE, pa.repeat(pa.scalar(name), table.num_rows))
         self._file = []
         ids = table.column("ticket_id")
         if ids.null_count == table.num_rows:
@@ -105,3 +110,10 @@ class Gathered:
                 "byte_offset": offset,
             }
         )
+
+
+def _with_missing(table: pa.Table) -> pa.Table:
+    for field in (*TICKETS_ARROW, _OFFSET):
+        if field.name not in table.column_names and field.name != _SOURCE.name:
+            table = table.append_column(field.with_nullable(True), pa.nulls(table.num_rows, field.type))
+    return table

@@ -1,4 +1,4 @@
-"""Arrow tables as records; Parquet files and directories saved by `datasets` on the way there.
+"""Arrow tables as batches of rows; Parquet files and directories saved by `datasets` on the way there.
 
 It knows nothing of tickets. Called by `tasks/curate/extract.py` and the other readers.
 """
@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.source import HuggingFaceSource
 from tasks.curate.readers.headers import check_header, did_you_mean, listing
-from tasks.curate.readers.records import Record
+from tasks.curate.readers.records import BATCH_ROWS, Batch
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BATCH_ROWS = 4096
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def read_parquet(path: Path) -> Iterator[Record]:
+def read_parquet(path: Path) -> Iterator[Batch]:
     """Every row of the file, numbered from 1; columns go by the footer's names.
 
     Raises:
@@ -34,7 +33,7 @@ def read_parquet(path: Path) -> Iterator[Record]:
     try:
         with pq.ParquetFile(path) as file:
             check_header(file.schema_arrow.names, where=str(path))
-            yield from arrow_records(file.iter_batches(batch_size=BATCH_ROWS))
+            yield from arrow_batches(file.iter_batches(batch_size=BATCH_ROWS))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"not readable as Parquet: {str(error).partition(chr(10))[0][:200]}",
@@ -44,7 +43,7 @@ def read_parquet(path: Path) -> Iterator[Record]:
         ) from None
 
 
-def read_saved_dataset(source: HuggingFaceSource, *, root: Path) -> Iterator[Record]:
+def read_saved_dataset(source: HuggingFaceSource, *, root: Path) -> Iterator[Batch]:
     """Every row of the split, numbered from 1. Nothing is fetched unless the source allows it.
 
     Raises:
@@ -55,7 +54,7 @@ def read_saved_dataset(source: HuggingFaceSource, *, root: Path) -> Iterator[Rec
     folder = local_dataset(source, root=root)
     dataset = _from_disk(source, folder) if folder else _from_hub(source)
     check_header(dataset.column_names, where=source.path)
-    yield from arrow_records(
+    yield from arrow_batches(
         batch
         for table in dataset.with_format("arrow").iter(batch_size=BATCH_ROWS)
         for batch in table.to_batches(max_chunksize=BATCH_ROWS)
@@ -88,13 +87,21 @@ def local_dataset(source: HuggingFaceSource, *, root: Path) -> Path | None:
     return None
 
 
-def arrow_records(batches: Iterable[pa.RecordBatch]) -> Iterator[Record]:
-    """Rows of the batches as plain Python values, numbered from 1; times are UTC in microseconds."""
-    number = 0
+def arrow_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
+    """The same rows numbered from 1; times are UTC in microseconds.
+
+    Raises:
+        pyarrow.ArrowInvalid: a text is not UTF-8, or offsets inside the batch point outside it.
+    """
+    import numpy as np
+
+    from tasks.curate.readers.rows_read import ArrowRows
+
+    number = 1
     for batch in batches:
-        for row in _plain_times(batch).to_pylist():
-            number += 1
-            yield Record(number, None, row)
+        batch.validate(full=True)
+        yield Batch(ArrowRows(_plain_times(batch)), np.arange(number, number + batch.num_rows), None)
+        number += batch.num_rows
 
 
 def _plain_times(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -6,14 +6,13 @@ It knows nothing of tickets. Called by `tasks/curate/extract.py`.
 from __future__ import annotations
 
 import csv
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.errors import DataError
 from tasks.curate.readers.headers import check_header
 from tasks.curate.readers.records import MAX_ROW_BYTES, Fault, Record
-from tasks.curate.readers.streams import Line, open_binary, read_lines
+from tasks.curate.readers.streams import Block, open_binary, read_blocks
 
 
 def read_csv(path: Path) -> Iterator[Record]:
@@ -27,23 +26,21 @@ def read_csv(path: Path) -> Iterator[Record]:
     """
     separator = "\t" if ".tsv" in path.suffixes else ","
     with open_binary(path) as stream, _wide_fields():
-        source = _Lines(read_lines(stream, where=str(path)))
-        rows = _rows(source, separator)
+        source = _Lines(read_blocks(stream, where=str(path)))
         header: list[str] | None = None
-        for first, content in rows:
+        for number, offset, content in _rows(source, separator):
             if header is None:
-                header = _header(content, separator, f"{path}:{first.number}")
-                continue
-            if isinstance(content, Fault):
-                yield Record(first.number, first.offset, content)
+                header = _header(content, separator, f"{path}:{number}")
+            elif isinstance(content, Fault):
+                yield Record(number, offset, content)
             elif len(content) != len(header):
                 reason = f"The row has {len(content)} fields, the header has {len(header)}."
-                yield Record(first.number, first.offset, Fault("TG0244", reason))
+                yield Record(number, offset, Fault("TG0244", reason))
             elif broken := _not_utf8(header, content):
-                yield Record(first.number, first.offset, broken)
+                yield Record(number, offset, broken)
             else:
                 row = {name: value or None for name, value in zip(header, content, strict=True) if name}
-                yield Record(first.number, first.offset, row)
+                yield Record(number, offset, row)
 
 
 class _TooLongError(Exception):
@@ -51,35 +48,56 @@ class _TooLongError(Exception):
 
 
 class _Lines:
-    """Feeds lines to csv.reader, remembers those of the current row and takes some back after a fault."""
+    """Feeds lines to csv.reader, knows those of the current row and takes some back after a fault."""
 
-    def __init__(self, lines: Iterator[Line]) -> None:
-        self._lines = lines
-        self._returned: deque[Line] = deque()
-        self.row: list[Line] = []
+    def __init__(self, blocks: Iterator[Block]) -> None:
+        self._blocks = blocks
+        self._lines: list[bytes | None] = []
+        self._offsets: list[int] = []
+        self._number = 1  # of the first of these lines
+        self._first = self._next = 0  # the current row's first line, and the one that comes next
         self._n_bytes = 0
+        self._ended = True
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = self._returned.popleft() if self._returned else next(self._lines)
-        self.row.append(line)
-        self._n_bytes += MAX_ROW_BYTES + 1 if line.data is None else len(line.data)
-        if line.data is None or self._n_bytes > MAX_ROW_BYTES:
+        if self._next == len(self._lines):
+            self._load()
+        data = self._lines[self._next]
+        self._next += 1
+        self._n_bytes += MAX_ROW_BYTES + 1 if data is None else len(data) + 1
+        if data is None or self._n_bytes > MAX_ROW_BYTES:
             raise _TooLongError
-        return line.data.decode("utf-8", "surrogateescape")
+        text = data.decode("utf-8", "surrogateescape")
+        return text + "\n" if self._ended or self._next < len(self._lines) else text
 
     def begin_row(self) -> None:
-        self.row = []
+        self._first = self._next
         self._n_bytes = 0
+
+    def place(self) -> tuple[int, int]:
+        """Number and offset of the current row's first line."""
+        return self._number + self._first, self._offsets[self._first]
 
     def keep_first(self) -> None:
         """Give back every line of the current row but its first."""
-        self._returned.extendleft(reversed(self.row[1:]))
+        self._next = self._first + 1
+
+    def _load(self) -> None:
+        """Add the next block, and forget the lines before the current row. StopIteration where there is none."""
+        block = next(self._blocks)
+        self._number += self._first
+        self._lines = [*self._lines[self._first :], *block.lines]
+        self._offsets = [*self._offsets[self._first :], *block.offsets.tolist()]
+        self._next -= self._first
+        self._first = 0
+        self._ended = block.ended
 
 
-def _rows(source: _Lines, separator: str) -> Iterator[tuple[Line, list[str] | Fault]]:
+def _rows(source: _Lines, separator: str) -> Iterator[tuple[int, int, list[str] | Fault]]:
+    """Line, offset and fields of every row that is not blank."""
     reader = csv.reader(source, delimiter=separator, strict=True)
     while True:
         source.begin_row()
@@ -89,13 +107,13 @@ def _rows(source: _Lines, separator: str) -> Iterator[tuple[Line, list[str] | Fa
             return
         except _TooLongError:
             source.keep_first()
-            yield source.row[0], Fault("TG0243", f"The row is longer than {MAX_ROW_BYTES:,} bytes.")
+            yield *source.place(), Fault("TG0243", f"The row is longer than {MAX_ROW_BYTES:,} bytes.")
         except csv.Error as error:
             source.keep_first()
-            yield source.row[0], Fault("TG0245", f"The row's quoting is broken: {_words(error)}.")
+            yield *source.place(), Fault("TG0245", f"The row's quoting is broken: {_words(error)}.")
         else:
             if fields:
-                yield source.row[0], fields
+                yield *source.place(), fields
 
 
 def _words(error: csv.Error) -> str:

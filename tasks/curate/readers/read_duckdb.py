@@ -1,4 +1,4 @@
-"""A table, or one SELECT, of a user's DuckDB file as records; the file is opened read-only and locked down.
+"""A table, or one SELECT, of a user's DuckDB file as batches of rows; the file is opened read-only and locked down.
 
 It knows nothing of tickets. Called by `tasks/curate/extract.py`.
 """
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from schemas.errors import ConfigError, DataError, SecurityError
 from schemas.source import DuckDBSource
 from tasks.curate.readers.headers import check_header, did_you_mean, listing
-from tasks.curate.readers.read_arrow import BATCH_ROWS, arrow_records
-from tasks.curate.readers.records import Record
+from tasks.curate.readers.read_arrow import arrow_batches
+from tasks.curate.readers.records import BATCH_ROWS, Batch
 from tasks.warehouse import connect, quote_identifier
 
 if TYPE_CHECKING:
     import duckdb
 
 
-def read_duckdb(source: DuckDBSource, *, root: Path) -> Iterator[Record]:
+def read_duckdb(source: DuckDBSource, *, root: Path) -> Iterator[Batch]:
     """Every row of the table or SELECT, numbered from 1 in the order DuckDB gives them with one thread.
 
     Raises:
@@ -45,7 +45,7 @@ def read_duckdb(source: DuckDBSource, *, root: Path) -> Iterator[Record]:
                 code="TG0209",
                 where=str(database),
             ) from None
-        yield from arrow_records(table.to_batches(max_chunksize=BATCH_ROWS))
+        yield from arrow_batches(table.to_batches(max_chunksize=BATCH_ROWS))
 
 
 def _table(connection: duckdb.DuckDBPyConnection, name: str) -> str:

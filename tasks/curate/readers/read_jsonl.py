@@ -5,25 +5,61 @@ It knows nothing of tickets. Called by `tasks/curate/extract.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import orjson
 
-from tasks.curate.readers.records import MAX_ROW_BYTES, Fault, Record
-from tasks.curate.readers.streams import Line, open_binary, read_lines
+from tasks.curate.readers.records import MAX_ROW_BYTES, Batch, Fault, Record
+from tasks.curate.readers.rows_read import DictRows
+from tasks.curate.readers.streams import Block, Line, open_binary, read_blocks, read_lines
 
 _BLANK = b" \t\r\n"
 
 
-def read_jsonl(path: Path) -> Iterator[Record]:
+def read_jsonl(path: Path) -> Iterator[Batch]:
     """Every line that is not blank, as an object or as its fault; no bad line hides the next one.
 
     Raises:
         DataError: TG0202, the file is UTF-16 or its compression is damaged.
     """
     with open_binary(path) as stream:
-        yield from parse_lines(read_lines(stream, where=str(path)))
+        yield from parse_blocks(read_blocks(stream, where=str(path)))
+
+
+def parse_blocks(blocks: Iterable[Block]) -> Iterator[Batch]:
+    """What `parse_lines` makes of the same lines, a batch for each block."""
+    for block in blocks:
+        yield _parse_block(block)
+
+
+def _parse_block(block: Block) -> Batch:
+    loads = orjson.loads
+    rows: list[Mapping[str, object]] = []
+    odd: list[int] = []  # places of what is no object: looked at one by one
+    for place, data in enumerate(block.lines):
+        try:
+            value = loads(data)  # type: ignore[arg-type]  # None is refused as any other fault
+        except orjson.JSONDecodeError:
+            odd.append(place)
+            continue
+        if type(value) is dict:
+            rows.append(value)
+        else:
+            odd.append(place)
+    lines = np.arange(block.number, block.number + len(block.lines))
+    if not odd:
+        return Batch(DictRows(rows), lines, block.offsets)
+    faulty = list(parse_lines(_line(block, place) for place in odd))
+    return Batch(DictRows(rows), np.delete(lines, odd), np.delete(block.offsets, odd), faulty)
+
+
+def _line(block: Block, place: int) -> Line:
+    data = block.lines[place]
+    has_break = block.ended or place + 1 < len(block.lines)
+    whole = data + b"\n" if data is not None and has_break else data
+    return Line(block.number + place, int(block.offsets[place]), whole)
 
 
 def read_json(path: Path) -> Iterator[Record]:
@@ -42,14 +78,15 @@ def read_json(path: Path) -> Iterator[Record]:
         if data.lstrip(_BLANK).startswith(b"["):
             yield Record(max(error.lineno, 1), None, _why(data, error, unit="file"))
         else:
-            yield from read_jsonl(path)
+            with open_binary(path) as stream:
+                yield from parse_lines(read_lines(stream, where=str(path)))
         return
     for position, value in enumerate(document if isinstance(document, list) else [document], start=1):
         yield Record(position, None, value if isinstance(value, dict) else _not_an_object(value))
 
 
 def parse_lines(lines: Iterable[Line]) -> Iterator[Record]:
-    """Lines of JSON as records; blank lines are no rows."""
+    """Lines of JSON as records, one at a time; blank lines are no rows."""
     for line in lines:
         if line.data is None:
             reason = f"The row is longer than {MAX_ROW_BYTES:,} bytes."

@@ -5,7 +5,7 @@ It knows nothing of files. Called by `tasks/curate/readers/columns.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Literal
 
 import orjson
@@ -26,7 +26,7 @@ _KEYS: dict[RowShape, tuple[str, ...]] = {
 }
 
 
-def detect_shape(row: Mapping[str, object]) -> RowShape:
+def detect_shape(row: Collection[str]) -> RowShape:
     """The shape the row's keys speak for; `ticket` when none of the others does.
 
     >>> detect_shape({"instruction": "Say hi", "output": "Hi"}), detect_shape({"body": "Hello", "output": "x"})

@@ -14,7 +14,7 @@ from tasks.curate.readers.read_jsonl import kind_of
 from tasks.curate.readers.records import Fault
 
 ROLES = {
-    "system": "system",
+    "system": "system", "developer": "system",
     "user": "user", "human": "user", "customer": "user",
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "agent": "assistant",
 }  # fmt: skip
@@ -44,7 +44,7 @@ def read_turns(value: object) -> tuple[Turn, ...] | Fault:
         if isinstance(turn, Fault):
             return turn
         turns.append(turn)
-    return _order_fault(turns) or tuple(turns)
+    return _order_fault(turns) or _weight_fault(value[-1]) or tuple(turns)
 
 
 def to_json(turns: tuple[Turn, ...]) -> str:
@@ -62,13 +62,20 @@ def _turn(message: object, number: int) -> Turn | Fault:
     if not isinstance(role, str) or role.lower() not in ROLES:
         found = "has no role" if role is None else "has an unknown role"
         return Fault("TG0302", f"Message {number} {found}; known are {', '.join(ROLES)}.", "messages")
-    if message.get("tool_calls"):
+    if message.get("tool_calls") or message.get("function_call"):
         return Fault("TG0307", f"Message {number} calls tools, which are not trained on.", "messages")
     if not isinstance(content, str):
         return Fault("TG0303", f"The content of message {number} is {kind_of(content)}; it must be text.", "messages")
     if not content.strip():
         return Fault("TG0303", f"The content of message {number} is empty.", "messages")
     return Turn(ROLES[role.lower()], content)
+
+
+def _weight_fault(answer: object) -> Fault | None:
+    """Files for OpenAI's fine-tuning mark answers that stand for context only."""
+    if isinstance(answer, dict) and answer.get("weight") == 0:
+        return Fault("TG0217", "The answer has weight 0: it is not to be trained on.", "messages")
+    return None
 
 
 def _order_fault(turns: list[Turn]) -> Fault | None:

@@ -1,12 +1,14 @@
-"""One value of a source as the ticket column's type: text or UTC time; anything else is a fault, never a guess.
+"""One value of a source as the ticket column's type: text, UTC time or number; anything else is a fault, no guess.
 
-It knows nothing of rows or files. Called by `tasks/curate/readers/columns.py`.
+It knows nothing of rows or files. Called by `tasks/curate/readers/typed.py`, which does the same for whole columns.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 from tasks.curate.readers.read_jsonl import kind_of
 from tasks.curate.readers.records import Fault
@@ -14,8 +16,10 @@ from tasks.curate.readers.records import Fault
 FREE_TEXT = frozenset({"subject", "body", "reply", "messages"})
 """Columns that take text only; in the others a whole number is a name (a ticket id, a priority) and becomes text."""
 TIMES = frozenset({"created_at", "updated_at"})
+RATING = "rating"
 
 _EPOCH = re.compile(r"-?\d{9,17}(\.\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _ZONE_WITH_SPACE = re.compile(r" (?=[+-]\d{2}:?\d{2}$)")
 # An epoch in seconds stays below 1e11 until the year 5138; one in milliseconds is above from 1973 on.
 _MILLISECONDS_FROM, _MICROSECONDS_FROM = 1e11, 1e14
@@ -69,6 +73,36 @@ def to_time(column: str, value: object) -> datetime | Fault | None:
     except (ValueError, OverflowError, OSError):
         return Fault("TG0248", f"Field {column} is no time that can be read; ISO 8601 or an epoch can.", column)
     return Fault("TG0247", f"Field {column} is {kind_of(value)}; it must be a time.", column)
+
+
+def to_rating(column: str, value: object) -> float | Fault | None:
+    """The value as a number: a number, or text that is one. Stars, words and decimal commas are not guessed at.
+
+    >>> to_rating("rating", " 4.5 "), to_rating("rating", 5), to_rating("rating", "")
+    (4.5, 5.0, None)
+    """
+    match value:
+        case None:
+            return None
+        case str() if not value.strip():
+            return None
+        case str() if not _NUMBER.fullmatch(value.strip()):
+            return Fault("TG0247", f"Field {column} is text that is no number; a rating is a number.", column)
+        case bool():
+            pass
+        case str() | int() | float() | Decimal():
+            return _number(column, value)
+    return Fault("TG0247", f"Field {column} is {kind_of(value)}; it must be a number.", column)
+
+
+def _number(column: str, value: str | float | Decimal) -> float | Fault | None:
+    try:
+        number = float(value)
+    except (OverflowError, ValueError):
+        number = math.inf
+    if math.isnan(number):  # tables of floats say so for null
+        return None
+    return number if math.isfinite(number) else Fault("TG0247", f"Field {column} is beyond all numbers.", column)
 
 
 def _parse(text: str) -> datetime:

@@ -1,13 +1,15 @@
-"""Is this number a card, an IBAN, a phone? Checksums, lengths, forms and the words beside it.
+"""Is this number a payment card or an IBAN? Issuers, lengths and checksums.
 
-It knows nothing of how candidates are found. Called by `tasks/curate/redaction/personal.py`.
+It knows nothing of how candidates are found. Called by `tasks/curate/redaction/personal.py`; python-stdnum, which has
+the structure of every country's IBAN, is imported at the first candidate.
 """
 
 from __future__ import annotations
 
 import re
 
-# Length of an IBAN by country. Source: ISO 13616, SWIFT IBAN registry.
+from tasks.curate.redaction.cue_words import said_before, says_card, words_before
+
 _IBAN_LENGTHS = {
     country: length
     for length, countries in {
@@ -18,34 +20,24 @@ _IBAN_LENGTHS = {
     }.items()
     for country in countries.split()
 }  # fmt: skip
+"""Length of an IBAN by country. Source: ISO 13616, SWIFT IBAN registry."""
+IBAN_COUNTRIES = tuple(sorted(_IBAN_LENGTHS))
 
-# Visa, Mastercard, American Express, Diners, JCB, Discover, UnionPay, Maestro. Source: ISO/IEC 7812 issuer ranges.
-_CARD_ISSUERS = re.compile(r"(?:4|5[0-8]|2[2-7]|3[0-9]|6|2131|1800)")
-_SHORT_CARDS = re.compile(r"(?:5[06-8]|6[0-9])[0-9]{10}$|4[0-9]{12}$")
-
-# The words that say what a number is; the nearest one before it counts, up to four words away.
-_SAYS_WHAT = re.compile(
-    r"""(?ix)\b(?:
-    (?P<phone>phone|mobile|cell|cellphone|tel|telephone|fax|whatsapp|sms|text|call|calling|answers|answering|reach|ring
-        |dial|contact|registered|telefon|handy|mobil|anrufen|rufnummer|portable|téléphone|teléfono|móvil|telefono)
-  | (?P<reference>orders?|invoice|ticket|case|ref|reference|tracking|shipment|parcel|package|serial|sku|part|article
-        |item|rma|booking|account|contract|customer|purchase|transaction|bestellung|bestellnummer|auftrag|rechnung
-        |kundennummer|commande|facture|pedido|factura|ean|isbn|imei|id)
-    )\b"""
+# Issuer prefix and length. Source: ISO/IEC 7812 issuer ranges as the card schemes publish them.
+_CARD = re.compile(
+    r"""(?x)
+    4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})                                              # Visa
+  | (?:5[1-5][0-9]{2}|222[1-9]|22[3-9][0-9]|2[3-6][0-9]{2}|27[01][0-9]|2720)[0-9]{12}  # Mastercard
+  | 220[0-4][0-9]{12,15}                                                            # Mir
+  | 3[47][0-9]{13}                                                                  # American Express
+  | 3(?:0[0-5]|09|[689][0-9])[0-9]{11,16}                                           # Diners Club
+  | 35(?:2[89]|[3-8][0-9])[0-9]{12,15} | (?:2131|1800)[0-9]{11}                      # JCB
+  | (?:5[06-8]|6[0-9])[0-9]{10,17}                                                  # Maestro, Discover, UnionPay, RuPay
+  | 8[12][0-9]{14,17}                                                               # UnionPay, RuPay
+    """
 )
-_NEAR = re.compile(r"\W*(?:\w+\W+){0,4}")
-_PHONE_AFTER = re.compile(
-    r"(?i)\W*(?:(?:is|was|my|our|the|work|home)\W+){0,3}(?:phone|mobile|cell|telephone|fax|office)\b"
-)
-_PHONE_FORMS = re.compile(
-    r"""
-    (?:1[ .-]?)?(?:\([2-9][0-9]{2}\)[ ]?|[2-9][0-9]{2}[ .-])[0-9]{3}[ .-][0-9]{4}    # North America
-  | [0-9]{2}(?:([ .-])[0-9]{2})(?:\1[0-9]{2}){2,3}                                   # pairs: Denmark, France
-  | [5-9][0-9]{2}[ ][0-9]{3}[ ](?!000)[0-9]{3}                                       # Spain, Poland
-  | \([0-9]{1,5}\)[0-9 .\-/\u00a0]+                                                  # area code in brackets
-    """,
-    re.VERBOSE,
-)
+_SHORTEST_USUAL_CARD = 14
+_NO_CARDS = frozenset({"order", "orders", "tracking", "invoice", "parcel", "shipment", "serial", "imei", "ean", "isbn"})
 
 
 def passes_luhn(digits: str) -> bool:
@@ -61,11 +53,23 @@ def passes_luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
-def card_digits(candidate: str) -> str:
-    """The digits of a payment card number, '' when it cannot be one (issuer, length, Luhn)."""
-    digits = re.sub(r"[^0-9]", "", candidate)
-    long_enough = len(digits) >= 14 or _SHORT_CARDS.match(digits)
-    return digits if long_enough and _CARD_ISSUERS.match(digits) and passes_luhn(digits) else ""
+def card_digits(text: str, start: int, end: int) -> str:
+    """The digits of the payment card number in [start, end), '' when it is none: issuer, length, Luhn.
+
+    Beside a word such as "card" any issuer counts. Cards of 12 and 13 digits exist, but article numbers (EAN) of that
+    length are far more frequent: after a word such as "article" they are no cards. Nor is a longer number without
+    groups right after "order" or "tracking".
+    """
+    digits = re.sub(r"[^0-9]", "", text[start:end])
+    if not 12 <= len(digits) <= 19 or not passes_luhn(digits):
+        return ""
+    if says_card(text, start):
+        return digits
+    if len(digits) < _SHORTEST_USUAL_CARD and said_before(text, start) == "reference":
+        return ""
+    if end - start == len(digits) and not _NO_CARDS.isdisjoint(words_before(text, start)[-3:]):
+        return ""
+    return digits if _CARD.fullmatch(digits) else ""
 
 
 def iban_end(text: str, start: int) -> int | None:
@@ -88,53 +92,11 @@ def iban_end(text: str, start: int) -> int | None:
         place += 1
     if place < len(text) and text[place].isascii() and text[place].isalnum():
         return None
-    number = "".join(str(int(character, 36)) for character in compact[4:] + compact[:4])
-    return place if int(number) % 97 == 1 else None
+    return place if _is_iban(compact) else None
 
 
-def looks_like_phone(text: str, start: int, end: int) -> int | None:
-    """Where the phone number inside the candidate [start, end) begins; None when it is no phone number.
+def _is_iban(compact: str) -> bool:
+    from stdnum import iban
 
-    A number is a phone by its form (+49 ..., 0044 ..., (905) 674-3793, 0151 ...) or, with 7 to 12 digits, beside a
-    word such as "call" or "mobile". After a word such as "order" it is not, unless + or a grouped area code says so.
-    """
-    if text[start] == "+":
-        return start if 8 <= _n_digits(_without_extension(text[start:end])) <= 15 else None
-    said = _said_before(text[max(0, start - 64) : start])
-    if said == "reference":
-        number = _without_extension(text[start:end])
-        return start if re.match(r"\(?0", number) and not number.isdigit() and _has_phone_form(number) else None
-    beside = said == "phone" or _PHONE_AFTER.match(text[end : end + 40])
-    if beside and 7 <= _n_digits(_without_extension(text[start:end])) <= 12:
-        return start
-    while True:
-        number = _without_extension(text[start:end])
-        if _has_phone_form(number):
-            return start
-        # A leading group may be something else: "2 x 0151 2345678" or "in room 12 0151 2345678".
-        gap = re.match(r"[0-9]+[ \u00a0]", number)
-        if gap is None:
-            return None
-        start += gap.end()
-
-
-def _said_before(before: str) -> str | None:
-    words = list(_SAYS_WHAT.finditer(before))
-    return words[-1].lastgroup if words and _NEAR.fullmatch(before, words[-1].end()) else None
-
-
-def _has_phone_form(number: str) -> bool:
-    n_digits = _n_digits(number)
-    if re.match(r"00[1-9]", number):
-        return 10 <= n_digits <= 17
-    if number.startswith("0"):
-        return number[1] != "0" and 9 <= n_digits <= 12
-    return 7 <= n_digits <= 15 and _PHONE_FORMS.fullmatch(number) is not None
-
-
-def _without_extension(number: str) -> str:
-    return re.split(r"\s?(?:x|ext)", number, maxsplit=1)[0]
-
-
-def _n_digits(number: str) -> int:
-    return len(re.sub(r"[^0-9]", "", number))
+    # Not `check_country`: a wrong bank code inside does not make the number less personal.
+    return bool(iban.is_valid(compact, check_country=False))

@@ -1,8 +1,8 @@
 """Find personal data and secrets in a text: where, and of which type. Patterns propose, checks decide.
 
 A card must pass Luhn, an IBAN its country's length and mod 97, an address must parse, a number is a phone only by its
-form or beside a word that says so. What one finder took is hidden from the next. Dates, UUIDs and order references are
-left alone. Names and postal addresses are not found: no pattern can.
+form or beside a word that says so. What one finder took is hidden from the next. Dates, UUIDs, order numbers and
+placeholders are left alone. Names are found by `names.py`; postal addresses are not found: no pattern can.
 
 It knows nothing of tables. Called by `tasks/curate/redact.py`.
 """
@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from schemas.curation_steps import RedactionType
-from tasks.curate.redaction.number_kinds import card_digits, iban_end, looks_like_phone
-
-_HIDDEN = "\ue000"  # stands for a character already taken: no pattern below matches it
-_DIGIT = re.compile(r"[0-9]")
+from tasks.curate.redaction.credentials import HIDDEN, find_known_secrets, find_named_secrets
+from tasks.curate.redaction.cue_words import words_before
+from tasks.curate.redaction.national_ids import find_national_ids
+from tasks.curate.redaction.number_kinds import card_digits, iban_end
+from tasks.curate.redaction.order_numbers import OrderNumbers
+from tasks.curate.redaction.phones import phone_start
 
 
 class Found(NamedTuple):
@@ -30,93 +32,133 @@ class Found(NamedTuple):
     key: str
 
 
-# Look-behinds let a pattern start once per run of characters and possessive quantifiers never give back: the time
-# stays linear in the length of the text.
-_KNOWN_SECRET = re.compile(
-    r"""
-    -----BEGIN\ (?:[A-Z]+\ )*PRIVATE\ KEY-----(?:
-        .{0,10000}?-----END\ (?:[A-Z]+\ )*PRIVATE\ KEY-----
-      | (?:\s+[A-Za-z0-9+/=]{16,}+)*+                               # cut off before its end
-    )
-  | (?<![\w-])(?:
-        (?:AKIA|ASIA)[0-9A-Z]{16}\b                                # AWS access key id
-      | eyJ[\w-]{8,}+\.[\w-]{8,}+\.[\w-]*+                         # JSON web token
-      | (?:sk|pk|rk)[-_][\w-]{16,}+                                # OpenAI, Stripe
-      | (?:gh[pousr]_|github_pat_|glpat-|xox[abprs]-|AIza)[\w-]{16,}+   # GitHub, GitLab, Slack, Google
-    )""",
-    re.VERBOSE | re.DOTALL,
-)
-_NAMED_SECRET = re.compile(
-    r"""(?i)\b(?:bearer\s+|(?:password|passwd|pwd|passcode|passwort|token|secret|api[_ -]?key|access[_ -]?key)
-    ["']?\s*(?:[:=]|\bis\b)\s*["']?)(?P<value>[^\s"',;<>\[\]{}]{6,}+)""",
-    re.VERBOSE,
-)
-_NO_SECRET = re.compile(rf"{_HIDDEN}|^[A-Za-z.]*\([A-Za-z_.]*$")  # taken already, or a call in source code
+Spans = Iterator[tuple[int, int, str]]
+
+# Time stays linear in the length of the text: a pattern starts once per run of characters (look-behinds) and never
+# gives back (possessive quantifiers). Where the first thing in a pattern is a set of characters, and the look-behind
+# stands after it, Python skips over all other characters several times faster.
 _URL = re.compile(r"""(?i)(?<![\w@.])(?:[a-z][a-z0-9+.-]{1,20}://|www\.)[^\s<>"]*[^\s<>".,;:!?'()\[\]{}*_]""")
 _AT = r"(?:[@＠]|\s?[(\[]\s?at\s?[)\]]\s?)"
 _DOT = r"(?:\.|\s?[(\[]\s?dot\s?[)\]]\s?)"
 _EMAIL = re.compile(
-    rf"(?i)(?<![\w.+%-])\w[\w.+%'-]*+{_AT}(?:[\w-]++{_DOT})+(?:[a-z]{{2,}}|xn--[\w-]+|[^\W\d_a-z]{{2,}})"
+    rf"(?i)(?<![\w.+%-])\w[\w.+%'-]{{0,255}}+{_AT}(?:[\w-]++{_DOT})+(?:[a-z]{{2,}}|xn--[\w-]+|[^\W\d_a-z]{{2,}})"
 )
-_IBAN = re.compile(r"(?<![^\W_])[A-Za-z]{2}[0-9]{2}(?=[ -]?[A-Za-z0-9])")
-_IP = re.compile(
-    r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.[0-9])"
-    r"|(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])"
+_SPELLED_AT = re.compile(r"(?i)[(\[]\s?at\s?[)\]]")
+_IBAN = re.compile(r"[A-Za-z](?<![^\W_][A-Za-z])[A-Za-z][0-9]{2}(?=[ -]?[A-Za-z0-9])")
+_IPV4 = re.compile(r"[0-9](?<![\w.][0-9])(?<![A-Za-z]-[0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?!\w|\.\w|-[A-Za-z])")
+_IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])")
+# Global, local and multicast addresses, and those that embed IPv4. Source: IANA IPv6 address space registry.
+_IPV6_IN_USE = tuple(
+    map(ipaddress.ip_network, ("2000::/3", "fc00::/7", "fe80::/10", "ff00::/8", "::/8", "64:ff9b::/96"))
 )
-_VERSION = re.compile(r"(?i)\b(?:versions?|firmware|release|build|ver|rev|v)\W{0,3}$")
+_MOST_GROUPS_OF_PROGRAMS = 5
+_VERSION = frozenset(
+    re.findall(
+        r"\w+",
+        """version versions firmware release releases build ver rev v upgrade upgraded upgrades update updated
+    updates downgrade downgraded bump bumped install installed patch hotfix driver app jar library
+    dependency""",
+    )
+)
+_ADDRESS = frozenset(
+    re.findall(
+        r"\w+",
+        """ip ips ipv4 address addresses host hosts server login dns cidr gateway subnet ping""",
+    )
+)
 _CARD = re.compile(
-    r"(?<![0-9A-Za-z])(?<![0-9][.,])"
-    r"(?:[0-9]{4}([ .-])[0-9]{4}\1[0-9]{4}\1[0-9]{1,7}|[0-9]{4}[ .-][0-9]{6}[ .-][0-9]{4,5}|[0-9]{12,19})"
+    r"[0-9](?<![0-9A-Za-z][0-9])(?<![0-9][.,][0-9])"
+    r"(?:[0-9]{3}(?:([ .-])[0-9]{4}\1[0-9]{4}\1[0-9]{1,7}|[ .-][0-9]{6}[ .-][0-9]{4,5})|[0-9]{11,18})"
     r"(?![0-9A-Za-z])"
 )
 _PHONE = re.compile(
-    r"(?<![\w#+])(?<!\w-)(?<![0-9][.,:/])(?:\+\s?)?\(?[0-9](?:[ .\-/()\u00a0]{0,3}[0-9]){6,16}+"
-    r"(?:\s?(?:x|ext\.?|extension)\s?[0-9]{1,6})?(?!\w|-[0-9])"
+    r"[+(0-9](?<![\w#+][+(0-9])(?<!\w-[+(0-9])(?<![0-9][.,:/][+(0-9])"
+    r"(?:(?<=\+)\s?\(?[0-9]|(?<=\()[0-9]|(?<=[0-9]))(?:[ .\-/()\u00a0]{0,3}[0-9]){6,16}+"
+    r"(?:\s?(?:x|ext\.?|extension)\s?[0-9]{1,6})?(?!\w|[-:][0-9])"
 )
 _DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 _HARMLESS = re.compile(
-    rf"(?<![0-9])(?:(?:19|20)[0-9]{{2}}([-/.]){_DAY}\1{_DAY}|{_DAY}([-/.]){_DAY}\2(?:19|20)[0-9]{{2}})"
+    rf"[0-9](?<![0-9][0-9])(?:(?<=[12])(?:(?<=1)9|(?<=2)0)[0-9]{{2}}([-/.]){_DAY}\1{_DAY}"
+    rf"|(?:(?<=[0-3])[0-9]|(?<=[1-9]))([-/.]){_DAY}\2(?:19|20)[0-9]{{2}})"
     r"(?:[T_-][0-9]{1,2}(?:[:.-][0-9]{2,3}){1,4})?(?![0-9])"
-    r"|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"
 )
+_UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
+_PLACEHOLDER = re.compile(r"\[[A-Z_]{2,12}_[0-9]{1,6}\]")
+_SEVEN_DIGITS = re.compile("[0-9](?:[ .+\\-/()\u00a0]{0,3}[0-9]){6}")
+_DIGIT = re.compile(r"[0-9]")
 
 
-def find_personal(text: str, types: Collection[RedactionType]) -> list[Found]:
+def find_personal(
+    text: str, types: Collection[RedactionType], *, region: str = "US", orders: OrderNumbers | None = None
+) -> list[Found]:
     """Values of the given types, left to right, never overlapping.
+
+    Args:
+        text: The text.
+        types: What to look for; `name` is not found here.
+        region: ISO country in which phone numbers without a country code are read.
+        orders: Order numbers; with type `order_number` they are values, without it they are no other number.
 
     >>> text = "Mail Ann@Example.org about NB-48213 of 2026-06-01"
     >>> [(found.type, found.key) for found in find_personal(text, ["email", "phone"])]
     [('email', 'ann@example.org')]
     """
     found: list[Found] = []
-    rest = text
-    for type_, finder in _FINDERS:
-        if type_ not in types:
-            continue
-        if type_ in _NUMERIC:
-            if not _DIGIT.search(rest):
-                continue
-            rest = _HARMLESS.sub(lambda match: _HIDDEN * len(match[0]), rest)
-        taken = [Found(start, end, type_, key) for start, end, key in finder(rest)]
-        for start, end, _, _ in taken:
-            rest = rest[:start] + _HIDDEN * (end - start) + rest[end:]
-        found += taken
+    rest = _hide(text, map(re.Match.span, _PLACEHOLDER.finditer(text))) if "[" in text else text
+    for type_, finder in _WORDY:
+        if type_ in types:
+            rest = _take(finder, type_, rest, found)
+    has_long_number = _SEVEN_DIGITS.search(rest) is not None
+    if orders is not None and ("order_number" in types or has_long_number):
+        numbers = list(orders.find(rest))
+        rest = _hide(rest, (number[:2] for number in numbers))
+        found += [Found(*number[:2], "order_number", number[2]) for number in numbers if "order_number" in types]
+    for type_, finder in _NUMBERS:
+        if type_ in types:
+            rest = _take(finder, type_, rest, found)
+    if "national_id" in types:
+        rest = _take(lambda hidden: find_national_ids(hidden, digits=has_long_number), "national_id", rest, found)
+    if has_long_number and ("card" in types or "phone" in types):
+        rest = _hide(rest, _harmless(rest))
+        if "card" in types:
+            rest = _take(_cards, "card", rest, found)
+        if "phone" in types:
+            rest = _take(lambda hidden: _phones(hidden, region), "phone", rest, found)
     return sorted(found)
 
 
-Spans = Iterator[tuple[int, int, str]]
+def _take(finder: Callable[[str], Spans], type_: RedactionType, rest: str, found: list[Found]) -> str:
+    """Add what the finder finds, without overlaps; return the text with it hidden."""
+    values = list(finder(rest))
+    if not values:
+        return rest
+    place = 0
+    spans = []
+    for start, end, key in sorted(values):
+        if start >= place:
+            found.append(Found(start, end, type_, key))
+            spans.append((start, end))
+            place = end
+    return _hide(rest, spans)
 
 
-def _known_secrets(text: str) -> Spans:
-    for match in _KNOWN_SECRET.finditer(text):
-        yield match.start(), match.end(), match[0]
+def _hide(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    pieces = []
+    place = 0
+    for start, end in spans:
+        pieces += [text[place:start], HIDDEN * (end - start)]
+        place = end
+    return "".join([*pieces, text[place:]]) if pieces else text
 
 
-def _named_secrets(text: str) -> Spans:
-    for match in _NAMED_SECRET.finditer(text):
-        value = match["value"].rstrip(".!?)")
-        if len(value) >= 6 and re.search(r"[^A-Za-z'’.-]", value) and not _NO_SECRET.search(value):
-            yield match.start("value"), match.start("value") + len(value), value
+def _harmless(text: str) -> Iterator[tuple[int, int]]:
+    """Dates, with the time after them, and UUIDs."""
+    matches = [*_HARMLESS.finditer(text), *(_UUID.finditer(text) if text.count("-") > 3 else ())]
+    place = 0
+    for start, end in sorted(map(re.Match.span, matches)):
+        if start >= place:
+            place = end
+            yield start, end
 
 
 def _urls(text: str) -> Spans:
@@ -125,7 +167,7 @@ def _urls(text: str) -> Spans:
 
 
 def _emails(text: str) -> Spans:
-    if "@" in text or "＠" in text or "at" in text.lower():
+    if "@" in text or "＠" in text or _SPELLED_AT.search(text):
         for match in _EMAIL.finditer(text):
             yield match.start(), match.end(), re.sub(r"\s", "", match[0]).casefold()
 
@@ -140,38 +182,53 @@ def _ibans(text: str) -> Spans:
 
 
 def _addresses(text: str) -> Spans:
-    for match in _IP.finditer(text):
+    matches = [*_IPV4.finditer(text), *(_IPV6.finditer(text) if text.count(":") > 1 else ())]
+    for match in matches:
         try:
             address = ipaddress.ip_address(match[0])
         except ValueError:
             continue
-        is_version = address.version == 4 and _VERSION.search(text[max(0, match.start() - 16) : match.start()])
-        if not is_version and _DIGIT.search(match[0]):
+        if address.version == 4:
+            holds = not _is_version(text, match.start())
+        else:
+            holds = _DIGIT.search(match[0]) is not None and _is_ipv6(address)
+        if holds:
             yield match.start(), match.end(), str(address)
+
+
+def _is_ipv6(address: ipaddress.IPv6Address) -> bool:
+    """Whether it is written out, or of a range that is in use: `a1::b2` of a program parses as an address, too."""
+    n_groups = sum(group != "0" for group in f"{address.compressed}".replace("::", ":").split(":"))
+    return n_groups >= _MOST_GROUPS_OF_PROGRAMS or any(address in network for network in _IPV6_IN_USE)
+
+
+def _is_version(text: str, start: int) -> bool:
+    """Whether the words before say that four numbers are a version: "firmware 10.2.3.4", "upgrade to 2.9.10.2"."""
+    words = words_before(text, start)
+    return not _VERSION.isdisjoint(words) and _ADDRESS.isdisjoint(words)
 
 
 def _cards(text: str) -> Spans:
     for match in _CARD.finditer(text):
-        digits = card_digits(match[0])
+        digits = card_digits(text, match.start(), match.end())
         if digits:
             yield match.start(), match.end(), digits
 
 
-def _phones(text: str) -> Spans:
+def _phones(text: str, region: str) -> Spans:
     for match in _PHONE.finditer(text):
-        start = looks_like_phone(text, match.start(), match.end())
+        start = phone_start(text, match.start(), match.end(), region=region)
         if start is not None:
             yield start, match.end(), re.sub(r"[^0-9+]", "", text[start : match.end()])
 
 
-_FINDERS: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
-    ("secret", _known_secrets),
+_WORDY: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
+    ("secret", find_known_secrets),
     ("url", _urls),
     ("email", _emails),
-    ("secret", _named_secrets),
+    ("secret", find_named_secrets),
+)
+_NUMBERS: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
     ("iban", _ibans),
     ("ip", _addresses),
-    ("card", _cards),
-    ("phone", _phones),
 )
-_NUMERIC = frozenset({"card", "phone"})

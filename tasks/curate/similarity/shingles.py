@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,7 @@ from tasks.curate.similarity.letters import ascii_classes, character_classes, fo
 if TYPE_CHECKING:
     import duckdb
 
+B = TypeVar("B")
 BATCH_ROWS = 16_384
 """Texts that one thread works on at a time."""
 _SHARE_OF_MEMORY = 4  # hashes may take a quarter of what is free
@@ -55,13 +56,23 @@ class ShingleSets:
         return ShingleSets(self.hashes, self.starts[texts], self.sizes[texts], self.keys[texts])
 
 
+def _itself(batch: Any) -> Any:
+    return batch
+
+
 def shingle_sets(
-    batches: Iterable[pa.Array], *, n_words: int, budget: int | None = None, spill: Path | None = None
+    batches: Iterable[B],
+    *,
+    n_words: int,
+    text_of: Callable[[B], pa.Array] = _itself,
+    budget: int | None = None,
+    spill: Path | None = None,
 ) -> ShingleSets:
     """Shingle texts (`text_batches`), in their order.
 
     Args:
-        batches: Arrays of strings without nulls.
+        batches: Arrays of strings without nulls, or what `text_of` makes them of.
+        text_of: Gives a batch's texts; called on several threads.
         n_words: Words of a shingle.
         budget: Bytes of hashes held in memory; None: a quarter of what is free now.
         spill: Folder of the temporary file; None: the system's. The file has no name once it is open.
@@ -69,7 +80,7 @@ def shingle_sets(
     store = _HashStore(budget if budget is not None else _free_memory() // _SHARE_OF_MEMORY, spill)
     sizes, keys = [np.empty(0, np.int32)], [np.empty((0, 2), np.uint64)]
     with ThreadPoolExecutor(n_threads()) as pool:
-        for batch_hashes, batch_sizes, batch_keys in _in_order(pool, batches, n_words):
+        for batch_hashes, batch_sizes, batch_keys in _in_order(pool, batches, text_of, n_words):
             store.add(batch_hashes)
             sizes.append(batch_sizes)
             keys.append(batch_keys)
@@ -96,19 +107,22 @@ def shingles_of_texts(texts: pa.ChunkedArray | Iterable[str], *, n_words: int) -
     return shingle_sets(batches, n_words=n_words)
 
 
-def _in_order(pool: ThreadPoolExecutor, batches: Iterable[pa.Array], n_words: int) -> Iterator[tuple[Any, Any, Any]]:
+def _in_order(
+    pool: ThreadPoolExecutor, batches: Iterable[B], text_of: Callable[[B], pa.Array], n_words: int
+) -> Iterator[tuple[Any, Any, Any]]:
     waiting: deque[Any] = deque()
     for batch in batches:
-        waiting.append(pool.submit(_shingle_batch, batch, n_words))
+        waiting.append(pool.submit(_shingle_batch, batch, text_of, n_words))
         if len(waiting) > n_threads():
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
 
 
-def _shingle_batch(batch: pa.Array, n_words: int) -> tuple[Any, Any, Any]:
-    n = len(batch)
-    data, offsets = text_buffers(fold_batch(batch))
+def _shingle_batch(batch: B, text_of: Callable[[B], pa.Array], n_words: int) -> tuple[Any, Any, Any]:
+    texts = text_of(batch)
+    n = len(texts)
+    data, offsets = text_buffers(fold_batch(texts))
     is_ascii = data[offsets[0] : offsets[-1]].max(initial=0) < 128
     classes = ascii_classes() if is_ascii else character_classes()
     hashes = np.empty((offsets[-1] - offsets[0]) // 2 + n + 1, np.uint64)

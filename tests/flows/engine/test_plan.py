@@ -206,3 +206,42 @@ def test_the_run_does_what_the_plan_says(graph, changes):
         ran.clear()
         run_all(steps, store)
         assert ran == []
+
+
+def growing(number, ran, previous=None, **inputs):
+    """A step that goes on from its own earlier result."""
+    if previous is not None:
+        inputs["previous"] = previous
+    return replace(step("split", number, ran, kind="split", **inputs), goes_on_from="previous")
+
+
+def test_an_earlier_result_is_the_result_when_nothing_else_changed(store):
+    ran = []
+    first = run_all([step("a", 0, ran), growing(0, ran, x="a")], store)["split"]
+    again = [step("a", 0, ran), growing(0, ran, x="a", previous=first)]
+    assert states(plan_steps(again, store)) == {"a": "reused", "split": "reused"}
+    assert run_all(again, store)["split"] == first
+    assert ran == ["a", "split"]
+
+
+def test_an_earlier_result_is_gone_on_from_when_something_changed(store):
+    ran = []
+    first = run_all([step("a", 0, ran), growing(0, ran, x="a")], store)["split"]
+    for changed in (
+        [step("a", 2, ran), growing(0, ran, x="a", previous=first)],
+        [step("a", 0, ran), growing(2, ran, x="a", previous=first)],
+    ):
+        ran.clear()
+        planned = plan_steps(changed, store)
+        assert states(planned)["split"] == "run"
+        second = run_all(changed, store)["split"]
+        assert "split" in ran
+        assert second.digest != first.digest
+
+
+def test_an_earlier_result_that_is_damaged_is_made_again(store):
+    ran = []
+    first = run_all([step("a", 0, ran), growing(0, ran, x="a")], store)["split"]
+    (first.root / "text").unlink()
+    with pytest.raises(FileNotFoundError):  # the step itself needs it; `earlier_results` gives no damaged one
+        run_all([step("a", 0, ran), growing(0, ran, x="a", previous=first)], store)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections import Counter, defaultdict
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from schemas.curation import DecontaminateSpec, SplitSpec
 from schemas.curation_steps import DedupStep
 from schemas.errors import DataError
-from tasks.curate.decontaminate import decontaminate
+from tasks.curate.decontaminate import check_no_leaks, decontaminate
 from tasks.curate.dedup import drop_duplicates
 from tasks.curate.split import split_tickets
 
@@ -42,7 +41,7 @@ def leaks_of(splits: Any, spec: DecontaminateSpec, new_folder: Any, rows_of: Any
 
 
 def test_each_kind_of_leak_is_named_with_the_held_out_ticket(make_splits: Any, new_folder: Any, rows_of: Any) -> None:
-    test = [row(f"held-{number}", text(number)) for number in range(5)]
+    test = [row(f"held-{number}", text(number)) for number in range(6)]
     edited = text(1).split()
     edited[20] = "changed"
     train = [
@@ -50,15 +49,19 @@ def test_each_kind_of_leak_is_named_with_the_held_out_ticket(make_splits: Any, n
         row("near", " ".join(edited)),
         row("quoted", f"{text(101)} you wrote: {text(2)} {text(102)}"),
         row("first-half", " ".join(text(3).split()[:28]) + " " + text(103)),
-        row("quarter", " ".join(text(4).split()[:14]) + " " + text(104)),
+        row("quarter", " ".join(text(4).split()[:15]) + " " + text(104)),
+        row("eighth", " ".join(text(4).split()[10:15]) + " " + text(105)),
+        row("every-fourth", " ".join(word if n % 4 else f"x{n}" for n, word in enumerate(text(5).split()))),
         *(row(f"clean-{number}", text(200 + number)) for number in range(50)),
     ]
     leaks = leaks_of(make_splits(train=train, test=test), SPEC, new_folder, rows_of)
     assert {name: (code, witness) for name, (code, witness, _) in leaks.items()} == {
         "same": ("leak_exact", "held-0"),
         "near": ("leak_near", "held-1"),
-        "quoted": ("leak_containment", "held-2"),
-        "first-half": ("leak_containment", "held-3"),
+        "quoted": ("leak_quote", "held-2"),
+        "first-half": ("leak_quote", "held-3"),
+        "quarter": ("leak_quote", "held-4"),
+        "every-fourth": ("leak_paraphrase", "held-5"),
     }
     assert leaks["same"][2] == 1.0
     assert leaks["near"][2] == (38 - 3) / (38 + 3)
@@ -110,50 +113,61 @@ def test_a_customer_or_thread_on_two_sides_is_an_error(make_splits: Any, new_fol
     assert error.value.code == "TG0252"
 
 
-def test_scores_and_witnesses_equal_a_plain_count(make_splits: Any, new_folder: Any, rows_of: Any) -> None:
-    """Random rows that quote pieces of held-out ones, against the definition written out in Python."""
-    rng = random.Random(5)
-    spec = DecontaminateSpec(near_threshold=1.0, long_threshold=0.3, long_ngram_words=3, max_document_frequency=9)
-    held = {f"h{number:02d}": text(number, n_words=12).split() for number in range(12)}
-    pool: dict[str, list[str]] = {}
-    for number in range(60):
-        body = text(500 + number, n_words=8).split()
-        for quoted in rng.sample(sorted(held), k=rng.randrange(4)):
-            start = rng.randrange(6)
-            body += held[quoted][start : start + rng.randrange(3, 11)]
-        pool[f"p{number:02d}"] = body
+def test_the_longest_shared_run_is_listed_in_normal_form(make_splits: Any, new_folder: Any, rows_of: Any) -> None:
+    words = text(1).split()
+    train = [row("quoted", f"{text(2)} > {' '.join(words[5:30]).upper()}!"), row("other", text(3))]
+    splits = make_splits(train=train, test=[row("held", text(1))])
+    removed = rows_of(decontaminate(splits=splits, spec=SPEC, out=new_folder()).removed)
+    assert removed["quoted"]["shared_run"] == " ".join(words[5:30])
+    assert not set(removed["quoted"]["reason"].split()) & set(words)
 
-    def grams(body: list[str]) -> set[tuple[str, ...]]:
-        return {tuple(body[i : i + 3]) for i in range(len(body) - 2)}
 
-    frequency = Counter(gram for body in pool.values() for gram in grams(body))
-    weight: dict[tuple[str, ...], float] = defaultdict(
-        float,
-        {
-            gram: math.log(1 + len(pool) / max(frequency[gram], 1))
-            for body in held.values()
-            for gram in grams(body)
-            if frequency[gram] <= spec.max_document_frequency
-        },
-    )
-    expected = {}
-    for name, body in pool.items():
-        scores = {
-            other: sum(weight[gram] for gram in grams(body) & grams(of)) / sum(weight[gram] for gram in grams(of))
-            for other, of in held.items()
-            if any(weight[gram] for gram in grams(of))
-        }
-        best = min(scores, key=lambda other: (-round(scores[other], 6), other))
-        if scores[best] >= spec.long_threshold:
-            expected[name] = (best, pytest.approx(scores[best], abs=1e-6))
-    splits = make_splits(
-        train=[row(name, " ".join(body)) for name, body in pool.items()],
-        test=[row(name, " ".join(body)) for name, body in held.items()],
-    )
-    leaks = leaks_of(splits, spec, new_folder, rows_of)
-    assert len(expected) > 10
-    assert max(frequency.values()) > spec.max_document_frequency
-    assert {name: (witness, score) for name, (_, witness, score) in leaks.items()} == expected
+def test_rows_written_after_the_cut_go_and_are_named(make_splits: Any, new_folder: Any, rows_of: Any) -> None:
+    cut = datetime(2026, 6, 10)
+    train = [row(f"{hours:+d}", text(hours + 9), created_at=cut + timedelta(hours=hours)) for hours in (-1, 0, 1)]
+    train += [row("leak", text(1), created_at=cut), row("no-time", text(99))]
+    splits = make_splits(train=train, test=[row("held", text(1), created_at=cut + timedelta(days=1))])
+    for times, expected in ((None, set()), (cut, {"+0", "+1"})):
+        result = decontaminate(splits=splits.model_copy(update={"cut": times}), spec=SPEC, out=new_folder())
+        removed = rows_of(result.removed)
+        assert {name for name, item in removed.items() if item["code"] == "leak_time"} == expected
+        assert removed["leak"]["code"] == "leak_exact"
+        assert result.notes["dropped_leak_time"] == len(expected)
+        assert result.cut == times
+
+
+@pytest.mark.parametrize(("column", "note"), [("customer_id", "leak_customer"), ("thread_id", "leak_thread")])
+def test_a_shared_owner_that_the_split_does_not_keep_apart_is_counted(
+    make_splits: Any, new_folder: Any, column: str, note: str
+) -> None:
+    train = [row(f"t{n}", text(n), **{column: name}) for n, name in enumerate(["x", "x", "y", None, ""])]
+    splits = make_splits(train=train, test=[row("h1", text(8), **{column: "x"}), row("h2", text(9), **{column: ""})])
+    others = tuple(name for name in splits.group_by if name != column)
+    result = decontaminate(splits=splits.model_copy(update={"group_by": others}), spec=SPEC, out=new_folder())
+    assert result.notes[note] == 2
+    assert len(result.notes.keys() & {"leak_customer", "leak_thread"}) == 1
+    assert result.rows.n_dropped == 0
+
+
+def test_a_leak_that_is_left_is_an_error_and_never_silence(make_splits: Any) -> None:
+    edited = text(1).split()
+    edited[20] = "changed"
+    train = [row("clean", text(2)), row("near", " ".join(edited))]
+    splits = make_splits(train=train, validation=[row("same", text(3))], test=[row("h1", text(1)), row("h3", text(3))])
+    with pytest.raises(DataError, match="2 train and validation rows still") as error:
+        check_no_leaks(splits, SPEC)
+    assert error.value.code == "TG0254"
+    assert text(1)[:8] not in str(error.value)
+    check_no_leaks(make_splits(train=train[:1], test=[row("h1", text(1))]), SPEC)
+
+
+def test_strata_and_assignments_come_along(make_tickets: Any, new_folder: Any) -> None:
+    rows = [row(f"{n:03d}", text(n), category="a" if n % 3 else "b") for n in range(60)]
+    splits = split_tickets(tickets=make_tickets(rows), split=SplitSpec(), out=new_folder())
+    clean = decontaminate(splits=splits, spec=SPEC, out=new_folder())
+    assert clean.assignments.read_bytes() == splits.assignments.read_bytes()
+    assert clean.strata.read_bytes() == splits.strata.read_bytes()
+    assert (clean.seed, clean.cut) == (splits.seed, splits.cut)
 
 
 def test_two_runs_give_the_same_bytes(make_splits: Any, new_folder: Any, bitext: Any) -> None:

@@ -79,6 +79,7 @@ def by_brute_force(
 def check_against_brute_force(
     rows: Sequence[dict[str, Any]], step: DedupStep, make_tickets: Any, new_folder: Any, rows_of: Any
 ) -> None:
+    step = step.model_copy(update={"ignore": ()})  # brute force compares whole questions
     result = drop_duplicates(tickets=make_tickets(rows), step=step, out=new_folder())
     expected, clusters = by_brute_force(rows, step)
     removed = rows_of(result.removed)
@@ -320,3 +321,28 @@ def test_no_ticket_and_one_ticket_are_fine(make_tickets: Any, new_folder: Any) -
     assert drop_duplicates(tickets=make_tickets([]), step=near(), out=new_folder()).rows.n_out == 0
     one = make_tickets([{"ticket_id": "1", "body": "a b c d"}])
     assert drop_duplicates(tickets=one, step=near(), out=new_folder()).rows.n_out == 1
+
+
+GREETED = "Hi Ann,\n{}\n\nBest regards\n{}\n\nOn 3 May 2026 at 10:12 {} wrote:\n> {}"
+
+
+def test_greetings_signatures_and_quotes_neither_make_nor_hide_duplicates(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    lost, broken = "my parcel was promised for monday and is still not here", "the screen of my lamp stays dark"
+    quoted = "we have changed nothing at all and will answer you as soon as we can, thank you for waiting so long"
+    rows = [
+        {"ticket_id": "plain", "body": lost},
+        {"ticket_id": "mail", "body": GREETED.format(lost, "Bob Brown", "Ann", "an older word of ours")},
+        {"ticket_id": "one", "body": GREETED.format(lost + " so i ask again", "Bob Brown", "Ann", quoted)},
+        {"ticket_id": "two", "body": GREETED.format(broken, "Bob Brown", "Ann", quoted)},
+    ]
+    counted = drop_duplicates(
+        tickets=make_tickets(rows), step=DedupStep(uses="dedup", threshold=0.5, ignore=()), out=new_folder()
+    )
+    assert {row["kept_id"] for row in rows_of(counted.removed).values()} == {"one"}  # what is quoted makes them alike
+    assert set(rows_of(counted.removed)) == {"two"}
+    ignored = drop_duplicates(tickets=make_tickets(rows), step=DedupStep(uses="dedup", threshold=0.6), out=new_folder())
+    merged = {name: row["kept_id"] for name, row in rows_of(ignored.removed).items()}
+    assert merged == {"plain": "mail", "one": "mail"}
+    assert rows_of(ignored.removed)["plain"]["score"] == 1.0

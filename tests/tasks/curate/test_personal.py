@@ -60,6 +60,32 @@ def found_in(text: str) -> list[tuple[str, str]]:
         ("password: hunter2!x and", "secret", "hunter2!x"),
         ("my password is hunter22.", "secret", "hunter22"),
         ("api_key=0123456789abcdef", "secret", "0123456789abcdef"),
+        ("Password is: Tr0ub4dor&3", "secret", "Tr0ub4dor&3"),
+        ("pw: hunter2abc", "secret", "hunter2abc"),
+        ("my PIN is 4829.", "secret", "4829"),
+        ("OTP: 482913", "secret", "482913"),
+        ("passcode 482913", "secret", "482913"),
+        ("cvv 123 card 5500-0000-0000-0004", "secret", "123"),
+        ("client_secret=abcdef123456", "secret", "abcdef123456"),
+        ("Password: sunshine", "secret", "sunshine"),
+        ("pwd=letmein!", "secret", "letmein"),
+        ("secret_access_key = wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLE", "secret", "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLE"),
+        ("xoxb-123456789012-abcdefghijkl", "secret", "xoxb-123456789012-abcdefghijkl"),
+        ("ghp_0123456789abcdefghij0123456789abcdef", "secret", "ghp_0123456789abcdefghij0123456789abcdef"),
+        ("sk_live_4eC39HqLyjWDarjtT1zdp7dc", "secret", "sk_live_4eC39HqLyjWDarjtT1zdp7dc"),
+        ("hf_abcdefghijklmnopqrstuvwxyz01234567", "secret", "hf_abcdefghijklmnopqrstuvwxyz01234567"),
+        ("shop.example/reset?token=abc123&u=7", "secret", "abc123"),
+        ("my SSN is 460-89-9847", "national_id", "460-89-9847"),
+        ("CPF 390.533.447-05", "national_id", "390.533.447-05"),
+        ("card 3598899323053410 is lost", "card", "3598899323053410"),
+        ("my visa 4799052202010", "card", "4799052202010"),
+        ("card #4111111111111111", "card", "4111111111111111"),
+        ("2001:db8::1 and ::1", "ip", "::1"),
+        ("10.0.0.1-10.0.0.9", "ip", "10.0.0.9"),
+        ("server 10.2.3.4 after the update", "ip", "10.2.3.4"),
+        ("00442079460958", "phone", "00442079460958"),
+        ("my numbers: 415-555-2671", "phone", "415-555-2671"),
+        ("Phone:\n94727916", "phone", "94727916"),
         (
             "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY----- bye",
             "secret",
@@ -96,12 +122,37 @@ def test_a_value_is_found_whole_and_with_its_type(text: str, kind: str, value: s
         "the password is wrong; token: expired; bearer of bad news",
         "std::vector and a::b at noon @ home",
         "I waited 20 minutes, then 1234567 more",
+        "pin 4 of the plug, spin 1234, the PIN is wrong",
+        "Order #2486086013982341 has not arrived",
+        "tracking number 4021578221997440",
+        "EAN 4006381333931, article 4012345678901",
+        "parcel 0194 8410 4845",
+        "I upgraded from 10.10.2.0 to 10.14.2.0",
+        "jackson-databind-2.9.10.3.jar",
+        "std::vector<int> a01::b39",
+        "version int overflow (2147483647). It",
+        "a failed call\n13522048 is the id",
+        "+999 12345678 and +1 200 000 000",
+        "token=\r\n2021-03-07 21:26:23",
+        "Password: required, Passwort: vergessen?",
+        "ID 28.132.124.86.99",
         "{{Order Number}} and [EMAIL_1] and password: [SECRET_1]",
         "",
     ],
 )
 def test_order_references_dates_versions_and_failed_checksums_are_left_alone(text: str) -> None:
     assert found_in(text) == []
+
+
+def test_numbers_written_in_groups_are_phones_where_the_region_dials_them_so() -> None:
+    text = "98765 43210, 1300 975 707"
+    assert find_personal(text, ("phone",)) == []
+    assert [text[f.start : f.end] for f in find_personal(text, ("phone",), region="IN")] == ["98765 43210"]
+    assert [text[f.start : f.end] for f in find_personal(text, ("phone",), region="AU")] == ["1300 975 707"]
+
+
+def test_placeholders_are_no_values() -> None:
+    assert found_in("[SECRET_1] password: [SECRET_2] [ORDER_NUMBER_123456]") == []
 
 
 def test_only_the_types_asked_for_are_found() -> None:
@@ -153,6 +204,16 @@ def test_one_wrong_character_breaks_an_iban() -> None:
         "-----BEGIN PRIVATE KEY-----",
         "GB82",
         "sk-",
+        "a'",
+        "a@b.",
+        "password: ",
+        "SSN ",
+        "AB12 ",
+        "4 ",
+        "0.",
+        "-",
+        "[EMAIL_1]",
+        "http://a:",
     ],
 )
 def test_hostile_repetition_costs_linear_time(piece: str) -> None:
@@ -166,15 +227,25 @@ def test_hostile_repetition_costs_linear_time(piece: str) -> None:
     assert seconds(100_000) < 10
 
 
+def test_a_megabyte_full_of_values_is_redacted_in_seconds() -> None:
+    """Hiding one value after the other would copy the text 40,000 times."""
+    line = "ann@example.org, +49 151 23456789, 4111 1111 1111 1111, order 123456789012 of 2026-06-01; "
+    text = line * (1_000_000 // len(line))
+    start = time.perf_counter()
+    found = find_personal(text, ALL_TYPES)
+    assert time.perf_counter() - start < 30
+    assert len(found) == 3 * (1_000_000 // len(line))
+
+
 def test_recall_on_the_presidio_set_does_not_fall(shared_data: Path) -> None:
     """1,500 synthetic texts of presidio-research; a value counts when all of it is covered.
 
-    Measured here: email 49/49, phone 92/92, card 136/136, iban 21/21, ip 14/14, url 37/37. The context words of
-    phones were chosen with these texts in view, so this guards against loss and is no estimate for other data.
+    Measured here: email 49/49, phone 92/92, card 136/136, iban 21/21, ip 14/14, url 37/37, national_id 16/16. The
+    context words were chosen with these texts in view, so this guards against loss and is no estimate for other data.
     """
     kinds = {
         "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "CREDIT_CARD": "card", "IBAN_CODE": "iban",
-        "IP_ADDRESS": "ip", "DOMAIN_NAME": "url",
+        "IP_ADDRESS": "ip", "DOMAIN_NAME": "url", "US_SSN": "national_id",
     }  # fmt: skip
     texts = json.loads((shared_data / "presidio_pii" / "synth_dataset_v2.json").read_text(encoding="utf-8"))
     n_values: Counter[str] = Counter()
@@ -194,7 +265,7 @@ def test_recall_on_the_presidio_set_does_not_fall(shared_data: Path) -> None:
             for value in found
         )
     recall = {kind: n_found[kind] / n_values[kind] for kind in n_values}
-    assert n_values.total() == 349
-    assert recall["phone"] >= 0.98
-    assert all(recall[kind] == 1.0 for kind in ("email", "card", "iban", "ip", "url")), recall
-    assert n_wrong <= 3  # two social security numbers and one house number beside a postcode, taken for phones
+    assert n_values.total() == 365
+    assert recall["phone"] == 1.0
+    assert all(recall[kind] == 1.0 for kind in ("email", "card", "iban", "ip", "url", "national_id")), recall
+    assert n_wrong <= 1  # a house number beside a postcode, taken for a phone

@@ -114,7 +114,7 @@ def test_one_ticket_alone_is_redacted_as_it_would_be_in_the_table(
     ticket = {"subject": "From ann@example.org", "body": "See [EMAIL_1], call +49 151 23456789 or Ann@example.org"}
     result = redact_tickets(tickets=make_tickets([{"ticket_id": "1", **ticket}]), step=REDACT, out=new_folder())
     row = rows_of(result.tickets)["1"]
-    redacted, counts = redact_row(ticket, REDACT.types)
+    redacted, counts = redact_row(ticket, REDACT)
     assert redacted == {name: row[name] for name in ticket}
     assert redacted["subject"] == "From [EMAIL_2]"
     assert counts == {"email": 2, "phone": 1}

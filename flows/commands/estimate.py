@@ -1,0 +1,92 @@
+"""`tunegate estimate`: trainable weights, memory by term, and which method fits which card; loads no model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flows.commands.output import out, print_json, print_rows
+from schemas.errors import ConfigError
+from schemas.load import load_file
+from schemas.training import TrainSpec
+from tasks.model.model_uri import FileUri, parse_model_uri
+from tasks.train.fit import CARDS, GIB, MARGIN, RUNTIME_GIB, Fit, fit_methods, known_dims, spec_for
+from tasks.train.memory import ModelDims
+
+
+def estimate(
+    *,
+    pipeline: str | None,
+    base: str | None,
+    rank: int,
+    targets: list[str],
+    batch_size: int,
+    max_length: int,
+    checkpointing: bool,
+    config: Path,
+    as_json: bool,
+) -> int:
+    """Estimate a pipeline's training, or that of a known base with settings of the command line.
+
+    Raises:
+        ConfigError: TG0149, neither or both of pipeline and base are given; TG0182, the base's shapes are not known.
+    """
+    if (pipeline is None) == (base is None):
+        raise ConfigError("give a pipeline or --base, one of the two", code="TG0149", hint="tunegate estimate --help")
+    if base is not None:
+        spec = spec_for(base, rank=rank, targets=targets, batch_size=batch_size, checkpointing=checkpointing)
+        dims, max_tokens = known_dims(base), max_length
+    else:
+        spec = load_file(config).get(str(pipeline)).train
+        dims, max_tokens = _dims_of(spec, config), spec.max_length
+    fits = fit_methods(dims, spec, max_tokens=max_tokens)
+    if as_json:
+        print_json({"n_parameters": dims.n_parameters, "max_tokens": max_tokens, "methods": [_json(f) for f in fits]})
+        return 0
+    out().print(
+        f"{spec.base_model.rpartition('/')[2].partition('#')[0]}: {dims.n_parameters:,} parameters; batch "
+        f"{spec.batch_size} x {max_tokens} tokens, checkpointing {'on' if spec.gradient_checkpointing else 'off'}\n",
+        markup=False,
+    )
+    print_rows([_row(fit, dims) for fit in fits], tuple(_row(fits[0], dims)))
+    out().print(
+        f"\nGiB at the peak of a step, {RUNTIME_GIB} GiB of runtime apart. A card counts with {MARGIN:.0%} of it free; "
+        "the figure is the share that stays free.",
+        markup=False,
+    )
+    return 0
+
+
+def _dims_of(spec: TrainSpec, config: Path) -> ModelDims:
+    """The base model's shapes from its config.json, where that is at hand; else from the shipped ones, by its name."""
+    source = parse_model_uri(spec.base_model)
+    if isinstance(source, FileUri):
+        path = config.resolve().parent / source.path / "config.json"
+        dims = ModelDims.read(path) if path.is_file() else None
+        if dims is not None:
+            return dims
+    return known_dims(_named(spec.base_model))
+
+
+def _named(uri: str) -> str:
+    """`pypi://.../SmolLM2-135M-Instruct.Q4_1.gguf#...` -> `smollm2-135m`."""
+    name = uri.partition("#")[0].partition("@")[0] if uri.startswith("hf://") else uri.partition("#")[0]
+    name = name.rstrip("/").rpartition("/")[2].lower().partition(".q")[0]
+    return name.removesuffix("-hf").removesuffix("-instruct")
+
+
+def _row(fit: Fit, dims: ModelDims) -> dict[str, str]:
+    parts = {name: f"{size / GIB:.2f}" for name, size in fit.estimate.parts().items()}
+    cards = {name: f"{free:+.0%}" if free >= MARGIN else "no" for name, free in fit.cards.items()}
+    trained = f"{fit.n_trainable:,} ({fit.n_trainable / dims.n_parameters:.4%})"
+    return {"method": fit.method, "trainable": trained, **parts, **cards}
+
+
+def _json(fit: Fit) -> dict[str, Any]:
+    return {
+        "method": fit.method,
+        "n_trainable": fit.n_trainable,
+        "bytes": fit.estimate.parts(),
+        "free_share": {name: round(fit.cards[name], 4) for name in CARDS},
+        "smallest_card": fit.smallest_card,
+    }

@@ -1,0 +1,65 @@
+"""Remove the texts as they came, before redaction, once `curate.keep_raw_days` is over.
+
+What holds them: the results of `extract` and of every step before `redact`, the warehouse's table `raw_tickets`, and
+the snapshots' `raw_tickets.parquet`. Redacted results stay. Called by `flows/curate.py` at the end of the stage.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from flows.snapshots import warehouse_folder
+from tasks.curate.forget import forget_raw, has_raw_texts
+
+if TYPE_CHECKING:
+    from flows.session import Session
+
+DAY_S = 86_400
+RECENT_RUNS = 10_000
+
+
+def forget_old_texts(session: Session) -> int:
+    """Remove what is older than the pipeline allows; returns how many results and files lost their raw texts.
+
+    Age counts from when a result was made. A later run that needs one reads the source again.
+    """
+    days = session.spec.curate.keep_raw_days
+    if days is None:
+        return 0
+    oldest = time.time() - days * DAY_S
+    n_forgotten = 0
+    for step, key in sorted(_raw_results(session)):
+        place = session.store.place(step, key)
+        if place.is_dir() and place.stat().st_mtime <= oldest:
+            session.store.discard(step, key)
+            n_forgotten += 1
+    return n_forgotten + _forget_published(session, oldest)
+
+
+def _raw_results(session: Session) -> set[tuple[str, str]]:
+    """Store folder and key of every result of this pipeline that holds texts before redaction."""
+    folders = {step.name: step.folder for steps in session.stages.values() for step in steps}
+    found: set[tuple[str, str]] = set()
+    for run in session.ledger.runs(limit=RECENT_RUNS, pipeline=session.spec.name):
+        is_raw = True
+        for step in session.ledger.steps(run.run_id):
+            is_raw = is_raw and not step.step.startswith("redact")
+            if step.key and (is_raw or step.step == "warehouse"):
+                found.add((folders.get(step.step, step.step.rstrip("0123456789").rstrip("_")), step.key))
+    return found
+
+
+def _forget_published(session: Session, oldest: float) -> int:
+    folder = warehouse_folder(session.settings.home, session.spec.name)
+    n_forgotten = 0
+    for snapshot in sorted((folder / "snapshots").glob("*/snapshot.json")):
+        raw = snapshot.with_name("raw_tickets.parquet")
+        if raw.is_file() and snapshot.stat().st_mtime <= oldest:
+            raw.unlink()
+            n_forgotten += 1
+    database = folder / "warehouse.duckdb"
+    if database.is_file() and database.stat().st_mtime <= oldest and has_raw_texts(database):
+        forget_raw(database)
+        n_forgotten += 1
+    return n_forgotten

@@ -1,0 +1,104 @@
+"""The warehouse where people find it: `warehouse/PIPELINE/warehouse.duckdb`, and each snapshot's Parquet files.
+
+The database is a copy, renamed into its place when complete: readers may hold the one before as long as they like,
+and what they do to it cannot harm a stored result. Parquet files are links to the results that hold them. No SQL here
+(`tasks/curate/publish.py` makes the tables). Called by `flows/curate.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.engine.disk import name_full_disk, private_folder
+from flows.engine.runs import now
+from schemas.artifacts import Splits, TicketTable, WarehouseRef
+from tasks.failpoint import reach
+from tasks.files import sync_directory, write_json
+
+if TYPE_CHECKING:
+    from flows.session import Session
+
+
+def warehouse_folder(home: Path, pipeline: str) -> Path:
+    """Where the pipeline's published tables lie."""
+    return home / "warehouse" / pipeline
+
+
+def publish_snapshot(session: Session) -> Path:
+    """Publish the session's warehouse; doing it again changes nothing. Returns the database."""
+    warehouse = session.done["warehouse"]
+    if not isinstance(warehouse, WarehouseRef):
+        raise TypeError("the step `warehouse` has not run")
+    folder = private_folder(warehouse_folder(session.settings.home, session.spec.name))
+    with name_full_disk(folder):
+        _sweep(folder)
+        _publish_parquet(session, warehouse, private_folder(folder / "snapshots"))
+        return _publish_database(warehouse, folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left aside; the caller holds the pipeline's lock, so nobody is at work there."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink()
+    for leftover in (folder / "snapshots").glob(".*.tmp"):
+        shutil.rmtree(leftover)
+
+
+def _publish_database(warehouse: WarehouseRef, folder: Path) -> Path:
+    database = folder / "warehouse.duckdb"
+    aside = folder / f".{uuid.uuid4().hex}.tmp"
+    try:
+        shutil.copyfile(warehouse.database, aside)
+        aside.chmod(0o600)
+        with aside.open("rb") as stream:
+            os.fsync(stream.fileno())
+        made = warehouse.root.stat().st_mtime  # how long its raw texts have been kept counts from then
+        os.utime(aside, (made, made))
+        reach("snapshot.copied")
+        aside.replace(database)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_directory(folder)
+    return database
+
+
+def _publish_parquet(session: Session, warehouse: WarehouseRef, snapshots: Path) -> None:
+    """`snapshots/ID/`: raw_tickets, train, validation, test, removed, duplicates, splits, funnel."""
+    place = snapshots / warehouse.snapshot_id
+    if place.is_dir():
+        return
+    aside = private_folder(snapshots / f".{uuid.uuid4().hex}.tmp")
+    try:
+        for name, path in _parquet_files(session, warehouse).items():
+            _link(path, aside / f"{name}.parquet")
+        write_json(aside / "snapshot.json", {"snapshot_id": warehouse.snapshot_id, "made_at": now()})
+        aside.rename(place)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    sync_directory(snapshots)
+
+
+def _parquet_files(session: Session, warehouse: WarehouseRef) -> dict[str, Path]:
+    raw, clean = session.done["extract"], session.done["decontaminate"]
+    if not isinstance(raw, TicketTable) or not isinstance(clean, Splits):
+        raise TypeError("curation has not run")
+    beside = {path.stem: path for path in sorted(warehouse.root.glob("*.parquet"))}
+    return {
+        "raw_tickets": raw.tickets,
+        "train": clean.train,
+        "validation": clean.validation,
+        "test": clean.test,
+        **beside,
+    }
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for the file; a copy where the file system has no links."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,149 @@
+"""What a curation card tells in numbers: the content of `card.json`. Written by `tasks/curate/card.py`.
+
+No text of a ticket is in it. Values of columns are those of class `none` (`schemas/tables.py`), short ones only; ids of
+tickets name the largest duplicate clusters and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from schemas.artifacts import RowCounts
+
+CARD_VERSION: Literal[1] = 1
+"""Raised when the content changes so that an older card can no longer be compared with."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FunnelStep(_Part):
+    """What one step did to the rows."""
+
+    step: str
+    rows: RowCounts
+
+
+class Reason(_Part):
+    """Rows that one step took under one code."""
+
+    step: str
+    outcome: Literal["quarantined", "dropped", "merged"]
+    code: str
+    n: int
+
+
+class ValueCounts(_Part):
+    """Tickets with one value, per split."""
+
+    value: str
+    train: int
+    validation: int
+    test: int
+
+    @property
+    def n(self) -> int:
+        return self.train + self.validation + self.test
+
+
+class Distribution(_Part):
+    """Tickets per value: the commonest, all others together, and those without a value."""
+
+    values: tuple[ValueCounts, ...]
+    other: ValueCounts
+    missing: ValueCounts
+
+    @property
+    def n(self) -> int:
+        return sum(counts.n for counts in (*self.values, self.other, self.missing))
+
+
+class Cluster(_Part):
+    """Duplicates of one question. `size` counts the removed tickets and those kept in their place."""
+
+    cluster_id: str
+    size: int
+    kept_id: str
+    """Of several kept tickets the one that stands for most."""
+
+
+class Duplicates(_Part):
+    n_clusters: int
+    n_merged: int
+    sizes: dict[str, int]
+    """Size -> clusters; large sizes in bands."""
+    largest: tuple[Cluster, ...]
+
+
+class Score(_Part):
+    """One score column over the tickets in which it is a finite number."""
+
+    column: str
+    n: int
+    quantiles: tuple[float, ...]
+    """At `QUANTILES`; each is a value that some ticket has."""
+
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+class LabelConflicts(_Part):
+    n_checked: int
+    n_conflicting: int
+    """Tickets of whose question some other ticket says another label."""
+
+
+class PersonalData(_Part):
+    """What redaction replaced."""
+
+    n_tickets: int
+    n_values: dict[str, int]
+    """Type -> values replaced."""
+
+
+class Shift(_Part):
+    """How far one column has moved since the last card."""
+
+    column: str
+    index: float
+    """Population stability index."""
+    chance: float
+    """What it would be on average if nothing had changed, from the number of tickets alone."""
+    verdict: Literal["stable", "moderate", "major", "too few tickets"]
+
+
+class Drift(_Part):
+    """The tickets of this card against those of the last one."""
+
+    shifts: tuple[Shift, ...]
+    n_previous: int
+    new_tickets: float | None
+    """Share of the dated tickets that are newer than the newest of the last card, 0-1."""
+    new_customers: float | None
+    """Share of the customers whose first ticket is newer than that, 0-1."""
+
+
+class CardNumbers(_Part):
+    """All numbers of one card. Distributions, weeks and scores are those of train, validation and test together."""
+
+    version: Literal[1] = CARD_VERSION
+    n_read: int
+    n_train: int
+    n_validation: int
+    n_test: int
+    newest: str | None
+    """When the newest ticket was written, UTC, ISO 8601."""
+    funnel: tuple[FunnelStep, ...]
+    reasons: tuple[Reason, ...]
+    distributions: dict[str, Distribution]
+    weeks: tuple[ValueCounts, ...]
+    """ISO weeks from the first to the last, those without a ticket included."""
+    n_undated: int
+    duplicates: Duplicates
+    personal_data: PersonalData | None
+    scores: tuple[Score, ...]
+    label_conflicts: LabelConflicts | None
+    drift: Drift | None

@@ -1,0 +1,128 @@
+"""Questions about a published warehouse: what was removed, what became of one ticket, what rows look like.
+
+The database is opened read-only and locked down, so that a question can read it and nothing else. It knows nothing of
+runs or folders. Called by `flows/commands/curation.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from schemas.errors import ConfigError
+from tasks.curate.sql.predicate import check_predicate
+from tasks.warehouse import connect, quote_identifier
+
+Row = dict[str, Any]
+SampleTable = Literal["curated", "raw_tickets"]
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What became of the rows of one ticket id.
+
+    Attributes:
+        fates: One per row of the source that carried the id (see view `fate`).
+        steps: The steps in order; the row went through those before the one that removed it.
+        merged_into_it: Tickets that were merged into this one.
+    """
+
+    ticket_id: str
+    snapshot_id: str
+    fates: tuple[Row, ...]
+    steps: tuple[str, ...]
+    merged_into_it: tuple[Row, ...]
+
+
+def funnel_of(database: Path) -> list[Row]:
+    """One row per step, in order."""
+    return _rows(database, "SELECT * EXCLUDE (position) FROM funnel ORDER BY position")
+
+
+def reasons_of(database: Path) -> list[Row]:
+    """How many rows each code removed, by step."""
+    return _rows(
+        database,
+        "SELECT step, outcome, code, any_value(reason) AS example, count(*) AS n_rows FROM removed "
+        "JOIN funnel USING (step) GROUP BY position, step, outcome, code ORDER BY position, n_rows DESC, code",
+    )
+
+
+def quarantine_of(database: Path, *, limit: int) -> list[Row]:
+    """The first rows set aside as faulty, by place in the source."""
+    return _rows(
+        database,
+        f"SELECT step, code, source, source_line, byte_offset, field, reason, ticket_id FROM quarantine "
+        f"ORDER BY source, source_line LIMIT {int(limit)}",
+    )
+
+
+def select_rows(database: Path, sql: str, *, limit: int) -> list[Row]:
+    """The rows of one SELECT over the warehouse's tables and views, at most `limit`.
+
+    Raises:
+        ConfigError: TG0146, it is not one SELECT, or DuckDB refuses it: the connection reads the warehouse alone.
+    """
+    import duckdb
+
+    with connect(database, read_only=True) as connection:
+        try:
+            statements = connection.extract_statements(sql)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise ConfigError("a question is one SELECT", code="TG0146", where="--sql")
+            rows: list[Row] = connection.sql(sql).limit(limit).to_arrow_table().to_pylist()
+        except duckdb.Error as error:
+            first = str(error).partition("\n")[0]
+            raise ConfigError(
+                f"DuckDB refuses the question: {first[:300]}",
+                code="TG0146",
+                where="--sql",
+                hint="tables: raw_tickets, curated, removed, duplicates, splits, funnel; views: quarantine, dropped, "
+                "merged, leaks, fate, not_curated",
+            ) from None
+    return rows
+
+
+def sample_rows(database: Path, *, table: SampleTable, where: str | None, n_rows: int, seed: int) -> list[Row]:
+    """Rows of a ticket table for which the predicate is TRUE, in the order of a hash of seed and place.
+
+    Raises:
+        ConfigError: the predicate does not parse or names an unknown column.
+        SecurityError: the predicate reaches beyond its row.
+    """
+    keep = check_predicate(where, where="--where") if where else "TRUE"
+    return _rows(
+        database,
+        f"SELECT * FROM {quote_identifier(table)} WHERE ({keep}) "
+        f"ORDER BY sha256(concat_ws(chr(0), '{int(seed)}', source, source_line)) LIMIT {int(n_rows)}",
+    )
+
+
+def lineage_of(database: Path, ticket_id: str) -> Lineage | None:
+    """What became of a ticket, known by its id in the source or by its pseudonym; None when it never was here."""
+    places = "SELECT (source, source_line) FROM {} WHERE ticket_id = $id"
+    named = " OR ".join(
+        ["ticket_id = $id", *(f"(source, source_line) IN ({places.format(name)})" for name in ("curated", "removed"))]
+    )
+    with connect(database, read_only=True) as connection:
+
+        def ask(sql: str, **values: object) -> tuple[Row, ...]:
+            return tuple(connection.sql(sql, params=values).to_arrow_table().to_pylist())
+
+        fates = ask(f"SELECT * FROM fate WHERE {named} ORDER BY source, source_line", id=ticket_id)
+        if not fates:
+            return None
+        merged = ask(
+            "SELECT ticket_id, step, code, score FROM merged WHERE kept_id = $id ORDER BY score DESC, ticket_id",
+            id=ticket_id,
+        )
+        steps = ask("SELECT step FROM funnel ORDER BY position")
+        snapshot = ask("SELECT snapshot_id FROM snapshot")[0]["snapshot_id"]
+    return Lineage(ticket_id, str(snapshot), fates, tuple(str(row["step"]) for row in steps), merged)
+
+
+def _rows(database: Path, sql: str) -> list[Row]:
+    with connect(database, read_only=True) as connection:
+        rows: list[Row] = connection.sql(sql).to_arrow_table().to_pylist()
+    return rows

@@ -1,0 +1,47 @@
+"""Keep at most so many tickets of one customer, day or other key, so that no single voice outweighs the rest.
+
+It knows nothing of texts. Called by `flows/curate.py`; heavy imports are inside the function.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from schemas.artifacts import TicketTable
+from schemas.curation_steps import CapStep
+
+_FIRST = {"newest": "created_at DESC NULLS LAST, ", "oldest": "created_at ASC NULLS LAST, ", "hash": ""}
+
+
+def cap_rows(*, tickets: TicketTable, step: CapStep, out: Path) -> TicketTable:
+    """Keep the first `max_rows` rows of each key in the order of `prefer`; drop the others as `cap_<keys>`.
+
+    Ties, and all rows with `prefer: hash`, go by sha256 of seed and ticket_id, so the choice hangs neither on the
+    order of rows nor on how ids happen to be given. `day` is the UTC day of created_at. A row of which one key is null
+    belongs to nobody: it stays. Notes: `dropped_<code>`, `uncapped_null_key` (such rows).
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tasks.curate.drop import drop_rows
+    from tasks.curate.rows import read_rows
+    from tasks.warehouse import connect, quote_identifier, quote_text
+
+    keys = tuple(dict.fromkeys(step.per))
+    code = f"cap_{'_'.join(keys)}"
+    expressions = ["date_trunc('day', created_at)" if key == "day" else quote_identifier(key) for key in keys]
+    has_key = " AND ".join(f"{expression} IS NOT NULL" for expression in expressions)
+    tie = f"sha256({quote_text(f'{step.seed}:')} || ticket_id), ticket_id, source, source_line"
+    with connect(readable=(tickets.tickets,)) as connection:
+        ranks = connection.sql(
+            f"SELECT CASE WHEN {has_key} THEN row_number() OVER (PARTITION BY {', '.join(expressions)} "
+            f"ORDER BY {_FIRST[step.prefer]}{tie}) END AS rank "
+            f"FROM read_parquet({quote_text(str(tickets.tickets))}) ORDER BY ticket_id, source, source_line"
+        ).to_arrow_table()["rank"]
+    table = read_rows(tickets.tickets)
+    goes = pc.fill_null(pc.greater(ranks, step.max_rows), False).combine_chunks()
+    codes = pc.if_else(goes, pa.scalar(code), pa.scalar(None, pa.string()))
+    reason = f"more than {step.max_rows} tickets of one {' and '.join(keys)}"
+    reasons = pc.if_else(goes, pa.scalar(reason), pa.scalar(None, pa.string()))
+    notes = {"uncapped_null_key": ranks.null_count}
+    return drop_rows(table, codes=codes, reasons=reasons, out=out, notes=notes, possible=(code,))

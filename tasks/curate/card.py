@@ -1,0 +1,80 @@
+"""The curation card: what became of the rows and what is left, as numbers (`card.json`) and a page (`card.html`).
+
+The numbers are counted in `tasks/curate/card_numbers.py`, compared with the last card's in `tasks/curate/card_drift.py`
+and drawn in `tasks/curate/card_html.py`. It changes no ticket. Called by `flows/curate.py`, as the last step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from schemas.artifacts import CurationCard, Splits, TicketTable
+from schemas.errors import DataError
+
+WHERE = "curate.card"
+
+
+def build_card(
+    *,
+    stages: tuple[TicketTable, ...],
+    stage_names: tuple[str, ...],
+    split: Splits,
+    clean: Splits,
+    previous: CurationCard | None = None,
+    out: Path,
+) -> CurationCard:
+    """Write `card.json` and `card.html`. Equal tables give equal bytes.
+
+    Args:
+        stages: Ticket tables in the order of the steps; the first is what was read.
+        stage_names: Their step names.
+        split: Result of the split.
+        clean: The splits after decontamination, the ones that are trained and tested on.
+        previous: Card of the last run, to compare with; one of another version is not compared with.
+
+    Raises:
+        DataError: rows got lost between two steps, or the last card is damaged.
+    """
+    from tasks.curate.card_drift import read_card
+    from tasks.curate.card_html import draw_card
+    from tasks.curate.card_numbers import count_all
+
+    steps: list[tuple[str, TicketTable | Splits]] = [
+        *zip(stage_names, stages, strict=True),
+        ("split", split),
+        ("decontaminate", clean),
+    ]
+    if faults := list(_leaks(steps)):
+        raise DataError(
+            f"rows are not conserved: {'; '.join(faults)}",
+            code="TG0263",
+            where=WHERE,
+            hint="remove the stored steps and run again; if it stays, a step is faulty",
+        )
+    numbers = count_all(steps=steps, clean=clean, reference=read_card(previous))
+    (out / "card.json").write_text(numbers.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (out / "card.html").write_text(draw_card(numbers), encoding="utf-8")
+    return CurationCard(
+        root=out,
+        n_read=numbers.n_read,
+        n_train=numbers.n_train,
+        n_validation=numbers.n_validation,
+        n_test=numbers.n_test,
+        n_merged=sum(step.rows.n_merged for _, step in steps),
+        n_shifted=sum(shift.verdict == "major" for shift in numbers.drift.shifts) if numbers.drift else 0,
+    )
+
+
+def _leaks(steps: Sequence[tuple[str, TicketTable | Splits]]) -> Iterator[str]:
+    """Where a step did not begin with what the one before it left, or its removed rows are not those it counted."""
+    import pyarrow.parquet as pq
+
+    for (name, step), (after, following) in pairwise(steps):
+        if step.rows.n_out != following.rows.n_in:
+            yield f"{name} left {step.rows.n_out}, {after} began with {following.rows.n_in}"
+    for name, step in steps:
+        n_removed = pq.read_metadata(step.removed).num_rows
+        if n_removed != step.rows.n_in - step.rows.n_out:
+            yield f"{name} removed {step.rows.n_in - step.rows.n_out} and lists {n_removed}"

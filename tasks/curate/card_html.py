@@ -1,0 +1,223 @@
+"""The page of a curation card: one HTML fragment for the report, without script and without anything from elsewhere.
+
+Every value is escaped: names of categories and ids come from tickets. The parts it is made of are in
+`tasks/curate/card_marks.py`. It counts nothing. Called by `tasks/curate/card.py` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from schemas.curation_card import QUANTILES, CardNumbers, Distribution, Drift, ValueCounts
+from tasks.curate.card_drift import MAJOR, MODERATE
+from tasks.curate.card_marks import (
+    STYLE,
+    Bar,
+    cell,
+    columns,
+    legend,
+    number,
+    panel,
+    percent,
+    stacked,
+    table,
+    tile,
+    trimmed,
+)
+
+_OUTCOMES = (("out", "kept"), ("merged", "merged"), ("dropped", "dropped"), ("quarantined", "quarantined"))
+_PARTS = ("train", "validation", "test")
+_LABELS = ("category", "priority")
+_OTHERS = ("language", "product", "channel")
+MAX_COLUMNS = 60
+"""Columns of the chart of weeks; of longer times several weeks share one."""
+
+
+def draw_card(numbers: CardNumbers) -> str:
+    """The fragment: one `section`, readable in light and dark."""
+    parts = [
+        _tiles(numbers),
+        _funnel(numbers),
+        _reasons(numbers),
+        _weeks(numbers),
+        *_lengths(numbers),
+        *(_balance(name, numbers.distributions[name]) for name in _LABELS),
+        *(_balance(name, numbers.distributions[name]) for name in _OTHERS if _is_filled(numbers.distributions[name])),
+        _duplicates(numbers),
+        _personal_data(numbers),
+        _conflicts(numbers),
+        _scores(numbers),
+        _drift(numbers.drift),
+    ]
+    body = "\n".join(part for part in parts if part)
+    return f'<section class="tg-card" aria-label="Curation card">\n<style>{STYLE}</style>\n{body}\n</section>\n'
+
+
+def _tiles(numbers: CardNumbers) -> str:
+    n_kept = numbers.n_train + numbers.n_validation + numbers.n_test
+    tiles = [
+        tile("rows read", number(numbers.n_read), "from the source"),
+        tile("kept", number(n_kept), f"{percent(n_kept, numbers.n_read)} of the rows read"),
+        tile("train", number(numbers.n_train), percent(numbers.n_train, n_kept)),
+        tile("validation", number(numbers.n_validation), percent(numbers.n_validation, n_kept)),
+        tile("test", number(numbers.n_test), percent(numbers.n_test, n_kept)),
+    ]
+    return f'<h2>Curation</h2>\n<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _funnel(numbers: CardNumbers) -> str:
+    rows = []
+    for step in numbers.funnel:
+        taken = {
+            "merged": step.rows.n_merged,
+            "dropped": step.rows.n_dropped,
+            "quarantined": step.rows.n_quarantined,
+        }
+        bars = [Bar("out", step.rows.n_out, "kept"), *(Bar(kind, n, kind) for kind, n in taken.items())]
+        told = [number(step.rows.n_in), *(number(n) if n else "" for n in taken.values()), number(step.rows.n_out)]
+        rows.append([cell(step.step), stacked(bars, numbers.n_read), *(cell(text, "n") for text in told)])
+    head = ("step", "", "in", "merged", "dropped", "quarantined", "out")
+    return panel("What each step did to the rows", legend(_OUTCOMES) + table(head, rows), wide=True)
+
+
+def _reasons(numbers: CardNumbers) -> str:
+    if not numbers.reasons:
+        return ""
+    most = max(reason.n for reason in numbers.reasons)
+    rows = [
+        [
+            cell(reason.step),
+            cell(reason.code),
+            cell(reason.outcome),
+            stacked([Bar(reason.outcome, reason.n, reason.outcome)], most),
+            cell(number(reason.n), "n"),
+        ]
+        for reason in numbers.reasons
+    ]
+    return panel("Why rows went", table(("step", "code", "outcome", "", "rows"), rows), wide=True)
+
+
+def _weeks(numbers: CardNumbers) -> str:
+    n_together = -(-len(numbers.weeks) // MAX_COLUMNS)
+    bins = []
+    for start in range(0, len(numbers.weeks), max(n_together, 1)):
+        group = numbers.weeks[start : start + n_together]
+        name = group[0].value if len(group) == 1 else f"{group[0].value} to {group[-1].value}"
+        bins.append((name, [Bar(part, sum(getattr(week, part) for week in group), part) for part in _PARTS]))
+    note = f"<p>{number(numbers.n_undated)} tickets have no time.</p>" if numbers.n_undated else ""
+    span = "ISO week" if n_together <= 1 else f"{n_together} ISO weeks"
+    if not bins:
+        return panel("Tickets over time", note, wide=True)
+    return panel(
+        f"Tickets per {span}", legend([(part, part) for part in _PARTS]) + columns(bins, wide=True) + note, wide=True
+    )
+
+
+def _lengths(numbers: CardNumbers) -> Iterator[str]:
+    for name, title in (("body_length", "Characters of the body"), ("reply_length", "Characters of the reply")):
+        distribution = numbers.distributions[name]
+        bins = [(value.value, [Bar("out", value.n, "tickets")]) for value in distribution.values]
+        note = f"<p>{number(distribution.missing.n)} tickets have none.</p>" if distribution.missing.n else ""
+        yield panel(title, columns(bins) + "<p>Each column is labelled with where it begins.</p>" + note)
+
+
+def _is_filled(distribution: Distribution) -> bool:
+    return distribution.missing.n < distribution.n
+
+
+def _balance(name: str, distribution: Distribution) -> str:
+    """Shares within each split side by side: a label that train lacks and test has is seen at once."""
+    everything = (*distribution.values, distribution.other, distribution.missing)
+    totals = {part: sum(getattr(counts, part) for counts in everything) for part in _PARTS}
+    listed = [(cell(trimmed(counts.value)), counts) for counts in distribution.values]
+    listed += [(cell("other values", "dim"), distribution.other)] if distribution.other.n else []
+    listed += [(cell("no value", "dim"), distribution.missing)] if distribution.missing.n else []
+    longest = max((_share(counts, part, totals) for _, counts in listed for part in _PARTS), default=0.0) or 1.0
+    rows = []
+    for label, counts in listed:
+        row = [label]
+        for part in _PARTS:
+            n, total = getattr(counts, part), totals[part]
+            row += [stacked([Bar(part, n, part)], longest * total), cell(percent(n, total), "n")]
+        rows.append([*row, cell(number(counts.n), "n")])
+    head = (name, "train", "", "validation", "", "test", "", "tickets")
+    return panel(f"Balance of {name}", table(head, rows), wide=True)
+
+
+def _share(counts: ValueCounts, part: str, totals: dict[str, int]) -> float:
+    return getattr(counts, part) / totals[part] if totals[part] else 0.0
+
+
+def _duplicates(numbers: CardNumbers) -> str:
+    found = numbers.duplicates
+    if not found.n_clusters:
+        return ""
+    told = f"<p>{number(found.n_merged)} tickets of {number(found.n_clusters)} clusters were merged into kept ones.</p>"
+    sizes = columns([(size, [Bar("merged", n, "clusters")]) for size, n in found.sizes.items()])
+    rows = [
+        [cell(trimmed(cluster.cluster_id), "id"), cell(number(cluster.size), "n"), cell(trimmed(cluster.kept_id), "id")]
+        for cluster in found.largest
+    ]
+    largest = table(("largest clusters", "tickets", "kept ticket"), rows)
+    return panel("Duplicates", f"{told}<h4>Clusters per size</h4>{sizes}{largest}")
+
+
+def _conflicts(numbers: CardNumbers) -> str:
+    found = numbers.label_conflicts
+    if found is None:
+        return ""
+    share = percent(found.n_conflicting, found.n_checked)
+    told = f"{number(found.n_conflicting)} of {number(found.n_checked)} tickets ({share})"
+    note = f"<p>{told} have a question that another ticket labels otherwise.</p>"
+    return panel("Labels that contradict", note, wide=True)
+
+
+def _personal_data(numbers: CardNumbers) -> str:
+    found = numbers.personal_data
+    if found is None:
+        return ""
+    most = max([1, *found.n_values.values()])
+    rows = [
+        [cell(kind.replace("_", " ")), stacked([Bar("out", n, kind)], most), cell(number(n), "n")]
+        for kind, n in found.n_values.items()
+    ]
+    told = f"<p>In {number(found.n_tickets)} tickets values were replaced by placeholders.</p>"
+    return panel("Personal data replaced", told + table(("type", "", "values"), rows))
+
+
+def _scores(numbers: CardNumbers) -> str:
+    if not numbers.scores:
+        return ""
+    head = ("score", "tickets", *("least" if at == 0 else "most" if at == 1 else f"{at:.0%}" for at in QUANTILES))
+    rows = [
+        [cell(score.column), cell(number(score.n), "n"), *(cell(f"{value:.4g}", "n") for value in score.quantiles)]
+        for score in numbers.scores
+    ]
+    return panel("Scores: the value below which a share of the tickets lies", table(head, rows), wide=True)
+
+
+def _drift(drift: Drift | None) -> str:
+    if drift is None:
+        return panel("Against the last card", "<p>There is no last card to compare with.</p>", wide=True)
+    most = max([2 * MAJOR, *(shift.index for shift in drift.shifts)])
+    kinds = {"stable": "out", "moderate": "dropped", "major": "quarantined"}
+    rows = [
+        [
+            cell(shift.column.replace("_", " ")),
+            stacked([Bar(kinds.get(shift.verdict, "none"), shift.index, shift.verdict)], most),
+            cell(f"{shift.index:.3f}", "n"),
+            cell(f"{shift.chance:.3f}", "n"),
+            cell(shift.verdict),
+        ]
+        for shift in drift.shifts
+    ]
+    told = [f"compared with {number(drift.n_previous)} tickets"]
+    told += [f"{drift.new_tickets:.1%} of the tickets are newer"] if drift.new_tickets is not None else []
+    told += [f"{drift.new_customers:.1%} of the customers are new since"] if drift.new_customers is not None else []
+    note = (
+        f"<p>{'; '.join(told)}. Population stability index: below {MODERATE} stable, from {MAJOR} on major "
+        "(Siddiqi 2006). By chance: what so few tickets show on average without any change.</p>"
+    )
+    return panel(
+        "Against the last card", note + table(("column", "", "index", "by chance", "verdict"), rows), wide=True
+    )

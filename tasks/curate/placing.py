@@ -1,0 +1,251 @@
+"""Which ticket goes to which side: by time and customer, going on from what an earlier split decided.
+
+Numbers only: it knows nothing of files, texts or columns. Called by `tasks/curate/split.py`, lazily.
+
+A side is held by owners (customers, threads), not by tickets: a ticket goes where its owners are. Owners that no
+earlier split has placed are free; free owners that share a ticket are one group, and a group that shares a ticket with
+a placed owner follows it. So old tickets never move because new ones have joined their groups.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from schemas.curation import SplitSpec
+from tasks.curate.owners import Flags, Ints, Owners
+
+TRAIN, VALIDATION, TEST, EARLY, LATE, BOTH_SIDES, NO_TIME = range(7)
+PLACES = (
+    "train",
+    "validation",
+    "test",
+    "straddles_cut_early",
+    "straddles_cut_late",
+    "straddles_sides",
+    "no_created_at",
+)
+"""Name of each place; from EARLY on the ticket is dropped under it."""
+STRADDLER_GOAL = 0.5
+"""Share of the window's tickets for which groups on both sides of the cut are held out."""
+STRADDLER_COST = 0.5
+"""Largest share of the free tickets before the cut that may be given up for it."""
+FREE = -1
+NEVER = np.iinfo(np.int64).min
+"""The time of a ticket without one, and of a cut there is not."""
+_DAY = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an earlier split decided, one entry per ticket of now; times in microseconds since 1970."""
+
+    is_known: Flags
+    place: Ints
+    """TRAIN, VALIDATION or TEST; FREE for tickets that are new or were dropped."""
+    since: Ints
+    retired: Flags
+    cut: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One entry per ticket."""
+
+    place: Ints
+    since: Ints
+    """Cut of the split that put the ticket there."""
+    retired: Flags
+    cut: int
+    n_straddling: int
+    """Groups on both sides of the cut that were placed now."""
+    n_retired: int
+    """Held-out tickets that were given to train now."""
+
+
+def nothing_known(n_tickets: int) -> Known:
+    """Before the first split."""
+    no = np.zeros(n_tickets, bool)
+    return Known(no, np.full(n_tickets, FREE, np.int64), np.full(n_tickets, NEVER, np.int64), no, NEVER)
+
+
+def place_tickets(*, owners: Owners, created: Ints, known: Known, split: SplitSpec, by_time: bool) -> Placement:
+    """Place every ticket.
+
+    Args:
+        owners: Of each ticket.
+        created: Microseconds since 1970; `NEVER` for a ticket without a time.
+        known: The earlier split; `nothing_known` for none.
+        by_time: Hold out the newest; else groups in the order of their hash.
+    """
+    cut = NEVER
+    n_retired = 0
+    if by_time:
+        old = _old_enough(owners, created, known, split)
+        cut = _choose_cut(created, known, split, n_leaving=int(np.count_nonzero(old)))
+        known, n_retired = _retire(owners, created, known, old, cut)
+    side, since, group = _sides_of_owners(owners, known)
+    is_free = side == FREE
+    free_groups = np.where(is_free[owners.first], group[owners.first], group[owners.second])
+    free = is_free[owners.first] & is_free[owners.second]
+    chosen: set[int] = set()
+    n_straddling = 0
+    if by_time:
+        pulled = side[owners.first] == TEST
+        chosen, n_straddling = _hold_out_by_time(owners, created, cut, free_groups, free, pulled, split)
+    else:
+        goal = split.test_fraction * created.shape[0] - np.count_nonzero(known.place == TEST)
+        chosen = _choose(owners, free_groups[free], goal, split.seed, "test", first=not known.is_known.any())
+    held_out = np.isin(group, sorted(chosen)) & is_free
+    side, since = np.where(held_out, TEST, np.where(is_free, TRAIN, side)), np.where(held_out, cut, since)
+    place = _place(owners, created, known, side, since, cut=cut, by_time=by_time)
+    place = _set_validation_aside(owners, place, known, free_groups, free, split)
+    stays = known.place == place
+    kept_since = np.where(stays, known.since, np.maximum(since[owners.first], since[owners.second]))
+    new_since = np.where(place == TEST, kept_since, np.where(stays, known.since, cut))
+    return Placement(place, new_since, known.retired & (place < EARLY), cut, n_straddling, n_retired)
+
+
+def _choose_cut(created: Ints, known: Known, split: SplitSpec, *, n_leaving: int) -> int:
+    """The time from which tickets are held out: never before the last split's.
+
+    The newest of the new tickets are held out: so many that they and all windows before are `test_fraction` of all
+    tickets, and as many more as may retire.
+    """
+    timed = created != NEVER
+    n_before = np.count_nonzero(timed & known.is_known)
+    fresh = np.sort(created[timed & ~known.is_known])
+    if not fresh.shape[0]:
+        return known.cut
+    n_window = round((n_before + fresh.shape[0]) * split.test_fraction)
+    if known.cut == NEVER:
+        return int(fresh[-max(1, n_window)])
+    n_window += n_leaving - round(n_before * split.test_fraction)
+    cut = fresh[-min(n_window, fresh.shape[0])] if n_window > 0 else fresh[-1] + 1
+    return max(known.cut, int(cut))
+
+
+def _old_enough(owners: Owners, created: Ints, known: Known, split: SplitSpec) -> Flags:
+    """Held-out tickets of which all that hang together with them are older than `retire_after_days`."""
+    held = known.place == TEST
+    if split.retire_after_days is None or not held.any():
+        return np.zeros(created.shape[0], bool)
+    group = owners.connect(held)[owners.first]
+    newest = np.full(owners.n_owners, NEVER, np.int64)
+    np.maximum.at(newest, group[held], created[held])
+    old: Flags = held & (newest[group] <= created.max() - split.retire_after_days * _DAY)
+    return old
+
+
+def _retire(owners: Owners, created: Ints, known: Known, old: Flags, cut: int) -> tuple[Known, int]:
+    """Give to train what is old enough and was held out from an earlier cut than this one, group by group."""
+    group = owners.connect(known.place == TEST)[owners.first]
+    current = np.zeros(owners.n_owners, bool)
+    current[group[(known.place == TEST) & ((known.since >= cut) | (created >= cut))]] = True
+    leaves = old & ~current[group]
+    place, since = np.where(leaves, TRAIN, known.place), np.where(leaves, cut, known.since)
+    return replace(known, place=place, since=since, retired=known.retired | leaves), int(np.count_nonzero(leaves))
+
+
+def _sides_of_owners(owners: Owners, known: Known) -> tuple[Ints, Ints, Ints]:
+    """Per owner its side (FREE for one whose group touches no placed owner), since when, and its group.
+
+    An owner with known tickets on several sides (its ids have changed) is on the last of train, validation, test.
+    """
+    side, since = np.full(owners.n_owners, FREE, np.int64), np.full(owners.n_owners, NEVER, np.int64)
+    for ends in (owners.first, owners.second):
+        np.maximum.at(side, ends, known.place)
+        np.maximum.at(since, ends, np.where(known.place == TEST, known.since, NEVER))
+    placed = side != FREE
+    group = owners.connect(~placed[owners.first] & ~placed[owners.second])
+    lowest, highest = np.full(owners.n_owners, BOTH_SIDES, np.int64), np.full(owners.n_owners, FREE, np.int64)
+    latest = np.full(owners.n_owners, NEVER, np.int64)
+    for ends, others in ((owners.first, owners.second), (owners.second, owners.first)):
+        pulls = ~placed[ends] & placed[others]
+        np.minimum.at(lowest, group[ends[pulls]], side[others[pulls]])
+        np.maximum.at(highest, group[ends[pulls]], side[others[pulls]])
+        np.maximum.at(latest, group[ends[pulls]], since[others[pulls]])
+    follows = np.where(lowest == highest, highest, np.where(highest == FREE, FREE, BOTH_SIDES))
+    return np.where(placed, side, follows[group]), np.where(placed, since, latest[group]), group
+
+
+def _hold_out_by_time(
+    owners: Owners, created: Ints, cut: int, groups: Ints, free: Flags, pulled: Flags, split: SplitSpec
+) -> tuple[set[int], int]:
+    """Free groups to hold out: those only after the cut, and straddlers in the order of what they cost."""
+    timed = created != NEVER
+    after = timed & (created >= cut)
+    late = np.bincount(groups[free & after], minlength=owners.n_owners)
+    early = np.bincount(groups[free & timed & ~after], minlength=owners.n_owners)
+    held_out = set(np.flatnonzero((late > 0) & (early == 0)).tolist())
+    straddlers = np.flatnonzero((late > 0) & (early > 0)).tolist()
+    names = dict(zip(straddlers, _names(owners, straddlers), strict=True))
+    straddlers.sort(key=lambda group: (early[group] / late[group], _hash(split.seed, "test", names[group])))
+    n_held_out = int(late[sorted(held_out)].sum()) + int(np.count_nonzero(pulled & after))
+    n_given_up = 0
+    for group in straddlers:
+        if n_held_out >= STRADDLER_GOAL * np.count_nonzero(after):
+            break
+        if n_given_up + early[group] <= STRADDLER_COST * early.sum():
+            held_out.add(group)
+            n_held_out += late[group]
+            n_given_up += early[group]
+    return held_out, len(straddlers)
+
+
+def _place(owners: Owners, created: Ints, known: Known, side: Ints, since: Ints, *, cut: int, by_time: bool) -> Ints:
+    place = np.where(side[owners.first] == side[owners.second], side[owners.first], BOTH_SIDES)
+    place = np.where((known.place != FREE) & (known.place != place), BOTH_SIDES, place)
+    if by_time:
+        since_both = np.maximum(since[owners.first], since[owners.second])
+        place = np.where((place == TEST) & (known.place != TEST) & (created < since_both), EARLY, place)
+        place = np.where((place <= VALIDATION) & (created >= cut), LATE, place)
+        place = np.where((created == NEVER), NO_TIME, place)
+    return place
+
+
+def _set_validation_aside(
+    owners: Owners, place: Ints, known: Known, groups: Ints, free: Flags, split: SplitSpec
+) -> Ints:
+    goal = split.validation_fraction * np.count_nonzero(place <= VALIDATION) - np.count_nonzero(place == VALIDATION)
+    mine = free & (place == TRAIN)
+    first = not known.is_known.any()
+    chosen = _choose(owners, groups[mine], goal, split.seed, "validation", first=first)
+    return np.where(mine & np.isin(groups, sorted(chosen)), VALIDATION, place)
+
+
+def _choose(owners: Owners, groups: Ints, goal: float, seed: int, purpose: str, *, first: bool) -> set[int]:
+    """Groups in the order of their hash as long as they fit into `goal` tickets.
+
+    Args:
+        groups: The group of each ticket that may be chosen.
+        first: When none fits take the smallest, and never all: something must be left on either side.
+    """
+    chosen: set[int] = set()
+    if goal <= 0:
+        return chosen
+    numbers, sizes = np.unique(groups, return_counts=True)
+    hashes = [_hash(seed, purpose, name) for name in _names(owners, numbers.tolist())]
+    order = sorted(range(len(hashes)), key=hashes.__getitem__)
+    room = goal
+    for k in order:
+        if sizes[k] <= room:
+            chosen.add(int(numbers[k]))
+            room -= sizes[k]
+    if not first:
+        return chosen
+    if not chosen and order:
+        chosen.add(int(numbers[min(order, key=lambda k: int(sizes[k]))]))
+    return chosen if len(chosen) < len(order) else set()
+
+
+def _names(owners: Owners, numbers: Sequence[int]) -> list[str]:
+    names: list[str] = owners.names.take(np.array(numbers, np.int64)).to_pylist()
+    return names
+
+
+def _hash(seed: int, purpose: str, group: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{purpose}\0{group}".encode()).digest()

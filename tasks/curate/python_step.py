@@ -1,0 +1,163 @@
+"""Run a function of yours over the tickets, batch by batch: rows it leaves out are dropped under the step's name.
+
+The function runs in this process, with this process's rights: it is trusted exactly as pipelines.yaml is, and so only
+taken from that file's folder. How it is found is in `tasks/curate/own_code.py`. Called by `flows/curate.py`.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.artifacts import TicketTable
+from schemas.curation_steps import PythonStep
+from schemas.errors import DataError
+from tasks.curate.own_code import entry_point, fingerprint_modules
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_ROWS = 8_192
+"""Rows of a batch at most. The function must not depend on which rows meet in one."""
+
+
+def run_python(*, tickets: TicketTable, step: PythonStep, root: Path, out: Path) -> TicketTable:
+    """Keep the rows that the function returns, as it returns them.
+
+    It is called with `pyarrow.RecordBatch`es of at most 8,192 tickets in the order of ticket_id, and returns a
+    RecordBatch or Table with the same columns and types, each ticket of the batch at most once, in any order.
+    Notes: `dropped_<name>`, `changed_rows` (rows kept with another value in some column).
+
+    Args:
+        root: Folder of pipelines.yaml, from which alone the module is taken.
+
+    Raises:
+        ConfigError: TG0128, there is no such function in the folder, or its module cannot be imported.
+        DataError: TG0259, the function raised; TG0260, it returned something else; TG0261, it returned tickets that
+            were not in the batch, or twice.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tasks.curate.drop import write_step
+    from tasks.curate.rows import TICKETS_ARROW, read_rows
+
+    where = f"curate.python.{step.name}: {step.entry_point}"
+    table = read_rows(tickets.tickets)
+    kept: list[pa.Table] = [TICKETS_ARROW.empty_table()]
+    n_changed = 0
+    with entry_point(step.entry_point, root=root, where=where) as function:
+        for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+            returned = _call(function, batch, where=where, root=root)
+            n_changed += _changed(batch, returned)
+            kept.append(returned)
+    result = pa.concat_tables(kept)
+    gone = pc.invert(pc.is_in(table["ticket_id"], value_set=result["ticket_id"].combine_chunks()))
+    places = table.select(["ticket_id", "source", "source_line"]).filter(gone)
+    removed = places
+    for name, value in (("outcome", "dropped"), ("code", step.name), ("reason", "the step's function leaves it out")):
+        removed = removed.append_column(name, pa.repeat(pa.scalar(value), places.num_rows))
+    return write_step(result, removed, out=out, notes={"changed_rows": n_changed}, possible=(step.name,))
+
+
+def fingerprint_python(step: PythonStep, root: Path) -> str:
+    """sha256 (hex) over the source of the step's module and of every module of the folder that it imports.
+
+    Raises:
+        ConfigError: TG0128, the module is not in the folder, or is no Python.
+    """
+    return fingerprint_modules(step.entry_point, root=root, where=f"curate.python.{step.name}: {step.entry_point}")
+
+
+def _call(function: Callable[[Any], Any], batch: pa.RecordBatch, *, where: str, root: Path) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        returned = function(batch)
+    except (Exception, SystemExit) as error:
+        # The message may quote a ticket: it stays in the chained exception, which only `--debug` shows.
+        raise DataError(
+            f"the function raised {type(error).__name__} at {_place(error, root)}",
+            code="TG0259",
+            where=where,
+            hint="`tunegate --debug run ...` shows the traceback, which may quote tickets",
+        ) from error
+    if not isinstance(returned, pa.RecordBatch | pa.Table):
+        raise _not_a_batch(f"the function returned {type(returned).__name__}", where)
+    if isinstance(returned, pa.RecordBatch):
+        returned = pa.Table.from_batches([returned])
+    faults = _schema_faults(returned.schema, batch.schema)
+    if faults:
+        raise _not_a_batch(f"the function changed the columns: {'; '.join(faults)}", where)
+    returned = returned.select(batch.schema.names)
+    for field in batch.schema:
+        if not field.nullable and returned[field.name].null_count:
+            raise _not_a_batch(f"the function returned nulls in {field.name}, which allows none", where)
+    _check_ids(returned["ticket_id"], batch["ticket_id"], where)
+    return returned.cast(batch.schema)
+
+
+def _schema_faults(got: pa.Schema, wanted: pa.Schema) -> list[str]:
+    faults = [f"{name} is missing" for name in wanted.names if name not in got.names]
+    faults += [f"{name} is new" for name in dict.fromkeys(got.names) if name not in wanted.names]
+    faults += [f"{name} stands twice" for name in wanted.names if got.names.count(name) > 1]
+    return faults or [
+        f"{field.name} is {got.field(field.name).type}, must be {field.type}"
+        for field in wanted
+        if got.field(field.name).type != field.type
+    ]
+
+
+def _check_ids(got: pa.ChunkedArray, came_in: pa.Array, where: str) -> None:
+    import pyarrow.compute as pc
+
+    n_new = pc.sum(pc.invert(pc.is_in(got, value_set=came_in)), min_count=0).as_py()
+    n_twice = len(got) - pc.count_distinct(got).as_py()
+    faults = [(n_new, "not in its batch"), (n_twice, "returned already")]
+    told = [f"{number} {what}" for number, what in faults if number]
+    if told:
+        raise DataError(
+            f"the function returned tickets that were {', '.join(told)}",
+            code="TG0261",
+            where=where,
+            hint="return each ticket of the batch at most once, with its own ticket_id",
+        )
+
+
+def _changed(before: pa.RecordBatch, after: pa.Table) -> int:
+    """Rows that came back with another value."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    places = pc.index_in(after["ticket_id"], value_set=before["ticket_id"])
+    same_rows = pa.Table.from_batches([before]).take(places)
+    differs = pa.chunked_array([pa.repeat(pa.scalar(False), after.num_rows)])
+    for name in before.schema.names:
+        one, two = same_rows[name], after[name]
+        unequal = pc.fill_null(pc.not_equal(one, two), pc.xor(pc.is_null(one), pc.is_null(two)))
+        differs = pc.or_(differs, unequal)
+    return int(pc.sum(differs, min_count=0).as_py())
+
+
+def _not_a_batch(told: str, where: str) -> DataError:
+    return DataError(
+        told,
+        code="TG0260",
+        where=where,
+        hint="return a pyarrow RecordBatch or Table with the columns of the one given; `.cast(batch.schema)` helps",
+    )
+
+
+def _place(error: BaseException, root: Path) -> str:
+    """`file:line` of the innermost frame in the user's folder; the file's name alone outside it."""
+    frames = [Path(frame.filename).resolve() for frame in traceback.extract_tb(error.__traceback__)]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)]
+    inside = [
+        (file.relative_to(root.resolve()), line)
+        for file, line in zip(frames, lines, strict=True)
+        if file.is_relative_to(root.resolve()) and file != Path(__file__).resolve()
+    ]
+    file, line = inside[-1] if inside else (Path(frames[-1].name), lines[-1])
+    return f"{file}:{line}"

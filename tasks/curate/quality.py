@@ -1,0 +1,175 @@
+"""Score body and reply by what can be counted in them, and drop tickets beyond the thresholds.
+
+The counting itself is in `tasks/curate/similarity/kernels/scan.py` (compiled), what a stub reply is in
+`tasks/curate/stub_replies.py`. Called by `flows/curate.py`; heavy imports are inside functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schemas.artifacts import Perplexities, TicketTable
+from schemas.curation_steps import QualityStep
+from schemas.tables import SCORES_OF
+from tasks.curate.stub_replies import MAX_WORDS, is_stub
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from tasks.curate.drop import Rule
+
+_BATCH_ROWS = 16_384
+
+
+def score_quality(
+    *, tickets: TicketTable, step: QualityStep, out: Path, perplexities: Perplexities | None = None
+) -> TicketTable:
+    """Fill the score columns of every row, then drop a row for the first threshold it is over.
+
+    Words are runs of letters, digits and marks, in any case; scripts without spaces give a word per character. A URL,
+    a placeholder such as `[EMAIL_1]` and an unfilled one such as `{{name}}` is one word each, and counts neither as
+    capitals nor as symbols. A text that is not there has no words, and 0 in every share.
+
+    - `n_words`, `reply_words`; `caps_share` (of cased letters), `url_share`, `symbol_share` (of all characters).
+    - `repetition`: share of the body's words in a run of three words that came before in it. `reply_overlap`: share
+      of the reply's words in a run of three words of the body.
+    - `template_leftovers`: `{{name}}`, `{name}`, `%NAME%`, `<<name>>`, `[NAME]` in body and reply.
+    - `reply_is_stub`: there is no reply, or none that answers (`tasks/curate/stub_replies.py`).
+    - `perplexity` from `perplexities`; null without it, and null is never over a threshold.
+
+    Codes: `repetition`, `caps`, `urls`, `symbols`, `template_leftovers`, `reply_overlap`, `stub_reply`, `perplexity`.
+    Notes: `dropped_<code>` for each threshold that is set.
+
+    Raises:
+        ValueError: `step.perplexity` is set and no perplexities are given: the flow is wired wrongly.
+    """
+    from tasks.curate.drop import drop_rows, first_rule
+    from tasks.curate.rows import read_rows
+
+    if step.perplexity and perplexities is None:
+        raise ValueError("quality.perplexity is set, but no perplexities are given")
+    table = read_rows(tickets.tickets)
+    scores = measure(table)
+    scores["perplexity"] = _perplexities(table, perplexities if step.perplexity else None)
+    for name in SCORES_OF["quality"]:
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), scores[name])
+    rules = _rules(step, scores)
+    codes, reasons = first_rule(rules, table.num_rows)
+    return drop_rows(table, codes=codes, reasons=reasons, out=out, notes={}, possible=tuple(rules))
+
+
+def measure(table: pa.Table) -> dict[str, pa.Array]:
+    """The scores of every row but perplexity: column -> values."""
+    import pyarrow as pa
+
+    counts = _counts(table)
+    reply_words = counts["reply_words"]
+    return {
+        "n_words": pa.array(counts["body_words"]),
+        "repetition": _share(counts["body_repeated"], counts["body_words"]),
+        "caps_share": _share(counts["body_upper"], counts["body_cased"]),
+        "url_share": _share(counts["body_url"], counts["body_characters"]),
+        "symbol_share": _share(counts["body_symbols"], counts["body_characters"]),
+        "template_leftovers": pa.array(counts["leftovers"]),
+        "reply_words": pa.array(reply_words),
+        "reply_overlap": _share(counts["reply_repeated"], reply_words),
+        "reply_is_stub": _stubs(table["reply"], reply_words),
+    }
+
+
+def _counts(table: pa.Table) -> dict[str, NDArray[np.int64]]:
+    """One pass over all texts, in row ranges side by side; no range depends on another."""
+    import numpy as np
+
+    from tasks.curate.characters import character_tables
+    from tasks.curate.similarity.kernels.kernel import in_slices
+    from tasks.curate.similarity.kernels.scan import COUNTS, scan_tickets, table_size
+
+    classes, lowered = character_tables()
+    counts = np.zeros((table.num_rows, len(COUNTS)), np.int64)
+    batches = table.select(["body", "reply"]).to_batches(max_chunksize=_BATCH_ROWS)
+    starts = np.cumsum([0, *map(len, batches)])
+
+    def scan(low: int, _: int) -> None:
+        body, reply = _buffers(batches[low]["body"]), _buffers(batches[low]["reply"])
+        longest = max(int(np.diff(offsets).max(initial=1)) for _, offsets in (body, reply))
+        words, places = np.empty(longest, np.uint64), np.empty(table_size(longest), np.uint64)
+        rows = counts[starts[low] : starts[low + 1]]
+        scan_tickets(*body, *reply, classes, lowered, words, places, np.empty(6, np.int64), rows)
+
+    in_slices(scan, range(len(batches) + 1))
+    return {name: counts[:, place].copy() for place, name in enumerate(COUNTS)}
+
+
+def _buffers(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Bytes and offsets of a column; nulls are empty."""
+    import numpy as np
+
+    if texts.null_count:
+        texts = texts.fill_null("")
+    _, offsets, data = texts.buffers()
+    places = np.frombuffer(offsets, np.int32, len(texts) + 1, texts.offset * 4) if offsets else np.zeros(1, np.int32)
+    given = np.frombuffer(data, np.uint8) if data and data.size else np.zeros(0, np.uint8)
+    return given, places
+
+
+def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> pa.Array:
+    import numpy as np
+    import pyarrow as pa
+
+    return pa.array(part / np.maximum(whole, 1))
+
+
+def _stubs(replies: pa.ChunkedArray, reply_words: NDArray[np.int64]) -> pa.Array:
+    """Only short replies are looked at, and each text once."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    short = pa.array(reply_words <= MAX_WORDS)
+    texts = pc.if_else(short, pc.fill_null(replies, ""), None).combine_chunks()
+    encoded = pc.dictionary_encode(texts)
+    decided = pa.array([is_stub(text) for text in encoded.dictionary.to_pylist()], pa.bool_())
+    return pc.fill_null(decided.take(encoded.indices), False)
+
+
+def _perplexities(table: pa.Table, given: Perplexities | None) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if given is None:
+        return pa.nulls(table.num_rows, pa.float64())
+    known = pq.read_table(given.root / "perplexities.parquet")
+    places = pc.index_in(table["ticket_id"], value_set=known["ticket_id"].combine_chunks())
+    return known["perplexity"].take(places).combine_chunks()
+
+
+def _rules(step: QualityStep, scores: Mapping[str, pa.Array]) -> dict[str, Rule]:
+    """The rules of the thresholds that are set, by code."""
+    import pyarrow.compute as pc
+
+    from tasks.curate.drop import Rule
+
+    limits: dict[str, tuple[str, float | None]] = {
+        "repetition": ("repetition", step.max_repetition),
+        "caps": ("caps_share", step.max_caps_share),
+        "urls": ("url_share", step.max_url_share),
+        "symbols": ("symbol_share", step.max_symbol_share),
+        "template_leftovers": ("template_leftovers", step.max_template_leftovers),
+        "reply_overlap": ("reply_overlap", step.max_reply_overlap),
+    }
+    if step.drop_stub_replies:
+        limits["stub_reply"] = ("reply_is_stub", 0)
+    limits["perplexity"] = ("perplexity", step.max_perplexity)
+    rules = {}
+    for code, (column, limit) in limits.items():
+        if code == "stub_reply":
+            rules[code] = Rule(scores[column], "the reply is a stub: it answers nothing")
+        elif limit is not None:
+            rules[code] = Rule(pc.greater(scores[column], limit), f"{column} is ", scores[column], f", over {limit}")
+    return rules

@@ -1,0 +1,134 @@
+"""Find numbers that a state gave to a person: social security, tax and identity numbers of eleven countries.
+
+A number is one by its checksum (python-stdnum) and its way of writing. A bare run of digits needs a word that says so
+before or after it: one order number in ten passes a check digit. A word such as "order" speaks against it.
+
+It knows nothing of tables. Called by `tasks/curate/redaction/personal.py`; python-stdnum is imported at the first
+candidate.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Literal, NamedTuple, Protocol
+
+from tasks.curate.redaction.cue_words import Said, said_after, said_before
+
+
+class _Kind(NamedTuple):
+    """A module of python-stdnum, the cue of its country, and whether the writing alone is enough evidence."""
+
+    module: str
+    cue: Said
+    alone: bool
+
+
+class _Validator(Protocol):
+    def is_valid(self, number: str) -> bool: ...
+
+
+# Way of writing, with 9 for a digit -> kinds, the likeliest first.
+_SHAPES: dict[str, tuple[_Kind, ...]] = {
+    "999-99-9999": (_Kind("us.ssn", "us", True), _Kind("us.itin", "us", True)),
+    "999 99 9999": (_Kind("us.ssn", "us", False), _Kind("us.itin", "us", False)),
+    "999999999": (_Kind("us.ssn", "us", False), _Kind("us.itin", "us", False), _Kind("nl.bsn", "nl", False)),
+    "9999.99.999": (_Kind("nl.bsn", "nl", True),),
+    "999 999 999": (_Kind("nl.bsn", "nl", False),),
+    "99 999 999 999": (_Kind("de.idnr", "de", False),),  # also how a large amount is written
+    "99999999999": (_Kind("de.idnr", "de", False), _Kind("br.cpf", "br", False), _Kind("pl.pesel", "pl", False)),
+    "999.999.999-99": (_Kind("br.cpf", "br", True),),
+    "9 99 99 99 999 999 99": (_Kind("fr.nir", "fr", True),),
+    "999999999999999": (_Kind("fr.nir", "fr", False),),
+    "9999 9999 9999": (_Kind("in_.aadhaar", "in", True),),
+    "9999-9999-9999": (_Kind("in_.aadhaar", "in", True),),
+    "999999999999": (_Kind("in_.aadhaar", "in", False), _Kind("se.personnummer", "se", False)),
+    "999999-9999": (_Kind("se.personnummer", "se", True),),
+    "999999+9999": (_Kind("se.personnummer", "se", True),),
+    "99999999-9999": (_Kind("se.personnummer", "se", True),),
+    "9999999999": (_Kind("se.personnummer", "se", False),),
+}
+_DNI = _Kind("es.dni", "es", True)
+_DIGITS = re.compile(
+    r"[0-9](?<![\w+][0-9])(?<![0-9][-.,:/][0-9])(?<![A-Za-z]-[0-9])(?:[ .+-]?[0-9]){7,14}"
+    r"(?P<letter>[ -]?[A-Za-z](?!\w))?(?!\w|[-.,:/][0-9])"
+)
+_DNI_FORM = re.compile(r"[0-9]{8}[ -]?[A-Za-z]|[0-9]{2}\.[0-9]{3}\.[0-9]{3}[ -]?[A-Za-z]")
+_AFTER_LETTERS = re.compile(r"[0-9](?:(?<=[A-Za-z][0-9])|(?<=[A-Za-z][ -][0-9]))")
+_LETTERS = re.compile(
+    r"""(?ix)(?<![^\W_])(?:
+    (?P<gb>(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]
+        (?:[0-9]{6}|[ ]?[0-9]{2}[ ][0-9]{2}[ ][0-9]{2})[ ]?[A-D])
+  | (?P<es>[XYZ][ -]?[0-9]{7}[ -]?[A-Z])
+  | (?P<it>[A-Z]{6}[0-9LMNP-V]{2}[A-EHLMPR-T][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}[A-Z])
+    )(?![^\W_])"""
+)
+_LONGEST_BEFORE, _LONGEST = 7, 20
+_LIKE_PHONES = frozenset({"in", "se"})  # countries whose ids are written as phone numbers are
+
+
+def find_national_ids(text: str, *, digits: bool = True) -> Iterator[tuple[int, int, str]]:
+    """Spans of the numbers, each with its compact form.
+
+    Args:
+        text: The text.
+        digits: Whether it holds a number of seven digits or more at all; else only ids that begin with letters.
+
+    >>> text = "SSN 460-89-9847, CPF 390.533.447-05, order 460899847"
+    >>> [text[start:end] for start, end, _ in find_national_ids(text)]
+    ['460-89-9847', '390.533.447-05']
+    """
+    if digits:
+        yield from _by_digits(text)
+    yield from _by_letters(text)
+
+
+def _by_digits(text: str) -> Iterator[tuple[int, int, str]]:
+    for match in _DIGITS.finditer(text):
+        end = match.end()
+        kinds: tuple[_Kind, ...] = (_DNI,) if match["letter"] and _DNI_FORM.fullmatch(match[0]) else ()
+        if not kinds:
+            end = match.start("letter") if match["letter"] else end
+            kinds = _SHAPES.get(re.sub("[0-9]", "9", text[match.start() : end]), ())
+        compact = re.sub(r"[ .-]", "", text[match.start() : end])
+        if kinds and _any_holds(kinds, compact, text, match.start(), end):
+            yield match.start(), end, compact.upper()
+
+
+def _by_letters(text: str) -> Iterator[tuple[int, int, str]]:
+    taken = 0
+    for place in _AFTER_LETTERS.finditer(text):
+        window = max(taken, place.start() - _LONGEST_BEFORE)
+        match = _LETTERS.search(text, window, place.start() + _LONGEST)
+        if match is None or match.start() < taken:
+            continue
+        compact = re.sub(r"[ -]", "", match[0]).upper()
+        if _letters_hold(match, compact) and said_before(text, match.start()) != "reference":
+            taken = match.end()
+            yield match.start(), match.end(), compact
+
+
+def _letters_hold(match: re.Match[str], compact: str) -> bool:
+    kind: Literal["gb", "es", "it"] = match.lastgroup  # type: ignore[assignment]
+    if kind == "gb":
+        return True  # a National Insurance number has no check digit; its letters are in the pattern
+    return _validator("es.nie" if kind == "es" else "it.codicefiscale").is_valid(compact)
+
+
+def _any_holds(kinds: tuple[_Kind, ...], compact: str, text: str, start: int, end: int) -> bool:
+    said = said_before(text, start)
+    if said in {None, "phone", "reference"}:
+        said = said_after(text, end) or said
+    for kind in kinds:
+        told = said in {kind.cue, "national"}
+        told_else = said == "reference" or (said == "phone" and kind.cue in _LIKE_PHONES)
+        if (told or (kind.alone and not told_else)) and _validator(kind.module).is_valid(compact):
+            return True
+    return False
+
+
+@cache
+def _validator(module: str) -> _Validator:
+    return importlib.import_module(f"stdnum.{module}")

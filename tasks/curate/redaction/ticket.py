@@ -1,0 +1,114 @@
+"""Redact the texts of one ticket: subject, body, reply, and every text inside the messages.
+
+It knows nothing of tables. Called by `tasks/curate/redact.py`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+import orjson
+
+from schemas.curation_steps import NamesSpec, RedactionType, RedactStep
+from tasks.curate.redaction.names import find_names, selects
+from tasks.curate.redaction.order_numbers import order_numbers
+from tasks.curate.redaction.personal import Found, find_personal
+from tasks.curate.redaction.placeholders import Placeholders
+
+TEXT_COLUMNS = ("subject", "body", "reply")
+"""Plain texts, in the order in which values get their numbers; the conversation in `messages` comes after."""
+_STRUCTURE = frozenset({"role", "type", "id", "tool_call_id"})  # keys of a message whose values are no text
+
+
+class TicketRedactor:
+    """What a `RedactStep` asks for, ready for many tickets.
+
+    Raises:
+        ConfigError: an order number's pattern is no RE2 pattern.
+    """
+
+    def __init__(self, step: RedactStep) -> None:
+        self._step = step
+        self._orders = order_numbers(step.order_numbers)
+        self._names = step.names if "name" in step.types and step.names and step.names.mode != "sample" else None
+
+    def redact(
+        self, row: Mapping[str, str | None], types: Collection[RedactionType] | None = None
+    ) -> tuple[dict[str, str | None], Placeholders]:
+        """The ticket with its texts redacted, its other columns as they are, and the placeholders put into it.
+
+        Args:
+            row: The ticket.
+            types: Those of the step's types that its texts can hold at all; None for all.
+        """
+        types = self._step.types if types is None else types
+        placeholders = Placeholders(keep=row.get("reference"))
+        for name in (*TEXT_COLUMNS, "messages"):
+            placeholders.reserve(row.get(name) or "")
+        names = self._names if "name" in types else None
+        if names is not None and names.mode == "gate" and not any(map(selects, texts_of(row))):
+            names = None
+
+        def replace(text: str) -> str:
+            return placeholders.put(text, self._find(text, types, names))
+
+        redacted = dict(row)
+        for name in TEXT_COLUMNS:
+            if text := row.get(name):
+                redacted[name] = replace(text)
+        if messages := row.get("messages"):
+            redacted["messages"] = _redact_messages(messages, replace)
+        return redacted, placeholders
+
+    def types_of(self, bits: int) -> frozenset[RedactionType]:
+        """The step's types whose bits are set; see `gate_bits`."""
+        return frozenset(type_ for place, type_ in enumerate(self._step.types) if bits & (1 << place))
+
+    def _find(self, text: str, types: Collection[RedactionType], names: NamesSpec | None) -> list[Found]:
+        found = find_personal(text, types, region=self._step.region, orders=self._orders)
+        if names is None:
+            return found
+        people = (Found(start, end, "name", key) for start, end, key in find_names(text, min_score=names.min_score))
+        return sorted([*found, *(name for name in people if not _overlaps(name, found))])
+
+
+def texts_of(row: Mapping[str, str | None]) -> Iterator[str]:
+    """Every text of the ticket, those inside the messages one by one."""
+    for name in TEXT_COLUMNS:
+        if text := row.get(name):
+            yield text
+    if messages := row.get("messages"):
+        texts: list[str] = []
+
+        def note(text: str) -> str:
+            texts.append(text)
+            return text
+
+        _redact_messages(messages, note)
+        yield from texts
+
+
+def _overlaps(name: Found, found: list[Found]) -> bool:
+    place = bisect_left(found, name.end, key=lambda value: value.start)
+    return place > 0 and found[place - 1].end > name.start
+
+
+def _redact_messages(messages: str, redact: Callable[[str], str]) -> str:
+    """The conversation with every text in it redacted; unreadable JSON is redacted as one text, never passed on."""
+    try:
+        parsed = orjson.loads(messages)
+        redacted = _redact_inside(parsed, redact)
+    except (orjson.JSONDecodeError, RecursionError):
+        return redact(messages)
+    return messages if redacted == parsed else orjson.dumps(redacted).decode()
+
+
+def _redact_inside(value: object, redact: Callable[[str], str]) -> object:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, list):
+        return [_redact_inside(item, redact) for item in value]
+    if isinstance(value, Mapping):
+        return {key: item if key in _STRUCTURE else _redact_inside(item, redact) for key, item in value.items()}
+    return value

@@ -1,0 +1,48 @@
+"""What of each ticket a dedup step compares: subject and body, without the parts of a message that do not count.
+
+It knows nothing of similarity. Called by dedup, inside a function; the parts are found in
+`tasks/curate/similarity/mail_parts.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.curation_steps import DedupStep
+from tasks.curate.similarity.mail_parts import strip_column
+from tasks.curate.similarity.shingles import BATCH_ROWS
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def message_batches(
+    connection: duckdb.DuckDBPyConnection, *, relation: str, step: DedupStep
+) -> Iterator[pa.RecordBatch]:
+    """The columns that are compared, in the relation's order; meanwhile the connection is taken."""
+    columns = ("subject", "body", *(("reply",) if step.compare == "question_and_answer" else ()))
+    yield from connection.sql(f"SELECT {', '.join(columns)} FROM {relation}").to_arrow_reader(BATCH_ROWS)
+
+
+def compared_texts(step: DedupStep) -> Callable[[pa.RecordBatch], pa.Array]:
+    """From a batch of `message_batches` to one text per row, '' where there is none.
+
+    Only the body is a message with parts: a subject has no signature, and a reply's greeting is the house's style.
+    """
+
+    def compared(batch: pa.RecordBatch) -> pa.Array:
+        columns = {name: batch.column(name).cast(pa.large_string()) for name in batch.schema.names}
+        columns["body"] = pa.chunked_array([columns["body"]])
+        if step.ignore:
+            columns["body"] = strip_column(columns["body"], step.ignore)
+        columns["body"] = columns["body"].combine_chunks()
+        if isinstance(columns["body"], pa.ChunkedArray):  # what an older pyarrow gives
+            columns["body"] = pa.concat_arrays(columns["body"].chunks)
+        texts = [pc.fill_null(column, "") for column in columns.values()]
+        return pc.binary_join_element_wise(*texts, pa.scalar(" ", pa.large_string()))
+
+    return compared

@@ -1,0 +1,147 @@
+"""Which lines of a message are greeting, signature or quoted reply, so that they neither make nor hide duplicates.
+
+Rules over lines, in English, German, French and Spanish; what they were measured at is in
+docs/decisions/0009-parts-of-a-message.md. Where a rule is in doubt the line stays: a signature too much costs a
+comparison little, a sentence too few makes two questions one. Work grows with the length of the text alone, whatever
+it holds.
+
+It knows nothing of tickets and compares nothing. Called by what compares questions.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from schemas.curation_steps import MailPart
+from tasks.curate.similarity import mail_words as words
+from tasks.curate.similarity.mail_quotes import mark_quotes
+from tasks.curate.similarity.mail_signature import find_signature, is_name
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_MAX_GREETING = 80  # characters
+_MAX_GREETING_WORDS = 7
+_MAX_ADDRESSED = 30  # characters
+_CLAUSE_END = re.compile(r"[,!.:;]")
+_OPENER = re.compile(rf"(?:{'|'.join(sorted(words.GREETING_OPENERS, key=len, reverse=True))})(?![\w'’])", re.IGNORECASE)
+
+
+class Marks(NamedTuple):
+    """What the lines of a message are.
+
+    Attributes:
+        parts: Per line; None for text.
+        first: The first line that is no quote and not blank.
+        clause: Characters at its beginning that are a greeting before a sentence; 0 when it is none, or nothing else.
+    """
+
+    parts: list[MailPart | None]
+    first: int
+    clause: int
+
+
+def strip_parts(text: str, ignore: tuple[MailPart, ...]) -> str:
+    r"""The text without the named parts; the text itself when it has none of them, or when nothing would be left.
+
+    Whole lines go, and of the first line its greeting up to the comma. A sentence never goes because a greeting or a
+    name stands in its line.
+
+    >>> strip_parts("Hi Ann,\nit is lost.\n\nBest regards\nBob\n\nOn 3 May at 10:12 Ann wrote:\n> Hello",
+    ...             ("greeting", "signature", "quote"))
+    'it is lost.'
+    >>> strip_parts("Hi, my parcel is lost. Thanks, Ann", ("greeting", "signature"))
+    'my parcel is lost. Thanks, Ann'
+    """
+    lines = text.split("\n")
+    parts, first, clause = mark_parts(lines)
+    if clause and "greeting" in ignore:
+        lines[first] = lines[first][clause:]
+    elif not any(part in ignore for part in set(parts)):
+        return text
+    left = "\n".join(line for line, part in zip(lines, parts, strict=True) if part not in ignore).strip()
+    return left if any(map(str.isalnum, left)) else text
+
+
+def strip_column(texts: pa.ChunkedArray, ignore: tuple[MailPart, ...]) -> pa.ChunkedArray:
+    """`strip_parts` of every row; rows without a sign of the parts are passed through untouched. Nulls stay null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tasks.curate.similarity.mail_gate import may_hold
+
+    if not ignore:
+        return texts
+    chunks = []
+    for chunk in texts.chunks:
+        marked = may_hold(chunk, ignore)
+        stripped = [strip_parts(text, ignore) for text in chunk.filter(marked).to_pylist()]
+        chunks.append(pc.replace_with_mask(chunk, marked, pa.array(stripped, chunk.type)) if stripped else chunk)
+    return pa.chunked_array(chunks, texts.type)
+
+
+def mark_parts(lines: list[str]) -> Marks:
+    """What each line of a message is. Blank lines are text, but for those inside a quote or a signature.
+
+    >>> mark_parts(["Hello", "It broke.", "> Is it well?"]).parts
+    ['greeting', None, 'quote']
+    """
+    parts: list[MailPart | None] = [None] * len(lines)
+    mark_quotes(lines, parts)
+    first = next((at for at, line in enumerate(lines) if parts[at] is None and line.strip(words.BLANK)), len(lines))
+    if first == len(lines):
+        return Marks(parts, first, 0)
+    n_greeting = greeting_length(lines[first], alone=not any(line.strip(words.BLANK) for line in lines[first + 1 :]))
+    whole = n_greeting == len(lines[first])
+    start, end = find_signature(lines, parts, first + whole)
+    parts[start:end] = ["signature"] * (end - start)
+    if whole:
+        parts[first] = "greeting"
+    return Marks(parts, first, 0 if whole or parts[first] else n_greeting)
+
+
+def greeting_length(line: str, *, alone: bool = False) -> int:
+    """Characters at the line's beginning that greet: all of it, up to the comma before a sentence, or 0.
+
+    Args:
+        line: The first line of a message.
+        alone: The message has no other line, so a bare name in it addresses nobody.
+
+    >>> greeting_length("Hi Ann, my parcel is lost"), greeting_length("Hello my parcel is lost")
+    (7, 0)
+    """
+    stripped = line.lstrip(words.BLANK)
+    indent = len(line) - len(stripped)
+    head = stripped[:_MAX_GREETING].rstrip(words.BLANK)
+    opener = _OPENER.match(head)
+    if opener is None:
+        # `Northbeam,` or `Ann,` on a line of its own.
+        return len(line) if not alone and head == stripped.rstrip(words.BLANK) and _addresses(head) else 0
+    end = _clause_end(head, opener.end())
+    names = head[opener.end() : end].replace(".", " ").split()
+    if len(names) > _MAX_GREETING_WORDS or not all(map(_is_addressed, names)):
+        return 0
+    rest = head[end:].strip(words.BLANK + ",!.:;-")
+    # `Madame, Monsieur,` and `Hi, Ann,` go on, but name nobody else than whom they greet.
+    if not rest or (head[-1] == "," and len(rest) < _MAX_ADDRESSED and all(map(_is_addressed, rest.split()))):
+        return len(line) if head == stripped.rstrip(words.BLANK) else 0
+    return indent + end + 1
+
+
+def _clause_end(head: str, place: int) -> int:
+    """Where the first clause from `place` on ends; the full stop of `Dr. Weber` ends none."""
+    for end in _CLAUSE_END.finditer(head, place):
+        if end.group() != "." or head[place : end.start()].rpartition(" ")[2].lower() not in words.TITLES:
+            return end.start()
+    return len(head)
+
+
+def _addresses(head: str) -> bool:
+    return head.endswith(",") and is_name(head[:-1])
+
+
+def _is_addressed(word: str) -> bool:
+    """True for a name, and for words such as `team` or `Herr` that stand beside one."""
+    lower = word.lower()
+    return lower in words.ADDRESSED or (lower not in words.NO_NAMES and (word[0].isupper() or word[0] in "[@"))

@@ -1,0 +1,94 @@
+"""One SELECT of yours over the tickets: what it leaves out is dropped under the step's name, what it changes is kept.
+
+What the statement may hold is decided in `tasks/curate/sql/select_sql.py`. Called by `flows/curate.py`, which reads
+the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schemas.artifacts import TicketTable
+from schemas.curation_steps import SqlStep
+from schemas.errors import ConfigError
+from schemas.tables import TICKETS
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def select_tickets(*, tickets: TicketTable, step: SqlStep, select: str, out: Path) -> TicketTable:
+    """Keep the rows that `select` returns, as it returns them.
+
+    The statement sees the relation `tickets` in the order of ticket_id, on one thread: what SQL leaves open (a LIMIT
+    without an order, `first()`, ties) comes out the same each time. Notes: `dropped_<name>`, `changed_rows` (rows
+    kept with another value in some column).
+
+    Args:
+        select: Text of the step's file.
+
+    Raises:
+        ConfigError: TG0125, it does not parse; TG0126, DuckDB refuses it or its columns are not a ticket's; TG0127,
+            it returns ids that were not there, or twice; TG0129, it fails on a row.
+        SecurityError: TG0814, not exactly one SELECT; TG0815, it reaches for something but `tickets`.
+    """
+    import duckdb
+
+    from tasks.curate.drop import write_step
+    from tasks.curate.sql.select_sql import check_select
+    from tasks.warehouse import connect, quote_identifier, quote_text
+
+    where = f"curate.sql.{step.name}: {step.file}"
+    checked = check_select(select, where=where)
+    names = [quote_identifier(column.name) for column in TICKETS]
+    with connect(readable=(tickets.tickets,), threads=1) as connection:
+        connection.execute(
+            f"CREATE TABLE tickets AS SELECT {', '.join(names)} FROM read_parquet("
+            f"{quote_text(str(tickets.tickets))}) ORDER BY ticket_id, source, source_line"
+        ).fetchall()
+        try:
+            connection.execute(f"CREATE TABLE selected AS SELECT {', '.join(names)} FROM ({checked})").fetchall()
+        except duckdb.Error as error:
+            # The message itself may quote a ticket.
+            raise ConfigError(
+                f"the SELECT fails on a row: {type(error).__name__}",
+                code="TG0129",
+                where=where,
+                hint="use try_cast and coalesce for values that are not always there",
+            ) from None
+        _check_ids(connection, where)
+        changed = " OR ".join(f"s.{name} IS DISTINCT FROM t.{name}" for name in names)
+        n_changed = connection.execute(
+            f"SELECT count(*) FROM selected s JOIN tickets t USING (ticket_id) WHERE {changed}"
+        ).fetchall()[0][0]
+        kept = connection.sql("SELECT * FROM selected").to_arrow_table()
+        removed = connection.sql(
+            f"SELECT ticket_id, 'dropped' AS outcome, {quote_text(step.name)} AS code, "
+            f"'the step''s SELECT leaves it out' AS reason, source, source_line "
+            "FROM tickets WHERE ticket_id NOT IN (SELECT ticket_id FROM selected)"
+        ).to_arrow_table()
+    return write_step(kept, removed, out=out, notes={"changed_rows": n_changed}, possible=(step.name,))
+
+
+def _check_ids(connection: duckdb.DuckDBPyConnection, where: str) -> None:
+    """Each row returned is a row that came in, once: a step can drop tickets, not make any."""
+    required = " OR ".join(f"{column.name} IS NULL" for column in TICKETS if not column.nullable)
+    n_null, n_new, n_twice = connection.execute(
+        f"SELECT count(*) FILTER ({required}), "
+        "count(*) FILTER (ticket_id IS NOT NULL AND ticket_id NOT IN (SELECT ticket_id FROM tickets)), "
+        "count(ticket_id) - count(DISTINCT ticket_id) FROM selected"
+    ).fetchall()[0]
+    faults = [
+        (n_null, "rows without ticket_id, source or source_line"),
+        (n_new, "rows with a ticket_id that did not come in"),
+        (n_twice, "rows with a ticket_id that stands there already"),
+    ]
+    told = [f"{number} {what}" for number, what in faults if number]
+    if told:
+        raise ConfigError(
+            f"the SELECT returns {', '.join(told)}",
+            code="TG0127",
+            where=where,
+            hint="return each ticket at most once, with its own ticket_id; a join may have multiplied rows",
+        )

@@ -1,0 +1,128 @@
+"""How strange the base model finds each ticket's body: the exponential of its mean nats per token.
+
+It knows nothing of thresholds: `tasks/curate/quality.py` joins the numbers to the tickets and decides. Called by
+`flows/curate.py` where a step `quality` asks for it; torch is imported inside functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from schemas.artifacts import ModelRef, Perplexities, TicketTable
+from tasks.model.base_model import load_base, load_tokenizer, resolve_dtype
+from tasks.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+Ids = tuple[int, ...]
+
+BATCH_TOKENS = 2048
+"""Positions, padding included, whose logits exist at once: 0.4 GB in float32 for 49k tokens."""
+DIGITS = 5
+"""Digits of a perplexity that are kept: further ones change with threads and with the neighbours in a batch."""
+_ENCODED_AT_ONCE = 1024
+
+
+def measure_perplexity(
+    *,
+    tickets: TicketTable,
+    model: ModelRef,
+    out: Path,
+    max_tokens: int = 256,
+    batch_tokens: int = BATCH_TOKENS,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    progress: Progress = silent,
+) -> Perplexities:
+    """Write `perplexities.parquet` (see `Perplexities`): one row per ticket.
+
+    Of a body the first `max_tokens` tokens count, each predicted from all before it; before the first stands the
+    tokenizer's beginning-of-text token (or end-of-text, where there is none). A body without a token has null. Equal
+    bodies are read once. Batches are composed by length alone, so the order of rows changes nothing.
+
+    Raises:
+        StorageError: the model's files are missing or damaged.
+        TrainingError: TG0420, the model gives no finite likelihood.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(tickets.tickets, columns=["ticket_id", "body"])
+    bodies = table["body"].to_pylist()
+    # One position of the context goes to the token before the first.
+    limit = min(max_tokens, model.context_length - 1)
+    tokenizer = load_tokenizer(model)
+    ids_of = _encoded(sorted({body for body in bodies if body}), tokenizer, limit)
+    distinct = sorted(set(ids_of.values()) - {()}, key=lambda ids: (-len(ids), ids))
+    found: dict[Ids, float] = {}
+    if distinct:
+        start = _start_id(tokenizer)
+        loaded = load_base(model, dtype=resolve_dtype(dtype))
+        for batch in batches(distinct, batch_tokens):
+            found |= dict(zip(batch, perplexities_of(loaded, batch, start=start), strict=True))
+            progress(len(found), len(distinct), "bodies")
+    schema = pa.schema(
+        [pa.field("ticket_id", pa.string(), nullable=False), pa.field("perplexity", pa.float64(), nullable=True)]
+    )
+    values = [found.get(ids_of[body]) if body else None for body in bodies]
+    rows = pa.table([table["ticket_id"], pa.array(values, pa.float64())], schema=schema).sort_by("ticket_id")
+    pq.write_table(rows, out / "perplexities.parquet", compression="zstd")
+    return Perplexities(root=out, n_tickets=rows.num_rows, n_tokens=sum(map(len, distinct)))
+
+
+def batches(ordered: Sequence[Ids], batch_tokens: int) -> Iterator[list[Ids]]:
+    """Neighbours in an order of falling length, as many as fit when padded to the first.
+
+    >>> list(batches([(1, 2, 3), (4, 5), (6,), (7,)], 6))
+    [[(1, 2, 3), (4, 5)], [(6,), (7,)]]
+    """
+    start = 0
+    while start < len(ordered):
+        n_rows = max(1, batch_tokens // len(ordered[start]))
+        yield list(ordered[start : start + n_rows])
+        start += n_rows
+
+
+def perplexities_of(model: nn.Module, batch: Sequence[Ids], *, start: int) -> list[float]:
+    """exp(mean nats per token) of each row of token ids, all its tokens predicted.
+
+    Args:
+        model: In eval mode.
+        start: The token that stands before each row.
+
+    Raises:
+        TrainingError: TG0420, a mean is not finite.
+    """
+    import torch
+
+    from tasks.model.likelihood import means_per_row, token_nats
+
+    device: Any = next(model.parameters()).device
+    longest = max(map(len, batch))
+    # Zeros on the right, where no token of the row looks.
+    ids = torch.tensor([[start, *row] + [0] * (longest - len(row)) for row in batch], device=device)
+    real = (torch.arange(longest)[None] < torch.tensor(list(map(len, batch)))[:, None]).to(device)
+    mask = torch.cat([real.new_ones(len(batch), 1), real], 1).long()
+    with torch.inference_mode():
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+        nats = token_nats(logits[real], ids[:, 1:][real], lambda given: given)
+    means = means_per_row(nats.cpu(), [len(row) for row in batch])
+    return [float(f"{math.exp(min(mean, 700.0)):.{DIGITS}g}") for mean in means]
+
+
+def _encoded(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: int) -> dict[str, Ids]:
+    found: dict[str, Ids] = {}
+    for first in range(0, len(texts), _ENCODED_AT_ONCE):
+        some = list(texts[first : first + _ENCODED_AT_ONCE])
+        encoded = tokenizer(some, add_special_tokens=False, truncation=True, max_length=limit)["input_ids"]
+        found |= {text: tuple(ids) for text, ids in zip(some, encoded, strict=True)}
+    return found
+
+
+def _start_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return int(start) if start is not None else 0

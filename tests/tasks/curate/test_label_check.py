@@ -1,0 +1,151 @@
+"""Contradicting labels of one question: found, counted, listed, and dropped as declared."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.curation_steps import LabelCheckStep
+from tasks.curate.label_check import check_labels
+
+LATE = "My parcel has not arrived and the tracking page shows nothing since Monday"
+ROWS = [
+    {"ticket_id": "a1", "body": "Where is my parcel?", "category": "delivery"},
+    {"ticket_id": "a2", "body": "where IS my parcel", "category": "delivery"},
+    {"ticket_id": "a3", "body": "Where is my parcel!!", "category": "billing"},
+    {"ticket_id": "a4", "body": "Where is my parcel", "category": None},
+    {"ticket_id": "b1", "body": "I want my money back", "category": "returns"},
+    {"ticket_id": "b2", "body": "I want my money back.", "category": "billing"},
+    {"ticket_id": "c1", "body": "The lamp is broken", "category": "technical"},
+    {"ticket_id": "c2", "body": "The lamp is broken", "category": "technical"},
+    {"ticket_id": "d1", "body": None, "category": "billing"},
+    {"ticket_id": "d2", "body": "!!!", "category": "returns"},
+    {"ticket_id": "e1", "body": LATE + " last week please help me now", "category": "delivery"},
+    {"ticket_id": "e2", "body": LATE + " last week please help me soon", "category": "billing"},
+    {"ticket_id": "f1", "subject": "The lamp", "body": "is broken", "category": "technical"},
+]
+
+
+def step(**options: Any) -> LabelCheckStep:
+    return LabelCheckStep(uses="label_check", **options)
+
+
+def test_each_ticket_knows_how_many_of_its_question_say_otherwise(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    result = check_labels(tickets=make_tickets(ROWS), step=step(), out=new_folder())
+    found = {name: row["label_conflict"] for name, row in rows_of(result.tickets).items()}
+    assert found == {
+        "a1": 1, "a2": 1, "a3": 2, "a4": 0, "b1": 1, "b2": 1, "c1": 0, "c2": 0, "d1": 0, "d2": 0, "e1": 0, "e2": 0,
+        "f1": 0,
+    }  # fmt: skip
+    assert result.notes == {"conflicting_families": 2, "conflicting_tickets": 5}
+    assert (result.rows.n_in, result.rows.n_out, result.rows.n_dropped) == (13, 13, 0)
+
+
+def test_the_conflicts_are_listed_by_family(make_tickets: Any, new_folder: Any) -> None:
+    result = check_labels(tickets=make_tickets(ROWS), step=step(), out=new_folder())
+    listed = pq.read_table(result.root / "conflicts.parquet").to_pylist()
+    assert [tuple(row.values()) for row in listed] == [
+        ("a1", "a1", "category", "delivery", 3),
+        ("a1", "a2", "category", "delivery", 3),
+        ("a1", "a3", "category", "billing", 3),
+        ("b1", "b1", "category", "returns", 2),
+        ("b1", "b2", "category", "billing", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("action", "gone"), [("drop_minority", {"a3", "b1", "b2"}), ("drop_all", {"a1", "a2", "a3", "b1", "b2"})]
+)
+def test_what_contradicts_is_dropped_as_declared(
+    make_tickets: Any, new_folder: Any, rows_of: Any, action: Any, gone: set[str]
+) -> None:
+    result = check_labels(tickets=make_tickets(ROWS), step=step(action=action), out=new_folder())
+    removed = rows_of(result.removed)
+    assert set(removed) == gone
+    assert {(row["outcome"], row["code"]) for row in removed.values()} == {("dropped", "label_conflict")}
+    assert removed["a3"]["reason"] == "tickets of this question with another category: 2 of 3"
+    assert (removed["a3"]["cluster_id"], removed["a3"]["source_line"]) == ("a1", 3)
+    assert result.notes["dropped_label_conflict"] == len(gone)
+    assert result.rows.n_out == 13 - len(gone)
+    assert rows_of(result.tickets)["a4"]["label_conflict"] == 0
+
+
+def test_under_a_threshold_of_one_nearly_equal_questions_meet(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+    # e1 and e2: 16 shingles each, 15 of them shared: J = 15/17 = 0.88.
+    found = {
+        threshold: rows_of(
+            check_labels(tickets=make_tickets(ROWS), step=step(threshold=threshold), out=new_folder()).tickets
+        )
+        for threshold in (0.95, 0.85)
+    }
+    assert [found[threshold]["e1"]["label_conflict"] for threshold in (0.95, 0.85)] == [0, 1]
+    assert [found[threshold]["a3"]["label_conflict"] for threshold in (0.95, 0.85)] == [2, 2]
+
+
+def test_families_are_connected_and_not_only_pairs(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+    words = [f"w{number}" for number in range(30)]
+    # Each differs from the next by its last words; the first and the last are not similar themselves.
+    bodies = [" ".join(words[: 30 - n] + [f"x{number}" for number in range(n)]) for n in (0, 4, 8)]
+    rows = [
+        {"ticket_id": f"t{number}", "body": body, "priority": f"p{number}"}
+        for number, body in enumerate(bodies)
+    ]  # fmt: skip
+    result = check_labels(tickets=make_tickets(rows), step=step(field="priority", threshold=0.6), out=new_folder())
+    assert [row["label_conflict"] for row in rows_of(result.tickets).values()] == [2, 2, 2]
+    assert result.notes == {"conflicting_families": 1, "conflicting_tickets": 3}
+
+
+def test_answers_are_compared_in_normal_form_and_listed_without_their_text(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    rows = [
+        {"ticket_id": "a", "body": "Can I return it?", "reply": "Yes, within 30 days."},
+        {"ticket_id": "b", "body": "Can I return it?", "reply": "yes - within 30 days"},
+        {"ticket_id": "c", "body": "can i return it", "reply": "No."},
+        {"ticket_id": "d", "body": "can i return it", "reply": None},
+        {"ticket_id": "e", "body": "can i return it", "reply": "..."},
+    ]
+    result = check_labels(tickets=make_tickets(rows), step=step(field="reply"), out=new_folder())
+    assert [row["label_conflict"] for row in rows_of(result.tickets).values()] == [1, 1, 2, 0, 0]
+    listed = pq.read_table(result.root / "conflicts.parquet").to_pylist()
+    assert [row["value"] for row in listed] == [
+        hashlib.sha256(text.encode()).hexdigest() for text in ("yes within 30 days", "yes within 30 days", "no")
+    ]
+
+
+def test_real_questions_have_the_conflicts_that_grouping_by_text_finds(
+    make_tickets: Any, new_folder: Any, rows_of: Any, banking77: list[dict[str, Any]]
+) -> None:
+    rows = [*banking77[:1500], *({**row, "ticket_id": f"copy-{row['ticket_id']}"} for row in banking77[:300])]
+    rows += [{**row, "ticket_id": f"other-{row['ticket_id']}", "category": "other"} for row in banking77[:200]]
+    result = check_labels(tickets=make_tickets(rows), step=step(), out=new_folder())
+    texts: dict[str, list[Any]] = {}
+    for row in rows:
+        words = "".join(c if c.isalnum() else " " for c in row["body"].lower()).split()
+        texts.setdefault(" ".join(words), []).append(row["category"])
+    wanted = [group for group in texts.values() if len(set(group)) > 1]
+    assert result.notes["conflicting_families"] == len(wanted) >= 190
+    assert result.notes["conflicting_tickets"] == sum(map(len, wanted))
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.85])
+def test_the_order_of_rows_does_not_show(make_tickets: Any, new_folder: Any, threshold: float) -> None:
+    rows = [{"source": "test", "source_line": line, **row} for line, row in enumerate(ROWS)]
+    wanted = step(action="drop_minority", threshold=threshold)
+    first = check_labels(tickets=make_tickets(rows), step=wanted, out=new_folder())
+    random.Random(4).shuffle(rows)
+    second = check_labels(tickets=make_tickets(rows), step=wanted, out=new_folder())
+    for name in ("tickets.parquet", "removed.parquet", "conflicts.parquet"):
+        assert (first.root / name).read_bytes() == (second.root / name).read_bytes()
+
+
+def test_a_table_without_rows_stays_one(make_tickets: Any, new_folder: Any) -> None:
+    result = check_labels(tickets=make_tickets([]), step=step(threshold=0.8), out=new_folder())
+    assert (result.rows.n_in, result.rows.n_out) == (0, 0)
+    assert pq.read_table(result.root / "conflicts.parquet").num_rows == 0

@@ -1,0 +1,85 @@
+"""Bounds on lengths: the first that is broken takes the row, and its length is told."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.curation_steps import LengthStep
+from tasks.curate.length import drop_by_length
+
+
+def test_the_first_bound_a_row_breaks_takes_it(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+    tickets = make_tickets(
+        [
+            {"ticket_id": "kept", "body": "abc", "reply": "abcdef"},
+            {"ticket_id": "short", "body": "ab", "reply": "x"},
+            {"ticket_id": "long", "body": "abcdef", "reply": "abc"},
+            {"ticket_id": "reply-short", "body": "abc", "reply": "ab"},
+            {"ticket_id": "reply-long", "body": "abc", "reply": "abcdefg"},
+            {"ticket_id": "no-body", "body": None, "reply": "abc"},
+            {"ticket_id": "no-reply", "body": "abc", "reply": None},
+        ]
+    )
+    step = LengthStep(uses="length", min_body=3, max_body=5, min_reply=3, max_reply=6)
+    result = drop_by_length(tickets=tickets, step=step, out=new_folder())
+    assert list(rows_of(result.tickets)) == ["kept"]
+    removed = rows_of(result.removed)
+    assert {name: row["code"] for name, row in removed.items()} == {
+        "short": "body_too_short",
+        "long": "body_too_long",
+        "reply-short": "reply_too_short",
+        "reply-long": "reply_too_long",
+        "no-body": "body_too_short",
+        "no-reply": "reply_too_short",
+    }
+    assert removed["short"]["reason"] == "the body has 2 characters, at least 3 are asked for"
+    assert removed["reply-long"]["reason"] == "the reply has 7 characters, at most 6 are allowed"
+    assert (removed["short"]["outcome"], removed["short"]["source_line"]) == ("dropped", 2)
+    assert result.notes == {
+        "dropped_body_too_short": 2,
+        "dropped_body_too_long": 1,
+        "dropped_reply_too_short": 2,
+        "dropped_reply_too_long": 1,
+    }
+    assert (result.rows.n_in, result.rows.n_out, result.rows.n_dropped) == (7, 1, 6)
+
+
+def test_a_missing_reply_passes_without_a_least_length(make_tickets: Any, new_folder: Any) -> None:
+    tickets = make_tickets([{"ticket_id": "a", "body": "abc"}])
+    result = drop_by_length(tickets=tickets, step=LengthStep(uses="length"), out=new_folder())
+    assert result.rows.n_out == 1
+
+
+def test_characters_are_counted_and_not_bytes(make_tickets: Any, new_folder: Any) -> None:
+    tickets = make_tickets([{"ticket_id": "a", "body": "né👍"}])
+    step = LengthStep(uses="length", min_body=3, max_body=3)
+    assert drop_by_length(tickets=tickets, step=step, out=new_folder()).rows.n_out == 1
+
+
+def test_the_order_of_rows_does_not_show(make_tickets: Any, new_folder: Any) -> None:
+    rows = [
+        {"ticket_id": f"t{number}", "source": "test", "source_line": number, "body": "x" * number}
+        for number in range(60)
+    ]
+    step = LengthStep(uses="length", min_body=10, max_body=30)
+    first = drop_by_length(tickets=make_tickets(rows), step=step, out=new_folder())
+    random.Random(3).shuffle(rows)
+    second = drop_by_length(tickets=make_tickets(rows), step=step, out=new_folder())
+    assert first.rows == second.rows
+    assert first.tickets.read_bytes() == second.tickets.read_bytes()
+    assert first.removed.read_bytes() == second.removed.read_bytes()
+
+
+def test_a_table_without_rows_stays_one(make_tickets: Any, new_folder: Any) -> None:
+    result = drop_by_length(tickets=make_tickets([]), step=LengthStep(uses="length"), out=new_folder())
+    assert (result.rows.n_in, result.rows.n_out) == (0, 0)
+
+
+@pytest.mark.parametrize("bounds", [{"min_body": 9, "max_body": 8}, {"min_reply": 9, "max_reply": 8}])
+def test_bounds_that_no_text_can_meet_are_refused(bounds: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match="is above"):
+        LengthStep(uses="length", **bounds)

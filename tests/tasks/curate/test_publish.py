@@ -1,0 +1,225 @@
+"""The published warehouse accounts for every row, documents itself, answers questions, and forgets raw texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.artifacts import RowCounts, Splits, TicketTable, WarehouseRef
+from schemas.errors import ConfigError, SecurityError
+from schemas.tables import TICKETS
+from tasks.curate.ask import (
+    funnel_of,
+    lineage_of,
+    quarantine_of,
+    reasons_of,
+    sample_rows,
+    select_rows,
+)
+from tasks.curate.forget import forget_raw, has_raw_texts
+from tasks.curate.publish import PARQUET, publish_warehouse
+from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
+from tasks.warehouse import connect
+
+SECRET = "my parcel never came, call Ann"
+
+
+def stages_of(root: Path) -> tuple[tuple[TicketTable, ...], Splits, Splits]:
+    """Six tickets are read and one line is broken; t5 is merged into t0, t4 into t0 as well, t3 leaks t2."""
+    rows = [
+        {"ticket_id": f"t{i}", "source": "a.jsonl", "source_line": i + 1, "body": f"{SECRET} {i}", "category": "x"}
+        for i in range(6)
+    ]
+    place = {"source": "a.jsonl"}
+    bad = {**place, "outcome": "quarantined", "code": "TG0240", "reason": "Not JSON.", "source_line": 9}
+    merged = [
+        {
+            **place, "ticket_id": name, "source_line": line, "outcome": "merged", "code": code, "reason": "Same.",
+            "kept_id": "t0", "cluster_id": "t0", "score": score,
+        }
+        for name, line, code, score in (("t5", 6, "exact_duplicate", 1.0), ("t4", 5, "near_duplicate", 0.9))
+    ]  # fmt: skip
+    leak = {
+        **place, "ticket_id": "t3", "source_line": 4, "outcome": "dropped", "code": "leak_exact", "reason": "Leak.",
+        "kept_id": "t2", "score": 1.0,
+    }  # fmt: skip
+    folders = [root / name for name in ("extract", "dedup", "split", "clean")]
+    for folder in folders:
+        folder.mkdir()
+    write_tickets(ticket_table(rows), folders[0])
+    write_removed([bad], folders[0])
+    write_tickets(ticket_table(rows[:4]), folders[1])
+    write_removed(merged, folders[1])
+    for folder, train in ((folders[2], [rows[0], rows[3]]), (folders[3], [rows[0]])):
+        write_tickets(ticket_table(train), folder, name="train.parquet")
+        write_tickets(ticket_table([rows[1]]), folder, name="validation.parquet")
+        write_tickets(ticket_table([rows[2]]), folder, name="test.parquet")
+    write_removed([], folders[2])
+    write_removed([leak], folders[3])
+    tables = (
+        TicketTable(root=folders[0], digest="d0", rows=RowCounts(n_in=7, n_out=6, n_quarantined=1)),
+        TicketTable(root=folders[1], digest="d1", rows=RowCounts(n_in=6, n_out=4, n_merged=2)),
+    )
+    split = Splits(root=folders[2], digest="d2", rows=RowCounts(n_in=4, n_out=4), n_train=2, n_validation=1, n_test=1)
+    clean = Splits(
+        root=folders[3], digest="d3", rows=RowCounts(n_in=4, n_out=3, n_dropped=1), n_train=1, n_validation=1, n_test=1
+    )
+    return tables, split, clean
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, new_folder: Any) -> WarehouseRef:
+    stages, split, clean = stages_of(tmp_path)
+    return publish_warehouse(
+        stages=stages, stage_names=("extract", "dedup"), split=split, clean=clean, out=new_folder()
+    )
+
+
+def ask(warehouse: WarehouseRef, sql: str) -> list[tuple[Any, ...]]:
+    with connect(warehouse.database, read_only=True) as connection:
+        return connection.sql(sql).fetchall()
+
+
+def test_every_row_that_was_read_has_one_fate(warehouse: WarehouseRef) -> None:
+    assert warehouse.n_tickets == 7
+    assert ask(warehouse, "SELECT ticket_id, source_line, split, outcome, step, code FROM fate ORDER BY 2") == [
+        ("t0", 1, "train", "curated", None, None),
+        ("t1", 2, "validation", "curated", None, None),
+        ("t2", 3, "test", "curated", None, None),
+        ("t3", 4, None, "dropped", "decontaminate", "leak_exact"),
+        ("t4", 5, None, "merged", "dedup", "near_duplicate"),
+        ("t5", 6, None, "merged", "dedup", "exact_duplicate"),
+        (None, 9, None, "quarantined", "extract", "TG0240"),
+    ]
+    assert ask(warehouse, "SELECT count(*) FROM not_curated") == [(4,)]
+    broken = "SELECT step FROM funnel WHERE n_in <> n_out + n_quarantined + n_dropped + n_merged"
+    assert ask(warehouse, broken) == []
+
+
+def test_duplicates_name_the_kept_ticket_and_list_it_with_them(warehouse: WarehouseRef) -> None:
+    assert ask(warehouse, "SELECT ticket_id, cluster_id, kept_id, jaccard, source_line FROM duplicates ORDER BY 1") == [
+        ("t0", "t0", "t0", 1.0, 1), ("t4", "t0", "t0", 0.9, 5), ("t5", "t0", "t0", 1.0, 6),
+    ]  # fmt: skip
+
+
+def test_the_views_show_removed_rows_by_outcome(warehouse: WarehouseRef) -> None:
+    for view, ids in (("quarantine", [None]), ("dropped", ["t3"]), ("merged", ["t4", "t5"]), ("leaks", ["t3"])):
+        assert ask(warehouse, f"SELECT ticket_id FROM {view} ORDER BY 1") == [(each,) for each in ids]
+
+
+def test_every_table_view_and_column_says_what_it_is(warehouse: WarehouseRef) -> None:
+    silent = "SELECT table_name FROM duckdb_tables() WHERE comment IS NULL UNION ALL "
+    silent += "SELECT view_name FROM duckdb_views() WHERE NOT internal AND comment IS NULL UNION ALL "
+    silent += "SELECT table_name || '.' || column_name FROM duckdb_columns() c WHERE NOT internal AND comment IS NULL "
+    silent += "AND table_name IN (SELECT table_name FROM duckdb_tables())"
+    assert ask(warehouse, silent) == []
+    (told,) = ask(
+        warehouse, "SELECT comment FROM duckdb_columns() WHERE table_name = 'raw_tickets' AND column_name = 'body'"
+    )
+    assert told == ("The customer's text (PII: personal)",)
+
+
+def test_some_tables_lie_beside_it_as_parquet(warehouse: WarehouseRef) -> None:
+    assert sorted(path.name for path in warehouse.root.iterdir()) == sorted(
+        ["warehouse.duckdb", *(f"{name}.parquet" for name in PARQUET)]
+    )
+    assert read_rows(warehouse.root / "funnel.parquet").column("n_in").to_pylist() == [7, 6, 4, 4]
+
+
+def test_equal_rows_have_one_snapshot_id_and_others_another(tmp_path: Path, new_folder: Any) -> None:
+    def publish(root: Path, digest: str) -> str:
+        root.mkdir()
+        stages, split, clean = stages_of(root)
+        changed = clean.model_copy(update={"digest": digest})
+        out = new_folder()
+        names = ("extract", "dedup")
+        return publish_warehouse(stages=stages, stage_names=names, split=split, clean=changed, out=out).snapshot_id
+
+    assert publish(tmp_path / "a", "d3") == publish(tmp_path / "b", "d3") != publish(tmp_path / "c", "other")
+
+
+def test_the_database_can_be_read_by_duckdb_1_5(warehouse: WarehouseRef) -> None:
+    (row,) = ask(warehouse, "SELECT tags['storage_version'] FROM duckdb_databases() WHERE NOT internal")
+    assert row[0].startswith("v1.5")
+
+
+def test_questions_are_answered_from_it(warehouse: WarehouseRef) -> None:
+    database = warehouse.database
+    assert [row["step"] for row in funnel_of(database)] == ["extract", "dedup", "split", "decontaminate"]
+    assert {(row["step"], row["code"], row["n_rows"]) for row in reasons_of(database)} == {
+        ("extract", "TG0240", 1), ("dedup", "exact_duplicate", 1), ("dedup", "near_duplicate", 1),
+        ("decontaminate", "leak_exact", 1),
+    }  # fmt: skip
+    assert [row["source_line"] for row in quarantine_of(database, limit=5)] == [9]
+    assert select_rows(database, "SELECT count(*) AS n FROM raw_tickets;", limit=5) == [{"n": 6}]
+    assert select_rows(database, "WITH a AS (FROM raw_tickets) SELECT * FROM a -- all", limit=2) != []
+    picked = sample_rows(database, table="curated", where="category = 'x'", n_rows=2, seed=1)
+    assert picked == sample_rows(database, table="curated", where="category = 'x'", n_rows=2, seed=1)
+    assert len(picked) == 2
+    assert sample_rows(database, table="curated", where="category = 'y'", n_rows=2, seed=1) == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DROP TABLE funnel",
+        "SELECT 1; SELECT 2",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT nope",
+        "ATTACH ':memory:' AS x",
+        "COPY raw_tickets TO '/tmp/stolen.csv'",
+        "INSERT INTO funnel SELECT * FROM funnel",
+        "",
+    ],
+)
+def test_a_question_is_one_select_and_reaches_nothing_else(warehouse: WarehouseRef, sql: str) -> None:
+    with pytest.raises(ConfigError, match="TG0146"):
+        select_rows(warehouse.database, sql, limit=5)
+
+
+def test_a_sample_predicate_stays_in_its_row(warehouse: WarehouseRef) -> None:
+    with pytest.raises(SecurityError):
+        sample_rows(warehouse.database, table="curated", where="(select true)", n_rows=1, seed=0)
+
+
+def test_lineage_follows_a_ticket_to_its_end(warehouse: WarehouseRef) -> None:
+    merged = lineage_of(warehouse.database, "t4")
+    assert merged is not None
+    assert (merged.fates[0]["step"], merged.fates[0]["kept_id"], merged.fates[0]["score"]) == ("dedup", "t0", 0.9)
+    kept = lineage_of(warehouse.database, "t0")
+    assert kept is not None
+    assert kept.fates[0]["split"] == "train"
+    assert [row["ticket_id"] for row in kept.merged_into_it] == ["t5", "t4"]
+    assert lineage_of(warehouse.database, "t' OR true --") is None
+
+
+def test_a_pseudonym_leads_to_the_row_it_stands_for(tmp_path: Path, new_folder: Any) -> None:
+    stages, split, clean = stages_of(tmp_path)
+    row = {"ticket_id": "p_1", "source": "a.jsonl", "source_line": 1, "body": "[NAME_1]"}
+    write_tickets(ticket_table([row]), clean.root, name="train.parquet")
+    out = new_folder()
+    names = ("extract", "dedup")
+    database = publish_warehouse(stages=stages, stage_names=names, split=split, clean=clean, out=out).database
+    for name in ("p_1", "t0"):
+        told = lineage_of(database, name)
+        assert told is not None
+        assert (told.fates[0]["ticket_id"], told.fates[0]["split"]) == ("t0", "train")
+
+
+def test_forgotten_texts_are_in_no_byte_of_the_file_and_everything_else_stays(warehouse: WarehouseRef) -> None:
+    database = warehouse.database
+    tables = ("curated", "removed", "splits", "duplicates", "funnel", "fate")
+    before = {name: ask(warehouse, f"SELECT * FROM {name} ORDER BY ALL") for name in tables}
+    assert has_raw_texts(database)
+    with database.open("rb") as reader:
+        assert forget_raw(database) == 6
+        assert f"{SECRET} 4".encode() in reader.read()  # who had it open keeps the older file
+    assert not has_raw_texts(database)
+    assert {name: ask(warehouse, f"SELECT * FROM {name} ORDER BY ALL") for name in tables} == before
+    texts = [column.name for column in TICKETS if column.pii == "personal"]
+    for name in texts:
+        assert ask(warehouse, f"SELECT count({name}) FROM raw_tickets") == [(0,)]
+    assert f"{SECRET} 4".encode() not in database.read_bytes()  # t4 is in no other table with its text
+    assert [path.name for path in database.parent.iterdir() if path.name.startswith(".")] == []

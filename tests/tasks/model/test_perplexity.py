@@ -1,0 +1,104 @@
+"""Perplexity in batches equals one row at a time, whatever the order, and what has no body has none."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from schemas.artifacts import ModelRef, RowCounts, TicketTable
+from tasks.curate.rows import ticket_table, write_tickets
+from tasks.model.perplexity import measure_perplexity
+
+BODIES = {
+    "a": "Hello, my parcel NB-10234 has not arrived.",
+    "b": "My parcel",
+    "c": "x",
+    "d": "Hello, my parcel NB-10234 has not arrived.",
+    "e": "The lamp does not turn on after the update; what shall I do next? " * 12,
+    "f": "Überraschung: 荷物が届いていません 👍",
+    "g": None,
+    "h": "",
+    "i": "it was billed twice<|im_end|> yes",
+}
+MAX_TOKENS = 60
+
+
+def tickets(root: Path, names: str) -> TicketTable:
+    root.mkdir()
+    rows = [
+        {"ticket_id": name, "body": BODIES[name], "source": "test", "source_line": line}
+        for line, name in enumerate(names)
+    ]
+    n_rows = write_tickets(ticket_table(rows), root)
+    return TicketTable(root=root, rows=RowCounts(n_in=n_rows, n_out=n_rows))
+
+
+def plain(model: ModelRef) -> dict[str, float]:
+    """One row at a time, through cross-entropy over all logits."""
+    loaded = AutoModelForCausalLM.from_pretrained(model.root).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model.root)
+    found = {}
+    for name, body in BODIES.items():
+        if body:
+            ids = tokenizer.encode(body, add_special_tokens=False)[:MAX_TOKENS]
+            whole = torch.tensor([[tokenizer.bos_token_id, *ids]])
+            with torch.no_grad():
+                logits = loaded(whole).logits[0, :-1]
+            found[name] = torch.nn.functional.cross_entropy(logits, whole[0, 1:]).exp().item()
+    return found
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 100, 4096])
+def test_batches_give_what_a_plain_loop_gives(tiny_model: ModelRef, tmp_path: Path, batch_tokens: int) -> None:
+    found = measure_perplexity(
+        tickets=tickets(tmp_path / "in", "abcdefghi"),
+        model=tiny_model,
+        out=tmp_path,
+        max_tokens=MAX_TOKENS,
+        batch_tokens=batch_tokens,
+        dtype="float32",
+    )
+    table = pq.read_table(found.root / "perplexities.parquet")
+    rows = {row["ticket_id"]: row["perplexity"] for row in table.to_pylist()}
+    assert list(rows) == sorted(BODIES)
+    assert {name for name, value in rows.items() if value is None} == {"g", "h"}
+    wanted = plain(tiny_model)
+    assert {name: rows[name] for name in wanted} == pytest.approx(wanted, rel=1e-4)
+    assert rows["a"] == rows["d"]
+    assert found.n_tickets == 9
+    assert found.n_tokens > MAX_TOKENS
+
+
+def test_the_order_of_rows_does_not_show(tiny_model: ModelRef, tmp_path: Path) -> None:
+    names = list(BODIES)
+    random.Random(3).shuffle(names)
+    written = []
+    for number, order in enumerate(("abcdefghi", "".join(names))):
+        out = tmp_path / f"out{number}"
+        out.mkdir()
+        table = tickets(tmp_path / f"in{number}", order)
+        found = measure_perplexity(tickets=table, model=tiny_model, out=out, max_tokens=MAX_TOKENS, dtype="float32")
+        written.append((found.root / "perplexities.parquet").read_bytes())
+    assert written[0] == written[1]
+
+
+def test_a_body_longer_than_the_context_is_cut_to_it(tiny_model: ModelRef, tmp_path: Path) -> None:
+    table = tickets(tmp_path / "in", "e")
+    short = tiny_model.model_copy(update={"context_length": 40})
+    found = measure_perplexity(tickets=table, model=short, out=tmp_path, dtype="float32")
+    assert found.n_tokens == 39
+
+
+def test_without_a_body_no_model_is_loaded(tiny_model: ModelRef, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for file in tiny_model.root.iterdir():
+        if "safetensors" not in file.name:
+            (tmp_path / "model" / file.name).write_bytes(file.read_bytes())
+    bare = tiny_model.model_copy(update={"root": tmp_path / "model"})
+    found = measure_perplexity(tickets=tickets(tmp_path / "in", "gh"), model=bare, out=tmp_path)
+    assert (found.n_tickets, found.n_tokens) == (2, 0)
