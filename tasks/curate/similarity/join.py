@@ -1,6 +1,6 @@
 """The exact set-similarity join: every pair of texts with Jaccard similarity >= a threshold, and none below it.
 
-Exact for the 64-bit hashes of shingles (`tasks/curate/similarity/tokenise.py` says how often two of them meet): the
+Exact for the 64-bit hashes of shingles (`tasks/curate/similarity/kernels/tokenise.py` says how often two of them meet): the
 result equals comparing all pairs. Nothing is sampled, and neither threads nor the order of rows change it. Texts of
 fewer words than a shingle are similar to none.
 
