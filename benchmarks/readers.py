@@ -4,7 +4,7 @@ The file holds generated tickets, every value text, every row with the same keys
 fails on it. Its broken twin has every hundredth line cut in half. Each reader runs in a process of its own with one
 thread, ROUNDS times, and its least CPU time counts (user and system, imports left out). Ours includes the file's
 sha256, mapping to ticket columns, the check of every value's type, UTC times and the places of bad rows; the others
-make the table they make by themselves. QUICK=1: a small file. `--record` or RECORD=1: writes
+make the table they make by themselves, without any of these. QUICK=1: a small file. `--record` or RECORD=1: writes
 `benchmarks/results/readers.md`.
 """
 
@@ -220,7 +220,7 @@ def as_table(results: dict[str, dict[str, Any]], size_mb: float, n_good: int) ->
     """One line per reader."""
     ours = results["tunegate"]["whole"]["cpu_s"]
     lines = [
-        "| reader | version | MB/s of one core | ours is faster by | broken file: good rows lost | ghost rows "
+        "| reader | version | MB/s of one core | its CPU time by ours | broken file: good rows lost | ghost rows "
         "| bad rows told with their place |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -237,7 +237,7 @@ def as_table(results: dict[str, dict[str, Any]], size_mb: float, n_good: int) ->
             fate = f"all {n_good:,} ({broken['refused']}) | 0 | 0"
         else:
             fate = f"{n_good - broken['rows']:,} | {broken['ghosts']:,} | {broken['told']:,}"
-        lines.append(f"| {name} | {version_of(distribution)} | {speed:.0f} | {ratio:.2f}x | {fate} |")
+        lines.append(f"| {name} | {version_of(distribution)} | {speed:.0f} | {ratio:.2f} | {fate} |")
     return "\n".join(lines)
 
 
@@ -247,7 +247,7 @@ def summarised(results: dict[str, dict[str, Any]], size_mb: float, n_good: int) 
     ours = measured["tunegate"]["whole"]["cpu_s"]
     return {
         "mb_per_s": {name: round(size_mb / each["whole"]["cpu_s"], 1) for name, each in measured.items()},
-        "ours_faster_by": {name: round(each["whole"]["cpu_s"] / ours, 2) for name, each in measured.items()},
+        "cpu_time_by_ours": {name: round(each["whole"]["cpu_s"] / ours, 2) for name, each in measured.items()},
         "good_rows_lost": {name: n_good - each["broken"].get("rows", 0) for name, each in measured.items()},
         "ghost_rows": {name: each["broken"].get("ghosts", 0) for name, each in measured.items()},
         "bad_rows_told": {name: each["broken"].get("told", 0) for name, each in measured.items()},

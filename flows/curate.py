@@ -66,7 +66,7 @@ def curate_steps(
         inputs={"tickets": tables[-1], **previous},
         goes_on_from="previous",
         params={"split": spec.split},
-        libraries=("duckdb", "pyarrow"),
+        libraries=("duckdb", "numpy", "pyarrow", "scipy"),
     )
     clean = Step(
         "decontaminate",
@@ -74,7 +74,7 @@ def curate_steps(
         Splits,
         inputs={"splits": "split"},
         params={"spec": spec.curate.decontaminate},
-        libraries=("duckdb", "pyarrow"),
+        libraries=("duckdb", "numba", "numpy", "pyarrow", "scipy"),
     )
     warehouse = Step(
         "warehouse",
@@ -96,7 +96,7 @@ def curate_steps(
         },
         params={"stage_names": tables},
         goes_on_from="previous",
-        libraries=("duckdb", "pyarrow"),
+        libraries=("duckdb", "orjson", "pyarrow"),
     )
     return [*steps, split, clean, warehouse, card]
 

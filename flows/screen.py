@@ -18,6 +18,7 @@ from flows.engine.step import Step
 from schemas.artifacts import (
     Artifact,
     BundleRef,
+    CurationCard,
     DatasetRef,
     EvalSet,
     GateDecision,
@@ -130,6 +131,10 @@ def describe(artifact: Artifact) -> str:
             return f"{sizes}  ({artifact.rows.n_dropped:,} dropped)"
         case WarehouseRef():
             return f"{artifact.n_tickets:,} tickets, every row's fate in warehouse.duckdb"
+        case CurationCard():
+            shifted = f", {artifact.n_shifted} columns shifted much since the last" if artifact.n_shifted else ""
+            n_kept = artifact.n_train + artifact.n_validation + artifact.n_test
+            return f"{artifact.n_read:,} rows read, {n_kept:,} kept{shifted}"
         case ModelRef():
             return f"{artifact.n_parameters:,} parameters"
         case DatasetRef():

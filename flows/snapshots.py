@@ -1,4 +1,4 @@
-"""The warehouse where people find it: `warehouse/PIPELINE/warehouse.duckdb`, and each snapshot's Parquet files.
+"""The warehouse where people find it: `warehouse/PIPELINE/warehouse.duckdb`, the card, each snapshot's Parquet files.
 
 The database is a copy, renamed into its place when complete: readers may hold the one before as long as they like,
 and what they do to it cannot harm a stored result. Parquet files are links to the results that hold them. No SQL here
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from flows.session import Session
 
 
+CARD = ("card.json", "card.html")
+"""Files of the curation card, published beside the database."""
+
+
 def warehouse_folder(home: Path, pipeline: str) -> Path:
     """Where the pipeline's published tables lie."""
     return home / "warehouse" / pipeline
@@ -37,6 +41,8 @@ def publish_snapshot(session: Session) -> Path:
     with name_full_disk(folder):
         _sweep(folder)
         _publish_parquet(session, warehouse, private_folder(folder / "snapshots"))
+        for name in CARD:
+            _copy(session.done["card"].root / name, folder / name)
         return _publish_database(warehouse, folder)
 
 
@@ -50,20 +56,26 @@ def _sweep(folder: Path) -> None:
 
 def _publish_database(warehouse: WarehouseRef, folder: Path) -> Path:
     database = folder / "warehouse.duckdb"
-    aside = folder / f".{uuid.uuid4().hex}.tmp"
+    made = warehouse.root.stat().st_mtime  # how long its raw texts have been kept counts from then
+    _copy(warehouse.database, database, made_at=made)
+    sync_directory(folder)
+    return database
+
+
+def _copy(source: Path, target: Path, *, made_at: float | None = None) -> None:
+    """Put a complete copy into the target's place: its readers keep the file before, new ones find this."""
+    aside = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        shutil.copyfile(warehouse.database, aside)
+        shutil.copyfile(source, aside)
         aside.chmod(0o600)
         with aside.open("rb") as stream:
             os.fsync(stream.fileno())
-        made = warehouse.root.stat().st_mtime  # how long its raw texts have been kept counts from then
-        os.utime(aside, (made, made))
+        if made_at is not None:
+            os.utime(aside, (made_at, made_at))
         reach("snapshot.copied")
-        aside.replace(database)
+        aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)
-    sync_directory(folder)
-    return database
 
 
 def _publish_parquet(session: Session, warehouse: WarehouseRef, snapshots: Path) -> None:

@@ -19,12 +19,12 @@ if __name__ == "__main__":
 
     from tasks.curate.similarity.families import decide
     from tasks.curate.similarity.join import MAX_COMPARISONS
-    from tasks.curate.similarity.shingles import folded_batches, shingle_sets
+    from tasks.curate.similarity.shingles import shingle_sets, text_batches
     from tasks.warehouse import connect, quote_text
 
     _, corpus, answer = sys.argv[1:4]
     with connect(readable=(Path(corpus),)) as connection:
-        batches = folded_batches(connection, relation=f"read_parquet({quote_text(corpus)})", text="text")
+        batches = text_batches(connection, relation=f"read_parquet({quote_text(corpus)})", text="text")
         sets = shingle_sets(batches, n_words=N_WORDS)
     ids = np.arange(len(sets))
     decisions = decide(

@@ -38,10 +38,10 @@ def curate(*, pipeline: str, config: Path, wait_s: float, as_json: bool) -> int:
     database = _database(pipeline, config)
     rows = funnel_of(database)
     if as_json:
-        print_json({"pipeline": pipeline, "warehouse": str(database), "funnel": rows})
+        print_json({"pipeline": pipeline, "warehouse": str(database), "card": str(_card(database)), "funnel": rows})
         return 0
     print_rows(rows, FUNNEL_COLUMNS)
-    out().print(f"\n{database}", markup=False, soft_wrap=True)
+    out().print(f"\n{database}\n{_card(database)}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -51,7 +51,8 @@ def funnel(*, pipeline: str, reasons: bool, config: Path, as_json: bool) -> int:
     rows = funnel_of(database)
     codes = reasons_of(database) if reasons else []
     if as_json:
-        print_json({"pipeline": pipeline, "funnel": rows, **({"reasons": codes} if reasons else {})})
+        card = {"card": str(_card(database))}
+        print_json({"pipeline": pipeline, "funnel": rows, **card, **({"reasons": codes} if reasons else {})})
         return 0
     print_rows(rows, FUNNEL_COLUMNS)
     if reasons:
@@ -139,6 +140,11 @@ def _ending(fate: dict[str, Any], steps: tuple[str, ...]) -> str:
     kept = f"; the other ticket is {fate['kept_id']}" if fate["kept_id"] else ""
     score = f" (similarity {fate['score']:.3f})" if fate["score"] is not None else ""
     return f"{way}{fate['outcome']} by {fate['step']} as {fate['code']}: {fate['reason']}{kept}{score}"
+
+
+def _card(database: Path) -> Path:
+    """The curation card beside it."""
+    return database.with_name("card.html")
 
 
 def _database(pipeline: str, config: Path) -> Path:

@@ -25,7 +25,7 @@ ARROW_TYPES = {
 """DuckDB type -> Arrow type. TIMESTAMP is UTC without saying so, as in DuckDB."""
 GROUP_ROWS = 65_536
 """Rows of one Parquet row group."""
-GROUP_BYTES = 1 << 30
+GROUP_BYTES = 1 << 26
 """Text of one row group; fewer rows where they are long."""
 REPEATED = frozenset({"customer_id", "thread_id", "product", "channel", "category", "priority", "source", "language",
     "outcome", "code", "reason", "field", "cluster_id", "kept_id"})  # fmt: skip

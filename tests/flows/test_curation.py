@@ -79,6 +79,9 @@ def test_curate_alone_publishes_tables_that_any_client_reads(workplace: Workplac
         "raw_tickets", "train", "validation", "test", "removed", "duplicates", "splits", "funnel",
     }  # fmt: skip
     assert database.stat().st_mode & 0o077 == 0
+    card = json.loads((database.parent / "card.json").read_text())
+    assert (card["n_read"], card["n_train"] + card["n_validation"] + card["n_test"]) == (n_read, n_curated)
+    assert "<script" not in Path(curated["card"]).read_text()
 
 
 def test_lineage_says_why_a_ticket_is_not_in_the_training_set(workplace: Workplace) -> None:

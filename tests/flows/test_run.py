@@ -223,7 +223,9 @@ def test_a_part_of_the_pipeline_runs_alone(workplace: Workplace) -> None:
     outcome = workplace.json("run", "small", "--until", "curate")
     assert outcome["verdict"] == "DONE"
     rows = steps_of(workplace, outcome["run_id"])
-    assert list(rows) == ["extract", "validate", "redact", "rules", "dedup", "split", "decontaminate", "warehouse"]
+    assert list(rows) == [
+        "extract", "validate", "redact", "rules", "dedup", "split", "decontaminate", "warehouse", "card",
+    ]  # fmt: skip
     for row in rows.values():
         if row["n_in"] is not None:
             assert row["n_out"] <= row["n_in"]

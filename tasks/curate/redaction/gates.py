@@ -21,7 +21,7 @@ _GATES: dict[str, tuple[str, ...]] = {
         "-----BEGIN ", "AKIA", "ASIA", "eyJ", "[spr]k[-_]", "whsec_", "gh[pousr]_", "github_pat_", "glpat-",
         "xox[a-z]-", "xapp-", "AIza", r"ya29\.", r"SG\.", "npm_", "hf_", "(?i:bearer)[^A-Za-z0-9]",
         r"(?i:password|passwd|passwort|passcode|passphrase|pwd|pw|token|secret|key)[^A-Za-z0-9]*(?:[:=]|(?i:is))",
-        "(?i:pin|otp|passcode|cvv2?|cvc2?)[^A-Za-z0-9]", r"(?i:pin|otp|passcode|cvv2?|cvc2?) (?i:code|number|is)",
+        "(?i:pin|otp|passcode|cvv2?|cvc2?)[^A-Za-z0-9]",
         "://[^ ]+@",
     ),
     "iban": (f"(?i:{'|'.join(IBAN_COUNTRIES)})[0-9]{{2}}[ -]?[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){{10}}",),

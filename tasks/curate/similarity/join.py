@@ -1,8 +1,8 @@
 """The exact set-similarity join: every pair of texts with Jaccard similarity >= a threshold, and none below it.
 
-Exact for the 64-bit hashes of shingles (`tasks/curate/similarity/tokenise.py` says how often two of them meet): the
-result equals comparing all pairs. Nothing is sampled, and neither threads nor the order of rows change it. Texts of
-fewer words than a shingle are similar to none.
+Exact for the 64-bit hashes of shingles; `tasks/curate/similarity/kernels/tokenise.py` says how often two of them meet.
+The result equals comparing all pairs. Nothing is sampled, and neither threads nor the order of rows change it. Texts
+of fewer words than a shingle are similar to none.
 
 Limit: a family of texts that are all alike but just below the threshold (alarms with several changing values) is
 compared pair by pair. Comparisons are counted, and more than `max_comparisons` are refused: see `CrowdedFamilyError`.

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from schemas.curation_steps import NamesSpec, RedactStep
 from schemas.errors import ConfigError
@@ -108,6 +109,12 @@ def test_a_long_text_is_read_in_pieces_and_names_keep_their_place() -> None:
     text = f"{filler}Regards, Maria Garcia. {filler}"
     found = [text[start:end] for start, end, _ in find_names(text, min_score=0.6)]
     assert "Maria Garcia" in found
+
+
+def test_names_without_the_type_are_refused_unless_they_are_only_measured() -> None:
+    with pytest.raises(ValidationError, match="replaces nothing"):
+        RedactStep(uses="redact", names=NamesSpec(mode="gate"))
+    assert RedactStep(uses="redact", names=NamesSpec(mode="sample")).names is not None
 
 
 def test_a_missing_extra_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def test_row_groups_are_cut_by_text_too_and_bytes_stay_equal(tmp_path: Path, mon
     in_order = sorted(tickets(60), key=lambda row: (row["ticket_id"], row["source_line"]))
     wanted = ticket_table(in_order)
     written = []
-    ids_in_order = sorted(in_order[::-1], key=lambda row: str(row["ticket_id"]))
+    ids_in_order = sorted(in_order, key=lambda row: (str(row["ticket_id"]), -int(str(row["source_line"]))))
     for rows in (in_order, in_order[::-1], ids_in_order):
         write_tickets(ticket_table(rows), tmp_path)
         written.append((tmp_path / "tickets.parquet").read_bytes())

@@ -135,13 +135,15 @@ def folded_in_sql(texts: Sequence[str]) -> list[str]:
     with connect(threads=1) as connection:
         connection.register("given", pa.table({"number": range(len(texts)), "text": pa.array(texts, pa.string())}))
         rows = connection.sql(f"SELECT lower({folded('text')}) AS text FROM given ORDER BY number")
-        return [str(row["text"]) for row in rows.to_arrow_table().to_pylist()]
+        listed = [str(row["text"]) for row in rows.to_arrow_table().to_pylist()]
+    return [text.replace("\0", " ") for text in listed]
 
 
 def fold(texts: Sequence[str]) -> list[str]:
     """Without the case of ASCII, which may stay in texts of ASCII alone."""
     listed: list[str] = fold_batch(pa.array(texts, pa.string())).to_pylist()
-    return [text.lower() if text.isascii() else text for text in listed]
+    # ASCII is left as it is where all of the batch is ASCII.
+    return [(text.lower() if text.isascii() else text).replace("\0", " ") for text in listed]
 
 
 @given(st.lists(TEXTS, max_size=12))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tasks.curate.similarity.kernels.kernel import kernel
 from tasks.curate.similarity.kernels.tokenise import character
 
@@ -33,6 +35,8 @@ def fold_texts(data: Any, offsets: Any, folds: Any, folded: Any, ends: Any, hard
         while place < offsets[i + 1]:
             byte = data[place]
             if byte < 0x80:
+                if byte == 0:
+                    byte = np.uint8(0x20)  # as the SQL does
                 folded[w] = byte | 0x20 if byte >= 0x41 and byte <= 0x5A else byte
                 w += 1
                 place += 1
