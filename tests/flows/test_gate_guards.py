@@ -20,7 +20,7 @@ def test_a_third_champion_is_held_to_the_first_and_every_verdict_counts_on_its_i
         def change(document: dict[str, Any]) -> None:
             document["pipelines"]["small"]["train"]["seed"] = number
             document["pipelines"]["small"]["evaluate"].update(evaluate)
-            short = {"uses": "rule", "name": "short", "keep": "length(body) < 400 and length(reply) < 300"}
+            short = {"uses": "rule", "name": "short", "keep": "length(body) < 220 and length(reply) < 250"}
             document["pipelines"]["small"]["curate"]["steps"].insert(1, short)  # two tickets fit the tiny context
             if number == 3:
                 refresh = {"mode": "refresh", "margin": 0.5}
