@@ -24,6 +24,7 @@ from tasks.curate.similarity.kernels import components
 from tasks.curate.similarity.kernels import prefixes as prefix_kernels
 from tasks.curate.similarity.kernels import walk as walk_kernel
 from tasks.curate.similarity.kernels.kernel import in_slices, n_threads
+from tasks.curate.similarity.kernels.sketches import WORDS, sketch_sets
 from tasks.curate.similarity.kernels.walk import ADD, EMIT, LOOK
 from tasks.curate.similarity.shingles import ShingleSets, power_of_two, shingles_of_texts
 
@@ -69,6 +70,8 @@ class Prefixes:
     sizes: Any
     cells: Any
     shift: Any
+    sketches: Any
+    """uint64 (n, 4): see `tasks/curate/similarity/kernels/sketches.py`."""
 
 
 def similar_pairs(
@@ -156,8 +159,8 @@ def connect_components(
     """
     parents, tried = np.arange(len(sets)), np.zeros(len(sets), np.int64)
     n_compared = components.connect_components(
-        sets.hashes, sets.starts, sets.sizes, prefixes.hashes, prefixes.starts, prefixes.sizes, prefixes.cells,
-        prefixes.shift, threshold, by_size(sets, prefixes), parents, tried, max_comparisons,
+        sets.hashes, sets.starts, sets.sizes, prefixes.sketches, prefixes.hashes, prefixes.starts, prefixes.sizes,
+        prefixes.cells, prefixes.shift, threshold, by_size(sets, prefixes), parents, tried, max_comparisons,
         *_work_arrays(sets, len(prefixes.hashes)),
     )  # fmt: skip
     if n_compared > max_comparisons:
@@ -179,6 +182,7 @@ def choose_prefixes(sets: ShingleSets, *, threshold: float) -> Prefixes:
     ends = np.concatenate([[0], np.cumsum(np.where(sets.sizes, most, 0))])
     sizes = np.zeros(len(sets), np.int32)
     largest = int(sets.sizes.max(initial=0))
+    sketches = np.zeros((len(sets), WORDS), np.uint64)
 
     def choose(low: int, high: int) -> Any:
         chosen, counts, ties = (
@@ -189,6 +193,7 @@ def choose_prefixes(sets: ShingleSets, *, threshold: float) -> Prefixes:
         n_chosen = prefix_kernels.choose_prefixes(
             sets.hashes, sets.starts, sets.sizes, low, high, cells, shift, threshold, chosen, sizes, counts, ties
         )
+        sketch_sets(sets.hashes, sets.starts, sets.sizes, low, high, sketches)
         return chosen[:n_chosen].copy()
 
     n_slices = 1 if len(sets) < 10_000 else 4 * n_threads()
@@ -196,7 +201,7 @@ def choose_prefixes(sets: ShingleSets, *, threshold: float) -> Prefixes:
     hashes = np.concatenate(parts)
     starts = _starts(sizes)
     again, shift = _count(hashes, starts, sizes, len(hashes))
-    return Prefixes(hashes, starts, sizes, again, shift)
+    return Prefixes(hashes, starts, sizes, again, shift, sketches)
 
 
 class Walked(NamedTuple):
@@ -230,9 +235,9 @@ def walk(
         state[3] = 0
         pairs, pair_scores = np.empty((room, 2), np.int32), np.empty(room)
         outcome = walk_kernel.walk(
-            sets.hashes, sets.starts, sets.sizes, prefixes.hashes, prefixes.starts, prefixes.sizes, prefixes.cells,
-            prefixes.shift, threshold, order, actions, tried, max_comparisons, *work, best, score, pairs, pair_scores,
-            state,
+            sets.hashes, sets.starts, sets.sizes, prefixes.sketches, prefixes.hashes, prefixes.starts, prefixes.sizes,
+            prefixes.cells, prefixes.shift, threshold, order, actions, tried, max_comparisons, *work, best, score,
+            pairs, pair_scores, state,
         )  # fmt: skip
         parts.append((pairs[: state[3]].copy(), pair_scores[: state[3]].copy()))
     if outcome == 2:

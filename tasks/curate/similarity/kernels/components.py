@@ -11,6 +11,7 @@ import numpy as np
 
 from tasks.curate.similarity.kernels.kernel import Part, kernel
 from tasks.curate.similarity.kernels.overlap import SLACK, jaccard, remember
+from tasks.curate.similarity.kernels.sketches import is_apart
 
 _U = np.uint64
 TEXT, NEXT, BELOW = 0, 1, 2
@@ -24,11 +25,12 @@ def _find(parents: Any, d: Any) -> Any:
     return d
 
 
-@kernel("u64[] i64[] i32[] u64[] i64[] i32[] u8[] u64 f64 i64[] i64[] i64[] i64 u64[] i32[] i32[,] i32[] i64[]")
+@kernel("u64[] i64[] i32[] u64[,] u64[] i64[] i32[] u8[] u64 f64 i64[] i64[] i64[] i64 u64[] i32[] i32[,] i32[] i64[]")
 def connect_components(
     hashes: Any,
     starts: Any,
     sizes: Any,
+    sketches: Any,
     prefixes: Any,
     prefix_starts: Any,
     n_prefix: Any,
@@ -63,6 +65,7 @@ def connect_components(
     """
     last_slot = slot_key.shape[0] - 1
     n_nodes, n_compared = 0, 0
+    apart = (1.0 - threshold) / (1.0 + threshold)  # J >= t allows this share of both sizes as symmetric difference
     for q in range(order.shape[0]):
         d = order[q]
         size, start = np.int64(sizes[d]), starts[d]
@@ -93,6 +96,9 @@ def connect_components(
                                 return n_compared + 1
                             n_compared += 1
                             tried[d] += 1
+                            if is_apart(sketches, d, other, apart * (size + sizes[other]) + SLACK):
+                                node = nodes[node, BELOW]
+                                continue
                             if mask == -1:
                                 mask = remember(hashes, start, size, table)
                             if (

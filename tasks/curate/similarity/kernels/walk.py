@@ -11,6 +11,7 @@ import numpy as np
 
 from tasks.curate.similarity.kernels.kernel import kernel
 from tasks.curate.similarity.kernels.overlap import SLACK, jaccard, remember
+from tasks.curate.similarity.kernels.sketches import is_apart
 
 _U = np.uint64
 
@@ -19,13 +20,14 @@ LOOK, ADD_IF_ALONE, ADD, EMIT = 1, 2, 4, 8
 
 
 @kernel(
-    "u64[] i64[] i32[] u64[] i64[] i32[] u8[] u64 f64 i64[] u8[] i64[] i64 u64[] i32[] i32[,] i32[] i64[] "
+    "u64[] i64[] i32[] u64[,] u64[] i64[] i32[] u8[] u64 f64 i64[] u8[] i64[] i64 u64[] i32[] i32[,] i32[] i64[] "
     "i64[] f64[] i32[,] f64[] i64[]"
 )
 def walk(
     hashes: Any,
     starts: Any,
     sizes: Any,
+    sketches: Any,
     prefixes: Any,
     prefix_starts: Any,
     n_prefix: Any,
@@ -63,6 +65,7 @@ def walk(
     """
     last_slot = slot_key.shape[0] - 1
     n_nodes, n_compared, n_pairs = state[1], state[2], state[3]
+    apart = (1.0 - threshold) / (1.0 + threshold)  # as in `connect_components`
     for q in range(state[0], order.shape[0]):
         d = order[q]
         size, start, action = np.int64(sizes[d]), starts[d], actions[d]
@@ -93,6 +96,8 @@ def walk(
                         return 2
                     n_compared += 1
                     tried[d] += 1
+                    if is_apart(sketches, d, other, apart * (size + n_other) + SLACK):
+                        continue
                     if mask == -1:
                         mask = remember(hashes, start, size, table)
                     least = threshold if action & EMIT else max(threshold, best_score[d])
