@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install check test demo bench bench-dedup bench-curate bench-read bench-redact lock up down clean
+.PHONY: help install check test demo bench bench-dedup bench-curate bench-read bench-redact bench-gates lock up down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -29,13 +29,10 @@ check: install ## format, lint, types, import rules
 test: install ## all tests; those that lack a service or data skip with their reason
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-bench-redact: install ## redaction measured beside presidio; QUICK=1 within three minutes, RECORD=1 writes the result
-	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/redaction.py $(if $(QUICK),--quick) $(if $(RECORD),--record)
-
 demo: install ## the main job on the embedded model: promoted, then blocked, then nothing to do
 	@$(BIN)/python infra/demo.py
 
-bench: bench-dedup bench-curate bench-redact bench-read ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
+bench: bench-dedup bench-curate bench-redact bench-read bench-gates ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
 
 bench-dedup: install ## deduplication beside other libraries, in environments under BENCH_HOME (default .bench/)
 	@$(BIN)/python -m benchmarks.dedup
@@ -43,16 +40,19 @@ bench-dedup: install ## deduplication beside other libraries, in environments un
 bench-curate: install ## CPU seconds of each curation step over 200,000 generated tickets
 	@$(BIN)/python -m benchmarks.curate
 
+bench-redact: install ## redaction measured beside presidio; QUICK=1 within three minutes, RECORD=1 writes the result
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/redaction.py $(if $(QUICK),--quick) $(if $(RECORD),--record)
+
 bench-read: install ## MB/s of reading JSON Lines beside other libraries, and the rows each loses
 	@$(BIN)/python -m benchmarks.readers
 
-.PHONY: bench-gates
 bench-gates: install ## simulated candidates through the gate beside peers' rules; QUICK=1 for seconds, RECORD=1 keeps it
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gates.py $(if $(QUICK),--quick) $(if $(RECORD),--record)
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra dev --extra postgres --extra semantic --extra names pyproject.toml --output-file requirements.lock
+		--python-version 3.11 --extra dev --extra postgres --extra semantic --extra names \
+		--output-file requirements.lock pyproject.toml
 
 up: install ## start the local Prefect and MLflow servers (loopback)
 	@$(BIN)/tunegate up
