@@ -1,7 +1,8 @@
 """The curation card: what became of the rows and what is left, as numbers (`card.json`) and a page (`card.html`).
 
-The numbers are counted in `tasks/curate/card_numbers.py`, compared with the last card's in `tasks/curate/card_drift.py`
-and drawn in `tasks/curate/card_html.py`. It changes no ticket. Called by `flows/curate.py`, as the last step.
+The numbers are counted in `tasks/curate/cards/card_numbers.py`, compared with the last card's in
+`tasks/curate/cards/card_drift.py` and drawn in `tasks/curate/cards/card_html.py`. It changes no ticket. Called by
+`flows/curate.py`, as the last step.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ def build_card(
     Raises:
         DataError: rows got lost between two steps, or the last card is damaged.
     """
-    from tasks.curate.card_drift import read_card
-    from tasks.curate.card_html import draw_card
-    from tasks.curate.card_numbers import count_all
+    from tasks.curate.cards.card_drift import read_card
+    from tasks.curate.cards.card_html import draw_card
+    from tasks.curate.cards.card_numbers import count_all
 
     steps: list[tuple[str, TicketTable | Splits]] = [
         *zip(stage_names, stages, strict=True),

@@ -53,7 +53,7 @@ def decontaminate(*, splits: Splits, spec: DecontaminateSpec, out: Path) -> Spli
             after all, or there are too many nearly repeated questions to compare.
     """
     from tasks.curate.rows import write_removed
-    from tasks.curate.strata import write_strata
+    from tasks.curate.splits.strata import write_strata
 
     pool = [splits.train, splits.validation]
     notes = _check_sides(splits)

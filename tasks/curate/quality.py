@@ -1,7 +1,7 @@
 """Score body and reply by what can be counted in them, and drop tickets beyond the thresholds.
 
 The counting itself is in `tasks/curate/similarity/kernels/scan.py` (compiled), what a stub reply is in
-`tasks/curate/stub_replies.py`. Called by `flows/curate.py`; heavy imports are inside functions.
+`tasks/curate/scores/stub_replies.py`. Called by `flows/curate.py`; heavy imports are inside functions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import Perplexities, TicketTable
 from schemas.curation_steps import QualityStep
 from schemas.tables import SCORES_OF
-from tasks.curate.stub_replies import MAX_WORDS, is_stub
+from tasks.curate.scores.stub_replies import MAX_WORDS, is_stub
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ def score_quality(
     - `repetition`: share of the body's words in a run of three words that came before in it. `reply_overlap`: share
       of the reply's words in a run of three words of the body.
     - `template_leftovers`: `{{name}}`, `{name}`, `%NAME%`, `<<name>>`, `[NAME]` in body and reply.
-    - `reply_is_stub`: there is no reply, or none that answers (`tasks/curate/stub_replies.py`).
+    - `reply_is_stub`: there is no reply, or none that answers (`tasks/curate/scores/stub_replies.py`).
     - `perplexity` from `perplexities`; null without it, and null is never over a threshold.
 
     Codes: `repetition`, `caps`, `urls`, `symbols`, `template_leftovers`, `reply_overlap`, `stub_reply`, `perplexity`.
@@ -86,7 +86,7 @@ def _counts(table: pa.Table) -> dict[str, NDArray[np.int64]]:
     """One pass over all texts, in row ranges side by side; no range depends on another."""
     import numpy as np
 
-    from tasks.curate.characters import character_tables
+    from tasks.curate.scores.characters import character_tables
     from tasks.curate.similarity.kernels.kernel import in_slices
     from tasks.curate.similarity.kernels.scan import COUNTS, scan_tickets, table_size
 

@@ -2,7 +2,7 @@
 
 Who belongs where depends on ids, times, the seed and the split before alone, never on a text, reply or label: two
 pipelines whose tickets differ only there have the same held-out rows. Duplicates must be gone before
-(`tasks/curate/dedup.py`). The decisions are made in `tasks/curate/placing.py`. Called by `flows/curate.py`.
+(`tasks/curate/dedup.py`). The decisions are made in `tasks/curate/splits/placing.py`. Called by `flows/curate.py`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import RowCounts, Splits, TicketTable
 from schemas.curation import SplitSpec
 from schemas.errors import DataError
-from tasks.curate.assignments import Assignments, read_previous, write_assignments
+from tasks.curate.splits.assignments import Assignments, read_previous, write_assignments
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tasks.curate.owners import Ints, Owners
-    from tasks.curate.placing import Known, Placement
+    from tasks.curate.splits.owners import Ints, Owners
+    from tasks.curate.splits.placing import Known, Placement
 
 WHERE = "split"
 PARTS = ("train", "validation", "test")
@@ -67,10 +67,10 @@ def split_tickets(*, tickets: TicketTable, split: SplitSpec, out: Path, previous
     Raises:
         DataError: train or test would be empty.
     """
-    from tasks.curate.owners import owners_of
-    from tasks.curate.placing import place_tickets
     from tasks.curate.rows import read_rows
-    from tasks.curate.strata import write_strata
+    from tasks.curate.splits.owners import owners_of
+    from tasks.curate.splits.placing import place_tickets
+    from tasks.curate.splits.strata import write_strata
 
     table = read_rows(tickets.tickets)
     owners, created = owners_of(table, split.group_by), _times(table["created_at"])
@@ -106,7 +106,7 @@ def _times(column: pa.ChunkedArray) -> Ints:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.curate.placing import NEVER
+    from tasks.curate.splits.placing import NEVER
 
     times: Ints = pc.fill_null(column.cast(pa.int64()), NEVER).to_numpy().astype(np.int64)
     return times
@@ -117,7 +117,7 @@ def _what_is_known(table: pa.Table, before: Assignments | None, previous: Splits
     import numpy as np
     import pyarrow.compute as pc
 
-    from tasks.curate.placing import FREE, NEVER, PLACES, TEST, Known, nothing_known
+    from tasks.curate.splits.placing import FREE, NEVER, PLACES, TEST, Known, nothing_known
 
     if before is None or previous is None:
         return nothing_known(table.num_rows)
@@ -145,7 +145,7 @@ def _strings(values: tuple[str, ...]) -> pa.Array:
 def _count(place: Ints) -> dict[str, int]:
     import numpy as np
 
-    from tasks.curate.placing import PLACES
+    from tasks.curate.splits.placing import PLACES
 
     return dict(zip(PLACES, np.bincount(place, minlength=len(PLACES)).tolist(), strict=True))
 
@@ -182,8 +182,8 @@ def _write(table: pa.Table, owners: Owners, groups: Ints, placed: Placement, out
     import numpy as np
     import pyarrow as pa
 
-    from tasks.curate.placing import EARLY, NEVER, PLACES
     from tasks.curate.rows import write_removed, write_tickets
+    from tasks.curate.splits.placing import EARLY, NEVER, PLACES
 
     for number, part in enumerate(PARTS):
         write_tickets(table.filter(pa.array(placed.place == number)), out, name=f"{part}.parquet")

@@ -17,8 +17,8 @@ from schemas.artifacts import CurationCard, RowCounts, Splits, TicketTable
 from schemas.curation_card import CardNumbers, Distribution, ValueCounts
 from schemas.errors import DataError
 from tasks.curate.card import build_card
-from tasks.curate.card_drift import shift_of, stability_index
-from tasks.curate.card_marks import Bar, stacked, trimmed
+from tasks.curate.cards.card_drift import shift_of, stability_index
+from tasks.curate.cards.card_marks import Bar, stacked, trimmed
 from tasks.curate.rows import ticket_table, write_removed, write_tickets
 
 Row = Mapping[str, object]

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.curation_steps import MailPart
-from tasks.curate.similarity.mail_parts import greeting_length, mark_parts, strip_column, strip_parts
+from tasks.curate.mail.mail_parts import greeting_length, mark_parts, strip_column, strip_parts
 
 ALL: tuple[MailPart, ...] = ("greeting", "signature", "quote")
 

@@ -13,7 +13,7 @@ import numpy as np
 from tasks.curate.similarity.kernels.kernel import Part, kernel
 
 N_LISTED = 0x20000
-"""Code points with an entry in the tables of `tasks/curate/characters.py`."""
+"""Code points with an entry in the tables of `tasks/curate/scores/characters.py`."""
 HAN_END = 0x40000
 """From `N_LISTED` up to here are Han ideographs alone."""
 TAGS, TAGS_END = 0xE0000, 0xE1000

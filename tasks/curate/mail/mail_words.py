@@ -1,6 +1,6 @@
 """The words by which parts of a message are known: greetings, sign-offs, headers, in English, German, French, Spanish.
 
-It decides nothing: what counts where is in `tasks/curate/similarity/mail_parts.py`, the only one that reads this. All
+It decides nothing: what counts where is in `tasks/curate/mail/mail_parts.py`, the only one that reads this. All
 patterns are for one line of bounded length, so that none can take long.
 """
 

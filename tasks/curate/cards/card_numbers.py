@@ -229,7 +229,7 @@ def _personal_data(steps: Sequence[Step]) -> PersonalData | None:
 def _drift(
     connection: duckdb.DuckDBPyConnection, distributions: dict[str, Distribution], reference: CardNumbers
 ) -> Drift:
-    from tasks.curate.card_drift import shift_of
+    from tasks.curate.cards.card_drift import shift_of
 
     shifts: list[Shift] = []
     for name, current in distributions.items():

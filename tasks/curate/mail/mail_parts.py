@@ -14,9 +14,9 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.curation_steps import MailPart
-from tasks.curate.similarity import mail_words as words
-from tasks.curate.similarity.mail_quotes import mark_quotes
-from tasks.curate.similarity.mail_signature import find_signature, is_name
+from tasks.curate.mail import mail_words as words
+from tasks.curate.mail.mail_quotes import mark_quotes
+from tasks.curate.mail.mail_signature import find_signature, is_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,7 +69,7 @@ def strip_column(texts: pa.ChunkedArray, ignore: tuple[MailPart, ...]) -> pa.Chu
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.curate.similarity.mail_gate import may_hold
+    from tasks.curate.mail.mail_gate import may_hold
 
     if not ignore:
         return texts

@@ -1,6 +1,6 @@
 """How far the tickets have moved since the last card: the population stability index of each distribution.
 
-Called by `tasks/curate/card.py` and `tasks/curate/card_numbers.py`.
+Called by `tasks/curate/card.py` and `tasks/curate/cards/card_numbers.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The marks that a curation card is drawn with: tiles, tables, bars, columns, and the style around them.
 
 Everything that is given as text is escaped here, and nowhere else. It knows nothing of tickets. Called by
-`tasks/curate/card_html.py` alone.
+`tasks/curate/cards/card_html.py` alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The page of a curation card: one HTML fragment for the report, without script and without anything from elsewhere.
 
 Every value is escaped: names of categories and ids come from tickets. The parts it is made of are in
-`tasks/curate/card_marks.py`. It counts nothing. Called by `tasks/curate/card.py` alone.
+`tasks/curate/cards/card_marks.py`. It counts nothing. Called by `tasks/curate/card.py` alone.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from schemas.curation_card import QUANTILES, CardNumbers, Distribution, Drift, ValueCounts
-from tasks.curate.card_drift import MAJOR, MODERATE
-from tasks.curate.card_marks import (
+from tasks.curate.cards.card_drift import MAJOR, MODERATE
+from tasks.curate.cards.card_marks import (
     STYLE,
     Bar,
     cell,

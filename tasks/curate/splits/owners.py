@@ -1,6 +1,7 @@
 """Whom a ticket belongs to, as numbers: its customer and thread, and which of them hang together.
 
-It knows nothing of time, sides or splits. Called by `tasks/curate/split.py` and `tasks/curate/placing.py`, lazily.
+It knows nothing of time, sides or splits. Called by `tasks/curate/split.py` and `tasks/curate/splits/placing.py`,
+inside functions.
 """
 
 from __future__ import annotations

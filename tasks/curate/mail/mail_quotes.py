@@ -1,7 +1,7 @@
 """Which lines of a message quote an earlier one: marked lines, and all that follows what mail programs write above one.
 
 A forwarded message is no quote: it is what the customer wants to be read. Called by
-`tasks/curate/similarity/mail_parts.py` alone.
+`tasks/curate/mail/mail_parts.py` alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from schemas.curation_steps import MailPart
-from tasks.curate.similarity import mail_words as words
+from tasks.curate.mail import mail_words as words
 
 _MAX_LINE = 300  # characters: no line above a quote is longer
 _MAX_WRAPPED = 3  # lines over which an attribution is broken

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from schemas.curation import SplitSpec
-from tasks.curate.owners import Flags, Ints, Owners
+from tasks.curate.splits.owners import Flags, Ints, Owners
 
 TRAIN, VALIDATION, TEST, EARLY, LATE, BOTH_SIDES, NO_TIME = range(7)
 PLACES = (

@@ -1,6 +1,6 @@
 """Which lines at the end of what a sender wrote are the signature: sign-off, name, contact lines, device, disclaimer.
 
-Called by `tasks/curate/similarity/mail_parts.py` alone.
+Called by `tasks/curate/mail/mail_parts.py` alone.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from schemas.curation_steps import MailPart
-from tasks.curate.similarity import mail_words as words
+from tasks.curate.mail import mail_words as words
 
 MAX_LINES = 15
 """Lines with text that a signature has at most; a longer end of a message is text."""

@@ -1,6 +1,6 @@
 """Which rows of a column may hold a greeting, a signature or a quote: a few patterns that find nearly only those.
 
-A necessary condition made of the same words as the rules of `tasks/curate/similarity/mail_parts.py`, which then decide;
+A necessary condition made of the same words as the rules of `tasks/curate/mail/mail_parts.py`, which then decide;
 that module alone calls this. The patterns are in RE2's syntax and run one by one: as one pattern they are ten times
 slower, because its automaton no longer fits into RE2's memory.
 """
@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from schemas.curation_steps import MailPart
-from tasks.curate.similarity import mail_words as words
+from tasks.curate.mail import mail_words as words
 
 if TYPE_CHECKING:
     import pyarrow as pa

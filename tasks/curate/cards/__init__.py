@@ -1,0 +1,1 @@
+"""The curation card: its numbers, their drift since the last one, and its page."""

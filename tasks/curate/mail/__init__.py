@@ -1,0 +1,1 @@
+"""The parts of a message: greeting, signature and quoted reply."""

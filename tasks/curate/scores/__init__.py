@@ -1,0 +1,1 @@
+"""What the quality scores are counted from: characters, words, and replies that answer nothing."""

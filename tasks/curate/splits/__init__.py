@@ -1,0 +1,1 @@
+"""Who is held out: owners of tickets, their places, what the split before decided, and the strata of the result."""
