@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from flows.snapshots import warehouse_folder
+from schemas.artifacts import TicketTable, WarehouseRef
 from tasks.curate.forget import forget_raw, has_raw_texts
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 DAY_S = 86_400
 RECENT_RUNS = 10_000
+FIRST_WITHOUT_RAW = ("redact", "split")
+"""From these steps on no result of a run holds texts as they came, or it is none of curation's tables."""
 
 
 def forget_old_texts(session: Session) -> int:
@@ -39,14 +42,16 @@ def forget_old_texts(session: Session) -> int:
 
 def _raw_results(session: Session) -> set[tuple[str, str]]:
     """Store folder and key of every result of this pipeline that holds texts before redaction."""
-    folders = {step.name: step.folder for steps in session.stages.values() for step in steps}
     found: set[tuple[str, str]] = set()
     for run in session.ledger.runs(limit=RECENT_RUNS, pipeline=session.spec.name):
         is_raw = True
         for step in session.ledger.steps(run.run_id):
-            is_raw = is_raw and not step.step.startswith("redact")
-            if step.key and (is_raw or step.step == "warehouse"):
-                found.add((folders.get(step.step, step.step.rstrip("0123456789").rstrip("_")), step.key))
+            is_raw = is_raw and step.step not in FIRST_WITHOUT_RAW
+            returns = WarehouseRef if step.step == "warehouse" else TicketTable if is_raw else None
+            folder = step.step.rstrip("0123456789").rstrip("_")
+            # Asked by what it is, not only by its place: a base model may stand before `redact` too.
+            if step.key and returns and isinstance(session.store.look(folder, step.key, returns), returns):
+                found.add((folder, step.key))
     return found
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from schemas.curation_order import order_faults
 from schemas.curation_steps import CurateStep
 from schemas.source import TicketColumn
-from schemas.spec import Spec, UnfitError
+from schemas.spec import Fault, Spec, UnfitError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -67,7 +67,11 @@ class CurateSpec(Spec):
 
     @model_validator(mode="after")
     def _order_is_right(self) -> Self:
-        if faults := order_faults(self.steps):
+        faults = order_faults(self.steps)
+        if self.keep_raw_days is not None and not any(step.uses == "redact" for step in self.steps):
+            hint = "add `- uses: redact`; without it every later table holds the texts as they came"
+            faults.append(Fault("`keep_raw_days` needs a step `redact`", at=("keep_raw_days",), hint=hint))
+        if faults:
             raise UnfitError(faults)
         return self
 

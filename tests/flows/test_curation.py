@@ -150,6 +150,30 @@ def test_raw_texts_go_when_their_days_are_over(workplace: Workplace) -> None:
     assert workplace.json("curate", "small")["funnel"] == curated["funnel"]
 
 
+def test_forgetting_raw_texts_leaves_the_champion_and_its_base_alone(workplace: Workplace) -> None:
+    def change(document: dict[str, Any]) -> None:
+        from_file(keep_raw_days=0)(document)
+        # The base model is fetched before `redact` when perplexity is measured first.
+        document["pipelines"]["small"]["curate"]["steps"].insert(0, {"uses": "quality", "perplexity": True})
+
+    workplace.declare(change)
+    write_tickets(workplace, week(1) + week(2) + week(3))
+    assert workplace.json("run", "small")["verdict"] == "PROMOTE"
+    workplace.json("curate", "small")
+    for step in ("extract", "validate", "quality", "warehouse"):
+        assert list((workplace.home / "store" / step).iterdir()) == [], step
+    for step in ("base_model", "redact", "split", "train", "bundle"):
+        assert list((workplace.home / "store" / step).iterdir()) != [], step
+    assert workplace.run("doctor").returncode == 0
+
+
+def test_keeping_raw_texts_for_days_needs_redaction(workplace: Workplace) -> None:
+    workplace.declare(from_file(keep_raw_days=7, steps=[{"uses": "dedup"}]))
+    done = workplace.run("validate")
+    assert done.returncode == 2
+    assert "`keep_raw_days` needs a step `redact`" in done.stderr
+
+
 def test_a_kill_while_publishing_leaves_the_database_before_and_is_made_good(workplace: Workplace) -> None:
     workplace.declare(from_file())
     write_tickets(workplace, week(1) + week(2))
