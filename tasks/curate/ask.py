@@ -78,7 +78,8 @@ def select_rows(database: Path, sql: str, *, limit: int) -> list[Row]:
                 f"DuckDB refuses the question: {first[:300]}",
                 code="TG0146",
                 where="--sql",
-                hint="tables: raw_tickets, curated, removed, duplicates, splits, funnel; views: quarantine, dropped, "
+                hint="tables: raw_tickets, curated, removed, duplicates, splits, funnel, conflicts, "
+                "semantic_pairs, strata; views: quarantine, dropped, "
                 "merged, leaks, fate, not_curated",
             ) from None
     return rows

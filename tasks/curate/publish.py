@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import Splits, TicketTable, WarehouseRef
-from schemas.tables import REMOVED, REMOVED_COLUMNS, TICKETS, Column
+from schemas.tables import REMOVED, REMOVED_COLUMNS, STRATA, TICKETS, Column
 from tasks.files import sha256_json
 from tasks.warehouse import connect, quote_identifier, quote_text
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 PARQUET = ("duplicates", "funnel", "removed", "splits")
 """Tables written as Parquet as well; the ticket tables are Parquet already, in the results of their steps."""
+
+_BESIDE = ("conflicts", "semantic_pairs")
+"""What steps write beside their tickets, where they are asked to."""
 
 _PLACE = (
     Column("source", "VARCHAR", True, "none", "File or table the row came from"),
@@ -80,6 +83,25 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
             ),
         ),
     ),
+    "conflicts": (
+        "Tickets of one question with contradicting labels or answers, from `label_check`",
+        (
+            Column("family_id", "VARCHAR", False, "pseudonym", "Smallest ticket_id of the tickets of the question"),
+            Column("ticket_id", "VARCHAR", False, "pseudonym", "One of them"),
+            Column("field", "VARCHAR", False, "none", "What contradicts: category, priority or reply"),
+            Column("value", "VARCHAR", False, "none", "Its value; of a reply the sha256 of its normal form"),
+            Column("n_family", "BIGINT", False, "none", "Tickets of the question that have a value"),
+        ),
+    ),
+    "semantic_pairs": (
+        "Tickets alike in meaning, from `dedup.semantic`; none was removed for it",
+        (
+            Column("ticket_id", "VARCHAR", False, "pseudonym", "One ticket"),
+            Column("other_id", "VARCHAR", False, "pseudonym", "The other"),
+            Column("cosine", "DOUBLE", False, "none", "Similarity of their embeddings"),
+        ),
+    ),
+    "strata": ("How train, validation and test are made up", STRATA),
 }
 _VIEWS = {
     "quarantine": ("Rows set aside as faulty", "SELECT * FROM removed WHERE outcome = 'quarantined'"),
@@ -133,6 +155,10 @@ def publish_warehouse(
         connection.execute("INSERT INTO splits BY NAME SELECT ticket_id, split, source, source_line FROM curated")
         _insert_removed(connection, steps)
         _insert_duplicates(connection)
+        for name, folder in (*((name, step.root) for _, step in steps for name in _BESIDE), ("strata", clean.root)):
+            path = folder / f"{name}.parquet"
+            if path.is_file():
+                connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM read_parquet(?)", [str(path.resolve())])
         for name in PARQUET:
             connection.execute(f"COPY (SELECT * FROM {name}) TO {quote_text(str(out / f'{name}.parquet'))}")
         connection.execute("CHECKPOINT")

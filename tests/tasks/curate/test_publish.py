@@ -104,6 +104,27 @@ def test_duplicates_name_the_kept_ticket_and_list_it_with_them(warehouse: Wareho
     ]  # fmt: skip
 
 
+def test_conflicts_pairs_of_meaning_and_strata_are_shown_where_steps_wrote_them(
+    tmp_path: Path, new_folder: Any
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stages, split, clean = stages_of(tmp_path)
+    conflict = {"family_id": "t0", "ticket_id": "t1", "field": "category", "value": "x", "n_family": 2}
+    pq.write_table(pa.Table.from_pylist([conflict]), stages[1].root / "conflicts.parquet")
+    pair = {"ticket_id": "t0", "other_id": "t2", "cosine": 0.9}
+    pq.write_table(pa.Table.from_pylist([pair]), stages[1].root / "semantic_pairs.parquet")
+    stratum = {"column": "category", "value": "x", "share_train": 1.0, "share_test": 1.0}
+    counts = {"n_train": 1, "n_validation": 1, "n_test": 1}
+    pq.write_table(pa.Table.from_pylist([stratum | counts]), clean.strata)
+    names = ("extract", "dedup")
+    told = publish_warehouse(stages=stages, stage_names=names, split=split, clean=clean, out=new_folder())
+    assert ask(told, "SELECT * FROM conflicts") == [("t0", "t1", "category", "x", 2)]
+    assert ask(told, "SELECT * FROM semantic_pairs") == [("t0", "t2", 0.9)]
+    assert ask(told, "SELECT * FROM strata") == [("category", "x", 1, 1, 1, 1.0, 1.0)]
+
+
 def test_the_views_show_removed_rows_by_outcome(warehouse: WarehouseRef) -> None:
     for view, ids in (("quarantine", [None]), ("dropped", ["t3"]), ("merged", ["t4", "t5"]), ("leaks", ["t3"])):
         assert ask(warehouse, f"SELECT ticket_id FROM {view} ORDER BY 1") == [(each,) for each in ids]
