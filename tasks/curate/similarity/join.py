@@ -4,8 +4,8 @@ Exact for the 64-bit hashes of shingles; `tasks/curate/similarity/kernels/tokeni
 The result equals comparing all pairs. Nothing is sampled, and neither threads nor the order of rows change it. Texts
 of fewer words than a shingle are similar to none.
 
-Limit: a family of texts that are all alike but just below the threshold (alarms with several changing values) is
-compared pair by pair. Comparisons are counted, and more than `max_comparisons` are refused: see `CrowdedFamilyError`.
+Limit: a family of texts that are all alike but just below the threshold, and differ in words that are commoner than
+those they share, is compared pair by pair. Comparisons are counted, and more than `max_comparisons` are refused: see `CrowdedFamilyError`.
 
 It knows nothing of tickets. Called by dedup, decontaminate and label_check, inside functions: it imports numba.
 """
