@@ -146,7 +146,9 @@ def validation_loss(model: nn.Module, losses: Losses, examples: Examples, *, bat
     total, count = 0.0, 0
     with _without_dropout(model), torch.no_grad():
         for start in range(0, len(by_length), batch_size):
-            each = losses(examples.batch(by_length[start : start + batch_size]))
+            batch = examples.batch(by_length[start : start + batch_size])
+            with losses.sharing([batch]):
+                each = losses(batch)
             total += float(each.double().sum())
             count += len(each)
     return total / count if count else math.nan
@@ -167,11 +169,12 @@ def _step(
     if not n_supervised:
         raise DataError(f"no supervised token in the examples of step {step}", code="TG0322")
     total = 0.0
-    for batch in batches:
-        if len(batch.targets):
-            part = losses(batch).sum() / n_supervised
-            total += float(part.detach())
-            part.backward()  # type: ignore[no-untyped-call]
+    with losses.sharing(batches):
+        for batch in batches:
+            if len(batch.targets):
+                part = losses(batch).sum() / n_supervised
+                total += float(part.detach())
+                part.backward()  # type: ignore[no-untyped-call]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     norm = float(nn.utils.clip_grad_norm_(trained, spec.max_grad_norm))
     if not (math.isfinite(total) and math.isfinite(norm)):
