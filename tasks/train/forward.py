@@ -43,6 +43,13 @@ def losses_of(model: nn.Module, *, dtype: torch.dtype, recompute: bool) -> Losse
     return plain_losses(model, dtype=dtype, recompute=recompute)
 
 
-def plain_losses(model: nn.Module, *, dtype: torch.dtype, recompute: bool) -> Losses:
-    """Losses through the model's own forward, whatever its architecture."""
-    return PlainModel(model, dtype=dtype, recompute=recompute)
+def plain_losses(model: nn.Module, *, dtype: torch.dtype, recompute: bool, share: bool = True) -> Losses:
+    """Losses through the model's own forward, whatever its architecture.
+
+    Args:
+        model: As `tasks.model.adapter.open_for_training` gives it.
+        dtype: Of the arithmetic.
+        recompute: Gradient checkpointing.
+        share: Read a shared prefix once. False where every process must go through the model equally often.
+    """
+    return PlainModel(model, dtype=dtype, recompute=recompute, share=share)

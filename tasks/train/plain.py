@@ -28,9 +28,10 @@ class PlainModel:
         model: As `tasks.model.adapter.open_for_training` gives it.
         dtype: Of the arithmetic.
         recompute: Gradient checkpointing. It leaves no cache to share a prefix through.
+        share: Read a shared prefix once, where the model's cache allows it.
     """
 
-    def __init__(self, model: nn.Module, *, dtype: torch.dtype, recompute: bool) -> None:
+    def __init__(self, model: nn.Module, *, dtype: torch.dtype, recompute: bool, share: bool = True) -> None:
         self.model = model
         self.whole = language_model(model)
         if recompute:
@@ -39,7 +40,8 @@ class PlainModel:
         # transformers renames the argument: `past_key_values` until 5.23, `cache` since.
         names = inspect.signature(self.whole.forward).parameters
         self.cache_name = next((name for name in ("cache", "past_key_values") if name in names), None)
-        self.shares = not recompute and self.cache_name is not None and _caches_every_position(self.whole.config)
+        able = self.cache_name is not None and _caches_every_position(self.whole.config)
+        self.shares = share and not recompute and able
         self._n_prefix = 0
         self._given: list[Tensor] = []
         self._holding: list[int] = []

@@ -6,7 +6,7 @@ knows nothing of models. Used by tasks/train/fast/decoder.py and tasks/train/pla
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ _STEADY_ROPE = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings whose angles do not depend on how many positions are asked for at once."""
 
 
-def shared_prefix(batches: Sequence[Batch]) -> int:
+def shared_prefix(batches: Iterable[Batch]) -> int:
     """How many leading tokens all examples of these batches share, none of which predicts a supervised token.
 
     0 when they are fewer than `SHORTEST`, or when only one example carries loss. Examples without loss are ignored.

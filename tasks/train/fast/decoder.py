@@ -70,10 +70,22 @@ class FastDecoder:
         self._n_prefix = 0
         self._given: list[Tensor] = []
 
+    @staticmethod
+    def layers_of(model: nn.Module) -> Sequence[nn.Module]:
+        """The model's own decoder layers, from below."""
+        layers: Sequence[nn.Module] = language_model(model).model.layers
+        return layers
+
+    @staticmethod
+    def embedding_of(model: nn.Module) -> Tensor:
+        """The model's own token embedding, (vocabulary, d)."""
+        weight: Tensor = language_model(model).model.embed_tokens.weight
+        return weight
+
     def __call__(self, batch: Batch) -> Tensor:
         """Losses of the supervised tokens (n,)."""
         packing = pack(batch, n_prefix=self._n_prefix, given=bool(self._given))
-        hidden = self._run(self._embed(batch, packing), packing, given=self._given)
+        hidden = self._run(self._embed(batch, packing), packing, given=self._given, layers=_left(batch))
         normal = rms_norm(hidden, self.norm.weight, self.norm.variance_epsilon)
         return token_losses(normal, self.head, batch.targets)
 
@@ -89,7 +101,7 @@ class FastDecoder:
         read: list[Tensor] = []
         if n_prefix and len(batches) > 1:
             packing = pack_prefix(batches[0], n_prefix)
-            self._run(self._embed(batches[0], packing), packing, read=read)
+            self._run(self._embed(batches[0], packing), packing, read=read, layers=_left(batches[0]))
             self._given = [qkv.detach().requires_grad_(qkv.requires_grad) for qkv in read]
         self._n_prefix = n_prefix
         given = self._given
@@ -99,24 +111,45 @@ class FastDecoder:
             self._n_prefix, self._given = 0, []
         backward_through(read, given)
 
+    def states_after(self, batch: Batch, n_layers: int) -> Tensor:
+        """Output of the lowest layers (batch, seq, d) at all positions that a loss depends on, zero elsewhere."""
+        packing = pack(batch, n_prefix=self._n_prefix, given=bool(self._given))
+        inputs = self._embed(batch, packing)
+        rows = self._run(inputs, packing, given=self._given, layers=slice(0, n_layers))
+        states = rows.new_zeros(batch.ids.numel(), rows.shape[-1])
+        states = states.index_copy_(0, packing.source, rows).view(*batch.ids.shape, -1)
+        if self._n_prefix and not self._given:
+            states[:, : self._n_prefix] = rows[: self._n_prefix]
+        return states
+
     def _embed(self, batch: Batch, packing: Packing) -> Tensor:
+        """The rows as they enter the lowest layer that is left to compute."""
+        if batch.reached is not None:
+            return batch.reached.states.flatten(0, 1).index_select(0, packing.source)
         return functional.embedding(batch.ids.reshape(-1).index_select(0, packing.source), self.embedding)
 
     def _run(
-        self, hidden: Tensor, packing: Packing, *, given: Sequence[Tensor] = (), read: list[Tensor] | None = None
+        self,
+        hidden: Tensor,
+        packing: Packing,
+        *,
+        layers: slice,
+        given: Sequence[Tensor] = (),
+        read: list[Tensor] | None = None,
     ) -> Tensor:
-        """States (n, d) of the supervised positions before the last norm.
+        """States (N, d) after these layers; after the last layer (n, d), of the supervised positions alone.
 
         Args:
-            hidden: (N, d), the embedded rows.
+            hidden: (N, d), the rows before these layers.
             packing: Their places.
-            given: For each layer queries, keys and values of the prefix; none when it is among the rows.
+            layers: Which to run.
+            given: For each of these layers queries, keys and values of the prefix; none when it is among the rows.
             read: Takes each layer's queries, keys and values.
         """
         cos, sin = (angles[0, :, None] for angles in self.rotary(hidden, position_ids=packing.positions[None]))
-        for number, layer in enumerate(self.layers):
-            last = number == len(self.layers) - 1
-            inputs = (hidden, cos, sin, packing, given[number] if given else None, packing.chosen if last else None)
+        for number, layer in enumerate(self.layers[layers]):
+            only = packing.chosen if layer is self.layers[-1] else None
+            inputs = (hidden, cos, sin, packing, given[number] if given else None, only)
             if self.recompute and torch.is_grad_enabled():
                 hidden, qkv = checkpoint(layer, *inputs, use_reentrant=False)
             else:
@@ -124,3 +157,8 @@ class FastDecoder:
             if read is not None:
                 read.append(qkv)
         return hidden
+
+
+def _left(batch: Batch) -> slice:
+    """The layers that are left to compute."""
+    return slice(batch.reached.n_layers if batch.reached else 0, None)
