@@ -67,13 +67,14 @@ def plan_steps(steps: Sequence[Step], store: Store) -> tuple[PlannedStep, ...]:
 
 def left_out(step: Step, done: Known) -> str | None:
     """Why the step is left out, as far as is known; null when it is wanted or that is not known yet."""
+    wanted = step.only_if
+    known = wanted is not None and done.keys() >= set(wanted.needs)
+    if wanted is not None and known and not wanted.holds(*(done[name] for name in wanted.needs)):
+        return f"only if {wanted.told}"
     for needed in step.inputs.values():
         if isinstance(needed, str) and needed in done and done[needed] is None:
             return f"{needed} was left out"
-    wanted = step.only_if
-    if wanted is None or not done.keys() >= set(wanted.needs):
-        return None
-    return None if wanted.holds(*(done[name] for name in wanted.needs)) else f"only if {wanted.told}"
+    return None
 
 
 def run_step(step: Step, done: Known, store: Store, *, progress: Progress = silent) -> Obtained[Artifact]:

@@ -88,7 +88,8 @@ def _rows(
             changes = declared[number - 1] if declared else {}
             rows.append(TrialRow.model_validate({"name": name, "number": number, "state": state, "changes": changes}))
         else:
-            rows.append(row.model_copy(update={"state": "chosen" if row.name == winner.row.name else "done"}))
+            state = "failed" if row.value is None else "chosen" if name == winner.row.name else "done"
+            rows.append(row.model_copy(update={"state": state}))
     return rows
 
 
