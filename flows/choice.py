@@ -54,8 +54,8 @@ def choice_steps(spec: PipelineSpec, *, single: Sequence[Step], root: Path) -> l
     """The steps in order.
 
     Args:
-        single: `base_model`, `encode` and `train` of the pipeline as if it had one training; each candidate's are
-            copies of these.
+        single: The steps of the pipeline as if it had one training. `base_model`, `encode` and `train` of each
+            candidate are copies of these; what else there is follows the chosen one.
         root: Folder of pipelines.yaml.
     """
     return _Builder(spec, {step.name: step for step in single}, root).steps()
@@ -94,7 +94,8 @@ class _Builder:
             new = [step for step in self._candidate(candidate) if step.name not in declared]
             declared |= {step.name for step in new}
             steps += new
-        return [*steps, *self._chosen()]
+        candidates_own = ("base_model", "encode", "train")
+        return [*steps, *self._chosen(), *(step for name, step in self.single.items() if name not in candidates_own)]
 
     def _questions(self) -> list[Step]:
         """The validation items and their prompts, before anything is trained."""

@@ -13,7 +13,7 @@ import orjson
 from pydantic import ValidationError
 
 from flows.choice_report import choice_files
-from flows.chosen import chosen_names
+from flows.chosen import candidates, chosen_names
 from flows.engine.disk import private_folder
 from flows.engine.keys import digest_of
 from flows.engine.lock import hold
@@ -197,7 +197,7 @@ def _record(session: Session) -> RunRecord:
             "tunegate.compared_with": decision.champion_version or "",
             "tunegate.config": digest_of(config),
             "tunegate.code": digest_of(code),
-            **{f"tunegate.digest.{name}": artifact.digest for name, artifact in session.done.items()},
+            **{f"tunegate.digest.{name}": digest for name, digest in _digests(session).items()},
         },
         datasets=(
             DatasetRecord(name=f"{spec.name}-train", context="training", digest=splits.digest, n_rows=splits.n_train),
@@ -209,6 +209,12 @@ def _record(session: Session) -> RunRecord:
         curves=(trained.root / "curves.parquet").relative_to(home).as_posix(),
         trials=weighed[0].relative_to(home).as_posix() if weighed else "",
     )
+
+
+def _digests(session: Session) -> dict[str, str]:
+    """Digests of the run's results, without those of single rungs and trials: MLflow takes 100 tags at a time."""
+    tried = tuple(candidate.name for candidate in candidates(session.spec.train))
+    return {name: artifact.digest for name, artifact in session.done.items() if not name.endswith(tried)}
 
 
 def _metrics(session: Session) -> dict[str, float]:
