@@ -48,9 +48,7 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
     workplace: Workplace, larger_model: Path
 ) -> None:
     base = f"file:{larger_model}"
-    wild = {"method": "lora", "adapter.alpha": 1e30, "max_grad_norm": 1e30, "epochs": 9}
     rungs = [
-        {"name": "wild", "set": {**wild, "max_steps": 60, "save_every": 60}},
         {"name": "short", "set": {"method": "lora", "max_steps": 1, "learning_rate": 1e-5}},
         {"name": "larger", "set": {"method": "lora", "base_model": base, "learning_rate": 3e-3, "adapter.alpha": 512}},
         {"name": "full", "set": {"method": "full", "base_model": base}},
@@ -66,7 +64,7 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
 
     workplace.declare(ladder)
     plan = {row["step"]: row for row in workplace.json("plan", "small")["steps"]}
-    assert plan["train_rung_wild"]["state"] == "run"
+    assert plan["train_rung_short"]["state"] == "run"
     assert (plan["train_rung_larger"]["state"], plan["train_rung_larger"]["why"]) == (
         "maybe", "only if rung_short misses its target",
     )  # fmt: skip
@@ -79,7 +77,7 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
     assert (choice["winner"], choice["met"]) == ("rung_larger", True)
     assert choice["why"].startswith("rung_larger is the first rung that meets the target (met: the mean ")
     rows = {row["name"]: row for row in choice["rows"]}
-    assert [row["state"] for row in rows.values()] == ["failed", "done", "chosen", "not_started"]
+    assert [row["state"] for row in rows.values()] == ["done", "chosen", "not_started"]
     assert "without a bound, against at most 6.1" in rows["rung_short"]["told"]
     assert rows["rung_larger"]["gain"] > 0
     assert rows["rung_larger"]["gain_lower"] is None  # twenty items bound no loss
@@ -93,14 +91,11 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
     # Later stages took the rung as if it were the one training there is, with its own base model.
     steps = {row["step"]: row for row in told["steps"]}
     assert "train_rung_full" not in steps
-    assert steps["train_rung_wild"]["error"].startswith("TG0401")
     assert steps["train"]["digest"] == steps["train_rung_larger"]["digest"] == rows["rung_larger"]["trained"]
     champion = workplace.json("champion", "small")["champion"]
     assert champion["model"]["uri"] == base
     assert champion["trained"]["digest"] == steps["train"]["digest"]
-    assert children(workplace.home) == [
-        ("rung_larger", "FINISHED"), ("rung_short", "FINISHED"), ("rung_wild", "FAILED"),
-    ]  # fmt: skip
+    assert children(workplace.home) == [("rung_larger", "FINISHED"), ("rung_short", "FINISHED")]
 
     plan = {row["step"]: row for row in workplace.json("plan", "small")["steps"]}
     assert plan["train_rung_larger"]["state"] == plan["train"]["state"] == plan["choice"]["state"] == "reused"
