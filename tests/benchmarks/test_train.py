@@ -56,6 +56,7 @@ def test_our_step_and_trainer_go_the_same_way(prepared: Prepared, tiny_model: Mo
             scratch=tmp_path,
             threads=1,
             own=True,
+            limit_s=550.0,
         )
         for script, mode in (("tunegate_engine.py", "ours"), ("hf_engine.py", "trainer:float32"))
     }
@@ -110,7 +111,7 @@ def test_the_trials_of_a_sweep_share_their_trunk(prepared: Prepared, tiny_model:
     write_json(tmp_path / "job.json", job)
     answer = tmp_path / "answer.json"
     command = [sys.executable, "sweep_engine.py", "on", tmp_path / "job.json", answer]
-    cost = run_script(command, tmp_path, threads=1, own=True)
+    cost = run_script(command, tmp_path, threads=1, own=True, limit_s=550.0)
     assert cost.complete, cost.stderr
     one, other = (trial["validation_loss"] for trial in json.loads(answer.read_text())["trials"])
     assert one != other
