@@ -97,7 +97,15 @@ class TrainSpec(Spec):
     """Optimiser steps between checkpoints."""
     seed: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of the training process; null uses all cores. Same seed and threads give the same bytes."""
+    """CPU threads of each training process; null shares all cores between them. Same seed and threads give the same
+    bytes."""
+    processes: int = Field(default=1, ge=1, le=64)
+    """Processes on this machine that train together, each with `batch_size` examples of a batch; with CUDA one per
+    card."""
+    sharding: Literal["none", "full"] = "none"
+    """`full` spreads weights, gradients and moments over the processes (FSDP2); `none` gives each all of them."""
+    memory_check: Literal["refuse", "warn", "off"] = "refuse"
+    """What happens to a training whose predicted peak is more than the memory at hand, before the model is loaded."""
     timeout_minutes: float = Field(default=24 * 60, gt=0)
 
     def encoding(self) -> EncodeSpec:
@@ -109,6 +117,14 @@ class TrainSpec(Spec):
             overflow=self.overflow,
             max_examples=self.max_examples,
         )
+
+    @model_validator(mode="after")
+    def _sharding_has_something_to_share(self) -> TrainSpec:
+        if self.sharding == "full" and self.processes == 1:
+            raise ValueError("sharding: full spreads the model over processes; set processes to 2 or more")
+        if self.sharding == "full" and self.method == "qlora":
+            raise ValueError("sharding: full takes method full or lora; 4-bit weights are not cut into parts")
+        return self
 
     @model_validator(mode="after")
     def _learning_rate_fits_method(self) -> TrainSpec:

@@ -33,6 +33,7 @@ PLACES: dict[str, str] = {
     "snapshot.copied": "the warehouse is copied aside, readers still find the one before",
     "train.checkpoint.written": "a checkpoint's files are written aside, it is not complete",
     "train.checkpoint.renamed": "a checkpoint is complete, older ones are still there",
+    "train.rank.reduced": "a process that is not the first has added its gradients to the others', no step is done",
 }
 """Every place and what is true there."""
 

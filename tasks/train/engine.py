@@ -19,11 +19,11 @@ from torch import nn
 
 from schemas.errors import DataError, TrainingError
 from schemas.training import TrainSpec
-from tasks.model.adapter import trainable_tensors
 from tasks.model.base_model import resolve_dtype
 from tasks.train.batches import Batch, Examples, step_batches, steps_per_epoch
-from tasks.train.checkpoint import State, load_newest, save_checkpoint
-from tasks.train.forward import Losses, losses_of
+from tasks.train.checkpoint import State
+from tasks.train.forward import Losses
+from tasks.train.group import ALONE, Group
 from tasks.train.job import ProgressLog
 from tasks.train.optimizer import learning_rate_at, make_optimizer
 
@@ -42,7 +42,8 @@ class Outcome:
 
 def count_steps(n_examples: int, spec: TrainSpec) -> int:
     """Optimiser steps of a whole training."""
-    each = steps_per_epoch(n_examples, batch_size=spec.batch_size, accumulation=spec.gradient_accumulation_steps)
+    batch_size = spec.batch_size * spec.processes
+    each = steps_per_epoch(n_examples, batch_size=batch_size, accumulation=spec.gradient_accumulation_steps)
     return min(each * spec.epochs, spec.max_steps or each * spec.epochs)
 
 
@@ -56,6 +57,7 @@ def train(
     key: str,
     log: ProgressLog,
     stop: Callable[[], bool] = lambda: False,
+    group: Group = ALONE,
 ) -> Outcome:
     """Train `model` in place, from the newest checkpoint where there is one; equal inputs give equal weights.
 
@@ -71,6 +73,7 @@ def train(
         key: Of the job, see `tasks.train.job.TrainJob.key`.
         log: Told of each step.
         stop: Asked after each step; when true, a checkpoint is saved and the training returns unfinished.
+        group: The processes that train together; each calls this with its own model.
 
     Raises:
         TrainingError: loss or gradient not finite (TG0401).
@@ -81,24 +84,25 @@ def train(
     if not len(examples):
         raise DataError("no train examples", code="TG0308", where=str(train_folder))
     held_out = Examples(validation_folder) if validation_folder is not None else None
-    losses = losses_of(model, dtype=resolve_dtype(spec.dtype), recompute=spec.gradient_checkpointing)
+    losses = group.losses_of(model, dtype=resolve_dtype(spec.dtype), recompute=spec.gradient_checkpointing)
     optimizer = make_optimizer(model, spec)
-    weights = trainable_tensors(model)
+    batch_size = spec.batch_size * group.size
     accumulation = spec.gradient_accumulation_steps
     n_steps = count_steps(len(examples), spec)
-    per_epoch = steps_per_epoch(len(examples), batch_size=spec.batch_size, accumulation=accumulation)
-    state = load_newest(
+    per_epoch = steps_per_epoch(len(examples), batch_size=batch_size, accumulation=accumulation)
+    state = group.load(
         checkpoints,
         key=key,
-        weights=weights,
+        model=model,
         optimizer=optimizer,
         warn=lambda message: log.write(event="warning", message=message),
     )
     done, n_tokens, curve = (state.step, state.n_tokens, list(state.curve)) if state else (0, 0, [])
+    group.agree(done, model)
     log.write(event="started", step=done, n_steps=n_steps)
     order = step_batches(
         examples.lengths,
-        batch_size=spec.batch_size,
+        batch_size=batch_size,
         accumulation=accumulation,
         seed=spec.seed,
         first_step=done + 1,
@@ -106,7 +110,8 @@ def train(
     )
     for step, places in order:
         started = time.monotonic()
-        batches = [examples.batch(indices) for indices in places]
+        group.reseed(spec.seed, step)
+        batches = group.batches(examples, places)
         rate = learning_rate_at(
             step,
             n_steps=n_steps,
@@ -114,8 +119,8 @@ def train(
             warmup_ratio=spec.warmup_ratio,
             scheduler=spec.lr_scheduler,
         )
-        loss, norm = _step(model, losses, optimizer, batches, spec, step=step, rate=rate)
-        step_tokens = sum(batch.n_tokens for batch in batches)
+        loss, norm = _step(model, losses, optimizer, batches, spec, group, step=step, rate=rate)
+        step_tokens = int(*group.total(sum(batch.n_tokens for batch in batches)))
         n_tokens += step_tokens
         row: dict[str, float | int | None] = {
             "step": step,
@@ -128,28 +133,33 @@ def train(
         seconds = time.monotonic() - started
         log.write(event="step", n_steps=n_steps, step_tokens=step_tokens, seconds=seconds, **row)
         if held_out is not None and len(held_out) and (step % per_epoch == 0 or step == n_steps):
-            row["validation_loss"] = validation_loss(model, losses, held_out, batch_size=spec.batch_size)
+            row["validation_loss"] = validation_loss(model, losses, held_out, batch_size=batch_size, group=group)
             log.write(event="validation", step=step, loss=row["validation_loss"])
         curve.append(row)
-        stopping = stop() and step < n_steps
+        stopping = group.total(stop())[0] > 0 and step < n_steps
         if stopping or (step % spec.save_every == 0 and step < n_steps):
             state = State(step=step, n_tokens=n_tokens, curve=curve)
-            save_checkpoint(checkpoints, state, key=key, weights=weights, optimizer=optimizer)
+            group.save(checkpoints, state, key=key, model=model, optimizer=optimizer)
         if stopping:
             return Outcome(n_steps=n_steps, n_tokens=n_tokens, curve=curve, finished=False)
     return Outcome(n_steps=n_steps, n_tokens=n_tokens, curve=curve, finished=True)
 
 
-def validation_loss(model: nn.Module, losses: Losses, examples: Examples, *, batch_size: int) -> float:
+def validation_loss(
+    model: nn.Module, losses: Losses, examples: Examples, *, batch_size: int, group: Group = ALONE
+) -> float:
     """Mean loss over all supervised tokens of a split, nats, without dropout; the model's mode is left as it was."""
     by_length = sorted(range(len(examples)), key=lambda index: -examples.lengths[index])
     total, count = 0.0, 0
     with _without_dropout(model), torch.no_grad():
-        for start in range(0, len(by_length), batch_size):
-            each = losses(examples.batch(by_length[start : start + batch_size]))
-            total += float(each.double().sum())
-            count += len(each)
-    return total / count if count else math.nan
+        places = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
+        for place in places:
+            for batch in group.batches(examples, [place]):
+                each = losses(batch)
+                total += float(each.double().sum())
+                count += len(each)
+    nats, n_scored = group.total(total, count)
+    return nats / n_scored if n_scored else math.nan
 
 
 def _step(
@@ -158,26 +168,29 @@ def _step(
     optimizer: torch.optim.Optimizer,
     batches: Sequence[Batch],
     spec: TrainSpec,
+    group: Group,
     *,
     step: int,
     rate: float,
 ) -> tuple[float, float]:
     """One optimiser step; returns mean loss (nats per supervised token) and the gradient's norm before clipping."""
-    n_supervised = sum(len(batch.targets) for batch in batches)
+    n_supervised = int(*group.total(sum(len(batch.targets) for batch in batches)))
     if not n_supervised:
         raise DataError(f"no supervised token in the examples of step {step}", code="TG0322")
     total = 0.0
     for batch in batches:
-        if len(batch.targets):
+        if group.takes(batch):
             part = losses(batch).sum() / n_supervised
             total += float(part.detach())
             part.backward()  # type: ignore[no-untyped-call]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    norm = float(nn.utils.clip_grad_norm_(trained, spec.max_grad_norm))
+    group.sum_gradients(trained)
+    (total,) = group.total(total)
+    norm = group.clip(trained, spec.max_grad_norm)
     if not (math.isfinite(total) and math.isfinite(norm)):
         raise _diverged(step, total, norm, batches, rate)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    for settings in optimizer.param_groups:
+        settings["lr"] = rate
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total, norm

@@ -47,7 +47,9 @@ class TrainJob(BaseModel):
             {
                 "dataset": self.dataset.digest,
                 "model": self.model.digest,
-                "spec": self.spec.model_dump(mode="json", exclude={"timeout_minutes", "save_every", "threads"}),
+                "spec": self.spec.model_dump(
+                    mode="json", exclude={"timeout_minutes", "save_every", "threads", "memory_check"}
+                ),
             }
         )
 

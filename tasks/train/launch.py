@@ -62,7 +62,7 @@ def train_model(
         model=model.model_copy(update={"root": model.root.resolve()}),
         spec=spec,
         scratch=scratch,
-        threads=spec.threads or len(os.sched_getaffinity(0)),
+        threads=spec.threads or max(1, len(os.sched_getaffinity(0)) // spec.processes),
     )
     if not _is_complete(scratch / FINAL):
         for stale in (scratch / FINAL, scratch / f".{FINAL}.tmp"):

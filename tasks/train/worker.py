@@ -24,6 +24,7 @@ from schemas.errors import LockedError, TrainingError, TunegateError
 from tasks.files import seal, write_json
 from tasks.train.job import CHECKPOINTS, ERROR, FINAL, INTERRUPTED, PROGRESS, ProgressLog, TrainJob
 from tasks.train.memory import ModelDims, estimate_memory, memory_advice
+from tasks.train.ranks import is_rank, lead
 
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -42,9 +43,11 @@ def main(job_file: Path, parent: int | None = None, *, lock_wait_s: float = 15.0
         _die_with(parent)
     job = TrainJob.model_validate(orjson.loads(job_file.read_bytes()))
     try:
+        if is_rank():
+            return _work(job)
         lock = _lock(job.scratch / "worker.lock", lock_wait_s)
         try:
-            return _work(job)
+            return _work(job) if job.spec.processes == 1 else lead(job_file, job, lock=lock)
         finally:
             os.close(lock)
     except TunegateError as error:
@@ -63,13 +66,15 @@ def _work(job: TrainJob) -> int:
 
     torch.set_num_threads(job.threads)
     from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
+    from tasks.train.distributed import join
     from tasks.train.engine import mean_last_tenth, train
 
     asked_to_stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: asked_to_stop.append(received))
-    log = ProgressLog(job.scratch / PROGRESS)
-    model = open_for_training(job.model, job.spec)
+    group = join(job.spec)
+    log = ProgressLog(job.scratch / PROGRESS if group.leads else Path(os.devnull))
+    model = group.prepare(open_for_training(job.model, job.spec))
     outcome = train(
         model,
         job.spec,
@@ -79,10 +84,14 @@ def _work(job: TrainJob) -> int:
         key=job.key(),
         log=log,
         stop=lambda: bool(asked_to_stop),
+        group=group,
     )
-    log.write(event="ended", finished=outcome.finished, peak_rss_bytes=_peak_rss_bytes())
+    log.write(event="ended", finished=outcome.finished, peak_rss_bytes=int(group.largest(_peak_rss_bytes())))
     if not outcome.finished:
         return INTERRUPTED
+    group.finish(model)
+    if not group.leads:
+        return 0
     aside = job.scratch / f".{FINAL}.tmp"
     for left_over in (aside, job.scratch / FINAL):
         shutil.rmtree(left_over, ignore_errors=True)
