@@ -16,6 +16,7 @@ from flows.engine.disk import private_folder
 from flows.engine.keys import digest_of
 from flows.engine.lock import hold
 from flows.engine.source import code_digests
+from flows.measured import read_measured
 from flows.settings import Settings
 from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef
 from schemas.errors import ServiceError, TunegateError
@@ -180,7 +181,9 @@ def _record(session: Session) -> RunRecord:
         tracking_uri=spec.registry.tracking_uri,
         experiment=spec.registry.experiment,
         params=_flat(config),
-        metrics=_metrics(session) | {"train_loss": trained.train_loss, "n_train_examples": float(dataset.n_train)},
+        metrics=_metrics(session)
+        | {"train_loss": trained.train_loss, "n_train_examples": float(dataset.n_train)}
+        | read_measured(session.settings, "train", trained.root.name),
         tags={
             "tunegate.pipeline": spec.name,
             "tunegate.verdict": decision.verdict,

@@ -22,6 +22,7 @@ from flows.engine.plan import run_step
 from flows.engine.source import code_digests
 from flows.engine.store import Store
 from flows.listener import Listeners
+from flows.measured import Measured
 from flows.settings import Settings, load_settings
 from flows.standing import Standing, standing_of
 from schemas.artifacts import Artifact
@@ -71,7 +72,10 @@ class Session:
         if step.name in self.done:
             return self.done[step.name]
 
+        measured = Measured()
+
         def progress(done: int, total: int | None, unit: str, **figures: float) -> None:
+            measured.hear(figures)
             self.listeners.progressed(step, done, total, unit, figures)
 
         self.listeners.started(step)
@@ -80,6 +84,7 @@ class Session:
         except Exception as error:
             self.ledger.record_failure(self.run_id, step.name, error)
             raise
+        measured.keep(self.settings, step.folder, obtained.key)
         self.ledger.record_step(self.run_id, step.name, obtained)
         self.done[step.name] = obtained.artifact
         self.listeners.finished(step, obtained.artifact, reused=obtained.reused, seconds=obtained.seconds)

@@ -10,6 +10,7 @@ from flows.commands.output import out, print_json, print_rows
 from flows.engine.ledger import Ledger
 from flows.engine.lock import is_locked
 from flows.engine.store import Store
+from flows.measured import memory_sentence, read_measured
 from flows.screen import gate_table
 from flows.servers import running
 from flows.settings import Settings, load_settings
@@ -38,15 +39,19 @@ def show(*, run_id: str, config: Path, as_json: bool) -> int:
     steps = ledger.steps(row.run_id)
     gate = next((step for step in steps if step.step == "gate" and step.key), None)
     decision = Store(settings.home).find("gate", gate.key, GateDecision) if gate else None
+    train = next((step for step in steps if step.step == "train" and step.key), None)
+    memory = read_measured(settings, "train", train.key) if train else {}
     if as_json:
         head: dict[str, Any] = {name: getattr(row, name) for name in (*RUN_COLUMNS, "mlflow_run_id", "prefect_run_id")}
         findings = [] if decision is None else [finding.model_dump() for finding in decision.findings]
-        print_json({**head, "steps": [asdict(step) for step in steps], "findings": findings})
+        print_json({**head, "steps": [asdict(step) for step in steps], "findings": findings, **memory})
         return 0
     console = out()
     console.print(f"{row.run_id}  {row.pipeline}  {row.status}  {row.verdict or ''}\n{row.reason}\n", markup=False)
     told = [{**asdict(step), "seconds": f"{step.seconds:.1f}", "digest": step.digest[:12]} for step in steps]
     print_rows(told, ("step", "state", "n_in", "n_out", "seconds", "digest", "error"))
+    if told_memory := memory_sentence(memory):
+        console.print(f"\nmemory of training: {told_memory}", markup=False)
     if decision is not None:
         console.print()
         console.print(gate_table(decision))

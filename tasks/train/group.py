@@ -34,8 +34,14 @@ class Group:
         """The model as this process shall hold it; called once, before the optimiser is made."""
         return model
 
-    def finish(self, model: nn.Module) -> None:
-        """Make the model whole again, so that it can be saved."""
+    def finish(self, model: nn.Module, fresh: Callable[[], nn.Module]) -> nn.Module:
+        """The trained model as a whole, for the leader to save.
+
+        Args:
+            model: As it was trained.
+            fresh: Opens the model as it was before training.
+        """
+        return model
 
     def losses_of(self, model: nn.Module, *, dtype: torch.dtype, recompute: bool) -> Losses:
         """As `tasks.train.forward.losses_of`."""

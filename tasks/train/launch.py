@@ -23,8 +23,9 @@ from schemas.errors import StorageError, TrainingError, TunegateError
 from schemas.training import TrainSpec
 from tasks.files import MANIFEST, verify, write_json
 from tasks.progress import Progress, silent
-from tasks.train.job import ERROR, FINAL, INTERRUPTED, JOB, LOG, PROGRESS, ProgressLog, TrainJob
-from tasks.train.memory import ModelDims, estimate_memory, memory_advice
+from tasks.train.job import ERROR, FINAL, INTERRUPTED, JOB, LOG, MEMORY_FIGURES, PROGRESS, ProgressLog, TrainJob
+from tasks.train.memory import memory_advice
+from tasks.train.memory_check import check_memory, device_at_hand, predict_parts
 
 GRACE_S = 10.0
 """Seconds between the wish to stop (finish the step, save a checkpoint) and SIGKILL."""
@@ -52,7 +53,8 @@ def train_model(
         progress: Told of each step with loss and tokens_per_s.
 
     Raises:
-        TrainingError: diverged (TG0401), out of memory (TG0405), too long (TG0406), crashed (TG0407), stopped (TG0408).
+        TrainingError: does not fit into memory (TG0415), diverged (TG0401), out of memory (TG0405), too long (TG0406),
+            crashed (TG0407), stopped (TG0408).
         ConfigError: settings that do not fit the model.
         DataError: nothing to train on.
     """
@@ -65,6 +67,7 @@ def train_model(
         threads=spec.threads or max(1, len(os.sched_getaffinity(0)) // spec.processes),
     )
     if not _is_complete(scratch / FINAL):
+        check_memory(job.workload(), spec)
         for stale in (scratch / FINAL, scratch / f".{FINAL}.tmp"):
             shutil.rmtree(stale, ignore_errors=True)
         (scratch / ERROR).unlink(missing_ok=True)
@@ -161,6 +164,13 @@ def _report(log: ProgressLog, offset: int, progress: Progress) -> int:
                 learning_rate=entry["learning_rate"],
                 tokens_per_s=entry["step_tokens"] / entry["seconds"],
             )
+        elif entry["event"] == "memory":
+            progress(
+                entry["step"],
+                entry["step"],
+                "steps",
+                **{name: entry[name] for name in MEMORY_FIGURES if entry[name] is not None},
+            )
     return offset
 
 
@@ -182,8 +192,8 @@ def _error_of(job: TrainJob, code: int) -> TunegateError:
             hint="run again: it goes on from there",
         )
     if code == -signal.SIGKILL:
-        dims = ModelDims.read(job.model.root / "config.json")
-        total = estimate_memory(dims, job.spec, max_tokens=job.dataset.max_tokens).total if dims else None
+        work = job.workload()
+        total = predict_parts(work, job.spec, device=device_at_hand())["total"] if work else None
         predicted = f"; about {total / 2**30:.1f} GiB were predicted" if total else ""
         return TrainingError(
             f"the training process was killed (out of memory?){predicted}",

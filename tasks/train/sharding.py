@@ -35,9 +35,15 @@ class Shards(Replicas):
             module.set_force_sum_reduction_for_comms(True)
         return model
 
-    def finish(self, model: nn.Module) -> None:
-        for module in _sharded(model):
-            module.unshard()
+    def finish(self, model: nn.Module, fresh: Callable[[], nn.Module]) -> nn.Module:
+        trained = {name: _whole(part) for name, part in trainable_tensors(model).items()}
+        if not self.leads:
+            return model
+        # A sharded module gives away its parts whenever it is asked for its state: the tensors move to a plain one.
+        plain = fresh()
+        for name, tensor in trainable_tensors(plain).items():
+            tensor.copy_(trained[name])
+        return plain
 
     def losses_of(self, model: nn.Module, *, dtype: torch.dtype, recompute: bool) -> Losses:
         # The fast path reads weights past the model's forward, where they are in parts.

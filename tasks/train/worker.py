@@ -22,8 +22,9 @@ import orjson
 
 from schemas.errors import LockedError, TrainingError, TunegateError
 from tasks.files import seal, write_json
-from tasks.train.job import CHECKPOINTS, ERROR, FINAL, INTERRUPTED, PROGRESS, ProgressLog, TrainJob
-from tasks.train.memory import ModelDims, estimate_memory, memory_advice
+from tasks.train.job import CHECKPOINTS, ERROR, FINAL, INTERRUPTED, MEMORY_FIGURES, PROGRESS, ProgressLog, TrainJob
+from tasks.train.memory import memory_advice
+from tasks.train.memory_check import device_at_hand, predict_parts
 from tasks.train.ranks import is_rank, lead
 
 _PR_SET_PDEATHSIG = 1
@@ -86,10 +87,11 @@ def _work(job: TrainJob) -> int:
         stop=lambda: bool(asked_to_stop),
         group=group,
     )
-    log.write(event="ended", finished=outcome.finished, peak_rss_bytes=int(group.largest(_peak_rss_bytes())))
+    peak = int(group.largest(_peak_bytes()))
+    log.write(event="ended", finished=outcome.finished)
     if not outcome.finished:
         return INTERRUPTED
-    group.finish(model)
+    model = group.finish(model, lambda: open_for_training(job.model, job.spec))
     if not group.leads:
         return 0
     aside = job.scratch / f".{FINAL}.tmp"
@@ -117,6 +119,9 @@ def _work(job: TrainJob) -> int:
     )
     seal(aside)
     aside.rename(job.scratch / FINAL)
+    predicted = _predicted_memory(job)
+    figures = zip(MEMORY_FIGURES, (predicted and predicted["total"], peak), strict=True)
+    log.write(event="memory", step=outcome.n_steps, **dict(figures))
     return 0
 
 
@@ -138,8 +143,8 @@ def _write_curve(path: Path, curve: list[dict[str, float | int | None]]) -> None
 
 
 def _predicted_memory(job: TrainJob) -> dict[str, int] | None:
-    dims = ModelDims.read(job.model.root / "config.json")
-    return estimate_memory(dims, job.spec, max_tokens=job.dataset.max_tokens).parts() if dims else None
+    work = job.workload()
+    return predict_parts(work, job.spec, device=device_at_hand()) if work else None
 
 
 def _tell(scratch: Path, error: TunegateError) -> None:
@@ -193,7 +198,12 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _peak_rss_bytes() -> int:
+def _peak_bytes() -> int:
+    """Most memory that this process has held: of its card, else resident."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

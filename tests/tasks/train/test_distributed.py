@@ -16,7 +16,7 @@ from schemas.artifacts import DatasetRef, ModelRef
 from schemas.errors import TrainingError
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.failpoint import VARIABLE
-from tasks.files import write_json
+from tasks.files import MANIFEST, write_json
 from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
 from tasks.train.launch import train_model
 
@@ -138,3 +138,45 @@ def test_two_processes_train_as_one_with_twice_the_batch(
         sharded = make_spec(batch_size=5, processes=2, sharding="full", **settings)
         assert run(sharded, cut) == 0, (cut / "worker.log").read_text()
         _assert_same_training(one / FINAL, cut / FINAL)
+
+
+def test_a_killed_process_ends_all_and_the_retry_ends_in_the_bytes_of_an_uninterrupted_training(
+    tmp_path: Path,
+    dataset: DatasetRef,
+    tiny_model: ModelRef,
+    make_spec: MakeSpec,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Dropout as well: each process has its own, from step and rank alone.
+    spec = make_spec(processes=2, batch_size=2, save_every=2, adapter=AdapterSpec(rank=4, dropout=0.2))
+    scratch, out = tmp_path / "killed" / "scratch", tmp_path / "killed" / "out"
+    scratch.mkdir(parents=True)
+    out.mkdir()
+    assert run(spec, tmp_path / "whole") == 0
+    monkeypatch.setenv(VARIABLE, "train.rank.reduced:4")
+    with pytest.raises(TrainingError, match="killed") as caught:
+        train_model(dataset=dataset, model=tiny_model, spec=spec, out=out, scratch=scratch)
+    assert caught.value.code == "TG0405"
+    assert "exit codes of the processes: " in (scratch / "worker.log").read_text()
+    assert [path.name for path in (scratch / CHECKPOINTS).iterdir()] == ["step-00000002"]
+    assert run(spec, scratch) == 0
+    events = ProgressLog(scratch / PROGRESS).read(0)[0]
+    assert [event["step"] for event in events if event["event"] == "started"] == [0, 2]
+    assert (scratch / FINAL / MANIFEST).read_bytes() == (tmp_path / "whole" / FINAL / MANIFEST).read_bytes()
+
+
+def test_a_sharded_training_goes_on_from_its_checkpoint(tmp_path: Path, make_spec: MakeSpec, run: Run) -> None:
+    spec = make_spec(processes=2, sharding="full", method="full", learning_rate=1e-3, epochs=1, save_every=1)
+    assert run(spec, tmp_path / "whole") == 0
+    assert run(spec, tmp_path / "killed", "train.checkpoint.renamed:2") != 0
+    assert run(spec, tmp_path / "killed") == 0
+    manifests = [(tmp_path / name / FINAL / MANIFEST).read_bytes() for name in ("whole", "killed")]
+    assert manifests[0] == manifests[1]
+
+
+def test_sharding_is_refused_where_it_does_nothing_or_cannot() -> None:
+    with pytest.raises(ValueError, match="processes to 2"):
+        TrainSpec(base_model="x", sharding="full")
+    with pytest.raises(ValueError, match="4-bit"):
+        TrainSpec(base_model="x", sharding="full", processes=2, method="qlora")
