@@ -172,8 +172,8 @@ def load_trained(
     if trained.method == "full":
         whole: nn.Module = load_base(model.model_copy(update={"root": trained.root}), dtype=number)
         return whole
-    base = _open_base(model, number, _quantization(trained.root) if trained.method == "qlora" else None)
-    return _put_on(base, trained.root).eval()
+    base = _open_base(model, number, quantization_of(trained.root) if trained.method == "qlora" else None)
+    return put_adapter_on(base, trained.root).eval()
 
 
 def _open_base(model: ModelRef, dtype: torch.dtype, quantization: QuantizationSpec | None) -> PreTrainedModel:
@@ -209,8 +209,16 @@ def _wrap(base: PreTrainedModel, config: LoraConfig) -> nn.Module:
     return adapted
 
 
-def _put_on(base: PreTrainedModel, root: Path) -> nn.Module:
-    """Read the adapter's files onto the base; PEFT alone would only warn about wrong keys and answer as the base."""
+def put_adapter_on(base: PreTrainedModel, root: Path) -> nn.Module:
+    """Read the adapter's files onto the base; PEFT alone would only warn about wrong keys and answer as the base.
+
+    Args:
+        base: Changed in place.
+        root: Of a `TrainedRef`.
+
+    Raises:
+        StorageError: files missing or damaged; tensors missing, left over, of another shape or not finite.
+    """
     from peft import LoraConfig
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -261,7 +269,12 @@ def copy_strictly(source: Mapping[str, Tensor], target: Mapping[str, Tensor], *,
         target[name].copy_(tensor)
 
 
-def _quantization(root: Path) -> QuantizationSpec:
+def quantization_of(root: Path) -> QuantizationSpec:
+    """The 4-bit settings that an adapter was trained with.
+
+    Raises:
+        StorageError: TG0534, they cannot be read.
+    """
     try:
         return QuantizationSpec.model_validate(orjson.loads((root / SETTINGS).read_bytes())["quantization"])
     except (OSError, ValueError, KeyError) as error:

@@ -76,7 +76,8 @@ def forecast(work: Workload, spec: TrainSpec) -> Forecast:
         return Forecast(device, predicted, available)
     for changes in _changes(spec):
         # model_copy checks nothing: the learning rate of another method would be refused.
-        needed = sum_of(predict_parts(work, spec.model_copy(update=changes), device=device), spec, device)
+        changed = spec.model_copy(update=changes)
+        needed = sum_of(predict_parts(work, changed, device=device), changed, device)
         if needed <= available:
             told = ", ".join(f"train.{name}: {_yaml(value)}" for name, value in changes.items())
             return Forecast(device, predicted, available, f"{told} ({needed / GIB:.2f} GiB)")
