@@ -13,8 +13,9 @@ from schemas.artifacts import DatasetRef, ModelRef
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.model.adapter import attach_adapter, open_for_training
 from tasks.train.batches import Batch, Examples
-from tasks.train.forward import FastDecoder, Losses, is_fast, losses_of, plain_losses
-from tasks.train.kernels import causal_attention, gated_unit, rms_norm, token_losses
+from tasks.train.fast.decoder import FastDecoder, is_fast
+from tasks.train.fast.kernels import causal_attention, gated_unit, rms_norm, token_losses
+from tasks.train.forward import Losses, losses_of, plain_losses
 
 MakeSpec = Callable[..., TrainSpec]
 
@@ -180,7 +181,7 @@ def test_long_sequences_switch_kernel_without_changing_the_numbers(monkeypatch: 
     mask = torch.full((seq, seq), float("-inf")).triu(1)
     found = []
     for limit in (seq, seq - 1):
-        monkeypatch.setattr("tasks.train.kernels.LONGEST_BLOCK", limit)
+        monkeypatch.setattr("tasks.train.fast.kernels.LONGEST_BLOCK", limit)
         qkv.grad = None
         out = causal_attention(qkv, angle.cos(), angle.sin(), mask, n_heads=heads, n_kv_heads=kv_heads, d_head=d_head)
         out.square().sum().backward()  # type: ignore[no-untyped-call]
