@@ -20,7 +20,7 @@ mapped libraries. Measured with the locked versions on Linux; a tiny model's who
 WASTE = 0.1
 """Share of the activations that the heap holds beyond them: freed pieces between held ones. Measured 8-13 %."""
 _LOSS_ROWS, _BLOCK = 128, 1024
-"""`LOSS_ROWS` and `LONGEST_BLOCK` of tasks/train/kernels.py, which imports torch; a test compares them."""
+"""`LOSS_ROWS` and `LONGEST_BLOCK` of tasks/train/fast/kernels.py, which imports torch; a test compares them."""
 _WIDE, _ADAM = 4, 8
 
 
@@ -118,7 +118,7 @@ _QKV = ("q_proj", "k_proj", "v_proj")
 
 
 def _fast_activations(dims: ModelDims, spec: TrainSpec, positions: int, seq: int, number: int) -> int:
-    """What tasks/train/kernels.py saves for the backward: inputs of norms and products, q, k, v, attention weights."""
+    """What tasks/train/fast/kernels.py saves for the backward: inputs of norms and products, q, k, v, attention."""
     q, kv = dims.heads * dims.d_head, dims.kv_heads * dims.d_head
     weights = dims.heads * seq if seq <= _BLOCK else q
     width = 4 * dims.hidden + 2 * q + 2 * kv + 4 * dims.intermediate + weights + 7 * spec.adapter.rank

@@ -16,17 +16,18 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tasks.model.adapter import trainable_tensors
+from tasks.model.decoder import language_model
 from tasks.train.batches import Batch, Examples
 from tasks.train.checkpoint import State, load_newest, save_checkpoint
 from tasks.train.distributed import Replicas, without_targets
-from tasks.train.forward import Losses, decoder_of, plain_losses
+from tasks.train.forward import Losses, plain_losses
 
 
 class Shards(Replicas):
     """One of several processes that hold the model between them."""
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        for layer in decoder_of(model).model.layers:
+        for layer in language_model(model).model.layers:
             fully_shard(layer)
         fully_shard(model)
         for module in _sharded(model):

@@ -183,7 +183,7 @@ def test_shares_of_adapters_on_q_and_v(name: str, rank: int, percent: float) -> 
 
 @pytest.mark.parametrize(("name", "gib"), [("Llama-2-70B", 33.87), ("Llama-3.1-70B", 36.81)])
 def test_four_bits_of_a_70b_in_gib(name: str, gib: float) -> None:
-    assert quantized_bytes(MODELS[name], QuantizationSpec()) / 2**30 == pytest.approx(gib, abs=0.005)
+    assert quantized_bytes(MODELS[name], QuantizationSpec()) / 2**30 == pytest.approx(gib, abs=0.01)
 
 
 def test_full_tuning_takes_sixteen_bytes_per_weight_as_we_run_it() -> None:

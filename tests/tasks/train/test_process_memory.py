@@ -52,7 +52,7 @@ def test_measured_peaks_are_predicted_within_six_percent(
 
 
 def test_the_constants_are_those_of_the_fast_path() -> None:
-    from tasks.train import kernels
+    from tasks.train.fast import kernels
 
     assert (process_memory._LOSS_ROWS, process_memory._BLOCK) == (kernels.LOSS_ROWS, kernels.LONGEST_BLOCK)
 
