@@ -152,9 +152,12 @@ def free_bytes(root: Path = Path("/")) -> int:
     Args:
         root: Of the file system that holds /proc and /sys.
     """
-    fields = dict(line.split(":", 1) for line in (root / "proc/meminfo").read_text().splitlines() if ":" in line)
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    return min(free, *_group_limits(root), free)
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+    except OSError:  # no Linux: all of it, of which some is in use
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return min([int(fields["MemAvailable"].split()[0]) * 1024, *_group_limits(root)])
 
 
 def _group_limits(root: Path) -> Iterator[int]:

@@ -114,13 +114,31 @@ def test_plan_says_what_run_then_does(workplace: Workplace) -> None:
     assert planned["answers_tuned"] == "run"
     assert any("max_new_tokens: 4 -> 5" in row["why"] for row in plan["steps"])
     assert plan["train_examples"] == 32
-    assert plan["training_memory_gib"] > 0
+    assert 0 < plan["training_memory_gib"] < plan["memory_at_hand_gib"]
 
-    done = steps_of(workplace, workplace.json("run", "small")["run_id"])
+    run_id = workplace.json("run", "small")["run_id"]
+    done = steps_of(workplace, run_id)
+    # Measured when the training was made, shown with every run that uses it, and told to MLflow.
+    shown = workplace.json("show", run_id)
+    assert shown["predicted_memory_bytes"] == pytest.approx(shown["peak_memory_bytes"], rel=0.15)
+    told = json.loads((workplace.home / "runs" / f"{run_id}.json").read_text())["metrics"]
+    assert told["peak_memory_bytes"] == shown["peak_memory_bytes"]
+    assert " GiB predicted, " in workplace.run("show", run_id).stdout
     for name, state in planned.items():
         # The champion is the candidate here: what it answers has been answered by the time its turn comes.
         if state != "maybe" and not name.endswith("_champion"):
             assert (done[name]["state"] == "reused") == (state == "reused"), name
+
+
+def test_a_training_that_cannot_fit_is_told_by_plan_and_refused_by_run(workplace: Workplace) -> None:
+    assert workplace.run("run", "small", "--until", "finetune").returncode == 0
+    workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(batch_size=2**24))
+    planned = workplace.run("plan", "small")
+    assert "warning the training will be refused" in " ".join(planned.stderr.split())
+    refused = workplace.run("run", "small")
+    assert refused.returncode == 4
+    assert "TG0415" in refused.stderr
+    assert "this fits: train.batch_size" in " ".join(refused.stderr.split())
 
 
 def test_a_run_killed_in_training_ends_with_the_bytes_of_an_uninterrupted_one(
