@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 
 from schemas.artifacts import DatasetRef, ModelRef
-from schemas.errors import TrainingError
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.failpoint import VARIABLE
 from tasks.files import MANIFEST, write_json
@@ -141,29 +140,32 @@ def test_two_processes_train_as_one_with_twice_the_batch(
 
 
 def test_a_killed_process_ends_all_and_the_retry_ends_in_the_bytes_of_an_uninterrupted_training(
-    tmp_path: Path,
-    dataset: DatasetRef,
-    tiny_model: ModelRef,
-    make_spec: MakeSpec,
-    run: Run,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
     # Dropout as well: each process has its own, from step and rank alone.
     spec = make_spec(processes=2, batch_size=2, save_every=2, adapter=AdapterSpec(rank=4, dropout=0.2))
-    scratch, out = tmp_path / "killed" / "scratch", tmp_path / "killed" / "out"
+    killed = tmp_path / "killed"
+    assert run(spec, killed, "train.rank.reduced:4") == -9
+    assert "exit codes of the processes: " in (killed / "worker.log").read_text()
+    assert [path.name for path in (killed / CHECKPOINTS).iterdir()] == ["step-00000002"]
+    assert run(spec, killed) == 0, (killed / "worker.log").read_text()
+    events = ProgressLog(killed / PROGRESS).read(0)[0]
+    assert [event["step"] for event in events if event["event"] == "started"] == [0, 2]
+    # The uninterrupted one as a step does it, with processes that are started anew.
+    scratch, out = tmp_path / "whole" / "scratch", tmp_path / "whole" / "out"
     scratch.mkdir(parents=True)
     out.mkdir()
-    assert run(spec, tmp_path / "whole") == 0
-    monkeypatch.setenv(VARIABLE, "train.rank.reduced:4")
-    with pytest.raises(TrainingError, match="killed") as caught:
-        train_model(dataset=dataset, model=tiny_model, spec=spec, out=out, scratch=scratch)
-    assert caught.value.code == "TG0405"
-    assert "exit codes of the processes: " in (scratch / "worker.log").read_text()
-    assert [path.name for path in (scratch / CHECKPOINTS).iterdir()] == ["step-00000002"]
-    assert run(spec, scratch) == 0
-    events = ProgressLog(scratch / PROGRESS).read(0)[0]
-    assert [event["step"] for event in events if event["event"] == "started"] == [0, 2]
-    assert (scratch / FINAL / MANIFEST).read_bytes() == (tmp_path / "whole" / FINAL / MANIFEST).read_bytes()
+    heard: list[int] = []
+    train_model(
+        dataset=dataset,
+        model=tiny_model,
+        spec=spec,
+        out=out,
+        scratch=scratch,
+        progress=lambda done, _total, _unit, **_figures: heard.append(done),
+    )
+    assert heard == [*range(1, 13), 12]
+    assert (killed / FINAL / MANIFEST).read_bytes() == (scratch / FINAL / MANIFEST).read_bytes()
 
 
 def test_a_sharded_training_goes_on_from_its_checkpoint(tmp_path: Path, make_spec: MakeSpec, run: Run) -> None:
