@@ -79,7 +79,7 @@ def status(*, config: Path, as_json: bool) -> int:
         ("champion", f"{champion['name']} v{champion['version']} since {champion['since']}") for champion in champions
     ]
     lines += [("server", f"{server['kind']} {server['url']}") for server in servers]
-    lines += [("MLflow", f"{pending} changes not told yet; `tunegate sync`")] if pending else []
+    lines += [("MLflow", f"{pending} changes not told yet; `tunegate reconcile`")] if pending else []
     for name in ("running", "champion", "server"):
         if name not in dict(lines):
             lines.append((name, "none"))

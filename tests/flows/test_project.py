@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flows.engine.ledger import Ledger
-from flows.project import synchronise
+from flows.project import reconcile, synchronise
 from flows.servers import ensure_mlflow, stop_all
 from flows.settings import Settings
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef, TrainedRef
@@ -118,8 +118,10 @@ class Place:
         runs = self.client.search_runs([found.experiment_id]) if found else []
         return {
             "versions": sorted((v.tags[VERSION_TAG], v.tags["tunegate.verdict"]) for v in versions),
-            "champion": alias_version(self.client, name=name, alias="champion", uri=self.uri),
-            "challenger": alias_version(self.client, name=name, alias="challenger", uri=self.uri),
+            **{
+                alias: alias_version(self.client, name=name, alias=alias, uri=self.uri)
+                for alias in ("previous", "champion", "challenger")
+            },
             "runs": sorted((run.data.tags[RUN_TAG], run.info.status) for run in runs),
         }
 
@@ -152,7 +154,7 @@ def test_what_is_told_twice_is_there_once(place: Place) -> None:
     assert synchronise(place.ledger, place.settings) is None
     first = place.told()
     assert first == {
-        "versions": [("1", "PROMOTE"), ("2", "BLOCK")], "champion": "1", "challenger": "1",
+        "versions": [("1", "PROMOTE"), ("2", "BLOCK")], "previous": None, "champion": "1", "challenger": None,
         "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED")],
     }  # fmt: skip
     assert place.ledger.pending_projections() == ()
@@ -208,10 +210,10 @@ def test_aliases_follow_a_rollback_even_when_all_is_told_at_once(place: Place) -
     place.ledger.rollback("replies", reason="customers complain")
     assert len(place.ledger.pending_projections()) == 5
     assert synchronise(place.ledger, place.settings) is None
-    assert place.told()["champion"] == place.told()["challenger"] == "1"
+    assert (place.told()["champion"], place.told()["previous"]) == ("1", None)
     place.ledger.rollback("replies", reason="a second look", to="2")
     assert synchronise(place.ledger, place.settings) is None
-    assert place.told()["champion"] == "2"
+    assert (place.told()["champion"], place.told()["previous"]) == ("2", "1")
     assert place.told()["versions"] == [("1", "PROMOTE"), ("2", "PROMOTE")]
 
 
@@ -226,6 +228,47 @@ def test_another_mlflow_learns_of_the_champion_it_has_never_seen(
     place.ledger.rollback("replies", reason="customers complain")
     assert synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=another)) is None
     assert alias_version(open_client(another), name="replies", alias="champion", uri=another) == "1"
+
+
+def test_the_challenger_is_who_waits_for_a_person(place: Place) -> None:
+    place.promote(1, after=None)
+    version = place.record(2, "PROMOTE")
+    place.ledger.promote("replies", expected="1", version=version, run_id="run-2", reason="better", approval=True)
+    assert synchronise(place.ledger, place.settings) is None
+    assert [place.told()[alias] for alias in ("previous", "champion", "challenger")] == [None, "1", "2"]
+    place.ledger.approve("run-2", actor="ada")
+    assert synchronise(place.ledger, place.settings) is None
+    assert [place.told()[alias] for alias in ("previous", "champion", "challenger")] == ["1", "2", None]
+    version = place.record(3, "BLOCK")
+    event = place.ledger.force("replies", expected="2", version=version, reason="urgent", actor="bob")
+    assert synchronise(place.ledger, place.settings) is None
+    tags = place.client.get_model_version_by_alias("replies", "champion").tags
+    assert (tags["tunegate.verdict"], tags["tunegate.event"]) == ("BLOCK", event.hash)
+    assert tags["tunegate.promotion"].startswith("force by bob at ")
+
+
+def test_an_alias_that_somebody_moved_past_the_ledger_is_put_back(place: Place) -> None:
+    place.promote(1, after=None)
+    place.promote(2, after="1")
+    assert reconcile(place.ledger, place.settings).n_told == 4
+    place.client.set_registered_model_alias("replies", "champion", "1")
+    place.client.delete_registered_model_alias("replies", "previous")
+    place.client.set_registered_model_alias("replies", "challenger", "2")
+    told = reconcile(place.ledger, place.settings)
+    assert (told.n_told, told.late) == (0, None)
+    assert told.repaired == ("replies@previous", "replies@champion", "replies@challenger")
+    assert [place.told()[alias] for alias in ("previous", "champion", "challenger")] == ["1", "2", None]
+    assert reconcile(place.ledger, place.settings).repaired == ()
+    late = reconcile(place.ledger, replace(place.settings, mlflow_tracking_uri=NOWHERE)).late
+    assert isinstance(late, ServiceError)
+
+
+def test_a_damaged_earlier_champion_does_not_hold_up_the_new_one(place: Place) -> None:
+    place.promote(1, after=None)
+    (place.home / "store" / "bundle" / f"{1:064x}" / "serving.json").write_text("tampered\n")
+    place.promote(2, after="1")
+    assert isinstance(synchronise(place.ledger, place.settings), StorageError)
+    assert [place.told()[alias] for alias in ("previous", "champion")] == [None, "2"]
 
 
 def test_a_damaged_bundle_holds_up_nobody_else(place: Place) -> None:
@@ -282,33 +325,61 @@ def test_runs_that_died_do_not_look_alive_for_ever(place: Place) -> None:
     }  # fmt: skip
 
 
-SYNCHRONISE = """
-import sys
+KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.told:2"]
+MOVED = {"mlflow.champion", "mlflow.challenger", "mlflow.told:2"}
+"""Where MLflow's champion has moved already. The first that is told is the candidate, the second the champion."""
+PROMOTE_AND_TELL = """
+import json, os, sys
 from pathlib import Path
+import mlflow.pyfunc  # once, for all of the children
 from flows.engine.ledger import Ledger
 from flows.project import synchronise
 from flows.settings import Settings
-home = Path(sys.argv[1])
-late = synchronise(Ledger(home), Settings(home=home, cache=home, prefect_api_url=None, mlflow_tracking_uri=None))
-sys.exit(str(late) if late else 0)
+
+def promote_and_tell(home):
+    ledger, settings = Ledger(home), Settings(home=home, cache=home, prefect_api_url=None, mlflow_tracking_uri=None)
+    ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+    synchronise(ledger, settings)
+
+ended = {}
+for place in sys.argv[2:]:
+    child = os.fork()
+    if not child:
+        os.environ["TUNEGATE_FAILPOINT"] = place
+        try:
+            promote_and_tell(Path(sys.argv[1]) / place)
+        finally:
+            os._exit(1)
+    ended[place] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(json.dumps(ended))
 """
 
 
-@pytest.mark.parametrize("failpoint", [name for name in PLACES if name.startswith("mlflow.")])
-def test_whoever_is_killed_while_telling_leaves_a_rerun_to_end_in_one_version_and_the_right_alias(
-    place: Place, failpoint: str, project: Path
+def test_whoever_is_killed_anywhere_between_verdict_and_alias_leaves_a_rerun_to_end_in_the_same_place(
+    place: Place, project: Path
 ) -> None:
     place.promote(1, after=None)
-    place.promote(2, after="1")
-    environ = {**os.environ, "TUNEGATE_FAILPOINT": failpoint, "PYTHONPATH": str(project)}
-    killed = subprocess.run([sys.executable, "-c", SYNCHRONISE, str(place.home)], env=environ, check=False)
-    assert killed.returncode == -9
-    assert place.ledger.pending_projections() != ()
     assert synchronise(place.ledger, place.settings) is None
-    assert place.told() == {
-        "versions": [("1", "PROMOTE"), ("2", "PROMOTE")], "champion": "2", "challenger": "2",
-        "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED")],
-    }  # fmt: skip
+    place.record(2, "PROMOTE")
+    for name in KILLED:
+        shutil.copytree(place.home, place.home.with_name("killed") / name)
+    done = subprocess.run(
+        [sys.executable, "-c", PROMOTE_AND_TELL, str(place.home.with_name("killed")), *KILLED],
+        env={**os.environ, "PYTHONPATH": str(project)}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(KILLED, -9)
+    for name in KILLED:
+        left = Place(replace(place.settings, home=place.home.with_name("killed") / name))
+        assert left.ledger.pending_projections() != ()
+        assert left.told()["champion"] == ("2" if name in MOVED else "1"), name
+        for _ in range(2):  # and however often it is repeated
+            left.ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+            assert synchronise(left.ledger, left.settings) is None
+        assert [event.action for event in left.ledger.history()] == ["promote", "promote"]
+        assert left.told() == {
+            "versions": [("1", "PROMOTE"), ("2", "PROMOTE")], "previous": "1", "champion": "2", "challenger": None,
+            "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED")],
+        }, name  # fmt: skip
 
 
 @pytest.fixture
