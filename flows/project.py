@@ -158,6 +158,7 @@ def _publish(
     ledger.name_run(record.run_id, mlflow_run_id=mlflow_run)
     reach("mlflow.run")
     tags = {**record.tags, "tunegate.verdict": row.verdict, "tunegate.reason": row.reason[:REASON_CHARS]}
+    tags["tunegate.bundle"] = row.ref.bundle.digest
     number = register_version(
         client, row.ref.bundle, name=name, version=version, mlflow_run=mlflow_run, tags=tags, uri=uri
     )

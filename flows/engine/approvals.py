@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from flows.engine.champions import champion_version
 from flows.engine.history import checked_history, last_move, waiting_in
-from flows.engine.promotions import Promotions, moved
+from flows.engine.promotions import Promotions, moved, needs
 from flows.engine.rows import ENTRIES, EventRow
 from schemas.errors import GateError
 from tasks.failpoint import reach
@@ -23,10 +23,12 @@ class Approvals(Promotions):
         """A person lets the run's candidate in: it becomes champion, if it still would by its verdict.
 
         Raises:
+            ConfigError: TG0154, nobody is named.
             GateError: TG0630 the run waits for nobody, TG0631 it was rejected, TG0632 a later verdict replaced its
                 own, TG0620 the champion moved since, TG0621 a later verdict took PROMOTE away.
             StorageError: TG0533, the history was altered.
         """
+        needs("name", actor, "an answer", run_id)
         with self.write() as db:
             reach("ledger.promote.opened")
             events = checked_history(db)
@@ -58,9 +60,11 @@ class Approvals(Promotions):
         """A person keeps the run's candidate out; the champion stays.
 
         Raises:
+            ConfigError: TG0154, nobody is named.
             GateError: TG0630 the run waits for nobody, TG0632 it has been decided otherwise.
             StorageError: TG0533, the history was altered.
         """
+        needs("name", actor, "an answer", run_id)
         with self.write() as db:
             events = checked_history(db)
             asked = _asked(events, run_id)

@@ -87,7 +87,7 @@ class Promotions(Champions):
             GateError: TG0620 the champion is not the expected one any more, TG0621 there is no such candidate.
             StorageError: TG0533, the history was altered.
         """
-        _needs_reason(reason, "a forced promotion", name)
+        needs("reason", reason, "a forced promotion", name)
         with self.write() as db:
             reach("ledger.promote.opened")
             events = checked_history(db)
@@ -130,7 +130,7 @@ class Promotions(Champions):
                 was champion or is it now.
             StorageError: TG0533, the history was altered.
         """
-        _needs_reason(reason, "a rollback", name)
+        needs("reason", reason, "a rollback", name)
         until = (at or datetime.now(UTC)) + timedelta(days=cooldown_days)
         with self.write() as db:
             reach("ledger.promote.opened")
@@ -229,9 +229,11 @@ def _rollback_target(events: Sequence[EventRow], name: str, champion: str | None
     return target
 
 
-def _needs_reason(reason: str, what: str, name: str) -> None:
-    if not reason.strip():
-        raise ConfigError(f"{what} needs a reason", code="TG0154", where=name, hint="--reason 'what went wrong'")
+def needs(what: str, given: str, by: str, where: str) -> None:
+    """Raises ConfigError (TG0154) when a decision lacks its reason or its name."""
+    if not given.strip():
+        hint = "--reason 'what went wrong'" if what == "reason" else "--by 'your name'"
+        raise ConfigError(f"{by} needs a {what}", code="TG0154", where=where, hint=hint)
 
 
 def _unfit(name: str, version: str, candidate: CandidateRow | None) -> GateError:

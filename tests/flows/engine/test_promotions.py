@@ -57,6 +57,8 @@ def test_where_approval_is_required_a_candidate_waits_until_a_person_says_yes(le
     assert [event.run_id for event in ledger.waiting("replies")] == ["run-1"]
     assert submit(1, None, approval=True) == asked  # the same run asks once
 
+    with pytest.raises(ConfigError, match="TG0154"):
+        ledger.approve("run-1", actor=" ")
     event = ledger.approve("run-1", actor="ada", reason="read fifty answers")
     assert (event.action, event.actor, event.reason, event.verdict) == (
         "approve",
