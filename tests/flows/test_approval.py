@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.server
 
-SERVE_ONE = """
+SERVE = """
 import sys
 from pathlib import Path
 import prefect
 from flows.commands.servers import deployments
 from schemas.load import load_file
 config = Path("pipelines.yaml")
-prefect.serve(*deployments(load_file(config), config), pause_on_shutdown=False, print_starting_message=False, limit=1)
+deployment, *_ = deployments(load_file(config), config)
+deployment.name = sys.argv[1]  # the tests' Prefect server has others of this name
+prefect.serve(deployment, pause_on_shutdown=False, print_starting_message=False)
 """
 
 
@@ -106,13 +108,8 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
     environ = {"PREFECT_RUNNER_POLL_FREQUENCY": "1"}
 
     def serve() -> subprocess.Popen[str]:
-        code = SERVE_ONE.replace(
-            "prefect.serve(*deployments(load_file(config), config)",
-            f"""[made] = deployments(
-            load_file(config), config); made.name = {name!r}; prefect.serve(made""",
-        )
         return subprocess.Popen(
-            [sys.executable, "-c", code], cwd=workplace.folder, env={**workplace.environ, **environ}, text=True,
+            [sys.executable, "-c", SERVE, name], cwd=workplace.folder, env={**workplace.environ, **environ}, text=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
 

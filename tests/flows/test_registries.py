@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flows.project import synchronise
+from flows.servers import MLFLOW_ENVIRONMENT
 from schemas.errors import ServiceError
 from tasks.files import verify
 from tasks.release.register import alias_version
@@ -93,7 +94,7 @@ def mlflow_server(folder: Path, *arguments: str, environ: Mapping[str, str] | No
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--artifacts-destination", (folder / "artifacts").as_uri(), *arguments,
     ]  # fmt: skip
-    with process(command, folder, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **(environ or {})}) as started:
+    with process(command, folder, env={**os.environ, **MLFLOW_ENVIRONMENT, **(environ or {})}) as started:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: is_healthy(url), started, folder)
         yield url
