@@ -7,7 +7,7 @@ Tasks receive the smallest part they need (`DedupStep`), never the whole.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
+from typing import Literal, Self
 from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
@@ -31,6 +31,10 @@ class RegisterSpec(Spec):
     tracking_uri: str = ""
     """MLflow store or server; empty uses MLFLOW_TRACKING_URI, else SQLite under .tunegate/."""
     experiment: str = "tunegate"
+    approval: Literal["none", "required"] = "none"
+    """`required`: a candidate that earned PROMOTE waits until a person approves it."""
+    cooldown_days: float = Field(1.0, ge=0, le=365, allow_inf_nan=False)
+    """After a rollback nobody is promoted for so long without a person."""
 
 
 class ScheduleSpec(Spec):
