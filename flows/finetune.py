@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.assess import validation_step
 from flows.engine.step import Step
 from flows.session import attach
 from flows.steps import run_stage
@@ -35,11 +36,12 @@ def finetune_steps(spec: PipelineSpec, *, root: Path, cache: Path) -> list[Step]
             train_model,
             TrainedRef,
             inputs={"dataset": "encode", "model": "base_model"},
-            params={"spec": train},
+            params={"spec": train.for_worker()},
             libraries=("torch", "transformers", "peft", "bitsandbytes"),
             resumable=True,
             reports=True,
         ),
+        *([validation_step(spec)] if train.validation_metrics else []),
     ]
 
 
