@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,14 +151,32 @@ def test_two_processes_never_work_in_one_folder(
 
 
 @pytest.mark.model
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_the_real_model_is_resumed_bit_for_bit(
-    tmp_path: Path, smollm2: ModelRef, make_dataset: Callable[..., DatasetRef], make_spec: MakeSpec, run: Run
+    tmp_path: Path,
+    smollm2: ModelRef,
+    make_dataset: Callable[..., DatasetRef],
+    make_spec: MakeSpec,
+    run: Run,
+    method: str,
 ) -> None:
-    data = make_dataset(n_train=8, n_validation=2, vocab=40000)
-    spec = make_spec(batch_size=2, epochs=1, save_every=2, adapter=AdapterSpec(rank=8, dropout=0.05), dtype="auto")
+    """Killed after a step and, for the adapters, once more in the middle of a checkpoint's save."""
+    data = make_dataset(n_train=3, n_validation=0, vocab=40000)
+    rate = 5e-5 if method == "full" else 2e-4
+    adapter = AdapterSpec(rank=8, dropout=0.05)
+    spec = make_spec(
+        method=method, learning_rate=rate, batch_size=1, epochs=1, save_every=1, adapter=adapter, dtype="auto"
+    )
     whole, killed = (_job(data, smollm2, spec, tmp_path / name) for name in ("whole", "killed"))
     assert run(whole) == 0
-    assert run(killed, "train.checkpoint.renamed") == -9
+    shutil.rmtree(whole.scratch / CHECKPOINTS)
+    if method != "full":
+        assert run(killed, "train.checkpoint.renamed") == -9
+    assert run(killed, "train.checkpoint.written" if method != "full" else "train.checkpoint.written:2") == -9
     assert run(killed) == 0
-    for name in ("adapter_model.safetensors", MANIFEST):
+    assert [event["step"] for event in _events(killed.scratch, "started")][-1] == 1
+    weights = "model.safetensors" if method == "full" else "adapter_model.safetensors"
+    for name in (weights, MANIFEST):
         assert sha256_file(whole.scratch / FINAL / name) == sha256_file(killed.scratch / FINAL / name)
+    shutil.rmtree(tmp_path / "killed")
+    shutil.rmtree(tmp_path / "whole")
