@@ -161,22 +161,21 @@ def test_the_real_model_is_resumed_bit_for_bit(
     method: str,
 ) -> None:
     """Killed after a step and, for the adapters, once more in the middle of a checkpoint's save."""
-    data = make_dataset(n_train=3, n_validation=0, vocab=40000)
-    rate = 5e-5 if method == "full" else 2e-4
-    adapter = AdapterSpec(rank=8, dropout=0.05)
-    spec = make_spec(
-        method=method, learning_rate=rate, batch_size=1, epochs=1, save_every=1, adapter=adapter, dtype="auto"
+    full = method == "full"  # a checkpoint of it has 1.6 GB, so there is one
+    data = make_dataset(n_train=2 if full else 3, n_validation=0, vocab=40000)
+    settings = {"method": method, "learning_rate": 5e-5 if full else 2e-4, "batch_size": 1, "epochs": 1}
+    spec = make_spec(**settings, save_every=1, adapter=AdapterSpec(rank=8, dropout=0.05), dtype="auto")
+    unsaved = spec.model_copy(update={"save_every": 20})
+    whole, killed = (
+        _job(data, smollm2, each, tmp_path / name) for name, each in (("whole", unsaved), ("killed", spec))
     )
-    whole, killed = (_job(data, smollm2, spec, tmp_path / name) for name in ("whole", "killed"))
     assert run(whole) == 0
-    shutil.rmtree(whole.scratch / CHECKPOINTS)
-    if method != "full":
-        assert run(killed, "train.checkpoint.renamed") == -9
-    assert run(killed, "train.checkpoint.written" if method != "full" else "train.checkpoint.written:2") == -9
+    assert run(killed, "train.checkpoint.renamed") == -9
+    if not full:
+        assert run(killed, "train.checkpoint.written") == -9
     assert run(killed) == 0
-    assert [event["step"] for event in _events(killed.scratch, "started")][-1] == 1
-    weights = "model.safetensors" if method == "full" else "adapter_model.safetensors"
-    for name in (weights, MANIFEST):
-        assert sha256_file(whole.scratch / FINAL / name) == sha256_file(killed.scratch / FINAL / name)
-    shutil.rmtree(tmp_path / "killed")
-    shutil.rmtree(tmp_path / "whole")
+    assert {event["step"] for event in _events(killed.scratch, "started")} == {0, 1}
+    weights = "model.safetensors" if full else "adapter_model.safetensors"
+    assert sha256_file(whole.scratch / FINAL / weights) == sha256_file(killed.scratch / FINAL / weights)
+    for folder in (whole.scratch, killed.scratch):
+        shutil.rmtree(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,26 @@ STOPPING: dict[str, Any] = {
 """Learns for a few steps, then gets worse."""
 
 
+@dataclass(frozen=True)
+class _Poison(ProgressLog):
+    """Breaks a weight after the fourth step, as an overflow would."""
+
+    weights: Weights
+
+    def write(self, **entry: Any) -> None:
+        super().write(**entry)
+        if entry["event"] == "step" and entry["step"] == 4:
+            next(iter(self.weights.values())).fill_(float("nan"))
+
+
 def _train(
-    dataset: DatasetRef, model: ModelRef, spec: TrainSpec, folder: Path, *, validation: bool = True
+    dataset: DatasetRef,
+    model: ModelRef,
+    spec: TrainSpec,
+    folder: Path,
+    *,
+    validation: bool = True,
+    poisoned: bool = False,
 ) -> tuple[Weights, Outcome]:
     folder.mkdir(exist_ok=True)
     opened = open_for_training(model, spec)
@@ -51,7 +70,7 @@ def _train(
         validation_folder=dataset.root / "validation" if validation else None,
         checkpoints=folder / CHECKPOINTS,
         key="k",
-        log=ProgressLog(folder / PROGRESS),
+        log=_Poison(folder / PROGRESS, trainable_tensors(opened)) if poisoned else ProgressLog(folder / PROGRESS),
     )
     return trainable_tensors(opened), outcome
 
@@ -198,3 +217,17 @@ def test_a_damaged_best_is_never_put_back(
     warned = [e for e in ProgressLog(job.scratch / PROGRESS).read(0)[0] if e["event"] == "warning"]
     assert "damaged" in warned[0]["message"]
     assert seal(job.scratch / FINAL)
+
+
+def test_after_a_divergence_the_last_finite_checkpoint_stays_and_training_goes_on_from_it(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(max_steps=7)
+    whole, _ = _train(dataset, tiny_model, spec, tmp_path / "whole")
+    with pytest.raises(TrainingError, match=r"diverged at step 5: loss nan.*4 examples: train-"):
+        _train(dataset, tiny_model, spec, tmp_path / "broken", poisoned=True)
+    (kept,) = (tmp_path / "broken" / CHECKPOINTS).glob("step-*")
+    assert kept.name == "step-00000003"
+    assert all(bool(tensor.isfinite().all()) for tensor in load_file(kept / "weights.safetensors").values())
+    again, _ = _train(dataset, tiny_model, spec, tmp_path / "broken")
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
