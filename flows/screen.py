@@ -33,6 +33,7 @@ from schemas.artifacts import (
     ValidationCurves,
     WarehouseRef,
 )
+from schemas.trials import ChoiceRef, TrialRef
 from schemas.verdicts import Finding
 
 PLAIN_EVERY_S = 15.0
@@ -160,6 +161,11 @@ def describe(artifact: Artifact) -> str:
             return "  ".join(f"{metric} {value:.3f}" for metric, value in shown)
         case GateDecision():
             return artifact.verdict
+        case TrialRef():
+            value = "no finite value" if artifact.row.value is None else f"{artifact.row.value:.4g}"
+            return "; ".join(filter(None, (artifact.row.told or f"{value} on validation", artifact.row.advice)))
+        case ChoiceRef():
+            return artifact.winner
         case BundleRef():
             return f"{artifact.n_bytes / 1e6:.1f} MB"
     return artifact.digest[:12]

@@ -12,6 +12,7 @@ from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.choice import TrainSection, choice_faults
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec, SliceGuard
@@ -60,7 +61,7 @@ class PipelineSpec(Spec):
     table: TableSpec = Field(default=TableSpec(), alias="schema")
     curate: CurateSpec = CurateSpec()
     split: SplitSpec = SplitSpec()
-    train: TrainSpec
+    train: TrainSection
     evaluate: EvaluateSpec = EvaluateSpec()
     gates: GatesSpec
     registry: RegisterSpec = Field(alias="register")
@@ -74,6 +75,7 @@ class PipelineSpec(Spec):
             *_routing_faults(self.evaluate),
             *_prompt_faults(self.train),
             *validation_faults(self.train, self.split, self.evaluate),
+            *choice_faults(self.train, self.evaluate, self.split),
         ]
         if faults:
             raise UnfitError(faults)

@@ -9,11 +9,13 @@ from pydantic import Field, field_validator, model_validator
 from schemas.spec import Spec, UnfitError
 from schemas.template import template_columns
 from schemas.training_rules import training_faults
+from schemas.trunk_rules import trunk_faults
 
 Method = Literal["full", "lora", "qlora"]
 Format = Literal["instruction", "completion"]
 LossOn = Literal["all_assistant", "last", "flagged"]
 Layers = tuple[Annotated[int, Field(ge=0)], ...] | Annotated[str, Field(pattern=r"^\d+-\d+$")]
+CacheTrunk = Literal["auto", "on", "off"]
 
 
 class PromptSpec(Spec):
@@ -150,6 +152,9 @@ class TrainSpec(Spec):
     loss_on: LossOn = "all_assistant"
     """Which answers of a conversation carry loss: all, the last, or those with `weight: 1`. `weight: 0` never does."""
     gradient_checkpointing: bool = False
+    cache_trunk: CacheTrunk = "auto"
+    """Compute what lies below the lowest adapted layer once for all epochs, on disk (`adapter.top_layers`, CPU);
+    `auto` does so where an epoch will be repeated and the disk has room."""
     save_every: int = Field(default=20, ge=1)
     """Optimiser steps between checkpoints."""
     validate_every: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
@@ -187,5 +192,12 @@ class TrainSpec(Spec):
     @model_validator(mode="after")
     def _parts_fit(self) -> TrainSpec:
         if faults := list(training_faults(self)):
+            raise UnfitError(faults)
+        return self
+
+    @model_validator(mode="after")
+    def _trunk_can_be_cached(self) -> TrainSpec:
+        faults = list(trunk_faults(self))
+        if faults:
             raise UnfitError(faults)
         return self

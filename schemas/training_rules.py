@@ -76,7 +76,7 @@ def training_advice(train: TrainSpec) -> list[str]:
     advice = []
     if not is_usual(train.method, train.learning_rate) and not train.allow_unusual_learning_rate:
         advice.append(f"train.{told(train.method, train.learning_rate)}")
-    if train.method != "qlora" and train.quantization is not None and "quantization" in train.model_fields_set:
+    if train.method in ("full", "lora") and train.quantization is not None and "quantization" in train.model_fields_set:
         advice.append(
             f"train.quantization has no effect with method {train.method}, which loads the base in full precision; "
             "write method: qlora if 4 bits are meant"

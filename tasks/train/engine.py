@@ -25,6 +25,7 @@ from tasks.train.checkpoint import State, load_newest, save_checkpoint
 from tasks.train.forward import Losses, losses_of
 from tasks.train.job import ProgressLog
 from tasks.train.optimizer import learning_rate_at, make_optimizer
+from tasks.train.trunk import Trunk
 from tasks.train.validation import Answer, Validator
 
 
@@ -65,6 +66,7 @@ def train(
     log: ProgressLog,
     stop: Callable[[], bool] = lambda: False,
     answer: Answer | None = None,
+    trunk: Trunk | None = None,
 ) -> Outcome:
     """Train `model` in place, from the newest checkpoint where there is one; equal inputs give equal weights.
 
@@ -82,16 +84,19 @@ def train(
         log: Told of each step.
         stop: Asked after each step; when true, a checkpoint is saved and the training returns unfinished.
         answer: Called at each validation.
+        trunk: What the frozen lower layers made of both splits, from `tasks.train.trunk.open_trunk`.
 
     Raises:
         TrainingError: loss or gradient (TG0401), or the loss on validation (TG0409), not finite.
         DataError: no examples, or a step without any supervised token.
     """
     _seed(spec.seed)
-    examples = Examples(train_folder)
+    examples = Examples(train_folder, trunk.split("train") if trunk else None)
     if not len(examples):
         raise DataError("no train examples", code="TG0308", where=str(train_folder))
-    held_out = Examples(validation_folder) if validation_folder is not None else None
+    held_out = None
+    if validation_folder is not None:
+        held_out = Examples(validation_folder, trunk.split("validation") if trunk else None)
     losses = losses_of(model, dtype=resolve_dtype(spec.dtype), recompute=spec.gradient_checkpointing)
     optimizer = make_optimizer(model, spec)
     weights = trainable_tensors(model)
@@ -183,11 +188,12 @@ def _step(
     if not n_supervised:
         raise DataError(f"no supervised token in the examples of step {step}", code="TG0322")
     total = 0.0
-    for batch in batches:
-        if len(batch.targets):
-            part = losses(batch).sum() / n_supervised
-            total += float(part.detach())
-            part.backward()  # type: ignore[no-untyped-call]
+    with losses.sharing(batches):
+        for batch in batches:
+            if len(batch.targets):
+                part = losses(batch).sum() / n_supervised
+                total += float(part.detach())
+                part.backward()  # type: ignore[no-untyped-call]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     norm = float(nn.utils.clip_grad_norm_(trained, spec.max_grad_norm))
     if not (math.isfinite(total) and math.isfinite(norm)):

@@ -123,7 +123,9 @@ def validation_loss(model: nn.Module, losses: Losses, examples: Examples, *, bat
     total, count = 0.0, 0
     with without_dropout(model), torch.no_grad():
         for start in range(0, len(by_length), batch_size):
-            each = losses(examples.batch(by_length[start : start + batch_size]))
+            batch = examples.batch(by_length[start : start + batch_size])
+            with losses.sharing([batch]):
+                each = losses(batch)
             total += float(each.double().sum())
             count += len(each)
     return total / count if count else math.nan
