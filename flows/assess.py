@@ -11,7 +11,15 @@ from flows.engine.step import Input, Late, Step
 from flows.session import attach
 from flows.standing import Standing, asks_for_anchor
 from flows.steps import run_stage
-from schemas.artifacts import ChampionRef, EvalSet, GateDecision, Predictions, PromptSet, Scores
+from schemas.artifacts import (
+    ChampionRef,
+    EvalSet,
+    GateDecision,
+    Predictions,
+    PromptSet,
+    Scores,
+    ValidationCurves,
+)
 from schemas.evaluation import DecodingSpec, EvaluateSpec
 from schemas.pipeline import PipelineSpec
 from schemas.training import Format, PromptSpec
@@ -21,6 +29,7 @@ from tasks.assess.items import select_items
 from tasks.assess.prompts import build_prompts
 from tasks.assess.score import score_answers
 from tasks.assess.user_metrics import entry_point_digest
+from tasks.assess.validation import score_validation
 from tasks.model.generate import generate_answers
 
 PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval")
@@ -153,6 +162,21 @@ def _scores(arm: str, evaluate: EvaluateSpec) -> Step:
         {"evaluate": evaluate, "arm": arm},
         libraries=("pyarrow", "sacrebleu", *_metric_libraries(evaluate)),
         kind="scores",
+        also=_own_code(evaluate),
+    )
+
+
+def validation_step(spec: PipelineSpec) -> Step:
+    """The metrics of answers that the training gave on its way; other metrics than before train nothing again."""
+    evaluate = spec.evaluate
+    params = {"evaluate": evaluate, "metrics": spec.train.validation_metrics, "answer": spec.train.prompt.answer}
+    return Step(
+        "validation_curves",
+        score_validation,
+        ValidationCurves,
+        {"splits": "decontaminate", "trained": "train"},
+        params,
+        libraries=("pyarrow", "sacrebleu", *_metric_libraries(evaluate)),
         also=_own_code(evaluate),
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.assess import validation_step
 from flows.choice import choice_steps
 from flows.choice_report import report_choice
 from flows.engine.step import Step
@@ -43,7 +44,8 @@ def finetune_steps(spec: PipelineSpec, *, root: Path, cache: Path) -> list[Step]
             reports=True,
         ),
     ]
-    return single if spec.train.choice is None else choice_steps(spec, single=single, root=root)
+    steps = single if spec.train.choice is None else choice_steps(spec, single=single, root=root)
+    return [*steps, *([validation_step(spec)] if spec.train.validation_metrics else [])]
 
 
 def base_model_step(spec: PipelineSpec, *, root: Path, cache: Path) -> Step:

@@ -214,7 +214,7 @@ def _record(session: Session) -> RunRecord:
         _done(session, chosen_names(spec.train).dataset, DatasetRef),
     )
     items, decision = _done(session, "items", EvalSet), _done(session, "gate", GateDecision)
-    trained = _done(session, "train", TrainedRef)
+    trained, validated = _done(session, "train", TrainedRef), session.done.get("validation_curves")
     config = orjson.loads(spec.model_dump_json(by_alias=True, exclude={"schedule", "registry"}))
     code: dict[str, str] = {}
     for step in (step for steps in session.stages.values() for step in steps):
@@ -245,7 +245,7 @@ def _record(session: Session) -> RunRecord:
             ),
         ),
         files=tuple(path.relative_to(home).as_posix() for path in (*shown, *weighed) if path.is_file()),
-        curves=(trained.root / "curves.parquet").relative_to(home).as_posix(),
+        curves=((validated or trained).root / "curves.parquet").relative_to(home).as_posix(),
         trials=weighed[0].relative_to(home).as_posix() if weighed else "",
     )
 

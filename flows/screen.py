@@ -30,6 +30,7 @@ from schemas.artifacts import (
     Splits,
     TicketTable,
     TrainedRef,
+    ValidationCurves,
     WarehouseRef,
 )
 from schemas.trials import ChoiceRef, TrialRef
@@ -146,6 +147,9 @@ def describe(artifact: Artifact) -> str:
                 f"{artifact.method}: {artifact.n_trainable:,} trainable, {artifact.n_steps} steps, "
                 f"loss {artifact.train_loss:.3f}{validation}"
             )
+        case ValidationCurves():
+            told = "".join(f"  {name} {value:.3f}" for name, value in artifact.last.items())
+            return f"{artifact.n_items:,} validation tickets answered {artifact.n_validations} times, last{told}"
         case EvalSet():
             return f"{artifact.n_items:,} held-out items of {artifact.n_available:,}"
         case PromptSet():

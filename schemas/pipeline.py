@@ -21,6 +21,7 @@ from schemas.names import closest
 from schemas.source import SourceSpec
 from schemas.spec import Fault, Spec, UnfitError
 from schemas.training import TrainSpec
+from schemas.training_rules import validation_faults
 
 
 class RegisterSpec(Spec):
@@ -77,6 +78,7 @@ class PipelineSpec(Spec):
             *_metric_faults(self.evaluate),
             *_routing_faults(self.evaluate),
             *_prompt_faults(self.train),
+            *validation_faults(self.train, self.split, self.evaluate),
             *choice_faults(self.train, self.evaluate, self.split),
         ]
         if faults:

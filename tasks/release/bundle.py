@@ -19,7 +19,7 @@ from schemas.training import PromptSpec
 from tasks.files import MANIFEST, sha256_file, verify, write_json
 
 STORE_FILES = frozenset({MANIFEST, "artifact.json"})
-NOT_SERVED = STORE_FILES | {"curves.parquet"}
+NOT_SERVED = STORE_FILES | {"curves.parquet", "validation_answers.parquet"}
 
 
 def bundle_candidate(

@@ -172,11 +172,16 @@ def _fill_curves(client: MlflowClient, mlflow_run: str, curves: Path, uri: str) 
     import pyarrow.parquet as pq
 
     rows = pq.read_table(curves).to_pylist()
-    sent = {(name, point.step) for name in CURVES for point in client.get_metric_history(mlflow_run, name)}
+    names = sorted({*CURVES, *(name for name in (rows[0] if rows else ()) if name.startswith("validation_"))})
+    sent = {(name, point.step) for name in names for point in client.get_metric_history(mlflow_run, name)}
     points = [
         (
             row["step"],
-            {name: row[name] for name in CURVES if row.get(name) is not None and (name, row["step"]) not in sent},
+            {
+                name: row[name]
+                for name in sorted(names)
+                if row.get(name) is not None and (name, row["step"]) not in sent
+            },
         )
         for row in rows
     ]

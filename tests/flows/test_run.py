@@ -210,7 +210,9 @@ def test_bad_data_ends_with_code_3_and_names_the_quarantine(workplace: Workplace
 
 def test_diverging_training_ends_with_code_4_and_promotes_nothing(workplace: Workplace) -> None:
     def explode(document: dict[str, Any]) -> None:
-        document["pipelines"]["small"]["train"].update(learning_rate=1.0, max_grad_norm=1e30, max_steps=400, epochs=50)
+        document["pipelines"]["small"]["train"].update(
+            learning_rate=1.0, allow_unusual_learning_rate=True, max_grad_norm=1e30, max_steps=400, epochs=50
+        )
         document["pipelines"]["small"]["train"]["adapter"] = {"rank": 4, "alpha": 1e30}
 
     workplace.declare(explode)
