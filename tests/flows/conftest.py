@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,9 @@ from ruamel.yaml import YAML
 
 from flows.servers import client_environment, ensure_prefect, stop_all
 from schemas.artifacts import ModelRef
+from tests.flows.warm import Warm, WarmProcess
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +38,7 @@ class Workplace:
 
     folder: Path
     environ: dict[str, str]
+    warm: Warm
 
     @property
     def home(self) -> Path:
@@ -48,20 +51,20 @@ class Workplace:
         with (self.folder / "pipelines.yaml").open("w") as stream:
             YAML().dump(document, stream)
 
-    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **environ: str) -> WarmProcess:
         """Start `tunegate ...` without waiting for it."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", *arguments],
-            cwd=self.folder, env={**self.environ, **environ}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        return self.warm.start(arguments, cwd=self.folder, environ={**self.environ, **environ})
 
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run `tunegate ...` to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "flows.cli", *arguments],
-            cwd=self.folder, env={**self.environ, **environ}, text=True, capture_output=True, check=False, timeout=300,
-        )  # fmt: skip
+        process = self.start(*arguments, **environ)
+        try:
+            out, error = process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        assert process.returncode is not None
+        return subprocess.CompletedProcess(arguments, process.returncode, out, error)
 
     def json(self, *arguments: str) -> Any:
         """The object that `tunegate ... --json` prints."""
@@ -119,12 +122,23 @@ def small_document(model: str) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """One process with the heavy libraries imported, of which all commands are forks."""
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING"))
+    }
+    process = Warm(tmp_path_factory.mktemp("warm"), {**environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"})
+    yield process
+    process.stop()
+
+
 @pytest.fixture
-def bare_workplace(tmp_path: Path, tiny_model: ModelRef) -> Workplace:
+def bare_workplace(tmp_path: Path, tiny_model: ModelRef, warm: Warm) -> Workplace:
     """A workplace without a Prefect server of its own: whoever needs one starts it."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
     environ |= {"TINY_MODEL": str(tiny_model.root), "TUNEGATE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    return Workplace(tmp_path, environ)
+    return Workplace(tmp_path, environ, warm)
 
 
 @pytest.fixture
