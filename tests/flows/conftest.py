@@ -7,7 +7,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -27,9 +26,12 @@ from schemas.verdicts import Verdict
 from tasks.files import seal, write_json
 from tasks.release.register import VERSION_TAG, alias_version
 from tasks.release.tracking import RUN_TAG, choose_uri, open_client
+from tests.flows.warm import Warm, WarmProcess
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +52,7 @@ class Workplace:
 
     folder: Path
     environ: dict[str, str]
+    warm: Warm
 
     @property
     def home(self) -> Path:
@@ -62,20 +65,20 @@ class Workplace:
         with (self.folder / "pipelines.yaml").open("w") as stream:
             YAML().dump(document, stream)
 
-    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **environ: str) -> WarmProcess:
         """Start `tunegate ...` without waiting for it."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", *arguments],
-            cwd=self.folder, env={**self.environ, **environ}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        return self.warm.start(arguments, cwd=self.folder, environ={**self.environ, **environ})
 
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run `tunegate ...` to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "flows.cli", *arguments],
-            cwd=self.folder, env={**self.environ, **environ}, text=True, capture_output=True, check=False, timeout=300,
-        )  # fmt: skip
+        process = self.start(*arguments, **environ)
+        try:
+            out, error = process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        assert process.returncode is not None
+        return subprocess.CompletedProcess(arguments, process.returncode, out, error)
 
     def json(self, *arguments: str) -> Any:
         """The object that `tunegate ... --json` prints."""
@@ -133,12 +136,23 @@ def small_document(model: str) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """One process with the heavy libraries imported, of which all commands are forks."""
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING"))
+    }
+    process = Warm(tmp_path_factory.mktemp("warm"), {**environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"})
+    yield process
+    process.stop()
+
+
 @pytest.fixture
-def bare_workplace(tmp_path: Path, tiny_model: ModelRef) -> Workplace:
+def bare_workplace(tmp_path: Path, tiny_model: ModelRef, warm: Warm) -> Workplace:
     """A workplace without a Prefect server of its own: whoever needs one starts it."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
     environ |= {"TINY_MODEL": str(tiny_model.root), "TUNEGATE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    return Workplace(tmp_path, environ)
+    return Workplace(tmp_path, environ, warm)
 
 
 @pytest.fixture
