@@ -32,6 +32,7 @@ from schemas.artifacts import (
     TrainedRef,
     WarehouseRef,
 )
+from schemas.evidence import CheckEvidence
 from schemas.verdicts import Finding
 
 PLAIN_EVERY_S = 15.0
@@ -154,11 +155,18 @@ def describe(artifact: Artifact) -> str:
         case Scores():
             shown = list(artifact.means.items())[:3]
             return "  ".join(f"{metric} {value:.3f}" for metric, value in shown)
+        case CheckEvidence():
+            return _values(artifact)
         case GateDecision():
             return artifact.verdict
         case BundleRef():
             return f"{artifact.n_bytes / 1e6:.1f} MB"
     return artifact.digest[:12]
+
+
+def _values(evidence: CheckEvidence) -> str:
+    told = [f"{name} {value:.4g}" for name, value in evidence.values.items() if value is not None and value != 0]
+    return "  ".join(told[:4]) or "nothing found"
 
 
 def _rows(rows: RowCounts) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from schemas.checks import ContaminationSpec
 from schemas.source import TicketColumn
 from schemas.spec import Spec
 
@@ -110,6 +111,8 @@ class GatesSpec(Spec):
     """With fewer held-out items no rule can pass: the verdict is HOLD at best."""
     if_missing: Literal["baseline", "error"] = "baseline"
     """Without a champion: `baseline` replaces champion comparisons by superiority over the best prompting arm."""
+    contamination: ContaminationSpec | None = ContaminationSpec()
+    """No trained ticket gives a held-out item away, else ERROR; null for no check."""
     slices: SliceGuard | None = None
     """No slice may suffer; null for no guard."""
     anchor: AnchorSpec | None = AnchorSpec()
