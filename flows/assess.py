@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.engine.step import Input, Late, Step
-from flows.gate_checks import check_steps
+from flows.gate_checks import check_steps, suite_inputs
 from flows.session import attach
 from flows.standing import Standing, asks_for_anchor
 from flows.steps import run_stage
@@ -164,6 +164,7 @@ def _gate(spec: PipelineSpec, standing: Standing, checks: list[Step]) -> Step:
     inputs: dict[str, Input | tuple[Input, ...]] = {"candidate": "scores_tuned", "baselines": baselines}
     inputs |= {arm: f"scores_{arm}" for arm in earlier}
     inputs["checks"] = tuple(step.name for step in checks if step.returns is CheckEvidence)
+    inputs |= suite_inputs(spec)
     if spec.gates.cluster_by is not None:
         inputs["items"] = "items"
     anchor = standing.anchor if standing.champion is not None else None

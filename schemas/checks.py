@@ -11,6 +11,33 @@ from pydantic import Field
 
 from schemas.spec import Spec
 
+SuiteName = Literal["general"]
+
+
+class ForgettingSpec(Spec):
+    """`gates.forgetting`: on general questions the candidate is not shown, nor left possible, to be worse than its base
+    by more than the margin."""
+
+    margin: float = Field(default=0.05, gt=0, lt=1)
+    """Largest tolerated loss, as a share of the suite's items."""
+    suite: SuiteName = "general"
+    max_items: int | None = Field(default=None, ge=1)
+    """Items of the suite that are asked; null asks all. `tunegate plan` says how many the margin needs."""
+    max_new_tokens: int = Field(default=12, ge=1, le=256)
+    seed: int = Field(default=0, ge=0)
+    """Of the choice of items."""
+    kl_max: float | None = Field(default=None, gt=0)
+    """Largest mean KL(base || candidate) on neutral texts, nats per token; null only reports it."""
+
+
+class RoundTripSpec(Spec):
+    """`gates.round_trip`: the candidate's files, loaded by a fresh process, answer as the candidate did."""
+
+    n_prompts: int = Field(default=3, ge=1, le=100)
+    """Held-out prompts that are answered again."""
+    bound: float = Field(default=1e-3, gt=0)
+    """Largest difference in nats per token of a reference answer; arithmetic in bfloat16 needs about 0.05."""
+
 
 class ContaminationSpec(Spec):
     """`gates.contamination`: no ticket that was trained on may give a held-out item away, whatever curation declared.

@@ -10,7 +10,7 @@ from typing import Literal
 
 from schemas.artifacts import Artifact
 
-CheckName = Literal["contamination"]
+CheckName = Literal["contamination", "round_trip", "divergence"]
 
 
 class CheckEvidence(Artifact):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
-from schemas.evidence import CheckEvidence, CheckName
+from schemas.evidence import CheckEvidence
 from schemas.gates import GatesSpec
 from schemas.verdicts import Finding, Part, Verdict
 from tasks.assess.contamination import REASONS
@@ -17,12 +18,12 @@ from tasks.assess.contamination import REASONS
 
 def check_findings(evidence: Sequence[CheckEvidence], gates: GatesSpec) -> Iterator[Finding]:
     """The findings of each declared check."""
-    judges: dict[CheckName, tuple[object, Callable[[CheckEvidence], Iterator[Finding]]]] = {
-        "contamination": (gates.contamination, _contamination),
-    }
-    for name, (declared, judge) in judges.items():
-        if declared is None:
-            continue
+    judges: dict[Part, Callable[[CheckEvidence], Iterator[Finding]]] = {}
+    if gates.contamination is not None:
+        judges["contamination"] = _contamination
+    if gates.round_trip is not None:
+        judges["round_trip"] = partial(_round_trip, bound=gates.round_trip.bound)
+    for name, judge in judges.items():
         found = [each for each in evidence if each.check == name]
         if len(found) == 1:
             yield from judge(found[0])
@@ -87,4 +88,33 @@ def _contamination(evidence: CheckEvidence) -> Iterator[Finding]:
     yield finding(
         "contamination", rule, "PROMOTE" if n_leaks <= 0 else "ERROR", n_items=evidence.n_items, value=n_leaks,
         limit=0.0, method="comparison", reason=reason,
+    )  # fmt: skip
+
+
+def _round_trip(evidence: CheckEvidence, *, bound: float) -> Iterator[Finding]:
+    gap, equal = measured(evidence, "worst_gap"), measured(evidence, "equal_answers")
+    changed = [
+        name
+        for name, key in (("base", "base_intact"), ("candidate", "candidate_intact"))
+        if evidence.values.get(key) != 1
+    ]
+    verdict: Verdict = "ERROR"
+    if changed:
+        reason = f"the files of {' and '.join(changed)} are not those of their digest; run again."
+    elif gap is None or evidence.n_items < 1:
+        reason = "nothing could be compared; run again."
+    elif gap <= bound:
+        verdict = "PROMOTE"
+        reason = (
+            f"loaded anew, the files give reference answers the same loss within {gap:.2g} nats per token on "
+            f"{evidence.n_items} prompts, and {equal or 0:.0f} equal answers."
+        )
+    else:
+        reason = (
+            f"loaded anew, the files give a reference answer a loss {gap:.4g} nats per token apart from that at "
+            f"evaluation, and {bound:g} is allowed: what would be released is not what was judged."
+        )
+    yield finding(
+        "round_trip", "the released files answer as the candidate did", verdict, n_items=evidence.n_items, value=gap,
+        limit=bound, method="comparison", reason=reason,
     )  # fmt: skip

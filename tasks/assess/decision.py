@@ -59,7 +59,7 @@ def summarise(findings: Sequence[Finding], verdict: Verdict) -> str:
     """How many rules led to the verdict, and the first of them with its reason."""
     deciding = [finding for finding in findings if finding.decides]
     decisive = [finding for finding in deciding if finding.verdict == verdict]
-    small = len(findings) - len(deciding)
+    small = sum(finding.part == "slices" and not finding.decides for finding in findings)
     unjudged = f" {small} {'slice is' if small == 1 else 'slices are'} too small to be judged." if small else ""
     n_checks = sum(finding.part in CHECKS for finding in deciding)
     if verdict == "PROMOTE":

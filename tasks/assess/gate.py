@@ -46,6 +46,7 @@ from tasks.assess.checks import check_findings
 from tasks.assess.decision import summarise, write_decision
 from tasks.assess.evidence import ArmScores
 from tasks.assess.findings import findings_of, use_findings
+from tasks.assess.forgetting import ask_forgetting, divergence_finding
 from tasks.assess.opponents import Arms
 from tasks.assess.questions import Asker
 
@@ -67,6 +68,8 @@ def decide(
     traits: tuple[MetricTraits, ...] = (),
     spent: Spent = NOTHING_SPENT,
     checks: tuple[CheckEvidence, ...] = (),
+    suite_candidate: Scores | None = None,
+    suite_base: Scores | None = None,
     out: Path,
 ) -> GateDecision:
     """Judge every rule and write `decision.json` and `decision.md`; never raises for what the scores hold.
@@ -80,6 +83,7 @@ def decide(
         traits: How metrics are read that are not built in.
         spent: What earlier verdicts have used up.
         checks: What the declared checks measured; one that did not arrive is ERROR.
+        suite_candidate, suite_base: The answers to the suite of `gates.forgetting`, scored.
     """
     known = traits_by_name(traits)
     arms = Arms(
@@ -90,7 +94,7 @@ def decide(
         anchor_version=anchor_version,
         baselines={scores.arm: ArmScores(scores, known) for scores in baselines},
     )
-    asked = Asker(arms, gates, items).ask_all()
+    asked = (*Asker(arms, gates, items).ask_all(), *ask_forgetting(gates, suite_candidate, suite_base))
     use = EvidenceUse(
         look=spent.looks + 1,
         looks_max=gates.looks_max,
@@ -100,6 +104,7 @@ def decide(
     )
     unordered: tuple[Finding, ...] = (
         *check_findings(checks, gates),
+        *([divergence_finding(checks, gates.forgetting)] if gates.forgetting else []),
         *findings_of(asked, alpha=gates.alpha),
         *use_findings(use, n_items=candidate.n_items),
     )

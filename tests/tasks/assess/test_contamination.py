@@ -142,7 +142,7 @@ def test_a_leak_is_error_before_all_rules_and_missing_evidence_too(
         rule = GateRule(metric="exact", value_threshold=0.5)
         return decide(
             candidate=make_scores("tuned", {"exact": [1.0] * 100}), champion=None, baselines=(),
-            gates=GatesSpec(rules=(rule,)), checks=checks, out=new_folder(),
+            gates=GatesSpec(rules=(rule,), round_trip=None), checks=checks, out=new_folder(),
         )  # fmt: skip
 
     clean = check(CLEAN)

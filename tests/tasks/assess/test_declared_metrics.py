@@ -27,7 +27,7 @@ from tasks.assess.macro_f1 import macro_f1_values
 from tasks.assess.score import score_answers
 from tasks.assess.user_metrics import entry_point_digest
 
-RULES_ONLY: dict[str, Any] = {"contamination": None}
+RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
 
 Score = Callable[..., dict[str, list[float]]]
 FIELDS = r"\[(?P<category>[a-z-]+)\]"

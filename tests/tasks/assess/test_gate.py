@@ -20,7 +20,7 @@ from tasks.assess.compare import CONTINUITY, tango_z, z_value
 from tasks.assess.gate import SEVERITY, decide, worst
 from tasks.assess.judge import judge_change, judge_value
 
-RULES_ONLY: dict[str, Any] = {"contamination": None}
+RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
 
 MakeScores = Callable[..., Scores]
 IMPROVE = GateRule(metric="exact", change_threshold=ChangeThreshold(against="champion", mode="improve"))

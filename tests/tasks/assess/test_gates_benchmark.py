@@ -30,7 +30,7 @@ from schemas.artifacts import Scores
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec, SliceGuard
 from tasks.assess.gate import decide
 
-RULES_ONLY: dict[str, Any] = {"contamination": None}
+RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
 
 MakeScores = Callable[..., Scores]
 

@@ -16,7 +16,7 @@ from schemas.verdicts import Spent
 from tasks.assess.gate import decide
 from tasks.assess.resample import estimate_mean
 
-RULES_ONLY: dict[str, Any] = {"contamination": None}
+RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
 
 MakeScores = Callable[..., Scores]
 IMPROVE = GateRule(metric="exact", change_threshold=ChangeThreshold())
