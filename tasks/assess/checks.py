@@ -93,11 +93,7 @@ def _contamination(evidence: CheckEvidence) -> Iterator[Finding]:
 
 def _round_trip(evidence: CheckEvidence, *, bound: float) -> Iterator[Finding]:
     gap, equal = measured(evidence, "worst_gap"), measured(evidence, "equal_answers")
-    changed = [
-        name
-        for name, key in (("base", "base_intact"), ("candidate", "candidate_intact"))
-        if evidence.values.get(key) != 1
-    ]
+    changed = [name for name in ("base", "candidate") if evidence.values.get(f"{name}_intact") != 1]
     verdict: Verdict = "ERROR"
     if changed:
         reason = f"the files of {' and '.join(changed)} are not those of their digest; run again."

@@ -125,9 +125,10 @@ def _answer_elsewhere(job: Job, scratch: Path) -> dict[str, dict[str, Any]]:
         if answers.keys() != set(job.item_ids):
             raise ValueError("other items")
     except (OSError, ValueError) as error:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [""]
+        last = (done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [""])[0]
+        raised = last.partition(":")[0][:80]  # not its words: they may quote a ticket
         raise GateError(
-            f"the candidate does not answer from its files in a fresh process ({error}): {last[0][:200]}",
+            f"the candidate does not answer from its files in a fresh process ({error}, {raised})",
             code="TG0611",
             where="round_trip",
         ) from None
