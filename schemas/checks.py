@@ -35,8 +35,9 @@ class RoundTripSpec(Spec):
 
     n_prompts: int = Field(default=3, ge=1, le=100)
     """Held-out prompts that are answered again."""
-    bound: float = Field(default=1e-3, gt=0)
-    """Largest difference in nats per token of a reference answer; arithmetic in bfloat16 needs about 0.05."""
+    bound: float | None = Field(default=None, gt=0)
+    """Largest difference in nats per token of a reference answer; null takes 0.001, and 0.05 where the arithmetic is in
+    bfloat16: another batch sums in another order."""
 
 
 class ContaminationSpec(Spec):

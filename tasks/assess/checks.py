@@ -15,6 +15,10 @@ from schemas.gates import GatesSpec
 from schemas.verdicts import Finding, Part, Verdict
 from tasks.assess.contamination import REASONS
 
+FLOAT32_BOUND = 1e-3
+HALF_BOUND = 0.05
+"""Nats per token by which a reference answer's loss may differ in a fresh process."""
+
 
 def check_findings(evidence: Sequence[CheckEvidence], gates: GatesSpec) -> Iterator[Finding]:
     """The findings of each declared check."""
@@ -91,9 +95,11 @@ def _contamination(evidence: CheckEvidence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _round_trip(evidence: CheckEvidence, *, bound: float) -> Iterator[Finding]:
+def _round_trip(evidence: CheckEvidence, *, bound: float | None) -> Iterator[Finding]:
     gap, equal = measured(evidence, "worst_gap"), measured(evidence, "equal_answers")
     changed = [name for name in ("base", "candidate") if evidence.values.get(f"{name}_intact") != 1]
+    if bound is None:
+        bound = FLOAT32_BOUND if evidence.values.get("float32") == 1 else HALF_BOUND
     verdict: Verdict = "ERROR"
     if changed:
         reason = f"the files of {' and '.join(changed)} are not those of their digest; run again."

@@ -28,6 +28,8 @@ from tasks.train.launch import worker_environment
 
 NOT_RELEASED = frozenset({"MANIFEST.json", "artifact.json", "curves.parquet"})
 TIMEOUT_S = 1800.0
+DTYPE = "(dtype)"
+"""Key beside the items' ids: what the other process computed in."""
 
 
 class Job(BaseModel):
@@ -91,6 +93,7 @@ def check_round_trip(
     worst = max(gaps) if gaps and all(math.isfinite(gap) for gap in gaps) else None
     write_json(out / "evidence.json", {"prompts": told, "files": hashes, "base": model.digest, **intact})
     values = {
+        "float32": float(again[DTYPE]["dtype"] == "float32"),
         "worst_gap": worst,
         "equal_answers": float(sum(each["equal_answer"] for each in told)),
         **{name: float(whole) for name, whole in intact.items()},
@@ -122,7 +125,7 @@ def _answer_elsewhere(job: Job, scratch: Path) -> dict[str, dict[str, Any]]:
         if done.returncode != 0:
             raise ValueError(f"exit code {done.returncode}")
         answers: dict[str, dict[str, Any]] = orjson.loads((scratch / "answers.json").read_bytes())
-        if answers.keys() != set(job.item_ids):
+        if answers.keys() != {*job.item_ids, DTYPE}:
             raise ValueError("other items")
     except (OSError, ValueError) as error:
         last = (done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [""])[0]
@@ -137,7 +140,7 @@ def _answer_elsewhere(job: Job, scratch: Path) -> dict[str, dict[str, Any]]:
 
 def main(path: Path) -> None:
     """The other process: load base and candidate, answer the items of the job, write `answers.json` beside it."""
-    from tasks.model.base_model import load_tokenizer
+    from tasks.model.base_model import load_tokenizer, resolve_dtype
     from tasks.model.chat_codec import ChatCodec
     from tasks.model.generate import Engine, read_items
 
@@ -146,7 +149,8 @@ def main(path: Path) -> None:
     items = [item for item in read_items(job.prompts, codec) if item.item_id in job.item_ids]
     engine = Engine.load(job.model, job.trained, job.decoding, codec, [])
     answers = engine.answer(items)
-    told = {answer.item_id: {"loss": answer.loss, "text": answer.text} for answer in answers}
+    told: dict[str, dict[str, Any]] = {answer.item_id: {"loss": answer.loss, "text": answer.text} for answer in answers}
+    told[DTYPE] = {"dtype": str(resolve_dtype(job.decoding.dtype)).removeprefix("torch.")}
     write_json(path.with_name("answers.json"), told)
 
 

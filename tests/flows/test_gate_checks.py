@@ -56,17 +56,35 @@ def knowing_model(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory
     return root
 
 
+def write_twins(folder: Path) -> None:
+    """60 tickets, each sent again by another customer with one word more."""
+    rows = []
+    for number in range(60):
+        body = " ".join(f"w{(number * 401 + k * k * 13 + k) % 4999}" for k in range(20))
+        for copy, text in enumerate((body, f"{body} please")):
+            rows.append(
+                {
+                    "ticket_id": f"t{number}-{copy}",
+                    "customer_id": f"c{number}-{copy}",
+                    "body": text,
+                    "reply": f"Case {number} is settled.",
+                    "category": ("billing", "delivery")[number % 2],
+                }
+            )
+    (folder / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def test_a_held_out_set_that_leaked_into_train_is_an_error_and_nothing_is_promoted(workplace: Workplace) -> None:
     def leave_leaks_in(document: dict[str, Any]) -> None:
         pipeline = document["pipelines"]["small"]
-        pipeline["split"] |= {"by_time": False, "group_by": ["customer_id"]}
+        pipeline["source"] = {"kind": "files", "paths": ["tickets.jsonl"]}
         pipeline["curate"] |= {
-            "steps": [{"uses": "rule", "name": "has_reply", "keep": "reply is not null"}],
+            "steps": [],  # no deduplication, and decontamination declared away
             "decontaminate": {"near_threshold": 1.0, "long_threshold": 1.0, "short_threshold": 1.0},
         }
-        pipeline["gates"]["contamination"] = {"near_threshold": 0.5}
-        pipeline["train"]["max_examples"] = 120
+        pipeline["train"]["max_examples"] = 60
 
+    write_twins(workplace.folder)
     workplace.declare(leave_leaks_in)
     done = workplace.run("run", "small", "--json")
     assert done.returncode == 9, done.stderr

@@ -77,6 +77,23 @@ def trip(
     return run
 
 
+def test_in_bfloat16_another_batch_may_sum_otherwise(
+    trip: Callable[..., CheckEvidence], tiny_model: ModelRef, candidate: TrainedRef, prompts: PromptSet, tmp_path: Path
+) -> None:
+    half = DECODING.model_copy(update={"dtype": "bfloat16"})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "scratch").mkdir()
+    answered = generate_answers(
+        prompts=prompts, model=tiny_model, trained=candidate, decoding=half, out=tmp_path / "out",
+        scratch=tmp_path / "scratch",
+    )  # fmt: skip
+    evidence = trip(predictions=answered, decoding=half)
+    assert evidence.values["float32"] == 0
+    assert evidence.values["worst_gap"] is not None
+    assert evidence.values["worst_gap"] < 0.05
+    assert verdict(evidence) == "PROMOTE"
+
+
 def verdict(evidence: CheckEvidence) -> str:
     gates = GatesSpec(rules=(GateRule(metric="exact", value_threshold=0.5),), contamination=None)
     [finding] = check_findings([evidence], gates)
