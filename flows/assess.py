@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prefect import flow
 
+from flows.chosen import chosen_names
 from flows.engine.step import Input, Late, Step
 from flows.gate_checks import check_steps, suite_inputs
 from flows.session import attach
@@ -27,12 +30,13 @@ CLASSIFIER_ARMS = ("majority", "tfidf")
 
 
 def assess_steps(spec: PipelineSpec, *, standing: Standing) -> list[Step]:
-    """The steps in order. They take `decontaminate`, `base_model` and `train`, and what the ledger says this moment.
+    """The steps in order. They take `decontaminate`, the base model and `train`, and what the ledger says this moment.
 
     Answers are keyed by model, prompts and decoding, so base and champion answer each held-out set once.
     """
     evaluate, prompt, form = spec.evaluate, spec.train.prompt, spec.train.format
     decoding = evaluate.decoding()
+    base = chosen_names(spec.train).model
     steps = [
         Step(
             "items",
@@ -44,7 +48,7 @@ def assess_steps(spec: PipelineSpec, *, standing: Standing) -> list[Step]:
         )
     ]
     for arm in (arm for arm in PROMPTING_ARMS if arm in evaluate.arms):
-        steps += _prompting_arm(arm, evaluate, prompt, form, decoding)
+        steps += _prompting_arm(arm, evaluate, prompt, form, decoding, model=base)
     for arm in (arm for arm in CLASSIFIER_ARMS if arm in evaluate.arms and evaluate.routing_field):
         steps.append(
             Step(
@@ -57,7 +61,7 @@ def assess_steps(spec: PipelineSpec, *, standing: Standing) -> list[Step]:
                 kind="classifier",
             )
         )
-    steps += _tuned_arm("tuned", evaluate, prompt, form, decoding, model="base_model", trained="train")
+    steps += _tuned_arm("tuned", evaluate, prompt, form, decoding, model=base, trained="train")
     for name, earlier in _earlier_models(spec, standing).items():
         # It is asked as it is served: with the prompt and format it was trained on.
         steps += _tuned_arm(
@@ -78,7 +82,7 @@ def _earlier_models(spec: PipelineSpec, standing: Standing) -> dict[str, Champio
 
 
 def _prompting_arm(
-    arm: str, evaluate: EvaluateSpec, prompt: PromptSpec, form: Format, decoding: DecodingSpec
+    arm: str, evaluate: EvaluateSpec, prompt: PromptSpec, form: Format, decoding: DecodingSpec, *, model: Input
 ) -> list[Step]:
     shown = arm in ("few_shot", "retrieval")
     inputs: dict[str, Input] = {"items": "items", **({"splits": "decontaminate"} if shown else {})}
@@ -93,7 +97,7 @@ def _prompting_arm(
     }
     return [
         Step(f"prompts_{arm}", build_prompts, PromptSet, inputs, params, libraries=libraries, kind="prompts"),
-        _answers(arm, decoding, {"prompts": f"prompts_{arm}", "model": "base_model"}),
+        _answers(arm, decoding, {"prompts": f"prompts_{arm}", "model": model}),
         _scores(arm, evaluate),
     ]
 
@@ -117,6 +121,16 @@ def _tuned_arm(
         _answers(arm, decoding, {"prompts": f"prompts_{arm}", "model": model, "trained": trained}),
         _scores(arm, evaluate),
     ]  # fmt: skip
+
+
+def validation_arm(
+    name: str, evaluate: EvaluateSpec, decoding: DecodingSpec, *, model: Input, trained: Input
+) -> list[Step]:
+    """The trained model answers `prompts_validation`, scored as on the test items; `flows/choice.py` compares these."""
+    answers = _answers(name, decoding, {"prompts": "prompts_validation", "model": model, "trained": trained})
+    scores = _scores("tuned", evaluate)
+    inputs: dict[str, Input] = {"items": "validation_items", "predictions": answers.name}
+    return [answers, replace(scores, name=f"scores_{name}", inputs=inputs)]
 
 
 def _answers(arm: str, decoding: DecodingSpec, inputs: dict[str, Input]) -> Step:

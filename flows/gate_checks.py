@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from flows.chosen import chosen_names
 from flows.engine.step import Input, Step
 from schemas.artifacts import Predictions, PromptSet, Scores
 from schemas.checks import ForgettingSpec
@@ -21,23 +22,23 @@ MODEL_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
 def check_steps(spec: PipelineSpec) -> list[Step]:
-    """A step per declared check. They take `decontaminate`, `encode`, `items`, `base_model` and `train`."""
+    """A step per declared check. They take the splits, the encoded examples, `items`, the base model and `train`."""
     steps: list[Step] = []
-    gates = spec.gates
+    gates, names = spec.gates, chosen_names(spec.train)
     if gates.contamination is not None:
         steps.append(
             Step(
                 "contamination",
                 check_contamination,
                 CheckEvidence,
-                inputs={"dataset": "encode", "splits": "decontaminate", "items": "items"},
+                inputs={"dataset": names.dataset, "splits": "decontaminate", "items": "items"},
                 params={"spec": gates.contamination, "decontaminate": spec.curate.decontaminate},
                 libraries=("duckdb", "numba", "numpy", "pyarrow", "scipy"),
             )
         )
     if gates.round_trip is not None:
         inputs: dict[str, Input | tuple[Input, ...]] = {
-            "prompts": "prompts_tuned", "predictions": "answers_tuned", "model": "base_model", "trained": "train",
+            "prompts": "prompts_tuned", "predictions": "answers_tuned", "model": names.model, "trained": "train",
         }  # fmt: skip
         params = {"decoding": spec.evaluate.decoding(), "n_prompts": gates.round_trip.n_prompts}
         steps.append(Step("round_trip", check_round_trip, CheckEvidence, inputs, params, libraries=MODEL_LIBRARIES))
@@ -55,10 +56,11 @@ def _forgetting(spec: PipelineSpec, forgetting: ForgettingSpec) -> list[Step]:
     """Base and candidate answer the suite; answers are keyed as all answers, so a base does it once."""
     asked = {"suite": forgetting.suite, "max_items": forgetting.max_items, "seed": forgetting.seed}
     params = {**asked, "format": spec.train.format}
+    names = chosen_names(spec.train)
     decoding = spec.evaluate.decoding().model_copy(update={"max_new_tokens": forgetting.max_new_tokens})
     steps = [Step("suite", build_suite, PromptSet, params=params, libraries=("pyarrow",))]
     for arm, named in SUITE_ARMS.items():
-        model: dict[str, Input] = {"model": "base_model", **({"trained": "train"} if arm == "candidate" else {})}
+        model: dict[str, Input] = {"model": names.model, **({"trained": "train"} if arm == "candidate" else {})}
         steps += [
             Step(
                 f"answers_suite_{arm}", generate_answers, Predictions, {"prompts": "suite", **model},
@@ -70,7 +72,7 @@ def _forgetting(spec: PipelineSpec, forgetting: ForgettingSpec) -> list[Step]:
                 libraries=("pyarrow",), kind="scores_suite",
             ),
         ]  # fmt: skip
-    inputs: dict[str, Input] = {"suite": "suite", "model": "base_model", "trained": "train"}
+    inputs: dict[str, Input] = {"suite": "suite", "model": names.model, "trained": "train"}
     divergence = Step(
         "divergence", measure_divergence, CheckEvidence, inputs, {"decoding": decoding}, libraries=MODEL_LIBRARIES
     )

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydantic import ValidationError
 
+from flows.choice_report import choice_files
+from flows.chosen import candidates, chosen_names
 from flows.engine.disk import private_folder
 from flows.engine.keys import digest_of
 from flows.engine.lock import hold
@@ -20,6 +22,7 @@ from flows.settings import Settings
 from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef
 from schemas.errors import ServiceError, TunegateError
 from schemas.release import DatasetRecord, RunRecord
+from schemas.trials import ChoiceRef
 from tasks.failpoint import reach
 from tasks.files import write_json
 from tasks.release.tracking import begin_run, choose_uri, complete_run, end_runs, open_client
@@ -116,7 +119,8 @@ def _publish(
     mlflow_run = begin_run(client, record, experiment=record.experiment, uri=uri)
     files = [home / file for file in record.files if (home / file).is_file()]
     curves = home / record.curves if record.curves and (home / record.curves).is_file() else None
-    complete_run(client, mlflow_run, record, files=files, curves=curves, uri=uri)
+    trials = home / record.trials if record.trials and (home / record.trials).is_file() else None
+    complete_run(client, mlflow_run, record, files=files, curves=curves, trials=trials, uri=uri)
     ledger.name_run(record.run_id, mlflow_run_id=mlflow_run)
     reach("mlflow.run")
     tags = {**record.tags, "tunegate.verdict": row.verdict, "tunegate.reason": row.reason[:REASON_CHARS]}
@@ -166,7 +170,10 @@ def _ended(ledger: Ledger) -> dict[str, str]:
 
 def _record(session: Session) -> RunRecord:
     spec, home = session.spec, session.settings.home
-    splits, dataset = _done(session, "decontaminate", Splits), _done(session, "encode", DatasetRef)
+    splits, dataset = (
+        _done(session, "decontaminate", Splits),
+        _done(session, chosen_names(spec.train).dataset, DatasetRef),
+    )
     items, decision = _done(session, "items", EvalSet), _done(session, "gate", GateDecision)
     trained = _done(session, "train", TrainedRef)
     config = orjson.loads(spec.model_dump_json(by_alias=True, exclude={"schedule", "registry"}))
@@ -174,6 +181,8 @@ def _record(session: Session) -> RunRecord:
     for step in (step for steps in session.stages.values() for step in steps):
         code |= code_digests(step.run)
     shown = (decision.root / "decision.json", decision.root / "decision.md", trained.root / "curves.parquet")
+    choice = session.done.get("choice")
+    weighed = choice_files(home, session.run_id, choice) if isinstance(choice, ChoiceRef) else ()
     return RunRecord(
         run_id=session.run_id,
         pipeline=spec.name,
@@ -188,7 +197,7 @@ def _record(session: Session) -> RunRecord:
             "tunegate.compared_with": decision.champion_version or "",
             "tunegate.config": digest_of(config),
             "tunegate.code": digest_of(code),
-            **{f"tunegate.digest.{name}": artifact.digest for name, artifact in session.done.items()},
+            **{f"tunegate.digest.{name}": digest for name, digest in _digests(session).items()},
         },
         datasets=(
             DatasetRecord(name=f"{spec.name}-train", context="training", digest=splits.digest, n_rows=splits.n_train),
@@ -196,18 +205,26 @@ def _record(session: Session) -> RunRecord:
                 name=f"{spec.name}-held-out", context="evaluation", digest=items.digest, n_rows=items.n_items
             ),
         ),
-        files=tuple(path.relative_to(home).as_posix() for path in shown if path.is_file()),
+        files=tuple(path.relative_to(home).as_posix() for path in (*shown, *weighed) if path.is_file()),
         curves=(trained.root / "curves.parquet").relative_to(home).as_posix(),
+        trials=weighed[0].relative_to(home).as_posix() if weighed else "",
     )
+
+
+def _digests(session: Session) -> dict[str, str]:
+    """Digests of the run's results, without those of single rungs and trials: MLflow takes 100 tags at a time."""
+    tried = tuple(candidate.name for candidate in candidates(session.spec.train))
+    return {name: artifact.digest for name, artifact in session.done.items() if not name.endswith(tried)}
 
 
 def _metrics(session: Session) -> dict[str, float]:
     """`exact` for the candidate, `zero_shot/exact` and so on for the other arms; NaN is left out."""
     found: dict[str, float] = {}
-    for artifact in session.done.values():
-        if isinstance(artifact, Scores):
+    test = {step.name for step in session.stages["assess"]}  # those of trainings to choose from are of validation
+    for name, artifact in session.done.items():
+        if isinstance(artifact, Scores) and name in test:
             prefix = "" if artifact.arm == "tuned" else f"{artifact.arm}/"
-            found |= {f"{prefix}{name}": value for name, value in artifact.means.items() if value == value}
+            found |= {f"{prefix}{metric}": value for metric, value in artifact.means.items() if value == value}
     return found
 
 

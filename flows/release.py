@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from prefect import flow
 
+from flows.chosen import chosen_names
 from flows.engine.step import Step
 from flows.outcome import outcome_of
 from flows.project import synchronise, write_record
@@ -29,7 +30,12 @@ def release_steps(spec: PipelineSpec) -> list[Step]:
             "bundle",
             bundle_candidate,
             BundleRef,
-            inputs={"trained": "train", "model": "base_model", "scores": "scores_tuned", "decision": "gate"},
+            inputs={
+                "trained": "train",
+                "model": chosen_names(spec.train).model,
+                "scores": "scores_tuned",
+                "decision": "gate",
+            },
             params={
                 "name": spec.registry.name,
                 "prompt": spec.train.prompt,
@@ -51,7 +57,7 @@ def record(session: Session) -> str:
         name=spec.registry.name,
         version="",
         run_id=session.run_id,
-        model=_artifact(session, "base_model", ModelRef),
+        model=_artifact(session, chosen_names(spec.train).model, ModelRef),
         trained=_artifact(session, "train", TrainedRef),
         prompt=spec.train.prompt,
         max_new_tokens=spec.evaluate.max_new_tokens,

@@ -33,6 +33,7 @@ from schemas.artifacts import (
     WarehouseRef,
 )
 from schemas.evidence import CheckEvidence
+from schemas.trials import ChoiceRef, TrialRef
 from schemas.verdicts import Finding
 
 PLAIN_EVERY_S = 15.0
@@ -159,6 +160,11 @@ def describe(artifact: Artifact) -> str:
             return _values(artifact)
         case GateDecision():
             return artifact.verdict
+        case TrialRef():
+            value = "no finite value" if artifact.row.value is None else f"{artifact.row.value:.4g}"
+            return "; ".join(filter(None, (artifact.row.told or f"{value} on validation", artifact.row.advice)))
+        case ChoiceRef():
+            return artifact.winner
         case BundleRef():
             return f"{artifact.n_bytes / 1e6:.1f} MB"
     return artifact.digest[:12]

@@ -12,6 +12,7 @@ from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.choice import TrainSection, choice_faults
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec, SliceGuard
@@ -59,7 +60,7 @@ class PipelineSpec(Spec):
     table: TableSpec = Field(default=TableSpec(), alias="schema")
     curate: CurateSpec = CurateSpec()
     split: SplitSpec = SplitSpec()
-    train: TrainSpec
+    train: TrainSection
     evaluate: EvaluateSpec = EvaluateSpec()
     gates: GatesSpec
     registry: RegisterSpec = Field(alias="register")
@@ -72,6 +73,7 @@ class PipelineSpec(Spec):
             *_metric_faults(self.evaluate),
             *_routing_faults(self.evaluate),
             *_prompt_faults(self.train),
+            *choice_faults(self.train, self.evaluate, self.split),
         ]
         if faults:
             raise UnfitError(faults)

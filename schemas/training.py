@@ -6,11 +6,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.spec import Spec
+from schemas.spec import Spec, UnfitError
 from schemas.template import template_columns
+from schemas.trunk_rules import trunk_faults
 
 Method = Literal["full", "lora", "qlora"]
 Format = Literal["instruction", "completion"]
+CacheTrunk = Literal["auto", "on", "off"]
 
 
 class PromptSpec(Spec):
@@ -93,6 +95,9 @@ class TrainSpec(Spec):
     overflow: Literal["drop", "truncate_left", "error"] = "drop"
     """For examples over max_length; truncate_left cuts the prompt, the answer always survives."""
     gradient_checkpointing: bool = False
+    cache_trunk: CacheTrunk = "auto"
+    """Compute what lies below the lowest adapted layer once for all epochs, on disk (`adapter.top_layers`, CPU);
+    `auto` does so where an epoch will be repeated and the disk has room."""
     save_every: int = Field(default=20, ge=1)
     """Optimiser steps between checkpoints."""
     seed: int = Field(default=0, ge=0)
@@ -116,4 +121,11 @@ class TrainSpec(Spec):
             raise ValueError(
                 f"learning_rate {self.learning_rate:g} with method full destroys the base model; usual are 1e-5 to 5e-5"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _trunk_can_be_cached(self) -> TrainSpec:
+        faults = list(trunk_faults(self))
+        if faults:
+            raise UnfitError(faults)
         return self

@@ -32,6 +32,7 @@ PLACES: dict[str, str] = {
     "mlflow.told": "MLflow knows, the outbox still says that it does not",
     "snapshot.copied": "the warehouse is copied aside, readers still find the one before",
     "train.checkpoint.written": "a checkpoint's files are written aside, it is not complete",
+    "train.trunk.written": "the output of the frozen layers is written aside, it is not complete",
     "train.checkpoint.renamed": "a checkpoint is complete, older ones are still there",
 }
 """Every place and what is true there."""

@@ -110,6 +110,14 @@ class Runs(LedgerFile):
             ).fetchall()
         return tuple(StepRow(**row) for row in rows)
 
+    def made_in(self, key: str) -> float | None:
+        """Seconds that the result of this key took when it was last made; None when no run of this ledger made it."""
+        with self.read() as db:
+            row = db.execute(
+                "SELECT seconds FROM steps WHERE key = ? AND state = 'done' ORDER BY id DESC LIMIT 1", (key,)
+            ).fetchone()
+        return row["seconds"] if row else None
+
     def typical_seconds(self, step: str) -> float | None:
         """Median of the last five times that the step was made, seconds; None when it never was."""
         with self.read() as db:

@@ -126,7 +126,8 @@ def save_trained(model: nn.Module, spec: TrainSpec, *, base: ModelRef, out: Path
             if path.is_file() and path.suffix in (".json", ".jinja", ".txt", ".model") and "index" not in path.name:
                 (out / path.name).write_bytes(path.read_bytes())
         model.save_pretrained(out)  # type: ignore[operator]
-        (out / "MANIFEST.json").unlink(missing_ok=True)
+        for of_the_base in ("MANIFEST.json", "artifact.json"):  # the store writes its own
+            (out / of_the_base).unlink(missing_ok=True)
         return
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / WEIGHTS, {"format": "pt"})
     settings = model.peft_config["default"].to_dict()  # type: ignore[union-attr,index]

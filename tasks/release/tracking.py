@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import ServiceError, TunegateError
 from schemas.release import RunRecord
+from tasks.release.trials import log_trials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -125,6 +126,7 @@ def complete_run(
     *,
     files: Sequence[Path] = (),
     curves: Path | None = None,
+    trials: Path | None = None,
     uri: str,
 ) -> None:
     """Write what the run amounts to and end it; saying it twice changes nothing."""
@@ -144,6 +146,8 @@ def complete_run(
             client.log_artifact(mlflow_run, str(file))
         if curves is not None:
             _fill_curves(client, mlflow_run, curves, uri)
+        if trials is not None:
+            log_trials(client, mlflow_run, trials)
         if run.info.status != "FINISHED":  # again would move its end
             client.set_terminated(mlflow_run, status="FINISHED")
 

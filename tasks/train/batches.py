@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,22 @@ from schemas.errors import DataError
 
 GROUP = 50
 """Batches that are sorted by length together: within them, a batch holds examples of nearly one length."""
+
+
+class Reached(NamedTuple):
+    """How far the examples of a batch have come through the model already."""
+
+    n_layers: int
+    """Layers that need not be computed."""
+    states: Tensor
+    """(batch, seq, d): their output, zero where nothing needs it."""
+
+
+class States(Protocol):
+    """What frozen lower layers made of a split, see tasks/train/trunk.py."""
+
+    def reached(self, indices: Sequence[int], seq: int) -> Reached:
+        """States of the examples at these places, padded on the right to `seq`."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +53,27 @@ class Batch:
     n_tokens: int
     """Without padding."""
     ticket_ids: tuple[str, ...]
+    reached: Reached | None = None
+    """None where all layers are to be computed."""
 
 
 class Examples:
     """One split of a `DatasetRef`, memory-mapped.
 
+    Args:
+        folder: Of the split.
+        states: Put into every batch.
+
     Raises:
         DataError: the folder is not a dataset with the columns of `DatasetRef`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, states: States | None = None) -> None:
         import pyarrow.compute as pc
         from datasets import load_from_disk
 
         self.lengths: list[int] = []
+        self._states = states
         try:
             self._table: Any = load_from_disk(str(folder))
             self.lengths = pc.list_value_length(self._table.data.column("input_ids")).to_pylist()
@@ -83,6 +106,7 @@ class Examples:
             targets=torch.from_numpy(ids[rows, columns + 1]),
             n_tokens=sum(self.lengths[index] for index in indices),
             ticket_ids=tuple(str(name) for name in chosen["ticket_id"]),
+            reached=self._states.reached(indices, longest) if self._states else None,
         )
 
 

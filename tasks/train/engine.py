@@ -26,6 +26,7 @@ from tasks.train.checkpoint import State, load_newest, save_checkpoint
 from tasks.train.forward import Losses, losses_of
 from tasks.train.job import ProgressLog
 from tasks.train.optimizer import learning_rate_at, make_optimizer
+from tasks.train.trunk import Trunk
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def train(
     key: str,
     log: ProgressLog,
     stop: Callable[[], bool] = lambda: False,
+    trunk: Trunk | None = None,
 ) -> Outcome:
     """Train `model` in place, from the newest checkpoint where there is one; equal inputs give equal weights.
 
@@ -71,16 +73,19 @@ def train(
         key: Of the job, see `tasks.train.job.TrainJob.key`.
         log: Told of each step.
         stop: Asked after each step; when true, a checkpoint is saved and the training returns unfinished.
+        trunk: What the frozen lower layers made of both splits, from `tasks.train.trunk.open_trunk`.
 
     Raises:
         TrainingError: loss or gradient not finite (TG0401).
         DataError: no examples, or a step without any supervised token.
     """
     _seed(spec.seed)
-    examples = Examples(train_folder)
+    examples = Examples(train_folder, trunk.split("train") if trunk else None)
     if not len(examples):
         raise DataError("no train examples", code="TG0308", where=str(train_folder))
-    held_out = Examples(validation_folder) if validation_folder is not None else None
+    held_out = None
+    if validation_folder is not None:
+        held_out = Examples(validation_folder, trunk.split("validation") if trunk else None)
     losses = losses_of(model, dtype=resolve_dtype(spec.dtype), recompute=spec.gradient_checkpointing)
     optimizer = make_optimizer(model, spec)
     weights = trainable_tensors(model)
@@ -146,7 +151,9 @@ def validation_loss(model: nn.Module, losses: Losses, examples: Examples, *, bat
     total, count = 0.0, 0
     with _without_dropout(model), torch.no_grad():
         for start in range(0, len(by_length), batch_size):
-            each = losses(examples.batch(by_length[start : start + batch_size]))
+            batch = examples.batch(by_length[start : start + batch_size])
+            with losses.sharing([batch]):
+                each = losses(batch)
             total += float(each.double().sum())
             count += len(each)
     return total / count if count else math.nan
@@ -167,11 +174,12 @@ def _step(
     if not n_supervised:
         raise DataError(f"no supervised token in the examples of step {step}", code="TG0322")
     total = 0.0
-    for batch in batches:
-        if len(batch.targets):
-            part = losses(batch).sum() / n_supervised
-            total += float(part.detach())
-            part.backward()  # type: ignore[no-untyped-call]
+    with losses.sharing(batches):
+        for batch in batches:
+            if len(batch.targets):
+                part = losses(batch).sum() / n_supervised
+                total += float(part.detach())
+                part.backward()  # type: ignore[no-untyped-call]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     norm = float(nn.utils.clip_grad_norm_(trained, spec.max_grad_norm))
     if not (math.isfinite(total) and math.isfinite(norm)):

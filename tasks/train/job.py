@@ -37,6 +37,8 @@ class TrainJob(BaseModel):
     spec: TrainSpec
     scratch: Path
     threads: int
+    trunks: Path | None = None
+    """Folder where trainings share what frozen layers computed; None for one of this training's own."""
 
     def key(self) -> str:
         """sha256 of everything that decides the weights, wherever files lie: checkpoints of another key do not fit.
@@ -58,7 +60,7 @@ class ProgressLog:
 
     `event: step` has `step`, `n_steps`, `loss` (nats per supervised token), `learning_rate`, `grad_norm`, `n_tokens`
     (of all steps so far), `step_tokens` and `seconds` (of this step). Other events: `started`, `validation` (loss),
-    `warning` (message), `ended` (peak_rss_bytes).
+    `warning` (message), `trunk` (path, filled: computed now), `ended` (peak_rss_bytes).
     """
 
     path: Path

@@ -64,6 +64,7 @@ def _work(job: TrainJob) -> int:
     torch.set_num_threads(job.threads)
     from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
     from tasks.train.engine import mean_last_tenth, train
+    from tasks.train.trunk import open_trunk
 
     asked_to_stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -79,6 +80,7 @@ def _work(job: TrainJob) -> int:
         key=job.key(),
         log=log,
         stop=lambda: bool(asked_to_stop),
+        trunk=open_trunk(job, model, log=log),
     )
     log.write(event="ended", finished=outcome.finished, peak_rss_bytes=_peak_rss_bytes())
     if not outcome.finished:

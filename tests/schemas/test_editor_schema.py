@@ -89,6 +89,6 @@ def test_names_anchors_and_the_top_are_checked_too() -> None:
 
 
 def test_editors_can_explain_keys() -> None:
-    train = editor_schema()["$defs"]["TrainSpec"]["properties"]
+    train = editor_schema()["$defs"]["TrainSection"]["properties"]
     assert train["max_length"]["description"] == "Tokens of prompt and answer together."
     assert train["max_length"]["default"] == 1024

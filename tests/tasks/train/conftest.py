@@ -25,8 +25,12 @@ def write_dataset(
     vocab: int = 280,
     seed: int = 0,
     half_tokens: tuple[int, int] = (4, 14),
+    n_prefix: int = 0,
 ) -> DatasetRef:
-    """Examples of 8 to 28 tokens whose second half repeats the first: learnable, and of different lengths."""
+    """Examples of 8 to 28 tokens whose second half repeats the first: learnable, and of different lengths.
+
+    They begin with the same `n_prefix` tokens, followed by one that no two neighbours share.
+    """
     from datasets import Dataset, Features, Sequence, Value
 
     rng = random.Random(seed)
@@ -43,8 +47,9 @@ def write_dataset(
         for number in range(n_examples):
             half = [rng.randrange(3, vocab) for _ in range(rng.randint(*half_tokens))]
             rows["ticket_id"].append(f"{split}-{number:04d}")
-            rows["input_ids"].append(half + half)
-            rows["loss_mask"].append([0] * len(half) + [1] * len(half))
+            prefix = [*range(3, 3 + n_prefix), 3 + number % 2] if n_prefix else []
+            rows["input_ids"].append(prefix + half + half)
+            rows["loss_mask"].append([0] * (len(prefix) + len(half)) + [1] * len(half))
         Dataset.from_dict(rows, features=features).save_to_disk(str(root / split))
         counts[split] = rows
     lengths = [len(ids) for ids in counts["train"]["input_ids"]]
@@ -54,7 +59,7 @@ def write_dataset(
         n_train=n_train,
         n_validation=n_validation,
         n_tokens=sum(lengths),
-        n_supervised=sum(lengths) // 2,
+        n_supervised=sum(map(sum, counts["train"]["loss_mask"])),
         n_dropped=0,
         max_tokens=max(lengths, default=0),
     )
@@ -70,6 +75,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetRef:
 def make_dataset(tmp_path: Path) -> MakeDataset:
     """Writes a data set of other sizes."""
     return lambda **sizes: write_dataset(tmp_path / "dataset", **sizes)
+
+
+@pytest.fixture
+def make_prefixed(tmp_path: Path) -> MakeDataset:
+    """Writes a data set whose examples begin alike."""
+    return lambda **sizes: write_dataset(tmp_path / "prefixed", **sizes)
 
 
 @pytest.fixture

@@ -103,6 +103,21 @@ def test_two_kills_and_gradient_accumulation_change_nothing(
     assert (killed.scratch / FINAL / MANIFEST).read_bytes() == (whole.scratch / FINAL / MANIFEST).read_bytes()
 
 
+def test_a_kill_while_the_frozen_trunk_is_computed_changes_nothing(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
+) -> None:
+    spec = make_spec(adapter=AdapterSpec(rank=4, top_layers=1, dropout=0.1))
+    whole, killed = (_job(dataset, tiny_model, spec, tmp_path / name) for name in ("whole", "killed"))
+    assert run(whole) == 0
+    assert run(killed, "train.trunk.written") == -9
+    assert not _events(killed.scratch, "trunk")
+    assert run(killed, "train.checkpoint.renamed:2") == -9
+    assert run(killed) == 0
+    assert [event["filled"] for event in _events(killed.scratch, "trunk")] == [True, False]
+    assert (killed.scratch / FINAL / MANIFEST).read_bytes() == (whole.scratch / FINAL / MANIFEST).read_bytes()
+    assert not list((killed.scratch / "trunks").glob("*.tmp"))
+
+
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
