@@ -33,6 +33,7 @@ from schemas.artifacts import (
     ValidationCurves,
     WarehouseRef,
 )
+from schemas.evidence import CheckEvidence
 from schemas.trials import ChoiceRef, TrialRef
 from schemas.verdicts import Finding
 
@@ -159,6 +160,8 @@ def describe(artifact: Artifact) -> str:
         case Scores():
             shown = list(artifact.means.items())[:3]
             return "  ".join(f"{metric} {value:.3f}" for metric, value in shown)
+        case CheckEvidence():
+            return _values(artifact)
         case GateDecision():
             return artifact.verdict
         case TrialRef():
@@ -169,6 +172,11 @@ def describe(artifact: Artifact) -> str:
         case BundleRef():
             return f"{artifact.n_bytes / 1e6:.1f} MB"
     return artifact.digest[:12]
+
+
+def _values(evidence: CheckEvidence) -> str:
+    told = [f"{name} {value:.4g}" for name, value in evidence.values.items() if value is not None and value != 0]
+    return "  ".join(told[:4]) or "nothing found"
 
 
 def _rows(rows: RowCounts) -> str:

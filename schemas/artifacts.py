@@ -225,7 +225,7 @@ class PromptSet(Artifact):
     """`prompts.parquet`: item_id, messages (JSON list of {role, content}; format instruction) or text
     (format completion), answer. One row per item, ordered by item_id."""
 
-    arm: Literal["tuned", "zero_shot", "few_shot", "retrieval"]
+    arm: Literal["tuned", "zero_shot", "few_shot", "retrieval", "suite"]
     format: Format
     n_items: int
 

@@ -69,7 +69,7 @@ def generate_answers(
         TrainingError: out of memory, or a model whose outputs are not finite.
     """
     codec = ChatCodec.of(load_tokenizer(model), prompts.format)
-    items = _read_items(prompts, codec)
+    items = read_items(prompts, codec)
     _check_room(items, decoding.max_new_tokens, model.context_length)
     prefix = shared_prefix([item.prompt for item in items])
     common = sha256_json([model.digest, trained.digest if trained else None, decoding.model_dump(), prefix])
@@ -193,7 +193,8 @@ def shared_prefix(prompts: Sequence[list[int]]) -> list[int]:
     return first[: min(n_shared, limit)]
 
 
-def _read_items(prompts: PromptSet, codec: ChatCodec) -> list[Item]:
+def read_items(prompts: PromptSet, codec: ChatCodec) -> list[Item]:
+    """Prompts and reference answers as ids."""
     import pyarrow.parquet as pq
 
     rows: list[dict[str, Any]] = pq.read_table(prompts.root / "prompts.parquet").to_pylist()

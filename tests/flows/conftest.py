@@ -124,7 +124,7 @@ def small_document(model: str) -> dict[str, Any]:
                     "arms": ["zero_shot", "majority", "tfidf"],
                     "threads": 1,
                 },
-                "gates": {"min_items": 5, "rules": [{"metric": "format", "value_threshold": 0.0}]},
+                "gates": {"min_items": 5, "round_trip": None, "rules": [{"metric": "format", "value_threshold": 0.0}]},
                 "register": {"name": "small"},
             },
             "strict": {
