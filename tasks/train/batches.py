@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,22 @@ from schemas.errors import DataError
 
 GROUP = 50
 """Batches that are sorted by length together: within them, a batch holds examples of nearly one length."""
+
+
+class Reached(NamedTuple):
+    """How far the examples of a batch have come through the model already."""
+
+    n_layers: int
+    """Layers that need not be computed."""
+    states: Tensor
+    """(batch, seq, d): their output, zero where nothing needs it."""
+
+
+class States(Protocol):
+    """What frozen lower layers made of a split, see tasks/train/trunk.py."""
+
+    def reached(self, indices: Sequence[int], seq: int) -> Reached:
+        """States of the examples at these places, padded on the right to `seq`."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +53,27 @@ class Batch:
     n_tokens: int
     """Without padding."""
     ticket_ids: tuple[str, ...]
+    reached: Reached | None = None
+    """None where all layers are to be computed."""
 
 
 class Examples:
     """One split of a `DatasetRef`, memory-mapped.
 
+    Args:
+        folder: Of the split.
+        states: Put into every batch.
+
     Raises:
         DataError: the folder is not a dataset with the columns of `DatasetRef`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, states: States | None = None) -> None:
         import pyarrow.compute as pc
         from datasets import load_from_disk
 
         self.lengths: list[int] = []
+        self._states = states
         try:
             self._table: Any = load_from_disk(str(folder))
             self.lengths = pc.list_value_length(self._table.data.column("input_ids")).to_pylist()
@@ -83,11 +106,14 @@ class Examples:
             targets=torch.from_numpy(ids[rows, columns + 1]),
             n_tokens=sum(self.lengths[index] for index in indices),
             ticket_ids=tuple(str(name) for name in chosen["ticket_id"]),
+            reached=self._states.reached(indices, longest) if self._states else None,
         )
 
 
-def epoch_batches(lengths: Sequence[int], *, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Indices of the batches of one epoch: random, but with little padding.
+def epoch_batches(
+    lengths: Sequence[int], *, batch_size: int, seed: int, epoch: int, grouped: bool = True
+) -> list[list[int]]:
+    """Indices of the batches of one epoch: random, but with little padding unless `grouped` is false.
 
     A random permutation is cut into pieces of `GROUP` batches, each piece is sorted by length and cut into batches, and
     the batches are put in random order.
@@ -97,6 +123,8 @@ def epoch_batches(lengths: Sequence[int], *, batch_size: int, seed: int, epoch: 
     """
     rng = np.random.default_rng([seed, epoch])
     shuffled = rng.permutation(len(lengths)).tolist()
+    if not grouped:
+        return [shuffled[start : start + batch_size] for start in range(0, len(shuffled), batch_size)]
     batches = []
     for start in range(0, len(shuffled), GROUP * batch_size):
         # sorted() is stable: examples of one length stay in random order.
@@ -116,12 +144,19 @@ def steps_per_epoch(n_examples: int, *, batch_size: int, accumulation: int) -> i
 
 
 def step_batches(
-    lengths: Sequence[int], *, batch_size: int, accumulation: int, seed: int, first_step: int, last_step: int
+    lengths: Sequence[int],
+    *,
+    batch_size: int,
+    accumulation: int,
+    seed: int,
+    first_step: int,
+    last_step: int,
+    grouped: bool = True,
 ) -> Iterator[tuple[int, list[list[int]]]]:
     """Step number (from 1) and its batches of indices, for `first_step` to `last_step` inclusive."""
     per_epoch = steps_per_epoch(len(lengths), batch_size=batch_size, accumulation=accumulation)
     for step in range(first_step, last_step + 1):
         epoch, place = divmod(step - 1, per_epoch)
         if place == 0 or step == first_step:
-            batches = epoch_batches(lengths, batch_size=batch_size, seed=seed, epoch=epoch)
+            batches = epoch_batches(lengths, batch_size=batch_size, seed=seed, epoch=epoch, grouped=grouped)
         yield step, batches[place * accumulation : (place + 1) * accumulation]

@@ -8,9 +8,11 @@ processes were started (tasks/train/ranks.py). Called by tasks/train/worker.py; 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,8 +24,11 @@ from schemas.training import TrainSpec
 from tasks.failpoint import reach
 from tasks.model.adapter import trainable_tensors
 from tasks.train.batches import Batch, Examples
+from tasks.train.checkpoint import State
 from tasks.train.group import Group
 from tasks.train.ranks import LISTENER, LOOPBACK, PORT, RANK, SIZE
+
+T = TypeVar("T")
 
 BUCKET = 2**22
 """Gradients that are sent at once: 16 MiB in float32."""
@@ -82,6 +87,19 @@ class Replicas(Group):
     def __init__(self) -> None:
         self.size, self.rank = dist.get_world_size(), dist.get_rank()
         self.device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+
+    def load(
+        self, folder: Path, *, key: str, model: nn.Module, optimizer: torch.optim.Optimizer, warn: Callable[[str], None]
+    ) -> State | None:
+        return self.in_turn(lambda: Group.load(self, folder, key=key, model=model, optimizer=optimizer, warn=warn))
+
+    def in_turn(self, work: Callable[[], T]) -> T:
+        """Do it in one process after the other: what touches files that all see."""
+        for rank in range(self.size):
+            if rank == self.rank:
+                done = work()
+            dist.barrier()
+        return done
 
     def agree(self, step: int, model: nn.Module) -> None:
         sums = [tensor.double().sum() for tensor in self._compared(model)]

@@ -40,6 +40,8 @@ class TrainJob(BaseModel):
     spec: TrainSpec
     scratch: Path
     threads: int
+    trunks: Path | None = None
+    """Folder where trainings share what frozen layers computed; None for one of this training's own."""
 
     def workload(self) -> Workload | None:
         """What decides its memory; None when that cannot be computed."""
@@ -68,7 +70,8 @@ class ProgressLog:
 
     `event: step` has `step`, `n_steps`, `loss` (nats per supervised token), `learning_rate`, `grad_norm`, `n_tokens`
     (of all steps so far), `step_tokens` and `seconds` (of this step). Other events: `started`, `validation` (loss),
-    `warning` (message), `ended`, and of a finished training `memory` (`MEMORY_FIGURES`).
+    `warning` (message), `trunk` (path, filled: computed now), `ended`, and of a finished training `memory`
+    (`MEMORY_FIGURES`).
     """
 
     path: Path

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from schemas.training import TrainSpec
-from tasks.train.memory import ModelDims, quantized_bytes, trainable_parameters
+from schemas.training import QuantizationSpec, TrainSpec
+from tasks.train.memory import ModelDims, moment_bytes, quantized_bytes, trainable_parameters
 
 RUNTIME = 1_010_000_000
 """Resident bytes of a process that has imported torch, transformers, PEFT and datasets: 590 MB of its own, 420 MB of
@@ -20,8 +20,8 @@ mapped libraries. Measured with the locked versions on Linux; a tiny model's who
 WASTE = 0.1
 """Share of the activations that the heap holds beyond them: freed pieces between held ones. Measured 8-13 %."""
 _LOSS_ROWS, _BLOCK = 128, 1024
-"""`LOSS_ROWS` and `LONGEST_BLOCK` of tasks/train/fast/kernels.py, which imports torch; a test compares them."""
-_WIDE, _ADAM = 4, 8
+"""`LOSS_ROWS` and `LONGEST_BLOCK` of tasks/train/fast, which imports torch; a test compares them."""
+_WIDE = 4
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def predict_process(
         runtime=RUNTIME,
         weights=(base + (0 if spec.method == "full" else trained * _WIDE)) // parts + gathered,
         gradients=trained * _WIDE // parts,
-        optimizer=trained * _ADAM // parts,
+        optimizer=round(trained * moment_bytes(spec)) // parts,
         activations=round(activations * (1 + WASTE)),
         logits=logits,
         load=RUNTIME + stored + copies,
@@ -110,20 +110,21 @@ def _base_bytes(dims: ModelDims, spec: TrainSpec, number: int, *, keeps_file: bo
         joined = sum(d_in * d_out for name, (d_in, d_out) in dims.linear_shapes.items() if name in _QKV)
         return dims.n_parameters * number + (dims.layers * joined * number if keeps_file else 0)
     if keeps_file:  # embeddings and norms are part of the mapped file, which stays as a whole
-        return quantized_bytes(dims, spec.quantization) - dims.n_other * 2 + stored
-    return quantized_bytes(dims, spec.quantization) + dims.n_other * (number - 2)
+        return quantized_bytes(dims, spec.quantization or QuantizationSpec()) - dims.n_other * 2 + stored
+    return quantized_bytes(dims, spec.quantization or QuantizationSpec()) + dims.n_other * (number - 2)
 
 
 _QKV = ("q_proj", "k_proj", "v_proj")
 
 
 def _fast_activations(dims: ModelDims, spec: TrainSpec, positions: int, seq: int, number: int) -> int:
-    """What tasks/train/fast/kernels.py saves for the backward: inputs of norms and products, q, k, v, attention."""
+    """What tasks/train/fast saves for the backward: inputs of norms and products, q, k, v, attention weights. Rows are
+    taken as all of the greatest length and without a shared prefix, so it is an upper bound."""
     q, kv = dims.heads * dims.d_head, dims.kv_heads * dims.d_head
     weights = dims.heads * seq if seq <= _BLOCK else q
     width = 4 * dims.hidden + 2 * q + 2 * kv + 4 * dims.intermediate + weights + 7 * spec.adapter.rank
     # Below the lowest adapter nothing is saved.
-    layers = dims.layers if spec.adapter.top_layers is None else min(dims.layers, spec.adapter.top_layers)
+    layers = dims.layers - min(spec.adapter.layers_of(dims.layers))
     kept = _kept(layers, dims.hidden, width, checkpointing=spec.gradient_checkpointing)
     largest = max(d_in * d_out for d_in, d_out in dims.linear_shapes.values())
     return (positions * kept + (2 * largest if spec.method == "qlora" else 0)) * number

@@ -48,13 +48,15 @@ class Shards(Replicas):
 
     def losses_of(self, model: nn.Module, *, dtype: torch.dtype, recompute: bool) -> Losses:
         # The fast path reads weights past the model's forward, where they are in parts.
-        return plain_losses(model, dtype=dtype, recompute=recompute)
+        return plain_losses(model, dtype=dtype, recompute=recompute, share=False)
 
     def load(
         self, folder: Path, *, key: str, model: nn.Module, optimizer: torch.optim.Optimizer, warn: Callable[[str], None]
     ) -> State | None:
         whole = _Gathered(model, optimizer)
-        state = load_newest(folder, key=key, weights=whole.weights, optimizer=whole.as_optimizer(), warn=warn)
+        state = self.in_turn(
+            lambda: load_newest(folder, key=key, weights=whole.weights, optimizer=whole.as_optimizer(), warn=warn)
+        )
         if state is not None:
             whole.put_back()
         return state

@@ -67,8 +67,10 @@ def _work(job: TrainJob) -> int:
 
     torch.set_num_threads(job.threads)
     from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
+    from tasks.train.answers import Answerer, collect_answers
     from tasks.train.distributed import join
     from tasks.train.engine import mean_last_tenth, train
+    from tasks.train.trunk import open_trunk
 
     asked_to_stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,6 +78,10 @@ def _work(job: TrainJob) -> int:
     group = join(job.spec)
     log = ProgressLog(job.scratch / PROGRESS if group.leads else Path(os.devnull))
     model = group.prepare(open_for_training(job.model, job.spec))
+    answer, answers = None, job.scratch / "answers" / job.key()[:16]
+    if job.spec.validation_items and job.dataset.n_validation and group.leads:
+        held_out = job.dataset.root / "validation"
+        answer = Answerer(model, job.model, job.spec, validation=held_out, folder=answers)
     outcome = train(
         model,
         job.spec,
@@ -85,6 +91,8 @@ def _work(job: TrainJob) -> int:
         key=job.key(),
         log=log,
         stop=lambda: bool(asked_to_stop),
+        answer=answer,
+        trunk=open_trunk(job, model, log=log) if job.spec.sharding == "none" else None,
         group=group,
     )
     peak = int(group.largest(_peak_bytes()))
@@ -100,12 +108,14 @@ def _work(job: TrainJob) -> int:
     aside.mkdir()
     save_trained(model, job.spec, base=job.model, out=aside)
     _write_curve(aside / "curves.parquet", outcome.curve)
-    validated = [row["validation_loss"] for row in outcome.curve if row["validation_loss"] is not None]
+    if answer is not None:
+        validated = [int(row["step"] or 0) for row in outcome.curve if row["validation_loss"] is not None]
+        collect_answers(answers, validated, aside)
     write_json(
         aside / "training.json",
         {
             "settings": job.spec.model_dump(mode="json"),
-            "quantization": job.spec.quantization.model_dump(mode="json") if job.spec.method == "qlora" else None,
+            "quantization": four_bits.model_dump(mode="json") if (four_bits := job.spec.four_bits()) else None,
             "base": {"uri": job.model.uri, "digest": job.model.digest},
             "dataset_digest": job.dataset.digest,
             "threads": job.threads,
@@ -114,7 +124,8 @@ def _work(job: TrainJob) -> int:
             "n_steps": outcome.n_steps,
             "n_tokens": outcome.n_tokens,
             "train_loss": mean_last_tenth(outcome.curve),
-            "validation_loss": validated[-1] if validated else None,
+            "validation_loss": outcome.validation_loss,
+            "kept_step": outcome.kept_step,
         },
     )
     seal(aside)

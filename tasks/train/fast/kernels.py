@@ -3,12 +3,11 @@
 Each computes what the layer in transformers computes, in the same precision and order of rounding, but saves passes
 over memory, keeps only what its backward needs and never asks for gradients of frozen weights. They know nothing of
 models or modules: tensors in, tensors out. Used by `tasks/train/fast/layers.py`; tests compare each with autograd.
-Shapes: N = batch * seq positions in row order.
+Shapes: N = rows, one per token.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +16,6 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-LONGEST_BLOCK = 1024
-"""Positions up to which all attention weights of a layer are held at once; beyond, torch's blockwise kernel."""
 LOSS_ROWS = 128
 """Positions whose logits are held at once: 128 rows of a 49k vocabulary in float32 are 25 MB."""
 
@@ -127,89 +124,6 @@ def adapted_linear(x: Tensor, weight: Callable[[], Tensor], bias: Tensor | None,
     """
     out: Tensor = _AdaptedLinear.apply(x, weight, bias, down, up)
     return out
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x (batch, seq, heads, d); cos and sin (1, seq, 1, d). `-sin` turns it back."""
-    half = x.shape[-1] // 2
-    out = x * cos
-    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
-    return out
-
-
-class _CausalAttention(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, n_heads: int, n_kv_heads: int, d_head: int
-    ) -> Tensor:
-        batch = qkv.shape[0] // cos.shape[1]
-        seq, groups = cos.shape[1], n_heads // n_kv_heads
-        packed = qkv.view(batch, seq, n_heads + 2 * n_kv_heads, d_head)
-        turned = _rotate(packed[:, :, : n_heads + n_kv_heads], cos, sin)
-        q, k = turned[:, :, :n_heads].mul(1 / math.sqrt(d_head)), turned[:, :, n_heads:]
-        # Query heads that share a key head are stacked: one matrix product per key head.
-        q = q.view(batch, seq, n_kv_heads, groups, d_head).permute(0, 2, 3, 1, 4).reshape(-1, groups * seq, d_head)
-        k = k.transpose(1, 2).reshape(-1, seq, d_head)
-        v = packed[:, :, n_heads + n_kv_heads :].transpose(1, 2).reshape(-1, seq, d_head)
-        scores = torch.bmm(q, k.transpose(1, 2)).view(-1, seq, seq).add_(mask)
-        weights = torch.softmax(scores, -1).view(-1, groups * seq, seq)
-        out = torch.bmm(weights, v)
-        ctx.save_for_backward(q, k, v, weights, cos, sin)
-        ctx.shape = (batch, seq, n_heads, n_kv_heads, groups, d_head)
-        out = out.view(batch, n_kv_heads, groups, seq, d_head).permute(0, 3, 1, 2, 4)
-        return out.reshape(batch * seq, n_heads * d_head)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, weights, cos, sin = ctx.saved_tensors
-        batch, seq, n_heads, n_kv_heads, groups, d_head = ctx.shape
-        gradient = grads[0].view(batch, seq, n_kv_heads, groups, d_head).permute(0, 2, 3, 1, 4)
-        gradient = gradient.reshape(-1, groups * seq, d_head)
-        to_weights = torch.bmm(gradient, v.transpose(1, 2))
-        to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
-        to_q = torch.bmm(to_scores, k).mul_(1 / math.sqrt(d_head))
-        turned = gradient.new_empty(batch, seq, n_heads + n_kv_heads, d_head)
-        turned[:, :, :n_heads].view(batch, seq, n_kv_heads, groups, d_head).copy_(
-            to_q.view(batch, n_kv_heads, groups, seq, d_head).permute(0, 3, 1, 2, 4)
-        )
-        turned[:, :, n_heads:].copy_(
-            torch.bmm(to_scores.transpose(1, 2), q).view(batch, n_kv_heads, seq, d_head).transpose(1, 2)
-        )
-        packed = gradient.new_empty(batch, seq, n_heads + 2 * n_kv_heads, d_head)
-        packed[:, :, : n_heads + n_kv_heads].copy_(_rotate(turned, cos, -sin))
-        packed[:, :, n_heads + n_kv_heads :].copy_(
-            torch.bmm(weights.transpose(1, 2), gradient).view(batch, n_kv_heads, seq, d_head).transpose(1, 2)
-        )
-        return packed.view(batch * seq, -1), None, None, None, None, None, None
-
-
-def causal_attention(
-    qkv: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, *, n_heads: int, n_kv_heads: int, d_head: int
-) -> Tensor:
-    """Rotary causal attention with grouped key heads; returns (N, n_heads * d_head).
-
-    Padding must be on the right: no position looks at a later one, so real tokens never see it.
-
-    Args:
-        qkv: (N, (n_heads + 2 * n_kv_heads) * d_head): queries, keys, values side by side.
-        cos: (1, seq, 1, d_head), as is `sin`.
-        sin: See `cos`.
-        mask: (seq, seq), 0 on and below the diagonal and -inf above.
-        n_heads: Query heads.
-        n_kv_heads: Key heads, a divisor of `n_heads`.
-        d_head: Width of one head.
-    """
-    if cos.shape[1] <= LONGEST_BLOCK:
-        out: Tensor = _CausalAttention.apply(qkv, cos, sin, mask, n_heads, n_kv_heads, d_head)
-        return out
-    packed = qkv.view(-1, cos.shape[1], n_heads + 2 * n_kv_heads, d_head)
-    q, k, v = torch.split(packed, [n_heads, n_kv_heads, n_kv_heads], dim=2)
-    half = d_head // 2
-    q, k = (x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin for x in (q, k))
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    long = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=n_heads != n_kv_heads)
-    return long.transpose(1, 2).reshape(qkv.shape[0], n_heads * d_head)
 
 
 class _TokenLosses(Function):

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.train.fast.kernels import adapted_linear, causal_attention, frozen_linear, gated_unit, rms_norm
+from tasks.train.fast.attention import Heads, packed_attention
+from tasks.train.fast.kernels import adapted_linear, frozen_linear, gated_unit, rms_norm
+from tasks.train.fast.packing import Packing
 
 
 class Layer:
@@ -21,9 +23,7 @@ class Layer:
 
     def __init__(self, layer: Any, config: Any) -> None:
         attention, feed_forward = layer.self_attn, layer.mlp
-        self.d_head: int = attention.head_dim
-        self.n_heads: int = config.num_attention_heads
-        self.n_kv_heads: int = config.num_key_value_heads
+        self.heads = Heads(config.num_attention_heads, config.num_key_value_heads, attention.head_dim)
         self.qkv = Linear(attention.q_proj, attention.k_proj, attention.v_proj)
         self.o = Linear(attention.o_proj)
         self.gate, self.up, self.down = (
@@ -31,21 +31,34 @@ class Layer:
         )
         self.before_attention, self.before_feed_forward = layer.input_layernorm, layer.post_attention_layernorm
 
-    def __call__(self, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+    def __call__(
+        self,
+        hidden: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        packing: Packing,
+        given: Tensor | None = None,
+        only: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """States after the layer, and its queries, keys and values before rotation.
+
+        Args:
+            hidden: (N, d).
+            cos: (n_given + N, 1, d_head), as is `sin`.
+            sin: See `cos`.
+            packing: Which rows see which.
+            given: Queries, keys and values of the rows that were read before, (n_given, width).
+            only: Rows whose states are wanted, where not all are: the others serve as keys and values alone.
+        """
         norm = self.before_attention
-        mixed = causal_attention(
-            self.qkv(rms_norm(hidden, norm.weight, norm.variance_epsilon)),
-            cos,
-            sin,
-            mask,
-            n_heads=self.n_heads,
-            n_kv_heads=self.n_kv_heads,
-            d_head=self.d_head,
-        )
+        qkv = self.qkv(rms_norm(hidden, norm.weight, norm.variance_epsilon))
+        mixed = packed_attention(qkv if given is None else torch.cat([given, qkv]), cos, sin, packing, self.heads)
+        if only is not None:
+            hidden, mixed = hidden.index_select(0, only), mixed.index_select(0, only)
         hidden = hidden + self.o(mixed)
         norm = self.before_feed_forward
         x = rms_norm(hidden, norm.weight, norm.variance_epsilon)
-        return hidden + self.down(gated_unit(self.gate(x), self.up(x)))
+        return hidden + self.down(gated_unit(self.gate(x), self.up(x))), qkv
 
 
 class Linear:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,13 @@ import pytest
 
 from schemas.artifacts import DatasetRef
 from schemas.training import AdapterSpec, TrainSpec
-from tasks.files import seal
+from tasks.failpoint import VARIABLE
+from tasks.files import seal, write_json
+from tasks.train.job import TrainJob
 
 MakeDataset = Callable[..., DatasetRef]
 MakeSpec = Callable[..., TrainSpec]
+Run = Callable[..., int | None]
 
 
 def write_dataset(
@@ -25,8 +29,12 @@ def write_dataset(
     vocab: int = 280,
     seed: int = 0,
     half_tokens: tuple[int, int] = (4, 14),
+    n_prefix: int = 0,
 ) -> DatasetRef:
-    """Examples of 8 to 28 tokens whose second half repeats the first: learnable, and of different lengths."""
+    """Examples of 8 to 28 tokens whose second half repeats the first: learnable, and of different lengths.
+
+    They begin with the same `n_prefix` tokens, followed by one that no two neighbours share.
+    """
     from datasets import Dataset, Features, Sequence, Value
 
     rng = random.Random(seed)
@@ -43,8 +51,9 @@ def write_dataset(
         for number in range(n_examples):
             half = [rng.randrange(3, vocab) for _ in range(rng.randint(*half_tokens))]
             rows["ticket_id"].append(f"{split}-{number:04d}")
-            rows["input_ids"].append(half + half)
-            rows["loss_mask"].append([0] * len(half) + [1] * len(half))
+            prefix = [*range(3, 3 + n_prefix), 3 + number % 2] if n_prefix else []
+            rows["input_ids"].append(prefix + half + half)
+            rows["loss_mask"].append([0] * (len(prefix) + len(half)) + [1] * len(half))
         Dataset.from_dict(rows, features=features).save_to_disk(str(root / split))
         counts[split] = rows
     lengths = [len(ids) for ids in counts["train"]["input_ids"]]
@@ -54,7 +63,7 @@ def write_dataset(
         n_train=n_train,
         n_validation=n_validation,
         n_tokens=sum(lengths),
-        n_supervised=sum(lengths) // 2,
+        n_supervised=sum(map(sum, counts["train"]["loss_mask"])),
         n_dropped=0,
         max_tokens=max(lengths, default=0),
     )
@@ -70,6 +79,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetRef:
 def make_dataset(tmp_path: Path) -> MakeDataset:
     """Writes a data set of other sizes."""
     return lambda **sizes: write_dataset(tmp_path / "dataset", **sizes)
+
+
+@pytest.fixture
+def make_prefixed(tmp_path: Path) -> MakeDataset:
+    """Writes a data set whose examples begin alike."""
+    return lambda **sizes: write_dataset(tmp_path / "prefixed", **sizes)
 
 
 @pytest.fixture
@@ -92,3 +107,39 @@ def make_spec() -> MakeSpec:
         return TrainSpec.model_validate(defaults | settings)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def processes() -> multiprocessing.context.ForkServerContext:
+    """Starts processes that have torch loaded already: a real process each, without ten seconds of imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tasks.train.worker", "tasks.train.engine", "peft", "datasets"])
+    return context
+
+
+@pytest.fixture
+def run(processes: multiprocessing.context.ForkServerContext) -> Run:
+    """Runs the training process on a job; returns its exit code."""
+
+    def work(job: TrainJob, failpoint: str = "", *, lock_wait_s: float = 15.0, more_bytes: int = 0) -> int | None:
+        job.scratch.mkdir(exist_ok=True)
+        write_json(job.scratch / "job.json", job.model_dump(mode="json"))
+        limit = (
+            "import resource;"
+            "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
+            f"resource.setrlimit(resource.RLIMIT_AS, (used + {more_bytes}, used + {more_bytes}));"
+            if more_bytes
+            else ""
+        )
+        settings = {VARIABLE: failpoint, "OMP_NUM_THREADS": "1"}
+        code = (
+            f"import os, sys; from pathlib import Path; os.environ.update({settings!r});"
+            f"{limit}from tasks.train.worker import main;"
+            f"sys.exit(main(Path({str(job.scratch / 'job.json')!r}), lock_wait_s={lock_wait_s}))"
+        )
+        process = processes.Process(target=exec, args=(code, {}))
+        process.start()
+        process.join()
+        return process.exitcode
+
+    return work

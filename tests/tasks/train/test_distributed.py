@@ -25,7 +25,7 @@ Run = Callable[..., int | None]
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora"},
     "qlora": {"method": "qlora"},
-    "full": {"method": "full", "learning_rate": 1e-3},
+    "full": {"method": "full", "learning_rate": 1e-3, "allow_unusual_learning_rate": True},
 }
 
 
@@ -169,7 +169,7 @@ def test_a_killed_process_ends_all_and_the_retry_ends_in_the_bytes_of_an_uninter
 
 
 def test_a_sharded_training_goes_on_from_its_checkpoint(tmp_path: Path, make_spec: MakeSpec, run: Run) -> None:
-    spec = make_spec(processes=2, sharding="full", method="full", learning_rate=1e-3, epochs=1, save_every=1)
+    spec = make_spec(processes=2, sharding="full", epochs=1, save_every=1, **METHODS["full"])
     assert run(spec, tmp_path / "whole") == 0
     assert run(spec, tmp_path / "killed", "train.checkpoint.renamed:2") != 0
     assert run(spec, tmp_path / "killed") == 0
@@ -178,7 +178,7 @@ def test_a_sharded_training_goes_on_from_its_checkpoint(tmp_path: Path, make_spe
 
 
 def test_sharding_is_refused_where_it_does_nothing_or_cannot() -> None:
-    with pytest.raises(ValueError, match="processes to 2"):
+    with pytest.raises(ValueError, match="and there is one"):
         TrainSpec(base_model="x", sharding="full")
     with pytest.raises(ValueError, match="4-bit"):
         TrainSpec(base_model="x", sharding="full", processes=2, method="qlora")

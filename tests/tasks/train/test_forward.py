@@ -14,7 +14,7 @@ from schemas.training import AdapterSpec, TrainSpec
 from tasks.model.adapter import attach_adapter, open_for_training
 from tasks.train.batches import Batch, Examples
 from tasks.train.fast.decoder import FastDecoder, is_fast
-from tasks.train.fast.kernels import causal_attention, gated_unit, rms_norm, token_losses
+from tasks.train.fast.kernels import gated_unit, rms_norm, token_losses
 from tasks.train.forward import Losses, losses_of, plain_losses
 
 MakeSpec = Callable[..., TrainSpec]
@@ -171,23 +171,6 @@ def test_the_pieces_have_the_gradients_of_plain_autograd() -> None:
     plain = x.detach().float().requires_grad_()
     functional.rms_norm(plain, (8,), weight.float(), 1e-6).square().sum().backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(wide.grad, plain.grad, rtol=1e-5, atol=1e-5)
-
-
-def test_long_sequences_switch_kernel_without_changing_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    seq, heads, kv_heads, d_head = 12, 4, 2, 8
-    qkv = torch.randn(2 * seq, (heads + 2 * kv_heads) * d_head, requires_grad=True)
-    angle = torch.rand(1, seq, 1, d_head // 2).repeat(1, 1, 1, 2)
-    mask = torch.full((seq, seq), float("-inf")).triu(1)
-    found = []
-    for limit in (seq, seq - 1):
-        monkeypatch.setattr("tasks.train.fast.kernels.LONGEST_BLOCK", limit)
-        qkv.grad = None
-        out = causal_attention(qkv, angle.cos(), angle.sin(), mask, n_heads=heads, n_kv_heads=kv_heads, d_head=d_head)
-        out.square().sum().backward()  # type: ignore[no-untyped-call]
-        assert qkv.grad is not None
-        found.append((out.detach(), qkv.grad.clone()))
-    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
 
 
 def test_a_token_the_model_thinks_impossible_has_a_large_and_finite_loss() -> None:

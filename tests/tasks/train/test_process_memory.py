@@ -52,9 +52,9 @@ def test_measured_peaks_are_predicted_within_six_percent(
 
 
 def test_the_constants_are_those_of_the_fast_path() -> None:
-    from tasks.train.fast import kernels
+    from tasks.train.fast import attention, kernels
 
-    assert (process_memory._LOSS_ROWS, process_memory._BLOCK) == (kernels.LOSS_ROWS, kernels.LONGEST_BLOCK)
+    assert (process_memory._LOSS_ROWS, process_memory._BLOCK) == (kernels.LOSS_ROWS, attention.LONGEST_BLOCK)
 
 
 def test_only_adapted_layers_keep_activations() -> None:

@@ -1,0 +1,66 @@
+"""The tokens that all examples of a step begin with: read by the model once, their keys and values serve every example.
+
+Found in the token ids themselves, so it takes a system prompt, a chat template's header and a stock opening alike. It
+knows nothing of models. Used by tasks/train/fast/decoder.py and tasks/train/plain.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.train.batches import Batch
+
+SHORTEST = 8
+"""Tokens below which sharing is not worth a second kind of key."""
+_STEADY_ROPE = ("default", "linear", "llama3", "yarn")
+"""Rotary embeddings whose angles do not depend on how many positions are asked for at once."""
+
+
+def shared_prefix(batches: Iterable[Batch]) -> int:
+    """How many leading tokens all examples of these batches share, none of which predicts a supervised token.
+
+    0 when they are fewer than `SHORTEST`, or when only one example carries loss. Examples without loss are ignored.
+    """
+    first: Tensor | None = None
+    n_examples = 0
+    shared = 0
+    for batch in batches:
+        rows = torch.unique(batch.rows)
+        if not len(rows):
+            continue
+        n_examples += len(rows)
+        ids = batch.ids[rows]
+        if first is None:
+            first, shared = ids[0], ids.shape[1]
+        # Right of an example's end stands padding, which may look like a token: the supervised columns cap that.
+        shared = min(shared, ids.shape[1], int(batch.columns.min()))
+        same = (ids[:, :shared] == first[:shared]).all(0)
+        shared = int(same.long().cumprod(0).sum())
+    return shared if n_examples > 1 and shared >= SHORTEST else 0
+
+
+def ends_of(batch: Batch) -> Tensor:
+    """Columns of each example up to the last that predicts a supervised token (batch,); 0 where none does.
+
+    What stands right of it changes no loss.
+    """
+    ends = torch.zeros(len(batch.ids), dtype=torch.int64)
+    return ends.scatter_reduce_(0, batch.rows, batch.columns + 1, "amax")
+
+
+def has_steady_positions(config: Any) -> bool:
+    """Are a position's angles the same however long the text is that is read with it?"""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(value for value in rope.values() if isinstance(value, Mapping))]
+    return all(kind.get("rope_type", "default") in _STEADY_ROPE for kind in kinds)
+
+
+def backward_through(read: Sequence[Tensor], given: Sequence[Tensor]) -> None:
+    """Send the gradient collected at `given`, detached copies, through the graph of `read`; none without gradients."""
+    reached = [(one, copy.grad) for one, copy in zip(read, given, strict=True) if copy.grad is not None]
+    if reached:
+        torch.autograd.backward([one for one, _ in reached], [gradient for _, gradient in reached])

@@ -1,0 +1,238 @@
+"""The frozen trunk: what the layers below the lowest adapted one make of a data set, computed once and kept on disk.
+
+With adapters on the upper layers only, that output is the same in every epoch and in every training on this base and
+data set. It lies in a folder named by what decides it; a sealed folder appears under its name when it is complete.
+It knows nothing of steps and losses. Called by tasks/train/worker.py.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from torch import Tensor, nn
+
+from schemas.errors import ConfigError, StorageError, TrainingError
+from tasks.failpoint import reach
+from tasks.files import seal, sha256_json, verify, write_json
+from tasks.train.batches import Batch, Examples, Reached, steps_per_epoch
+from tasks.train.fast.decoder import FastDecoder, is_fast
+from tasks.train.job import ProgressLog, TrainJob
+from tasks.train.prefix import shared_prefix
+
+SPLITS = ("train", "validation")
+FILL = 16
+"""Examples that pass through the layers together; a fixed number, so that equal data give equal bytes."""
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """States of one split, memory-mapped: [the prefix that all examples share | own rows of each example, in order]."""
+
+    n_layers: int
+    n_prefix: int
+    starts: tuple[int, ...]
+    """First own row of each example; one more for the end."""
+    states: Tensor
+    """(rows, d), never written to."""
+
+    def reached(self, indices: Sequence[int], seq: int) -> Reached:
+        """See `tasks.train.batches.States`."""
+        states = self.states.new_zeros(len(indices), seq, self.states.shape[-1])
+        states[:, : self.n_prefix] = self.states[: min(self.n_prefix, seq)]
+        for row, index in enumerate(indices):
+            own = self.states[self.starts[index] : self.starts[index + 1]]
+            states[row, self.n_prefix : self.n_prefix + len(own)] = own
+        return Reached(self.n_layers, states)
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A complete folder of states."""
+
+    root: Path
+
+    def split(self, name: str) -> Rows:
+        """Open the states of a split."""
+        told: dict[str, Any] = orjson.loads((self.root / f"{name}.json").read_bytes())
+        dtype = getattr(torch, told["dtype"])
+        starts, width = tuple(told["starts"]), told["width"]
+        path = str(self.root / f"{name}.bin")
+        flat = torch.from_file(path, shared=False, size=starts[-1] * width, dtype=dtype)
+        return Rows(told["n_layers"], told["n_prefix"], starts, flat.view(-1, width))
+
+
+def frozen_layers(model: nn.Module) -> int:
+    """How many layers lie below the lowest one in which something trains; all of them when nothing does."""
+    layers = FastDecoder.layers_of(model)
+    trains = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in layers]
+    return trains.index(True) if True in trains else len(trains)
+
+
+def open_trunk(job: TrainJob, model: nn.Module, *, log: ProgressLog) -> Trunk | None:
+    """The frozen trunk's output for the job's data set, computed first where nobody has; None where it is not wanted.
+
+    Trainings that share `job.trunks` wait for the one that computes. A killed computation leaves nothing that would
+    be taken for complete.
+
+    Args:
+        job: Base, data set, settings, and the folder for trunks (by default one in its scratch folder).
+        model: As `open_for_training` gives it for this job.
+        log: Told where the states lie and whether they were computed now (event `trunk`).
+
+    Raises:
+        ConfigError: `cache_trunk: on` for a model that the fast path does not compute (TG0183).
+        TrainingError: `cache_trunk: on`, and the disk has no room (TG0423).
+    """
+    n_layers = _wanted_layers(job, model)
+    if not n_layers:
+        return None
+    folder = job.trunks or job.scratch / "trunks"
+    folder.mkdir(parents=True, exist_ok=True)
+    root = folder / _key(job, model, n_layers)
+    with _locked(folder / f".{root.name}.lock"):
+        filled = not _is_complete(root)
+        if filled:
+            if not _has_room(job, model, folder, log):
+                return None
+            _fill(root, job, FastDecoder(model, recompute=False), n_layers)
+    log.write(event="trunk", path=str(root), filled=filled)
+    return Trunk(root)
+
+
+def _wanted_layers(job: TrainJob, model: nn.Module) -> int:
+    """Layers to compute once; 0 where the settings want none or where it would not pay."""
+    spec = job.spec
+    if spec.cache_trunk == "off" or spec.method == "full":
+        return 0
+    if not is_fast(model):
+        if spec.cache_trunk == "on":
+            raise ConfigError(
+                f"this model ({model.config.model_type}) does not take the fast path here, and only that one can start "  # type: ignore[union-attr]
+                "above a cached trunk",
+                code="TG0183",
+                where="train.cache_trunk",
+                hint="use cache_trunk: auto, which trains without the cache where it does not fit",
+            )
+        return 0
+    if spec.cache_trunk == "auto" and job.trunks is None:
+        accumulation = spec.gradient_accumulation_steps
+        each = steps_per_epoch(job.dataset.n_train, batch_size=spec.batch_size, accumulation=accumulation)
+        if min(each * spec.epochs, spec.max_steps or each * spec.epochs) <= each:
+            return 0
+    return frozen_layers(model)
+
+
+def _key(job: TrainJob, model: nn.Module, n_layers: int) -> str:
+    """sha256 of all that decides the bytes: a product's rounding may depend on threads and version."""
+    return sha256_json(
+        {
+            "format": _FORMAT,
+            "base": job.model.digest,
+            "dataset": job.dataset.digest,
+            "n_layers": n_layers,
+            "dtype": str(_dtype(model)),
+            "quantization": four_bits.model_dump(mode="json") if (four_bits := job.spec.four_bits()) else None,
+            "threads": job.threads,
+            "torch": torch.__version__,
+        }
+    )
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return FastDecoder.embedding_of(model).dtype
+
+
+def _is_complete(root: Path) -> bool:
+    try:
+        verify(root)
+    except StorageError:
+        return False
+    return True
+
+
+def _has_room(job: TrainJob, model: nn.Module, folder: Path, log: ProgressLog) -> bool:
+    """Is the disk at most half full with it? Counted without sharing the prefix, so rather too much."""
+    embedding = FastDecoder.embedding_of(model)
+    share = 1 + job.dataset.n_validation / max(1, job.dataset.n_train)
+    needed = int(job.dataset.n_tokens * share) * embedding.shape[1] * embedding.element_size()
+    free = shutil.disk_usage(folder).free
+    if 2 * needed <= free:
+        return True
+    told = f"the frozen trunk's output takes up to {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB are free"
+    if job.spec.cache_trunk == "on":
+        raise TrainingError(told, code="TG0423", where=str(folder), hint="make room, or set train.cache_trunk: off")
+    log.write(event="warning", message=f"{told}; the training goes on without it")
+    return False
+
+
+def _fill(root: Path, job: TrainJob, decoder: FastDecoder, n_layers: int) -> None:
+    for stale in (root, *root.parent.glob(f".{root.name}.*.tmp")):
+        shutil.rmtree(stale, ignore_errors=True)
+    aside = root.with_name(f".{root.name}.{os.getpid()}.tmp")
+    aside.mkdir()
+    for split in SPLITS:
+        if split == "train" or job.dataset.n_validation:
+            _write_split(aside, split, Examples(job.dataset.root / split), decoder, n_layers)
+    reach("train.trunk.written")
+    seal(aside)
+    aside.rename(root)
+
+
+def _write_split(folder: Path, split: str, examples: Examples, decoder: FastDecoder, n_layers: int) -> None:
+    """Write the states of a split, in the order of its examples, computed in order of length."""
+    n_prefix = shared_prefix(_in_order(examples))
+    starts = [n_prefix]
+    for length in examples.lengths:
+        # Only an example without loss may be shorter than the prefix; nothing reads its states.
+        starts.append(starts[-1] + max(0, length - n_prefix))
+    by_length = sorted(range(len(examples)), key=lambda index: -examples.lengths[index])
+    has_prefix = False
+    width = decoder.embedding.shape[1]
+    n_bytes = width * decoder.embedding.element_size()
+    with (folder / f"{split}.bin").open("wb") as stream, torch.no_grad():
+        stream.truncate(starts[-1] * n_bytes)
+        for first in range(0, len(by_length), FILL):
+            indices = by_length[first : first + FILL]
+            batch = examples.batch(indices)
+            with decoder.sharing([batch]):
+                states = decoder.states_after(batch, n_layers)
+            # The first that carries loss: others have no states.
+            for row in batch.rows[:1].tolist() if not has_prefix else ():
+                stream.seek(0)
+                stream.write(_bytes(states[row, :n_prefix]))
+                has_prefix = True
+            for row, index in enumerate(indices):
+                stream.seek(starts[index] * n_bytes)
+                stream.write(_bytes(states[row, n_prefix : examples.lengths[index]]))
+    told = {"n_layers": n_layers, "n_prefix": n_prefix, "starts": starts, "width": width}
+    write_json(folder / f"{split}.json", told | {"dtype": str(decoder.embedding.dtype).removeprefix("torch.")})
+
+
+def _in_order(examples: Examples) -> Iterator[Batch]:
+    for first in range(0, len(examples), FILL):
+        yield examples.batch(range(first, min(first + FILL, len(examples))))
+
+
+def _bytes(states: Tensor) -> bytes:
+    return states.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Alone with the file until the end; the system gives it free when a process dies."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
