@@ -74,7 +74,7 @@ class Workplace:
         """Run `tunegate ...` to its end."""
         return subprocess.run(
             [sys.executable, "-m", "flows.cli", *arguments],
-            cwd=self.folder, env={**self.environ, **environ}, text=True, capture_output=True, check=False, timeout=300,
+            cwd=self.folder, env={**self.environ, **environ}, text=True, capture_output=True, check=False, timeout=580,
         )  # fmt: skip
 
     def json(self, *arguments: str) -> Any:
