@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prefect import flow
 
+from flows.chosen import chosen_names
 from flows.engine.step import Input, Late, Step
+from flows.gate_checks import check_steps, suite_inputs
 from flows.session import attach
 from flows.standing import Standing, asks_for_anchor
 from flows.steps import run_stage
-from schemas.artifacts import ChampionRef, EvalSet, GateDecision, Predictions, PromptSet, Scores
+from schemas.artifacts import (
+    ChampionRef,
+    EvalSet,
+    GateDecision,
+    Predictions,
+    PromptSet,
+    Scores,
+    ValidationCurves,
+)
 from schemas.evaluation import DecodingSpec, EvaluateSpec
+from schemas.evidence import CheckEvidence
 from schemas.pipeline import PipelineSpec
 from schemas.training import Format, PromptSpec
 from tasks.assess.baselines import score_classifier
@@ -18,6 +31,7 @@ from tasks.assess.items import select_items
 from tasks.assess.prompts import build_prompts
 from tasks.assess.score import score_answers
 from tasks.assess.user_metrics import entry_point_digest
+from tasks.assess.validation import score_validation
 from tasks.model.generate import generate_answers
 
 PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval")
@@ -25,12 +39,13 @@ CLASSIFIER_ARMS = ("majority", "tfidf")
 
 
 def assess_steps(spec: PipelineSpec, *, standing: Standing) -> list[Step]:
-    """The steps in order. They take `decontaminate`, `base_model` and `train`, and what the ledger says this moment.
+    """The steps in order. They take `decontaminate`, the base model and `train`, and what the ledger says this moment.
 
     Answers are keyed by model, prompts and decoding, so base and champion answer each held-out set once.
     """
     evaluate, prompt, form = spec.evaluate, spec.train.prompt, spec.train.format
     decoding = evaluate.decoding()
+    base = chosen_names(spec.train).model
     steps = [
         Step(
             "items",
@@ -42,7 +57,7 @@ def assess_steps(spec: PipelineSpec, *, standing: Standing) -> list[Step]:
         )
     ]
     for arm in (arm for arm in PROMPTING_ARMS if arm in evaluate.arms):
-        steps += _prompting_arm(arm, evaluate, prompt, form, decoding)
+        steps += _prompting_arm(arm, evaluate, prompt, form, decoding, model=base)
     for arm in (arm for arm in CLASSIFIER_ARMS if arm in evaluate.arms and evaluate.routing_field):
         steps.append(
             Step(
@@ -55,14 +70,15 @@ def assess_steps(spec: PipelineSpec, *, standing: Standing) -> list[Step]:
                 kind="classifier",
             )
         )
-    steps += _tuned_arm("tuned", evaluate, prompt, form, decoding, model="base_model", trained="train")
+    steps += _tuned_arm("tuned", evaluate, prompt, form, decoding, model=base, trained="train")
     for name, earlier in _earlier_models(spec, standing).items():
         # It is asked as it is served: with the prompt and format it was trained on.
         steps += _tuned_arm(
             name, evaluate, earlier.prompt, earlier.trained.format, decoding,
             model=earlier.model, trained=earlier.trained,
         )  # fmt: skip
-    return [*steps, _gate(spec, standing)]
+    checks = check_steps(spec)
+    return [*steps, *checks, _gate(spec, standing, checks)]
 
 
 def _earlier_models(spec: PipelineSpec, standing: Standing) -> dict[str, ChampionRef]:
@@ -75,7 +91,7 @@ def _earlier_models(spec: PipelineSpec, standing: Standing) -> dict[str, Champio
 
 
 def _prompting_arm(
-    arm: str, evaluate: EvaluateSpec, prompt: PromptSpec, form: Format, decoding: DecodingSpec
+    arm: str, evaluate: EvaluateSpec, prompt: PromptSpec, form: Format, decoding: DecodingSpec, *, model: Input
 ) -> list[Step]:
     shown = arm in ("few_shot", "retrieval")
     inputs: dict[str, Input] = {"items": "items", **({"splits": "decontaminate"} if shown else {})}
@@ -90,7 +106,7 @@ def _prompting_arm(
     }
     return [
         Step(f"prompts_{arm}", build_prompts, PromptSet, inputs, params, libraries=libraries, kind="prompts"),
-        _answers(arm, decoding, {"prompts": f"prompts_{arm}", "model": "base_model"}),
+        _answers(arm, decoding, {"prompts": f"prompts_{arm}", "model": model}),
         _scores(arm, evaluate),
     ]
 
@@ -114,6 +130,16 @@ def _tuned_arm(
         _answers(arm, decoding, {"prompts": f"prompts_{arm}", "model": model, "trained": trained}),
         _scores(arm, evaluate),
     ]  # fmt: skip
+
+
+def validation_arm(
+    name: str, evaluate: EvaluateSpec, decoding: DecodingSpec, *, model: Input, trained: Input
+) -> list[Step]:
+    """The trained model answers `prompts_validation`, scored as on the test items; `flows/choice.py` compares these."""
+    answers = _answers(name, decoding, {"prompts": "prompts_validation", "model": model, "trained": trained})
+    scores = _scores("tuned", evaluate)
+    inputs: dict[str, Input] = {"items": "validation_items", "predictions": answers.name}
+    return [answers, replace(scores, name=f"scores_{name}", inputs=inputs)]
 
 
 def _answers(arm: str, decoding: DecodingSpec, inputs: dict[str, Input]) -> Step:
@@ -143,6 +169,21 @@ def _scores(arm: str, evaluate: EvaluateSpec) -> Step:
     )
 
 
+def validation_step(spec: PipelineSpec) -> Step:
+    """The metrics of answers that the training gave on its way; other metrics than before train nothing again."""
+    evaluate = spec.evaluate
+    params = {"evaluate": evaluate, "metrics": spec.train.validation_metrics, "answer": spec.train.prompt.answer}
+    return Step(
+        "validation_curves",
+        score_validation,
+        ValidationCurves,
+        {"splits": "decontaminate", "trained": "train"},
+        params,
+        libraries=("pyarrow", "sacrebleu", *_metric_libraries(evaluate)),
+        also=_own_code(evaluate),
+    )
+
+
 def _metric_libraries(evaluate: EvaluateSpec) -> tuple[str, ...]:
     """Distributions that decide the values of declared metrics."""
     needs = {"json_schema": ("jsonschema", "orjson"), "sql": ("duckdb",), "pii": ("phonenumbers", "python-stdnum")}
@@ -155,11 +196,13 @@ def _own_code(evaluate: EvaluateSpec) -> dict[str, str]:
     return {f"entry_point_{name}": entry_point_digest(name) for name in names}
 
 
-def _gate(spec: PipelineSpec, standing: Standing) -> Step:
+def _gate(spec: PipelineSpec, standing: Standing, checks: list[Step]) -> Step:
     earlier = _earlier_models(spec, standing)
     baselines = tuple(f"scores_{arm}" for arm in PROMPTING_ARMS if arm in spec.evaluate.arms)
     inputs: dict[str, Input | tuple[Input, ...]] = {"candidate": "scores_tuned", "baselines": baselines}
     inputs |= {arm: f"scores_{arm}" for arm in earlier}
+    inputs["checks"] = tuple(step.name for step in checks if step.returns is CheckEvidence)
+    inputs |= suite_inputs(spec)
     if spec.gates.cluster_by is not None:
         inputs["items"] = "items"
     anchor = standing.anchor if standing.champion is not None else None

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.assess import validation_step
+from flows.choice import choice_steps
+from flows.choice_report import report_choice
 from flows.engine.step import Step
 from flows.session import attach
 from flows.steps import run_stage
@@ -18,8 +21,8 @@ from tasks.train.launch import train_model
 
 def finetune_steps(spec: PipelineSpec, *, root: Path, cache: Path) -> list[Step]:
     """The steps in order. They take the splits of the step `decontaminate`."""
-    train = spec.train
-    return [
+    train = spec.train.training() if spec.train.choice is None else spec.train.first()
+    single = [
         base_model_step(spec, root=root, cache=cache),
         Step(
             "encode",
@@ -41,6 +44,8 @@ def finetune_steps(spec: PipelineSpec, *, root: Path, cache: Path) -> list[Step]
             reports=True,
         ),
     ]
+    steps = single if spec.train.choice is None else choice_steps(spec, single=single, root=root)
+    return [*steps, *([validation_step(spec)] if spec.train.validation_metrics else [])]
 
 
 def base_model_step(spec: PipelineSpec, *, root: Path, cache: Path) -> Step:
@@ -59,6 +64,10 @@ def base_model_step(spec: PipelineSpec, *, root: Path, cache: Path) -> Step:
 
 @flow(name="finetune")
 def finetune(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = None) -> None:
-    """Tune the base model on the curated train split; a killed training continues from its last checkpoint."""
+    """Tune the base model on the curated train split; a killed training continues from its last checkpoint.
+
+    Of a ladder or a sweep, the training that goes on is chosen on the validation split.
+    """
     with attach(pipeline, config, run_id) as session:
         run_stage(session, "finetune")
+        report_choice(session)

@@ -16,7 +16,7 @@ import orjson
 from flows.earlier import Earlier
 from flows.engine.keys import why_changed
 from flows.engine.ledger import Ledger
-from flows.engine.plan import parts_of, repeat_step
+from flows.engine.plan import Known, parts_of, repeat_step
 from flows.engine.rows import StepRow
 from flows.engine.step import Step
 from flows.engine.store import Store
@@ -71,7 +71,7 @@ def reproduce_run(
     steps = [step for stage in STAGES for step in stages[stage] if step.name in rows]
     if not steps:
         raise ConfigError(f"run {run.run_id} completed no step", code="TG0157", where=run.run_id)
-    done: dict[str, Artifact] = {}
+    done: dict[str, Artifact | None] = {step.name: None for stage in STAGES for step in stages[stage]}
     for step in steps:
         recorded = store.look(step.folder, rows[step.name].key, step.returns)
         if not isinstance(recorded, step.returns):
@@ -81,7 +81,8 @@ def reproduce_run(
                 where=run.run_id,
                 hint="raw texts go after curate.keep_raw_days; a damaged result is made again by the next run",
             )
-        if not isinstance(recorded, WarehouseRef):  # its bytes may differ where its rows do not
+        # A warehouse's bytes may differ where its rows do not; what is picked was repeated in its own place.
+        if not isinstance(recorded, WarehouseRef) and step.pick is None:
             result = _repeat(step, done, store, recorded, listen)
             yield result
             if result.state != "same":
@@ -96,9 +97,7 @@ def _earlier(store: Store, rows: dict[str, StepRow]) -> Earlier:
     return Earlier(split=store.with_digest("split", digest, Splits)) if isinstance(digest, str) else Earlier()
 
 
-def _repeat(
-    step: Step, done: dict[str, Artifact], store: Store, recorded: Artifact, listen: Callable[[Step], Progress]
-) -> Repeated:
+def _repeat(step: Step, done: Known, store: Store, recorded: Artifact, listen: Callable[[Step], Progress]) -> Repeated:
     old, new = store.parts(step.folder, recorded.root.name), parts_of(step, done)
     changed = why_changed(old, new) if old is not None else ("what it was made from was not kept",)
     if changed:

@@ -18,7 +18,7 @@ from flows.earlier import Earlier, earlier_results
 from flows.engine.keys import digest_of, installed
 from flows.engine.ledger import Ledger
 from flows.engine.lock import pipeline_lock
-from flows.engine.plan import run_step
+from flows.engine.plan import left_out, run_step
 from flows.engine.source import code_digests
 from flows.engine.store import Store
 from flows.listener import Listeners
@@ -50,6 +50,8 @@ class Session:
         self.ledger = Ledger(settings.home)
         self.listeners = Listeners()
         self.done: dict[str, Artifact] = {}
+        self.left_out: dict[str, str] = {}
+        """Step -> why it has no result and needs none."""
         self.standing = standing_of(spec, self.ledger)
         self.champion = self.standing.champion
         self.outcome: Outcome | None = None
@@ -66,19 +68,36 @@ class Session:
             )
         return self._stages
 
-    def run(self, step: Step) -> Artifact:
-        """Do the step, or take its result from the store; record it in the ledger."""
-        if step.name in self.done:
-            return self.done[step.name]
+    @property
+    def known(self) -> dict[str, Artifact | None]:
+        """Results of the steps so far; None for those that were left out."""
+        return {**dict.fromkeys(self.left_out), **self.done}
+
+    def leaves_out(self, step: Step) -> bool:
+        """Is the step not wanted? Asked before it is run; what is left out once stays out."""
+        if step.name not in self.left_out and step.name not in self.done:
+            unwanted = left_out(step, self.known)
+            if unwanted is not None:
+                self.left_out[step.name] = unwanted
+        return step.name in self.left_out
+
+    def run(self, step: Step) -> Artifact | None:
+        """Do the step, or take its result from the store; record it in the ledger. None when it is left out."""
+        if step.name in self.done or self.leaves_out(step):
+            return self.done.get(step.name)
 
         def progress(done: int, total: int | None, unit: str, **figures: float) -> None:
             self.listeners.progressed(step, done, total, unit, figures)
 
         self.listeners.started(step)
         try:
-            obtained = run_step(step, self.done, self.store, progress=progress)
+            obtained = run_step(step, self.known, self.store, progress=progress)
         except Exception as error:
             self.ledger.record_failure(self.run_id, step.name, error)
+            if isinstance(error, TunegateError) and error.code in step.tolerates:
+                self.left_out[step.name] = f"{error.code}: {error.message}"
+                self.listeners.noted(f"{step.name} has no result: {error.code}: {error.message}")
+                return None
             raise
         self.ledger.record_step(self.run_id, step.name, obtained)
         self.done[step.name] = obtained.artifact

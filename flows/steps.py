@@ -31,11 +31,11 @@ def run_stage(session: Session, stage: str) -> None:
     """Run the stage's steps in order; when a sub-flow was started alone, first everything before it."""
     for earlier in STAGES[: STAGES.index(stage) + 1]:
         for step in session.stages[earlier]:
-            if step.name not in session.done:
+            if step.name not in session.done and not session.leaves_out(step):
                 run_as_task(session, step)
 
 
-def run_as_task(session: Session, step: Step) -> Artifact:
+def run_as_task(session: Session, step: Step) -> Artifact | None:
     """Run the step as a Prefect task run; transient errors are tried again with growing, jittered delays."""
 
     # Prefect tasks made by one factory share a cache key by source: harmless here, since nothing is cached.
@@ -48,7 +48,7 @@ def run_as_task(session: Session, step: Step) -> Artifact:
         retry_jitter_factor=0.5,
         retry_condition_fn=is_transient,
     )
-    def run() -> Artifact:
+    def run() -> Artifact | None:
         with _worded(step.name):
             return session.run(step)
 

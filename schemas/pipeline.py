@@ -7,11 +7,12 @@ Tasks receive the smallest part they need (`DedupStep`), never the whole.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
+from typing import Literal, Self
 from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.choice import TrainSection, choice_faults
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec, SliceGuard
@@ -20,6 +21,7 @@ from schemas.names import closest
 from schemas.source import SourceSpec
 from schemas.spec import Fault, Spec, UnfitError
 from schemas.training import TrainSpec
+from schemas.training_rules import validation_faults
 
 
 class RegisterSpec(Spec):
@@ -30,6 +32,10 @@ class RegisterSpec(Spec):
     tracking_uri: str = ""
     """MLflow store or server; empty uses MLFLOW_TRACKING_URI, else SQLite under .tunegate/."""
     experiment: str = "tunegate"
+    approval: Literal["none", "required"] = "none"
+    """`required`: a candidate that earned PROMOTE waits until a person approves it."""
+    cooldown_days: float = Field(1.0, ge=0, le=365, allow_inf_nan=False)
+    """After a rollback nobody is promoted for so long without a person."""
 
 
 class ScheduleSpec(Spec):
@@ -59,7 +65,7 @@ class PipelineSpec(Spec):
     table: TableSpec = Field(default=TableSpec(), alias="schema")
     curate: CurateSpec = CurateSpec()
     split: SplitSpec = SplitSpec()
-    train: TrainSpec
+    train: TrainSection
     evaluate: EvaluateSpec = EvaluateSpec()
     gates: GatesSpec
     registry: RegisterSpec = Field(alias="register")
@@ -72,6 +78,8 @@ class PipelineSpec(Spec):
             *_metric_faults(self.evaluate),
             *_routing_faults(self.evaluate),
             *_prompt_faults(self.train),
+            *validation_faults(self.train, self.split, self.evaluate),
+            *choice_faults(self.train, self.evaluate, self.split),
         ]
         if faults:
             raise UnfitError(faults)

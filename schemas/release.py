@@ -57,3 +57,5 @@ class RunRecord(BaseModel):
     """Files to show with the run, relative to the home folder."""
     curves: str = ""
     """curves.parquet of the training, relative to the home folder."""
+    trials: str = ""
+    """Table of the trainings that were chosen from, relative to the home folder; empty for one training."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.markup import escape
 
+from flows.choice_report import changes_text
+from flows.chosen import candidates, first_names
 from flows.commands.output import out, print_json, print_rows, talk
 from flows.earlier import Earlier, earlier_results
 from flows.engine.ledger import Ledger
@@ -21,6 +23,8 @@ from flows.standing import standing_of
 from schemas.artifacts import DatasetRef, ModelRef, Splits
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
+from schemas.training import TrainSpec
+from schemas.training_rules import training_advice
 from tasks.assess.plan_gate import RulePower
 from tasks.train.memory import ModelDims, estimate_memory
 
@@ -36,14 +40,24 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     steps = [step for stage in stages.values() for step in stage]
     planned = plan_steps(steps, store)
     seconds = {this.step.name: ledger.typical_seconds(this.step.name) if ledger else None for this in planned}
-    rows = [_row(this, seconds[this.step.name]) for this in planned]
+    tried = {each.name: changes_text(each.changes or {}) for each in candidates(spec.train)}
+    rows = [_row(this, seconds[this.step.name], tried.get(this.step.name, "")) for this in planned]
     figures = _figures(spec, planned, seconds)
     splits = next((this.artifact for this in planned if this.step.name == "decontaminate"), None)
     power = gate_power(spec, splits=splits if isinstance(splits, Splits) else None, ledger=ledger, store=store)
     if as_json:
         champion = standing.champion and standing.champion.version
         gates = [{**asdict(row), "underpowered": row.underpowered} for row in power]
-        print_json({"pipeline": pipeline, "champion": champion, "steps": rows, **figures, "gates": gates})
+        print_json(
+            {
+                "pipeline": pipeline,
+                "champion": champion,
+                "steps": rows,
+                **figures,
+                "gates": gates,
+                "warnings": training_advice(spec.train),
+            }
+        )
         return 2 if spec.gates.strict_power and any(row.underpowered for row in power) else 0
     print_rows(rows, ("step", "state", "seconds", "result", "why"))
     out().print()
@@ -52,8 +66,8 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     out().print()
     print_rows([_power_row(row) for row in power], ("gate", "needs", "has", "shows", "what"))
     told = refuse_weak_gate(spec, power)
-    if told is not None:
-        talk().print(f"[yellow]warning[/yellow] {escape(told)}")
+    for warning in (*([told] if told is not None else []), *training_advice(spec.train)):
+        talk().print(f"[yellow]warning[/yellow] {escape(warning)}")
     return 0
 
 
@@ -67,12 +81,12 @@ def _power_row(row: RulePower) -> dict[str, Any]:
     }
 
 
-def _row(this: PlannedStep, seconds: float | None) -> dict[str, Any]:
+def _row(this: PlannedStep, seconds: float | None, changes: str) -> dict[str, Any]:
     return {
         "step": this.step.name,
         "state": this.state,
         "seconds": 0.0 if this.state == "reused" else seconds and round(seconds, 1),
-        "result": describe(this.artifact) if this.artifact is not None else "",
+        "result": describe(this.artifact) if this.artifact is not None else changes,
         "why": "; ".join(this.reasons),
     }
 
@@ -80,13 +94,14 @@ def _row(this: PlannedStep, seconds: float | None) -> dict[str, Any]:
 def _figures(spec: PipelineSpec, planned: tuple[PlannedStep, ...], seconds: dict[str, float | None]) -> dict[str, Any]:
     """Rows, tokens, steps, minutes and memory, as far as stored results tell."""
     known = {this.step.name: this.artifact for this in planned}
-    splits, dataset, model = known.get("decontaminate"), known.get("encode"), known.get("base_model")
-    train = spec.train
+    first = first_names(spec.train)
+    splits, dataset, model = known.get("decontaminate"), known.get(first.dataset), known.get(first.model)
+    train = spec.train.first()
     n_train = dataset.n_train if isinstance(dataset, DatasetRef) else None
     if n_train is None and isinstance(splits, Splits):
         n_train = min(splits.n_train, train.max_examples or splits.n_train)
-    steps = None if n_train is None else _optimiser_steps(n_train, spec)
-    waiting = [this.step.name for this in planned if this.state != "reused"]
+    steps = None if n_train is None else _optimiser_steps(n_train, train)
+    waiting = [this.step.name for this in planned if this.state in ("run", "maybe") and this.step.pick is None]
     unknown = [name for name in waiting if seconds[name] is None]
     minutes = None if unknown else round(sum(seconds[name] or 0.0 for name in waiting) / 60, 1)
     memory = None
@@ -94,7 +109,9 @@ def _figures(spec: PipelineSpec, planned: tuple[PlannedStep, ...], seconds: dict
     if dims is not None:
         longest = dataset.max_tokens if isinstance(dataset, DatasetRef) else train.max_length
         memory = round(estimate_memory(dims, train, max_tokens=longest).total / 2**30, 2)
+    several = {"trainings_to_choose_from": len(candidates(spec.train))} if spec.train.choice is not None else {}
     return {
+        **several,
         "train_examples": n_train,
         "train_tokens": dataset.n_tokens * train.epochs if isinstance(dataset, DatasetRef) else None,
         "optimiser_steps": steps,
@@ -104,7 +121,7 @@ def _figures(spec: PipelineSpec, planned: tuple[PlannedStep, ...], seconds: dict
     }
 
 
-def _optimiser_steps(n_train: int, spec: PipelineSpec) -> int:
-    per_step = spec.train.batch_size * spec.train.gradient_accumulation_steps
-    steps = -(-n_train // per_step) * spec.train.epochs
-    return min(steps, spec.train.max_steps or steps)
+def _optimiser_steps(n_train: int, train: TrainSpec) -> int:
+    per_step = train.batch_size * train.gradient_accumulation_steps
+    steps = -(-n_train // per_step) * train.epochs
+    return min(steps, train.max_steps or steps)

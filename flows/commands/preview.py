@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from flows.chosen import first_names
 from flows.commands.output import out, print_json, talk
 from flows.earlier import earlier_results
 from flows.engine.ledger import Ledger
@@ -19,8 +20,6 @@ from flows.standing import standing_of
 from schemas.artifacts import Artifact, DatasetRef, ModelRef
 from schemas.load import load_file
 from tasks.model.preview import Run, Shown, show_examples
-
-LAST = "encode"
 
 
 def preview(*, pipeline: str, n_examples: int, config: Path, as_json: bool) -> int:
@@ -45,6 +44,7 @@ def _encoded(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
     spec, settings = load_file(config).get(pipeline), load_settings(config)
     store, ledger = Store(settings.home), Ledger(settings.home)
     done: dict[str, Artifact] = {}
+    first = first_names(spec.train)
     with pipeline_lock(settings.home, pipeline, wait_s=0.0, run_id=new_run_id()):
         earlier = earlier_results(ledger, store, pipeline)
         root = config.resolve().parent
@@ -56,9 +56,9 @@ def _encoded(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
             done[step.name] = obtained.artifact
             if not obtained.reused:
                 talk().print(f"  {step.name:<18} {obtained.seconds:.1f} s", style="dim", markup=False)
-            if step.name == LAST:
+            if step.name == first.dataset:
                 break
-    dataset, model = done[LAST], done["base_model"]
+    dataset, model = done[first.dataset], done[first.model]
     if not isinstance(dataset, DatasetRef) or not isinstance(model, ModelRef):
         raise TypeError("the steps made something else than a dataset and a model")
     return dataset, model

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows.engine.keys import InputDigest, KeyParts, step_key, why_changed
-from flows.engine.step import Input, Step
+from flows.engine.step import Input, Late, Step
 from flows.engine.store import Damage, Obtained, Store
 from schemas.artifacts import Artifact
 from tasks.progress import Progress, silent
 
-State = Literal["reused", "run", "maybe"]
+State = Literal["reused", "run", "maybe", "left out"]
+
+Known = Mapping[str, Artifact | None]
+"""Results of earlier steps by name; None for one that was left out."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,10 @@ class PlannedStep:
 
     step: Step
     state: State
-    """`reused`: it is in the store. `run`: it will run. `maybe`: known only when an earlier step has run."""
+    """`reused`: it is in the store. `run`: it will run. `maybe`: known only when an earlier step has run. `left out`:
+    nobody wants it."""
     reasons: tuple[str, ...] = ()
-    """Why it runs or may run; empty when reused."""
+    """Why it runs, may run or does not; empty when reused."""
     key: str | None = None
     """None while an input is not known."""
     artifact: Artifact | None = None
@@ -44,30 +48,47 @@ def plan_steps(steps: Sequence[Step], store: Store) -> tuple[PlannedStep, ...]:
         ValueError: a step needs one that is not before it.
     """
     planned: list[PlannedStep] = []
-    done: dict[str, Artifact] = {}
+    done: dict[str, Artifact | None] = {}
     for step in steps:
         missing = _needs(step) - done.keys()
         unplanned = missing - {earlier.step.name for earlier in planned}
         if unplanned:
             raise ValueError(f"step {step.name} needs {', '.join(sorted(unplanned))}, which is not before it")
-        this = _plan_waiting(step, done, missing, store) if missing else _plan_known(step, done, store)
+        unwanted = left_out(step, done)
+        if unwanted is not None:
+            this = PlannedStep(step, "left out", (unwanted,))
+        else:
+            this = _plan_waiting(step, done, missing, store) if missing else _plan_known(step, done, store)
         planned.append(this)
-        if this.artifact is not None:
+        if this.artifact is not None or unwanted is not None:
             done[step.name] = this.artifact
     return tuple(planned)
 
 
-def run_step(
-    step: Step, done: Mapping[str, Artifact], store: Store, *, progress: Progress = silent
-) -> Obtained[Artifact]:
+def left_out(step: Step, done: Known) -> str | None:
+    """Why the step is left out, as far as is known; null when it is wanted or that is not known yet."""
+    wanted = step.only_if
+    known = wanted is not None and done.keys() >= set(wanted.needs)
+    if wanted is not None and known and not wanted.holds(*(done[name] for name in wanted.needs)):
+        return f"only if {wanted.told}"
+    for needed in step.inputs.values():
+        if isinstance(needed, str) and needed in done and done[needed] is None:
+            return f"{needed} was left out"
+    return None
+
+
+def run_step(step: Step, done: Known, store: Store, *, progress: Progress = silent) -> Obtained[Artifact]:
     """Take the step's result from the store, or run it and commit what it makes.
 
     Args:
-        done: Results of the steps before it, by name.
+        done: Results of the steps before it, by name. The caller has asked `left_out` before.
 
     Raises:
         ValueError: a step that it needs is not among them.
     """
+    if step.pick is not None:
+        picked = _picked(step, step.pick, done)
+        return Obtained(picked, picked.root.name, reused=True, seconds=0.0)
     step = _resolved(step, done)
     parts = parts_of(step, done)
     unchanged = _unchanged(step, parts, store)
@@ -82,9 +103,7 @@ def run_step(
 
 
 @contextmanager
-def repeat_step(
-    step: Step, done: Mapping[str, Artifact], store: Store, *, progress: Progress = silent
-) -> Iterator[Artifact]:
+def repeat_step(step: Step, done: Known, store: Store, *, progress: Progress = silent) -> Iterator[Artifact]:
     """Run the step once more, from nothing, and give its result for as long as the block lasts; keep none of it."""
     step = _resolved(step, done)
     with tempfile.TemporaryDirectory(prefix="tunegate-repeat-") as scratch:
@@ -96,14 +115,14 @@ def repeat_step(
             yield artifact
 
 
-def _call(step: Step, done: Mapping[str, Artifact], *, scratch: Path | None, progress: Progress, out: Path) -> Artifact:
+def _call(step: Step, done: Known, *, scratch: Path | None, progress: Progress, out: Path) -> Artifact:
     extra: dict[str, Any] = {"scratch": scratch} if scratch is not None else {}
     if step.reports:
         extra["progress"] = progress
     return step.run(**_arguments(step, done), **step.params, **step.context, **extra, out=out)
 
 
-def parts_of(step: Step, done: Mapping[str, Artifact]) -> KeyParts:
+def parts_of(step: Step, done: Known) -> KeyParts:
     """The parts of the step's key: the only way by which plan and run compute one.
 
     Raises:
@@ -119,7 +138,10 @@ def parts_of(step: Step, done: Mapping[str, Artifact]) -> KeyParts:
     return step_key(step, digests)
 
 
-def _plan_known(step: Step, done: Mapping[str, Artifact], store: Store) -> PlannedStep:
+def _plan_known(step: Step, done: Known, store: Store) -> PlannedStep:
+    if step.pick is not None:
+        picked = _picked(step, step.pick, done)
+        return PlannedStep(step, "reused", key=picked.root.name, artifact=picked)
     parts = parts_of(step, done)
     unchanged = _unchanged(step, parts, store)
     if unchanged is not None:
@@ -146,8 +168,12 @@ def _unchanged(step: Step, parts: KeyParts, store: Store) -> Artifact | None:
     return found if isinstance(found, Artifact) else None
 
 
-def _plan_waiting(step: Step, done: Mapping[str, Artifact], missing: set[str], store: Store) -> PlannedStep:
+def _plan_waiting(step: Step, done: Known, missing: set[str], store: Store) -> PlannedStep:
     """Inputs are unknown; but when no earlier result agrees in all that is known, it certainly runs."""
+    if step.only_if is not None and missing & set(step.only_if.needs):
+        return PlannedStep(step, "maybe", (f"only if {step.only_if.told}",))
+    if step.pick is not None:
+        return PlannedStep(step, "maybe", (f"known when {step.pick.needs[0]} has run",))
     names = {name for name, value in step.inputs.items() if missing & set(_names(value))} | step.late.keys()
     known = Step(
         step.name, step.run, step.returns, params=step.params, also=step.also, libraries=step.libraries, kind=step.kind,
@@ -173,7 +199,19 @@ def _closest(earlier: Sequence[KeyParts], parts: KeyParts, unknown: frozenset[st
     return ("its result was removed, or its last run was interrupted",)
 
 
-def _resolved(step: Step, done: Mapping[str, Artifact]) -> Step:
+def _picked(step: Step, pick: Late, done: Known) -> Artifact:
+    """The earlier result that stands for the step's own.
+
+    Raises:
+        TypeError: it is of another kind, or of no store.
+    """
+    picked = pick.compute(*(done[need] for need in pick.needs))
+    if not isinstance(picked, step.returns) or not picked.digest:
+        raise TypeError(f"step {step.name} picks {picked!r:.200}, which is no stored {step.returns.__name__}")
+    return picked
+
+
+def _resolved(step: Step, done: Known) -> Step:
     """The step with its late parameters computed; the same step when it has none."""
     if not step.late:
         return step
@@ -181,22 +219,27 @@ def _resolved(step: Step, done: Mapping[str, Artifact]) -> Step:
     return replace(step, params={**step.params, **computed}, late={})
 
 
-def _arguments(step: Step, done: Mapping[str, Artifact]) -> dict[str, Artifact | tuple[Artifact, ...]]:
+def _arguments(step: Step, done: Known) -> dict[str, Artifact | tuple[Artifact, ...]]:
     def at_hand(value: Input) -> Artifact:
         if isinstance(value, Artifact):
             return value
-        if value not in done:
+        found = done.get(value)
+        if found is None:
             raise ValueError(f"step {step.name} needs {value}, which has not run")
-        return done[value]
+        return found
+
+    def is_there(value: Input) -> bool:
+        return isinstance(value, Artifact) or value not in done or done[value] is not None
 
     return {
-        name: tuple(map(at_hand, value)) if isinstance(value, tuple) else at_hand(value)
+        name: tuple(map(at_hand, filter(is_there, value))) if isinstance(value, tuple) else at_hand(value)
         for name, value in step.inputs.items()
     }
 
 
 def _needs(step: Step) -> set[str]:
     late = {need for late in step.late.values() for need in late.needs}
+    late |= set(step.only_if.needs if step.only_if else ()) | set(step.pick.needs if step.pick else ())
     return late | {name for value in step.inputs.values() for name in _names(value)}
 
 

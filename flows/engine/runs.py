@@ -110,6 +110,14 @@ class Runs(LedgerFile):
             ).fetchall()
         return tuple(StepRow(**row) for row in rows)
 
+    def made_in(self, key: str) -> float | None:
+        """Seconds that the result of this key took when it was last made; None when no run of this ledger made it."""
+        with self.read() as db:
+            row = db.execute(
+                "SELECT seconds FROM steps WHERE key = ? AND state = 'done' ORDER BY id DESC LIMIT 1", (key,)
+            ).fetchone()
+        return row["seconds"] if row else None
+
     def typical_seconds(self, step: str) -> float | None:
         """Median of the last five times that the step was made, seconds; None when it never was."""
         with self.read() as db:
@@ -150,6 +158,13 @@ class Runs(LedgerFile):
                 hint="give more characters",
             )
         return found[0]
+
+    def run_of_prefect(self, prefect_run_id: str) -> RunRow | None:
+        """The newest run of this flow run; a suspended one that goes on has the same id."""
+        with self.read() as db:
+            query = "SELECT * FROM runs WHERE prefect_run_id = ? ORDER BY seq DESC LIMIT 1"
+            row = db.execute(query, (prefect_run_id,)).fetchone()
+        return RunRow(**row) if row else None
 
     def last_verdict(self, pipeline: str, input_digest: str) -> RunRow | None:
         """The newest finished run of the same inputs that was promoted, held or blocked: running again is idle."""

@@ -22,7 +22,20 @@ class Late:
     needs: tuple[str, ...]
     """Names of those steps."""
     compute: Callable[..., Any]
-    """Called with their results, in that order. Must give the same for the same results within one run."""
+    """Called with their results, in that order; None for one that was left out. Must give the same for the same
+    results within one run."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """When a step is wanted; else it is left out."""
+
+    needs: tuple[str, ...]
+    """Names of earlier steps."""
+    holds: Callable[..., bool]
+    """Called with their results, in that order; None for one that was left out."""
+    told: str
+    """The condition in words, for `plan`: `rung small misses its target`."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,12 @@ class Step:
     """Name -> value that is part of the key but not passed: what `run` reads by itself, such as a folder's digest."""
     late: Mapping[str, Late] = field(default_factory=dict)
     """Parameter -> how it is computed from earlier results. Part of the key, as `params` are."""
+    only_if: Condition | None = None
+    """When it is not met, the step is left out, and so is what takes its result; a tuple of inputs goes without it."""
+    tolerates: tuple[str, ...] = ()
+    """Codes of errors that leave the step out instead of ending the run. Only for those that come again each time."""
+    pick: Late | None = None
+    """Computes which result of earlier steps of this kind is the result of this one; then nothing is run."""
 
     @property
     def folder(self) -> str:

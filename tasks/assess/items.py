@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.artifacts import EvalSet, Splits
-from schemas.errors import DataError
+from schemas.errors import ConfigError, DataError
 from tasks.prompts import parse_messages, render_text
 
 
@@ -28,26 +28,48 @@ def select_items(*, splits: Splits, max_items: int, seed: int, answer: str, out:
     Raises:
         DataError: TG0230, the test split is empty; TG0231, a ticket id is there twice.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    ids: list[str] = pq.read_table(splits.test, columns=["ticket_id"]).column("ticket_id").to_pylist()
-    if not ids:
+    if not splits.n_test:
         raise DataError(
             "the test split is empty: there is nothing to judge a model by",
             code="TG0230",
             where=str(splits.test),
             hint="give the pipeline more tickets, or raise split.test_fraction",
         )
+    return _select(splits.test, max_items=max_items, seed=seed, answer=answer, out=out)
+
+
+def select_validation_items(*, splits: Splits, max_items: int, seed: int, answer: str, out: Path) -> EvalSet:
+    """As `select_items`, of the validation split: trainings are chosen by these, never by the test items.
+
+    Raises:
+        ConfigError: TG0161, the validation split is empty; DataError: TG0231, a ticket id is there twice.
+    """
+    if not splits.n_validation:
+        raise ConfigError(
+            "trainings are compared on the validation split, and it is empty",
+            code="TG0161",
+            where=str(splits.validation),
+            hint="raise split.validation_fraction, or give the pipeline more tickets",
+        )
+    return _select(splits.validation, max_items=max_items, seed=seed, answer=answer, out=out)
+
+
+def _select(split: Path, *, max_items: int, seed: int, answer: str, out: Path) -> EvalSet:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ids: list[str] = pq.read_table(split, columns=["ticket_id"]).column("ticket_id").to_pylist()
     if len(set(ids)) != len(ids):
         raise DataError(
-            f"{len(ids) - len(set(ids))} ticket ids are in the test split twice", code="TG0231", where=str(splits.test)
+            f"{len(ids) - len(set(ids))} ticket ids are in the {split.stem} split twice",
+            code="TG0231",
+            where=str(split),
         )
     chosen = heapq.nsmallest(max_items, ids, key=lambda ticket_id: hash_rank(ticket_id, seed=seed))
-    table = pq.read_table(splits.test, filters=[("ticket_id", "in", chosen)]).sort_by("ticket_id")
+    table = pq.read_table(split, filters=[("ticket_id", "in", chosen)]).sort_by("ticket_id")
     rows: list[dict[str, Any]] = table.to_pylist()
     table = table.append_column("item_id", table.column("ticket_id"))
-    table = table.append_column("answer", pa.array([_reference_answer(answer, row) for row in rows], pa.string()))
+    table = table.append_column("answer", pa.array([reference_answer(answer, row) for row in rows], pa.string()))
     pq.write_table(table.combine_chunks(), out / "items.parquet", compression="zstd")
     return EvalSet(root=out, n_items=len(rows), n_available=len(ids))
 
@@ -57,6 +79,7 @@ def hash_rank(ticket_id: str, *, seed: int) -> tuple[bytes, str]:
     return hashlib.sha256(f"{seed}:{ticket_id}".encode()).digest(), ticket_id
 
 
-def _reference_answer(template: str, row: dict[str, Any]) -> str:
+def reference_answer(template: str, row: dict[str, Any]) -> str:
+    """What answers to this ticket are compared with: the last turn of its own conversation, or the template filled."""
     own = row.get("messages")
     return parse_messages(str(own))[-1]["content"] if own else render_text(template, row)

@@ -192,13 +192,11 @@ def _without(splits: Splits, part: str, gone: set[str], out: Path) -> list[dict[
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from schemas.tables import TICKETS
-    from tasks.curate.rows import read_rows, write_rows
+    from tasks.curate.rows import read_rows, write_tickets
 
     table = read_rows(getattr(splits, part))
     leaves = pc.is_in(table["ticket_id"], value_set=pa.array(sorted(gone), pa.string()))
-    # What the split wrote is in order, and stays in order.
-    write_rows(table.filter(pc.invert(leaves)), TICKETS, out / f"{part}.parquet")
+    write_tickets(table.filter(pc.invert(leaves)), out, name=f"{part}.parquet")
     origin: pa.Table = table.select(["ticket_id", "source", "source_line"]).filter(leaves)
     rows: list[dict[str, Any]] = origin.to_pylist()
     return rows

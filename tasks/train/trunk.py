@@ -141,7 +141,7 @@ def _key(job: TrainJob, model: nn.Module, n_layers: int) -> str:
             "dataset": job.dataset.digest,
             "n_layers": n_layers,
             "dtype": str(_dtype(model)),
-            "quantization": job.spec.quantization.model_dump(mode="json") if job.spec.method == "qlora" else None,
+            "quantization": four_bits.model_dump(mode="json") if (four_bits := job.spec.four_bits()) else None,
             "threads": job.threads,
             "torch": torch.__version__,
         }

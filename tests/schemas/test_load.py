@@ -170,7 +170,7 @@ error[TG0103]: `pipelines.demo.register.name` should be text, got 5
     "unknown choice": (
         GOOD.replace("base_model: file:///models/tiny", "base_model: m\n      method: lroa"),
         """\
-error[TG0103]: `pipelines.demo.train.method` should be 'full', 'lora' or 'qlora', got 'lroa'
+error[TG0103]: `pipelines.demo.train.method` should be 'full', 'lora', 'qlora' or 'ladder', got 'lroa'
   --> pipelines.yaml:7:15
    |
  7 |       method: lroa

@@ -29,10 +29,25 @@ def may_hold(texts: pa.Array, parts: tuple[MailPart, ...]) -> pa.BooleanArray:
     """True for the texts in which one of the parts may be; false for null."""
     import pyarrow.compute as pc
 
-    found = pc.equal(pc.utf8_length(texts), -1)
-    for pattern in patterns(parts):
-        found = pc.or_(found, pc.match_substring_regex(texts, pattern))
-    return pc.fill_null(found, False)
+    # Patterns that look at the beginning alone are cheap and find most; the others read what is left.
+    found = pc.fill_null(pc.equal(pc.utf8_length(texts), -1), False)
+    for pattern in sorted(patterns(parts), key=lambda pattern: r"\A" not in pattern):
+        if r"\A" in pattern:
+            found = pc.or_(found, pc.fill_null(pc.match_substring_regex(texts, pattern), False))
+            continue
+        rest = pc.invert(found)
+        matches = pc.fill_null(pc.match_substring_regex(texts.filter(rest), pattern), False)
+        if pc.any(matches).as_py():
+            found = pc.replace_with_mask(found, rest, matches)
+    return found
+
+
+def may_quote(texts: pa.Array) -> pa.BooleanArray:
+    """True for the texts in which a line may be or begin a quote; false for null. One pattern, as it is a short one."""
+    import pyarrow.compute as pc
+
+    told = rf"[>:\x{{130}}\x{{131}}]|(?i:{_any((*words.ORIGINALS, *words.REPLY_ABOVE_WORDS))})"
+    return pc.fill_null(pc.match_substring_regex(texts, told), False)
 
 
 @cache

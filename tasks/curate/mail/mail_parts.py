@@ -11,6 +11,7 @@ It knows nothing of tickets and compares nothing. Called by what compares questi
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.curation_steps import MailPart
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _MAX_GREETING = 80  # characters
 _MAX_GREETING_WORDS = 7
 _MAX_ADDRESSED = 30  # characters
+_N_KNOWN = 65_536  # lines whose greeting is remembered
 _CLAUSE_END = re.compile(r"[,!.:;]")
 _OPENER = re.compile(rf"(?:{'|'.join(sorted(words.GREETING_OPENERS, key=len, reverse=True))})(?![\w'’])", re.IGNORECASE)
 
@@ -42,11 +44,16 @@ class Marks(NamedTuple):
     clause: int
 
 
-def strip_parts(text: str, ignore: tuple[MailPart, ...]) -> str:
+def strip_parts(text: str, ignore: tuple[MailPart, ...], *, quotes: bool = True) -> str:
     r"""The text without the named parts; the text itself when it has none of them, or when nothing would be left.
 
     Whole lines go, and of the first line its greeting up to the comma. A sentence never goes because a greeting or a
     name stands in its line.
+
+    Args:
+        text: The message.
+        ignore: The parts that go.
+        quotes: False where it is known that there is no quote (`may_quote` in `tasks/curate/mail/mail_gate.py`).
 
     >>> strip_parts("Hi Ann,\nit is lost.\n\nBest regards\nBob\n\nOn 3 May at 10:12 Ann wrote:\n> Hello",
     ...             ("greeting", "signature", "quote"))
@@ -55,12 +62,12 @@ def strip_parts(text: str, ignore: tuple[MailPart, ...]) -> str:
     'my parcel is lost. Thanks, Ann'
     """
     lines = text.split("\n")
-    parts, first, clause = mark_parts(lines)
+    parts, first, clause = mark_parts(lines, quotes=quotes)
     if clause and "greeting" in ignore:
         lines[first] = lines[first][clause:]
-    elif not any(part in ignore for part in set(parts)):
+    elif set(parts).isdisjoint(ignore):
         return text
-    left = "\n".join(line for line, part in zip(lines, parts, strict=True) if part not in ignore).strip()
+    left = "\n".join([line for line, part in zip(lines, parts, strict=True) if part not in ignore]).strip()
     return left if any(map(str.isalnum, left)) else text
 
 
@@ -69,30 +76,41 @@ def strip_column(texts: pa.ChunkedArray, ignore: tuple[MailPart, ...]) -> pa.Chu
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.curate.mail.mail_gate import may_hold
+    from tasks.curate.mail.mail_gate import may_hold, may_quote
 
     if not ignore:
         return texts
     chunks = []
     for chunk in texts.chunks:
         marked = may_hold(chunk, ignore)
-        stripped = [strip_parts(text, ignore) for text in chunk.filter(marked).to_pylist()]
+        rows = chunk.filter(marked)
+        quoting = may_quote(rows).to_pylist()
+        stripped = [
+            strip_parts(text, ignore, quotes=quotes) for text, quotes in zip(rows.to_pylist(), quoting, strict=True)
+        ]
         chunks.append(pc.replace_with_mask(chunk, marked, pa.array(stripped, chunk.type)) if stripped else chunk)
     return pa.chunked_array(chunks, texts.type)
 
 
-def mark_parts(lines: list[str]) -> Marks:
+def mark_parts(lines: list[str], *, quotes: bool = True) -> Marks:
     """What each line of a message is. Blank lines are text, but for those inside a quote or a signature.
 
     >>> mark_parts(["Hello", "It broke.", "> Is it well?"]).parts
     ['greeting', None, 'quote']
     """
     parts: list[MailPart | None] = [None] * len(lines)
-    mark_quotes(lines, parts)
-    first = next((at for at, line in enumerate(lines) if parts[at] is None and line.strip(words.BLANK)), len(lines))
-    if first == len(lines):
+    if quotes:
+        mark_quotes(lines, parts)
+    first, n_lines = 0, len(lines)
+    while first < n_lines and (parts[first] is not None or not lines[first].strip(words.BLANK)):
+        first += 1
+    if first == n_lines:
         return Marks(parts, first, 0)
-    n_greeting = greeting_length(lines[first], alone=not any(line.strip(words.BLANK) for line in lines[first + 1 :]))
+    second = first + 1
+    while second < n_lines and not lines[second].strip(words.BLANK):
+        second += 1
+    greets = _known_length if len(lines[first]) <= _MAX_GREETING else greeting_length
+    n_greeting = greets(lines[first], alone=second == n_lines)
     whole = n_greeting == len(lines[first])
     start, end = find_signature(lines, parts, first + whole)
     parts[start:end] = ["signature"] * (end - start)
@@ -127,6 +145,10 @@ def greeting_length(line: str, *, alone: bool = False) -> int:
     if not rest or (head[-1] == "," and len(rest) < _MAX_ADDRESSED and all(map(_is_addressed, rest.split()))):
         return len(line) if head == stripped.rstrip(words.BLANK) else 0
     return indent + end + 1
+
+
+_known_length = lru_cache(maxsize=_N_KNOWN)(greeting_length)
+"""A first line that is short is a greeting, and the same few come again and again."""
 
 
 def _clause_end(head: str, place: int) -> int:

@@ -6,6 +6,7 @@ Called by `tasks/curate/mail/mail_parts.py` alone.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from schemas.curation_steps import MailPart
 from tasks.curate.mail import mail_words as words
@@ -16,6 +17,7 @@ _MAX_LINE = 72  # characters: a longer line is no name, title or sign-off
 _MAX_DISCLAIMER = 200  # characters of it that are looked at
 _MAX_WORDS = 10
 _MAX_NAME_WORD = 24  # characters
+_N_KNOWN = 65_536  # lines whose kind is remembered
 _DELIMITERS = frozenset({"--", "\u2014", "\u2013"})
 _RULER = re.compile(r"[-_=*~\u2014]{3,}")
 _DASHES = "-\u2013\u2014~"
@@ -37,61 +39,50 @@ def find_signature(lines: list[str], parts: list[MailPart | None], first: int) -
     end = len(lines)
     while end > first and (parts[end - 1] is not None or not lines[end - 1].strip(words.BLANK)):
         end -= 1
-    start = end
-    below = _Below()
+    start, n_below = end, 0
+    fits = True  # each line below may stand below a sign-off
+    has_contact = False
     for at in range(end - 1, first - 1, -1):
-        if parts[at] is not None or below.n_lines >= MAX_LINES:
+        if parts[at] is not None or n_below >= MAX_LINES:
             break
         line = lines[at][: _MAX_DISCLAIMER + 1].strip(words.BLANK)
         if not line:
             continue
-        kind = kind_of(line)
-        above = lines[at - 1].rstrip(words.BLANK)[-1:] if at > first else None
-        opens = below.may_follow(line, kind, above)
-        start = at if opens else start
-        if not below.take(kind, opens=opens):
-            break
+        kind = _known_kind(line) if len(line) <= _MAX_LINE else kind_of(line)
+        if kind == "delimiter":
+            opens = True
+        elif kind == "ruler":
+            opens = has_contact
+        elif not fits or kind in ("sign_off", "device"):
+            opens = fits
+        else:
+            above = lines[at - 1].rstrip(words.BLANK)[-1:] if at > first else None
+            opens = _names_sender(line, above, n_below=n_below, has_contact=has_contact)
+        if opens:
+            start = at
+        elif kind == "text":
+            break  # no line above it can open a signature any more
+        # Above a whole signature another may stand: a name over the footer of a mailing list.
+        fits = opens or (fits and kind not in ("short", "ruler", "delimiter"))
+        has_contact = has_contact or kind in ("contact", "device")
+        n_below += 1
     return start, end
 
 
-class _Below:
-    """What the lines below the one that is looked at are, taken from the last one upwards."""
+def _names_sender(line: str, above: str | None, *, n_below: int, has_contact: bool) -> bool:
+    """True when the line opens a signature as the name of who wrote.
 
-    def __init__(self) -> None:
-        self.n_lines = 0
-        self.fits = True
-        """Each may stand below a sign-off."""
-        self.has_contact = False
-
-    def may_follow(self, line: str, kind: str, above: str | None) -> bool:
-        """True when `line` opens a signature of itself and the lines taken so far.
-
-        Args:
-            line: Without blanks around it.
-            kind: What `kind_of` says of it.
-            above: Last character of the line before it; empty when that is blank, None when there is none.
-        """
-        if kind == "delimiter":
-            return True
-        if kind == "ruler":
-            return self.has_contact
-        if not self.fits:
-            return False
-        if kind in ("sign_off", "device"):
-            return True
-        if above == "" and line[0] in _DASHES and is_name(line.lstrip(_DASHES)):
-            return True
-        if self.has_contact and self.n_lines and above == "":
-            return is_name(line, max_words=6)
-        return self.n_lines == 0 and above is not None and (not above or above in _SENTENCE_ENDS) and is_name(line)
-
-    def take(self, kind: str, *, opens: bool) -> bool:
-        """Add the line; False when no line above it can open a signature any more."""
-        self.n_lines += 1
-        self.has_contact |= kind in ("contact", "device")
-        # Above a whole signature another may stand: a name over the footer of a mailing list.
-        self.fits = opens or (self.fits and kind not in ("short", "ruler", "delimiter"))
-        return opens or kind != "text"
+    Args:
+        line: Without blanks around it.
+        above: Last character of the line before it; empty when that is blank, None when there is none.
+        n_below: Lines of the signature below it.
+        has_contact: One of them tells how to reach somebody.
+    """
+    if above == "" and line[0] in _DASHES and is_name(line.lstrip(_DASHES)):
+        return True
+    if has_contact and n_below and above == "":
+        return is_name(line, max_words=6)
+    return n_below == 0 and above is not None and (not above or above in _SENTENCE_ENDS) and is_name(line)
 
 
 def kind_of(line: str) -> str:
@@ -121,6 +112,10 @@ def kind_of(line: str) -> str:
     if words.DISCLAIMER.match(line):
         return "disclaimer"
     return _kind_by_form(line, tokens)
+
+
+_known_kind = lru_cache(maxsize=_N_KNOWN)(kind_of)
+"""Short lines are stock lines: sign-offs, and the names of those who write often."""
 
 
 def is_name(text: str, *, max_words: int = 3) -> bool:

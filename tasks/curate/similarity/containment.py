@@ -194,6 +194,7 @@ class RarePrefix:
         self.sizes = sizes = self._held_out.sizes
         texts = np.repeat(np.arange(sizes.shape[0]), sizes)
         order = np.lexsort((self._held_out.values, frequencies[self._held_out.values], texts))
+        self._rarest_first = self._held_out.values[order]
         rank = np.empty(order.shape[0], np.int64)
         rank[order] = np.arange(order.shape[0]) - np.repeat(self._held_out.ends - sizes, sizes)
         n_prefix = sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1
@@ -209,7 +210,7 @@ class RarePrefix:
             DataError: more than `MAX_COMPARISONS` comparisons.
         """
         best, common = np.full(found.ends.shape[0], -1, np.int32), np.zeros(found.ends.shape[0], np.int64)
-        places = (self._posting_ends, self._postings, self._held_out.ends, self._held_out.values)
+        places = (self._posting_ends, self._postings, self._held_out.ends, self._rarest_first)
         limits = (self._threshold, MAX_COMPARISONS)
         work = (np.full(self._posting_ends.shape[0], -1, np.int64), np.full(self.sizes.shape[0], -1, np.int64))
         if best_jaccard(found.values, found.ends, sizes, *places, *limits, *work, best, common) > MAX_COMPARISONS:

@@ -4,8 +4,9 @@ Exact for the 64-bit hashes of shingles; `tasks/curate/similarity/kernels/tokeni
 The result equals comparing all pairs. Nothing is sampled, and neither threads nor the order of rows change it. Texts
 of fewer words than a shingle are similar to none.
 
-Limit: a family of texts that are all alike but just below the threshold (alarms with several changing values) is
-compared pair by pair. Comparisons are counted, and more than `max_comparisons` are refused: see `CrowdedFamilyError`.
+Limit: a family of texts that are all alike but just below the threshold, and differ in words that are commoner than
+those they share, is compared pair by pair. Comparisons are counted, and more than `max_comparisons` are refused: see
+`CrowdedFamilyError`.
 
 It knows nothing of tickets. Called by dedup, decontaminate and label_check, inside functions: it imports numba.
 """
@@ -70,6 +71,10 @@ class Prefixes:
     sizes: Any
     cells: Any
     shift: Any
+    n_index: Any
+    """int32: of each prefix the part by which texts that are not smaller find the text."""
+    n_alone: Any
+    """int32: hashes that are rarer than those of the prefix, as no other text has them."""
     sketches: Any
     """uint64 (n, 4): see `tasks/curate/similarity/kernels/sketches.py`."""
 
@@ -160,8 +165,8 @@ def connect_components(
     parents, tried = np.arange(len(sets)), np.zeros(len(sets), np.int64)
     n_compared = components.connect_components(
         sets.hashes, sets.starts, sets.sizes, prefixes.sketches, prefixes.hashes, prefixes.starts, prefixes.sizes,
-        prefixes.cells, prefixes.shift, threshold, by_size(sets, prefixes), parents, tried, max_comparisons,
-        *_work_arrays(sets, len(prefixes.hashes)),
+        prefixes.n_index, prefixes.n_alone, prefixes.cells, prefixes.shift, threshold, by_size(sets, prefixes),
+        parents, tried, max_comparisons, *_work_arrays(sets, int(prefixes.n_index.sum(dtype=np.int64))),
     )  # fmt: skip
     if n_compared > max_comparisons:
         raise CrowdedFamilyError(members=family(prefixes, tried), max_comparisons=max_comparisons, where=where)
@@ -180,7 +185,7 @@ def choose_prefixes(sets: ShingleSets, *, threshold: float) -> Prefixes:
     # A text's prefix has n - ceil(t n) + 1 shingles at most.
     most = sets.sizes - np.ceil(threshold * sets.sizes - 1e-9).astype(np.int64) + 1
     ends = np.concatenate([[0], np.cumsum(np.where(sets.sizes, most, 0))])
-    sizes = np.zeros(len(sets), np.int32)
+    sizes, n_index, n_alone = (np.zeros(len(sets), np.int32) for _ in range(3))
     largest = int(sets.sizes.max(initial=0))
     sketches = np.zeros((len(sets), WORDS), np.uint64)
 
@@ -191,8 +196,9 @@ def choose_prefixes(sets: ShingleSets, *, threshold: float) -> Prefixes:
             np.empty(largest, np.uint64),
         )
         n_chosen = prefix_kernels.choose_prefixes(
-            sets.hashes, sets.starts, sets.sizes, low, high, cells, shift, threshold, chosen, sizes, counts, ties
-        )
+            sets.hashes, sets.starts, sets.sizes, low, high, cells, shift, threshold, chosen, sizes,
+            n_index, n_alone, counts, ties,
+        )  # fmt: skip
         sketch_sets(sets.hashes, sets.starts, sets.sizes, low, high, sketches)
         return chosen[:n_chosen].copy()
 
@@ -201,7 +207,7 @@ def choose_prefixes(sets: ShingleSets, *, threshold: float) -> Prefixes:
     hashes = np.concatenate(parts)
     starts = _starts(sizes)
     again, shift = _count(hashes, starts, sizes, len(hashes))
-    return Prefixes(hashes, starts, sizes, again, shift, sketches)
+    return Prefixes(hashes, starts, sizes, again, shift, n_index, n_alone, sketches)
 
 
 class Walked(NamedTuple):
@@ -280,7 +286,7 @@ def _work_arrays(sets: ShingleSets, n_nodes: int) -> tuple[Any, ...]:
     return (
         np.zeros(n_slots, np.uint64),
         np.full(n_slots, -1, np.int32),
-        np.empty((n_nodes, 3), np.int32),
+        np.empty((n_nodes, 4), np.int32),
         np.full(len(sets), -1, np.int32),
         np.full(power_of_two(max(64, 4 * int(sets.sizes.max(initial=0)))), -1, np.int64),
     )

@@ -293,18 +293,18 @@ def test_a_flood_of_an_auto_reply_costs_one_comparison_a_copy(make_tickets: Any,
 def test_a_family_just_below_the_threshold_is_named_rather_than_compared_for_ever(
     make_tickets: Any, new_folder: Any
 ) -> None:
+    # The words that the alarms differ in are commoner than those they share; else rare words alone keep them apart.
     rows = [
         {"ticket_id": f"alarm-{number:03d}", "body": " ".join([*(f"w{i}" for i in range(8)), f"a{number} b{number}"])}
         for number in range(100)
     ]
-    rows += [
-        {"ticket_id": f"a-{number}", "body": f"nobody else says q{number} r{number} w1 w2"} for number in range(50)
-    ]
+    values = " ".join(f"{letter}{number}" for letter in "ab" for number in range(100))
+    rows += [{"ticket_id": f"list-{number}", "body": f"{values} c{number}"} for number in range(120)]
     with pytest.raises(DataError, match="100 tickets like alarm-000 ") as error:
         drop_duplicates(tickets=make_tickets(rows), step=near(shingle_words=1, max_comparisons=1000), out=new_folder())
     assert error.value.code == "TG0250"
-    enough = near(shingle_words=1, max_comparisons=5000)
-    assert drop_duplicates(tickets=make_tickets(rows), step=enough, out=new_folder()).rows.n_merged == 0
+    enough = near(shingle_words=1, max_comparisons=6000)
+    assert drop_duplicates(tickets=make_tickets(rows), step=enough, out=new_folder()).rows.n_merged == 119
 
 
 def test_a_removed_text_may_connect_two_kept_ones(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:

@@ -17,7 +17,13 @@ from hypothesis import strategies as st
 
 from schemas.errors import DataError
 from tasks.curate.similarity.families import decide
-from tasks.curate.similarity.join import CrowdedFamilyError, similar_across, similar_pairs
+from tasks.curate.similarity.join import (
+    CrowdedFamilyError,
+    choose_prefixes,
+    connect_components,
+    similar_across,
+    similar_pairs,
+)
 from tasks.curate.similarity.shingles import shingles_of_texts
 from tasks.curate.similarity.words import normal_form, word_runs, words_of
 from tasks.warehouse import connect
@@ -179,6 +185,28 @@ def test_ten_thousand_copies_cost_one_comparison_each_and_clean_texts_hardly_any
     assert (made.component[:10_000] == 0).all()
     assert (made.kept[10_000:] == order[10_000:]).all()
     assert made.n_comparisons <= 2 * 10_000  # each copy once to join the family, once to find its witness
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_components_are_those_of_all_similar_pairs(seed: int) -> None:
+    """Whatever is common: a small vocabulary has words in each text, a large one texts that differ in rare words."""
+    rng = random.Random(100 + seed)
+    vocabulary, n_words = rng.choice((4, 12, 60, 600)), rng.choice((1, 2, 3))
+    texts: list[list[str]] = []
+    for _ in range(120):
+        fresh = [f"w{rng.randrange(vocabulary)}" for _ in range(rng.randrange(30))]
+        edits = rng.choice((1, 2, 5))
+        texts.append(edited(rng, rng.choice(texts), edits, vocabulary) if texts and rng.random() < 0.8 else fresh)
+    listed = [" ".join(words) for words in texts]
+    sets = shingles_of_texts(listed, n_words=n_words)
+    for threshold in (0.2, 0.34, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0):
+        smallest = list(range(len(listed)))
+        for one, two, _ in by_brute_force(listed, n_words, threshold):
+            old, new = max(smallest[one], smallest[two]), min(smallest[one], smallest[two])
+            smallest = [new if each == old else each for each in smallest]
+        prefixes = choose_prefixes(sets, threshold=threshold)
+        found, _ = connect_components(sets, prefixes, threshold=threshold, max_comparisons=10**6, where="test")
+        assert found.tolist() == smallest, threshold
 
 
 def test_more_pairs_than_there_is_room_for_at_first_are_all_returned() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,3 +193,14 @@ def test_a_checkpoint_of_another_adapter_size_is_not_loaded(tiny_model: ModelRef
     config.write_text(config.read_text().replace('"r": 4', '"r": 8'))
     with pytest.raises(StorageError, match="has shape"):
         load_trained(tiny_model, trained, dtype="float32")
+
+
+def test_a_full_training_takes_nothing_that_the_store_wrote_into_its_base(tiny_model: ModelRef, tmp_path: Path) -> None:
+    stored, out = tmp_path / "stored", tmp_path / "out"
+    shutil.copytree(tiny_model.root, stored)
+    (stored / "artifact.json").write_text("{}")
+    out.mkdir()
+    base = tiny_model.model_copy(update={"root": stored})
+    save_trained(open_for_training(base, _spec("full")), _spec("full"), base=base, out=out)
+    assert not {"artifact.json", "MANIFEST.json"} & {path.name for path in out.iterdir()}
+    assert (out / "tokenizer.json").exists()

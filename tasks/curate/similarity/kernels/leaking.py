@@ -12,6 +12,8 @@ import numpy as np
 
 from tasks.curate.similarity.kernels.kernel import kernel
 
+_SLACK = 1e-9  # as in `tasks/curate/similarity/kernels/overlap.py`
+
 
 @kernel("i32[] i64[] i64[] i64[] i32[] i64[] i32[] i64[] f64 i64 i64[] i32[] i64[] i32[] i64[]")
 def best_containment(
@@ -101,11 +103,13 @@ def best_jaccard(
     Args:
         sizes: Distinct n-grams of each text, unknown ones included; negative: pass over the text.
         postings: Held-out texts by the n-grams of their rare prefix.
+        held_grams: Of each held-out text, rarest first: a text that is not like it soon shows by what it lacks.
         marked: Per n-gram -1.
         met: Per held-out text -1.
     """
     n_compared = np.int64(0)
     first = np.int64(0)
+    least_common = threshold / (1.0 + threshold)
     for row in range(ends.shape[0]):
         end = ends[row]
         best[row] = -1
@@ -120,11 +124,22 @@ def best_jaccard(
                     if met[other] == row:
                         continue
                     met[other] = row
-                    n_compared += 1
-                    common = np.int64(0)
                     start = held_ends[other - 1] if other else 0
+                    n_other = held_ends[other] - start
+                    # J >= t asks for this many in common; a rounding error may not add one.
+                    need = np.int64(np.ceil(least_common * (sizes[row] + n_other) - _SLACK))
+                    may_miss = n_other - need
+                    if may_miss < 0 or end - first < need:
+                        continue
+                    n_compared += 1
+                    n_missed = np.int64(0)
                     for h in range(start, held_ends[other]):
-                        common += marked[held_grams[h]] == row
+                        n_missed += marked[held_grams[h]] != row
+                        if n_missed > may_miss:
+                            break
+                    if n_missed > may_miss:
+                        continue
+                    common = n_other - n_missed
                     score = common / (sizes[row] + held_ends[other] - start - common)
                     if score >= threshold and (score > best_score or (score == best_score and other < best[row])):
                         best_score = score

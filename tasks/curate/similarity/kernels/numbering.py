@@ -20,6 +20,7 @@ _START = np.uint64(0xCBF29CE484222325)  # FNV-1a, 64 bits
 _PRIME = np.uint64(0x100000001B3)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
+_NOTHING = np.uint64(0)
 UNKNOWN = -1
 """Number of a word or n-gram that the held-out side does not have."""
 
@@ -146,18 +147,27 @@ def number_grams(
     mask = np.uint64(slots.shape[0] - 1)
     n = np.int64(0)
     at = np.int64(0)
+    oldest = np.uint64(1)
+    for _ in range(n_words):
+        oldest *= _SPREAD
     for row in range(ends.shape[0]):
         known_run = np.int64(0)
+        rolling = _NOTHING
         while at < ends[row]:
-            known_run = known_run + 1 if words[at] >= 0 else np.int64(0)
+            word = np.int64(words[at])
             at += 1
+            if word < 0:
+                known_run, rolling = np.int64(0), _NOTHING
+                continue
+            # A polynomial in the words of the run: its oldest word goes as the newest comes.
+            known_run += 1
+            rolling = rolling * _SPREAD + np.uint64(word + 1)
+            if known_run > n_words:
+                rolling -= np.uint64(words[at - n_words - 1] + 1) * oldest
             if known_run < n_words:
                 continue
             first = at - n_words
-            mixed = _START
-            for k in range(n_words):
-                mixed = (mixed ^ np.uint64(words[first + k] + 1)) * _SPREAD
-                mixed ^= mixed >> _HALF
+            mixed = (rolling ^ (rolling >> _HALF)) * _PRIME
             slot = (mixed * _SPREAD) >> _HALF & mask
             gram = np.int64(slots[slot])
             while gram >= 0:

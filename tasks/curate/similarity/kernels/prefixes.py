@@ -68,7 +68,23 @@ def count_cells(hashes: Any, starts: Any, sizes: Any, shift: Any, cells: Any) ->
     return 0
 
 
-@kernel("u64[] i64[] i32[] i64 i64 u8[] u64 f64 u64[] i32[] i64[] u64[]")
+@Part
+def _sort_by_rarity(values: Any, low: Any, high: Any, cells: Any, shift: Any) -> None:
+    """Sort a few hashes in place by the count of their cell, then by value."""
+    for i in range(low + 1, high):
+        value, j = values[i], i
+        count = cells[value >> shift]
+        while j > low:
+            before = values[j - 1]
+            count_before = cells[before >> shift]
+            if count_before < count or (count_before == count and before < value):
+                break
+            values[j] = before
+            j -= 1
+        values[j] = value
+
+
+@kernel("u64[] i64[] i32[] i64 i64 u8[] u64 f64 u64[] i32[] i32[] i32[] i64[] u64[]")
 def choose_prefixes(
     hashes: Any,
     starts: Any,
@@ -80,27 +96,33 @@ def choose_prefixes(
     threshold: Any,
     prefixes: Any,
     n_prefix: Any,
+    n_index: Any,
+    n_alone: Any,
     counts: Any,
     ties: Any,
 ) -> int:
     """Write the rare prefix of the texts low to high one after the other; return how many hashes were written.
 
-    Hashes alone in their cell are left out: no other text has them. A text with none left has no partner.
+    Rarest first, and of equally rare hashes the smallest: one order for all texts. Hashes alone in their cell are
+    left out: no other text has them. A text with none left has no partner.
 
     Args:
+        n_prefix: Filled with the length of each text's prefix: by it the text is found when it looks up others.
+        n_index: Filled with how many of these are needed for others that are not smaller to find it.
+        n_alone: Filled with how many of each text's hashes are alone.
         counts: 256 numbers for the kernel's use.
         ties: As many hashes as the largest text has, for the kernel's use.
     """
     w = 0
     for d in range(low, high):
         size, start = np.int64(sizes[d]), starts[d]
-        n_prefix[d] = 0
+        n_prefix[d], n_index[d], n_alone[d] = 0, 0, 0
         if size == 0:
             continue
-        n_alone = np.int64(0)
+        alone = np.int64(0)
         for place in range(start, start + size):
-            n_alone += np.int64(cells[hashes[place] >> shift] == 1)
-        need = size - np.int64(np.ceil(threshold * size - _SLACK)) + 1 - n_alone
+            alone += np.int64(cells[hashes[place] >> shift] == 1)
+        need = size - np.int64(np.ceil(threshold * size - _SLACK)) + 1 - alone
         if need <= 0:
             continue
         counts[:] = 0
@@ -129,5 +151,9 @@ def choose_prefixes(
         for k in range(n_left):
             prefixes[w] = ties[k]
             w += 1
-        n_prefix[d] = w - first
+        _sort_by_rarity(prefixes, first, w, cells, shift)
+        n_prefix[d], n_alone[d] = w - first, alone
+        # Of two texts of at least `size` hashes, 2 t / (1 + t) of it are common.
+        least = np.int64(np.ceil(2.0 * threshold / (1.0 + threshold) * size - _SLACK))
+        n_index[d] = max(0, size - least + 1 - alone)
     return w

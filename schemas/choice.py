@@ -1,0 +1,263 @@
+"""Several trainings to choose from: `train.method: ladder` and `train.sweep`. Both are scored on `validation` alone.
+
+A ladder climbs from rung to rung until one meets a target; a sweep tries settings and takes the best. Used by
+`schemas/pipeline.py`; `flows/choice.py` turns them into steps. Paths into `train` are in `schemas/train_paths.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from schemas.curation import SplitSpec
+from schemas.evaluation import EvaluateSpec
+from schemas.names import closest
+from schemas.spec import Fault, Spec, UnfitError
+from schemas.train_paths import number_kind, path_fault, with_value
+from schemas.training import TrainSpec
+
+LOSS = "heldout_loss"
+"""The registry's name of the loss on held-out answers; on validation items it is the validation loss."""
+MAX_COMBINATIONS = 256
+
+Setting = str | int | float | bool | None | tuple[str, ...]
+"""A value of one setting of `train`."""
+
+
+class TargetSpec(Spec):
+    """What a rung must reach on the validation items."""
+
+    metric: str
+    """A metric of `evaluate`, or `heldout_loss`: the validation loss in nats per token of the reference answer."""
+    value: float
+    """At least this, or at most where lower is better."""
+    by: Literal["bound", "estimate"] = "bound"
+    """`bound`: the confidence bound of the metric must reach the value. `estimate`: the mean alone, which a lucky draw
+    of few items reaches too."""
+    confidence: float = Field(default=0.9, gt=0.5, lt=1)
+    """That no rung stops the climb by luck, over all rungs together."""
+
+
+class RungSpec(Spec):
+    """One rung: a name, and what it changes in `train`."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$")
+    set: dict[str, Setting] = Field(min_length=1)
+    """Path in `train` -> value, e.g. `{method: qlora, adapter.rank: 8}`. Must name `method`."""
+
+
+class _Choice(Spec):
+    """What ladder and sweep share."""
+
+    max_items: int = Field(default=400, ge=1)
+    """Validation items answered by each training, chosen by hash of the ticket id."""
+    price_per_hour: float | None = Field(default=None, ge=0)
+    """Price of an hour of the machine; null shows no costs in money. Changes no result."""
+
+
+class LadderSpec(_Choice):
+    """`train.ladder`: rungs in the order of their cost; the next starts only when the one before misses the target."""
+
+    target: TargetSpec
+    rungs: tuple[RungSpec, ...] = Field(min_length=2, max_length=20)
+
+
+class RangeSpec(Spec):
+    """Numbers between two limits, both included."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Search powers of ten evenly: for learning rates."""
+
+
+Values = Annotated[tuple[Setting, ...], Field(min_length=1)]
+
+
+class GridSweep(_Choice):
+    """Every combination of the values."""
+
+    kind: Literal["grid"]
+    metric: str = LOSS
+    """A metric of `evaluate`; the best mean over the validation items wins."""
+    over: dict[str, Values] = Field(min_length=1)
+    """Path in `train` -> values, e.g. `{adapter.rank: [8, 16]}`. The last path varies fastest."""
+
+    def grid(self) -> tuple[dict[str, Setting], ...]:
+        """The combinations in order.
+
+        >>> GridSweep(kind="grid", over={"epochs": [1, 2], "seed": [7]}).grid()
+        ({'epochs': 1, 'seed': 7}, {'epochs': 2, 'seed': 7})
+        """
+        return tuple(dict(zip(self.over, point, strict=True)) for point in product(*self.over.values()))
+
+
+class OptunaSweep(_Choice):
+    """Trials chosen by Optuna's TPE sampler from what earlier ones gave."""
+
+    kind: Literal["optuna"]
+    metric: str = LOSS
+    """A metric of `evaluate`; the best mean over the validation items wins."""
+    n_trials: int = Field(default=12, ge=1, le=MAX_COMBINATIONS)
+    seed: int = Field(default=0, ge=0)
+    """The same seed and results give the same trials."""
+    over: dict[str, Values | RangeSpec] = Field(min_length=1)
+    """Path in `train` -> values, or a range: `{learning_rate: {low: 1e-4, high: 5e-3, log: true}}`."""
+
+
+SweepSpec = Annotated[GridSweep | OptunaSweep, Field(discriminator="kind")]
+
+
+class TrainSection(TrainSpec):
+    """`train`: base model, method, format and the optimiser's dials; or several trainings to choose from."""
+
+    method: Literal["full", "lora", "qlora", "ladder"] = "lora"  # type: ignore[assignment]  # a rung's own method replaces it
+    """full, lora or qlora; ladder: the first rung of `ladder` that meets its target."""
+    ladder: LadderSpec | None = None
+    sweep: SweepSpec | None = None
+    """Trainings with other settings, of which the best on validation goes on to the gate."""
+
+    @property
+    def choice(self) -> LadderSpec | GridSweep | OptunaSweep | None:
+        """What there is to choose from; null for one training."""
+        return self.ladder or self.sweep
+
+    def training(self, changes: Mapping[str, Setting] | None = None) -> TrainSpec:
+        """One training: these settings with the changes (path -> value), without what only the steps after it need.
+
+        Raises:
+            ValidationError: the settings do not fit together.
+        """
+        data: dict[str, Any] = self.model_dump(exclude={"ladder", "sweep"})
+        for path, value in (changes or {}).items():
+            with_value(data, path, value)
+        return TrainSpec.model_validate(data).for_worker()
+
+    def first(self) -> TrainSpec:
+        """The training that comes first, as far as settings tell it: for estimates."""
+        return self.training(self.ladder.rungs[0].set) if self.ladder is not None else self.training()
+
+    @model_validator(mode="after")
+    def _choice_is_sound(self) -> Self:
+        faults = list(_kind_faults(self)) or [*_ladder_faults(self), *_sweep_faults(self)]
+        if faults:
+            raise UnfitError(faults)
+        return self
+
+
+def choice_faults(train: TrainSection, evaluate: EvaluateSpec, split: SplitSpec) -> Iterator[Fault]:
+    """What ladder or sweep ask of the other sections: a metric that scoring yields, and validation tickets."""
+    choice = train.choice
+    if choice is None:
+        return
+    at: tuple[str | int, ...] = ("train", "sweep", "metric")
+    metric = ""
+    if isinstance(choice, LadderSpec):
+        at, metric = ("train", "ladder", "target", "metric"), choice.target.metric
+    else:
+        metric = choice.metric
+    if metric not in evaluate.metric_names():
+        yield Fault(f"unknown metric {metric!r}", at=at, hint=closest(metric, evaluate.metric_names()))
+    if split.validation_fraction == 0:
+        yield Fault(
+            "trainings are compared on the validation split, and there is none",
+            at=("split", "validation_fraction"),
+            hint="set it to 0.1 or so; `test` is for the gate alone",
+        )
+
+
+def _kind_faults(train: TrainSection) -> Iterator[Fault]:
+    if train.method == "ladder" and train.ladder is None:
+        yield Fault("method ladder has no `ladder`", at=("method",), hint="declare ladder: {target: ..., rungs: [...]}")
+    if train.method != "ladder" and train.ladder is not None:
+        yield Fault("`ladder` needs `method: ladder`", at=("ladder",), hint="or remove it: `ladder: null`")
+    if train.ladder is not None and train.sweep is not None:
+        yield Fault("there is a ladder and a sweep; choose by one of them", at=("sweep",), hint="`sweep: null`")
+
+
+def _ladder_faults(train: TrainSection) -> Iterator[Fault]:
+    rungs = train.ladder.rungs if train.ladder is not None else ()
+    for index, rung in enumerate(rungs):
+        at: tuple[str | int, ...] = ("ladder", "rungs", index)
+        if rung.name in [earlier.name for earlier in rungs[:index]]:
+            yield Fault(f"there are two rungs {rung.name!r}", at=(*at, "name"))
+        wrong = {path: fault for path in rung.set if (fault := path_fault(path)) is not None}
+        for path, (message, hint) in wrong.items():
+            yield Fault(message, at=(*at, "set", path), hint=hint)
+        if "method" not in rung.set:
+            yield Fault(f"rung {rung.name!r} names no `method`", at=(*at, "set"), hint="full, lora or qlora")
+        elif not wrong:
+            yield from _refusals(train, rung.set, at=(*at, "set"))
+
+
+def _sweep_faults(train: TrainSection) -> Iterator[Fault]:
+    sweep = train.sweep
+    if sweep is None:
+        return
+    at: tuple[str | int, ...] = ("sweep", "over")
+    faults: list[Fault] = []
+    for path, values in sweep.over.items():
+        told = path_fault(path)
+        if path == "allow_download":
+            told = "`allow_download` is no setting to search over", "set it under `train`"
+        if told is not None:
+            faults.append(Fault(told[0], at=(*at, path), hint=told[1]))
+            continue
+        if isinstance(values, RangeSpec) and (unfit := _range_fault(path, values)) is not None:
+            faults.append(Fault(unfit, at=(*at, path)))
+            continue
+        for value in corners(values):
+            # What the value breaks together with others is told of combinations.
+            faults += [fault for fault in _refusals(train, {path: value}, at=at) if len(fault.at) > len(at)]
+    sizes = [len(corners(values)) for values in sweep.over.values()]
+    if not faults and math.prod(sizes) > MAX_COMBINATIONS:
+        most = f"{math.prod(sizes)} combinations of values and limits; at most {MAX_COMBINATIONS} can be checked"
+        faults.append(Fault(most, at=at, hint="leave some values out"))
+    yield from faults or _combination_faults(train, sweep)
+
+
+def _combination_faults(train: TrainSection, sweep: GridSweep | OptunaSweep) -> Iterator[Fault]:
+    """The first combination of values and limits that no training can have."""
+    for point in product(*(corners(values) for values in sweep.over.values())):
+        changes = dict(zip(sweep.over, point, strict=True))
+        for fault in _refusals(train, changes, at=("sweep", "over")):
+            told = ", ".join(f"{path} {value}" for path, value in changes.items())
+            yield Fault(f"{told}: {fault.message}", at=("sweep", "over"))
+            return
+
+
+def corners(values: tuple[Setting, ...] | RangeSpec) -> tuple[Setting, ...]:
+    """All values, or the limits of a range."""
+    if not isinstance(values, RangeSpec):
+        return values
+    return tuple(int(limit) if limit.is_integer() else limit for limit in (values.low, values.high))
+
+
+def _range_fault(path: str, values: RangeSpec) -> str | None:
+    kind = number_kind(path)
+    if not values.low < values.high:
+        return f"low {values.low:g} is not below high {values.high:g}"
+    if values.log and values.low <= 0:
+        return f"a log range needs low above 0, got {values.low:g}"
+    if kind is None:
+        return f"`{path}` is no number and has no range; list its values: [a, b]"
+    if kind is int and not (values.low.is_integer() and values.high.is_integer()):
+        return f"`{path}` takes whole numbers, got {values.low:g} to {values.high:g}"
+    return None
+
+
+def _refusals(train: TrainSection, changes: Mapping[str, Setting], *, at: tuple[str | int, ...]) -> Iterator[Fault]:
+    """Why no training can have these settings; told at the path, or at `at` when several settings clash."""
+    try:
+        train.training(changes)
+    except ValidationError as error:
+        for each in error.errors(include_url=False):
+            place = ".".join(str(key) for key in each["loc"])
+            path = next((path for path in changes if place == path or place.startswith(f"{path}.")), None)
+            message = each["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            told = f"{changes[path]!r} {message}" if path is not None else message
+            yield Fault(told, at=(*at, path) if path is not None else at)

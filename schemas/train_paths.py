@@ -1,0 +1,92 @@
+"""Dotted paths into `train`, as rungs and sweeps write them: `learning_rate`, `adapter.rank`.
+
+Knows the shape of `TrainSpec` and nothing of ladders. Called by `schemas/choice.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from schemas.names import closest
+from schemas.training import TrainSpec
+
+FIXED = {
+    "format": "trainings of two formats answer two different prompts",
+    "prompt": "the prompt is what is served, and every training must answer the same one",
+}
+"""Settings that may not differ between trainings that are compared, and why."""
+
+
+def train_paths() -> dict[str, Any]:
+    """Every path that a training can be changed at -> its type.
+
+    >>> sorted(path for path in train_paths() if path.startswith("quant"))
+    ['quantization.compute_dtype', 'quantization.double_quant', 'quantization.type']
+    """
+    return dict(_leaves(TrainSpec, ""))
+
+
+def path_fault(path: str) -> tuple[str, str | None] | None:
+    """Why the path cannot be changed, with a hint; null when it can.
+
+    >>> path_fault("adapter.rnak")
+    ('`adapter.rnak` is no setting of train', 'did you mean `adapter.rank`?')
+    """
+    known = train_paths()
+    top = path.partition(".")[0]
+    if top in FIXED:
+        return f"`{path}` cannot differ: {FIXED[top]}", "make it a pipeline of its own with `extends`"
+    if path in known:
+        return None
+    inside = [each for each in known if each.startswith(f"{path}.")]
+    if inside:
+        return f"`{path}` is a section", f"name a setting in it: {', '.join(inside)}"
+    return f"`{path}` is no setting of train", closest(path, [each for each in known if _top(each) not in FIXED])
+
+
+def number_kind(path: str) -> type[int] | type[float] | None:
+    """int or float for a path that holds a number; null for any other."""
+    kinds = {_plain(member) for member in _members(train_paths()[path])} - {type(None)}
+    return int if kinds == {int} else float if kinds <= {int, float} and kinds else None
+
+
+def with_value(data: dict[str, Any], path: str, value: Any) -> None:
+    """Put the value at the path of a dumped `TrainSpec`; a section that is null is begun."""
+    *sections, last = path.split(".")
+    for section in sections:
+        if data.get(section) is None:
+            data[section] = {}
+        data = data[section]
+    data[last] = value
+
+
+def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        section = next((each for each in _members(field.annotation) if _is_section(each)), None)
+        if section is not None:
+            yield from _leaves(section, f"{path}.")
+        if section is None or len(_members(field.annotation)) > 2:
+            yield path, field.annotation
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union; the type itself when it is none."""
+    annotation = _plain(annotation)
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _plain(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _top(path: str) -> str:
+    return path.partition(".")[0]

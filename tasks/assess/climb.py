@@ -1,0 +1,114 @@
+"""When a rung has met its target, what a climb has gained, and when curation is likelier to pay than the next rung.
+
+Numbers in, words and numbers out: knows nothing of models and files. `tasks/assess/trial.py` and `choose.py` ask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from schemas.choice import TargetSpec
+from schemas.errors import GateError
+from schemas.metrics import MetricTraits
+from tasks.assess.compare import Bounds, clopper_pearson_interval, tango_interval
+from tasks.assess.resample import estimate_mean
+from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, MIN_DIFFERING_ITEMS
+
+FITTED = 0.5
+"""Train loss over validation loss at and below which the train examples are learnt and what is missing is examples."""
+
+
+def judge_target(
+    values: Sequence[float], *, traits: MetricTraits, target: TargetSpec, n_rungs: int
+) -> tuple[bool, float | None, str]:
+    """Whether the values meet the target, the bound that decides, and the verdict in words.
+
+    The bound is one-sided at `1 - (1 - confidence) / n_rungs`: that any of the rungs stops the climb by luck has a
+    probability of at most `1 - confidence`. What has no bound, or no finite mean, does not meet the target.
+    """
+    mean = mean_of(values)
+    side = "at least" if traits.higher_is_better else "at most"
+    wanted = f"{side} {target.value:g}"
+    if mean is None:
+        return False, None, f"missed: {target.metric} has no finite mean on validation; wanted is {wanted}"
+    if target.by == "estimate":
+        met = mean >= target.value if traits.higher_is_better else mean <= target.value
+        return met, None, f"{_met(met)}: the mean {mean:.4g}, without a bound, against {wanted}"
+    confidence = 1 - (1 - target.confidence) / n_rungs
+    bounds = _bounds_of(values, continuous=traits.continuous, confidence=confidence)
+    if bounds is None:
+        few = f"{len(values)} items bound no {target.metric}; {MIN_CONTINUOUS_ITEMS} that differ would"
+        return False, None, f"missed: {few}, or `by: estimate` takes the mean {mean:.4g}"
+    bound = bounds.lower if traits.higher_is_better else bounds.upper
+    met = bound >= target.value if traits.higher_is_better else bound <= target.value
+    told = f"{_met(met)}: the mean {mean:.4g} is {side} {bound:.4g} at {100 * confidence:.4g} % confidence"
+    return met, bound, f"{told}, against {wanted}"
+
+
+def paired_gain(
+    new: Mapping[str, float], old: Mapping[str, float], *, traits: MetricTraits, confidence: float
+) -> Bounds | None:
+    """How much better `new` is than `old` on the same items, positive for better; null where no bound can be given.
+
+    Raises:
+        GateError: TG0608, they do not answer the same items.
+    """
+    if new.keys() != old.keys():
+        raise GateError(
+            f"two trainings are compared on other validation items: {len(new)} and {len(old)}, "
+            f"{len(new.keys() & old.keys())} of them the same",
+            code="TG0608",
+            where="validation",
+        )
+    sign = 1.0 if traits.higher_is_better else -1.0
+    differences = [sign * (new[item] - old[item]) for item in sorted(new)]
+    if not differences or not all(map(math.isfinite, differences)):
+        return None
+    if traits.continuous:
+        return _bounds_of(differences, continuous=True, confidence=confidence)
+    won = sum(difference > 0 for difference in differences)
+    lost = sum(difference < 0 for difference in differences)
+    return tango_interval(won, lost, len(differences), confidence=confidence)
+
+
+def advise(*, climbed: bool, gain: Bounds | None, train_loss: float, validation_loss: float | None) -> str:
+    """Why a curation round is likelier to pay than the next rung; empty when nothing speaks for it.
+
+    Both must hold: the train examples are learnt already (train loss at most half the validation loss), which a
+    larger model or more trained weights only learn better; and the last climb, if there was one, has not shown a gain
+    (its lower bound is not above 0).
+    """
+    if validation_loss is None or not math.isfinite(validation_loss) or validation_loss <= 0:
+        return ""
+    flat = not climbed or gain is None or not gain.lower > 0
+    if not (train_loss <= FITTED * validation_loss and flat):
+        return ""
+    learnt = f"train loss {train_loss:.3g} is at most {100 * FITTED:g} % of validation loss {validation_loss:.3g}"
+    shown = " and the last climb has shown no gain" if climbed else ""
+    return f"more or cleaner tickets are likelier to pay than the next rung: {learnt}{shown}"
+
+
+def mean_of(values: Sequence[float]) -> float | None:
+    """The mean; null without values or when one is not finite.
+
+    >>> mean_of([1.0, float("nan")]) is None, mean_of([]) is None, mean_of([0.0, 1.0])
+    (True, True, 0.5)
+    """
+    return math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else None
+
+
+def _bounds_of(values: Sequence[float], *, continuous: bool, confidence: float) -> Bounds | None:
+    import numpy as np
+
+    if not continuous:
+        return clopper_pearson_interval(sum(value > 0.5 for value in values), len(values), confidence=confidence)
+    commonest = Counter(values).most_common(1)[0][1] if values else 0
+    if len(values) < MIN_CONTINUOUS_ITEMS or len(values) - commonest < MIN_DIFFERING_ITEMS:
+        return None  # the gate bounds no fewer either
+    return estimate_mean(np.asarray(values, np.float64)).bounds(confidence=confidence)
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "missed"

@@ -1,0 +1,97 @@
+"""Weighs one training by its answers to the validation items: a rung against its target, a trial by its mean.
+
+Knows nothing of models; `flows/choice.py` calls it once per training, `tasks/assess/choose.py` takes the best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from schemas.artifacts import DatasetRef, Scores, TrainedRef
+from schemas.choice import Setting, TargetSpec
+from schemas.metrics import MetricTraits
+from schemas.trials import TrialRef, TrialRow
+from tasks.assess.climb import advise, judge_target, mean_of, paired_gain
+
+
+def weigh_training(
+    *,
+    trained: TrainedRef,
+    dataset: DatasetRef,
+    scores: Scores,
+    earlier: Sequence[TrialRef] = (),
+    name: str,
+    number: int,
+    changes: Mapping[str, Setting],
+    traits: MetricTraits,
+    target: TargetSpec | None = None,
+    n_rungs: int = 1,
+    out: Path,
+) -> TrialRef:
+    """Write `values.parquet` and return the training's figures.
+
+    Args:
+        scores: Of the trained model on the validation items.
+        earlier: The rungs before this one that have figures, in order; the last is the one that it is compared with.
+        traits: Of the metric that decides.
+        target: Of a ladder; null weighs without a verdict.
+
+    Raises:
+        GateError: TG0608, an earlier rung answered other items.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(scores.root / "scores.parquet", filters=[("metric", "=", traits.name)]).sort_by("item_id")
+    values = dict(zip(table["item_id"].to_pylist(), table["value"].to_pylist(), strict=True))
+    kept = {"item_id": pa.array(list(values), pa.string()), "value": pa.array(list(values.values()), pa.float64())}
+    pq.write_table(pa.table(kept), out / "values.parquet", compression="zstd")
+    numbers = [math.nan if value is None else value for value in values.values()]
+    row: dict[str, Any] = {"value": mean_of(numbers), "n_items": len(numbers)}
+    if target is not None:
+        met, bound, told = judge_target(numbers, traits=traits, target=target, n_rungs=n_rungs)
+        gain = None
+        if earlier:
+            gain = paired_gain(values, item_values(earlier[-1]), traits=traits, confidence=target.confidence)
+        row |= {"met": met, "bound": bound, "told": told}
+        if gain is not None:
+            row |= {"gain": gain.estimate, "gain_lower": gain.lower, "gain_upper": gain.upper}
+        if not met:
+            row["advice"] = advise(
+                climbed=bool(earlier),
+                gain=gain,
+                train_loss=trained.train_loss,
+                validation_loss=trained.validation_loss,
+            )
+    figures = _figures(trained, dataset)
+    return TrialRef(root=out, row=TrialRow(name=name, number=number, changes=dict(changes), **figures, **row))
+
+
+def item_values(trial: TrialRef) -> dict[str, float]:
+    """The metric of each validation item."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(trial.root / "values.parquet")
+    return dict(zip(table["item_id"].to_pylist(), table["value"].to_pylist(), strict=True))
+
+
+def _figures(trained: TrainedRef, dataset: DatasetRef) -> dict[str, Any]:
+    told = orjson.loads((trained.root / "training.json").read_bytes())
+    memory = told.get("predicted_memory") or {}
+    return {
+        "method": trained.method,
+        "base": told["base"]["uri"].split("#")[0],
+        "n_examples": dataset.n_train,
+        "n_trainable": trained.n_trainable,
+        "n_steps": trained.n_steps,
+        "n_tokens": trained.n_tokens,
+        "train_loss": trained.train_loss,
+        "validation_loss": trained.validation_loss,
+        "memory_bytes": memory.get("total"),
+        "trained": trained.digest,
+    }
