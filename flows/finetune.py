@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.assess import validation_step
 from flows.choice import choice_steps
 from flows.choice_report import report_choice
 from flows.engine.step import Step
@@ -50,7 +51,8 @@ def finetune_steps(spec: PipelineSpec, *, root: Path, cache: Path, trunks: Path 
             reports=True,
         ),
     ]
-    return single if spec.train.choice is None else choice_steps(spec, single=single, root=root, trunks=trunks)
+    steps = single if spec.train.choice is None else choice_steps(spec, single=single, root=root, trunks=trunks)
+    return [*steps, *([validation_step(spec)] if spec.train.validation_metrics else [])]
 
 
 def trunks_of(home: Path, pipeline: str) -> Path:

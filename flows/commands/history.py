@@ -67,6 +67,8 @@ def status(*, config: Path, as_json: bool) -> int:
     holders = {name: is_locked(settings.home, name) for name in sorted(load_file(config).pipelines)}
     busy = [{"pipeline": name, "run_id": held.run, "pid": str(held.pid)} for name, held in holders.items() if held]
     champions = [{"name": c.name, "version": c.version, "since": c.promoted_at} for c in ledger.champions()]
+    events = [event for name in ledger.names() for event in ledger.waiting(name)]
+    waiting = [{"name": e.name, "version": e.to_version, "run_id": e.run_id, "why": e.reason} for e in events]
     servers = [{"kind": server.kind, "url": server.url, "pid": str(server.pid)} for server in running(settings.home)]
     pending = len(ledger.pending_projections())
     if as_json:
@@ -75,6 +77,7 @@ def status(*, config: Path, as_json: bool) -> int:
                 "home": str(settings.home),
                 "running": busy,
                 "champions": champions,
+                "waiting": waiting,
                 "servers": servers,
                 "mlflow_pending": pending,
             }
@@ -85,8 +88,12 @@ def status(*, config: Path, as_json: bool) -> int:
     lines += [
         ("champion", f"{champion['name']} v{champion['version']} since {champion['since']}") for champion in champions
     ]
+    lines += [
+        ("waiting", f"{one['name']} v{one['version']}: {one['why']}; `tunegate approve {one['run_id']} --by NAME`")
+        for one in waiting
+    ]
     lines += [("server", f"{server['kind']} {server['url']}") for server in servers]
-    lines += [("MLflow", f"{pending} changes not told yet; `tunegate sync`")] if pending else []
+    lines += [("MLflow", f"sync pending: {pending} changes not told; `tunegate reconcile`")] if pending else []
     for name in ("running", "champion", "server"):
         if name not in dict(lines):
             lines.append((name, "none"))

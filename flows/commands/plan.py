@@ -24,6 +24,7 @@ from schemas.artifacts import DatasetRef, ModelRef, Splits
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
 from schemas.training import TrainSpec
+from schemas.training_rules import training_advice
 from tasks.assess.plan_gate import RulePower
 from tasks.train.memory import ModelDims, estimate_memory
 
@@ -47,7 +48,16 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     if as_json:
         champion = standing.champion and standing.champion.version
         gates = [{**asdict(row), "underpowered": row.underpowered} for row in power]
-        print_json({"pipeline": pipeline, "champion": champion, "steps": rows, **figures, "gates": gates})
+        print_json(
+            {
+                "pipeline": pipeline,
+                "champion": champion,
+                "steps": rows,
+                **figures,
+                "gates": gates,
+                "warnings": training_advice(spec.train),
+            }
+        )
         return 2 if spec.gates.strict_power and any(row.underpowered for row in power) else 0
     print_rows(rows, ("step", "state", "seconds", "result", "why"))
     out().print()
@@ -56,8 +66,8 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     out().print()
     print_rows([_power_row(row) for row in power], ("gate", "needs", "has", "shows", "what"))
     told = refuse_weak_gate(spec, power)
-    if told is not None:
-        talk().print(f"[yellow]warning[/yellow] {escape(told)}")
+    for warning in (*([told] if told is not None else []), *training_advice(spec.train)):
+        talk().print(f"[yellow]warning[/yellow] {escape(warning)}")
     return 0
 
 

@@ -63,6 +63,7 @@ def _work(job: TrainJob) -> int:
 
     torch.set_num_threads(job.threads)
     from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
+    from tasks.train.answers import Answerer, collect_answers
     from tasks.train.engine import mean_last_tenth, train
     from tasks.train.trunk import open_trunk
 
@@ -71,6 +72,10 @@ def _work(job: TrainJob) -> int:
         signal.signal(number, lambda received, _: asked_to_stop.append(received))
     log = ProgressLog(job.scratch / PROGRESS)
     model = open_for_training(job.model, job.spec)
+    answer, answers = None, job.scratch / "answers" / job.key()[:16]
+    if job.spec.validation_items and job.dataset.n_validation:
+        held_out = job.dataset.root / "validation"
+        answer = Answerer(model, job.model, job.spec, validation=held_out, folder=answers)
     outcome = train(
         model,
         job.spec,
@@ -80,6 +85,7 @@ def _work(job: TrainJob) -> int:
         key=job.key(),
         log=log,
         stop=lambda: bool(asked_to_stop),
+        answer=answer,
         trunk=open_trunk(job, model, log=log),
     )
     log.write(event="ended", finished=outcome.finished, peak_rss_bytes=_peak_rss_bytes())
@@ -91,12 +97,14 @@ def _work(job: TrainJob) -> int:
     aside.mkdir()
     save_trained(model, job.spec, base=job.model, out=aside)
     _write_curve(aside / "curves.parquet", outcome.curve)
-    validated = [row["validation_loss"] for row in outcome.curve if row["validation_loss"] is not None]
+    if answer is not None:
+        validated = [int(row["step"] or 0) for row in outcome.curve if row["validation_loss"] is not None]
+        collect_answers(answers, validated, aside)
     write_json(
         aside / "training.json",
         {
             "settings": job.spec.model_dump(mode="json"),
-            "quantization": job.spec.quantization.model_dump(mode="json") if job.spec.method == "qlora" else None,
+            "quantization": four_bits.model_dump(mode="json") if (four_bits := job.spec.four_bits()) else None,
             "base": {"uri": job.model.uri, "digest": job.model.digest},
             "dataset_digest": job.dataset.digest,
             "threads": job.threads,
@@ -105,7 +113,8 @@ def _work(job: TrainJob) -> int:
             "n_steps": outcome.n_steps,
             "n_tokens": outcome.n_tokens,
             "train_loss": mean_last_tenth(outcome.curve),
-            "validation_loss": validated[-1] if validated else None,
+            "validation_loss": outcome.validation_loss,
+            "kept_step": outcome.kept_step,
         },
     )
     seal(aside)

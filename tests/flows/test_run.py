@@ -54,14 +54,14 @@ def test_a_first_run_promotes_a_twin_is_blocked_and_nothing_new_is_skipped(workp
     assert first["verdict"] == "PROMOTE", first
     assert (first["exit_code"], first["version"], first["champion"]) == (0, "1", "1")
     assert first["mlflow_pending"] == 0
-    assert aliases(workplace.home) == {"champion": 1, "challenger": 1}
+    assert aliases(workplace.home) == {"champion": 1}
 
     blocked = workplace.run("run", "strict", "--json")
     assert blocked.returncode == 5, blocked.stderr
     outcome = json.loads(blocked.stdout)
     assert (outcome["verdict"], outcome["version"], outcome["champion"]) == ("BLOCK", "2", "1")
     assert "0.9" in outcome["reason"]
-    assert aliases(workplace.home) == {"champion": 1, "challenger": 1}
+    assert aliases(workplace.home) == {"champion": 1}
     rows = steps_of(workplace, outcome["run_id"])
     assert {name for name, row in rows.items() if row["state"] == "done"} == {
         "train", "answers_tuned", "scores_tuned", "gate", "bundle", "scores_champion",
@@ -153,7 +153,7 @@ def test_a_run_killed_anywhere_is_completed_by_the_next(workplace: Workplace, pl
     assert outcome["verdict"] in {"PROMOTE", "HOLD", "SKIP"}
     history = workplace.json("champion", "small")["history"]
     assert [event["action"] for event in history] == ["promote"]
-    assert aliases(workplace.home) == {"champion": 1, "challenger": 1}
+    assert aliases(workplace.home) == {"champion": 1}
 
 
 def test_a_dead_mlflow_costs_a_note_and_is_caught_up_later(workplace: Workplace) -> None:
@@ -162,10 +162,11 @@ def test_a_dead_mlflow_costs_a_note_and_is_caught_up_later(workplace: Workplace)
     outcome = json.loads(done.stdout)
     assert outcome["verdict"] == "PROMOTE"
     assert outcome["mlflow_pending"] > 0
-    assert "tunegate sync" in done.stderr
-    assert workplace.run("sync", MLFLOW_TRACKING_URI=NOWHERE).returncode == 7
-    assert workplace.run("sync").returncode == 0
-    assert aliases(workplace.home) == {"champion": 1, "challenger": 1}
+    assert "sync pending" in done.stderr
+    assert "tunegate reconcile" in done.stderr
+    assert workplace.run("reconcile", MLFLOW_TRACKING_URI=NOWHERE).returncode == 7
+    assert workplace.run("reconcile").returncode == 0
+    assert aliases(workplace.home) == {"champion": 1}
 
 
 def test_require_mlflow_turns_a_dead_mlflow_into_code_7(workplace: Workplace) -> None:
@@ -209,7 +210,9 @@ def test_bad_data_ends_with_code_3_and_names_the_quarantine(workplace: Workplace
 
 def test_diverging_training_ends_with_code_4_and_promotes_nothing(workplace: Workplace) -> None:
     def explode(document: dict[str, Any]) -> None:
-        document["pipelines"]["small"]["train"].update(learning_rate=1.0, max_grad_norm=1e30, max_steps=400, epochs=50)
+        document["pipelines"]["small"]["train"].update(
+            learning_rate=1.0, allow_unusual_learning_rate=True, max_grad_norm=1e30, max_steps=400, epochs=50
+        )
         document["pipelines"]["small"]["train"]["adapter"] = {"rank": 4, "alpha": 1e30}
 
     workplace.declare(explode)

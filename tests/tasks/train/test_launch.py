@@ -43,7 +43,7 @@ def test_training_lowers_the_loss_and_reports_each_step_wherever_it_is_started(
     (tmp_path / "elsewhere" / "tasks" / "__init__.py").write_text("raise SystemExit(9)")
     monkeypatch.chdir(tmp_path / "elsewhere")
     heard: list[tuple[int, int | None, str, dict[str, float]]] = []
-    spec = make_spec(epochs=6, learning_rate=1e-2)
+    spec = make_spec(epochs=6, learning_rate=1e-2, allow_unusual_learning_rate=True)
     trained = _train(
         dataset,
         tiny_model,
