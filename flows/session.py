@@ -116,16 +116,17 @@ def declare(
     """All steps of the pipeline by stage, as they compare with today's champion and go on from earlier results."""
     from flows.assess import assess_steps
     from flows.curate import curate_steps
-    from flows.finetune import finetune_steps
+    from flows.finetune import finetune_steps, trunks_of
     from flows.release import release_steps
     from tasks.curate.extract import fingerprint_source
 
     fingerprint = fingerprint_source(spec.source, root=root)
     curation = curate_steps(spec, fingerprint=fingerprint, root=root, cache=settings.cache, earlier=earlier)
     names = {step.name for step in curation}
+    tuning = finetune_steps(spec, root=root, cache=settings.cache, trunks=trunks_of(settings.home, spec.name))
     return {
         "curate": curation,
-        "finetune": [step for step in finetune_steps(spec, root=root, cache=settings.cache) if step.name not in names],
+        "finetune": [step for step in tuning if step.name not in names],
         "assess": assess_steps(spec, standing=standing),
         "release": release_steps(spec),
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from schemas.errors import ConfigError
+from schemas.errors import GateError
 from schemas.spec import Spec
 
 HOURS_PER_MONTH = 730.0
@@ -61,7 +61,7 @@ def read_prices(path: Path = PRICES) -> PriceBook:
     """The price book.
 
     Raises:
-        ConfigError: TG0612, it cannot be read, or an entry has no price, no date or no source.
+        GateError: TG0612, it cannot be read, or an entry has no price, no date or no source.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -73,7 +73,7 @@ def read_prices(path: Path = PRICES) -> PriceBook:
         at, told = ".".join(map(str, first["loc"])), first["msg"]
     except (OSError, YAMLError) as error:
         at, told = "", f"cannot be read ({type(error).__name__})"
-    raise ConfigError(f"the price book is wrong: {at} {told}", code="TG0612", where=str(path))
+    raise GateError(f"the price book is wrong: {at} {told}", code="TG0612", where=str(path))
 
 
 def hosted_usd_per_query(*, usd_per_hour: float, seconds_per_query: float) -> float:

@@ -215,10 +215,6 @@ def _wrap(base: PreTrainedModel, config: LoraConfig) -> nn.Module:
 def put_adapter_on(base: PreTrainedModel, root: Path) -> nn.Module:
     """Read the adapter's files onto the base; PEFT alone would only warn about wrong keys and answer as the base.
 
-    Args:
-        base: Changed in place.
-        root: Of a `TrainedRef`.
-
     Raises:
         StorageError: files missing or damaged; tensors missing, left over, of another shape or not finite.
     """
@@ -279,11 +275,7 @@ def copy_strictly(source: Mapping[str, Tensor], target: Mapping[str, Tensor], *,
 
 
 def quantization_of(root: Path) -> QuantizationSpec:
-    """The 4-bit settings that an adapter was trained with.
-
-    Raises:
-        StorageError: TG0534, they cannot be read.
-    """
+    """The 4-bit settings that an adapter was trained with; raises StorageError TG0534."""
     try:
         return QuantizationSpec.model_validate(orjson.loads((root / SETTINGS).read_bytes())["quantization"])
     except (OSError, ValueError, KeyError) as error:

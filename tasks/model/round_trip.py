@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from tasks.train.launch import worker_environment
 
 NOT_RELEASED = frozenset({"MANIFEST.json", "artifact.json", "curves.parquet"})
 TIMEOUT_S = 1800.0
+ERROR_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception)(?=:|$)", re.MULTILINE)
+"""How a traceback names what was raised."""
 DTYPE = "(dtype)"
 """Key beside the items' ids: what the other process computed in."""
 
@@ -62,7 +65,7 @@ def check_round_trip(
     """
     import pyarrow.parquet as pq
 
-    intact = {"base_intact": _is_intact(model), "candidate_intact": _is_intact(trained)}
+    intact = {"base_intact": is_intact(model), "candidate_intact": is_intact(trained)}
     rows: list[dict[str, Any]] = pq.read_table(predictions.root / "predictions.parquet").to_pylist()
     rows = sorted(rows, key=lambda row: hashlib.sha256(row["item_id"].encode()).digest())[:n_prompts]
     with tempfile.TemporaryDirectory(prefix="tunegate-round-trip-") as scratch:
@@ -101,7 +104,7 @@ def check_round_trip(
     return CheckEvidence(root=out, check="round_trip", n_items=len(told), values=values)
 
 
-def _is_intact(artifact: Artifact) -> bool:
+def is_intact(artifact: Artifact) -> bool:
     """Are the files those of the digest?"""
     try:
         return verify(artifact.root) == artifact.digest
@@ -113,25 +116,27 @@ def _answer_elsewhere(job: Job, scratch: Path) -> dict[str, dict[str, Any]]:
     write_json(scratch / "job.json", job.model_dump(mode="json"))
     # -P and an absolute PYTHONPATH: neither the working directory nor its folders can stand in for ours.
     threads = job.decoding.threads or len(os.sched_getaffinity(0))
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "tasks.model.round_trip", str(scratch / "job.json")],
-        env=worker_environment(os.environ, threads=threads),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
+    log = scratch / "stderr"
     try:
-        if done.returncode != 0:
-            raise ValueError(f"exit code {done.returncode}")
+        with log.open("wb") as stderr:
+            subprocess.run(
+                [sys.executable, "-P", "-m", "tasks.model.round_trip", str(scratch / "job.json")],
+                env=worker_environment(os.environ, threads=threads),
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                timeout=TIMEOUT_S,
+                check=True,
+            )
         answers: dict[str, dict[str, Any]] = orjson.loads((scratch / "answers.json").read_bytes())
         if answers.keys() != {*job.item_ids, DTYPE}:
-            raise ValueError("other items")
-    except (OSError, ValueError) as error:
-        last = (done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [""])[0]
-        raised = last.partition(":")[0][:80]  # not its words: they may quote a ticket
+            raise ValueError("it answered other items")
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        # The class alone, not its words: they may quote a ticket.
+        raised = ERROR_LINE.findall(log.read_text(errors="replace")) if log.exists() else []
+        told = raised[-1] if raised else type(error).__name__
         raise GateError(
-            f"the candidate does not answer from its files in a fresh process ({error}, {raised})",
+            f"the candidate does not answer from its files in a fresh process ({told})",
             code="TG0611",
             where="round_trip",
         ) from None

@@ -40,6 +40,7 @@ def train_model(
     spec: TrainSpec,
     out: Path,
     scratch: Path,
+    trunks: Path | None = None,
     progress: Progress = silent,
 ) -> TrainedRef:
     """Train in a separate process and put the result into `out`; a killed attempt goes on from its last checkpoint.
@@ -50,6 +51,8 @@ def train_model(
         spec: The settings. Equal inputs give equal bytes, with or without interruptions.
         out: An empty directory.
         scratch: Outlives a killed attempt: checkpoints, `progress.jsonl`, `worker.log`.
+        trunks: Folder where trainings share what frozen layers computed; None for one of its own. Used only where the
+            training would compute that for itself too: it must not change the last bits of the result.
         progress: Told of each step with loss and tokens_per_s.
 
     Raises:
@@ -65,6 +68,7 @@ def train_model(
         spec=spec,
         scratch=scratch,
         threads=spec.threads or max(1, len(os.sched_getaffinity(0)) // spec.processes),
+        trunks=trunks.resolve() if trunks is not None and caches_trunk(spec) else None,
     )
     if not _is_complete(scratch / FINAL):
         check_memory(job.workload(), spec)
@@ -74,6 +78,15 @@ def train_model(
         write_json(scratch / JOB, job.model_dump(mode="json"))
         _run(job, progress)
     return _collect(job, out)
+
+
+def caches_trunk(spec: TrainSpec) -> bool:
+    """Would the training surely cache its frozen layers' output in a folder of its own?
+
+    >>> caches_trunk(TrainSpec(base_model="m", epochs=2)), caches_trunk(TrainSpec(base_model="m"))
+    (True, False)
+    """
+    return spec.cache_trunk == "on" or (spec.cache_trunk == "auto" and spec.epochs > 1 and spec.max_steps is None)
 
 
 def _run(job: TrainJob, progress: Progress) -> None:

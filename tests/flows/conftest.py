@@ -73,7 +73,7 @@ class Workplace:
         """Run `tunegate ...` to its end."""
         process = self.start(*arguments, **environ)
         try:
-            out, error = process.communicate(timeout=300)
+            out, error = process.communicate(timeout=580)
         except subprocess.TimeoutExpired:
             process.kill()
             raise

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import ConfigError
+from schemas.errors import GateError
 from tasks.assess.economics import (
     ApiPrice,
     bandwidth_bound_s,
@@ -66,10 +66,10 @@ def test_every_price_is_dated_and_says_where_it_comes_from(tmp_path: Path) -> No
     path = tmp_path / "prices.yaml"
     for text in ("dated: '2026-06-01'\ngpus: {l4: {usd_per_hour: 1}}\napis: {}\n", "gpus: {}\napis: {}\n", "["):
         path.write_text(text)
-        with pytest.raises(ConfigError) as raised:
+        with pytest.raises(GateError) as raised:
             read_prices(path)
         assert raised.value.code == "TG0612"
-    with pytest.raises(ConfigError):
+    with pytest.raises(GateError):
         read_prices(tmp_path / "absent.yaml")
     with pytest.raises(ValueError, match="usd_per_m_in"):
         ApiPrice(usd_per_m_in=-1, usd_per_m_out=0, source="x")

@@ -22,7 +22,7 @@ from tasks.files import seal, write_json
 from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
 from tasks.model.divergence import measure_divergence
 from tasks.model.generate import generate_answers
-from tasks.model.round_trip import check_round_trip
+from tasks.model.round_trip import check_round_trip, is_intact
 
 DECODING = DecodingSpec(max_new_tokens=4, batch_size=8, threads=1, dtype="float32")
 
@@ -109,6 +109,8 @@ def test_a_fresh_process_answers_as_the_candidate_did(trip: Callable[..., CheckE
     assert "Lamp" not in (evidence.root / "evidence.json").read_text()
     assert verdict(evidence.model_copy(update={"values": evidence.values | {"worst_gap": None}})) == "ERROR"
     assert verdict(evidence.model_copy(update={"n_items": 0})) == "ERROR"
+    for name in ("base_intact", "candidate_intact"):
+        assert verdict(evidence.model_copy(update={"values": evidence.values | {name: 0.0}})) == "ERROR"
 
 
 def test_files_that_are_not_those_that_were_judged_are_found(
@@ -122,9 +124,8 @@ def test_files_that_are_not_those_that_were_judged_are_found(
     save_file(
         {name: 2 * tensor for name, tensor in tensors.items()}, other / "adapter_model.safetensors", {"format": "pt"}
     )
-    changed = trip(trained=candidate.model_copy(update={"root": other}))
-    assert changed.values["candidate_intact"] == 0
-    assert verdict(changed) == "ERROR"
+    assert is_intact(candidate)
+    assert not is_intact(candidate.model_copy(update={"root": other}))
     resealed = trip(trained=candidate.model_copy(update={"root": other, "digest": seal(other)}))
     assert resealed.values["candidate_intact"] == 1
     assert verdict(resealed) == "ERROR"  # other logits than at evaluation
