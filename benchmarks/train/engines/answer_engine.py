@@ -1,0 +1,102 @@
+"""Answers to prompts, greedy: our decoder, transformers' `generate` in batches, and item by item.
+
+Modes: `tunegate` (answers alone, as the others), `tunegate-scored` (also the loss of each reference answer, as an
+evaluation asks), `batch` and `single`; `:float32` behind a mode for that type. Called as
+`answer_engine.py MODE model.json prompts/ answer.json N_NEW N_ITEMS`, in the project's environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import orjson
+import pyarrow.parquet as pq
+import torch
+
+from schemas.artifacts import ModelRef
+from tasks.model.base_model import load_base, load_tokenizer
+from tasks.model.chat_codec import ChatCodec
+from tasks.model.decoder import left_padded, open_decoder
+from tasks.model.generate import greedy, shared_prefix
+
+BATCH = 64
+
+
+def ours(
+    model: Any, prompts: list[list[int]], references: list[list[int]] | None, n_new: int, stop: int
+) -> list[list[int]]:
+    """Through our decoder: sorted by length, the common beginning read once."""
+    order = sorted(range(len(prompts)), key=lambda place: (-len(prompts[place]), place))
+    out: list[list[int]] = [[] for _ in prompts]
+    with torch.no_grad():
+        decoder = open_decoder(model, shared_prefix(prompts))
+    with torch.inference_mode():
+        for start in range(0, len(order), BATCH):
+            places = order[start : start + BATCH]
+            longest = max((len(references[place]) for place in places), default=0) if references else 0
+            reading = decoder.read([prompts[place] for place in places], room=max(n_new, longest))
+            if references:
+                reading.answer_losses([references[place] for place in places])
+            for place, tokens in zip(places, greedy(reading, len(places), n_new, frozenset({stop})), strict=True):
+                out[place] = tokens
+    return out
+
+
+def stock(model: Any, prompts: list[list[int]], n_new: int, stop: int, batch: int) -> list[list[int]]:
+    """Through `generate`: in the order of length too, padded on the left."""
+    order = sorted(range(len(prompts)), key=lambda place: (-len(prompts[place]), place))
+    out: list[list[int]] = [[] for _ in prompts]
+    with torch.inference_mode():
+        for start in range(0, len(order), batch):
+            places = order[start : start + batch]
+            ids, pads = left_padded([prompts[place] for place in places])
+            mask = (torch.arange(ids.shape[1])[None] >= pads[:, None]).long()
+            whole = model.generate(
+                ids,
+                attention_mask=mask,
+                do_sample=False,
+                max_new_tokens=n_new,
+                eos_token_id=stop,
+                pad_token_id=stop,
+            )
+            for place, new in zip(places, whole[:, ids.shape[1] :].tolist(), strict=True):
+                out[place] = _until(new, stop)
+    return out
+
+
+def _until(tokens: Sequence[int], stop: int) -> list[int]:
+    """To the stop token, which is included: what follows is padding."""
+    return list(tokens[: tokens.index(stop) + 1]) if stop in tokens else list(tokens)
+
+
+def main() -> None:
+    """Load, answer, write tokens and what the answering cost."""
+    mode, _, dtype = sys.argv[1].partition(":")
+    model_file, prompts_folder, answer = map(Path, sys.argv[2:5])
+    n_new, n_items = int(sys.argv[5]), int(sys.argv[6])
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    ref = ModelRef.model_validate_json(model_file.read_bytes())
+    codec = ChatCodec.of(load_tokenizer(ref), "instruction")
+    rows = pq.read_table(prompts_folder / "prompts.parquet").to_pylist()[:n_items]
+    prompts = [codec.prompt_ids(orjson.loads(row["messages"])) for row in rows]
+    references = [codec.answer_ids(row["answer"]) for row in rows]
+    wide = cast(Literal["float32", "bfloat16"], dtype or "bfloat16")
+    model = load_base(ref, dtype=getattr(torch, wide))
+    cpu_s, wall_s = time.process_time(), time.perf_counter()
+    if mode.startswith("tunegate"):
+        tokens = ours(model, prompts, references if mode == "tunegate-scored" else None, n_new, codec.end_id)
+    else:
+        tokens = stock(model, prompts, n_new, codec.end_id, BATCH if mode == "batch" else 1)
+    cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
+    n_prompt = sum(map(len, prompts))
+    answer.write_text(json.dumps({"tokens": tokens, "cpu_s": cpu_s, "wall_s": wall_s, "n_prompt": n_prompt}))
+
+
+if __name__ == "__main__":
+    main()

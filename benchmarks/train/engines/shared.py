@@ -1,0 +1,102 @@
+"""What every training engine's script reads and writes: examples, the clock of each step, the answer.
+
+A script is called as `engine.py MODE model/ workload/ answer.json` in the environment of its library, so this file
+imports nothing but the standard library and torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+RANK, ALPHA, SEED = 16, 32, 20261126
+IGNORED = -100
+
+
+@dataclass
+class Clock:
+    """Loss, CPU seconds of all threads and wall seconds since the process was started, after each step."""
+
+    steps: list[dict[str, float]] = field(default_factory=list)
+
+    def start(self) -> None:
+        """The moment before the first step."""
+        self.steps.append(_now() | {"loss": 0.0})
+
+    def step(self, loss: float) -> None:
+        self.steps.append(_now() | {"loss": loss})
+
+
+def _now() -> dict[str, float]:
+    return {"cpu_s": time.process_time(), "wall_s": time.time() - float(os.environ["BENCH_STARTED"])}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked."""
+
+    mode: str
+    model: Path
+    folder: Path
+    answer: Path
+    train: list[tuple[list[int], list[int]]]
+    """Ids and labels (`IGNORED` where there is no loss), in the order of the steps."""
+    validation: list[tuple[list[int], list[int]]]
+    batch_size: int
+    learning_rate: float
+
+    @classmethod
+    def read(cls) -> Task:
+        """From the command line; sets the number of threads."""
+        mode, model, folder, answer = sys.argv[1:5]
+        told = json.loads((Path(folder) / "examples.json").read_text())
+        rows = {split: [(ids, _labels(ids, mask)) for ids, mask in told[split]] for split in ("train", "validation")}
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        torch.manual_seed(SEED)
+        return cls(
+            mode,
+            Path(model),
+            Path(folder),
+            Path(answer),
+            [rows["train"][place] for batch in told["batches"] for place in batch],
+            rows["validation"],
+            told["batch_size"],
+            told["learning_rate"],
+        )
+
+    def write(self, clock: Clock, validation_loss: float, **told: object) -> None:
+        """The answer; the first of the clock's entries is the start."""
+        self.answer.write_text(json.dumps({"steps": clock.steps, "validation_loss": validation_loss, **told}))
+
+
+def padded(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids, mask and labels (rows, longest), padded on the right."""
+    longest = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in rows])
+    labels = torch.tensor([labels + [IGNORED] * (longest - len(labels)) for _, labels in rows])
+    mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in rows])
+    return ids, mask, labels
+
+
+def mean_loss(logits_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], task: Task) -> float:
+    """Mean nats over all supervised tokens of the validation split; not inside anyone's time."""
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(task.validation), 8):
+            ids, mask, labels = padded(task.validation[start : start + 8])
+            logits = logits_of(ids, mask)[:, :-1].float()
+            wanted = labels[:, 1:]
+            total += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum"))
+            count += int((wanted != IGNORED).sum())
+    return total / count
+
+
+def _labels(ids: list[int], mask: list[int]) -> list[int]:
+    return [token if carries else IGNORED for token, carries in zip(ids, mask, strict=True)]

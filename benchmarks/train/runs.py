@@ -1,0 +1,113 @@
+"""One training of one contestant in a fresh process, and what its answer says. Knows nothing of tables.
+
+Called by `benchmarks/train/__main__.py` and `benchmarks/train/sweep.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.home import PROJECT
+from benchmarks.measure import Cost, run_measured
+
+ENGINES = Path(__file__).with_name("engines")
+LIMIT_S = 240.0
+KEEP_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+"""What `tasks/train/worker.py` tells glibc in the training process; here our engine runs without that process."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training; `told` says why there are no figures."""
+
+    losses: tuple[float, ...] = ()
+    n_tokens: int = 0
+    """Of all steps but the first, which warms up."""
+    cpu_s: float = math.nan
+    wall_s: float = math.nan
+    ready_s: float = math.nan
+    """Wall seconds from the start of the process to the end of its last step."""
+    peak_mb: float = math.nan
+    validation_loss: float = math.nan
+    told: str = ""
+
+
+def environment(threads: int, scratch: Path, *, own: bool) -> dict[str, str]:
+    """The same for all: threads, no network. `own`: our modules, and the allocator as our training process sets it."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {
+        **kept,
+        "TMPDIR": str(scratch),
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONHASHSEED": "0",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "DO_NOT_TRACK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "CUDA_VISIBLE_DEVICES": "",
+        "DISABLE_VERSION_CHECK": "1",
+        "BENCH_STARTED": str(time.time()),
+        **(KEEP_FREED | {"PYTHONPATH": str(PROJECT)} if own else {}),
+    }
+
+
+def run_script(
+    command: Sequence[str | Path], scratch: Path, *, threads: int, own: bool, limit_s: float = LIMIT_S
+) -> Cost:
+    """A script of `engines/` in a fresh process."""
+    python, script, *rest = map(str, command)
+    return run_measured(
+        [python, str(ENGINES / script), *rest],
+        limit_s=limit_s,
+        environment=environment(threads, scratch, own=own),
+        folder=scratch,
+        scratch=scratch,
+    )
+
+
+def run_training(
+    python: Path, script: str, mode: str, *, model: Path, folder: Path, scratch: Path, threads: int, own: bool
+) -> Run:
+    """Train once on a prepared workload."""
+    answer = scratch / "answer.json"
+    answer.unlink(missing_ok=True)
+    cost = run_script([python, script, mode, model, folder, answer], scratch, threads=threads, own=own)
+    if not cost.complete or not answer.exists():
+        return Run(told=told(cost))
+    return read_run(json.loads(answer.read_text()), json.loads((folder / "examples.json").read_text()), cost.peak_mb)
+
+
+def read_run(answer: Mapping[str, object], examples: Mapping[str, object], peak_mb: float) -> Run:
+    """An engine's answer as figures."""
+    start, first, *rest = answer["steps"]  # type: ignore[misc]
+    batches: list[list[int]] = examples["batches"]  # type: ignore[assignment]
+    train: list[list[list[int]]] = examples["train"]  # type: ignore[assignment]
+    if len(rest) + 1 != len(batches):
+        return Run(told=f"{len(rest) + 1} steps, not {len(batches)}")
+    last = rest[-1] if rest else first
+    return Run(
+        losses=tuple(step["loss"] for step in (first, *rest)),
+        n_tokens=sum(len(train[place][0]) for batch in batches[1:] for place in batch),
+        cpu_s=last["cpu_s"] - first["cpu_s"],
+        wall_s=last["wall_s"] - first["wall_s"],
+        ready_s=last["wall_s"],
+        peak_mb=peak_mb,
+        validation_loss=float(answer["validation_loss"]),  # type: ignore[arg-type]
+    )
+
+
+def told(cost: Cost) -> str:
+    """Why a process gave no answer."""
+    if cost.code is None:
+        return f"over {LIMIT_S:.0f} s"
+    lines = cost.stderr.strip().splitlines()
+    return f"failed ({cost.code}): {lines[-1][:160] if lines else 'without a word'}"

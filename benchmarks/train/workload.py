@@ -1,0 +1,248 @@
+"""The two workloads of the training benchmark: tickets as token ids, the batches of each step, the adapter all begin with.
+
+routing: a long instruction, a short ticket, a label. replies: a support prompt, a ticket of some sentences, a written
+answer. The texts come from `benchmarks/lexicon.py`, equal seeds give equal ids. It knows nothing of the contestants.
+Called by `benchmarks/train/__main__.py` and `benchmarks/train/answers.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from benchmarks import lexicon
+from schemas.artifacts import DatasetRef, ModelRef
+from schemas.training import AdapterSpec, PromptSpec, TrainSpec
+from tasks.files import seal, write_json
+from tasks.prompts import Message
+
+SEED = 20261126
+BATCH_SIZE = 8
+ADAPTER = AdapterSpec(rank=16, alpha=32)
+UNCLIPPED = 1e9
+"""No gradient reaches this norm: litgpt does not clip, so nobody does."""
+TEAMS = ("billing", "delivery", "returns", "account", "technical", "cancellation")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What one workload asks; `n_steps` batches of `BATCH_SIZE`."""
+
+    name: str
+    system: str
+    n_steps: int
+    learning_rate: float
+    bar_trainer: float
+    bar_trl: float
+
+    def turns(self, rng: np.random.Generator) -> tuple[list[Message], str]:
+        """The messages before the answer, and the answer."""
+        user, answer = (_routing if self.name == "routing" else _reply)(rng)
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": user}], answer
+
+
+WORKLOADS = {
+    "routing": Workload(
+        "routing",
+        "You sort the mail of the Northbeam support desk. Read the ticket and answer with the name of one team and "
+        "nothing else. The teams are billing, delivery, returns, account, technical and cancellation. If two of them "
+        "fit, take the first one of the list. Write it in small letters.",
+        n_steps=24,
+        learning_rate=1e-3,
+        bar_trainer=1.7,
+        bar_trl=1.5,
+    ),
+    "replies": Workload(
+        "replies",
+        "You answer the tickets of the Northbeam support desk. Greet the customer by name, say what you have "
+        "understood, name the next step and when it will be done, close with the reference of the ticket and sign "
+        "as Northbeam Care. Stay friendly and brief.",
+        n_steps=12,
+        learning_rate=1e-3,
+        bar_trainer=1.3,
+        bar_trl=1.3,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A workload on disk."""
+
+    workload: Workload
+    folder: Path
+    dataset: DatasetRef
+    n_shared: int
+    """Tokens that all examples begin with."""
+    n_own: float
+    """Mean tokens of an example after those."""
+    n_supervised: float
+    """Mean tokens of an example that carry loss."""
+
+
+def spec_of(workload: Workload, *, threads: int, **settings: Any) -> TrainSpec:
+    """Our settings; every contestant is given the same."""
+    return TrainSpec(
+        base_model="pypi://",
+        adapter=settings.pop("adapter", ADAPTER),
+        dtype=settings.pop("dtype", "bfloat16"),
+        learning_rate=workload.learning_rate,
+        lr_scheduler="constant",
+        warmup_ratio=0.0,
+        max_grad_norm=UNCLIPPED,
+        batch_size=settings.pop("batch_size", BATCH_SIZE),
+        save_every=10_000,
+        seed=SEED,
+        threads=threads,
+        **settings,
+    )
+
+
+def prepare(
+    workload: Workload,
+    model: ModelRef,
+    folder: Path,
+    *,
+    n_steps: int,
+    n_validation: int,
+    adapter: AdapterSpec = ADAPTER,
+    epochs: int = 1,
+    batch_size: int = BATCH_SIZE,
+) -> Prepared:
+    """Write `dataset/` (a `DatasetRef`), `examples.json` (for those who do not read it) and `adapter/` (PEFT).
+
+    Args:
+        workload: What to write.
+        model: Its tokenizer and shapes.
+        folder: An empty directory.
+        n_steps: Batches of one epoch, all of them full.
+        n_validation: Examples held out.
+        adapter: That all begin with.
+        epochs: How often the batches come.
+        batch_size: Examples of a step.
+    """
+    from tasks.model.base_model import load_tokenizer
+    from tasks.model.chat_codec import ChatCodec
+    from tasks.train.batches import step_batches
+
+    codec = ChatCodec.of(load_tokenizer(model), "instruction")
+    rng = np.random.default_rng([SEED, len(workload.name)])
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for split, count in (("train", n_steps * batch_size), ("validation", n_validation)):
+        rows[split] = []
+        for number in range(count):
+            turns, answer = workload.turns(rng)
+            made = codec.conversation([*turns, {"role": "assistant", "content": answer}])
+            name = f"{split}-{number:04}"
+            rows[split].append({"ticket_id": name, "input_ids": made.input_ids, "loss_mask": made.loss_mask})
+    dataset = _write_dataset(rows, folder / "dataset")
+    lengths = [len(row["input_ids"]) for row in rows["train"]]
+    order = step_batches(
+        lengths, batch_size=batch_size, accumulation=1, seed=SEED, first_step=1, last_step=n_steps * epochs
+    )
+    write_json(
+        folder / "examples.json",
+        {
+            "train": [[row["input_ids"], row["loss_mask"]] for row in rows["train"]],
+            "validation": [[row["input_ids"], row["loss_mask"]] for row in rows["validation"]],
+            "batches": [batches[0] for _, batches in order],
+            "batch_size": batch_size,
+            "learning_rate": workload.learning_rate,
+        },
+    )
+    _write_adapter(model, spec_of(workload, threads=1, dtype="float32", adapter=adapter), folder / "adapter")
+    n_shared = len(_common_start([row["input_ids"] for row in rows["train"]]))
+    return Prepared(
+        workload,
+        folder,
+        dataset,
+        n_shared,
+        mean(lengths) - n_shared,
+        mean(sum(row["loss_mask"]) for row in rows["train"]),
+    )
+
+
+def write_prompts(workload: Workload, folder: Path, *, n_items: int) -> None:
+    """`prompts.parquet` of a `PromptSet`: held-out items as an evaluation asks them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from tasks.prompts import dump_messages
+
+    rng = np.random.default_rng([SEED, len(workload.name), 1])
+    asked = [workload.turns(rng) for _ in range(n_items)]
+    folder.mkdir(parents=True, exist_ok=True)
+    table = {
+        "item_id": [f"i{number:04}" for number in range(n_items)],
+        "messages": [dump_messages(turns) for turns, _ in asked],
+        "answer": [answer for _, answer in asked],
+    }
+    pq.write_table(pa.table(table), folder / "prompts.parquet")
+
+
+def _write_dataset(rows: dict[str, list[dict[str, Any]]], root: Path) -> DatasetRef:
+    from datasets import Dataset, Features, Sequence, Value
+    from datasets.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    types = {"ticket_id": Value("string"), "input_ids": Sequence(Value("int32")), "loss_mask": Sequence(Value("int8"))}
+    for split, examples in rows.items():
+        Dataset.from_list(examples, features=Features(types)).save_to_disk(str(root / split))
+    lengths = [len(row["input_ids"]) for row in rows["train"]]
+    return DatasetRef(
+        root=root,
+        digest=seal(root),
+        n_train=len(rows["train"]),
+        n_validation=len(rows["validation"]),
+        n_tokens=sum(lengths),
+        n_supervised=sum(sum(row["loss_mask"]) for row in rows["train"]),
+        n_dropped=0,
+        max_tokens=max(lengths),
+    )
+
+
+def _write_adapter(model: ModelRef, spec: TrainSpec, out: Path) -> None:
+    from tasks.model.adapter import open_for_training, save_trained
+
+    out.mkdir(parents=True)
+    save_trained(open_for_training(model, spec), spec, base=model, out=out)
+
+
+def _common_start(rows: list[list[int]]) -> list[int]:
+    first, last = min(rows), max(rows)
+    same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[:same]
+
+
+def _routing(rng: np.random.Generator) -> tuple[str, str]:
+    team = int(rng.integers(len(TEAMS)))
+    noun, fault = _words(rng, "noun"), _words(rng, "fault")
+    about = ("invoice", "parcel", "return", "login", "device", "contract")[team]
+    return f"Hi, my {_words(rng, 'quality')} {noun} {fault} {_words(rng, 'time')}, please see the {about}.", TEAMS[team]
+
+
+def _reply(rng: np.random.Generator) -> tuple[str, str]:
+    name, noun, fault = str(rng.choice(lexicon.NAMES.split("|"))), _words(rng, "noun"), _words(rng, "fault")
+    wish, time = _words(rng, "wish"), _words(rng, "time")
+    reference = f"NB-{rng.integers(10_000, 99_999)}"
+    team = TEAMS[int(rng.integers(len(TEAMS)))]
+    deed, place, feeling = _words(rng, "deed"), _words(rng, "place"), _words(rng, "feeling")
+    user = (
+        f"Hello, my {noun} {fault} {time}. I {deed} {place} and am {feeling}. Please {wish} before the end of the week. "
+        f"Regards, {name}, {reference}"
+    )
+    answer = (
+        f"Hello {name},\nwe are sorry to hear that your {noun} {fault}. Our {team} team will look into it and write "
+        f"to you by Friday about this: {wish}. Thank you for telling us, and for your patience.\n"
+        f"Reference: {reference}\nNorthbeam Care"
+    )
+    return user, answer
+
+
+def _words(rng: np.random.Generator, slot: str) -> str:
+    return str(rng.choice(lexicon.SLOTS[slot].split("|")))
