@@ -51,9 +51,9 @@ def run_answers(
             for mode in MODES[number % 2 :] + MODES[: number % 2]:
                 if number and mode == "single":
                     continue  # the slowest, and the furthest from its bar
-                found[case, mode].append(_run(model, home, scratch, case, mode, n_items, n_single, threads))
+                found[case, mode].append(_run(home, scratch, case, mode, n_items, n_single, threads))
     exact = {
-        mode: _run(model, home, scratch, "replies", mode, n_single, n_single, threads, dtype="float32")
+        mode: _run(home, scratch, "replies", mode, n_single, n_single, threads, dtype="float32")
         for mode in ("tunegate", "single")
     }
     results = [_middle(runs) for runs in found.values()]
@@ -64,7 +64,7 @@ def run_answers(
 
 
 def _run(
-    model: ModelRef, home: Path, scratch: Path, case: str, mode: str, n_items: int, n_single: int, threads: int,
+    home: Path, scratch: Path, case: str, mode: str, n_items: int, n_single: int, threads: int,
     *, dtype: str = "bfloat16",
 ) -> Answers:  # fmt: skip
     answer = scratch / "answers.json"

@@ -27,13 +27,15 @@ CONTESTANTS = (
     Contestant("TRL defaults", "hf_engine.py", "trl-default", "trl", "peer", 1, "gradient checkpointing, our mask"),
     Contestant("TRL padding-free", "hf_engine.py", "trl-free", "trl", "peer", 1, "no gradient checkpointing, our mask"),
     Contestant("litgpt", "litgpt_engine.py", "bf16-true", "litgpt", "peer", 1, "bf16-true, factors in bf16 too"),
-    Contestant("LLaMA-Factory", "llamafactory_engine.py", "sft", "llamafactory", "peer", 1, "no gradient checkpointing"),
+    Contestant(
+        "LLaMA-Factory", "llamafactory_engine.py", "sft", "llamafactory", "peer", 1, "no gradient checkpointing"
+    ),
 )
 
 ABSENT = (
-    "torchtune 0.6.1: archived, and pins torchao and torchdata releases that this torch no longer loads; not tried further.",
-    "Axolotl 0.19.0: pins torch 2.13 and trl 1.9, whose SFTTrainer it runs; TRL's rows stand for it.",
-    "Unsloth, Liger: their Triton kernels need a GPU.",
+    "torchtune 0.6.1 and Axolotl 0.19.0: their packages resolve on this Python; they were not tried. "
+    "Axolotl trains through TRL 1.9.",
+    "Unsloth and Liger: their Triton kernels need a GPU.",
 )
 """Peers that are not run, and why."""
 

@@ -18,7 +18,8 @@ from schemas.artifacts import ModelRef
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.files import write_json
 
-N_TRIALS, EPOCHS, TOP_LAYERS = 4, 3, 4
+RATES = (2e-4, 5e-4, 1e-3, 2e-3)
+N_TRIALS, EPOCHS, TOP_LAYERS = len(RATES), 3, 4
 N_BATCHES = 6
 
 
@@ -65,7 +66,7 @@ def run_sweep(
     )
     job = {"dataset": prepared.dataset, "model": model}
     plain = {name: ref.model_dump(mode="json") for name, ref in job.items()}
-    write_json(folder / "job.json", {**plain, "spec": spec.model_dump(mode="json"), "threads": threads})
+    write_json(folder / "job.json", {**plain, "spec": spec.model_dump(mode="json"), "threads": threads, "rates": RATES})
     seconds, losses = {}, {}
     for cache in ("off", "on"):
         place = scratch / f"sweep-{cache}"

@@ -1,4 +1,4 @@
-"""The two workloads of the training benchmark: tickets as token ids, the batches of each step, the adapter all begin with.
+"""The two workloads of the training benchmark: tickets as ids, the batches of each step, the adapter of all.
 
 routing: a long instruction, a short ticket, a label. replies: a support prompt, a ticket of some sentences, a written
 answer. The texts come from `benchmarks/lexicon.py`, equal seeds give equal ids. It knows nothing of the contestants.
@@ -7,7 +7,6 @@ Called by `benchmarks/train/__main__.py` and `benchmarks/train/answers.py`.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -17,7 +16,7 @@ import numpy as np
 
 from benchmarks import lexicon
 from schemas.artifacts import DatasetRef, ModelRef
-from schemas.training import AdapterSpec, PromptSpec, TrainSpec
+from schemas.training import AdapterSpec, TrainSpec
 from tasks.files import seal, write_json
 from tasks.prompts import Message
 
@@ -233,7 +232,7 @@ def _reply(rng: np.random.Generator) -> tuple[str, str]:
     team = TEAMS[int(rng.integers(len(TEAMS)))]
     deed, place, feeling = _words(rng, "deed"), _words(rng, "place"), _words(rng, "feeling")
     user = (
-        f"Hello, my {noun} {fault} {time}. I {deed} {place} and am {feeling}. Please {wish} before the end of the week. "
+        f"Hello, my {noun} {fault} {time}. I {deed} {place} and am {feeling}. Please {wish} by the end of the week. "
         f"Regards, {name}, {reference}"
     )
     answer = (

@@ -1,4 +1,6 @@
-"""How far our step's gradient is from the stock model's plain backward, in float32: `gradient_engine.py job.json answer.json`.
+"""How far our step's gradient is from the stock model's plain backward, in float32.
+
+Called as `gradient_engine.py job.json answer.json`.
 
 The loss is the mean over the supervised tokens of one batch; the stock side is PEFT's model, its own forward, full
 logits and `cross_entropy`, padded on the right. LoRA's B is set to random values first: at zero half of the arithmetic

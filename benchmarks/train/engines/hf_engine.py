@@ -1,6 +1,6 @@
 """transformers.Trainer and TRL's SFTTrainer on a PEFT model, from the same adapter and with the same batches.
 
-Modes: `trainer` and `trainer-autocast`; `trl-default`, `trl-best` and `trl-packed` (see MODES for what each sets).
+Modes: see MODES; `:float32` behind one for that type.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from shared import IGNORED, RANK, Clock, Task, mean_loss, padded
+from shared import IGNORED, Clock, Task, mean_loss, padded
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
 
 MODES: dict[str, dict[str, Any]] = {
-    # bf16 weights, as ours; autocast makes PEFT's float32 factors multiply in bf16 too.
-    "trainer": {"bf16": True},
-    "trainer-plain": {"bf16": False},
+    # Autocast over weights in bf16, as ours: PEFT's float32 factors multiply in bf16 too.
+    "trainer": {},
     "trl-default": {},
     "trl-best": {"gradient_checkpointing": False},
     "trl-free": {"gradient_checkpointing": False, "padding_free": True},
@@ -56,6 +55,7 @@ def settings(task: Task, folder: str) -> dict[str, Any]:
         "report_to": "none",
         "use_cpu": not torch.cuda.is_available(),
         "disable_tqdm": True,
+        "bf16": not _wide(task),
         "dataloader_num_workers": 0,
     }
 
@@ -83,10 +83,8 @@ class InOrder(Trainer):
 
 
 def stock_trainer(task: Task, model: Any, folder: str, watch: Watch) -> Trainer:
-    arguments = TrainingArguments(**settings(task, folder), remove_unused_columns=False, **MODES[task.mode])
-    return InOrder(
-        model=model, args=arguments, train_dataset=Rows(task), data_collator=collate, callbacks=[watch]
-    )
+    arguments = TrainingArguments(**settings(task, folder), remove_unused_columns=False, **MODES[_name(task)])
+    return InOrder(model=model, args=arguments, train_dataset=Rows(task), data_collator=collate, callbacks=[watch])
 
 
 def trl_trainer(task: Task, model: Any, folder: str, watch: Watch) -> Trainer:
@@ -101,7 +99,7 @@ def trl_trainer(task: Task, model: Any, folder: str, watch: Watch) -> Trainer:
     rows = [
         {"input_ids": ids, "assistant_masks": [int(label != IGNORED) for label in labels]} for ids, labels in task.train
     ]
-    arguments = SFTConfig(**settings(task, folder), max_length=None, **MODES[task.mode])
+    arguments = SFTConfig(**settings(task, folder), max_length=None, **MODES[_name(task)])
     return TrlInOrder(
         model=model,
         args=arguments,
@@ -111,9 +109,17 @@ def trl_trainer(task: Task, model: Any, folder: str, watch: Watch) -> Trainer:
     )
 
 
+def _name(task: Task) -> str:
+    return task.mode.partition(":")[0]
+
+
+def _wide(task: Task) -> bool:
+    return task.mode.endswith(":float32")
+
+
 def main() -> None:
     task = Task.read()
-    base = AutoModelForCausalLM.from_pretrained(task.model, dtype=torch.bfloat16)
+    base = AutoModelForCausalLM.from_pretrained(task.model, dtype=torch.float32 if _wide(task) else torch.bfloat16)
     base.requires_grad_(False)
     model = PeftModel.from_pretrained(base, str(task.folder / "adapter"), is_trainable=True)
     watch = Watch()
@@ -122,7 +128,7 @@ def main() -> None:
         trainer = make(task, model, folder, watch)
         trainer.train()
     model.eval()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not _wide(task)):
         loss = mean_loss(lambda ids, mask: model(input_ids=ids, attention_mask=mask).logits, task)
     task.write(watch.clock, loss)
 

@@ -142,7 +142,7 @@ def main() -> None:
             },
         )
     model = held["model"].eval()
-    task.write(clock, mean_loss(lambda ids, mask: model(ids), task))
+    task.write(clock, mean_loss(lambda ids, _: model(ids), task))
 
 
 if __name__ == "__main__":

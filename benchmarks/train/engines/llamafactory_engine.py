@@ -48,6 +48,7 @@ def main() -> None:
                 "model_name_or_path": str(task.model),
                 "adapter_name_or_path": str(task.folder / "adapter"),
                 "finetuning_type": "lora",
+                "dataset": "ours",  # must be named, and is then not read
                 "tokenized_path": str(tokenised),
                 "template": "empty",
                 "output_dir": str(Path(scratch) / "out"),

@@ -1,4 +1,4 @@
-"""A sweep as four trainings of our worker in one process: `sweep_engine.py on|off job.json answer.json`.
+"""A sweep as trainings of our worker in one process: `sweep_engine.py on|off job.json answer.json`.
 
 Trials differ in learning rate and share base, data, layers and a folder for what the frozen layers compute. `on` and
 `off` are `train.cache_trunk`.
@@ -15,8 +15,6 @@ from tasks.files import write_json
 from tasks.train import worker
 from tasks.train.job import FINAL
 
-RATES = (2e-4, 5e-4, 1e-3, 2e-3)
-
 
 def main() -> None:
     """Each trial with the CPU and wall seconds it took, its loading included."""
@@ -24,10 +22,8 @@ def main() -> None:
     told = json.loads(job_file.read_text())
     trials = []
     # What all trials import is no part of any.
-    import tasks.train.engine
-    from tasks.model import adapter as _adapter
 
-    for number, rate in enumerate(RATES):
+    for number, rate in enumerate(told.pop("rates")):
         scratch = answer.parent / f"trial-{cache}-{number}"
         scratch.mkdir(parents=True)
         job = {

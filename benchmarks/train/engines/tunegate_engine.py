@@ -31,7 +31,9 @@ class Recorder(ProgressLog):
 def main() -> None:
     task = Task.read()
     told = json.loads((task.folder / "settings.json").read_text())
-    spec = spec_of(WORKLOADS[told["workload"]], threads=told["threads"], dtype=told["dtype"], batch_size=task.batch_size)
+    spec = spec_of(
+        WORKLOADS[told["workload"]], threads=told["threads"], dtype=told["dtype"], batch_size=task.batch_size
+    )
     model = open_for_training(ModelRef.model_validate(told["model"]), spec)
     with tempfile.TemporaryDirectory(dir=task.answer.parent) as scratch:
         log = Recorder(Path(scratch) / "progress.jsonl")

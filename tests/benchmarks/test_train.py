@@ -1,0 +1,122 @@
+"""The training benchmark compares what it says: equal batches, curves, gradients and answers, on the tiny model."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.home import pinned
+from benchmarks.train.answers import agreement
+from benchmarks.train.contestants import CONTESTANTS, plan
+from benchmarks.train.report import Result, figures, training_table
+from benchmarks.train.runs import ENGINES, Run, run_script, run_training
+from benchmarks.train.workload import WORKLOADS, Prepared, prepare, spec_of
+from schemas.artifacts import ModelRef
+from schemas.training import AdapterSpec
+from tasks.files import write_json
+from tasks.model.adapter import open_for_training
+from tasks.model.base_model import load_base
+from tasks.train.batches import Examples
+from tasks.train.forward import losses_of
+
+STEPS, BATCH = 3, 2
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmarks read /proc: Linux only")
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    folder = tmp_path_factory.mktemp("routing")
+    workload = WORKLOADS["routing"]
+    made = prepare(workload, tiny_model, folder, n_steps=STEPS, n_validation=4, batch_size=BATCH)
+    told = {"workload": "routing", "threads": 1, "dtype": "float32", "model": tiny_model.model_dump(mode="json")}
+    write_json(folder / "settings.json", told)
+    return made
+
+
+def test_every_contestant_has_its_script_and_its_list_of_pins() -> None:
+    for one in CONTESTANTS:
+        assert (ENGINES / one.script).is_file(), one.name
+        assert one.environment == "project" or pinned(one.environment), one.name
+    assert {one.role for one in plan(quick=True)} == {"ours", "trainer", "trl"}
+
+
+def test_our_step_and_trainer_go_the_same_way(prepared: Prepared, tiny_model: ModelRef, tmp_path: Path) -> None:
+    runs = {
+        script: run_training(
+            Path(sys.executable),
+            script,
+            mode,
+            model=tiny_model.root,
+            folder=prepared.folder,
+            scratch=tmp_path,
+            threads=1,
+            own=True,
+        )
+        for script, mode in (("tunegate_engine.py", "ours"), ("hf_engine.py", "trainer:float32"))
+    }
+    ours, stock = runs.values()
+    assert not ours.told, ours.told
+    assert not stock.told, stock.told
+    assert len(ours.losses) == STEPS
+    assert ours.n_tokens == stock.n_tokens > 0
+    # Trainer logs four digits.
+    assert ours.losses == pytest.approx(stock.losses, abs=2e-3)
+    assert ours.validation_loss == pytest.approx(stock.validation_loss, abs=1e-3)
+    assert len(set(ours.losses)) == STEPS
+    by_role = {one.role: one for one in plan(quick=True)}
+    results = [Result(by_role["ours"], (ours,)), Result(by_role["trainer"], (stock,)), Result(by_role["trl"], ())]
+    assert figures(results)["ratio_trainer"] > 0
+    assert figures(results)["ratio_trl"] is None
+    assert "not run" in training_table(results)
+
+
+def test_the_gradients_compared_are_equal(prepared: Prepared, tiny_model: ModelRef) -> None:
+    engine = importlib.import_module("benchmarks.train.engines.gradient_engine")
+    model = open_for_training(tiny_model, spec_of(prepared.workload, threads=1, dtype="float32"))
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, 0, 0.1)
+    batch = Examples(prepared.dataset.root / "train").batch([0, 1])
+    wanted = engine.stock_gradients(model, batch)
+    got = engine.own_gradients(model, losses_of(model, dtype=torch.float32, recompute=False), batch)
+    assert wanted.keys() == got.keys()
+    assert wanted
+    for name, gradient in wanted.items():
+        assert float((got[name] - gradient).norm() / gradient.norm()) < 1e-4, name
+
+
+def test_the_answers_compared_are_equal(tiny_model: ModelRef) -> None:
+    engine = importlib.import_module("benchmarks.train.engines.answer_engine")
+    prompts = [[1, 40 + number, *range(41, 44 + number)] for number in range(5)]
+    stock = engine.stock(load_base(tiny_model, dtype=torch.float32), prompts, 12, 2, 2)
+    single = engine.stock(load_base(tiny_model, dtype=torch.float32), prompts, 12, 2, 1)
+    references = [[5, 6, 2]] * 5
+    ours = engine.ours(load_base(tiny_model, dtype=torch.float32), prompts, None, 12, 2)
+    scored = engine.ours(load_base(tiny_model, dtype=torch.float32), prompts, references, 12, 2)
+    assert ours == scored == stock == single
+    assert agreement(ours, stock) == 1.0
+
+
+def test_the_trials_of_a_sweep_share_their_trunk(prepared: Prepared, tiny_model: ModelRef, tmp_path: Path) -> None:
+    spec = spec_of(prepared.workload, threads=1, dtype="float32", adapter=AdapterSpec(rank=4, top_layers=1), epochs=2)
+    plain = {name: ref.model_dump(mode="json") for name, ref in (("dataset", prepared.dataset), ("model", tiny_model))}
+    job = {**plain, "spec": spec.model_dump(mode="json"), "threads": 1, "rates": [1e-3, 2e-3]}
+    write_json(tmp_path / "job.json", job)
+    answer = tmp_path / "answer.json"
+    command = [sys.executable, "sweep_engine.py", "on", tmp_path / "job.json", answer]
+    cost = run_script(command, tmp_path, threads=1, own=True)
+    assert cost.complete, cost.stderr
+    one, other = (trial["validation_loss"] for trial in json.loads(answer.read_text())["trials"])
+    assert one != other
+    assert len([path for path in (tmp_path / "trunks").iterdir() if path.is_dir()]) == 1
+
+
+def test_a_failed_run_has_a_row_with_its_reason() -> None:
+    failed = Result(CONTESTANTS[-1], (Run(told="failed (1): no module"),))
+    assert "failed (1): no module" in training_table([failed])
