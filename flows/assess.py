@@ -8,11 +8,21 @@ from prefect import flow
 
 from flows.chosen import chosen_names
 from flows.engine.step import Input, Late, Step
+from flows.gate_checks import check_steps, suite_inputs
 from flows.session import attach
 from flows.standing import Standing, asks_for_anchor
 from flows.steps import run_stage
-from schemas.artifacts import ChampionRef, EvalSet, GateDecision, Predictions, PromptSet, Scores
+from schemas.artifacts import (
+    ChampionRef,
+    EvalSet,
+    GateDecision,
+    Predictions,
+    PromptSet,
+    Scores,
+    ValidationCurves,
+)
 from schemas.evaluation import DecodingSpec, EvaluateSpec
+from schemas.evidence import CheckEvidence
 from schemas.pipeline import PipelineSpec
 from schemas.training import Format, PromptSpec
 from tasks.assess.baselines import score_classifier
@@ -21,6 +31,7 @@ from tasks.assess.items import select_items
 from tasks.assess.prompts import build_prompts
 from tasks.assess.score import score_answers
 from tasks.assess.user_metrics import entry_point_digest
+from tasks.assess.validation import score_validation
 from tasks.model.generate import generate_answers
 
 PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval")
@@ -66,7 +77,8 @@ def assess_steps(spec: PipelineSpec, *, standing: Standing) -> list[Step]:
             name, evaluate, earlier.prompt, earlier.trained.format, decoding,
             model=earlier.model, trained=earlier.trained,
         )  # fmt: skip
-    return [*steps, _gate(spec, standing)]
+    checks = check_steps(spec)
+    return [*steps, *checks, _gate(spec, standing, checks)]
 
 
 def _earlier_models(spec: PipelineSpec, standing: Standing) -> dict[str, ChampionRef]:
@@ -157,6 +169,21 @@ def _scores(arm: str, evaluate: EvaluateSpec) -> Step:
     )
 
 
+def validation_step(spec: PipelineSpec) -> Step:
+    """The metrics of answers that the training gave on its way; other metrics than before train nothing again."""
+    evaluate = spec.evaluate
+    params = {"evaluate": evaluate, "metrics": spec.train.validation_metrics, "answer": spec.train.prompt.answer}
+    return Step(
+        "validation_curves",
+        score_validation,
+        ValidationCurves,
+        {"splits": "decontaminate", "trained": "train"},
+        params,
+        libraries=("pyarrow", "sacrebleu", *_metric_libraries(evaluate)),
+        also=_own_code(evaluate),
+    )
+
+
 def _metric_libraries(evaluate: EvaluateSpec) -> tuple[str, ...]:
     """Distributions that decide the values of declared metrics."""
     needs = {"json_schema": ("jsonschema", "orjson"), "sql": ("duckdb",), "pii": ("phonenumbers", "python-stdnum")}
@@ -169,11 +196,13 @@ def _own_code(evaluate: EvaluateSpec) -> dict[str, str]:
     return {f"entry_point_{name}": entry_point_digest(name) for name in names}
 
 
-def _gate(spec: PipelineSpec, standing: Standing) -> Step:
+def _gate(spec: PipelineSpec, standing: Standing, checks: list[Step]) -> Step:
     earlier = _earlier_models(spec, standing)
     baselines = tuple(f"scores_{arm}" for arm in PROMPTING_ARMS if arm in spec.evaluate.arms)
     inputs: dict[str, Input | tuple[Input, ...]] = {"candidate": "scores_tuned", "baselines": baselines}
     inputs |= {arm: f"scores_{arm}" for arm in earlier}
+    inputs["checks"] = tuple(step.name for step in checks if step.returns is CheckEvidence)
+    inputs |= suite_inputs(spec)
     if spec.gates.cluster_by is not None:
         inputs["items"] = "items"
     anchor = standing.anchor if standing.champion is not None else None

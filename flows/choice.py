@@ -50,15 +50,16 @@ DIVERGED, NO_LIKELIHOOD = "TG0401", "TG0420"
 """What makes a training fail the same way each time: it is out, the others go on."""
 
 
-def choice_steps(spec: PipelineSpec, *, single: Sequence[Step], root: Path) -> list[Step]:
+def choice_steps(spec: PipelineSpec, *, single: Sequence[Step], root: Path, trunks: Path | None = None) -> list[Step]:
     """The steps in order.
 
     Args:
         single: The steps of the pipeline as if it had one training. `base_model`, `encode` and `train` of each
             candidate are copies of these; what else there is follows the chosen one.
         root: Folder of pipelines.yaml.
+        trunks: Where the trainings share what frozen layers computed; None for no sharing.
     """
-    return _Builder(spec, {step.name: step for step in single}, root).steps()
+    return _Builder(spec, {step.name: step for step in single}, root, trunks).steps()
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class _Builder:
     spec: PipelineSpec
     single: dict[str, Step]
     root: Path
+    trunks: Path | None
 
     @cached_property
     def all(self) -> tuple[Candidate, ...]:
@@ -145,6 +147,7 @@ class _Builder:
                 name=f"train_{name}",
                 kind=tune.folder,
                 inputs={**tune.inputs, "dataset": dataset, "model": model},
+                context={**tune.context, "trunks": self.trunks},
                 tolerates=(DIVERGED,),
                 **self._by_changes(candidate, "spec", train.training, tune),
             )

@@ -20,6 +20,7 @@ from flows.cli_curation import add_curation_commands
 from flows.cli_gate import gate_app
 from flows.cli_options import CONFIG, Config, Json, Pipeline, call
 from flows.cli_planning import add_planning_commands
+from flows.cli_registry import add_registry_commands
 from schemas.errors import TunegateError
 
 app = typer.Typer(
@@ -154,24 +155,6 @@ def status(config: Config = CONFIG, as_json: Json = False) -> int:
 
 
 @app.command()
-def champion(pipeline: Pipeline, config: Config = CONFIG, as_json: Json = False) -> int:
-    """Show the champion and how it came to be."""
-    return call("champion", "champion", pipeline=pipeline, config=config, as_json=as_json)
-
-
-@app.command()
-def rollback(
-    pipeline: Pipeline,
-    reason: Annotated[str, typer.Option(help="Why; kept in the history.", show_default=False)],
-    to: Annotated[str | None, typer.Option(help="Version; the previous champion if not given.")] = None,
-    config: Config = CONFIG,
-    as_json: Json = False,
-) -> int:
-    """Make an earlier champion champion again."""
-    return call("champion", "rollback", pipeline=pipeline, reason=reason, to=to, config=config, as_json=as_json)
-
-
-@app.command()
 def predict(
     pipeline: Pipeline,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Ticket text; stdin if not given.")] = None,
@@ -181,12 +164,6 @@ def predict(
 ) -> int:
     """Let the champion answer a ticket."""
     return call("champion", "predict", pipeline=pipeline, file=file, subject=subject, config=config, as_json=as_json)
-
-
-@app.command()
-def sync(config: Config = CONFIG, as_json: Json = False) -> int:
-    """Bring MLflow up to date with the ledger."""
-    return call("champion", "sync", config=config, as_json=as_json)
 
 
 @app.command()
@@ -225,6 +202,7 @@ def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
 add_curation_commands(app)
 app.add_typer(gate_app, name="gate")
 add_planning_commands(app)
+add_registry_commands(app)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from prefect import flow
 
+from flows.assess import validation_step
 from flows.choice import choice_steps
 from flows.choice_report import report_choice
 from flows.engine.step import Step
@@ -18,8 +20,14 @@ from tasks.model.chat_format import encode_examples
 from tasks.train.launch import train_model
 
 
-def finetune_steps(spec: PipelineSpec, *, root: Path, cache: Path) -> list[Step]:
-    """The steps in order. They take the splits of the step `decontaminate`."""
+def finetune_steps(spec: PipelineSpec, *, root: Path, cache: Path, trunks: Path | None = None) -> list[Step]:
+    """The steps in order. They take the splits of the step `decontaminate`.
+
+    Args:
+        root: Folder of pipelines.yaml.
+        cache: Downloads.
+        trunks: Where several trainings share what frozen layers computed; see `trunks_of`.
+    """
     train = spec.train.training() if spec.train.choice is None else spec.train.first()
     single = [
         base_model_step(spec, root=root, cache=cache),
@@ -43,7 +51,13 @@ def finetune_steps(spec: PipelineSpec, *, root: Path, cache: Path) -> list[Step]
             reports=True,
         ),
     ]
-    return single if spec.train.choice is None else choice_steps(spec, single=single, root=root)
+    steps = single if spec.train.choice is None else choice_steps(spec, single=single, root=root, trunks=trunks)
+    return [*steps, *([validation_step(spec)] if spec.train.validation_metrics else [])]
+
+
+def trunks_of(home: Path, pipeline: str) -> Path:
+    """Folder of the pipeline's shared trunks; it goes when the choice is made."""
+    return home / "scratch" / "trunks" / pipeline
 
 
 def base_model_step(spec: PipelineSpec, *, root: Path, cache: Path) -> Step:
@@ -69,3 +83,4 @@ def finetune(pipeline: str, config: str = "pipelines.yaml", run_id: str | None =
     with attach(pipeline, config, run_id) as session:
         run_stage(session, "finetune")
         report_choice(session)
+        shutil.rmtree(trunks_of(session.settings.home, session.spec.name), ignore_errors=True)

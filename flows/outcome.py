@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    from flows.engine.rows import EventRow
     from flows.session import Session
 
 Ending = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR", "SKIP", "DONE"]
@@ -27,6 +28,9 @@ class Outcome(BaseModel):
     champion: str | None = None
     """Version of the champion after the run."""
 
+    waits: bool = False
+    """PROMOTE was earned and a person has not let it in yet: verdict HOLD."""
+
     @property
     def exit_code(self) -> int:
         """Exit code of `tunegate run` for this outcome."""
@@ -44,3 +48,12 @@ def outcome_of(session: Session, verdict: Ending, reason: str, *, version: str |
         version=version,
         champion=champion.version if champion else None,
     )
+
+
+def held(outcome: Outcome, event: EventRow) -> Outcome:
+    """The outcome of a PROMOTE that waits for a person, or that a person rejected: HOLD, and why."""
+    if event.action == "reject":
+        reason = f"PROMOTE was rejected by {event.actor} at {event.at}{f': {event.reason}' if event.reason else ''}"
+    else:
+        reason = f"PROMOTE waits for a person: {event.reason}; `tunegate approve {event.run_id} --by NAME`"
+    return outcome.model_copy(update={"verdict": "HOLD", "reason": reason, "waits": event.action == "wait"})

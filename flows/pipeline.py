@@ -17,13 +17,14 @@ from prefect.runtime import flow_run
 
 from flows.assess import assess
 from flows.curate import curate
-from flows.engine.rows import RunRow
+from flows.engine.rows import EventRow, RunRow
 from flows.finetune import finetune
 from flows.outcome import Outcome, outcome_of
 from flows.power import warn_of_weak_gate
 from flows.release import release
 from flows.screen import describe, gate_row
 from flows.session import STAGES, Session, attach, input_digest, open_session
+from flows.suspend import ask_if_deployed, go_on
 from schemas.artifacts import GateDecision
 
 Stage = Literal["curate", "finetune", "assess", "release"]
@@ -48,11 +49,17 @@ def run_pipeline(
 
     Raises:
         TunegateError: see schemas/errors.py; the ledger keeps the reason, the champion stays.
+
+    In a deployment a candidate that waits for a person suspends the run (`flows/suspend.py`).
     """
+    answered = go_on(pipeline, config)
+    if answered is not None:
+        return answered
     with attach(pipeline, config, run_id) as session:
         session.ledger.name_run(session.run_id, prefect_run_id=str(flow_run.get_id() or "") or None)
-        session.outcome = _run(session, config, again=again, until=until)
-        return session.outcome
+        outcome = session.outcome = _run(session, config, again=again, until=until)
+    ask_if_deployed(outcome, config)
+    return outcome
 
 
 def run_with(
@@ -74,6 +81,8 @@ def _run(session: Session, config: str, *, again: bool, until: Stage) -> Outcome
     last = None if again or until != "release" else _still_true(session)
     if last is not None:
         reason = f"nothing changed since run {last.run_id} ({last.verdict}): same tickets, configuration and code"
+        if _waiting(session, last):
+            reason += f"; its candidate waits for a person: `tunegate approve {last.run_id} --by NAME`"
         get_run_logger().info("SKIP: %s", reason)
         return outcome_of(session, "SKIP", reason)
 
@@ -108,10 +117,18 @@ def _still_true(session: Session) -> RunRow | None:
         return None
     if session.champion is not None and session.champion.run_id == last.run_id:
         return last
+    register = session.spec.registry
+    for event in _waiting(session, last):
+        if not session.ledger.held(register.name, event.to_version, approval=register.approval == "required"):
+            return None  # its cooldown is over
     gate = next((step for step in session.ledger.steps(last.run_id) if step.step == "gate" and step.key), None)
     decision = session.store.find("gate", gate.key, GateDecision) if gate else None
     today = session.champion.version if session.champion else None
     return last if decision is not None and decision.champion_version == today else None
+
+
+def _waiting(session: Session, last: RunRow) -> list[EventRow]:
+    return [event for event in session.ledger.waiting(session.spec.registry.name) if event.run_id == last.run_id]
 
 
 def _show_funnel(session: Session) -> None:

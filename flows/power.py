@@ -17,6 +17,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.verdicts import Finding
 from tasks.assess.compare import z_value
 from tasks.assess.plan_gate import Disagreement, RulePower, plan_gate
+from tasks.assess.suite import read_suite
 
 if TYPE_CHECKING:
     from flows.session import Session
@@ -35,6 +36,7 @@ def gate_power(
         traits=traits_by_name(spec.evaluate.traits()),
         n_items=n_items,
         seen={} if decision is None else _seen(decision),
+        n_suite=None if spec.gates.forgetting is None else len(read_suite(spec.gates.forgetting.suite)),
     )
 
 
@@ -91,7 +93,8 @@ def _seen(decision: GateDecision) -> dict[str, Disagreement]:
     against = "champion" if decision.champion_version else "best_baseline"
     found: dict[str, Disagreement] = {}
     for finding in decision.findings:
-        if finding.slice is None and finding.won is not None and against in finding.rule:
+        compared = against in finding.rule or finding.part == "forgetting"
+        if finding.slice is None and finding.won is not None and compared:
             found.setdefault(finding.metric, _disagreement(finding, decision))
     return found
 

@@ -1,23 +1,26 @@
 """Tell MLflow what the ledger knows: runs, versions, aliases.
 
 Every projection is noted in the ledger's outbox in the transaction that made it true, worked off here, and may be
-told again without harm. A dead MLflow costs a note on the screen, never a verdict: `tunegate sync` catches up.
+told again without harm. A dead MLflow costs a note on the screen, never a verdict: `tunegate reconcile` catches up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from pydantic import ValidationError
 
+from flows.aliases import tell_aliases
 from flows.choice_report import choice_files
 from flows.chosen import candidates, chosen_names
 from flows.engine.disk import private_folder
 from flows.engine.keys import digest_of
 from flows.engine.lock import hold
 from flows.engine.source import code_digests
+from flows.measured import read_measured
 from flows.settings import Settings
 from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef
 from schemas.errors import ServiceError, TunegateError
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     from flows.engine.rows import CandidateRow, Projection
     from flows.session import Session
 
-CHAMPION, CHALLENGER = "champion", "challenger"
 TELLER_WAIT_S = 60.0
 REASON_CHARS = 4000
 RECENT_RUNS = 200
@@ -46,25 +48,46 @@ def write_record(session: Session) -> None:
     write_json(folder / f"{session.run_id}.json", _record(session).model_dump(mode="json"))
 
 
+@dataclass(frozen=True)
+class Told:
+    """What became of the outbox."""
+
+    n_told: int = 0
+    repaired: tuple[str, ...] = ()
+    """`replies@champion`: aliases that were elsewhere, although nothing was to be told of them."""
+    late: TunegateError | None = None
+    """The first error; what it concerns stays in the outbox."""
+
+
 def synchronise(ledger: Ledger, settings: Settings) -> TunegateError | None:
     """Work off the outbox in order; returns the first error, if there was one.
 
     What one MLflow does not hear (it is down) or one candidate cannot show (its bundle is damaged) stays in the outbox
     and holds up nothing else. One process tells at a time: MLflow would make two versions of one.
     """
-    if not ledger.pending_projections():
-        return None
+    return _told(ledger, settings).late if ledger.pending_projections() else None
+
+
+def reconcile(ledger: Ledger, settings: Settings) -> Told:
+    """Work off the outbox, then compare every alias with the ledger and put back what somebody else has moved."""
+    return _told(ledger, settings, every_name=True) if ledger.pending_projections() or ledger.names() else Told()
+
+
+def _told(ledger: Ledger, settings: Settings, *, every_name: bool = False) -> Told:
     locks = private_folder(settings.home / "locks")
     with hold(locks / "mlflow.teller", wait_s=TELLER_WAIT_S) as held:
         if not held:
-            return ServiceError("another process is telling MLflow", code="TG0711", hint="`tunegate sync` later")
-        return _work_off(ledger, settings)
+            late = ServiceError("another process is telling MLflow", code="TG0711", hint="`tunegate reconcile` later")
+            return Told(late=late)
+        told, silent = _work_off(ledger, settings)
+        return _repair(told, silent, ledger, settings) if every_name else told
 
 
-def _work_off(ledger: Ledger, settings: Settings) -> TunegateError | None:
+def _work_off(ledger: Ledger, settings: Settings) -> tuple[Told, set[str]]:
     first: TunegateError | None = None
     silent: set[str] = set()
     heard: set[tuple[str, str]] = set()
+    n_told = 0
     for projection in ledger.pending_projections():
         uri = ""
         try:
@@ -75,6 +98,7 @@ def _work_off(ledger: Ledger, settings: Settings) -> TunegateError | None:
             _tell(projection, record, ledger, settings, uri)
             reach("mlflow.told")
             ledger.mark_projected(projection.id)
+            n_told += 1
             heard.add((uri, record.experiment))
         except ServiceError as error:
             first = first or error
@@ -86,27 +110,42 @@ def _work_off(ledger: Ledger, settings: Settings) -> TunegateError | None:
             end_runs(open_client(uri), _ended(ledger), experiment=experiment, uri=uri)
         except ServiceError as error:
             first = first or error
-    return first
+    return Told(n_told, late=first), silent
+
+
+def _repair(told: Told, silent: set[str], ledger: Ledger, settings: Settings) -> Told:
+    repaired: list[str] = []
+    late = told.late
+    for name in ledger.names():
+        champion = ledger.champion(name)
+        run_id = champion.run_id if champion else ledger.history(name)[-1].run_id
+        try:
+            record = _load_record(run_id, ledger, settings)
+            uri = choose_uri(record.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
+            if uri not in silent:
+                repaired += [f"{name}@{alias}" for alias in _tell_aliases(name, ledger, settings, uri)]
+        except TunegateError as error:
+            late = late or error
+    return replace(told, repaired=tuple(repaired), late=late)
 
 
 def _tell(projection: Projection, record: RunRecord, ledger: Ledger, settings: Settings, uri: str) -> None:
-    from tasks.release.register import find_version, move_alias
+    name = projection.payload["name"]
+    if projection.kind == "champion":
+        _tell_aliases(name, ledger, settings, uri)
+        return
+    row = ledger.candidate(name, projection.payload["version"])
+    if row is not None:
+        _publish(open_client(uri), row, record, ledger, settings, uri)
 
-    client, name = open_client(uri), projection.payload["name"]
-    if projection.kind == "candidate":
-        row = ledger.candidate(name, projection.payload["version"])
-        if row is not None:
-            _publish(client, row, record, ledger, settings, uri)
-        return
-    champion = ledger.champion(name)  # a later move may have overtaken this one
-    row = ledger.candidate(name, champion.version) if champion is not None else None
-    if row is None:
-        return
-    version = find_version(client, name=name, version=row.ref.version, uri=uri)
-    version = version or _publish(client, row, record, ledger, settings, uri)
-    for alias in (CHALLENGER, CHAMPION):  # champion last: a crash in between leaves the old one
-        move_alias(client, name=name, alias=alias, mlflow_version=version, uri=uri)
-        reach("mlflow.challenger")
+
+def _tell_aliases(name: str, ledger: Ledger, settings: Settings, uri: str) -> list[str]:
+    client = open_client(uri)
+
+    def publish(row: CandidateRow) -> str:
+        return _publish(client, row, _load_record(row.ref.run_id, ledger, settings), ledger, settings, uri)
+
+    return tell_aliases(name, ledger, client, publish, uri=uri)
 
 
 def _publish(
@@ -124,6 +163,7 @@ def _publish(
     ledger.name_run(record.run_id, mlflow_run_id=mlflow_run)
     reach("mlflow.run")
     tags = {**record.tags, "tunegate.verdict": row.verdict, "tunegate.reason": row.reason[:REASON_CHARS]}
+    tags["tunegate.bundle"] = row.ref.bundle.digest
     number = register_version(
         client, row.ref.bundle, name=name, version=version, mlflow_run=mlflow_run, tags=tags, uri=uri
     )
@@ -175,7 +215,7 @@ def _record(session: Session) -> RunRecord:
         _done(session, chosen_names(spec.train).dataset, DatasetRef),
     )
     items, decision = _done(session, "items", EvalSet), _done(session, "gate", GateDecision)
-    trained = _done(session, "train", TrainedRef)
+    trained, validated = _done(session, "train", TrainedRef), session.done.get("validation_curves")
     config = orjson.loads(spec.model_dump_json(by_alias=True, exclude={"schedule", "registry"}))
     code: dict[str, str] = {}
     for step in (step for steps in session.stages.values() for step in steps):
@@ -189,7 +229,9 @@ def _record(session: Session) -> RunRecord:
         tracking_uri=spec.registry.tracking_uri,
         experiment=spec.registry.experiment,
         params=_flat(config),
-        metrics=_metrics(session) | {"train_loss": trained.train_loss, "n_train_examples": float(dataset.n_train)},
+        metrics=_metrics(session)
+        | {"train_loss": trained.train_loss, "n_train_examples": float(dataset.n_train)}
+        | read_measured(session.settings, "train", trained.root.name),
         tags={
             "tunegate.pipeline": spec.name,
             "tunegate.verdict": decision.verdict,
@@ -206,7 +248,7 @@ def _record(session: Session) -> RunRecord:
             ),
         ),
         files=tuple(path.relative_to(home).as_posix() for path in (*shown, *weighed) if path.is_file()),
-        curves=(trained.root / "curves.parquet").relative_to(home).as_posix(),
+        curves=((validated or trained).root / "curves.parquet").relative_to(home).as_posix(),
         trials=weighed[0].relative_to(home).as_posix() if weighed else "",
     )
 

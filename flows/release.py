@@ -11,14 +11,15 @@ from typing import TypeVar
 from prefect import flow
 
 from flows.chosen import chosen_names
+from flows.engine.rows import MOVES, EventRow
 from flows.engine.step import Step
-from flows.outcome import outcome_of
+from flows.outcome import held, outcome_of
 from flows.project import synchronise, write_record
 from flows.session import Session, attach
 from flows.steps import run_stage
 from schemas.artifacts import BundleRef, ChampionRef, GateDecision, ModelRef, TrainedRef
 from schemas.pipeline import PipelineSpec
-from tasks.release.bundle import bundle_candidate
+from tasks.release.bundle import bundle_candidate, check_evaluated
 
 A = TypeVar("A")
 
@@ -46,11 +47,14 @@ def release_steps(spec: PipelineSpec) -> list[Step]:
     ]
 
 
-def record(session: Session) -> str:
-    """Enter the candidate into the ledger and, with PROMOTE, make it champion; returns its version.
+def record(session: Session) -> tuple[str, EventRow | None]:
+    """Enter the candidate into the ledger and, with PROMOTE, make it champion unless it has to wait for a person.
+
+    Returns its version and, with PROMOTE, the ledger's answer.
 
     Raises:
         GateError: the champion moved since the evaluation began; nothing is promoted.
+        StorageError: what would be registered is not what was evaluated.
     """
     spec, decision = session.spec, _artifact(session, "gate", GateDecision)
     candidate = ChampionRef(
@@ -66,15 +70,18 @@ def record(session: Session) -> str:
         promoted_at="",
     )
     version = session.ledger.record_candidate(candidate, verdict=decision.verdict, reason=decision.reason)
-    if decision.verdict == "PROMOTE":
-        session.ledger.promote(
-            spec.registry.name,
-            expected=decision.champion_version,
-            version=version,
-            run_id=session.run_id,
-            reason=decision.reason,
-        )
-    return version
+    if decision.verdict != "PROMOTE":
+        return version, None
+    check_evaluated(candidate.bundle, candidate.trained)
+    return version, session.ledger.promote(
+        spec.registry.name,
+        expected=decision.champion_version,
+        version=version,
+        run_id=session.run_id,
+        reason=decision.reason,
+        verdict_digest=decision.digest,
+        approval=spec.registry.approval == "required",
+    )
 
 
 def _artifact(session: Session, name: str, kind: type[A]) -> A:
@@ -90,12 +97,14 @@ def release(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = 
     with attach(pipeline, config, run_id) as session:
         run_stage(session, "release")
         write_record(session)
-        version = record(session)
+        version, event = record(session)
         decision = _artifact(session, "gate", GateDecision)
         session.outcome = outcome_of(session, decision.verdict, decision.reason, version=version)
+        if event is not None and event.action not in MOVES:
+            session.outcome = held(session.outcome, event)
         late = synchronise(session.ledger, session.settings)
         if late is not None:
             session.listeners.noted(
-                f"recorded locally, MLflow is not up to date: {late.message}; `tunegate sync` later"
+                f"the verdict stands, MLflow sync pending: {late.message}; `tunegate reconcile` later"
             )
         return version

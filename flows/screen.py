@@ -30,8 +30,10 @@ from schemas.artifacts import (
     Splits,
     TicketTable,
     TrainedRef,
+    ValidationCurves,
     WarehouseRef,
 )
+from schemas.evidence import CheckEvidence
 from schemas.trials import ChoiceRef, TrialRef
 from schemas.verdicts import Finding
 
@@ -146,6 +148,9 @@ def describe(artifact: Artifact) -> str:
                 f"{artifact.method}: {artifact.n_trainable:,} trainable, {artifact.n_steps} steps, "
                 f"loss {artifact.train_loss:.3f}{validation}"
             )
+        case ValidationCurves():
+            told = "".join(f"  {name} {value:.3f}" for name, value in artifact.last.items())
+            return f"{artifact.n_items:,} validation tickets answered {artifact.n_validations} times, last{told}"
         case EvalSet():
             return f"{artifact.n_items:,} held-out items of {artifact.n_available:,}"
         case PromptSet():
@@ -155,6 +160,8 @@ def describe(artifact: Artifact) -> str:
         case Scores():
             shown = list(artifact.means.items())[:3]
             return "  ".join(f"{metric} {value:.3f}" for metric, value in shown)
+        case CheckEvidence():
+            return _values(artifact)
         case GateDecision():
             return artifact.verdict
         case TrialRef():
@@ -165,6 +172,11 @@ def describe(artifact: Artifact) -> str:
         case BundleRef():
             return f"{artifact.n_bytes / 1e6:.1f} MB"
     return artifact.digest[:12]
+
+
+def _values(evidence: CheckEvidence) -> str:
+    told = [f"{name} {value:.4g}" for name, value in evidence.values.items() if value is not None and value != 0]
+    return "  ".join(told[:4]) or "nothing found"
 
 
 def _rows(rows: RowCounts) -> str:

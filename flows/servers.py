@@ -38,7 +38,11 @@ PREFECT_ENVIRONMENT: Mapping[str, str] = {
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # never pickle
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
-MLFLOW_ENVIRONMENT: Mapping[str, str] = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
+MLFLOW_ENVIRONMENT: Mapping[str, str] = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, for judges that nobody here asks for
+}
 
 START_TIMEOUT_S = 180
 STOP_GRACE_S = 15

@@ -22,6 +22,7 @@ from flows.engine.plan import left_out, run_step
 from flows.engine.source import code_digests
 from flows.engine.store import Store
 from flows.listener import Listeners
+from flows.measured import Measured
 from flows.settings import Settings, load_settings
 from flows.standing import Standing, standing_of
 from schemas.artifacts import Artifact
@@ -86,7 +87,10 @@ class Session:
         if step.name in self.done or self.leaves_out(step):
             return self.done.get(step.name)
 
+        measured = Measured()
+
         def progress(done: int, total: int | None, unit: str, **figures: float) -> None:
+            measured.hear(figures)
             self.listeners.progressed(step, done, total, unit, figures)
 
         self.listeners.started(step)
@@ -99,6 +103,7 @@ class Session:
                 self.listeners.noted(f"{step.name} has no result: {error.code}: {error.message}")
                 return None
             raise
+        measured.keep(self.settings, step.folder, obtained.key)
         self.ledger.record_step(self.run_id, step.name, obtained)
         self.done[step.name] = obtained.artifact
         self.listeners.finished(step, obtained.artifact, reused=obtained.reused, seconds=obtained.seconds)
@@ -111,16 +116,17 @@ def declare(
     """All steps of the pipeline by stage, as they compare with today's champion and go on from earlier results."""
     from flows.assess import assess_steps
     from flows.curate import curate_steps
-    from flows.finetune import finetune_steps
+    from flows.finetune import finetune_steps, trunks_of
     from flows.release import release_steps
     from tasks.curate.extract import fingerprint_source
 
     fingerprint = fingerprint_source(spec.source, root=root)
     curation = curate_steps(spec, fingerprint=fingerprint, root=root, cache=settings.cache, earlier=earlier)
     names = {step.name for step in curation}
+    tuning = finetune_steps(spec, root=root, cache=settings.cache, trunks=trunks_of(settings.home, spec.name))
     return {
         "curate": curation,
-        "finetune": [step for step in finetune_steps(spec, root=root, cache=settings.cache) if step.name not in names],
+        "finetune": [step for step in tuning if step.name not in names],
         "assess": assess_steps(spec, standing=standing),
         "release": release_steps(spec),
     }

@@ -186,7 +186,8 @@ class DatasetRef(Artifact):
 class TrainedRef(Artifact):
     """What training made. lora and qlora: `adapter_config.json` + `adapter_model.safetensors` (PEFT form);
     full: a whole model directory. Always: `curves.parquet` (step, loss, learning_rate, grad_norm, n_tokens,
-    validation_loss) and `training.json` (resolved settings, seeds, predicted memory)."""
+    validation_loss) and `training.json` (resolved settings, seeds, predicted memory). With `validation_items`:
+    `validation_answers.parquet` (step, item_id, text, n_new_tokens, finished, loss)."""
 
     method: Method
     format: Format
@@ -198,6 +199,17 @@ class TrainedRef(Artifact):
     train_loss: float
     """Mean loss of the last tenth of the steps, nats per supervised token."""
     validation_loss: float | None = None
+    """Of the weights that were kept, nats per supervised token."""
+
+
+class ValidationCurves(Artifact):
+    """`curves.parquet` of the training with a column `validation_<metric>` for each of `train.validation_metrics`."""
+
+    n_items: int
+    """Validation tickets answered each time."""
+    n_validations: int
+    last: dict[str, float]
+    """Metric -> mean at the last validation; a metric with a value that is not finite is left out."""
 
 
 class EvalSet(Artifact):
@@ -213,7 +225,7 @@ class PromptSet(Artifact):
     """`prompts.parquet`: item_id, messages (JSON list of {role, content}; format instruction) or text
     (format completion), answer. One row per item, ordered by item_id."""
 
-    arm: Literal["tuned", "zero_shot", "few_shot", "retrieval"]
+    arm: Literal["tuned", "zero_shot", "few_shot", "retrieval", "suite"]
     format: Format
     n_items: int
 

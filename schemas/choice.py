@@ -127,7 +127,7 @@ class TrainSection(TrainSpec):
         return self.ladder or self.sweep
 
     def training(self, changes: Mapping[str, Setting] | None = None) -> TrainSpec:
-        """One training: these settings with the changes (path -> value), without ladder and sweep.
+        """One training: these settings with the changes (path -> value), without what only the steps after it need.
 
         Raises:
             ValidationError: the settings do not fit together.
@@ -135,7 +135,7 @@ class TrainSection(TrainSpec):
         data: dict[str, Any] = self.model_dump(exclude={"ladder", "sweep"})
         for path, value in (changes or {}).items():
             with_value(data, path, value)
-        return TrainSpec.model_validate(data)
+        return TrainSpec.model_validate(data).for_worker()
 
     def first(self) -> TrainSpec:
         """The training that comes first, as far as settings tell it: for estimates."""

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from schemas.checks import ContaminationSpec, ForgettingSpec, RoundTripSpec
 from schemas.source import TicketColumn
 from schemas.spec import Spec
 
@@ -110,6 +111,12 @@ class GatesSpec(Spec):
     """With fewer held-out items no rule can pass: the verdict is HOLD at best."""
     if_missing: Literal["baseline", "error"] = "baseline"
     """Without a champion: `baseline` replaces champion comparisons by superiority over the best prompting arm."""
+    contamination: ContaminationSpec | None = ContaminationSpec()
+    """No trained ticket gives a held-out item away, else ERROR; null for no check."""
+    round_trip: RoundTripSpec | None = RoundTripSpec()
+    """What would be released answers as what was judged, else ERROR; null for no check."""
+    forgetting: ForgettingSpec | None = None
+    """General questions that the candidate answers as well as its base; null for none. Costs two arms of the suite."""
     slices: SliceGuard | None = None
     """No slice may suffer; null for no guard."""
     anchor: AnchorSpec | None = AnchorSpec()

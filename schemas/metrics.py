@@ -183,6 +183,9 @@ MetricSpec = Annotated[
     Field(discriminator="uses"),
 ]
 
+SAFETY_METRICS = ("pii", "control_tokens", "urls")
+"""What an answer must not hold: rules on these come before all others in a verdict."""
+
 _BUILT_IN = (
     MetricTraits(name="chrf", continuous=True),
     MetricTraits(name="heldout_loss", continuous=True, higher_is_better=False),

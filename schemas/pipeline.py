@@ -7,7 +7,7 @@ Tasks receive the smallest part they need (`DedupStep`), never the whole.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
+from typing import Literal, Self
 from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
@@ -21,6 +21,7 @@ from schemas.names import closest
 from schemas.source import SourceSpec
 from schemas.spec import Fault, Spec, UnfitError
 from schemas.training import TrainSpec
+from schemas.training_rules import validation_faults
 
 
 class RegisterSpec(Spec):
@@ -31,6 +32,10 @@ class RegisterSpec(Spec):
     tracking_uri: str = ""
     """MLflow store or server; empty uses MLFLOW_TRACKING_URI, else SQLite under .tunegate/."""
     experiment: str = "tunegate"
+    approval: Literal["none", "required"] = "none"
+    """`required`: a candidate that earned PROMOTE waits until a person approves it."""
+    cooldown_days: float = Field(1.0, ge=0, le=365, allow_inf_nan=False)
+    """After a rollback nobody is promoted for so long without a person."""
 
 
 class ScheduleSpec(Spec):
@@ -73,6 +78,7 @@ class PipelineSpec(Spec):
             *_metric_faults(self.evaluate),
             *_routing_faults(self.evaluate),
             *_prompt_faults(self.train),
+            *validation_faults(self.train, self.split, self.evaluate),
             *choice_faults(self.train, self.evaluate, self.split),
         ]
         if faults:

@@ -25,7 +25,7 @@ def train_paths() -> dict[str, Any]:
     """Every path that a training can be changed at -> its type.
 
     >>> sorted(path for path in train_paths() if path.startswith("quant"))
-    ['quantization.double_quant', 'quantization.type']
+    ['quantization.compute_dtype', 'quantization.double_quant', 'quantization.type']
     """
     return dict(_leaves(TrainSpec, ""))
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from schemas.spec import Spec, UnfitError
 from schemas.template import template_columns
+from schemas.training_rules import training_faults
 from schemas.trunk_rules import trunk_faults
 
 Method = Literal["full", "lora", "qlora"]
 Format = Literal["instruction", "completion"]
+LossOn = Literal["all_assistant", "last", "flagged"]
+Layers = tuple[Annotated[int, Field(ge=0)], ...] | Annotated[str, Field(pattern=r"^\d+-\d+$")]
 CacheTrunk = Literal["auto", "on", "off"]
 
 
@@ -40,6 +43,7 @@ class EncodeSpec(Spec):
     max_length: int
     overflow: Literal["drop", "truncate_left", "error"]
     max_examples: int | None
+    loss_on: LossOn = "all_assistant"
 
 
 class AdapterSpec(Spec):
@@ -47,11 +51,40 @@ class AdapterSpec(Spec):
 
     rank: int = Field(default=16, ge=1, le=1024)
     alpha: float = Field(default=32, gt=0)
+    """Twice the rank is a habit, not a law: it only scales the update."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank), so that a large rank learns as fast as a small one."""
+    dora: bool = False
+    """Train each output's magnitude apart from its direction. Slower: the model's own forward is used."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """`all-linear`, or module names; each must exist in the model."""
     top_layers: int | None = Field(default=None, ge=1)
     """Adapt only the last this many transformer layers; null adapts all."""
+    layers: Layers | None = None
+    """Adapt only these transformer layers, counted from 0: a list, or a range such as 10-29 with both ends."""
+
+    def layers_of(self, n_layers: int) -> tuple[int, ...]:
+        """Numbers of the adapted layers of a model with so many; they may exceed it.
+
+        >>> AdapterSpec(top_layers=2).layers_of(30), AdapterSpec(layers="0-2").layers_of(30)
+        ((28, 29), (0, 1, 2))
+        """
+        if self.layers is None:
+            return tuple(range(n_layers - (self.top_layers or n_layers), n_layers))
+        if isinstance(self.layers, str):
+            first, last = map(int, self.layers.split("-"))
+            return tuple(range(first, last + 1))
+        return tuple(sorted(set(self.layers)))
+
+    @field_validator("layers")
+    @classmethod
+    def _names_a_layer(cls, value: Layers | None) -> Layers | None:
+        if value is not None and (
+            not value or (isinstance(value, str) and int(value.split("-")[0]) > int(value.split("-")[1]))
+        ):
+            raise ValueError("names no layer; write a list such as [0, 1], or a range such as 10-29")
+        return value
 
 
 class QuantizationSpec(Spec):
@@ -59,6 +92,17 @@ class QuantizationSpec(Spec):
 
     type: Literal["nf4", "fp4"] = "nf4"
     double_quant: bool = True
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the products with dequantised weights; `auto` is that of the rest of the model."""
+
+
+class EarlyStoppingSpec(Spec):
+    """Ends a training that no longer helps, by the loss on validation; the best weights are kept, not the last."""
+
+    patience: int = Field(default=2, ge=1)
+    """Validations in a row without a better loss after which training ends."""
+    min_delta: float = Field(default=0.0, ge=0)
+    """Nats per token by which a loss must fall to count as better."""
 
 
 class TrainSpec(Spec):
@@ -72,19 +116,30 @@ class TrainSpec(Spec):
     format: Format = "instruction"
     prompt: PromptSpec = PromptSpec()
     adapter: AdapterSpec = AdapterSpec()
-    quantization: QuantizationSpec = QuantizationSpec()
+    quantization: QuantizationSpec | None = QuantizationSpec()
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the frozen base weights and the arithmetic; `auto` is bfloat16 where the hardware multiplies it,
     else float32."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
+    """Usual: full 1e-5 to 5e-5, lora and qlora 1e-4 to 3e-4; outside is told, ten times outside is refused."""
+    allow_unusual_learning_rate: bool = False
+    """Says that learning_rate is meant, however far from what is usual for the method."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "cosine"
+    min_lr_ratio: float = Field(default=0.0, ge=0, lt=1)
+    """Share of learning_rate that linear and cosine end at."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """Optimiser steps of the warm-up, instead of warmup_ratio."""
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """The 8-bit ones hold their moments in a quarter of the memory; paged needs CUDA."""
     weight_decay: float = Field(default=0.0, ge=0)
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
     batch_size: int = Field(default=8, ge=1)
     gradient_accumulation_steps: int = Field(default=1, ge=1)
+    batching: Literal["length_grouped", "random"] = "length_grouped"
+    """length_grouped fills a batch with examples of nearly one length, which saves padding; random does not look."""
     epochs: int = Field(default=1, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps after which training ends even inside an epoch."""
@@ -94,15 +149,33 @@ class TrainSpec(Spec):
     """Tokens of prompt and answer together."""
     overflow: Literal["drop", "truncate_left", "error"] = "drop"
     """For examples over max_length; truncate_left cuts the prompt, the answer always survives."""
+    loss_on: LossOn = "all_assistant"
+    """Which answers of a conversation carry loss: all, the last, or those with `weight: 1`. `weight: 0` never does."""
     gradient_checkpointing: bool = False
     cache_trunk: CacheTrunk = "auto"
     """Compute what lies below the lowest adapted layer once for all epochs, on disk (`adapter.top_layers`, CPU);
     `auto` does so where an epoch will be repeated and the disk has room."""
     save_every: int = Field(default=20, ge=1)
     """Optimiser steps between checkpoints."""
+    validate_every: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
+    """Loss on validation after each epoch or each so many optimiser steps, and at the end."""
+    validation_items: int = Field(default=0, ge=0)
+    """Validation tickets that the weights of the moment answer at each validation; 0 answers none."""
+    validation_metrics: tuple[str, ...] = ()
+    """Metrics of `evaluate` computed of those answers after the training; they end nothing."""
+    validation_max_new_tokens: int = Field(default=128, ge=1)
+    early_stopping: EarlyStoppingSpec | None = None
     seed: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of the training process; null uses all cores. Same seed and threads give the same bytes."""
+    """CPU threads of each training process; null shares all cores between them. Same seed and threads give the same
+    bytes."""
+    processes: int = Field(default=1, ge=1, le=64)
+    """Processes on this machine that train together, each with `batch_size` examples of a batch; with CUDA one per
+    card."""
+    sharding: Literal["none", "full"] = "none"
+    """`full` spreads weights, gradients and moments over the processes (FSDP2); `none` gives each all of them."""
+    memory_check: Literal["refuse", "warn", "off"] = "refuse"
+    """What happens to a training whose predicted peak is more than the memory at hand, before the model is loaded."""
     timeout_minutes: float = Field(default=24 * 60, gt=0)
 
     def encoding(self) -> EncodeSpec:
@@ -113,14 +186,21 @@ class TrainSpec(Spec):
             max_length=self.max_length,
             overflow=self.overflow,
             max_examples=self.max_examples,
+            loss_on=self.loss_on,
         )
 
+    def four_bits(self) -> QuantizationSpec | None:
+        """How the base is quantised for this training; null when it is not."""
+        return self.quantization if self.method == "qlora" else None
+
+    def for_worker(self) -> TrainSpec:
+        """What decides the training: other metrics of the same answers train nothing again."""
+        return self.model_copy(update={"validation_metrics": ()})
+
     @model_validator(mode="after")
-    def _learning_rate_fits_method(self) -> TrainSpec:
-        if self.method == "full" and self.learning_rate > 2e-3:
-            raise ValueError(
-                f"learning_rate {self.learning_rate:g} with method full destroys the base model; usual are 1e-5 to 5e-5"
-            )
+    def _parts_fit(self) -> TrainSpec:
+        if faults := list(training_faults(self)):
+            raise UnfitError(faults)
         return self
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ def trunk_faults(train: TrainSpec) -> Iterator[Fault]:
             at=("cache_trunk",),
             hint="use method: lora with adapter.top_layers, or cache_trunk: auto",
         )
-    elif train.adapter.top_layers is None:
+    elif train.adapter.top_layers is None and 0 in train.adapter.layers_of(1):
         yield Fault(
             "all layers are adapted: there is no frozen trunk to cache",
             at=("cache_trunk",),

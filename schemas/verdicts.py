@@ -6,11 +6,16 @@ the artefact that holds them, is in `schemas/artifacts.py`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Verdict = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR"]
+Part = Literal["contamination", "round_trip", "safety", "primary", "slices", "forgetting", "baseline", "use"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""The order of findings: first what makes all others worthless, then what may not happen at any score."""
+CHECKS: frozenset[Part] = frozenset({"contamination", "round_trip", "forgetting"})
+"""Parts that are no declared rule on the held-out items."""
 
 
 class Spent(BaseModel):
@@ -85,5 +90,7 @@ class Finding(BaseModel):
     """p-value of "the rule is not violated"; those of one decision are one Holm family."""
     higher_is_better: bool = True
     """Of the metric."""
+    part: Part = "primary"
+    """What the finding is about."""
     decides: bool = True
     """False for what is only reported, such as a slice too small to judge."""

@@ -17,7 +17,7 @@ from schemas.template import template_columns
 from schemas.training import PromptSpec
 
 Message = dict[str, str]
-"""One turn: `role` (system, user, assistant) and `content`."""
+"""One turn: `role` (system, user, assistant) and `content`; in a ticket's own conversation perhaps `weight`, 0 or 1."""
 
 
 def check_template(template: str) -> tuple[str, ...]:
@@ -127,7 +127,8 @@ def dump_messages(messages: Sequence[Message]) -> str:
 
 def _clean(turn: Mapping[str, str]) -> Message:
     content = turn["content"].strip() if turn["role"] == "assistant" else turn["content"]
-    return {"role": turn["role"], "content": content}
+    weight = turn.get("weight")
+    return {"role": turn["role"], "content": content} | ({} if weight is None else {"weight": str(weight)})
 
 
 def _malformed(why: str) -> DataError:

@@ -1,4 +1,4 @@
-"""`tunegate champion`, `rollback`, `predict` and `sync`: the model in service."""
+"""`tunegate champion` and `predict`: the model in service."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.commands.output import out, print_json, print_rows, talk
+from flows.commands.output import out, print_json, print_rows
 from flows.engine.ledger import Ledger
-from flows.project import synchronise
 from flows.settings import load_settings
 from schemas.artifacts import ChampionRef
 from schemas.curation_steps import RedactStep
@@ -39,23 +38,6 @@ def champion(*, pipeline: str, config: Path, as_json: bool) -> int:
     return 0
 
 
-def rollback(*, pipeline: str, reason: str, to: str | None, config: Path, as_json: bool) -> int:
-    """Put an earlier champion back, in the ledger first, then in MLflow."""
-    settings = load_settings(config)
-    ledger = Ledger(settings.home)
-    name = load_file(config).get(pipeline).registry.name
-    _check_bundle(ledger, name, to)
-    back = ledger.rollback(name, reason=reason, to=to)
-    late = synchronise(ledger, settings)
-    if late is not None:
-        talk().print(f"note MLflow is not up to date: {late.message}; `tunegate sync` later", markup=False)
-    if as_json:
-        print_json({"name": name, "champion": back.version, "mlflow_pending": late is not None})
-    else:
-        out().print(f"champion of {name} is v{back.version} again")
-    return 0
-
-
 def predict(*, pipeline: str, file: Path | None, subject: str, config: Path, as_json: bool) -> int:
     """Answer one ticket as the gate saw the champion answer: redacted as the held-out tickets were."""
     spec = load_file(config).get(pipeline)
@@ -79,21 +61,6 @@ def predict(*, pipeline: str, file: Path | None, subject: str, config: Path, as_
     return 0
 
 
-def sync(*, config: Path, as_json: bool) -> int:
-    """Work off what MLflow has not been told; exit code 7 when it does not answer."""
-    settings = load_settings(config)
-    ledger = Ledger(settings.home)
-    n_before = len(ledger.pending_projections())
-    late = synchronise(ledger, settings)
-    if late is not None:
-        raise late
-    if as_json:
-        print_json({"told": n_before})
-    else:
-        out().print(f"MLflow is up to date ({n_before} changes told)")
-    return 0
-
-
 def _read_ticket(file: Path | None) -> str:
     where = str(file or "stdin")
     try:
@@ -104,20 +71,6 @@ def _read_ticket(file: Path | None) -> str:
     if not body:
         raise ConfigError("the ticket is empty", code="TG0141", where=where)
     return body
-
-
-def _check_bundle(ledger: Ledger, name: str, to: str | None) -> None:
-    """Refuse to go back to a damaged bundle. Whether the version may be gone back to is the ledger's to say.
-
-    Raises:
-        StorageError: a file of the earlier champion's bundle is missing or altered.
-    """
-    entries = {event.to_version: event for event in ledger.history(name) if event.action == "promote"}
-    current = ledger.champion(name)
-    target = to if to is not None or current is None else entries[current.version].from_version
-    row = ledger.candidate(name, target) if target in entries else None
-    if row is not None:
-        verify(row.ref.bundle.root)
 
 
 def _champion(ledger: Ledger, name: str, pipeline: str) -> ChampionRef:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+from rich.markup import escape
 
 from flows.commands.output import out, print_json, talk
 from flows.declared import declaration_faults
 from schemas.editor import editor_schema_text
 from schemas.errors import TunegateError
 from schemas.load import load_file
+from schemas.pipeline import PipelineSpec
+from schemas.training_rules import training_advice
 
 
 def validate(*, config: Path, as_json: bool) -> int:
@@ -30,11 +35,23 @@ def validate(*, config: Path, as_json: bool) -> int:
         talk().print(f"{fault}\n", markup=False, soft_wrap=True)
     if first is not None:
         raise first
+    advice = advice_by_pipeline(loaded.pipelines)
+    for told, where in advice.items():
+        talk().print(f"[yellow]warning[/yellow] {escape(told)} ({', '.join(where)})", soft_wrap=True)
     if as_json:
-        print_json({"file": str(config), "pipelines": names})
+        print_json({"file": str(config), "pipelines": names, "warnings": list(advice)})
     else:
         out().print(f"{config}: {len(names)} pipelines are valid: {', '.join(names)}")
     return 0
+
+
+def advice_by_pipeline(pipelines: Mapping[str, PipelineSpec]) -> dict[str, list[str]]:
+    """Each piece of advice once, with the pipelines that it is for."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(pipelines):
+        for told in training_advice(pipelines[name].train):
+            found.setdefault(told, []).append(name)
+    return found
 
 
 def schema() -> int:

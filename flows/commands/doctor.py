@@ -106,7 +106,7 @@ def _ledger(settings: Settings, _config: Path) -> Iterator[Finding]:
         yield Finding("run", "warn", f"{row.run_id} was interrupted", f"tunegate run {row.pipeline}")
     pending = len(ledger.pending_projections())
     if pending:
-        yield Finding("mlflow", "warn", f"{pending} changes not told", "tunegate sync")
+        yield Finding("mlflow", "warn", f"{pending} changes not told", "tunegate reconcile")
 
 
 def _champions(settings: Settings, _config: Path) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from flows.settings import load_settings
 from schemas.artifacts import Artifact, EvalSet, GateDecision, Predictions, Scores
 from schemas.errors import ConfigError, TunegateError
 from schemas.metrics import MetricTraits
-from schemas.verdicts import Finding
+from schemas.verdicts import CHECKS, Finding
 from tasks.assess.worst import Answered, WorstItem, worst_items
 
 A = TypeVar("A", bound=Artifact)
@@ -65,7 +65,8 @@ def explain(*, run_id: str, metric: str | None, n_items: int, config: Path, as_j
 
 def _chosen(decision: GateDecision, metric: str | None) -> Finding | None:
     """The finding whose items are shown: the first of the metric, or the first that is not met, or the first."""
-    judged = [finding for finding in decision.findings if finding.candidate is not None]
+    on_items = (finding for finding in decision.findings if finding.part not in CHECKS)
+    judged = [finding for finding in on_items if finding.candidate is not None]
     if metric is not None:
         found = next((finding for finding in judged if finding.metric == metric), None)
         if found is None:

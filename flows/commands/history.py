@@ -11,6 +11,7 @@ from flows.commands.output import out, print_json, print_rows
 from flows.engine.ledger import Ledger
 from flows.engine.lock import is_locked
 from flows.engine.store import Store
+from flows.measured import memory_sentence, read_measured
 from flows.screen import gate_table
 from flows.servers import running
 from flows.settings import Settings, load_settings
@@ -41,16 +42,21 @@ def show(*, run_id: str, config: Path, as_json: bool) -> int:
     store = Store(settings.home)
     decision = store.find("gate", gate.key, GateDecision) if gate else None
     chosen = choice_of(ledger, store, row.run_id)
+    train = next((step for step in steps if step.step == "train" and step.key), None)
+    memory = read_measured(settings, "train", train.key) if train else {}
     if as_json:
         head: dict[str, Any] = {name: getattr(row, name) for name in (*RUN_COLUMNS, "mlflow_run_id", "prefect_run_id")}
         findings = [] if decision is None else [finding.model_dump() for finding in decision.findings]
         choice = None if chosen is None else choice_json(*chosen)
-        print_json({**head, "steps": [asdict(step) for step in steps], "findings": findings, "choice": choice})
+        told_steps = [asdict(step) for step in steps]
+        print_json({**head, "steps": told_steps, "findings": findings, "choice": choice, **memory})
         return 0
     console = out()
     console.print(f"{row.run_id}  {row.pipeline}  {row.status}  {row.verdict or ''}\n{row.reason}\n", markup=False)
     told = [{**asdict(step), "seconds": f"{step.seconds:.1f}", "digest": step.digest[:12]} for step in steps]
     print_rows(told, ("step", "state", "n_in", "n_out", "seconds", "digest", "error"))
+    if told_memory := memory_sentence(memory):
+        console.print(f"\nmemory of training: {told_memory}", markup=False)
     if chosen is not None:
         console.print(f"\nchosen on validation: {chosen[0].why}", markup=False, soft_wrap=True)
         print_rows([choice_row(trial, chosen[1]) for trial in chosen[0].rows], CHOICE_COLUMNS)
@@ -67,6 +73,8 @@ def status(*, config: Path, as_json: bool) -> int:
     holders = {name: is_locked(settings.home, name) for name in sorted(load_file(config).pipelines)}
     busy = [{"pipeline": name, "run_id": held.run, "pid": str(held.pid)} for name, held in holders.items() if held]
     champions = [{"name": c.name, "version": c.version, "since": c.promoted_at} for c in ledger.champions()]
+    events = [event for name in ledger.names() for event in ledger.waiting(name)]
+    waiting = [{"name": e.name, "version": e.to_version, "run_id": e.run_id, "why": e.reason} for e in events]
     servers = [{"kind": server.kind, "url": server.url, "pid": str(server.pid)} for server in running(settings.home)]
     pending = len(ledger.pending_projections())
     if as_json:
@@ -75,6 +83,7 @@ def status(*, config: Path, as_json: bool) -> int:
                 "home": str(settings.home),
                 "running": busy,
                 "champions": champions,
+                "waiting": waiting,
                 "servers": servers,
                 "mlflow_pending": pending,
             }
@@ -85,8 +94,12 @@ def status(*, config: Path, as_json: bool) -> int:
     lines += [
         ("champion", f"{champion['name']} v{champion['version']} since {champion['since']}") for champion in champions
     ]
+    lines += [
+        ("waiting", f"{one['name']} v{one['version']}: {one['why']}; `tunegate approve {one['run_id']} --by NAME`")
+        for one in waiting
+    ]
     lines += [("server", f"{server['kind']} {server['url']}") for server in servers]
-    lines += [("MLflow", f"{pending} changes not told yet; `tunegate sync`")] if pending else []
+    lines += [("MLflow", f"sync pending: {pending} changes not told; `tunegate reconcile`")] if pending else []
     for name in ("running", "champion", "server"):
         if name not in dict(lines):
             lines.append((name, "none"))

@@ -24,8 +24,9 @@ from schemas.artifacts import DatasetRef, ModelRef, Splits
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
 from schemas.training import TrainSpec
+from schemas.training_rules import training_advice
 from tasks.assess.plan_gate import RulePower
-from tasks.train.memory import ModelDims, estimate_memory
+from tasks.train.memory_check import Forecast, forecast, workload_of
 
 
 def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
@@ -41,13 +42,23 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     seconds = {this.step.name: ledger.typical_seconds(this.step.name) if ledger else None for this in planned}
     tried = {each.name: changes_text(each.changes or {}) for each in candidates(spec.train)}
     rows = [_row(this, seconds[this.step.name], tried.get(this.step.name, "")) for this in planned]
-    figures = _figures(spec, planned, seconds)
+    memory = _memory(spec, planned)
+    figures = _figures(spec, planned, seconds, memory)
     splits = next((this.artifact for this in planned if this.step.name == "decontaminate"), None)
     power = gate_power(spec, splits=splits if isinstance(splits, Splits) else None, ledger=ledger, store=store)
     if as_json:
         champion = standing.champion and standing.champion.version
         gates = [{**asdict(row), "underpowered": row.underpowered} for row in power]
-        print_json({"pipeline": pipeline, "champion": champion, "steps": rows, **figures, "gates": gates})
+        print_json(
+            {
+                "pipeline": pipeline,
+                "champion": champion,
+                "steps": rows,
+                **figures,
+                "gates": gates,
+                "warnings": training_advice(spec.train),
+            }
+        )
         return 2 if spec.gates.strict_power and any(row.underpowered for row in power) else 0
     print_rows(rows, ("step", "state", "seconds", "result", "why"))
     out().print()
@@ -55,9 +66,10 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
         out().print(f"{name.replace('_', ' '):<24} {'not known before curation has run' if value is None else value}")
     out().print()
     print_rows([_power_row(row) for row in power], ("gate", "needs", "has", "shows", "what"))
-    told = refuse_weak_gate(spec, power)
-    if told is not None:
-        talk().print(f"[yellow]warning[/yellow] {escape(told)}")
+    told = (refuse_weak_gate(spec, power), _memory_warning(spec, memory), *training_advice(spec.train))
+    for warning in told:
+        if warning is not None:
+            talk().print(f"[yellow]warning[/yellow] {escape(warning)}")
     return 0
 
 
@@ -81,11 +93,39 @@ def _row(this: PlannedStep, seconds: float | None, changes: str) -> dict[str, An
     }
 
 
-def _figures(spec: PipelineSpec, planned: tuple[PlannedStep, ...], seconds: dict[str, float | None]) -> dict[str, Any]:
+def _memory(spec: PipelineSpec, planned: tuple[PlannedStep, ...]) -> Forecast | None:
+    """As the (first) training itself asks before it loads anything; None before its base model is there, or unknown."""
+    known = {this.step.name: this.artifact for this in planned}
+    first, train = first_names(spec.train), spec.train.first()
+    dataset, model = known.get(first.dataset), known.get(first.model)
+    if not isinstance(model, ModelRef):
+        return None
+    if isinstance(dataset, DatasetRef):
+        share = dataset.n_supervised / max(1, dataset.n_tokens)
+        work = workload_of(model, max_tokens=dataset.max_tokens, supervised_share=share)
+    else:
+        work = workload_of(model, max_tokens=train.max_length)
+    return forecast(work, train) if work else None
+
+
+def _memory_warning(spec: PipelineSpec, memory: Forecast | None) -> str | None:
+    if memory is None or memory.fits or spec.train.memory_check == "off":
+        return None
+    end = "will be refused" if spec.train.memory_check == "refuse" else "may run out of memory"
+    remedy = f"; this fits: {memory.remedy}" if memory.remedy else "; use a smaller base model"
+    return f"the training {end}: {memory.sentence()}{remedy}"
+
+
+def _figures(
+    spec: PipelineSpec,
+    planned: tuple[PlannedStep, ...],
+    seconds: dict[str, float | None],
+    memory: Forecast | None,
+) -> dict[str, Any]:
     """Rows, tokens, steps, minutes and memory, as far as stored results tell."""
     known = {this.step.name: this.artifact for this in planned}
     first = first_names(spec.train)
-    splits, dataset, model = known.get("decontaminate"), known.get(first.dataset), known.get(first.model)
+    splits, dataset = known.get("decontaminate"), known.get(first.dataset)
     train = spec.train.first()
     n_train = dataset.n_train if isinstance(dataset, DatasetRef) else None
     if n_train is None and isinstance(splits, Splits):
@@ -94,11 +134,6 @@ def _figures(spec: PipelineSpec, planned: tuple[PlannedStep, ...], seconds: dict
     waiting = [this.step.name for this in planned if this.state in ("run", "maybe") and this.step.pick is None]
     unknown = [name for name in waiting if seconds[name] is None]
     minutes = None if unknown else round(sum(seconds[name] or 0.0 for name in waiting) / 60, 1)
-    memory = None
-    dims = ModelDims.read(model.root / "config.json") if isinstance(model, ModelRef) else None
-    if dims is not None:
-        longest = dataset.max_tokens if isinstance(dataset, DatasetRef) else train.max_length
-        memory = round(estimate_memory(dims, train, max_tokens=longest).total / 2**30, 2)
     several = {"trainings_to_choose_from": len(candidates(spec.train))} if spec.train.choice is not None else {}
     return {
         **several,
@@ -107,11 +142,12 @@ def _figures(spec: PipelineSpec, planned: tuple[PlannedStep, ...], seconds: dict
         "optimiser_steps": steps,
         "held_out_items": min(spec.evaluate.max_items, splits.n_test) if isinstance(splits, Splits) else None,
         "minutes_from_past_runs": minutes,
-        "training_memory_gib": memory,
+        "training_memory_gib": memory and round(memory.predicted / 2**30, 2),
+        "memory_at_hand_gib": memory and round(memory.available / 2**30, 2),
     }
 
 
 def _optimiser_steps(n_train: int, train: TrainSpec) -> int:
-    per_step = train.batch_size * train.gradient_accumulation_steps
+    per_step = train.batch_size * train.processes * train.gradient_accumulation_steps
     steps = -(-n_train // per_step) * train.epochs
     return min(steps, train.max_steps or steps)

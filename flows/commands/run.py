@@ -65,7 +65,8 @@ def run(
         f"tunegate show {outcome.run_id}",
     ]
     # Above, every rule that is not met has told its reason already.
-    sentence = outcome.reason.split(";")[0] if isinstance(decision, GateDecision) else outcome.reason
+    is_told = isinstance(decision, GateDecision) and decision.verdict == outcome.verdict
+    sentence = outcome.reason.split(";")[0] if is_told else outcome.reason
     print_verdict(console, outcome.verdict, sentence, details=details)
     if require_mlflow:
         synchronise(session.ledger, session.settings)

@@ -14,10 +14,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from flows.engine.disk import name_full_disk, private_folder
+from flows.engine.ledger_upgrade import upgrade_to_2
 from flows.engine.lock import hold
 from schemas.errors import LockedError, StorageError
 
-VERSION = 1
+VERSION = 2
 BUSY_TIMEOUT_S = 30
 
 TABLES = """
@@ -72,14 +73,17 @@ CREATE TABLE champion_events (
     name TEXT NOT NULL,
     from_version TEXT,
     to_version TEXT NOT NULL,
-    action TEXT NOT NULL CHECK (action IN ('promote', 'rollback')),
+    action TEXT NOT NULL CHECK (action IN ('promote', 'force', 'approve', 'rollback', 'wait', 'reject')),
     reason TEXT NOT NULL,
     actor TEXT NOT NULL,
     run_id TEXT NOT NULL,
     verdict_digest TEXT NOT NULL,
     at TEXT NOT NULL,
     prev_hash TEXT NOT NULL,
-    hash TEXT NOT NULL
+    hash TEXT NOT NULL,
+    verdict TEXT NOT NULL DEFAULT '',
+    bundle_digest TEXT NOT NULL DEFAULT '',
+    until TEXT NOT NULL DEFAULT ''
 );
 CREATE TRIGGER champion_events_stay BEFORE UPDATE ON champion_events
     BEGIN SELECT RAISE(ABORT, 'champion_events is append-only'); END;
@@ -111,6 +115,7 @@ class LedgerFile:
         """A connection to look at; an empty ledger in memory when there is none yet."""
         with self._named_errors():
             if self.path.exists():
+                self._upgrade_once()
                 with closing(self._connect()) as db:
                     if self._version(db):
                         yield db
@@ -135,8 +140,18 @@ class LedgerFile:
                         db.execute("ROLLBACK")
                     raise
 
+    def _upgrade_once(self) -> None:
+        """Bring the tables of an older program up to date, in one transaction."""
+        with closing(self._connect()) as db:
+            if self._version(db) in (0, VERSION):
+                return
+        with hold(private_folder(self.root) / "ledger.sqlite.creating"), closing(self._connect()) as db:
+            if self._version(db) == 1:
+                upgrade_to_2(db)
+
     def _create_once(self) -> None:
         if self.path.exists():
+            self._upgrade_once()
             with closing(self._connect()) as db:
                 if self._version(db):
                     return

@@ -11,7 +11,13 @@ from schemas.verdicts import Verdict
 
 RunStatus = Literal["RUNNING", "DONE", "FAILED", "INTERRUPTED", "SKIPPED"]
 StepState = Literal["reused", "done", "failed"]
-Action = Literal["promote", "rollback"]
+Action = Literal["promote", "force", "approve", "rollback", "wait", "reject"]
+"""promote: by the gate; force: past the gate, by a person; approve: by the gate and a person; rollback: by a person;
+wait: the gate said PROMOTE, a person has to approve; reject: the person did not."""
+ENTRIES = frozenset({"promote", "force", "approve"})
+"""Events that make a candidate champion for the first time or again."""
+MOVES = ENTRIES | {"rollback"}
+"""Events that change who is champion."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +79,12 @@ class CandidateRow:
 
 @dataclass(frozen=True)
 class EventRow:
-    """A move of the champion, chained to the one before it by hash."""
+    """A move of the champion or a word about one, chained to the event before it by hash."""
 
     seq: int
     name: str
     from_version: str | None
+    """The champion before it; of `wait`, the one that the candidate was compared with."""
     to_version: str
     action: Action
     reason: str
@@ -88,7 +95,13 @@ class EventRow:
     at: str
     prev_hash: str
     hash: str
-    """sha256 over all the above as canonical JSON."""
+    """sha256 over all but itself as canonical JSON."""
+    verdict: str = ""
+    """What the gate said of the version by then; empty on events of the first ledgers, as are the next two."""
+    bundle_digest: str = ""
+    """sha256 of the files that were registered."""
+    until: str = ""
+    """End of the cooldown that a rollback began; empty without one."""
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,13 @@ class Runs(LedgerFile):
             )
         return found[0]
 
+    def run_of_prefect(self, prefect_run_id: str) -> RunRow | None:
+        """The newest run of this flow run; a suspended one that goes on has the same id."""
+        with self.read() as db:
+            query = "SELECT * FROM runs WHERE prefect_run_id = ? ORDER BY seq DESC LIMIT 1"
+            row = db.execute(query, (prefect_run_id,)).fetchone()
+        return RunRow(**row) if row else None
+
     def last_verdict(self, pipeline: str, input_digest: str) -> RunRow | None:
         """The newest finished run of the same inputs that was promoted, held or blocked: running again is idle."""
         with self.read() as db:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from schemas.artifacts import GateDecision
 from schemas.gates import GateRule
-from schemas.verdicts import Finding, Verdict
+from schemas.verdicts import CHECKS, Finding, Verdict
 from tasks.files import write_atomic, write_json
 
 _OUTCOMES: dict[Verdict, str] = {
@@ -59,12 +59,15 @@ def summarise(findings: Sequence[Finding], verdict: Verdict) -> str:
     """How many rules led to the verdict, and the first of them with its reason."""
     deciding = [finding for finding in findings if finding.decides]
     decisive = [finding for finding in deciding if finding.verdict == verdict]
-    small = len(findings) - len(deciding)
+    small = sum(finding.part == "slices" and not finding.decides for finding in findings)
     unjudged = f" {small} {'slice is' if small == 1 else 'slices are'} too small to be judged." if small else ""
+    n_checks = sum(finding.part in CHECKS for finding in deciding)
     if verdict == "PROMOTE":
-        return f"All {len(deciding)} rules are met.{unjudged}"
+        checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
+        return f"All {len(deciding) - n_checks} rules{checks} are met.{unjudged}"
     first = decisive[0]
-    return f"{len(decisive)} of {len(deciding)} rules {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{unjudged}"
+    what = "rules and checks" if n_checks else "rules"
+    return f"{len(decisive)} of {len(deciding)} {what} {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{unjudged}"
 
 
 def write_decision(decision: GateDecision, *, out: Path) -> None:

@@ -36,6 +36,7 @@ def use_findings(use: EvidenceUse, *, n_items: int) -> Iterator[Finding]:
         yield Finding(
             rule=f"a candidate is judged on at most {use.looks_max} held-out sets", metric="looks", verdict="HOLD",
             n_items=n_items, candidate=None, method="count",
+            part="use",
             reason=f"this candidate was judged on {use.look - 1} other held-out sets, and gates.looks_max is "
             f"{use.looks_max}; only another candidate can pass.",
         )  # fmt: skip
@@ -43,6 +44,7 @@ def use_findings(use: EvidenceUse, *, n_items: int) -> Iterator[Finding]:
         yield Finding(
             rule=f"the same items judge at most {use.budget} candidates", metric="reuse", verdict="HOLD",
             n_items=n_items, candidate=None, method="count",
+            part="use",
             reason=f"these items have judged {use.verdict - 1} candidates, and gates.reuse.budget is {use.budget}; "
             "fresh tickets in the test split are needed.",
         )  # fmt: skip
@@ -53,7 +55,8 @@ def _finding(asked: Asked, settled: dict[int, Verdict], *, n_tests: int) -> Find
     if judgement is None:
         return Finding(
             rule=asked.rule, metric=asked.metric, slice=asked.slice, verdict=asked.verdict, n_items=asked.n_items,
-            candidate=None, limit=asked.limit, method=asked.method, reason=asked.reason, decides=asked.decides,
+            candidate=None, limit=asked.limit, method=asked.method, reason=asked.reason, part=asked.part,
+            decides=asked.decides,
         )  # fmt: skip
     verdict, reason = _settled(judgement, settled.get(id(judgement), judgement.verdict), n_tests)
     if asked.short and verdict in ("PROMOTE", "HOLD"):
@@ -76,6 +79,7 @@ def _finding(asked: Asked, settled: dict[int, Verdict], *, n_tests: int) -> Find
         lost=judgement.lost,
         p_harm=judgement.p_harm if id(judgement) in settled else None,
         higher_is_better=asked.higher_is_better,
+        part=asked.part,
         decides=asked.decides,
     )
 

@@ -1,4 +1,4 @@
-"""The gate: one finding per declared rule, guard and anchor, one verdict over all of them.
+"""The gate: one finding per declared check, rule, guard and anchor, one verdict over all of them.
 
 Knows nothing of models, MLflow or aliases; `flows/assess.py` calls it last, release acts on PROMOTE alone.
 
@@ -25,6 +25,9 @@ Rules, for a metric where higher is better (else all is mirrored, differences st
 - Under `gates.min_items` items (of the slice, where the rule names one) a rule that is met becomes HOLD. Continuous
   metrics need 200 items of which 30 differ, clustered ones 40 clusters: below, the rule is HOLD.
 
+Beside the rules stand the checks of `gates` (contamination and others, see `tasks/assess/checks.py`), each measured by
+a step of its own. Findings are told in the order of `schemas.verdicts.PARTS`.
+
 All rules must be met, so PROMOTE needs no correction for their number (intersection-union): the chance to promote a
 candidate that violates one of them is at most that rule's own. The formulae are in `tasks/assess/contract.py`.
 """
@@ -35,12 +38,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from schemas.artifacts import EvalSet, GateDecision, Scores
+from schemas.evidence import CheckEvidence
 from schemas.gates import GatesSpec
 from schemas.metrics import MetricTraits, traits_by_name
-from schemas.verdicts import EvidenceUse, Finding, Spent, Verdict
+from schemas.verdicts import PARTS, EvidenceUse, Finding, Spent, Verdict
+from tasks.assess.checks import check_findings
 from tasks.assess.decision import summarise, write_decision
 from tasks.assess.evidence import ArmScores
 from tasks.assess.findings import findings_of, use_findings
+from tasks.assess.forgetting import ask_forgetting, divergence_finding
 from tasks.assess.opponents import Arms
 from tasks.assess.questions import Asker
 
@@ -61,6 +67,9 @@ def decide(
     items: EvalSet | None = None,
     traits: tuple[MetricTraits, ...] = (),
     spent: Spent = NOTHING_SPENT,
+    checks: tuple[CheckEvidence, ...] = (),
+    suite_candidate: Scores | None = None,
+    suite_base: Scores | None = None,
     out: Path,
 ) -> GateDecision:
     """Judge every rule and write `decision.json` and `decision.md`; never raises for what the scores hold.
@@ -73,6 +82,8 @@ def decide(
         items: The held-out items; needed for `gates.cluster_by` alone.
         traits: How metrics are read that are not built in.
         spent: What earlier verdicts have used up.
+        checks: What the declared checks measured; one that did not arrive is ERROR.
+        suite_candidate, suite_base: The answers to the suite of `gates.forgetting`, scored.
     """
     known = traits_by_name(traits)
     arms = Arms(
@@ -83,7 +94,7 @@ def decide(
         anchor_version=anchor_version,
         baselines={scores.arm: ArmScores(scores, known) for scores in baselines},
     )
-    asked = Asker(arms, gates, items).ask_all()
+    asked = (*Asker(arms, gates, items).ask_all(), *ask_forgetting(gates, suite_candidate, suite_base))
     use = EvidenceUse(
         look=spent.looks + 1,
         looks_max=gates.looks_max,
@@ -91,10 +102,13 @@ def decide(
         budget=None if gates.reuse is None else gates.reuse.budget,
         confidence=1 - gates.alpha,
     )
-    findings: tuple[Finding, ...] = (
+    unordered: tuple[Finding, ...] = (
+        *check_findings(checks, gates),
+        *([divergence_finding(checks, gates.forgetting)] if gates.forgetting else []),
         *findings_of(asked, alpha=gates.alpha),
         *use_findings(use, n_items=candidate.n_items),
     )
+    findings = tuple(sorted(unordered, key=lambda finding: PARTS.index(finding.part)))
     verdict = worst(finding.verdict for finding in findings if finding.decides)
     decision = GateDecision(
         root=out,

@@ -69,7 +69,7 @@ def _select(split: Path, *, max_items: int, seed: int, answer: str, out: Path) -
     table = pq.read_table(split, filters=[("ticket_id", "in", chosen)]).sort_by("ticket_id")
     rows: list[dict[str, Any]] = table.to_pylist()
     table = table.append_column("item_id", table.column("ticket_id"))
-    table = table.append_column("answer", pa.array([_reference_answer(answer, row) for row in rows], pa.string()))
+    table = table.append_column("answer", pa.array([reference_answer(answer, row) for row in rows], pa.string()))
     pq.write_table(table.combine_chunks(), out / "items.parquet", compression="zstd")
     return EvalSet(root=out, n_items=len(rows), n_available=len(ids))
 
@@ -79,6 +79,7 @@ def hash_rank(ticket_id: str, *, seed: int) -> tuple[bytes, str]:
     return hashlib.sha256(f"{seed}:{ticket_id}".encode()).digest(), ticket_id
 
 
-def _reference_answer(template: str, row: dict[str, Any]) -> str:
+def reference_answer(template: str, row: dict[str, Any]) -> str:
+    """What answers to this ticket are compared with: the last turn of its own conversation, or the template filled."""
     own = row.get("messages")
     return parse_messages(str(own))[-1]["content"] if own else render_text(template, row)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from schemas.checks import ForgettingSpec
 from schemas.gates import GateRule, GatesSpec
 from schemas.metrics import MetricTraits, traits_of
 from tasks.assess.decision import describe_rule
@@ -20,6 +21,7 @@ from tasks.assess.power import (
     smallest_distance,
     smallest_margin,
 )
+from tasks.assess.suite import METRIC
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 
 ASSUMED_DISCORDANCE = 0.1
@@ -61,11 +63,13 @@ def plan_gate(
     traits: Mapping[str, MetricTraits],
     n_items: int | None,
     seen: Mapping[str, Disagreement],
+    n_suite: int | None = None,
 ) -> tuple[RulePower, ...]:
     """One row per rule over all items, and one for the slices. Rules on a single slice are left out: how many items
     it has is known only afterwards.
 
     Args:
+        n_suite: Items in the suite of `gates.forgetting`.
         seen: Metric -> how much candidate and champion differed in the last verdict.
     """
     rows = [
@@ -77,6 +81,8 @@ def plan_gate(
     ]
     if gates.slices is not None:
         rows.append(_slice_power(gates, traits_of(gates.slices.metric, traits), seen.get(gates.slices.metric)))
+    if gates.forgetting is not None:
+        rows.append(_forgetting_power(gates, gates.forgetting, n_suite, seen.get(METRIC)))
     if gates.cluster_by is not None:  # how alike they are is known only from answers
         rows = [replace(row, what=f"{row.what}; more where items share a {gates.cluster_by}") for row in rows]
     return tuple(rows)
@@ -125,6 +131,22 @@ def _value_power(rule: GateRule, gates: GatesSpec, traits: MetricTraits, n_items
         what = f"a true value {effect:.3g} better than the limit"
     text = describe_rule(rule, higher_is_better=traits.higher_is_better)
     return RulePower(text, _at_least_min(needed, gates), n_items, smallest, what)
+
+
+def _forgetting_power(
+    gates: GatesSpec, spec: ForgettingSpec, n_suite: int | None, seen: Disagreement | None
+) -> RulePower:
+    """Non-inferiority to the base on the suite's own items."""
+    level = {"confidence": 1 - gates.alpha, "power": gates.power.power}
+    discordance, source = _discordance(gates, seen)
+    n = None if n_suite is None else min(n_suite, spec.max_items or n_suite)
+    return RulePower(
+        rule=f"{METRIC} is surely no more than {spec.margin:g} worse than base",
+        needed=margin_items_needed(spec.margin, discordance=discordance, **level),
+        at_hand=n,
+        smallest=None if n is None else smallest_margin(n, discordance=discordance, **level),
+        what=f"a candidate that lost nothing, within {spec.margin:g}; discordance {discordance:.3g} {source}",
+    )
 
 
 def _slice_power(gates: GatesSpec, traits: MetricTraits, seen: Disagreement | None) -> RulePower:

@@ -7,13 +7,14 @@ Finds the items and the opponent, lines them up and has them judged. Knows nothi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import EvalSet
 from schemas.errors import GateError
 from schemas.gates import AnchorSpec, GateRule, GatesSpec, SliceGuard
-from schemas.verdicts import Verdict
+from schemas.metrics import SAFETY_METRICS
+from schemas.verdicts import Part, Verdict
 from tasks.assess.clusters import Clusters
 from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
 from tasks.assess.evidence import Paired, line_up
@@ -46,6 +47,7 @@ class Asked:
     short: bool = False
     """Met is not enough: there are too few items."""
     decides: bool = True
+    part: Part = "primary"
 
 
 class Asker:
@@ -61,10 +63,10 @@ class Asker:
         """Rules in their order, each `refresh` followed by its anchor; then the slices by name."""
         asked: list[Asked] = []
         for rule in self._gates.rules:
-            asked.append(self._rule(rule))
+            asked.append(replace(self._rule(rule), part=_part_of(rule)))
             asked += self._anchor(rule)
         if self._gates.slices is not None:
-            asked += self._slices(self._gates.slices)
+            asked += [replace(each, part="slices") for each in self._slices(self._gates.slices)]
         return tuple(asked)
 
     def _rule(self, rule: GateRule) -> Asked:
@@ -206,6 +208,12 @@ class Asker:
                 clustered=self._gates.cluster_by is not None,
             ),
         )  # fmt: skip
+
+
+def _part_of(rule: GateRule) -> Part:
+    if rule.metric in SAFETY_METRICS:
+        return "safety"
+    return "baseline" if rule.change_threshold and rule.change_threshold.against == "best_baseline" else "primary"
 
 
 def _named(anchor: AnchorSpec) -> str:

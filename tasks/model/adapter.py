@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from schemas.artifacts import ModelRef, TrainedRef
-from schemas.errors import ConfigError, StorageError, TrainingError
+from schemas.errors import StorageError, TrainingError
 from schemas.training import AdapterSpec, QuantizationSpec, TrainSpec
 from tasks.files import write_json
 from tasks.model.base_model import load_base, resolve_dtype
-from tasks.model.target_modules import target_names
+from tasks.model.target_modules import layer_numbers, target_names
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,10 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 SETTINGS = "training.json"
 """What `load_trained` reads the 4-bit settings from; written by tasks/train/worker.py."""
+_DECIDE = (
+    "r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform", "use_rslora", "use_dora", "task_type",
+)  # fmt: skip
+"""Settings in `adapter_config.json` from which an adapter is built again."""
 
 
 def open_for_training(model: ModelRef, spec: TrainSpec) -> nn.Module:
@@ -52,12 +56,14 @@ def open_for_training(model: ModelRef, spec: TrainSpec) -> nn.Module:
     if spec.method == "full":
         whole: nn.Module = load_base(model, dtype=torch.float32)
         return whole.requires_grad_(True).train()
-    base = _open_base(model, dtype, spec.quantization if spec.method == "qlora" else None)
+    base = _open_base(model, dtype, spec.four_bits())
     return attach_adapter(base, spec.adapter, seed=spec.seed).train()
 
 
 def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int) -> nn.Module:
     """Freeze `base` and put LoRA factors beside the target layers: `W + (alpha / rank) * B @ A`, A random, B zero.
+
+    rsLoRA divides alpha by the root of the rank; DoRA trains the length of each row of that sum beside it.
 
     Args:
         base: Changed in place; PEFT offers no other way.
@@ -65,25 +71,21 @@ def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int) ->
         seed: Of A. The caller's random state is left as it was.
 
     Raises:
-        ConfigError: a target module that no linear layer is called, or more top layers than there are.
+        ConfigError: a target module that no linear layer is called, or layers that the model does not have.
 
-    Source: Hu et al., LoRA (2021).
+    Source: Hu et al., LoRA (2021); Kalajdzievski, rsLoRA (2023); Liu et al., DoRA (2024).
     """
     import torch
     from peft import LoraConfig
 
-    n_layers = int(base.config.num_hidden_layers)
-    top = adapter.top_layers
-    if top is not None and top > n_layers:
-        raise ConfigError(
-            f"top_layers is {top}, the model has {n_layers} layers", code="TG0180", where="train.adapter.top_layers"
-        )
     config = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules=target_names(base, adapter.target_modules),
-        layers_to_transform=None if top is None else list(range(n_layers - top, n_layers)),
+        layers_to_transform=layer_numbers(base, adapter),
+        use_rslora=adapter.rslora,
+        use_dora=adapter.dora,
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
@@ -173,8 +175,8 @@ def load_trained(
     if trained.method == "full":
         whole: nn.Module = load_base(model.model_copy(update={"root": trained.root}), dtype=number)
         return whole
-    base = _open_base(model, number, _quantization(trained.root) if trained.method == "qlora" else None)
-    return _put_on(base, trained.root).eval()
+    base = _open_base(model, number, quantization_of(trained.root) if trained.method == "qlora" else None)
+    return _for_answers(put_adapter_on(base, trained.root))
 
 
 def _open_base(model: ModelRef, dtype: torch.dtype, quantization: QuantizationSpec | None) -> PreTrainedModel:
@@ -210,20 +212,19 @@ def _wrap(base: PreTrainedModel, config: LoraConfig) -> nn.Module:
     return adapted
 
 
-def _put_on(base: PreTrainedModel, root: Path) -> nn.Module:
-    """Read the adapter's files onto the base; PEFT alone would only warn about wrong keys and answer as the base."""
+def put_adapter_on(base: PreTrainedModel, root: Path) -> nn.Module:
+    """Read the adapter's files onto the base; PEFT alone would only warn about wrong keys and answer as the base.
+
+    Raises:
+        StorageError: files missing or damaged; tensors missing, left over, of another shape or not finite.
+    """
     from peft import LoraConfig
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         settings = orjson.loads((root / CONFIG).read_bytes())
-        config = LoraConfig(
-            **{
-                key: settings[key]
-                for key in ("r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform", "task_type")
-            }
-        )
+        config = LoraConfig(**{key: settings[key] for key in _DECIDE})
         tensors = load_file(root / WEIGHTS)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise StorageError(
@@ -236,6 +237,17 @@ def _put_on(base: PreTrainedModel, root: Path) -> nn.Module:
     copy_strictly(tensors, trainable_tensors(adapted), where=root / WEIGHTS)
     ready: nn.Module = adapted.requires_grad_(False)
     return ready
+
+
+def _for_answers(model: nn.Module) -> nn.Module:
+    """Eval mode, but under DoRA not for 4-bit layers: on a CPU bitsandbytes repacks those then, and PEFT, which takes
+    row norms of the weights in each forward, would read the packed bytes as the plain ones."""
+    model.eval()
+    if any(getattr(module, "lora_magnitude_vector", None) for module in model.modules()):
+        for module in model.modules():
+            if type(module).__name__ == "Linear4bit":
+                module.training = True
+    return model
 
 
 def copy_strictly(source: Mapping[str, Tensor], target: Mapping[str, Tensor], *, where: Path) -> None:
@@ -262,7 +274,8 @@ def copy_strictly(source: Mapping[str, Tensor], target: Mapping[str, Tensor], *,
         target[name].copy_(tensor)
 
 
-def _quantization(root: Path) -> QuantizationSpec:
+def quantization_of(root: Path) -> QuantizationSpec:
+    """The 4-bit settings that an adapter was trained with; raises StorageError TG0534."""
     try:
         return QuantizationSpec.model_validate(orjson.loads((root / SETTINGS).read_bytes())["quantization"])
     except (OSError, ValueError, KeyError) as error:
@@ -272,8 +285,10 @@ def _quantization(root: Path) -> QuantizationSpec:
 
 
 def _saved_name(name: str) -> str:
-    """PEFT leaves the adapter's own name out of its files."""
-    return re.sub(r"\.(lora_[AB])\.default\.", r".\1.", name)
+    """PEFT leaves the adapter's own name out of its files, and calls DoRA's magnitudes as if they were no module."""
+    return re.sub(r"\.(lora_[AB])\.default\.", r".\1.", name).replace(
+        ".lora_magnitude_vector.default.weight", ".lora_magnitude_vector"
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -86,7 +86,12 @@ def resolve_dtype(name: Literal["auto", "float32", "bfloat16"]) -> torch.dtype:
         return torch.bfloat16 if name == "bfloat16" else torch.float32
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if {"avx512_bf16", "amx_bf16", "bf16"} & _cpu_flags() else torch.float32
+    return torch.bfloat16 if multiplies_bfloat16() else torch.float32
+
+
+def multiplies_bfloat16() -> bool:
+    """Has this CPU instructions for products of bfloat16? Asked without torch."""
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & _cpu_flags())
 
 
 def resolve_device() -> torch.device:
@@ -106,13 +111,16 @@ def load_base(model: ModelRef, *, dtype: torch.dtype, quantization: Quantization
 
     Raises:
         StorageError: files missing or damaged, tensors missing, left over or of another shape.
-        ConfigError: an architecture that this transformers does not have, or that brings its own code.
+        ConfigError: an architecture that this transformers does not have, or that brings its own code; with
+            `quantization`, a model that is quantised in another way already.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     where = str(model.root)
+    if quantization is not None:
+        _refuse_quantized(model)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
@@ -165,9 +173,24 @@ def _four_bits(quantization: QuantizationSpec, dtype: torch.dtype) -> dict[str, 
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization.type,
         bnb_4bit_use_double_quant=quantization.double_quant,
-        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_compute_dtype=dtype
+        if quantization.compute_dtype == "auto"
+        else resolve_dtype(quantization.compute_dtype),
     )
     return {"quantization_config": config, "device_map": {"": resolve_device()}}
+
+
+def _refuse_quantized(model: ModelRef) -> None:
+    """transformers would keep the files' own quantisation and pass over the one that was asked for."""
+    found = orjson.loads((model.root / "config.json").read_bytes()).get("quantization_config")
+    if found:
+        raise ConfigError(
+            f"the base is already quantised ({found.get('quant_method', 'unknown method')}), so it cannot be loaded in "
+            "4 bits for method qlora",
+            code="TG0187",
+            where=str(model.root / "config.json"),
+            hint="take the base model's full-precision files",
+        )
 
 
 def _local(source: FileUri, root: Path) -> Path:

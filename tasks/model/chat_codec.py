@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError, DataError
-from schemas.training import Format
+from schemas.training import Format, LossOn
 from tasks.prompts import Message
 
 if TYPE_CHECKING:
@@ -53,10 +53,11 @@ class ChatCodec:
     """Ends an answer, and carries loss."""
     control: re.Pattern[str] | None
     special_ids: frozenset[int]
+    loss_on: LossOn = "all_assistant"
     _skeletons: dict[tuple[tuple[str, ...], bool], list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, form: Format) -> ChatCodec:
+    def of(cls, tokenizer: PreTrainedTokenizerBase, form: Format, loss_on: LossOn = "all_assistant") -> ChatCodec:
         """Learn the tokenizer's control tokens and, from its template, the token that ends a turn.
 
         Raises:
@@ -76,7 +77,7 @@ class ChatCodec:
             end = _end_of_turn(tokenizer, special)
         if end is None:
             raise ConfigError("the tokenizer has no end-of-text token", code="TG0179", where="base_model")
-        return cls(tokenizer, form, int(end), control, frozenset(special))
+        return cls(tokenizer, form, int(end), control, frozenset(special), loss_on)
 
     def prompt_ids(self, prompt: Sequence[Message] | str) -> list[int]:
         """Ids after which the answer is generated.
@@ -102,7 +103,9 @@ class ChatCodec:
         return [*self._encode(self._plain(text)), self.end_id]
 
     def conversation(self, turns: Sequence[Message]) -> Encoded:
-        """A whole conversation; every assistant turn carries loss, its end token included.
+        """A whole conversation; the assistant turns that `loss_on` chooses carry loss, their end tokens included.
+
+        Each of those is checked to be served the ids that it is trained on, whatever turn of the conversation it is.
 
         Raises:
             DataError: the template does not write prompt and answer as they are written apart, so that the model
@@ -110,9 +113,8 @@ class ChatCodec:
         """
         ids: list[int] = []
         mask: list[int] = []
-        for at, turn in enumerate(turns):
-            if turn["role"] != "assistant":
-                continue
+        for at in _learnt(turns, self.loss_on):
+            turn = turns[at]
             if not turn["content"].strip():
                 raise _no("answer to learn")
             prompt, answer = self.prompt_ids(turns[:at]), self.answer_ids(turn["content"])
@@ -170,6 +172,23 @@ class ChatCodec:
                 break
             text = broken
         return text
+
+
+def _learnt(turns: Sequence[Message], loss_on: LossOn) -> list[int]:
+    """Places of the assistant turns that carry loss; a turn of weight 0 never does.
+
+    >>> talk = [{"role": role, "content": "x"} for role in ("user", "assistant", "user", "assistant")]
+    >>> _learnt(talk, "all_assistant"), _learnt(talk, "last"), _learnt(talk, "flagged")
+    ([1, 3], [3], [3])
+    >>> talk[1]["weight"] = "1"
+    >>> _learnt(talk, "flagged")
+    [1]
+    """
+    answers = [at for at, turn in enumerate(turns) if turn["role"] == "assistant"]
+    if loss_on == "flagged" and any("weight" in turns[at] for at in answers):
+        return [at for at in answers if turns[at].get("weight") == "1"]
+    chosen = answers if loss_on == "all_assistant" else answers[-1:]
+    return [at for at in chosen if turns[at].get("weight") != "0"]
 
 
 def _template(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -56,7 +56,7 @@ def encode_examples(
             code="TG0177",
             where="train.max_length",
         )
-    codec = ChatCodec.of(load_tokenizer(model), encoding.format)
+    codec = ChatCodec.of(load_tokenizer(model), encoding.format, encoding.loss_on)
     train = _encode_split(splits.train, codec, encoding, limit=encoding.max_examples, progress=progress)
     validation = _encode_split(splits.validation, codec, encoding, limit=None, progress=progress)
     if not train.examples:
@@ -227,6 +227,7 @@ def _summary(codec: ChatCodec, train: _Split, validation: _Split, lengths: Seque
         "template_sha256": hashlib.sha256(str(template).encode()).hexdigest() if template else None,
         "end_token": codec.tokenizer.convert_ids_to_tokens(codec.end_id),
         "end_id": codec.end_id,
+        "loss_on": codec.loss_on,
         "n_neutralised": sum(e.n_neutralised for split in (train, validation) for _, e in split.examples),
         "n_truncated": train.n_truncated + validation.n_truncated,
         "n_train_read": train.n_read,

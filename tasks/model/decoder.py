@@ -59,6 +59,24 @@ def language_model(model: nn.Module) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
 
 
+def has_plain_layers(model: nn.Module) -> bool:
+    """Is every adapted or 4-bit linear layer `W x + scale * B A x`, computed in the model's own dtype?
+
+    DoRA scales rows beside that, and 4-bit layers may compute in another dtype: then only the model's own forward is
+    right, here and in training.
+    """
+    whole = language_model(model)
+    dtype = whole.get_input_embeddings().weight.dtype
+    return all(
+        not getattr(module, "lora_magnitude_vector", None)
+        and (
+            not hasattr(getattr(module, "weight", None), "quant_state")
+            or getattr(module, "compute_dtype", None) in (None, dtype)
+        )
+        for module in whole.modules()
+    )
+
+
 def left_padded(rows: Sequence[Ids]) -> tuple[Tensor, Tensor]:
     """Ids (rows, longest) with zeros on the left, and the number of those per row (rows,)."""
     import torch

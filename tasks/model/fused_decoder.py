@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.model.decoder import Ids, language_model, left_padded
+from tasks.model.decoder import Ids, has_plain_layers, language_model, left_padded
 from tasks.model.fused_weights import JoinedLinear, Norm
 from tasks.model.likelihood import means_per_row, token_nats
 
@@ -44,6 +44,7 @@ def is_fusable(model: nn.Module) -> bool:
         and rope.get("rope_type", "default") in _STEADY_ROPE
         and all(hasattr(module, "weight") for module in (whole.get_output_embeddings(), whole.model.norm))
         and (whole.device.type == "cpu" or not getattr(whole, "is_quantized", False))
+        and has_plain_layers(model)
     )
 
 

@@ -22,6 +22,8 @@ from tasks.model.chat_codec import ChatCodec
 from tasks.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from tasks.model.decoder import Decoder, Ids, Reading
 
 
@@ -67,7 +69,7 @@ def generate_answers(
         TrainingError: out of memory, or a model whose outputs are not finite.
     """
     codec = ChatCodec.of(load_tokenizer(model), prompts.format)
-    items = _read_items(prompts, codec)
+    items = read_items(prompts, codec)
     _check_room(items, decoding.max_new_tokens, model.context_length)
     prefix = shared_prefix([item.prompt for item in items])
     common = sha256_json([model.digest, trained.digest if trained else None, decoding.model_dump(), prefix])
@@ -113,16 +115,13 @@ class Engine:
         import torch
 
         from tasks.model.adapter import load_trained
-        from tasks.model.decoder import language_model, open_decoder
+        from tasks.model.decoder import open_decoder
 
         loaded = load_trained(model, trained, dtype=decoding.dtype, threads=decoding.threads)
-        stops = {codec.end_id, codec.tokenizer.eos_token_id}
-        configured = getattr(language_model(loaded).generation_config, "eos_token_id", None)
-        stops |= set(configured) if isinstance(configured, list) else {configured}
         # no_grad, not inference_mode: regrouping assigns to the modules' weights.
         with torch.no_grad(), _memory_told():
             decoder = open_decoder(loaded, prefix)
-        return cls(decoder, codec, frozenset(stops - {None}), decoding.max_new_tokens)
+        return cls(decoder, codec, stop_ids(codec, loaded), decoding.max_new_tokens)
 
     def answer(self, items: Sequence[Item]) -> list[Answer]:
         """Answer the items as one batch, in their order.
@@ -144,6 +143,16 @@ class Engine:
         said = tokens[:-1] if finished else tokens
         text = self.codec.tokenizer.decode(said, skip_special_tokens=True)
         return Answer(item.item_id, str(text), len(tokens), finished, loss)
+
+
+def stop_ids(codec: ChatCodec, model: nn.Module) -> frozenset[int]:
+    """Tokens that end an answer: of the template, of the tokenizer and of the model's own settings."""
+    from tasks.model.decoder import language_model
+
+    configured = getattr(language_model(model).generation_config, "eos_token_id", None)
+    stops = {codec.end_id, codec.tokenizer.eos_token_id}
+    stops |= set(configured) if isinstance(configured, list) else {configured}
+    return frozenset(stops - {None})
 
 
 def greedy(reading: Reading, n_rows: int, max_new_tokens: int, stops: frozenset[int]) -> list[list[int]]:
@@ -184,7 +193,12 @@ def shared_prefix(prompts: Sequence[list[int]]) -> list[int]:
     return first[: min(n_shared, limit)]
 
 
-def _read_items(prompts: PromptSet, codec: ChatCodec) -> list[Item]:
+def read_items(prompts: PromptSet, codec: ChatCodec) -> list[Item]:
+    """The prompts as ids, in the order of the file.
+
+    Raises:
+        DataError: there is none.
+    """
     import pyarrow.parquet as pq
 
     rows: list[dict[str, Any]] = pq.read_table(prompts.root / "prompts.parquet").to_pylist()

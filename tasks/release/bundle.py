@@ -9,15 +9,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import orjson
+
 from schemas.artifacts import BundleRef, GateDecision, ModelRef, Scores, TrainedRef
 from schemas.errors import StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
 from schemas.training import PromptSpec
-from tasks.files import MANIFEST, sha256_file, write_json
+from tasks.files import MANIFEST, sha256_file, verify, write_json
 
 STORE_FILES = frozenset({MANIFEST, "artifact.json"})
-NOT_SERVED = STORE_FILES | {"curves.parquet"}
+NOT_SERVED = STORE_FILES | {"curves.parquet", "validation_answers.parquet"}
 
 
 def bundle_candidate(
@@ -56,6 +58,36 @@ def bundle_candidate(
             shutil.copyfile(decision.root / file, out / file)
     (out / "README.md").write_text(_model_card(serving, trained, scores, decision), encoding="utf-8")
     return BundleRef(root=out, n_bytes=sum(path.stat().st_size for path in out.iterdir()))
+
+
+def check_evaluated(bundle: BundleRef, trained: TrainedRef) -> None:
+    """Make sure that the files to be registered are those that answered the held-out items, by sha256.
+
+    Raises:
+        StorageError: TG0553, a file of the candidate is missing from the bundle or another one is there; TG0510,
+            TG0511 or TG0512, bundle or candidate are not what their own manifests say.
+    """
+    for artefact in (trained, bundle):
+        if verify(artefact.root) != artefact.digest:
+            raise _not_evaluated("the folder", artefact.root)
+    evaluated, registered = _digests(trained.root), _digests(bundle.root)
+    for name, digest in evaluated.items():
+        if name not in NOT_SERVED and registered.get(name) != digest:
+            raise _not_evaluated(name, bundle.root)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    entries = orjson.loads((folder / MANIFEST).read_bytes())["files"]
+    return {name: entry["sha256"] for name, entry in entries.items()}
+
+
+def _not_evaluated(what: str, where: Path) -> StorageError:
+    return StorageError(
+        f"{what} is not what was evaluated",
+        code="TG0553",
+        where=str(where),
+        hint="remove this folder and run the pipeline again: it is made anew from what was evaluated",
+    )
 
 
 def _files(folder: Path) -> list[Path]:

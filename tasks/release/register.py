@@ -66,19 +66,43 @@ def find_version(client: MlflowClient, *, name: str, version: str, uri: str) -> 
         return str(found[0].version) if found else None
 
 
-def move_alias(client: MlflowClient, *, name: str, alias: str, mlflow_version: str, uri: str) -> None:
-    """Point the alias at the version; the ledger has already decided that it may."""
+def read_aliases(client: MlflowClient, *, name: str, uri: str) -> dict[str, str]:
+    """Alias -> MLflow's number of its version; empty when MLflow does not know the name."""
     with as_service_error(uri):
-        client.set_registered_model_alias(name, alias, mlflow_version)
+        for model in client.search_registered_models(f"name = '{name}'", max_results=1):
+            return {str(alias): str(number) for alias, number in model.aliases.items()}
+        return {}
+
+
+def move_alias(client: MlflowClient, *, name: str, alias: str, mlflow_version: str | None, uri: str) -> bool:
+    """Point the alias at the version, or remove it (None); the ledger has decided. Returns whether it was elsewhere."""
+    before = read_aliases(client, name=name, uri=uri).get(alias)
+    if before == mlflow_version:
+        return False
+    with as_service_error(uri):
+        if mlflow_version is None:
+            client.delete_registered_model_alias(name, alias)
+        else:
+            client.set_registered_model_alias(name, alias, mlflow_version)
+    return True
+
+
+def tag_version(client: MlflowClient, *, name: str, mlflow_version: str, tags: Mapping[str, str], uri: str) -> None:
+    """Give a version the tags."""
+    with as_service_error(uri):
+        present = client.get_model_version(name, mlflow_version).tags
+        for key, value in tags.items():
+            if present.get(key) != value:
+                client.set_model_version_tag(name, mlflow_version, key, value)
 
 
 def alias_version(client: MlflowClient, *, name: str, alias: str, uri: str) -> str | None:
     """The ledger's version behind an alias, or None."""
-    with as_service_error(uri):
-        for model in client.search_registered_models(f"name = '{name}'", max_results=1):
-            if alias in model.aliases:
-                return str(client.get_model_version(name, str(model.aliases[alias])).tags.get(VERSION_TAG))
+    number = read_aliases(client, name=name, uri=uri).get(alias)
+    if number is None:
         return None
+    with as_service_error(uri):
+        return str(client.get_model_version(name, number).tags.get(VERSION_TAG))
 
 
 def _query(name: str, version: str) -> str:

@@ -172,11 +172,16 @@ def _fill_curves(client: MlflowClient, mlflow_run: str, curves: Path, uri: str) 
     import pyarrow.parquet as pq
 
     rows = pq.read_table(curves).to_pylist()
-    sent = {(name, point.step) for name in CURVES for point in client.get_metric_history(mlflow_run, name)}
+    names = sorted({*CURVES, *(name for name in (rows[0] if rows else ()) if name.startswith("validation_"))})
+    sent = {(name, point.step) for name in names for point in client.get_metric_history(mlflow_run, name)}
     points = [
         (
             row["step"],
-            {name: row[name] for name in CURVES if row.get(name) is not None and (name, row["step"]) not in sent},
+            {
+                name: row[name]
+                for name in sorted(names)
+                if row.get(name) is not None and (name, row["step"]) not in sent
+            },
         )
         for row in rows
     ]
@@ -230,13 +235,20 @@ def as_service_error(uri: str) -> Iterator[None]:
     except TunegateError:
         raise
     except Exception as error:
+        if getattr(error, "get_http_status_code", lambda: 0)() in (401, 403) or " 401" in str(error)[:200]:
+            raise ServiceError(
+                "MLflow refuses this login",
+                code="TG0705",
+                where=_without_login(uri),
+                hint="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of a user who may write there",
+            ) from error
         known = type(error).__module__.partition(".")[0] in ("mlflow", "sqlalchemy") and str(error)
         told = f": {_without_login(str(error).splitlines()[0][:160])}" if known else ""
         raise ServiceError(
             f"MLflow does not answer as it should: {type(error).__name__}{told}",
             code="TG0710",
             where=_without_login(uri),
-            hint="`tunegate sync` brings MLflow up to date when it answers again",
+            hint="`tunegate reconcile` brings MLflow up to date when it answers again",
         ) from error
 
 

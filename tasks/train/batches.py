@@ -110,8 +110,10 @@ class Examples:
         )
 
 
-def epoch_batches(lengths: Sequence[int], *, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Indices of the batches of one epoch: random, but with little padding.
+def epoch_batches(
+    lengths: Sequence[int], *, batch_size: int, seed: int, epoch: int, grouped: bool = True
+) -> list[list[int]]:
+    """Indices of the batches of one epoch: random, but with little padding unless `grouped` is false.
 
     A random permutation is cut into pieces of `GROUP` batches, each piece is sorted by length and cut into batches, and
     the batches are put in random order.
@@ -121,6 +123,8 @@ def epoch_batches(lengths: Sequence[int], *, batch_size: int, seed: int, epoch: 
     """
     rng = np.random.default_rng([seed, epoch])
     shuffled = rng.permutation(len(lengths)).tolist()
+    if not grouped:
+        return [shuffled[start : start + batch_size] for start in range(0, len(shuffled), batch_size)]
     batches = []
     for start in range(0, len(shuffled), GROUP * batch_size):
         # sorted() is stable: examples of one length stay in random order.
@@ -140,12 +144,19 @@ def steps_per_epoch(n_examples: int, *, batch_size: int, accumulation: int) -> i
 
 
 def step_batches(
-    lengths: Sequence[int], *, batch_size: int, accumulation: int, seed: int, first_step: int, last_step: int
+    lengths: Sequence[int],
+    *,
+    batch_size: int,
+    accumulation: int,
+    seed: int,
+    first_step: int,
+    last_step: int,
+    grouped: bool = True,
 ) -> Iterator[tuple[int, list[list[int]]]]:
     """Step number (from 1) and its batches of indices, for `first_step` to `last_step` inclusive."""
     per_epoch = steps_per_epoch(len(lengths), batch_size=batch_size, accumulation=accumulation)
     for step in range(first_step, last_step + 1):
         epoch, place = divmod(step - 1, per_epoch)
         if place == 0 or step == first_step:
-            batches = epoch_batches(lengths, batch_size=batch_size, seed=seed, epoch=epoch)
+            batches = epoch_batches(lengths, batch_size=batch_size, seed=seed, epoch=epoch, grouped=grouped)
         yield step, batches[place * accumulation : (place + 1) * accumulation]

@@ -11,7 +11,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from torch import Tensor
 from schemas.errors import StorageError
 from tasks.failpoint import reach
 from tasks.files import seal, sync_directory, verify, write_json
+from tasks.train.early_stopping import Best, BestWeights
+from tasks.train.optimizer_state import moments_of, restore_moments
 
 KEPT = 2
 """Checkpoints that are kept: the newest, and the one before in case the newest turns out damaged."""
@@ -39,12 +41,16 @@ class State:
     n_tokens: int
     curve: list[dict[str, float | int | None]]
     """Rows of curves.parquet so far."""
+    best: Best | None = None
+    """The best validation so far, when early stopping is asked for."""
 
 
 def save_checkpoint(
     folder: Path, state: State, *, key: str, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> Path:
     """Write a checkpoint beside the others and remove those beyond `KEPT`; a kill leaves it absent or complete.
+
+    With a best validation in the state, its weights (see `BestWeights`) become part of the checkpoint.
 
     Args:
         folder: Holds all checkpoints of one training.
@@ -60,11 +66,20 @@ def save_checkpoint(
     aside = folder / f".{final.name}.{os.getpid()}.tmp"
     aside.mkdir()
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, aside / "weights.safetensors")
-    save_file(_moments(weights, optimizer), aside / "optimizer.safetensors")
+    save_file(moments_of(weights, optimizer), aside / "optimizer.safetensors")
     write_json(
         aside / "state.json",
-        {"key": key, "step": state.step, "n_tokens": state.n_tokens, "curve": state.curve, "random": _random_state()},
+        {
+            "key": key,
+            "step": state.step,
+            "n_tokens": state.n_tokens,
+            "curve": state.curve,
+            "best": asdict(state.best) if state.best else None,
+            "random": _random_state(),
+        },
     )
+    if state.best:
+        BestWeights(folder).link_into(aside)
     reach("train.checkpoint.written")
     seal(aside)
     if final.exists():
@@ -109,23 +124,15 @@ def load_newest(
             continue
         _restore(checkpoint, weights, optimizer)
         _set_random_state(state["random"])
-        return State(step=state["step"], n_tokens=state["n_tokens"], curve=state["curve"])
+        BestWeights(folder).take_from(checkpoint)
+        best = Best(**state["best"]) if state.get("best") else None
+        return State(step=state["step"], n_tokens=state["n_tokens"], curve=state["curve"], best=best)
     return None
 
 
 def _found(folder: Path) -> list[Path]:
     """Checkpoints, oldest first."""
     return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
-
-
-def _moments(weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors by the names of the weights they belong to."""
-    names = {weight.data_ptr(): name for name, weight in weights.items()}
-    return {
-        f"{kind}/{names[parameter.data_ptr()]}": tensor.detach().contiguous()
-        for parameter, moments in optimizer.state.items()
-        for kind, tensor in moments.items()
-    }
 
 
 def _restore(checkpoint: Path, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
@@ -135,16 +142,7 @@ def _restore(checkpoint: Path, weights: Mapping[str, Tensor], optimizer: torch.o
         raise StorageError("the checkpoint's tensors are not those of the model", code="TG0537", where=str(checkpoint))
     for name, weight in weights.items():
         weight.copy_(saved[name])
-    names = {weight.data_ptr(): name for name, weight in weights.items()}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            name = names[parameter.data_ptr()]
-            kept = {
-                kind: moments[f"{kind}/{name}"]
-                for kind in ("step", "exp_avg", "exp_avg_sq")
-                if f"{kind}/{name}" in moments
-            }
-            optimizer.state[parameter] = {kind: tensor.to(parameter.device) for kind, tensor in kept.items()}
+    restore_moments(moments, weights, optimizer)
 
 
 def _random_state() -> dict[str, Any]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +22,13 @@ from schemas.training import TrainSpec
 from tasks.model.adapter import trainable_tensors
 from tasks.model.base_model import resolve_dtype
 from tasks.train.batches import Batch, Examples, step_batches, steps_per_epoch
-from tasks.train.checkpoint import State, load_newest, save_checkpoint
-from tasks.train.forward import Losses, losses_of
+from tasks.train.checkpoint import State
+from tasks.train.forward import Losses
+from tasks.train.group import ALONE, Group
 from tasks.train.job import ProgressLog
 from tasks.train.optimizer import learning_rate_at, make_optimizer
 from tasks.train.trunk import Trunk
+from tasks.train.validation import Answer, Validator
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,25 @@ class Outcome:
     """What a training came to."""
 
     n_steps: int
+    """Optimiser steps done; less than planned when early stopping ended the training."""
     n_tokens: int
     curve: list[dict[str, float | int | None]]
     """One row per step: step, loss, learning_rate, grad_norm, n_tokens, validation_loss."""
     finished: bool
     """False when it was asked to stop; a checkpoint holds what was done."""
+    kept_step: int
+    """Step whose weights the model has: the last, or with early stopping that of the best validation."""
+
+    @property
+    def validation_loss(self) -> float | None:
+        """Of the weights that the model has; None when they were not validated."""
+        return next((row["validation_loss"] for row in self.curve if row["step"] == self.kept_step), None)
 
 
 def count_steps(n_examples: int, spec: TrainSpec) -> int:
     """Optimiser steps of a whole training."""
-    each = steps_per_epoch(n_examples, batch_size=spec.batch_size, accumulation=spec.gradient_accumulation_steps)
+    batch_size = spec.batch_size * spec.processes
+    each = steps_per_epoch(n_examples, batch_size=batch_size, accumulation=spec.gradient_accumulation_steps)
     return min(each * spec.epochs, spec.max_steps or each * spec.epochs)
 
 
@@ -57,7 +68,9 @@ def train(
     key: str,
     log: ProgressLog,
     stop: Callable[[], bool] = lambda: False,
+    answer: Answer | None = None,
     trunk: Trunk | None = None,
+    group: Group = ALONE,
 ) -> Outcome:
     """Train `model` in place, from the newest checkpoint where there is one; equal inputs give equal weights.
 
@@ -68,15 +81,18 @@ def train(
         model: From `tasks.model.adapter.open_for_training`.
         spec: The settings.
         train_folder: A split of a `DatasetRef`.
-        validation_folder: None for no validation; else its mean loss is taken after each epoch and at the end.
+        validation_folder: None for no validation; else its mean loss is taken when `validate_every` says, and at the
+            end.
         checkpoints: Folder for checkpoints; only those of `key` are used.
         key: Of the job, see `tasks.train.job.TrainJob.key`.
         log: Told of each step.
         stop: Asked after each step; when true, a checkpoint is saved and the training returns unfinished.
+        answer: Called at each validation.
         trunk: What the frozen lower layers made of both splits, from `tasks.train.trunk.open_trunk`.
+        group: The processes that train together; each calls this with its own model.
 
     Raises:
-        TrainingError: loss or gradient not finite (TG0401).
+        TrainingError: loss or gradient (TG0401), or the loss on validation (TG0409), not finite.
         DataError: no examples, or a step without any supervised token.
     """
     _seed(spec.seed)
@@ -86,41 +102,60 @@ def train(
     held_out = None
     if validation_folder is not None:
         held_out = Examples(validation_folder, trunk.split("validation") if trunk else None)
-    losses = losses_of(model, dtype=resolve_dtype(spec.dtype), recompute=spec.gradient_checkpointing)
+    losses = group.losses_of(model, dtype=resolve_dtype(spec.dtype), recompute=spec.gradient_checkpointing)
     optimizer = make_optimizer(model, spec)
-    weights = trainable_tensors(model)
+    batch_size = spec.batch_size * group.size
     accumulation = spec.gradient_accumulation_steps
     n_steps = count_steps(len(examples), spec)
-    per_epoch = steps_per_epoch(len(examples), batch_size=spec.batch_size, accumulation=accumulation)
-    state = load_newest(
+    per_epoch = steps_per_epoch(len(examples), batch_size=batch_size, accumulation=accumulation)
+    state = group.load(
         checkpoints,
         key=key,
-        weights=weights,
+        model=model,
         optimizer=optimizer,
         warn=lambda message: log.write(event="warning", message=message),
     )
     done, n_tokens, curve = (state.step, state.n_tokens, list(state.curve)) if state else (0, 0, [])
+    group.agree(done, model)
+    validator = Validator(
+        model,
+        losses,
+        spec,
+        examples=held_out,
+        per_epoch=per_epoch,
+        n_steps=n_steps,
+        weights=trainable_tensors(model),
+        checkpoints=checkpoints,
+        log=log,
+        answer=answer,
+        group=group,
+    )
+    validator.best = state.best if state else None
     log.write(event="started", step=done, n_steps=n_steps)
     order = step_batches(
         examples.lengths,
-        batch_size=spec.batch_size,
+        batch_size=batch_size,
         accumulation=accumulation,
         seed=spec.seed,
+        grouped=spec.batching == "length_grouped",
         first_step=done + 1,
         last_step=n_steps,
     )
     for step, places in order:
         started = time.monotonic()
-        batches = [examples.batch(indices) for indices in places]
+        group.reseed(spec.seed, step)
+        batches = group.batches(examples, places)
         rate = learning_rate_at(
             step,
             n_steps=n_steps,
             peak=spec.learning_rate,
             warmup_ratio=spec.warmup_ratio,
             scheduler=spec.lr_scheduler,
+            warmup_steps=spec.warmup_steps,
+            min_ratio=spec.min_lr_ratio,
         )
-        loss, norm = _step(model, losses, optimizer, batches, spec, step=step, rate=rate)
-        step_tokens = sum(batch.n_tokens for batch in batches)
+        loss, norm = _step(model, losses, optimizer, batches, spec, group, step=step, rate=rate)
+        step_tokens = int(*group.total(sum(batch.n_tokens for batch in batches)))
         n_tokens += step_tokens
         row: dict[str, float | int | None] = {
             "step": step,
@@ -132,31 +167,18 @@ def train(
         }
         seconds = time.monotonic() - started
         log.write(event="step", n_steps=n_steps, step_tokens=step_tokens, seconds=seconds, **row)
-        if held_out is not None and len(held_out) and (step % per_epoch == 0 or step == n_steps):
-            row["validation_loss"] = validation_loss(model, losses, held_out, batch_size=spec.batch_size)
-            log.write(event="validation", step=step, loss=row["validation_loss"])
+        row["validation_loss"] = validator.after(step)
         curve.append(row)
-        stopping = stop() and step < n_steps
-        if stopping or (step % spec.save_every == 0 and step < n_steps):
-            state = State(step=step, n_tokens=n_tokens, curve=curve)
-            save_checkpoint(checkpoints, state, key=key, weights=weights, optimizer=optimizer)
+        if step == n_steps or validator.is_over():
+            break
+        stopping = group.total(stop())[0] > 0
+        if stopping or step % spec.save_every == 0:
+            state = State(step=step, n_tokens=n_tokens, curve=curve, best=validator.best)
+            group.save(checkpoints, state, key=key, model=model, optimizer=optimizer)
         if stopping:
-            return Outcome(n_steps=n_steps, n_tokens=n_tokens, curve=curve, finished=False)
-    return Outcome(n_steps=n_steps, n_tokens=n_tokens, curve=curve, finished=True)
-
-
-def validation_loss(model: nn.Module, losses: Losses, examples: Examples, *, batch_size: int) -> float:
-    """Mean loss over all supervised tokens of a split, nats, without dropout; the model's mode is left as it was."""
-    by_length = sorted(range(len(examples)), key=lambda index: -examples.lengths[index])
-    total, count = 0.0, 0
-    with _without_dropout(model), torch.no_grad():
-        for start in range(0, len(by_length), batch_size):
-            batch = examples.batch(by_length[start : start + batch_size])
-            with losses.sharing([batch]):
-                each = losses(batch)
-            total += float(each.double().sum())
-            count += len(each)
-    return total / count if count else math.nan
+            return Outcome(len(curve), n_tokens, curve, finished=False, kept_step=step)
+    kept_step = validator.finish(len(curve))
+    return Outcome(len(curve), n_tokens, curve, finished=True, kept_step=kept_step)
 
 
 def _step(
@@ -165,27 +187,30 @@ def _step(
     optimizer: torch.optim.Optimizer,
     batches: Sequence[Batch],
     spec: TrainSpec,
+    group: Group,
     *,
     step: int,
     rate: float,
 ) -> tuple[float, float]:
     """One optimiser step; returns mean loss (nats per supervised token) and the gradient's norm before clipping."""
-    n_supervised = sum(len(batch.targets) for batch in batches)
+    n_supervised = int(*group.total(sum(len(batch.targets) for batch in batches)))
     if not n_supervised:
         raise DataError(f"no supervised token in the examples of step {step}", code="TG0322")
     total = 0.0
-    with losses.sharing(batches):
+    with losses.sharing(batches) if batches else nullcontext():
         for batch in batches:
-            if len(batch.targets):
+            if group.takes(batch):
                 part = losses(batch).sum() / n_supervised
                 total += float(part.detach())
                 part.backward()  # type: ignore[no-untyped-call]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    norm = float(nn.utils.clip_grad_norm_(trained, spec.max_grad_norm))
+    group.sum_gradients(trained)
+    (total,) = group.total(total)
+    norm = group.clip(trained, spec.max_grad_norm)
     if not (math.isfinite(total) and math.isfinite(norm)):
         raise _diverged(step, total, norm, batches, rate)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    for settings in optimizer.param_groups:
+        settings["lr"] = rate
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total, norm
@@ -201,21 +226,6 @@ def _diverged(step: int, loss: float, norm: float, batches: Sequence[Batch], rat
         where=f"step {step}",
         hint="lower train.learning_rate, or lengthen train.warmup_ratio; nothing of this training is kept as a result",
     )
-
-
-@contextmanager
-def _without_dropout(model: nn.Module) -> Iterator[None]:
-    """Eval mode, except for 4-bit layers: bitsandbytes repacks those for inference, and they could not train on."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    for module, training in before:
-        if type(module).__name__ == "Linear4bit":
-            module.training = training
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 def _seed(seed: int) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.training import TrainSpec
 from tasks.files import sha256_json
+from tasks.train.memory_check import Workload, workload_of
 
 JOB = "job.json"
 PROGRESS = "progress.jsonl"
@@ -23,6 +24,8 @@ ERROR = "error.json"
 LOG = "worker.log"
 FINAL = "final"
 CHECKPOINTS = "checkpoints"
+MEMORY_FIGURES = ("predicted_memory_bytes", "peak_memory_bytes")
+"""Of one training process, as told when training has ended: predicted before, measured after."""
 INTERRUPTED = 75
 """Exit code of a process that was asked to stop and has saved a checkpoint (EX_TEMPFAIL)."""
 
@@ -40,6 +43,11 @@ class TrainJob(BaseModel):
     trunks: Path | None = None
     """Folder where trainings share what frozen layers computed; None for one of this training's own."""
 
+    def workload(self) -> Workload | None:
+        """What decides its memory; None when that cannot be computed."""
+        share = self.dataset.n_supervised / max(1, self.dataset.n_tokens)
+        return workload_of(self.model, max_tokens=self.dataset.max_tokens, supervised_share=share)
+
     def key(self) -> str:
         """sha256 of everything that decides the weights, wherever files lie: checkpoints of another key do not fit.
 
@@ -49,7 +57,9 @@ class TrainJob(BaseModel):
             {
                 "dataset": self.dataset.digest,
                 "model": self.model.digest,
-                "spec": self.spec.model_dump(mode="json", exclude={"timeout_minutes", "save_every", "threads"}),
+                "spec": self.spec.model_dump(
+                    mode="json", exclude={"timeout_minutes", "save_every", "threads", "memory_check"}
+                ),
             }
         )
 
@@ -60,7 +70,8 @@ class ProgressLog:
 
     `event: step` has `step`, `n_steps`, `loss` (nats per supervised token), `learning_rate`, `grad_norm`, `n_tokens`
     (of all steps so far), `step_tokens` and `seconds` (of this step). Other events: `started`, `validation` (loss),
-    `warning` (message), `trunk` (path, filled: computed now), `ended` (peak_rss_bytes).
+    `warning` (message), `trunk` (path, filled: computed now), `ended`, and of a finished training `memory`
+    (`MEMORY_FIGURES`).
     """
 
     path: Path

@@ -23,8 +23,9 @@ from schemas.errors import StorageError, TrainingError, TunegateError
 from schemas.training import TrainSpec
 from tasks.files import MANIFEST, verify, write_json
 from tasks.progress import Progress, silent
-from tasks.train.job import ERROR, FINAL, INTERRUPTED, JOB, LOG, PROGRESS, ProgressLog, TrainJob
-from tasks.train.memory import ModelDims, estimate_memory, memory_advice
+from tasks.train.job import ERROR, FINAL, INTERRUPTED, JOB, LOG, MEMORY_FIGURES, PROGRESS, ProgressLog, TrainJob
+from tasks.train.memory import memory_advice
+from tasks.train.memory_check import check_memory, device_at_hand, predict_parts
 
 GRACE_S = 10.0
 """Seconds between the wish to stop (finish the step, save a checkpoint) and SIGKILL."""
@@ -39,6 +40,7 @@ def train_model(
     spec: TrainSpec,
     out: Path,
     scratch: Path,
+    trunks: Path | None = None,
     progress: Progress = silent,
 ) -> TrainedRef:
     """Train in a separate process and put the result into `out`; a killed attempt goes on from its last checkpoint.
@@ -49,10 +51,13 @@ def train_model(
         spec: The settings. Equal inputs give equal bytes, with or without interruptions.
         out: An empty directory.
         scratch: Outlives a killed attempt: checkpoints, `progress.jsonl`, `worker.log`.
+        trunks: Folder where trainings share what frozen layers computed; None for one of its own. Used only where the
+            training would compute that for itself too: it must not change the last bits of the result.
         progress: Told of each step with loss and tokens_per_s.
 
     Raises:
-        TrainingError: diverged (TG0401), out of memory (TG0405), too long (TG0406), crashed (TG0407), stopped (TG0408).
+        TrainingError: does not fit into memory (TG0415), diverged (TG0401), out of memory (TG0405), too long (TG0406),
+            crashed (TG0407), stopped (TG0408).
         ConfigError: settings that do not fit the model.
         DataError: nothing to train on.
     """
@@ -62,15 +67,26 @@ def train_model(
         model=model.model_copy(update={"root": model.root.resolve()}),
         spec=spec,
         scratch=scratch,
-        threads=spec.threads or len(os.sched_getaffinity(0)),
+        threads=spec.threads or max(1, len(os.sched_getaffinity(0)) // spec.processes),
+        trunks=trunks.resolve() if trunks is not None and caches_trunk(spec) else None,
     )
     if not _is_complete(scratch / FINAL):
+        check_memory(job.workload(), spec)
         for stale in (scratch / FINAL, scratch / f".{FINAL}.tmp"):
             shutil.rmtree(stale, ignore_errors=True)
         (scratch / ERROR).unlink(missing_ok=True)
         write_json(scratch / JOB, job.model_dump(mode="json"))
         _run(job, progress)
     return _collect(job, out)
+
+
+def caches_trunk(spec: TrainSpec) -> bool:
+    """Would the training surely cache its frozen layers' output in a folder of its own?
+
+    >>> caches_trunk(TrainSpec(base_model="m", epochs=2)), caches_trunk(TrainSpec(base_model="m"))
+    (True, False)
+    """
+    return spec.cache_trunk == "on" or (spec.cache_trunk == "auto" and spec.epochs > 1 and spec.max_steps is None)
 
 
 def _run(job: TrainJob, progress: Progress) -> None:
@@ -161,6 +177,13 @@ def _report(log: ProgressLog, offset: int, progress: Progress) -> int:
                 learning_rate=entry["learning_rate"],
                 tokens_per_s=entry["step_tokens"] / entry["seconds"],
             )
+        elif entry["event"] == "memory":
+            progress(
+                entry["step"],
+                entry["step"],
+                "steps",
+                **{name: entry[name] for name in MEMORY_FIGURES if entry[name] is not None},
+            )
     return offset
 
 
@@ -182,8 +205,8 @@ def _error_of(job: TrainJob, code: int) -> TunegateError:
             hint="run again: it goes on from there",
         )
     if code == -signal.SIGKILL:
-        dims = ModelDims.read(job.model.root / "config.json")
-        total = estimate_memory(dims, job.spec, max_tokens=job.dataset.max_tokens).total if dims else None
+        work = job.workload()
+        total = predict_parts(work, job.spec, device=device_at_hand())["total"] if work else None
         predicted = f"; about {total / 2**30:.1f} GiB were predicted" if total else ""
         return TrainingError(
             f"the training process was killed (out of memory?){predicted}",

@@ -20,6 +20,8 @@ _BLOCK, _SECOND_BLOCK = 64, 256
 _FLOAT32, _FLOAT16 = 4, 2
 _ADAM = 8
 """Bytes per weight of AdamW's two float32 moments."""
+_ADAM_8BIT = 2 + 2 * 4 / 256
+"""Of two 8-bit moments with a float32 scale per 256 of each."""
 _LOGIT = 10
 """Bytes per logit: 16-bit, float32 copy, float32 gradient."""
 
@@ -145,14 +147,14 @@ def trainable_parameters(dims: ModelDims, adapter: AdapterSpec) -> int:
                 code="TG0181",
                 where="train.adapter.target_modules",
             )
-    layers = dims.layers if adapter.top_layers is None else adapter.top_layers
-    if layers > dims.layers:
+    layers = adapter.layers_of(dims.layers)
+    if (adapter.top_layers or 0) > dims.layers or max(layers) >= dims.layers:
+        asked = f"layer {max(layers)}" if adapter.top_layers is None else f"top_layers {adapter.top_layers}"
         raise ConfigError(
-            f"top_layers is {layers}, the model has {dims.layers} layers",
-            code="TG0180",
-            where="train.adapter.top_layers",
+            f"{asked} is asked for, the model has {dims.layers} layers", code="TG0180", where="train.adapter"
         )
-    return layers * adapter.rank * sum(sum(shapes[name]) for name in wanted)
+    magnitudes = sum(shapes[name][1] for name in wanted) if adapter.dora else 0
+    return len(layers) * (adapter.rank * sum(sum(shapes[name]) for name in wanted) + magnitudes)
 
 
 def nf4_bits(double_quant: bool) -> float:
@@ -170,6 +172,11 @@ def nf4_bits(double_quant: bool) -> float:
 def quantized_bytes(dims: ModelDims, quantization: QuantizationSpec) -> int:
     """Bytes of a model whose linear layers are held in 4 bits and everything else in 16."""
     return round(dims.n_linear * nf4_bits(quantization.double_quant) / 8) + dims.n_other * _FLOAT16
+
+
+def moment_bytes(spec: TrainSpec) -> float:
+    """Bytes of the optimiser's two moments per trained weight."""
+    return _ADAM if spec.optimizer == "adamw" else _ADAM_8BIT
 
 
 def estimate_memory(
@@ -199,13 +206,17 @@ def estimate_memory(
         n_trained, base = dims.n_parameters, 0
     else:
         n_trained = trainable_parameters(dims, spec.adapter)
-        base = quantized_bytes(dims, spec.quantization) if spec.method == "qlora" else dims.n_parameters * number
+        base = (
+            quantized_bytes(dims, spec.quantization or QuantizationSpec())
+            if spec.method == "qlora"
+            else dims.n_parameters * number
+        )
     if spec.method == "qlora":
         activations += max(d_in * d_out for d_in, d_out in dims.linear_shapes.values()) * number
     return MemoryEstimate(
         weights=base + n_trained * _FLOAT32,
         gradients=n_trained * _FLOAT32,
-        optimizer=n_trained * _ADAM,
+        optimizer=round(n_trained * moment_bytes(spec)),
         activations=activations,
         logits=logits,
     )

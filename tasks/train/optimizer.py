@@ -1,4 +1,4 @@
-"""AdamW as the settings say, and the learning rate of each step.
+"""AdamW as the settings say, with moments of 32 or 8 bits, and the learning rate of each step.
 
 It knows nothing of data. Used by tasks/train/engine.py.
 """
@@ -6,30 +6,45 @@ It knows nothing of data. Used by tasks/train/engine.py.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
+from schemas.errors import ConfigError
 from schemas.training import TrainSpec
 
 
-def make_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
     """AdamW over what trains, in the order of names; norms and biases (one axis) do not decay.
 
-    Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (2019).
+    Raises:
+        ConfigError: paged moments on a device without CUDA.
+
+    Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (2019); Dettmers et al., 8-bit Optimizers via
+    Block-wise Quantization (2022); paged: Dettmers et al., QLoRA (2023).
     """
     trainable = [parameter for _, parameter in sorted(model.named_parameters()) if parameter.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": spec.weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=spec.learning_rate,
-        betas=(spec.adam_beta1, spec.adam_beta2),
-        fused=True,
-    )
+    groups = [group for group in groups if group["params"]]
+    rates: dict[str, Any] = {"lr": spec.learning_rate, "betas": (spec.adam_beta1, spec.adam_beta2)}
+    if spec.optimizer == "adamw":
+        return torch.optim.AdamW(groups, fused=True, **rates)
+    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+
+    if spec.optimizer == "adamw_8bit":
+        return cast(torch.optim.Optimizer, AdamW8bit(groups, **rates))
+    if trainable[0].device.type != "cuda":
+        raise ConfigError(
+            f"paged_adamw_8bit pages between CUDA and the CPU, but training runs on {trainable[0].device.type}",
+            code="TG0188",
+            where="train.optimizer",
+            hint="use adamw_8bit, which has kernels for the CPU too",
+        )
+    return cast(torch.optim.Optimizer, PagedAdamW8bit(groups, **rates))
 
 
 def learning_rate_at(
@@ -39,16 +54,28 @@ def learning_rate_at(
     peak: float,
     warmup_ratio: float,
     scheduler: Literal["constant", "linear", "cosine"],
+    warmup_steps: int | None = None,
+    min_ratio: float = 0.0,
 ) -> float:
-    """Learning rate of a step (from 1): linear warm-up, then constant, or down to zero after the last step.
+    """Learning rate of a step (from 1): linear warm-up, then constant, or down to the floor after the last step.
+
+    Args:
+        step: From 1.
+        n_steps: Of the whole training.
+        peak: Rate after the warm-up.
+        warmup_ratio: Share of the steps that warm up; `warmup_steps`, where given, stands for it.
+        scheduler: Form of what follows.
+        warmup_steps: Steps of the warm-up.
+        min_ratio: The floor of linear and cosine, as a share of the peak.
 
     >>> [round(learning_rate_at(s, n_steps=4, peak=1.0, warmup_ratio=0.25, scheduler="linear"), 2) for s in (1, 2, 4)]
     [1.0, 0.75, 0.25]
     """
-    n_warmup = math.ceil(warmup_ratio * n_steps)
+    n_warmup = math.ceil(warmup_ratio * n_steps) if warmup_steps is None else warmup_steps
     if step <= n_warmup:
         return peak * step / n_warmup
     if scheduler == "constant":
         return peak
     done = (step - n_warmup) / (n_steps - n_warmup + 1)
-    return peak * (1 - done if scheduler == "linear" else (1 + math.cos(math.pi * done)) / 2)
+    left = 1 - done if scheduler == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return peak * (min_ratio + (1 - min_ratio) * left)

@@ -20,7 +20,7 @@ import orjson
 import torch
 from torch import Tensor, nn
 
-from schemas.errors import ConfigError, StorageError
+from schemas.errors import ConfigError, StorageError, TrainingError
 from tasks.failpoint import reach
 from tasks.files import seal, sha256_json, verify, write_json
 from tasks.train.batches import Batch, Examples, Reached, steps_per_epoch
@@ -91,7 +91,7 @@ def open_trunk(job: TrainJob, model: nn.Module, *, log: ProgressLog) -> Trunk | 
 
     Raises:
         ConfigError: `cache_trunk: on` for a model that the fast path does not compute (TG0183).
-        StorageError: `cache_trunk: on`, and the disk has no room (TG0423).
+        TrainingError: `cache_trunk: on`, and the disk has no room (TG0423).
     """
     n_layers = _wanted_layers(job, model)
     if not n_layers:
@@ -141,7 +141,7 @@ def _key(job: TrainJob, model: nn.Module, n_layers: int) -> str:
             "dataset": job.dataset.digest,
             "n_layers": n_layers,
             "dtype": str(_dtype(model)),
-            "quantization": job.spec.quantization.model_dump(mode="json") if job.spec.method == "qlora" else None,
+            "quantization": four_bits.model_dump(mode="json") if (four_bits := job.spec.four_bits()) else None,
             "threads": job.threads,
             "torch": torch.__version__,
         }
@@ -170,7 +170,7 @@ def _has_room(job: TrainJob, model: nn.Module, folder: Path, log: ProgressLog) -
         return True
     told = f"the frozen trunk's output takes up to {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB are free"
     if job.spec.cache_trunk == "on":
-        raise StorageError(told, code="TG0423", where=str(folder), hint="make room, or set train.cache_trunk: off")
+        raise TrainingError(told, code="TG0423", where=str(folder), hint="make room, or set train.cache_trunk: off")
     log.write(event="warning", message=f"{told}; the training goes on without it")
     return False
 

@@ -22,8 +22,10 @@ import orjson
 
 from schemas.errors import LockedError, TrainingError, TunegateError
 from tasks.files import seal, write_json
-from tasks.train.job import CHECKPOINTS, ERROR, FINAL, INTERRUPTED, PROGRESS, ProgressLog, TrainJob
-from tasks.train.memory import ModelDims, estimate_memory, memory_advice
+from tasks.train.job import CHECKPOINTS, ERROR, FINAL, INTERRUPTED, MEMORY_FIGURES, PROGRESS, ProgressLog, TrainJob
+from tasks.train.memory import memory_advice
+from tasks.train.memory_check import device_at_hand, predict_parts
+from tasks.train.ranks import is_rank, lead
 
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -42,9 +44,11 @@ def main(job_file: Path, parent: int | None = None, *, lock_wait_s: float = 15.0
         _die_with(parent)
     job = TrainJob.model_validate(orjson.loads(job_file.read_bytes()))
     try:
+        if is_rank():
+            return _work(job)
         lock = _lock(job.scratch / "worker.lock", lock_wait_s)
         try:
-            return _work(job)
+            return _work(job) if job.spec.processes == 1 else lead(job_file, job, lock=lock)
         finally:
             os.close(lock)
     except TunegateError as error:
@@ -63,14 +67,21 @@ def _work(job: TrainJob) -> int:
 
     torch.set_num_threads(job.threads)
     from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
+    from tasks.train.answers import Answerer, collect_answers
+    from tasks.train.distributed import join
     from tasks.train.engine import mean_last_tenth, train
     from tasks.train.trunk import open_trunk
 
     asked_to_stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: asked_to_stop.append(received))
-    log = ProgressLog(job.scratch / PROGRESS)
-    model = open_for_training(job.model, job.spec)
+    group = join(job.spec)
+    log = ProgressLog(job.scratch / PROGRESS if group.leads else Path(os.devnull))
+    model = group.prepare(open_for_training(job.model, job.spec))
+    answer, answers = None, job.scratch / "answers" / job.key()[:16]
+    if job.spec.validation_items and job.dataset.n_validation and group.leads:
+        held_out = job.dataset.root / "validation"
+        answer = Answerer(model, job.model, job.spec, validation=held_out, folder=answers)
     outcome = train(
         model,
         job.spec,
@@ -80,23 +91,31 @@ def _work(job: TrainJob) -> int:
         key=job.key(),
         log=log,
         stop=lambda: bool(asked_to_stop),
-        trunk=open_trunk(job, model, log=log),
+        answer=answer,
+        trunk=open_trunk(job, model, log=log) if job.spec.sharding == "none" else None,
+        group=group,
     )
-    log.write(event="ended", finished=outcome.finished, peak_rss_bytes=_peak_rss_bytes())
+    peak = int(group.largest(_peak_bytes()))
+    log.write(event="ended", finished=outcome.finished)
     if not outcome.finished:
         return INTERRUPTED
+    model = group.finish(model, lambda: open_for_training(job.model, job.spec))
+    if not group.leads:
+        return 0
     aside = job.scratch / f".{FINAL}.tmp"
     for left_over in (aside, job.scratch / FINAL):
         shutil.rmtree(left_over, ignore_errors=True)
     aside.mkdir()
     save_trained(model, job.spec, base=job.model, out=aside)
     _write_curve(aside / "curves.parquet", outcome.curve)
-    validated = [row["validation_loss"] for row in outcome.curve if row["validation_loss"] is not None]
+    if answer is not None:
+        validated = [int(row["step"] or 0) for row in outcome.curve if row["validation_loss"] is not None]
+        collect_answers(answers, validated, aside)
     write_json(
         aside / "training.json",
         {
             "settings": job.spec.model_dump(mode="json"),
-            "quantization": job.spec.quantization.model_dump(mode="json") if job.spec.method == "qlora" else None,
+            "quantization": four_bits.model_dump(mode="json") if (four_bits := job.spec.four_bits()) else None,
             "base": {"uri": job.model.uri, "digest": job.model.digest},
             "dataset_digest": job.dataset.digest,
             "threads": job.threads,
@@ -105,11 +124,15 @@ def _work(job: TrainJob) -> int:
             "n_steps": outcome.n_steps,
             "n_tokens": outcome.n_tokens,
             "train_loss": mean_last_tenth(outcome.curve),
-            "validation_loss": validated[-1] if validated else None,
+            "validation_loss": outcome.validation_loss,
+            "kept_step": outcome.kept_step,
         },
     )
     seal(aside)
     aside.rename(job.scratch / FINAL)
+    predicted = _predicted_memory(job)
+    figures = zip(MEMORY_FIGURES, (predicted and predicted["total"], peak), strict=True)
+    log.write(event="memory", step=outcome.n_steps, **dict(figures))
     return 0
 
 
@@ -131,8 +154,8 @@ def _write_curve(path: Path, curve: list[dict[str, float | int | None]]) -> None
 
 
 def _predicted_memory(job: TrainJob) -> dict[str, int] | None:
-    dims = ModelDims.read(job.model.root / "config.json")
-    return estimate_memory(dims, job.spec, max_tokens=job.dataset.max_tokens).parts() if dims else None
+    work = job.workload()
+    return predict_parts(work, job.spec, device=device_at_hand()) if work else None
 
 
 def _tell(scratch: Path, error: TunegateError) -> None:
@@ -186,7 +209,12 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _peak_rss_bytes() -> int:
+def _peak_bytes() -> int:
+    """Most memory that this process has held: of its card, else resident."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -50,7 +50,7 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
     base = f"file:{larger_model}"
     rungs = [
         {"name": "short", "set": {"method": "lora", "max_steps": 1, "learning_rate": 1e-5}},
-        {"name": "larger", "set": {"method": "lora", "base_model": base, "learning_rate": 3e-3, "adapter.alpha": 512}},
+        {"name": "larger", "set": {"method": "lora", "base_model": base, "learning_rate": 2e-3}},
         {"name": "full", "set": {"method": "full", "base_model": base}},
     ]
 
@@ -108,7 +108,7 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
 
 
 def test_a_killed_sweep_goes_on_with_its_trial_and_ends_with_the_bytes_of_a_whole_one(workplace: Workplace) -> None:
-    over = {"max_steps": [1, 6], "learning_rate": {"low": 1e-4, "high": 3e-3, "log": True}}
+    over = {"max_steps": [1, 6], "learning_rate": {"low": 2e-3, "high": 3e-3, "log": True}}
 
     def sweep(document: dict[str, Any]) -> None:
         document["pipelines"]["small"]["split"]["validation_fraction"] = 0.2

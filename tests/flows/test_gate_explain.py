@@ -16,7 +16,8 @@ def test_a_verdict_is_explained_down_to_the_items_and_text_stays_on_stdout(workp
     run_id = workplace.json("run", "strict")["run_id"]
     told = workplace.json("gate", "explain", run_id)
     assert told["verdict"] == "BLOCK"
-    [finding] = told["findings"]
+    contamination, finding = told["findings"]
+    assert (contamination["part"], contamination["verdict"]) == ("contamination", "PROMOTE")
     assert (finding["metric"], finding["limit"], finding["n_items"]) == ("exact", 0.9, 12)
     assert finding["upper"] < 0.9
     assert told["shown"] == {"metric": "exact", "slice": None}

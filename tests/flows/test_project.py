@@ -13,28 +13,22 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from flows.engine.ledger import Ledger
-from flows.project import synchronise
+from flows.project import reconcile, synchronise
 from flows.servers import ensure_mlflow, stop_all
-from flows.settings import Settings
-from schemas.artifacts import BundleRef, ChampionRef, ModelRef, TrainedRef
 from schemas.errors import ConfigError, ServiceError, StorageError
 from schemas.release import RunRecord
-from schemas.training import PromptSpec
-from schemas.verdicts import Verdict
 from tasks.failpoint import PLACES
-from tasks.files import seal, write_json
-from tasks.release.register import VERSION_TAG, alias_version
-from tasks.release.tracking import RUN_TAG, begin_run, choose_uri, open_client
+from tasks.release.register import alias_version
+from tasks.release.tracking import begin_run, open_client
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from tests.flows.conftest import Place
 
 pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is first imported
     "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
@@ -43,116 +37,13 @@ pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is f
 NOWHERE = "http://127.0.0.1:9"
 
 
-@dataclass
-class Place:
-    """A home folder with a ledger and an MLflow store, and candidates to put into them."""
-
-    settings: Settings
-
-    @property
-    def home(self) -> Path:
-        return self.settings.home
-
-    @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.home)
-
-    @property
-    def uri(self) -> str:
-        return choose_uri("", None, home=self.home)
-
-    @property
-    def client(self) -> MlflowClient:
-        return open_client(self.uri)
-
-    def record(
-        self,
-        number: int,
-        verdict: Verdict,
-        *,
-        name: str = "replies",
-        run_id: str = "",
-        reason: str = "because",
-        experiment: str = "tunegate",
-    ) -> str:
-        """A run with a candidate and its record; returns the version."""
-        run_id = run_id or f"run-{number}"
-        self.ledger.start_run(
-            run_id, pipeline="small", model_name=name, input_digest="d",
-            config_json=json.dumps({"train": {"seed": number}, "register": {"name": name, "experiment": "late"}}),
-        )  # fmt: skip
-        bundle = self.home / "store" / "bundle" / f"{number:064x}"
-        if not bundle.exists():
-            bundle.mkdir(parents=True)
-            (bundle / "serving.json").write_text(f"{number}\n")
-        record = RunRecord(
-            run_id=run_id, pipeline="small", params={"train.seed": str(number)}, metrics={"exact": 0.5},
-            tags={"tunegate.verdict": verdict}, experiment=experiment,
-            curves="store/train/gone/curves.parquet", files=("store/gone.md",),
-        )  # fmt: skip
-        (self.home / "runs").mkdir(exist_ok=True)
-        write_json(self.home / "runs" / f"{run_id}.json", record.model_dump(mode="json"))
-        candidate = ChampionRef(
-            name=name, version="", run_id=run_id, prompt=PromptSpec(), max_new_tokens=4, verdict_digest="v",
-            promoted_at="", bundle=BundleRef(root=bundle, digest=seal(bundle), n_bytes=1),
-            model=ModelRef(
-                root=self.home, digest="base", uri="file:base", n_parameters=1, vocab_size=2, context_length=3
-            ),
-            trained=TrainedRef(
-                root=self.home, digest=f"trained-{number}", method="lora", format="instruction", base_digest="base",
-                n_trainable=1, n_steps=1, n_tokens=1, train_loss=0.5,
-            ),
-        )  # fmt: skip
-        return self.ledger.record_candidate(candidate, verdict=verdict, reason=reason)
-
-    def promote(self, number: int, *, after: str | None, name: str = "replies", experiment: str = "tunegate") -> str:
-        """A candidate that becomes champion."""
-        version = self.record(number, "PROMOTE", name=name, experiment=experiment)
-        self.ledger.promote(name, expected=after, version=version, run_id=f"run-{number}", reason="better")
-        return version
-
-    def told(self, name: str = "replies") -> dict[str, Any]:
-        """What MLflow shows under the name: versions with their verdicts, aliases and runs."""
-        versions = self.client.search_model_versions(f"name = '{name}'")
-        found = self.client.get_experiment_by_name("tunegate")
-        runs = self.client.search_runs([found.experiment_id]) if found else []
-        return {
-            "versions": sorted((v.tags[VERSION_TAG], v.tags["tunegate.verdict"]) for v in versions),
-            "champion": alias_version(self.client, name=name, alias="champion", uri=self.uri),
-            "challenger": alias_version(self.client, name=name, alias="challenger", uri=self.uri),
-            "runs": sorted((run.data.tags[RUN_TAG], run.info.status) for run in runs),
-        }
-
-    def forget(self) -> None:
-        """Make the ledger believe that MLflow has been told nothing."""
-        with closing(sqlite3.connect(self.ledger.path)) as db, db:
-            db.execute("UPDATE projections SET done_at = NULL")
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh MLflow database: making one takes two seconds, copying it none."""
-    home = tmp_path_factory.mktemp("empty-store")
-    uri = choose_uri("", None, home=home)
-    open_client(uri).search_experiments()
-    return home / "mlflow" / "mlflow.db"
-
-
-@pytest.fixture
-def place(tmp_path: Path, empty_store: Path) -> Place:
-    home = tmp_path / "home"
-    (home / "mlflow").mkdir(parents=True)
-    shutil.copy(empty_store, home / "mlflow" / "mlflow.db")
-    return Place(Settings(home=home, cache=tmp_path / "cache", prefect_api_url=None, mlflow_tracking_uri=None))
-
-
 def test_what_is_told_twice_is_there_once(place: Place) -> None:
     place.promote(1, after=None)
     place.record(2, "BLOCK")
     assert synchronise(place.ledger, place.settings) is None
     first = place.told()
     assert first == {
-        "versions": [("1", "PROMOTE"), ("2", "BLOCK")], "champion": "1", "challenger": "1",
+        "versions": [("1", "PROMOTE"), ("2", "BLOCK")], "previous": None, "champion": "1", "challenger": None,
         "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED")],
     }  # fmt: skip
     assert place.ledger.pending_projections() == ()
@@ -208,10 +99,10 @@ def test_aliases_follow_a_rollback_even_when_all_is_told_at_once(place: Place) -
     place.ledger.rollback("replies", reason="customers complain")
     assert len(place.ledger.pending_projections()) == 5
     assert synchronise(place.ledger, place.settings) is None
-    assert place.told()["champion"] == place.told()["challenger"] == "1"
+    assert (place.told()["champion"], place.told()["previous"]) == ("1", None)
     place.ledger.rollback("replies", reason="a second look", to="2")
     assert synchronise(place.ledger, place.settings) is None
-    assert place.told()["champion"] == "2"
+    assert (place.told()["champion"], place.told()["previous"]) == ("2", "1")
     assert place.told()["versions"] == [("1", "PROMOTE"), ("2", "PROMOTE")]
 
 
@@ -226,6 +117,47 @@ def test_another_mlflow_learns_of_the_champion_it_has_never_seen(
     place.ledger.rollback("replies", reason="customers complain")
     assert synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=another)) is None
     assert alias_version(open_client(another), name="replies", alias="champion", uri=another) == "1"
+
+
+def test_the_challenger_is_who_waits_for_a_person(place: Place) -> None:
+    place.promote(1, after=None)
+    version = place.record(2, "PROMOTE")
+    place.ledger.promote("replies", expected="1", version=version, run_id="run-2", reason="better", approval=True)
+    assert synchronise(place.ledger, place.settings) is None
+    assert [place.told()[alias] for alias in ("previous", "champion", "challenger")] == [None, "1", "2"]
+    place.ledger.approve("run-2", actor="ada")
+    assert synchronise(place.ledger, place.settings) is None
+    assert [place.told()[alias] for alias in ("previous", "champion", "challenger")] == ["1", "2", None]
+    version = place.record(3, "BLOCK")
+    event = place.ledger.force("replies", expected="2", version=version, reason="urgent", actor="bob")
+    assert synchronise(place.ledger, place.settings) is None
+    tags = place.client.get_model_version_by_alias("replies", "champion").tags
+    assert (tags["tunegate.verdict"], tags["tunegate.event"]) == ("BLOCK", event.hash)
+    assert tags["tunegate.promotion"].startswith("force by bob at ")
+
+
+def test_an_alias_that_somebody_moved_past_the_ledger_is_put_back(place: Place) -> None:
+    place.promote(1, after=None)
+    place.promote(2, after="1")
+    assert reconcile(place.ledger, place.settings).n_told == 4
+    place.client.set_registered_model_alias("replies", "champion", "1")
+    place.client.delete_registered_model_alias("replies", "previous")
+    place.client.set_registered_model_alias("replies", "challenger", "2")
+    told = reconcile(place.ledger, place.settings)
+    assert (told.n_told, told.late) == (0, None)
+    assert told.repaired == ("replies@previous", "replies@champion", "replies@challenger")
+    assert [place.told()[alias] for alias in ("previous", "champion", "challenger")] == ["1", "2", None]
+    assert reconcile(place.ledger, place.settings).repaired == ()
+    late = reconcile(place.ledger, replace(place.settings, mlflow_tracking_uri=NOWHERE)).late
+    assert isinstance(late, ServiceError)
+
+
+def test_a_damaged_earlier_champion_does_not_hold_up_the_new_one(place: Place) -> None:
+    place.promote(1, after=None)
+    (place.home / "store" / "bundle" / f"{1:064x}" / "serving.json").write_text("tampered\n")
+    place.promote(2, after="1")
+    assert isinstance(synchronise(place.ledger, place.settings), StorageError)
+    assert [place.told()[alias] for alias in ("previous", "champion")] == [None, "2"]
 
 
 def test_a_damaged_bundle_holds_up_nobody_else(place: Place) -> None:
@@ -282,33 +214,61 @@ def test_runs_that_died_do_not_look_alive_for_ever(place: Place) -> None:
     }  # fmt: skip
 
 
-SYNCHRONISE = """
-import sys
+KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.told:2"]
+MOVED = {"mlflow.champion", "mlflow.challenger", "mlflow.told:2"}
+"""Where MLflow's champion has moved already. The first that is told is the candidate, the second the champion."""
+PROMOTE_AND_TELL = """
+import json, os, sys
 from pathlib import Path
+import mlflow.pyfunc  # once, for all of the children
 from flows.engine.ledger import Ledger
 from flows.project import synchronise
 from flows.settings import Settings
-home = Path(sys.argv[1])
-late = synchronise(Ledger(home), Settings(home=home, cache=home, prefect_api_url=None, mlflow_tracking_uri=None))
-sys.exit(str(late) if late else 0)
+
+def promote_and_tell(home):
+    ledger, settings = Ledger(home), Settings(home=home, cache=home, prefect_api_url=None, mlflow_tracking_uri=None)
+    ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+    synchronise(ledger, settings)
+
+ended = {}
+for place in sys.argv[2:]:
+    child = os.fork()
+    if not child:
+        os.environ["TUNEGATE_FAILPOINT"] = place
+        try:
+            promote_and_tell(Path(sys.argv[1]) / place)
+        finally:
+            os._exit(1)
+    ended[place] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(json.dumps(ended))
 """
 
 
-@pytest.mark.parametrize("failpoint", [name for name in PLACES if name.startswith("mlflow.")])
-def test_whoever_is_killed_while_telling_leaves_a_rerun_to_end_in_one_version_and_the_right_alias(
-    place: Place, failpoint: str, project: Path
+def test_whoever_is_killed_anywhere_between_verdict_and_alias_leaves_a_rerun_to_end_in_the_same_place(
+    place: Place, project: Path
 ) -> None:
     place.promote(1, after=None)
-    place.promote(2, after="1")
-    environ = {**os.environ, "TUNEGATE_FAILPOINT": failpoint, "PYTHONPATH": str(project)}
-    killed = subprocess.run([sys.executable, "-c", SYNCHRONISE, str(place.home)], env=environ, check=False)
-    assert killed.returncode == -9
-    assert place.ledger.pending_projections() != ()
     assert synchronise(place.ledger, place.settings) is None
-    assert place.told() == {
-        "versions": [("1", "PROMOTE"), ("2", "PROMOTE")], "champion": "2", "challenger": "2",
-        "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED")],
-    }  # fmt: skip
+    place.record(2, "PROMOTE")
+    for name in KILLED:
+        shutil.copytree(place.home, place.home.with_name("killed") / name)
+    done = subprocess.run(
+        [sys.executable, "-c", PROMOTE_AND_TELL, str(place.home.with_name("killed")), *KILLED],
+        env={**os.environ, "PYTHONPATH": str(project)}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(KILLED, -9)
+    for name in KILLED:
+        left = place.at(place.home.with_name("killed") / name)
+        assert left.ledger.pending_projections() != ()
+        assert left.told()["champion"] == ("2" if name in MOVED else "1"), name
+        for _ in range(2):  # and however often it is repeated
+            left.ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+            assert synchronise(left.ledger, left.settings) is None
+        assert [event.action for event in left.ledger.history()] == ["promote", "promote"]
+        assert left.told() == {
+            "versions": [("1", "PROMOTE"), ("2", "PROMOTE")], "previous": "1", "champion": "2", "challenger": None,
+            "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED")],
+        }, name  # fmt: skip
 
 
 @pytest.fixture

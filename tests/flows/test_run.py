@@ -54,14 +54,14 @@ def test_a_first_run_promotes_a_twin_is_blocked_and_nothing_new_is_skipped(workp
     assert first["verdict"] == "PROMOTE", first
     assert (first["exit_code"], first["version"], first["champion"]) == (0, "1", "1")
     assert first["mlflow_pending"] == 0
-    assert aliases(workplace.home) == {"champion": 1, "challenger": 1}
+    assert aliases(workplace.home) == {"champion": 1}
 
     blocked = workplace.run("run", "strict", "--json")
     assert blocked.returncode == 5, blocked.stderr
     outcome = json.loads(blocked.stdout)
     assert (outcome["verdict"], outcome["version"], outcome["champion"]) == ("BLOCK", "2", "1")
     assert "0.9" in outcome["reason"]
-    assert aliases(workplace.home) == {"champion": 1, "challenger": 1}
+    assert aliases(workplace.home) == {"champion": 1}
     rows = steps_of(workplace, outcome["run_id"])
     assert {name for name, row in rows.items() if row["state"] == "done"} == {
         "train", "answers_tuned", "scores_tuned", "gate", "bundle", "scores_champion",
@@ -114,13 +114,31 @@ def test_plan_says_what_run_then_does(workplace: Workplace) -> None:
     assert planned["answers_tuned"] == "run"
     assert any("max_new_tokens: 4 -> 5" in row["why"] for row in plan["steps"])
     assert plan["train_examples"] == 32
-    assert plan["training_memory_gib"] > 0
+    assert 0 < plan["training_memory_gib"] < plan["memory_at_hand_gib"]
 
-    done = steps_of(workplace, workplace.json("run", "small")["run_id"])
+    run_id = workplace.json("run", "small")["run_id"]
+    done = steps_of(workplace, run_id)
+    # Measured when the training was made, shown with every run that uses it, and told to MLflow.
+    shown = workplace.json("show", run_id)
+    assert shown["predicted_memory_bytes"] == pytest.approx(shown["peak_memory_bytes"], rel=0.15)
+    told = json.loads((workplace.home / "runs" / f"{run_id}.json").read_text())["metrics"]
+    assert told["peak_memory_bytes"] == shown["peak_memory_bytes"]
+    assert " GiB predicted, " in workplace.run("show", run_id).stdout
     for name, state in planned.items():
         # The champion is the candidate here: what it answers has been answered by the time its turn comes.
         if state != "maybe" and not name.endswith("_champion"):
             assert (done[name]["state"] == "reused") == (state == "reused"), name
+
+
+def test_a_training_that_cannot_fit_is_told_by_plan_and_refused_by_run(workplace: Workplace) -> None:
+    assert workplace.run("run", "small", "--until", "finetune").returncode == 0
+    workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(batch_size=2**24))
+    planned = workplace.run("plan", "small")
+    assert "warning the training will be refused" in " ".join(planned.stderr.split())
+    refused = workplace.run("run", "small")
+    assert refused.returncode == 4
+    assert "TG0415" in refused.stderr
+    assert "this fits: train.batch_size" in " ".join(refused.stderr.split())
 
 
 def test_a_run_killed_in_training_ends_with_the_bytes_of_an_uninterrupted_one(
@@ -153,7 +171,7 @@ def test_a_run_killed_anywhere_is_completed_by_the_next(workplace: Workplace, pl
     assert outcome["verdict"] in {"PROMOTE", "HOLD", "SKIP"}
     history = workplace.json("champion", "small")["history"]
     assert [event["action"] for event in history] == ["promote"]
-    assert aliases(workplace.home) == {"champion": 1, "challenger": 1}
+    assert aliases(workplace.home) == {"champion": 1}
 
 
 def test_a_dead_mlflow_costs_a_note_and_is_caught_up_later(workplace: Workplace) -> None:
@@ -162,10 +180,11 @@ def test_a_dead_mlflow_costs_a_note_and_is_caught_up_later(workplace: Workplace)
     outcome = json.loads(done.stdout)
     assert outcome["verdict"] == "PROMOTE"
     assert outcome["mlflow_pending"] > 0
-    assert "tunegate sync" in done.stderr
-    assert workplace.run("sync", MLFLOW_TRACKING_URI=NOWHERE).returncode == 7
-    assert workplace.run("sync").returncode == 0
-    assert aliases(workplace.home) == {"champion": 1, "challenger": 1}
+    assert "sync pending" in done.stderr
+    assert "tunegate reconcile" in done.stderr
+    assert workplace.run("reconcile", MLFLOW_TRACKING_URI=NOWHERE).returncode == 7
+    assert workplace.run("reconcile").returncode == 0
+    assert aliases(workplace.home) == {"champion": 1}
 
 
 def test_require_mlflow_turns_a_dead_mlflow_into_code_7(workplace: Workplace) -> None:
@@ -209,7 +228,9 @@ def test_bad_data_ends_with_code_3_and_names_the_quarantine(workplace: Workplace
 
 def test_diverging_training_ends_with_code_4_and_promotes_nothing(workplace: Workplace) -> None:
     def explode(document: dict[str, Any]) -> None:
-        document["pipelines"]["small"]["train"].update(learning_rate=1.0, max_grad_norm=1e30, max_steps=400, epochs=50)
+        document["pipelines"]["small"]["train"].update(
+            learning_rate=1.0, allow_unusual_learning_rate=True, max_grad_norm=1e30, max_steps=400, epochs=50
+        )
         document["pipelines"]["small"]["train"]["adapter"] = {"rank": 4, "alpha": 1e30}
 
     workplace.declare(explode)

@@ -14,6 +14,7 @@ import pytest
 from flows.servers import client_environment, ensure_prefect, stop_all
 from schemas.artifacts import ModelRef
 from schemas.load import load_file
+from schemas.verdicts import CHECKS
 
 HERE = Path(__file__).parent
 
@@ -64,5 +65,7 @@ def test_real_tickets_reach_a_verdict(name: str, n_rows: int, environ: dict[str,
     report = json.loads(subprocess.run(show, env=environ, capture_output=True, text=True, check=True).stdout)
     rows = {step["step"]: step for step in report["steps"]}
     assert rows["extract"]["n_in"] == n_rows  # every row of the file was read
-    assert all(finding["n_items"] == 24 for finding in report["findings"])
-    assert all(finding["lower"] is not None for finding in report["findings"])
+    assert all(finding["n_items"] == 24 for finding in report["findings"] if finding["part"] != "round_trip")
+    ruled = [finding for finding in report["findings"] if finding["part"] not in CHECKS]
+    assert ruled
+    assert all(finding["lower"] is not None for finding in ruled)

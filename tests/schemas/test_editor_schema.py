@@ -27,7 +27,7 @@ def test_check_jsonschema_accepts_the_shipped_file_and_refuses_a_typo(project: P
     shipped = project / "pipelines.yaml"
     assert check(project, shipped).returncode == 0
     typo = tmp_path / "pipelines.yaml"
-    typo.write_text(shipped.read_text(encoding="utf-8").replace("learning_rate:", "lerning_rate:"), encoding="utf-8")
+    typo.write_text(shipped.read_text(encoding="utf-8").replace(" learning_rate:", " lerning_rate:"), encoding="utf-8")
     result = check(project, typo)
     assert result.returncode == 1
     assert "'lerning_rate' was unexpected" in result.stdout

@@ -27,6 +27,8 @@ class Turn:
 
     role: str
     content: str
+    weight: int | None = None
+    """0: an answer that stands for context only; 1: one to learn. None where the file does not say."""
 
 
 def read_turns(value: object) -> tuple[Turn, ...] | Fault:
@@ -49,7 +51,11 @@ def read_turns(value: object) -> tuple[Turn, ...] | Fault:
 
 def to_json(turns: tuple[Turn, ...]) -> str:
     """The conversation as the JSON of the `messages` column."""
-    return orjson.dumps([{"role": turn.role, "content": turn.content} for turn in turns]).decode()
+    told = [
+        {"role": turn.role, "content": turn.content} | ({} if turn.weight is None else {"weight": turn.weight})
+        for turn in turns
+    ]
+    return orjson.dumps(told).decode()
 
 
 def _turn(message: object, number: int) -> Turn | Fault:
@@ -68,7 +74,10 @@ def _turn(message: object, number: int) -> Turn | Fault:
         return Fault("TG0303", f"The content of message {number} is {kind_of(content)}; it must be text.", "messages")
     if not content.strip():
         return Fault("TG0303", f"The content of message {number} is empty.", "messages")
-    return Turn(ROLES[role.lower()], content)
+    weight = message.get("weight")
+    if weight is not None and (weight not in (0, 1) or isinstance(weight, bool)):
+        return Fault("TG0301", f"The weight of message {number} is neither 0 nor 1.", "messages")
+    return Turn(ROLES[role.lower()], content, None if weight is None else int(weight))
 
 
 def _weight_fault(answer: object) -> Fault | None:

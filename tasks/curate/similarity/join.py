@@ -5,7 +5,8 @@ The result equals comparing all pairs. Nothing is sampled, and neither threads n
 of fewer words than a shingle are similar to none.
 
 Limit: a family of texts that are all alike but just below the threshold, and differ in words that are commoner than
-those they share, is compared pair by pair. Comparisons are counted, and more than `max_comparisons` are refused: see `CrowdedFamilyError`.
+those they share, is compared pair by pair. Comparisons are counted, and more than `max_comparisons` are refused: see
+`CrowdedFamilyError`.
 
 It knows nothing of tickets. Called by dedup, decontaminate and label_check, inside functions: it imports numba.
 """

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from flows.engine.keys import step_key
@@ -84,7 +85,21 @@ def release(home: Path, number: str, expected: str, start_at: str = "0") -> obje
     promoted = ledger.promote(
         "replies", expected=expected or None, version=version, run_id=candidate.run_id, reason="better"
     )
-    return {"version": promoted.version}
+    return {"version": promoted.to_version}
+
+
+def decide(command: str, home: Path, argument: str, expected: str = "", start_at: str = "0") -> object:
+    """What a person decides, at a given moment."""
+    ledger = Ledger(home)
+    while time.time() < float(start_at):
+        time.sleep(0.001)
+    if command == "approve":
+        return {"version": ledger.approve(argument, actor="ada").to_version}
+    if command == "rollback":
+        return {"version": ledger.rollback("replies", reason=argument).version}
+    champion = ledger.champion("replies")
+    expected = expected or (champion.version if champion else "")
+    return {"version": ledger.force("replies", expected=expected, version=argument, reason="r", actor="ada").to_version}
 
 
 def hold(home: Path, name: str, seconds: str) -> object:
@@ -108,6 +123,7 @@ def say(text: str) -> None:
 def main() -> int:
     home, command, *arguments = sys.argv[1:]
     programs = {"obtain": obtain, "release": release, "hold": hold, "key": key}
+    programs |= {name: partial(decide, name) for name in ("approve", "force", "rollback")}
     try:
         say(json.dumps(programs[command](Path(home), *arguments)))
     except TunegateError as error:

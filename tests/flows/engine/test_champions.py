@@ -154,12 +154,14 @@ def test_a_rollback_goes_to_the_champion_before_and_needs_a_reason(ledger, promo
     promote(2, "1")
     with pytest.raises(ConfigError, match="TG0154"):
         ledger.rollback("replies", reason=" ")
+    assert ledger.previous("replies") == "1"
     restored = ledger.rollback("replies", reason="customers complain", actor="ada")
     assert restored.version == "1"
     assert restored.verdict_digest == "verdict-1"
     event = ledger.history("replies")[-1]
     assert (event.action, event.from_version, event.to_version) == ("rollback", "2", "1")
     assert (event.reason, event.actor) == ("customers complain", "ada")
+    assert ledger.previous("replies") is None
     assert ledger.pending_projections()[-1].payload == {
         "name": "replies", "version": "1", "previous": "2", "run_id": "",
     }  # fmt: skip
@@ -187,12 +189,15 @@ def test_a_rollback_to_a_stranger_is_refused_with_the_choice(kit, ledger, promot
         ledger.rollback("replies", reason="r", to="2")
 
 
-def test_a_run_that_is_repeated_does_not_undo_a_rollback(ledger, promote):
+def test_a_run_that_is_repeated_does_not_undo_a_rollback(kit, ledger, promote):
     promote(1, None)
     promote(2, "1")
     ledger.rollback("replies", reason="customers complain")
-    with pytest.raises(GateError, match=r"TG0622.*rolled back \(customers complain\)"):
-        promote(2, "1")
+    promote(2, "1")
+    assert ledger.champion("replies").version == "1"
+    waits = ledger.history("replies")[-1]
+    assert (waits.action, waits.to_version) == ("wait", "2")
+    assert "v2 was rolled back (customers complain)" in waits.reason
     promote(3, "1")
     assert ledger.rollback("replies", reason="r").version == "1"
     assert ledger.rollback("replies", reason="a second look", to="2").version == "2"
@@ -209,25 +214,34 @@ def tampered(ledger, *statements):
 
 
 @pytest.mark.parametrize(
-    "statements",
+    ("link", "statements"),
     [
-        ["UPDATE champion_events SET reason = 'nothing to see' WHERE seq = 2"],
-        ["UPDATE champion_events SET actor = 'somebody else' WHERE seq = 3"],
-        ["DELETE FROM champion_events WHERE seq = 2"],
-        ["DELETE FROM champion_events WHERE seq = 3"],
-        ["DELETE FROM champion_events WHERE seq = 3", "UPDATE champions SET version = '2'"],
-        ["UPDATE champion_events SET seq = seq + 10 WHERE seq = 3", "UPDATE champion_events SET seq = 3 WHERE seq = 2"],
-        ["UPDATE champions SET version = '1'"],
-        ["DELETE FROM champions"],
+        ("event 2 (promote v2", ["UPDATE champion_events SET reason = 'nothing to see' WHERE seq = 2"]),
+        ("event 3 (promote v3", ["UPDATE champion_events SET actor = 'somebody else' WHERE seq = 3"]),
+        ("event 1 (promote v1", ["UPDATE champion_events SET verdict = '' WHERE seq = 1"]),
+        ("event 2 (promote v2", ["UPDATE champion_events SET bundle_digest = 'another' WHERE seq = 2"]),
+        ("event 2 is missing, event 3 follows", ["DELETE FROM champion_events WHERE seq = 2"]),
+        ("last event of replies", ["DELETE FROM champion_events WHERE seq = 3"]),
+        (
+            "last event of replies",
+            ["DELETE FROM champion_events WHERE seq = 3", "UPDATE champions SET version = '2'"],
+        ),
+        (
+            "event 2 is missing, event 3 follows",
+            ["UPDATE champion_events SET seq = 13 WHERE seq = 3", "UPDATE champion_events SET seq = 3 WHERE seq = 2"],
+        ),
+        ("last event of replies", ["UPDATE champions SET version = '1'"]),
+        ("last event of replies", ["DELETE FROM champions"]),
     ],
 )
-def test_tampering_with_the_history_is_found_and_stops_promotions(ledger, promote, statements):
+def test_tampering_with_the_history_is_found_and_stops_promotions(ledger, promote, link, statements):
     for number in (1, 2, 3):
         promote(number, str(number - 1) if number > 1 else None)
     assert len(ledger.history()) == 3
     tampered(ledger, *statements)
-    with pytest.raises(StorageError, match="TG0533"):
+    with pytest.raises(StorageError, match="TG0533") as caught:
         ledger.history()
+    assert link in caught.value.message
     with pytest.raises(StorageError, match="TG0533"):
         promote(4, "3")
 

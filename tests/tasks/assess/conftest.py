@@ -37,12 +37,23 @@ def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
 
 @pytest.fixture(scope="session")
 def make_splits(new_folder: Callable[[], Path]) -> Callable[..., Splits]:
-    def make(*, train: Sequence[Mapping[str, Any]] = (), test: Sequence[Mapping[str, Any]] = ()) -> Splits:
+    def make(
+        *,
+        train: Sequence[Mapping[str, Any]] = (),
+        test: Sequence[Mapping[str, Any]] = (),
+        validation: Sequence[Mapping[str, Any]] = (),
+    ) -> Splits:
         root = new_folder()
-        for name, rows in (("train", train), ("validation", ()), ("test", test)):
+        for name, rows in (("train", train), ("validation", validation), ("test", test)):
             pq.write_table(ticket_table(rows), root / f"{name}.parquet")
-        n = len(train) + len(test)
-        return Splits(root=root, rows=RowCounts(n_in=n, n_out=n), n_train=len(train), n_validation=0, n_test=len(test))
+        n = len(train) + len(validation) + len(test)
+        return Splits(
+            root=root,
+            rows=RowCounts(n_in=n, n_out=n),
+            n_train=len(train),
+            n_validation=len(validation),
+            n_test=len(test),
+        )
 
     return make
 

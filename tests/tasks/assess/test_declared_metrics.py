@@ -27,6 +27,8 @@ from tasks.assess.macro_f1 import macro_f1_values
 from tasks.assess.score import score_answers
 from tasks.assess.user_metrics import entry_point_digest
 
+RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
+
 Score = Callable[..., dict[str, list[float]]]
 FIELDS = r"\[(?P<category>[a-z-]+)\]"
 
@@ -195,7 +197,7 @@ def test_an_item_that_the_sql_leaves_out_is_an_error_at_the_gate(
     assert math.isnan(own[1])
     decision = decide(
         candidate=make_scores("tuned", {"own": own}), champion=None, baselines=(), out=new_folder(),
-        gates=GatesSpec(rules=(GateRule(metric="own", value_threshold=0.5),), min_items=1),
+        gates=GatesSpec(**RULES_ONLY, rules=(GateRule(metric="own", value_threshold=0.5),), min_items=1),
     )  # fmt: skip
     assert decision.verdict == "ERROR"
 
@@ -281,8 +283,8 @@ def test_no_leak_in_three_hundred_answers_shows_a_rate_of_at_most_one_percent(
     def verdict(leaks: int, n: int, **rule: float) -> str:
         return decide(
             candidate=make_scores("tuned", {"pii": [1.0] * leaks + [0.0] * (n - leaks)}), champion=None, baselines=(),
-            gates=GatesSpec(rules=(GateRule(metric="pii", value_threshold=0.01, **rule),)), traits=evaluate.traits(),
-            out=new_folder(),
+            gates=GatesSpec(**RULES_ONLY, rules=(GateRule(metric="pii", value_threshold=0.01, **rule),)),
+            traits=evaluate.traits(), out=new_folder(),
         ).verdict  # fmt: skip
 
     assert [verdict(0, 298), verdict(0, 299)] == ["HOLD", "PROMOTE"]  # 0.99 ** 299 < 0.05
@@ -296,7 +298,7 @@ def test_a_metric_of_ones_own_is_read_the_way_it_was_declared(
 ) -> None:
     evaluate = EvaluateSpec.model_validate({"metrics": sql("SELECT 1", continuous=True, higher_is_better=False)})
     values = np.random.default_rng(1).gamma(2.0, 1.0, 300)
-    gates = GatesSpec(rules=(GateRule(metric="own", value_threshold=3.0),))
+    gates = GatesSpec(**RULES_ONLY, rules=(GateRule(metric="own", value_threshold=3.0),))
     scores = make_scores("tuned", {"own": values.tolist()})
     decision = decide(
         candidate=scores, champion=None, baselines=(), gates=gates, traits=evaluate.traits(), out=new_folder()

@@ -20,6 +20,8 @@ from tasks.assess.compare import CONTINUITY, tango_z, z_value
 from tasks.assess.gate import SEVERITY, decide, worst
 from tasks.assess.judge import judge_change, judge_value
 
+RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
+
 MakeScores = Callable[..., Scores]
 IMPROVE = GateRule(metric="exact", change_threshold=ChangeThreshold(against="champion", mode="improve"))
 REFRESH = GateRule(metric="exact", change_threshold=ChangeThreshold(against="champion", mode="refresh", margin=0.05))
@@ -59,7 +61,7 @@ def judge(make_scores: MakeScores, new_folder: Callable[[], Path]) -> Callable[.
             candidate=make_scores("tuned", {metric: candidate}, slices=slices),
             champion=None if champion is None else make_scores("champion", {metric: champion}),
             baselines=tuple(make_scores(arm, {metric: values}) for arm, values in baselines if values is not None),
-            gates=GatesSpec(rules=tuple(rules), **gates),
+            gates=GatesSpec(**RULES_ONLY, rules=tuple(rules), **gates),
             champion_version=None if champion is None else version,
             anchor_version=None if champion is None else version,
             out=new_folder(),
@@ -154,7 +156,7 @@ def test_a_classifier_arm_is_no_prompting_arm(make_scores: MakeScores, tmp_path:
         candidate=make_scores("tuned", {"exact": _zeros_and_ones(90, 100)}),
         champion=None,
         baselines=(make_scores("tfidf", {"exact": _zeros_and_ones(10, 100)}),),
-        gates=GatesSpec(rules=(BASELINE,)),
+        gates=GatesSpec(**RULES_ONLY, rules=(BASELINE,)),
         out=tmp_path,
     )
     assert decision.verdict == "ERROR"
@@ -169,7 +171,7 @@ def test_a_champion_without_version_or_scores_is_an_error(
         candidate=make_scores("tuned", {"exact": _zeros_and_ones(90, 100)}),
         champion=make_scores("champion", {"exact": values}) if scored else None,
         baselines=(make_scores("zero_shot", {"exact": values}),),
-        gates=GatesSpec(rules=(IMPROVE,)),
+        gates=GatesSpec(**RULES_ONLY, rules=(IMPROVE,)),
         champion_version=None if scored else "3",
         out=tmp_path,
     )
@@ -323,11 +325,11 @@ def test_arms_on_different_items_are_an_error(make_scores: MakeScores, tmp_path:
         candidate=make_scores("tuned", values),
         champion=make_scores("champion", {"exact": [0.0] * 100}, first_item=1),
         baselines=(make_scores("zero_shot", {"exact": [0.0] * 99}),),
-        gates=GatesSpec(rules=(IMPROVE, BASELINE, HALF)),
+        gates=GatesSpec(**RULES_ONLY, rules=(IMPROVE, BASELINE, HALF)),
         champion_version="3",
         out=tmp_path,
     )
-    assert [finding.verdict for finding in decision.findings] == ["ERROR", "ERROR", "PROMOTE"]
+    assert [finding.verdict for finding in decision.findings] == ["ERROR", "PROMOTE", "ERROR"]  # baselines come last
     assert decision.verdict == "ERROR"
     assert "different items: 1 and 1 only in one" in decision.reason
 
@@ -344,7 +346,7 @@ def test_scores_of_fewer_items_than_the_arm_has_are_an_error(make_scores: MakeSc
         candidate=make_scores("tuned", {"exact": [1.0] * 100}, n_items=101),
         champion=None,
         baselines=(),
-        gates=GatesSpec(rules=(HALF,)),
+        gates=GatesSpec(**RULES_ONLY, rules=(HALF,)),
         out=tmp_path,
     )
     assert decision.verdict == "ERROR"
@@ -357,7 +359,11 @@ def test_unreadable_scores_are_an_error(content: bytes | None, make_scores: Make
     if content is not None:
         (candidate.root / "scores.parquet").write_bytes(content)
     decision = decide(
-        candidate=candidate, champion=None, baselines=(), gates=GatesSpec(rules=(HALF, HALF)), out=tmp_path
+        candidate=candidate,
+        champion=None,
+        baselines=(),
+        gates=GatesSpec(**RULES_ONLY, rules=(HALF, HALF)),
+        out=tmp_path,
     )
     assert [finding.verdict for finding in decision.findings] == ["ERROR", "ERROR"]
 

@@ -242,14 +242,17 @@ def test_files_for_openai_fine_tuning_are_read_by_their_rules(tmp_path: Path, ex
         [asked, {**answer, "weight": 0}],
         [asked, {"role": "assistant", "tool_calls": [call]}, result, answer],
         [asked, {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}],
+        [asked, {**answer, "weight": 0.5}],
     ]
     rows = [{"messages": messages, "tools": [], "parallel_tool_calls": False} for messages in conversations]
     jsonl(tmp_path / "t.jsonl", *rows)
     table = extract("t.jsonl")
     assert [(row["body"], row["reply"]) for row in tickets(table)] == [("q", "a"), ("q", "a")]
     assert [(row["source_line"], row["code"]) for row in removed(table)] == [
-        (3, "TG0217"), (4, "TG0307"), (5, "TG0307"),
+        (3, "TG0217"), (4, "TG0307"), (5, "TG0307"), (6, "TG0301"),
     ]  # fmt: skip
+    weights = [[turn.get("weight") for turn in orjson.loads(row["messages"])] for row in tickets(table)]
+    assert weights == [[None, None, None], [None, 0, None, 1]]
 
 
 def test_the_old_form_of_openai_fine_tuning_is_prompt_and_completion(tmp_path: Path, extract: Extract) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, DataError
+from schemas.training import LossOn
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.prompts import Message
@@ -52,6 +53,54 @@ def test_every_assistant_turn_carries_loss(codec: ChatCodec) -> None:
     spoken = [i for i, m in zip(whole.input_ids, whole.loss_mask, strict=True) if m]
     assert codec.tokenizer.decode(spoken) == "On its way.<|im_end|>Still.<|im_end|>"
     assert len(whole.input_ids) == len(whole.loss_mask)
+
+
+@pytest.mark.parametrize(
+    ("loss_on", "weights", "learnt"),
+    [
+        ("last", (None, None), ["Friday."]),
+        ("all_assistant", ("0", None), ["Friday."]),
+        ("all_assistant", ("1", "1"), ["On its way.", "Friday."]),
+        ("flagged", ("1", None), ["On its way."]),
+        ("flagged", (None, None), ["Friday."]),
+    ],
+)
+def test_the_chosen_answers_carry_loss_and_are_served_the_ids_they_learn(
+    tiny_model: ModelRef, loss_on: LossOn, weights: tuple[str | None, ...], learnt: list[str]
+) -> None:
+    codec = ChatCodec.of(load_tokenizer(tiny_model), "instruction", loss_on)
+    talk: list[Message] = []
+    for text, weight in zip(("On its way.", "Friday."), weights, strict=True):
+        flag = {} if weight is None else {"weight": weight}
+        talk += [USER, {"role": "assistant", "content": text, **flag}]
+    whole = codec.conversation([SYSTEM, *talk])
+    spoken = [i for i, m in zip(whole.input_ids, whole.loss_mask, strict=True) if m]
+    assert codec.tokenizer.decode(spoken) == "".join(f"{text}<|im_end|>" for text in learnt)
+    assert len(whole.input_ids) == len(whole.loss_mask)
+    for text in learnt:
+        at = next(place for place, turn in enumerate(talk) if turn["content"] == text)
+        served = codec.prompt_ids([SYSTEM, *talk[:at]])
+        assert whole.input_ids[: len(served)] == served
+        answer = codec.answer_ids(text)
+        assert whole.input_ids[len(served) : len(served) + len(answer)] == answer
+
+
+def test_a_conversation_without_an_answer_to_learn_is_an_error(tiny_model: ModelRef) -> None:
+    codec = ChatCodec.of(load_tokenizer(tiny_model), "instruction", "last")
+    with pytest.raises(DataError, match="TG0315"):
+        codec.conversation([USER, ANSWER, USER, {**ANSWER, "weight": "0"}])
+
+
+def test_a_template_that_rewrites_an_earlier_answer_can_teach_the_last_alone(tiny_model: ModelRef) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer.chat_template = TURNS.replace(
+        "m.content", "(m.content if loop.last or m.role == 'user' else 'shortened')"
+    )
+    talk = [USER, ANSWER, USER, {"role": "assistant", "content": "Friday."}]
+    with pytest.raises(DataError, match="TG0316"):
+        ChatCodec.of(tokenizer, "instruction").conversation(talk)
+    whole = ChatCodec.of(tokenizer, "instruction", "last").conversation(talk)
+    assert sum(whole.loss_mask) == len(ChatCodec.of(tokenizer, "instruction").answer_ids("Friday."))
 
 
 def test_control_tokens_in_a_ticket_are_broken_up_and_counted(codec: ChatCodec) -> None:

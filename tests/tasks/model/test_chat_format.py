@@ -173,6 +173,18 @@ def test_a_tickets_own_conversation_puts_loss_on_every_answer(tmp_path: Path, ti
     assert load_tokenizer(tiny_model).decode(spoken) == "On its way.<|im_end|>Friday.<|im_end|>"
 
 
+def test_turns_of_weight_0_are_read_and_carry_no_loss(tmp_path: Path, tiny_model: ModelRef) -> None:
+    stored = (
+        '[{"role":"user","content":"Where?"},{"role":"assistant","content":"Here.","weight":0},'
+        '{"role":"user","content":"When?"},{"role":"assistant","content":"Friday.","weight":1}]'
+    )
+    for loss_on in ("all_assistant", "flagged", "last"):
+        spec = SPEC.model_copy(update={"loss_on": loss_on})
+        (example,) = load(encode(tmp_path, tiny_model, spec, [ticket(1, messages=stored)], name=loss_on))
+        spoken = [i for i, m in zip(example["input_ids"], example["loss_mask"], strict=True) if m]
+        assert load_tokenizer(tiny_model).decode(spoken) == "Friday.<|im_end|>"
+
+
 def test_a_malformed_conversation_names_the_source_line(tmp_path: Path, tiny_model: ModelRef) -> None:
     with pytest.raises(DataError, match="TG0301") as caught:
         encode(tmp_path, tiny_model, SPEC, [ticket(4, messages='[{"role": "user", "content": "secret"}]')])

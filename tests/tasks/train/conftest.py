@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,13 @@ import pytest
 
 from schemas.artifacts import DatasetRef
 from schemas.training import AdapterSpec, TrainSpec
-from tasks.files import seal
+from tasks.failpoint import VARIABLE
+from tasks.files import seal, write_json
+from tasks.train.job import TrainJob
 
 MakeDataset = Callable[..., DatasetRef]
 MakeSpec = Callable[..., TrainSpec]
+Run = Callable[..., int | None]
 
 
 def write_dataset(
@@ -103,3 +107,39 @@ def make_spec() -> MakeSpec:
         return TrainSpec.model_validate(defaults | settings)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def processes() -> multiprocessing.context.ForkServerContext:
+    """Starts processes that have torch loaded already: a real process each, without ten seconds of imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tasks.train.worker", "tasks.train.engine", "peft", "datasets"])
+    return context
+
+
+@pytest.fixture
+def run(processes: multiprocessing.context.ForkServerContext) -> Run:
+    """Runs the training process on a job; returns its exit code."""
+
+    def work(job: TrainJob, failpoint: str = "", *, lock_wait_s: float = 15.0, more_bytes: int = 0) -> int | None:
+        job.scratch.mkdir(exist_ok=True)
+        write_json(job.scratch / "job.json", job.model_dump(mode="json"))
+        limit = (
+            "import resource;"
+            "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
+            f"resource.setrlimit(resource.RLIMIT_AS, (used + {more_bytes}, used + {more_bytes}));"
+            if more_bytes
+            else ""
+        )
+        settings = {VARIABLE: failpoint, "OMP_NUM_THREADS": "1"}
+        code = (
+            f"import os, sys; from pathlib import Path; os.environ.update({settings!r});"
+            f"{limit}from tasks.train.worker import main;"
+            f"sys.exit(main(Path({str(job.scratch / 'job.json')!r}), lock_wait_s={lock_wait_s}))"
+        )
+        process = processes.Process(target=exec, args=(code, {}))
+        process.start()
+        process.join()
+        return process.exitcode
+
+    return work

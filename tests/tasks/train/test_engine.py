@@ -14,10 +14,11 @@ from schemas.errors import DataError, TrainingError
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.model.adapter import open_for_training, trainable_tensors
 from tasks.train.batches import Examples, epoch_batches, step_batches
-from tasks.train.engine import Outcome, count_steps, train, validation_loss
+from tasks.train.engine import Outcome, count_steps, train
 from tasks.train.forward import losses_of
 from tasks.train.job import ProgressLog
 from tasks.train.optimizer import learning_rate_at, make_optimizer
+from tasks.train.validation import validation_loss
 
 MakeSpec = Callable[..., TrainSpec]
 
@@ -106,7 +107,7 @@ def test_the_learning_rate_warms_up_and_ends_above_zero(scheduler: str, last: fl
 
 
 def test_norms_do_not_decay(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
-    model = open_for_training(tiny_model, make_spec(method="full", learning_rate=1e-3, weight_decay=0.1))
+    model = open_for_training(tiny_model, make_spec(method="full", learning_rate=1e-4, weight_decay=0.1))
     decay = {
         tuple(parameter.shape): group["weight_decay"]
         for group in make_optimizer(model, make_spec(weight_decay=0.1)).param_groups
@@ -119,7 +120,13 @@ def test_norms_do_not_decay(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
 def test_a_loss_that_is_not_finite_ends_the_training_and_changes_no_weight(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
-    spec = make_spec(learning_rate=1.0, adapter=AdapterSpec(rank=4, alpha=1e36), epochs=4, warmup_ratio=0.0)
+    spec = make_spec(
+        learning_rate=1.0,
+        allow_unusual_learning_rate=True,
+        adapter=AdapterSpec(rank=4, alpha=1e36),
+        epochs=4,
+        warmup_ratio=0.0,
+    )
     with pytest.raises(TrainingError, match=r"diverged at step \d+: .*4 examples: train-\d{4}") as caught:
         _train(dataset, tiny_model, spec, tmp_path)
     assert caught.value.code == "TG0401"

@@ -43,7 +43,7 @@ def test_training_lowers_the_loss_and_reports_each_step_wherever_it_is_started(
     (tmp_path / "elsewhere" / "tasks" / "__init__.py").write_text("raise SystemExit(9)")
     monkeypatch.chdir(tmp_path / "elsewhere")
     heard: list[tuple[int, int | None, str, dict[str, float]]] = []
-    spec = make_spec(epochs=6, learning_rate=1e-2)
+    spec = make_spec(epochs=6, learning_rate=1e-2, allow_unusual_learning_rate=True)
     trained = _train(
         dataset,
         tiny_model,
@@ -51,9 +51,12 @@ def test_training_lowers_the_loss_and_reports_each_step_wherever_it_is_started(
         tmp_path,
         progress=lambda done, total, unit, **figures: heard.append((done, total, unit, figures)),
     )
-    assert [entry[0] for entry in heard] == list(range(1, 37))
+    assert [entry[0] for entry in heard] == [*range(1, 37), 36]
     assert {entry[1:3] for entry in heard} == {(36, "steps")}
-    assert heard[-1][3]["tokens_per_s"] > 0
+    assert heard[-2][3]["tokens_per_s"] > 0
+    # The last entry is of memory; most of a tiny model's training is the interpreter with its libraries.
+    assert heard[-1][3].keys() == {"predicted_memory_bytes", "peak_memory_bytes"}
+    assert heard[-1][3]["predicted_memory_bytes"] == pytest.approx(heard[-1][3]["peak_memory_bytes"], rel=0.15)
     curve = pq.read_table(tmp_path / "out" / "curves.parquet").to_pylist()
     assert curve[-1]["loss"] < curve[0]["loss"] - 0.5
     assert trained.n_steps == 36
@@ -67,13 +70,23 @@ def test_training_lowers_the_loss_and_reports_each_step_wherever_it_is_started(
         "training.json",
     }
     events = _events(tmp_path)
-    assert events[-1]["peak_rss_bytes"] > 50_000_000  # type: ignore[operator]
 
     # A run that is killed after training finds the finished result and trains nothing.
     for path in (tmp_path / "out").iterdir():
         path.unlink()
     assert _train(dataset, tiny_model, spec, tmp_path) == trained
     assert _events(tmp_path) == events
+
+
+def test_a_training_that_cannot_fit_is_refused_before_a_process_starts(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(batch_size=2**24, gradient_accumulation_steps=2)
+    with pytest.raises(TrainingError, match=r"predicted to need \d{3,}.* GiB, this machine has") as caught:
+        _train(dataset, tiny_model, spec, tmp_path)
+    assert caught.value.code == "TG0415"
+    assert "this fits: train.batch_size: " in str(caught.value.hint)
+    assert not (tmp_path / "scratch" / "worker.log").exists()
 
 
 def test_an_error_of_the_settings_comes_back_as_its_own_class(

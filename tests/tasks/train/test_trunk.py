@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from schemas.artifacts import DatasetRef, ModelRef
-from schemas.errors import ConfigError, StorageError
+from schemas.errors import ConfigError, TrainingError
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.files import MANIFEST
 from tasks.model.adapter import open_for_training
@@ -155,7 +155,7 @@ def test_no_trunk_is_written_to_a_disk_without_room(make: Callable[..., Made], m
     made = make()
     assert made.open() is None
     assert "goes on without it" in made.told("warning")[0]["message"]
-    with pytest.raises(StorageError) as caught:
+    with pytest.raises(TrainingError) as caught:
         make(cache_trunk="on").open()
     assert caught.value.code == "TG0423"
 

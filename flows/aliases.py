@@ -1,0 +1,88 @@
+"""MLflow's aliases of one name, as the ledger has them this moment: `previous`, `champion`, `challenger`.
+
+`previous` is where a rollback goes, `challenger` the candidate that waits for a person's approval; either may be
+nobody. Told again without harm. Called by `flows/project.py`, which keeps two tellers apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from flows.engine.history import last_move
+from schemas.errors import ServiceError, TunegateError
+from tasks.failpoint import reach
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from flows.engine.ledger import Ledger
+    from flows.engine.rows import CandidateRow
+
+Publish = Callable[["CandidateRow"], str]
+"""Makes MLflow know the candidate and returns its number there."""
+
+
+def tell_aliases(name: str, ledger: Ledger, client: MlflowClient, publish: Publish, *, uri: str) -> list[str]:
+    """Let the aliases follow the ledger; returns those that were elsewhere.
+
+    `previous` goes first: a crash in between leaves the old champion in service. A candidate other than the champion
+    that cannot be shown (its files are damaged) loses its alias and holds up nothing else; its error is raised last.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+        TunegateError: a candidate cannot be shown.
+    """
+    from tasks.release.register import move_alias
+
+    moved: list[str] = []
+    faults: list[TunegateError] = []
+
+    def follow(alias: str, version: str | None) -> str | None:
+        number = None
+        try:
+            number = _number_of(name, version, ledger, client, publish, uri)
+        except ServiceError:
+            raise
+        except TunegateError as error:
+            if alias == "champion":
+                raise
+            faults.append(error)
+        if move_alias(client, name=name, alias=alias, mlflow_version=number, uri=uri):
+            moved.append(alias)
+        return number
+
+    champion, waiting = ledger.champion(name), ledger.waiting(name)
+    follow("previous", ledger.previous(name))
+    reach("mlflow.previous")
+    number = follow("champion", champion.version if champion else None)
+    reach("mlflow.champion")
+    follow("challenger", waiting[-1].to_version if waiting else None)
+    reach("mlflow.challenger")
+    if number is not None:
+        _say_how(name, number, ledger, client, uri)
+    if faults:
+        raise faults[0]
+    return moved
+
+
+def _number_of(
+    name: str, version: str | None, ledger: Ledger, client: MlflowClient, publish: Publish, uri: str
+) -> str | None:
+    """MLflow's number of the version, which is published first if this MLflow has not seen it."""
+    from tasks.release.register import find_version
+
+    row = ledger.candidate(name, version) if version is not None else None
+    if row is None:
+        return None
+    return find_version(client, name=name, version=row.ref.version, uri=uri) or publish(row)
+
+
+def _say_how(name: str, number: str, ledger: Ledger, client: MlflowClient, uri: str) -> None:
+    """How the champion came to be, and the hash of that event: a copy of the chain's end outside the ledger."""
+    from tasks.release.register import tag_version
+
+    event = last_move(ledger.history(name), name)
+    if event is not None:
+        tags = {"tunegate.promotion": f"{event.action} by {event.actor} at {event.at}", "tunegate.event": event.hash}
+        tag_version(client, name=name, mlflow_version=number, tags=tags, uri=uri)

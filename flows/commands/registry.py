@@ -1,0 +1,190 @@
+"""`tunegate promote`, `approve`, `rollback`, `reconcile` and `history`: what a person decides about champions.
+
+The ledger moves first, MLflow follows. When MLflow does not answer, the decision stands, a warning says `sync pending`
+and the exit code stays 0: `tunegate reconcile` catches up.
+"""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flows.approvals import answer
+from flows.commands.output import out, print_json, print_rows, talk
+from flows.engine.history import FIRST_HASH
+from flows.engine.ledger import Ledger
+from flows.engine.rows import ENTRIES, MOVES, EventRow
+from flows.project import reconcile as reconcile_all
+from flows.project import synchronise
+from flows.servers import client_environment, running
+from flows.settings import Settings, load_settings
+from schemas.errors import GateError, TunegateError
+from schemas.load import load_file
+from tasks.files import verify
+from tasks.release.bundle import check_evaluated
+
+
+def promote(
+    *, pipeline: str, version: str, force: bool, reason: str, by: str | None, config: Path, as_json: bool
+) -> int:
+    """Make a candidate champion past the gate; the history says that it was forced, by whom and why.
+
+    Raises:
+        GateError: TG0633, `--force` is missing: without it the gate promotes.
+        StorageError: the candidate's files are not those that were evaluated.
+    """
+    settings, ledger, name = _of(pipeline, config)
+    if not force:
+        raise GateError(
+            "a promotion by hand skips the gate, and nothing was said to skip it",
+            code="TG0633",
+            where=pipeline,
+            hint="--force --reason '...' does and is kept in the history; `tunegate approve RUN` lets in what waits",
+        )
+    current = ledger.champion(name)
+    row = ledger.candidate(name, version) if version.isdecimal() else None
+    if row is not None:
+        check_evaluated(row.ref.bundle, row.ref.trained)
+    event = ledger.force(
+        name, expected=current.version if current else None, version=version, reason=reason, actor=by or _me()
+    )
+    late = synchronise(ledger, settings)
+    verdict = f"; the gate had said {event.verdict}" if event.verdict not in ("", "PROMOTE") else ""
+    return _tell(event, f"champion of {name} is v{event.to_version}, {event.action} by {event.actor}{verdict}",
+                 late, as_json=as_json)  # fmt: skip
+
+
+def approve(*, run_id: str, by: str, reject: bool, reason: str, config: Path, as_json: bool) -> int:
+    """Answer a candidate that waits: in the ledger, in MLflow, and in Prefect if its run is suspended there."""
+    settings = load_settings(config)
+    ledger = Ledger(settings.home)
+    row = ledger.run(run_id)
+    done = answer(ledger, settings, row.run_id, approve=not reject, by=by.strip(), reason=reason)
+    _end_in_prefect(row.prefect_run_id, settings, approve=not reject, by=by, reason=reason)
+    event = done.event
+    told = (
+        f"v{event.to_version} of {event.name} was rejected by {event.actor}; the champion stays"
+        if event.action == "reject"
+        else f"champion of {event.name} is v{event.to_version}, {event.action} by {event.actor}"
+    )
+    return _tell(event, told, done.late, as_json=as_json)
+
+
+def rollback(*, pipeline: str, reason: str, to: str | None, by: str | None, config: Path, as_json: bool) -> int:
+    """Put an earlier champion back, in the ledger first, then in MLflow; no gate is asked, and a cooldown begins."""
+    settings, ledger, name = _of(pipeline, config)
+    _check_bundle(ledger, name, to)
+    days = load_file(config).get(pipeline).registry.cooldown_days
+    back = ledger.rollback(name, reason=reason, to=to, actor=by or _me(), cooldown_days=days)
+    event = next(event for event in reversed(ledger.history(name)) if event.action in MOVES)
+    rest = f"; nobody is promoted without a person until {event.until}" if event.until else ""
+    late = synchronise(ledger, settings)
+    return _tell(event, f"champion of {name} is v{back.version} again{rest}", late, as_json=as_json)
+
+
+def reconcile(*, config: Path, as_json: bool) -> int:
+    """Bring MLflow up to date, aliases that others moved included; exit code 7 when it does not answer."""
+    settings = load_settings(config)
+    told = reconcile_all(Ledger(settings.home), settings)
+    if told.late is not None:
+        raise told.late
+    if as_json:
+        print_json({"told": told.n_told, "repaired": list(told.repaired)})
+        return 0
+    out().print(f"MLflow is up to date ({told.n_told} changes told)")
+    for alias in told.repaired:
+        talk().print(f"warning {alias} was elsewhere in MLflow: somebody moved it past the ledger", markup=False)
+    return 0
+
+
+def history(*, pipeline: str, verify_only: bool, config: Path, as_json: bool) -> int:
+    """Every event of the name, oldest first; the chain is checked before anything is shown.
+
+    Raises:
+        StorageError: TG0533, the chain is broken; the first broken link is named.
+    """
+    _, ledger, name = _of(pipeline, config)
+    whole = ledger.history()
+    head = whole[-1].hash if whole else FIRST_HASH
+    events = [event for event in whole if event.name == name]
+    if as_json:
+        candidates = [
+            {"version": row.ref.version, "verdict": row.verdict, "run_id": row.ref.run_id, "reason": row.reason}
+            for row in ledger.candidates(name)
+        ]
+        shown = {"events": [_event(event) for event in events], "candidates": candidates} if not verify_only else {}
+        print_json({"name": name, "whole": True, "n_events": len(whole), "head": head, **shown})
+        return 0
+    if not verify_only:
+        rows = [{**_event(event), "bundle": event.bundle_digest[:12]} for event in events]
+        print_rows(
+            rows, ("at", "action", "from_version", "to_version", "verdict", "actor", "run_id", "bundle", "reason")
+        )
+    out().print(f"{len(whole)} events, each with its hash; the last is {head}")
+    return 0
+
+
+def _of(pipeline: str, config: Path) -> tuple[Settings, Ledger, str]:
+    settings = load_settings(config)
+    return settings, Ledger(settings.home), load_file(config).get(pipeline).registry.name
+
+
+def _me() -> str:
+    """The login's name; in a container there may be none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "command line"
+
+
+def _event(event: EventRow) -> dict[str, Any]:
+    return {**asdict(event), "forced": event.action == "force"}
+
+
+def _tell(event: EventRow, sentence: str, late: TunegateError | None, *, as_json: bool) -> int:
+    if late is not None:
+        talk().print(f"warning MLflow sync pending: {late.message}; `tunegate reconcile` later", markup=False)
+    if as_json:
+        champion = event.to_version if event.action in MOVES else event.from_version
+        print_json(
+            {"name": event.name, "champion": champion, "event": _event(event), "mlflow_pending": late is not None}
+        )
+    else:
+        out().print(sentence, markup=False)
+    return 0
+
+
+def _check_bundle(ledger: Ledger, name: str, to: str | None) -> None:
+    """Refuse to go back to a damaged bundle. Whether the version may be gone back to is the ledger's to say.
+
+    Raises:
+        StorageError: a file of the earlier champion's bundle is missing or altered.
+    """
+    entered = {event.to_version for event in ledger.history(name) if event.action in ENTRIES}
+    target = to if to is not None else ledger.previous(name)
+    row = ledger.candidate(name, target) if target is not None and target in entered else None
+    if row is not None:
+        verify(row.ref.bundle.root)
+
+
+def _end_in_prefect(flow_run: str | None, settings: Settings, *, approve: bool, by: str, reason: str) -> None:
+    """Let the suspended flow run go on, so that its page asks nobody any more; it finds the answer in the ledger."""
+    server = next((server for server in running(settings.home) if server.kind == "prefect"), None)
+    if flow_run is None or (server is None and settings.prefect_api_url is None):
+        return
+    import os
+    from uuid import UUID
+
+    os.environ.update(client_environment(server if settings.prefect_api_url is None else None))
+    from prefect.exceptions import NotPausedError
+    from prefect.flow_runs import resume_flow_run
+
+    try:
+        resume_flow_run(UUID(flow_run), run_input={"approve": approve, "by": by, "reason": reason})
+    except NotPausedError:
+        return
+    except Exception as error:  # the answer stands, whatever Prefect says to it
+        told = f"{type(error).__name__}; resume or cancel it there"
+        talk().print(f"note the run in Prefect stays suspended: {told}", markup=False)

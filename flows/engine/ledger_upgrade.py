@@ -1,0 +1,52 @@
+"""Ledgers of earlier versions are brought up to date in place: one transaction, all of it or nothing.
+
+Called by `flows/engine/ledger_file.py` when it meets an older file. The statements are frozen: a later version of the
+tables gets a function of its own here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+TO_2 = """
+CREATE TABLE champion_events_2 (
+    seq INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    from_version TEXT,
+    to_version TEXT NOT NULL,
+    action TEXT NOT NULL CHECK (action IN ('promote', 'force', 'approve', 'rollback', 'wait', 'reject')),
+    reason TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    verdict_digest TEXT NOT NULL,
+    at TEXT NOT NULL,
+    prev_hash TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    verdict TEXT NOT NULL DEFAULT '',
+    bundle_digest TEXT NOT NULL DEFAULT '',
+    until TEXT NOT NULL DEFAULT ''
+);
+INSERT INTO champion_events_2 (seq, name, from_version, to_version, action, reason, actor, run_id, verdict_digest, at,
+    prev_hash, hash)
+SELECT seq, name, from_version, to_version, action, reason, actor, run_id, verdict_digest, at, prev_hash, hash
+FROM champion_events ORDER BY seq;
+DROP TABLE champion_events;
+ALTER TABLE champion_events_2 RENAME TO champion_events;
+CREATE TRIGGER champion_events_stay BEFORE UPDATE ON champion_events
+    BEGIN SELECT RAISE(ABORT, 'champion_events is append-only'); END;
+CREATE TRIGGER champion_events_remain BEFORE DELETE ON champion_events
+    BEGIN SELECT RAISE(ABORT, 'champion_events is append-only'); END;
+"""
+"""Promotions by force, approvals, cooldowns. Old events keep their hashes: an empty new field is not hashed."""
+
+
+def upgrade_to_2(db: sqlite3.Connection) -> None:
+    """Tables of version 1 become those of version 2; the caller keeps others away."""
+    db.execute("PRAGMA foreign_keys = OFF")  # `champions` points at the table that is made anew
+    db.execute("PRAGMA legacy_alter_table = ON")  # and shall go on pointing at its name
+    try:
+        db.executescript(f"BEGIN IMMEDIATE; {TO_2} PRAGMA user_version = 2; COMMIT;")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise

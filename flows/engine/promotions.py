@@ -1,0 +1,258 @@
+"""What moves the champion: promotion by verdict, by force or by approval, and rollback.
+
+Each is one compare-and-set transaction that also writes the event and the note for MLflow, so that there is no moment
+in which only some of it is true. Asking again for what is already so changes nothing: whoever was killed repeats it.
+`flows/release.py` promotes, `flows/commands/registry.py` does what a person decides; what a person says to a candidate
+that waits is in `flows/engine/approvals.py`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from flows.engine.champions import Champions, champion_version, project
+from flows.engine.history import (
+    append_event,
+    checked_history,
+    entries_of,
+    last_move,
+    previous_of,
+    was_rolled_back,
+)
+from flows.engine.rows import Action, CandidateRow, EventRow
+from schemas.artifacts import ChampionRef
+from schemas.errors import ConfigError, GateError
+from tasks.failpoint import reach
+
+
+class Promotions(Champions):
+    """The moves."""
+
+    def promote(
+        self,
+        name: str,
+        *,
+        expected: str | None,
+        version: str,
+        run_id: str,
+        reason: str,
+        verdict_digest: str | None = None,
+        approval: bool = False,
+        actor: str = "pipeline",
+        at: datetime | None = None,
+    ) -> EventRow:
+        """Make the version champion if `expected` still is, or enter that it waits for a person.
+
+        It waits when approval is asked for, during a cooldown, and when it was itself rolled back; a version whose
+        verdict was rejected stays rejected. The event that answers is returned: its action says which, its reason why.
+
+        Args:
+            expected: The champion that the evaluation compared with; None when there was none.
+            at: The present, if not now: it decides whether a cooldown is over.
+
+        Raises:
+            GateError: TG0620 the champion moved meanwhile, TG0621 the version has no verdict PROMOTE.
+            StorageError: TG0533, the history was altered.
+        """
+        with self.write() as db:
+            reach("ledger.promote.opened")
+            events = checked_history(db)
+            champion = champion_version(db, name)
+            here = last_move(events, name)
+            if here is not None and champion == version:
+                return here
+            if champion != expected:
+                raise moved(name, expected, champion)
+            candidate = self.promotable(db, name, version)
+            digest = verdict_digest or candidate.ref.verdict_digest
+            held = why_held(events, name, version, approval=approval, at=at or datetime.now(UTC))
+            same = _answered(events, name, version, run_id, digest)
+            if same is not None and (same.action == "reject" or held):
+                return same
+            event = self.enter(
+                db, events, candidate, action="wait" if held else "promote", from_version=champion,
+                reason=held or reason, actor=actor, run_id=run_id, verdict_digest=digest,
+            )  # fmt: skip
+            reach("ledger.promote.written")
+        reach("ledger.promote.committed")
+        return event
+
+    def force(self, name: str, *, expected: str | None, version: str, reason: str, actor: str) -> EventRow:
+        """Make the version champion past the gate, whatever its verdict; the event says that it was forced.
+
+        Raises:
+            ConfigError: TG0154, no reason was given.
+            GateError: TG0620 the champion is not the expected one any more, TG0621 there is no such candidate.
+            StorageError: TG0533, the history was altered.
+        """
+        needs("reason", reason, "a forced promotion", name)
+        with self.write() as db:
+            reach("ledger.promote.opened")
+            events = checked_history(db)
+            champion = champion_version(db, name)
+            here = last_move(events, name)
+            if here is not None and champion == version:
+                return here
+            if champion != expected:
+                raise moved(name, expected, champion)
+            candidate = self._row(db, name, version) if version.isdecimal() else None
+            if candidate is None:
+                raise _unfit(name, version, None)
+            event = self.enter(
+                db, events, candidate, action="force", from_version=champion, reason=reason, actor=actor,
+                run_id=candidate.ref.run_id, verdict_digest=candidate.ref.verdict_digest,
+            )  # fmt: skip
+            reach("ledger.promote.written")
+        reach("ledger.promote.committed")
+        return event
+
+    def rollback(
+        self,
+        name: str,
+        *,
+        reason: str,
+        to: str | None = None,
+        actor: str = "command line",
+        cooldown_days: float = 0.0,
+        at: datetime | None = None,
+    ) -> ChampionRef:
+        """Make an earlier champion champion again and return it; no gate is asked.
+
+        Args:
+            to: Its version; None is the one that the present champion took over from.
+            cooldown_days: For so long nobody is promoted without a person.
+            at: The present, if not now.
+
+        Raises:
+            ConfigError: TG0154 no reason was given, TG0155 there is nothing to go back to, TG0156 the version never
+                was champion or is it now.
+            StorageError: TG0533, the history was altered.
+        """
+        needs("reason", reason, "a rollback", name)
+        until = (at or datetime.now(UTC)) + timedelta(days=cooldown_days)
+        with self.write() as db:
+            reach("ledger.promote.opened")
+            events = checked_history(db)
+            target = _rollback_target(events, name, champion_version(db, name), to)
+            candidate = self._row(db, name, target)
+            if candidate is None:
+                raise _unfit(name, target, None)
+            self.enter(
+                db, events, candidate, action="rollback", from_version=champion_version(db, name), reason=reason,
+                actor=actor, run_id="", verdict_digest=entries_of(events, name)[target].verdict_digest,
+                until=until.isoformat(timespec="seconds") if cooldown_days else "",
+            )  # fmt: skip
+            reach("ledger.promote.written")
+            back = self._champion(db, name)
+        reach("ledger.promote.committed")
+        return back
+
+    def held(self, name: str, version: str, *, approval: bool, at: datetime | None = None) -> str:
+        """Why a promotion of the version would wait for a person this moment; empty when it would not."""
+        with self.read() as db:
+            return why_held(checked_history(db), name, version, approval=approval, at=at or datetime.now(UTC))
+
+    def enter(
+        self,
+        db: sqlite3.Connection,
+        events: Sequence[EventRow],
+        candidate: CandidateRow,
+        *,
+        action: Action,
+        from_version: str | None,
+        reason: str,
+        actor: str,
+        run_id: str,
+        verdict_digest: str,
+        until: str = "",
+    ) -> EventRow:
+        """Append the event and the note for MLflow; part of the caller's transaction."""
+        event = append_event(
+            db, events, candidate, action=action, from_version=from_version, reason=reason, actor=actor,
+            run_id=run_id, verdict_digest=verdict_digest, until=until,
+        )  # fmt: skip
+        name, version = event.name, event.to_version
+        project(db, "champion", {"name": name, "version": version, "previous": from_version, "run_id": run_id})
+        return event
+
+    def promotable(self, db: sqlite3.Connection, name: str, version: str) -> CandidateRow:
+        """The candidate, if its last verdict is PROMOTE.
+
+        Raises:
+            GateError: TG0621, it is not.
+        """
+        candidate = self._row(db, name, version)
+        if candidate is None or candidate.verdict != "PROMOTE":
+            raise _unfit(name, version, candidate)
+        return candidate
+
+
+def why_held(events: Sequence[EventRow], name: str, version: str, *, approval: bool, at: datetime) -> str:
+    """Why a person has to let the version in; empty when nobody has to."""
+    fallen = was_rolled_back(events, name, version)
+    if fallen is not None:
+        return f"v{version} was rolled back ({fallen.reason}) at {fallen.at} by {fallen.actor}"
+    rolled = [event for event in events if event.name == name and event.action == "rollback"]
+    if rolled and rolled[-1].until and at < datetime.fromisoformat(rolled[-1].until):
+        return f"cooldown until {rolled[-1].until} after the rollback from v{rolled[-1].from_version}"
+    return "register.approval is required" if approval else ""
+
+
+def _answered(events: Sequence[EventRow], name: str, version: str, run_id: str, verdict_digest: str) -> EventRow | None:
+    """The event that already answers this promotion: this run's question, or a person's no to this very verdict."""
+    last = next((event for event in reversed(events) if (event.name, event.to_version) == (name, version)), None)
+    if last is None or last.verdict_digest != verdict_digest:
+        return None
+    return last if last.action == "reject" or (last.action == "wait" and last.run_id == run_id) else None
+
+
+def _rollback_target(events: Sequence[EventRow], name: str, champion: str | None, to: str | None) -> str:
+    if champion is None:
+        raise ConfigError(f"{name} has no champion", code="TG0155", where=name, hint="`tunegate champion`")
+    entries = entries_of(events, name)
+    target = to if to is not None else previous_of(events, name)
+    if target is None:
+        raise ConfigError(
+            f"v{champion} is the first champion of {name}; there is nothing to go back to", code="TG0155", where=name
+        )
+    if target not in entries or target == champion:
+        state = "is champion already" if target == champion else "has never been champion"
+        allowed = ", ".join(f"v{version}" for version in entries if version != champion) or "none"
+        raise ConfigError(
+            f"v{target} {state}; earlier champions: {allowed}",
+            code="TG0156",
+            where=name,
+            hint="`tunegate champion` shows the history",
+        )
+    return target
+
+
+def needs(what: str, given: str, by: str, where: str) -> None:
+    """Raises ConfigError (TG0154) when a decision lacks its reason or its name."""
+    if not given.strip():
+        hint = "--reason 'what went wrong'" if what == "reason" else "--by 'your name'"
+        raise ConfigError(f"{by} needs a {what}", code="TG0154", where=where, hint=hint)
+
+
+def _unfit(name: str, version: str, candidate: CandidateRow | None) -> GateError:
+    state = f"has verdict {candidate.verdict}; only PROMOTE is promoted" if candidate else "is not in the ledger"
+    return GateError(
+        f"v{version} of {name} {state}",
+        code="TG0621",
+        where=name,
+        hint="`tunegate history PIPELINE` lists the candidates",
+    )
+
+
+def moved(name: str, expected: str | None, champion: str | None) -> GateError:
+    """The error of a verdict against a champion that is not champion any more."""
+    was = f"v{expected}" if expected is not None else "none"
+    is_now = f"v{champion}" if champion is not None else "none"
+    return GateError(
+        f"champion moved from {was} to {is_now} since this evaluation",
+        code="TG0620",
+        where=name,
+        hint="run the pipeline again: the candidate is compared with the new champion, finished steps are reused",
+    )

@@ -1,0 +1,79 @@
+"""The steps that measure what the gate checks beside its rules; `flows/assess.py` runs them before the gate."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from flows.chosen import chosen_names
+from flows.engine.step import Input, Step
+from schemas.artifacts import Predictions, PromptSet, Scores
+from schemas.checks import ForgettingSpec
+from schemas.evidence import CheckEvidence
+from schemas.pipeline import PipelineSpec
+from tasks.assess.contamination import check_contamination
+from tasks.assess.suite import build_suite, score_suite
+from tasks.model.divergence import measure_divergence
+from tasks.model.generate import generate_answers
+from tasks.model.round_trip import check_round_trip
+
+SUITE_ARMS: dict[str, Literal["tuned", "zero_shot"]] = {"candidate": "tuned", "base": "zero_shot"}
+"""Who answers the suite, and the arm it is."""
+MODEL_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+
+
+def check_steps(spec: PipelineSpec) -> list[Step]:
+    """A step per declared check. They take the splits, the encoded examples, `items`, the base model and `train`."""
+    steps: list[Step] = []
+    gates, names = spec.gates, chosen_names(spec.train)
+    if gates.contamination is not None:
+        steps.append(
+            Step(
+                "contamination",
+                check_contamination,
+                CheckEvidence,
+                inputs={"dataset": names.dataset, "splits": "decontaminate", "items": "items"},
+                params={"spec": gates.contamination, "decontaminate": spec.curate.decontaminate},
+                libraries=("duckdb", "numba", "numpy", "pyarrow", "scipy"),
+            )
+        )
+    if gates.round_trip is not None:
+        inputs: dict[str, Input | tuple[Input, ...]] = {
+            "prompts": "prompts_tuned", "predictions": "answers_tuned", "model": names.model, "trained": "train",
+        }  # fmt: skip
+        params = {"decoding": spec.evaluate.decoding(), "n_prompts": gates.round_trip.n_prompts}
+        steps.append(Step("round_trip", check_round_trip, CheckEvidence, inputs, params, libraries=MODEL_LIBRARIES))
+    if gates.forgetting is not None:
+        steps += _forgetting(spec, gates.forgetting)
+    return steps
+
+
+def suite_inputs(spec: PipelineSpec) -> dict[str, Input]:
+    """What the gate takes of the suite, where it is asked."""
+    return {} if spec.gates.forgetting is None else {f"suite_{arm}": f"scores_suite_{arm}" for arm in SUITE_ARMS}
+
+
+def _forgetting(spec: PipelineSpec, forgetting: ForgettingSpec) -> list[Step]:
+    """Base and candidate answer the suite; answers are keyed as all answers, so a base does it once."""
+    asked = {"suite": forgetting.suite, "max_items": forgetting.max_items, "seed": forgetting.seed}
+    params = {**asked, "format": spec.train.format}
+    names = chosen_names(spec.train)
+    decoding = spec.evaluate.decoding().model_copy(update={"max_new_tokens": forgetting.max_new_tokens})
+    steps = [Step("suite", build_suite, PromptSet, params=params, libraries=("pyarrow",))]
+    for arm, named in SUITE_ARMS.items():
+        model: dict[str, Input] = {"model": names.model, **({"trained": "train"} if arm == "candidate" else {})}
+        steps += [
+            Step(
+                f"answers_suite_{arm}", generate_answers, Predictions, {"prompts": "suite", **model},
+                {"decoding": decoding}, libraries=MODEL_LIBRARIES, resumable=True, reports=True, kind="answers",
+            ),
+            Step(
+                f"scores_suite_{arm}", score_suite, Scores,
+                {"suite": "suite", "predictions": f"answers_suite_{arm}"}, {"arm": named},
+                libraries=("pyarrow",), kind="scores_suite",
+            ),
+        ]  # fmt: skip
+    inputs: dict[str, Input] = {"suite": "suite", "model": names.model, "trained": "train"}
+    divergence = Step(
+        "divergence", measure_divergence, CheckEvidence, inputs, {"decoding": decoding}, libraries=MODEL_LIBRARIES
+    )
+    return [*steps, divergence]

@@ -1,0 +1,48 @@
+"""Which learning rates are usual for a method, and which are surely a slip. Used by `schemas/training.py` and advice.
+
+Source: full fine-tuning is published at 1e-5 to 5e-5; LoRA and QLoRA train few weights from zero and take about ten
+times that (Biderman et al., LoRA Learns Less and Forgets Less, 2024).
+"""
+
+from __future__ import annotations
+
+USUAL = {"full": (1e-5, 5e-5), "lora": (1e-4, 3e-4), "qlora": (1e-4, 3e-4)}
+"""Method -> lowest and highest usual peak learning rate."""
+FAR = 10.0
+"""A rate this many times beyond the band is refused."""
+_SLACK = 1 + 1e-9
+"""So that 3e-3, which is ten times 3e-4 on paper, is not refused for its last bit."""
+
+
+def is_usual(method: str, rate: float) -> bool:
+    """Does the rate lie in the method's band?
+
+    >>> is_usual("lora", 2e-4), is_usual("full", 2e-4)
+    (True, False)
+    """
+    if method not in USUAL:  # a ladder: each rung is judged by its own method
+        return True
+    low, high = USUAL[method]
+    return low / _SLACK <= rate <= high * _SLACK
+
+
+def is_far_off(method: str, rate: float) -> bool:
+    """Is the rate more than `FAR` times outside the method's band?
+
+    >>> is_far_off("lora", 2e-3), is_far_off("full", 2e-3)
+    (False, True)
+    """
+    if method not in USUAL:
+        return False
+    low, high = USUAL[method]
+    return not low / FAR / _SLACK <= rate <= high * FAR * _SLACK
+
+
+def told(method: str, rate: float) -> str:
+    """The finding in words.
+
+    >>> told("full", 2e-3)
+    'learning_rate 0.002 is unusual for method full: 1e-05 to 5e-05 is usual'
+    """
+    low, high = USUAL[method]
+    return f"learning_rate {rate:g} is unusual for method {method}: {low:g} to {high:g} is usual"

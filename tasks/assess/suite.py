@@ -1,0 +1,95 @@
+"""General questions beside the tickets: what the base model can do and the candidate must not have forgotten.
+
+The suites are data (`tasks/assess/suites/`), every answer is checked by a pattern. Knows nothing of models; steps of
+flows/gate_checks.py write the prompts and score the answers, `tasks/assess/forgetting.py` judges.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from schemas.artifacts import ModelArm, Predictions, PromptSet, Scores
+from schemas.checks import SuiteName
+from schemas.errors import GateError
+from schemas.evaluation import Arm
+from schemas.training import Format
+from tasks.assess.items import hash_rank
+
+SUITES: dict[SuiteName, str] = {"general": "tasks.assess.suites.general"}
+"""Name -> package with `items.jsonl` (item_id, kind, question, answer, pattern) and `neutral.txt` (a text a line)."""
+METRIC = "general"
+
+
+def build_suite(*, suite: SuiteName, max_items: int | None, seed: int, format: Format, out: Path) -> PromptSet:
+    """Write `prompts.parquet` (see `PromptSet`; a bare user turn, no system message), `items.parquet` (item_id, kind,
+    pattern) and `neutral.parquet` (text).
+
+    Args:
+        max_items: Most items, chosen by hash of their ids; null takes all.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    items = read_suite(suite)
+    chosen = heapq.nsmallest(max_items or len(items), items, key=lambda item: hash_rank(item["item_id"], seed=seed))
+    rows = sorted(chosen, key=lambda item: item["item_id"])
+    if format == "completion":
+        asked = {"text": [f"Question: {row['question']}\nAnswer:" for row in rows]}
+    else:
+        turns = [[{"role": "user", "content": row["question"]}] for row in rows]
+        asked = {"messages": [orjson.dumps(each).decode() for each in turns]}
+    ids, answers = [row["item_id"] for row in rows], [row["answer"] for row in rows]
+    pq.write_table(pa.table({"item_id": ids, **asked, "answer": answers}), out / "prompts.parquet", compression="zstd")
+    details = {name: [row[name] for row in rows] for name in ("item_id", "kind", "pattern")}
+    pq.write_table(pa.table(details), out / "items.parquet", compression="zstd")
+    neutral = files(SUITES[suite]).joinpath("neutral.txt").read_text(encoding="utf-8").splitlines()
+    texts = [line.strip() for line in neutral if line.strip()]
+    pq.write_table(pa.table({"text": texts}), out / "neutral.parquet", compression="zstd")
+    return PromptSet(root=out, arm="suite", format=format, n_items=len(rows))
+
+
+def read_suite(suite: SuiteName) -> list[dict[str, str]]:
+    """The items of a suite, in their order."""
+    lines = files(SUITES[suite]).joinpath("items.jsonl").read_text(encoding="utf-8").splitlines()
+    return [orjson.loads(line) for line in lines]
+
+
+def score_suite(*, suite: PromptSet, predictions: Predictions, arm: ModelArm | Arm, out: Path) -> Scores:
+    """Write `scores.parquet` (metric `general`: 1 where the answer holds the pattern) and `slices.parquet` (kind).
+
+    Raises:
+        GateError: TG0601, answers and items are not the same ones, once each.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    items: list[dict[str, Any]] = pq.read_table(suite.root / "items.parquet").to_pylist()
+    given = pq.read_table(predictions.root / "predictions.parquet", columns=["item_id", "text"]).to_pylist()
+    answers = {row["item_id"]: row["text"] for row in given}
+    if len(given) != len(items) or answers.keys() != {item["item_id"] for item in items}:
+        raise GateError(
+            f"{len(given)} answers to {len(items)} items of the suite, or not the same ones, once each",
+            code="TG0601", where="forgetting",
+        )  # fmt: skip
+    ids = [item["item_id"] for item in items]
+    right = [is_right(str(answers[item["item_id"]]), item["pattern"]) for item in items]
+    scores = {"item_id": ids, "metric": [METRIC] * len(ids), "value": [float(each) for each in right]}
+    pq.write_table(pa.table(scores), out / "scores.parquet", compression="zstd")
+    slices = {"item_id": ids, "slice": [f"kind={item['kind']}" for item in items]}
+    pq.write_table(pa.table(slices), out / "slices.parquet", compression="zstd")
+    return Scores(root=out, arm=arm, n_items=len(ids), means={METRIC: sum(right) / max(1, len(right))})
+
+
+def is_right(answer: str, pattern: str) -> bool:
+    """Does the answer hold the pattern? Case does not count where the pattern does not say so.
+
+    >>> is_right("The capital is **Paris**.", r"\\bParis\\b"), is_right("apple", r"(?-i:\\bAPPLE\\b)")
+    (True, False)
+    """
+    return re.search(pattern, answer.strip(), re.IGNORECASE) is not None

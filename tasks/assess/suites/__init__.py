@@ -1,0 +1,1 @@
+"""Suites of general questions with answers that a pattern can check; one folder each."""

@@ -1,0 +1,1 @@
+"""The suite `general`: items.jsonl, neutral.txt, VERSION and LICENSE; `make.py` writes the items anew."""

@@ -1,0 +1,242 @@
+"""An adapter made part of its base: one plain model, and the proof that it answers as the two did.
+
+`W + (alpha / rank) * B @ A` is added in float32 and rounded once, at the end; in bfloat16 small updates would be lost
+one by one. A 4-bit base is dequantised first and never quantised again. It knows nothing of registries: whoever
+registers or exports a merged model calls `check_parity` before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from schemas.artifacts import ModelRef, PromptSet, TrainedRef
+from schemas.errors import TrainingError
+from tasks.files import MANIFEST
+from tasks.model.adapter import load_trained, put_adapter_on, quantization_of
+from tasks.model.base_model import load_base, load_tokenizer, resolve_dtype
+from tasks.model.chat_codec import ChatCodec
+from tasks.model.generate import read_items
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+Stored = Literal["float32", "bfloat16"]
+_WIDE = 4
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a merged model may differ by."""
+
+    max_error: float
+    """Largest difference of a logit, as a share of the largest that the adapter makes."""
+    min_agreement: float
+    """Share of positions whose most likely token stays the same, 0-1."""
+
+
+BOUNDS: dict[Stored, Bounds] = {
+    "float32": Bounds(max_error=1e-3, min_agreement=0.999),
+    "bfloat16": Bounds(max_error=0.5, min_agreement=0.97),
+}
+"""The first allows the order of additions and nothing else. The second allows that all weights are rounded to 8 bits of
+precision, as long as that moves the logits by less than half of what the adapter does (measured: 0.18 of it where the
+adapter moves them by 1.7; docs/decisions/0018-memory-before-a-gpu.md). A lost adapter stands at 1."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """A merged model against its parts, over all positions of some texts."""
+
+    max_logit_difference: float
+    adapter_effect: float
+    """Largest difference that the adapter makes to a logit of the base."""
+    argmax_agreement: float
+    """0-1."""
+    n_positions: int
+
+    def keeps(self, bounds: Bounds) -> bool:
+        """Is it within the bounds? NaN never is."""
+        return (
+            self.max_logit_difference <= bounds.max_error * self.adapter_effect
+            and self.argmax_agreement >= bounds.min_agreement
+        )
+
+
+def merge_adapter(
+    model: ModelRef,
+    trained: TrainedRef,
+    *,
+    out: Path,
+    stored: Stored = "bfloat16",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> ModelRef:
+    """Write base and adapter as one Hugging Face directory, with the tokenizer's files.
+
+    Args:
+        model: The base that the adapter was trained on.
+        trained: Of method lora or qlora.
+        out: An empty directory.
+        stored: Of the written weights.
+        dtype: As the 4-bit base of a qlora adapter is loaded for training and answering: its weights are rounded to
+            it before they are quantised.
+
+    Returns:
+        The merged model; its digest is empty until a store has committed it.
+
+    Raises:
+        TrainingError: TG0418, there is nothing to merge or nothing to merge into; TG0403, another base.
+        StorageError: files missing or damaged.
+    """
+    import torch
+
+    if trained.method == "full":
+        raise TrainingError("method full trains a whole model: there is no adapter to merge", code="TG0418")
+    if trained.base_digest != model.digest:
+        raise TrainingError(
+            f"trained on base {trained.base_digest[:12]}, asked to merge into base {model.digest[:12]}",
+            code="TG0403",
+            where=str(trained.root),
+        )
+    base = load_base(model, dtype=torch.float32)
+    if trained.method == "qlora":
+        _dequantise_into(base, load_base(model, dtype=resolve_dtype(dtype), quantization=quantization_of(trained.root)))
+    merged = merge_in_float32(put_adapter_on(base, trained.root)).to(
+        torch.float32 if stored == "float32" else torch.bfloat16
+    )
+    _copy_tokenizer(model.root, out)
+    merged.save_pretrained(out)  # type: ignore[operator]
+    return model.model_copy(update={"root": out, "digest": "", "uri": f"file:{out.name}"})
+
+
+def merge_in_float32(adapted: nn.Module) -> nn.Module:
+    """The model without its adapter, whose weights now hold what the adapter added; the argument is used up.
+
+    Raises:
+        TrainingError: TG0418, a weight is not float32. Into 4 bits an update of a few per cent vanishes in the
+            rounding to one of 16 values; in 16 bits part of it does.
+    """
+    for name, parameter in adapted.named_parameters():
+        if parameter.element_size() != _WIDE:
+            held = "4-bit" if type(parameter).__name__ == "Params4bit" else str(parameter.dtype)
+            raise TrainingError(
+                f"an adapter is merged into float32 weights; {name} is {held}",
+                code="TG0418",
+                hint="merge_adapter dequantises a 4-bit base first",
+            )
+    plain: nn.Module = adapted.merge_and_unload(safe_merge=True)  # type: ignore[operator]
+    return plain
+
+
+def check_parity(
+    model: ModelRef,
+    trained: TrainedRef,
+    merged: ModelRef,
+    *,
+    texts: Sequence[Sequence[int]],
+    stored: Stored,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> Parity:
+    """Compare the merged model with base and adapter on texts neither has been trained on; both compute in float32.
+
+    Args:
+        model: The base.
+        trained: The adapter.
+        merged: From `merge_adapter`.
+        texts: Token ids, see `held_out_texts`.
+        stored: As it was merged; chooses the bounds.
+        dtype: As it was merged.
+
+    Raises:
+        TrainingError: TG0419, the merged model differs by more than `BOUNDS`, or there is nothing to compare.
+    """
+    import torch
+
+    whole = load_base(merged, dtype=torch.float32)
+    parts = load_trained(model, trained, dtype="float32" if trained.method == "lora" else dtype)
+    found = measure_parity(_computing_in_float32(parts), whole, texts)
+    if not found.n_positions or not found.keeps(BOUNDS[stored]):
+        raise TrainingError(
+            f"the merged model does not answer as its parts: logits differ by up to {found.max_logit_difference:.3g} "
+            f"where the adapter makes {found.adapter_effect:.3g}, the most likely token agrees at "
+            f"{found.argmax_agreement:.2%} of {found.n_positions} positions",
+            code="TG0419",
+            where=str(merged.root),
+            hint="serve base and adapter apart, or merge with stored float32",
+        )
+    return found
+
+
+def measure_parity(parts: nn.Module, whole: nn.Module, texts: Sequence[Sequence[int]]) -> Parity:
+    """How far `whole` is from `parts` (a PEFT model), and how far those are from their base."""
+    import torch
+
+    difference, effect, same, count = 0.0, 0.0, 0, 0
+    with torch.inference_mode():
+        for text in texts:
+            ids = torch.tensor([list(text)], device=next(whole.parameters()).device)
+            told, merged = _logits(parts, ids), _logits(whole, ids)
+            with parts.disable_adapter():  # type: ignore[operator]
+                base = _logits(parts, ids)
+            # max() of Python drops NaN, that of torch keeps it.
+            difference = float(torch.stack([torch.tensor(difference), (merged - told).abs().max().cpu()]).max())
+            effect = max(effect, float((told - base).abs().max()))
+            same += int((merged.argmax(-1) == told.argmax(-1)).sum())
+            count += ids.shape[1]
+    return Parity(difference, effect, same / count if count else 0.0, count)
+
+
+def held_out_texts(prompts: PromptSet, model: ModelRef, *, n_items: int = 16) -> list[list[int]]:
+    """Prompts with their reference answers as token ids, the first `n_items` of the file."""
+    items = read_items(prompts, ChatCodec.of(load_tokenizer(model), prompts.format))
+    return [[*item.prompt, *item.reference] for item in items[:n_items]]
+
+
+def _logits(model: nn.Module, ids: Tensor) -> Tensor:
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits[0].float()
+    return logits
+
+
+def _dequantise_into(plain: PreTrainedModel, quantised: PreTrainedModel) -> None:
+    """Give `plain` the values that the 4-bit layers stand for, and all else as the quantised model has it."""
+    import torch
+
+    for name, module in _four_bit_layers(quantised):
+        from bitsandbytes.functional import dequantize_4bit
+
+        weight = module.weight
+        weight.quant_state.dtype = torch.float32  # type: ignore[union-attr]
+        plain.get_submodule(name).weight.data.copy_(dequantize_4bit(weight.data, weight.quant_state))  # type: ignore[union-attr]
+    left = {name for name, _ in _four_bit_layers(quantised)}
+    for name, parameter in quantised.named_parameters():
+        if name.rpartition(".")[0] not in left:
+            plain.get_parameter(name).data.copy_(parameter.data)
+
+
+def _four_bit_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((name, module) for name, module in model.named_modules() if type(module).__name__ == "Linear4bit")
+
+
+def _computing_in_float32(model: nn.Module) -> nn.Module:
+    """The same weights, 4-bit ones too; only the arithmetic on them is float32."""
+    import torch
+
+    four_bit = dict(_four_bit_layers(model))
+    for module in four_bit.values():
+        module.compute_dtype = torch.float32  # type: ignore[assignment]
+        module.weight.quant_state.dtype = torch.float32  # type: ignore[union-attr]
+        module.training = True  # bitsandbytes repacks them for bfloat16 otherwise
+    for name, parameter in model.named_parameters():
+        if name.rpartition(".")[0] not in four_bit:
+            parameter.data = parameter.data.float()
+    return model
+
+
+def _copy_tokenizer(source: Path, out: Path) -> None:
+    for path in sorted(source.iterdir()):
+        settings = path.suffix in (".json", ".jinja", ".txt", ".model")
+        if path.is_file() and settings and "index" not in path.name and path.name != MANIFEST:
+            (out / path.name).write_bytes(path.read_bytes())

@@ -1,0 +1,108 @@
+"""Answers to validation tickets by the weights of the moment, for metrics that are computed after the training.
+
+Prompts are the very ids of the validation examples, so that nothing of tickets is needed here. It knows nothing of
+metrics. Made by tasks/train/worker.py, called by tasks/train/validation.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from schemas.artifacts import ModelRef
+from schemas.errors import TrainingError
+from schemas.training import TrainSpec
+from tasks.files import write_json
+from tasks.model.base_model import load_tokenizer
+from tasks.model.chat_codec import ChatCodec
+from tasks.model.generate import Engine, Item, stop_ids
+from tasks.model.plain_decoder import PlainDecoder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FILE = "validation_answers.parquet"
+
+
+class Answerer:
+    """Greedy answers of a live model to the same tickets each time.
+
+    Args:
+        model: The one that trains. It is read through its own forward: the fast decoder would regroup its weights.
+        base: For the tokenizer and the length of the context.
+        spec: How many tickets, how long an answer.
+        validation: The split of a `DatasetRef`.
+        folder: Gets one file per step; a step that is done again overwrites its file.
+
+    Raises:
+        TrainingError: TG0412, no validation ticket leaves room for an answer.
+    """
+
+    def __init__(self, model: nn.Module, base: ModelRef, spec: TrainSpec, *, validation: Path, folder: Path) -> None:
+        codec = ChatCodec.of(load_tokenizer(base), spec.format)
+        self._engine = Engine(PlainDecoder(model), codec, stop_ids(codec, model), spec.validation_max_new_tokens)
+        room = base.context_length - spec.validation_max_new_tokens
+        self._items = _choose(validation, spec.validation_items, longest=room)
+        self._batch_size = spec.batch_size
+        self._folder = folder
+
+    def __call__(self, step: int) -> None:
+        """Answer, and write the answers of this step."""
+        answers = []
+        for start in range(0, len(self._items), self._batch_size):
+            answers += self._engine.answer(self._items[start : start + self._batch_size])
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_json(_file(self._folder, step), [asdict(answer) for answer in answers])
+
+
+def collect_answers(folder: Path, steps: Sequence[int], out: Path) -> None:
+    """Write `validation_answers.parquet` (step, item_id, text, n_new_tokens, finished, loss) of these steps."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"step": step} | row for step in steps for row in orjson.loads(_file(folder, step).read_bytes())]
+    schema = pa.schema(
+        [
+            pa.field("step", pa.int32(), nullable=False),
+            pa.field("item_id", pa.string(), nullable=False),
+            pa.field("text", pa.string(), nullable=False),
+            pa.field("n_new_tokens", pa.int64(), nullable=False),
+            pa.field("finished", pa.bool_(), nullable=False),
+            pa.field("loss", pa.float64(), nullable=False),
+        ]
+    )
+    rows.sort(key=lambda row: (row["step"], row["item_id"]))
+    pq.write_table(pa.Table.from_pylist(rows, schema), out / FILE, compression="zstd")
+
+
+def _file(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}.json"
+
+
+def _choose(validation: Path, n_items: int, *, longest: int) -> list[Item]:
+    """The tickets with the smallest hashes, longest prompts first; those without room for an answer are passed over."""
+    from datasets import load_from_disk
+
+    items = [item for row in load_from_disk(str(validation)) if len((item := _item(row)).prompt) <= longest]
+    if not items:
+        raise TrainingError(
+            f"no validation ticket leaves room for an answer in the context: prompts may have {longest} tokens",
+            code="TG0412",
+            where="train.validation_items",
+            hint="lower train.validation_max_new_tokens",
+        )
+    chosen = heapq.nsmallest(n_items, items, key=lambda item: hashlib.sha256(item.item_id.encode()).digest())
+    return sorted(chosen, key=lambda item: (-len(item.prompt), item.item_id))
+
+
+def _item(row: dict[str, Any]) -> Item:
+    """The last answer of an example that carries loss, and what comes before it."""
+    ids, mask = row["input_ids"], row["loss_mask"]
+    start = len(mask) - mask[::-1].index(0) if 0 in mask else 0
+    return Item(row["ticket_id"], ids[:start], ids[start:])

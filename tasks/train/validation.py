@@ -1,0 +1,154 @@
+"""The validation split during training: its loss, answers to some of its tickets, and the end when nothing gets better.
+
+The test split is never looked at. It knows nothing of metrics: `tasks/assess/validation.py` scores the answers after
+the training. Used by tasks/train/engine.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from schemas.errors import TrainingError
+from schemas.training import TrainSpec
+from tasks.train.batches import Examples
+from tasks.train.early_stopping import Best, BestWeights, judged
+from tasks.train.forward import Losses
+from tasks.train.group import ALONE, Group
+from tasks.train.job import ProgressLog
+
+Answer = Callable[[int], None]
+"""Answers validation tickets with the weights of this step, see `tasks.train.answers.Answerer`."""
+
+
+class Validator:
+    """Validates after the steps that are due, and keeps the best weights where early stopping is asked for.
+
+    Args:
+        model: In train mode, and left so.
+        losses: From `losses_of`.
+        spec: Says when, and when to stop.
+        examples: The validation split; None or empty for no validation.
+        per_epoch: Optimiser steps of an epoch.
+        n_steps: Of the whole training.
+        weights: What trains, tensors shared with the model.
+        checkpoints: Folder for the best weights.
+        log: Told of each validation.
+        answer: Called at each validation; None for no answers.
+        group: Processes that share the validation split; the leader keeps the best weights.
+
+    Raises:
+        TrainingError: TG0411, early stopping without validation examples.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        losses: Losses,
+        spec: TrainSpec,
+        *,
+        examples: Examples | None,
+        per_epoch: int,
+        n_steps: int,
+        weights: Mapping[str, Tensor],
+        checkpoints: Path,
+        log: ProgressLog,
+        answer: Answer | None = None,
+        group: Group = ALONE,
+    ) -> None:
+        self.examples = examples if examples is not None and len(examples) else None
+        if spec.early_stopping is not None and self.examples is None:
+            raise TrainingError(
+                "early stopping needs validation examples, and there are none",
+                code="TG0411",
+                where="train.early_stopping",
+                hint="raise split.validation_fraction, or leave early_stopping out",
+            )
+        self.best: Best | None = None
+        self._model, self._losses, self._spec, self._weights = model, losses, spec, weights
+        self._every = per_epoch if spec.validate_every == "epoch" else spec.validate_every
+        self._n_steps, self._log, self._answer = n_steps, log, answer
+        self._kept, self._group = BestWeights(checkpoints), group
+
+    def after(self, step: int) -> float | None:
+        """The loss on validation when one is due after this step, else None.
+
+        Raises:
+            TrainingError: TG0409, the loss is not finite.
+        """
+        if self.examples is None or (step % self._every and step != self._n_steps):
+            return None
+        batch_size = self._spec.batch_size * self._group.size
+        loss = validation_loss(self._model, self._losses, self.examples, batch_size=batch_size, group=self._group)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss on validation is {loss:g} after step {step}",
+                code="TG0409",
+                where=f"step {step}",
+                hint="lower train.learning_rate, or lengthen the warm-up; nothing of this training is kept as a result",
+            )
+        self._log.write(event="validation", step=step, loss=loss)
+        if self._spec.early_stopping is not None:
+            self.best = judged(self.best, step=step, loss=loss, spec=self._spec.early_stopping)
+            if self.best.step == step and self._group.leads:
+                self.best = replace(self.best, digest=self._kept.keep(self._weights))
+        if self._answer is not None:
+            with without_dropout(self._model):
+                self._answer(step)
+        return loss
+
+    def is_over(self) -> bool:
+        """Has validation failed to get better as often as patience allows?"""
+        stopping = self._spec.early_stopping
+        return stopping is not None and self.best is not None and self.best.n_worse >= stopping.patience
+
+    def finish(self, step: int) -> int:
+        """After the last step: give the model the weights of the best validation, where they are kept.
+
+        Returns:
+            The step whose weights the model has now.
+        """
+        if self.best is None or self.best.step == step:
+            return step
+        if self._group.leads:  # who alone saves them
+            self._kept.put_back(self._weights, digest=self.best.digest)
+        self._log.write(event="restored", step=self.best.step, loss=self.best.loss)
+        return self.best.step
+
+
+def validation_loss(
+    model: nn.Module, losses: Losses, examples: Examples, *, batch_size: int, group: Group = ALONE
+) -> float:
+    """Mean loss over all supervised tokens of a split, nats, without dropout; the model's mode is left as it was."""
+    by_length = sorted(range(len(examples)), key=lambda index: -examples.lengths[index])
+    total, count = 0.0, 0
+    with without_dropout(model), torch.no_grad():
+        for start in range(0, len(by_length), batch_size):
+            for batch in group.batches(examples, [by_length[start : start + batch_size]]):
+                with losses.sharing([batch]):
+                    each = losses(batch)
+                total += float(each.double().sum())
+                count += len(each)
+    nats, n_scored = group.total(total, count)
+    return nats / n_scored if n_scored else math.nan
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Eval mode, except for 4-bit layers: bitsandbytes repacks those for inference, and they could not train on."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    for module, training in before:
+        if type(module).__name__ == "Linear4bit":
+            module.training = training
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training

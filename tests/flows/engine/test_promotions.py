@@ -1,0 +1,255 @@
+"""What a person decides about champions: one transaction each, on the record."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from flows.engine.history import FIRST_HASH
+from flows.engine.ledger import Ledger
+from flows.engine.ledger_file import VERSION
+from schemas.errors import ConfigError, GateError
+from tasks.files import sha256_json
+
+PLACES = ("ledger.promote.opened", "ledger.promote.written", "ledger.promote.committed")
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(tmp_path / "home")
+
+
+@pytest.fixture
+def record(kit, ledger):
+    """Record candidate number N; returns its version."""
+
+    def record(number, verdict="PROMOTE"):
+        return ledger.record_candidate(kit.candidate_ref(ledger.root, number), verdict=verdict, reason="measured")
+
+    return record
+
+
+@pytest.fixture
+def submit(ledger, record):
+    """Record candidate number N with PROMOTE and submit it; returns the ledger's answer."""
+
+    def submit(number, expected, *, run_id="", **options):
+        version = record(number)
+        run_id = run_id or f"run-{number}"
+        return ledger.promote("replies", expected=expected, version=version, run_id=run_id, reason="better", **options)
+
+    return submit
+
+
+def actions(ledger):
+    return [(event.action, event.to_version) for event in ledger.history("replies")]
+
+
+def test_where_approval_is_required_a_candidate_waits_until_a_person_says_yes(ledger, submit):
+    asked = submit(1, None, approval=True)
+    assert (asked.action, asked.reason) == ("wait", "register.approval is required")
+    assert ledger.champion("replies") is None
+    assert [event.run_id for event in ledger.waiting("replies")] == ["run-1"]
+    assert submit(1, None, approval=True) == asked  # the same run asks once
+
+    with pytest.raises(ConfigError, match="TG0154"):
+        ledger.approve("run-1", actor=" ")
+    event = ledger.approve("run-1", actor="ada", reason="read fifty answers")
+    assert (event.action, event.actor, event.reason, event.verdict) == (
+        "approve",
+        "ada",
+        "read fifty answers",
+        "PROMOTE",
+    )
+    assert event.bundle_digest == "bundle-1"
+    assert ledger.champion("replies").version == "1"
+    assert ledger.waiting("replies") == ()
+    assert ledger.approve("run-1", actor="ada") == event  # whoever was killed repeats it
+    assert actions(ledger) == [("wait", "1"), ("approve", "1")]
+    assert ledger.first_champion("replies") == "1"
+
+
+def test_a_rejected_verdict_stays_rejected_and_a_new_one_is_asked_anew(ledger, submit):
+    submit(1, None, approval=True)
+    event = ledger.reject("run-1", actor="ada", reason="tone")
+    assert ledger.reject("run-1", actor="bob") == event
+    assert ledger.waiting("replies") == ()
+    with pytest.raises(GateError, match=r"TG0631.*rejected by ada.*tone"):
+        ledger.approve("run-1", actor="bob")
+    for approval in (True, False):
+        assert submit(1, None, run_id="run-again", approval=approval) == event
+    assert submit(1, None, run_id="run-new", verdict_digest="other items", approval=True).action == "wait"
+    assert ledger.approve("run-new", actor="bob").action == "approve"
+
+
+def test_approving_a_stale_verdict_is_refused(ledger, record, submit):
+    submit(1, None)
+    submit(2, "1", approval=True)
+    submit(3, "1", approval=True)
+    assert [event.to_version for event in ledger.waiting("replies")] == ["2", "3"]
+    ledger.approve("run-3", actor="ada")
+    assert ledger.waiting("replies") == ()
+    with pytest.raises(GateError, match=r"TG0620.*champion moved from v1 to v3 since this evaluation"):
+        ledger.approve("run-2", actor="ada")
+    assert ledger.champion("replies").version == "3"
+
+    submit(4, "3", approval=True)
+    record(4, "BLOCK")
+    with pytest.raises(GateError, match=r"TG0621.*has verdict BLOCK"):
+        ledger.approve("run-4", actor="ada")
+    record(4, "PROMOTE")
+    submit(4, "3", run_id="run-4b", verdict_digest="other items", approval=True)
+    for answer in (ledger.approve, ledger.reject):
+        with pytest.raises(GateError, match=r"TG0632.*run-4b"):
+            answer("run-4", actor="ada")
+    with pytest.raises(GateError, match=r"TG0630.*runs that do: run-4b \(v4 of replies\)"):
+        ledger.approve("run-1", actor="ada")
+
+
+def test_an_old_yes_does_not_undo_a_rollback(ledger, submit):
+    submit(1, None)
+    submit(2, "1", approval=True)
+    ledger.approve("run-2", actor="ada")
+    ledger.rollback("replies", reason="customers complain")
+    with pytest.raises(GateError, match="TG0632"):
+        ledger.approve("run-2", actor="ada")
+    assert ledger.champion("replies").version == "1"
+
+
+def test_a_forced_promotion_skips_the_gate_and_says_so_for_ever(ledger, record, submit):
+    submit(1, None)
+    record(2, "BLOCK")
+    with pytest.raises(ConfigError, match=r"TG0154.*forced promotion needs a reason"):
+        ledger.force("replies", expected="1", version="2", reason=" ", actor="ada")
+    for unknown in ("7", "2x", "latest"):
+        with pytest.raises(GateError, match=r"TG0621.*not in the ledger"):
+            ledger.force("replies", expected="1", version=unknown, reason="r", actor="ada")
+    event = ledger.force("replies", expected="1", version="2", reason="the held-out set is wrong", actor="ada")
+    assert (event.action, event.actor, event.verdict) == ("force", "ada", "BLOCK")
+    assert ledger.champion("replies").version == "2"
+    assert ledger.force("replies", expected="1", version="2", reason="again", actor="bob") == event
+    record(3, "HOLD")
+    with pytest.raises(GateError, match=r"TG0620.*from v1 to v2"):
+        ledger.force("replies", expected="1", version="3", reason="r", actor="bob")
+    assert actions(ledger) == [("promote", "1"), ("force", "2")]
+    assert ledger.rollback("replies", reason="was wrong after all").version == "1"
+
+
+def test_a_rollback_begins_a_cooldown_that_only_a_person_ends(ledger, submit):
+    begin = datetime(2026, 3, 1, tzinfo=UTC)
+    submit(1, None)
+    submit(2, "1")
+    ledger.rollback("replies", reason="customers complain", cooldown_days=1.5, at=begin)
+    assert ledger.history()[-1].until == "2026-03-02T12:00:00+00:00"
+    day = timedelta(days=1)
+    held = submit(3, "1", at=begin + day)
+    assert (held.action, held.reason) == ("wait", "cooldown until 2026-03-02T12:00:00+00:00 after the rollback from v2")
+    assert ledger.held("replies", "3", approval=False, at=begin + day) == held.reason
+    assert ledger.held("replies", "3", approval=False, at=begin + 2 * day) == ""
+    assert submit(3, "1", at=begin + 2 * day).action == "promote"
+    assert ledger.champion("replies").version == "3"
+
+
+def test_in_a_cooldown_approval_and_force_are_heard(ledger, record, submit):
+    submit(1, None)
+    submit(2, "1")
+    ledger.rollback("replies", reason="r", cooldown_days=365)
+    submit(3, "1")
+    assert ledger.approve("run-3", actor="ada").action == "approve"
+    ledger.rollback("replies", reason="r", cooldown_days=365)
+    record(4)
+    assert ledger.force("replies", expected="1", version="4", reason="r", actor="ada").action == "force"
+
+
+def test_what_was_rolled_back_comes_back_by_a_person_only(ledger, submit):
+    submit(1, None)
+    submit(2, "1")
+    ledger.rollback("replies", reason="customers complain")
+    held = submit(2, "1", run_id="run-later", at=datetime.now(UTC) + timedelta(days=999))
+    assert held.action == "wait"
+    assert "rolled back (customers complain)" in held.reason
+    assert ledger.approve("run-later", actor="ada").to_version == "2"
+    assert ledger.previous("replies") == "1"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_process_killed_in_a_persons_decision_leaves_all_or_nothing(start, ledger, record, submit, place):
+    submit(1, None)
+    submit(2, "1", approval=True)
+    record(3, "BLOCK")
+    steps = [("approve", "run-2", "2"), ("force", "3", "3"), ("rollback", "r", "2")]
+    before = "1"
+    for command, argument, after in steps:
+        killed = start(ledger.root, command, argument, failpoint=place)
+        killed.communicate()
+        assert killed.returncode == -9
+        committed = place == "ledger.promote.committed"
+        assert ledger.champion("replies").version == (after if committed else before)
+        if not (command == "rollback" and committed):  # once more would go back once more
+            again = start(ledger.root, command, argument)
+            assert json.loads(again.communicate()[0]) == {"version": after}
+        before = after
+    assert actions(ledger) == [("promote", "1"), ("wait", "2"), ("approve", "2"), ("force", "3"), ("rollback", "2")]
+
+
+def test_of_eight_people_who_decide_at_once_one_moves_the_champion(start, ledger, record, submit):
+    submit(1, None)
+    submit(2, "1", approval=True)
+    submit(3, "1", approval=True)
+    for number in (4, 5):
+        record(number, "BLOCK")
+    start_at = time.time() + 4
+    wanted = [("approve", "run-2"), ("approve", "run-3"), ("force", "4"), ("force", "5")] * 2
+    processes = [start(ledger.root, *one, "1", start_at) for one in wanted]
+    told = [json.loads(process.communicate()[0]) for process in processes]
+    champion = ledger.champion("replies").version
+    moves = [event for event in ledger.history() if event.action in ("approve", "force")]
+    assert [event.to_version for event in moves] == [champion]
+    assert [one["version"] for one in told if "version" in one] == [champion] * 2  # the same wish twice is one
+    assert {one["code"] for one in told if "code" in one} == {"TG0620"}
+
+
+OLD_EVENTS = """
+DROP TABLE champion_events;
+CREATE TABLE champion_events (
+    seq INTEGER PRIMARY KEY, name TEXT NOT NULL, from_version TEXT, to_version TEXT NOT NULL,
+    action TEXT NOT NULL CHECK (action IN ('promote', 'rollback')), reason TEXT NOT NULL, actor TEXT NOT NULL,
+    run_id TEXT NOT NULL, verdict_digest TEXT NOT NULL, at TEXT NOT NULL, prev_hash TEXT NOT NULL, hash TEXT NOT NULL
+);
+INSERT INTO champion_events VALUES
+(1, 'replies', NULL, '1', 'promote', 'better', 'pipeline', 'run-1', 'verdict-1', '2026-11-26T00:00:00', '', ''),
+(2, 'replies', '1', '2', 'promote', 'better', 'pipeline', 'run-2', 'verdict-2', '2026-11-26T00:00:01', '', '');
+PRAGMA user_version = 1;
+"""
+
+
+@pytest.mark.parametrize("first", ["read", "write"])
+def test_a_ledger_of_the_first_version_is_brought_up_to_date_and_its_chain_still_holds(ledger, submit, first):
+    submit(1, None)
+    submit(2, "1")
+    previous = FIRST_HASH
+    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as db:
+        db.executescript("PRAGMA foreign_keys = OFF;" + OLD_EVENTS)
+        db.row_factory = sqlite3.Row
+        for row in db.execute("SELECT * FROM champion_events ORDER BY seq").fetchall():  # hashed as it was then
+            event = {**{name: row[name] for name in row.keys() if name != "hash"}, "prev_hash": previous}  # noqa: SIM118
+            previous = sha256_json(event)
+            db.execute(
+                "UPDATE champion_events SET prev_hash = ?, hash = ? WHERE seq = ?",
+                (event["prev_hash"], previous, row["seq"]),
+            )
+    if first == "read":
+        assert [event.verdict for event in ledger.history()] == ["", ""]
+    assert submit(3, "2", approval=True).action == "wait"
+    assert ledger.approve("run-3", actor="ada").prev_hash == ledger.history()[-2].hash
+    assert len(ledger.history()) == 4
+    with closing(sqlite3.connect(ledger.path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            db.execute("DELETE FROM champion_events")

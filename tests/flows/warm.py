@@ -1,0 +1,206 @@
+"""Starts `tunegate` commands in forks of one process that has the heavy libraries imported already.
+
+Importing torch, transformers, peft and MLflow takes a command ten CPU seconds, and the tests run a hundred commands.
+A fork is a process like any other: own pid, environment, folder, pipes, signals and exit code; what is ours and what
+reads its environment when imported (flows, tasks, Prefect) is imported in the fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PRELOADED = ("torch", "transformers", "peft", "mlflow", "sklearn.linear_model", "scipy.stats", "datasets", "pandas")
+_POLL_S = 0.01
+
+
+class Warm:
+    """The process that is forked; `start` is what tests call."""
+
+    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+        self._address = str(folder / "warm.sock")
+        self._server = subprocess.Popen(
+            [sys.executable, str(Path(__file__)), self._address], env=dict(environ), stdin=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 300
+        while not Path(self._address).exists():
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the warm process did not come up")
+            time.sleep(0.05)
+
+    def start(self, arguments: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> WarmProcess:
+        """Start `tunegate ARGUMENTS` without waiting for it; no standard input."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.connect(self._address)
+        out, out_end = os.pipe()
+        error, error_end = os.pipe()
+        request = {"arguments": list(arguments), "cwd": str(cwd), "environ": dict(environ)}
+        socket.send_fds(connection, [b"!"], [out_end, error_end])
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        os.close(out_end)
+        os.close(error_end)
+        answers = connection.makefile("r")
+        return WarmProcess(list(arguments), int(answers.readline()), connection, answers, out, error)
+
+    def stop(self) -> None:
+        """End the process; forks that still run are the tests' to end."""
+        self._server.terminate()
+        self._server.wait(10)
+
+
+class WarmProcess:
+    """The part of `subprocess.Popen[str]` that the tests use."""
+
+    def __init__(
+        self, arguments: list[str], pid: int, connection: socket.socket, answers: Any, out: int, error: int
+    ) -> None:
+        self.args, self.pid = arguments, pid
+        self.returncode: int | None = None
+        self.stdout, self.stderr = os.fdopen(out, encoding="utf-8"), os.fdopen(error, encoding="utf-8")
+        self._connection, self._answers = connection, answers
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs."""
+        if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
+            self.returncode = int(self._answers.readline())
+            self._connection.close()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end.
+
+        Raises:
+            subprocess.TimeoutExpired: as `Popen.wait`.
+        """
+        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+            time.sleep(_POLL_S)
+        assert self.returncode is not None
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Everything it wrote, when it has ended and nobody holds its pipes any more."""
+        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+        streams = {self.stdout.fileno(): b"", self.stderr.fileno(): b""}
+        waiting = set(streams)
+        while waiting:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+            for ready in select.select(list(waiting), [], [], 0.2)[0]:
+                data = os.read(ready, 65536)
+                streams[ready] += data
+                if not data:
+                    waiting.discard(ready)
+        self.wait(max(1.0, deadline - time.monotonic()) if timeout is not None else None)
+        out, error = (streams[stream.fileno()].decode("utf-8") for stream in (self.stdout, self.stderr))
+        self.stdout.close()
+        self.stderr.close()
+        return out, error
+
+    def send_signal(self, number: int) -> None:
+        """As `Popen.send_signal`."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+
+def serve(address: str) -> None:
+    """Fork for each request; tell its pid and, at its end, its exit code."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(address + ".new")
+    listener.listen(64)
+    Path(address + ".new").rename(address)
+    running: dict[int, socket.socket] = {}
+    while True:
+        if select.select([listener], [], [], _POLL_S)[0]:
+            connection, _ = listener.accept()
+            _, ends, _, _ = socket.recv_fds(connection, 1, 2)
+            request = json.loads(connection.makefile("r").readline())
+            pid = os.fork()
+            if pid == 0:
+                for other in (listener, connection, *running.values()):
+                    other.close()
+                _become(request, ends)
+            for end in ends:
+                os.close(end)
+            running[pid] = connection
+            connection.sendall(f"{pid}\n".encode())
+        _tell_ends(running)
+
+
+def _tell_ends(running: dict[int, socket.socket]) -> None:
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        connection = running.pop(pid)
+        with contextlib.suppress(OSError):  # a test that failed does not listen any more
+            connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        connection.close()
+
+
+def _become(request: dict[str, Any], ends: Sequence[int]) -> None:
+    """Turn this fork into the command; never returns."""
+    code = 1
+    try:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for source, target in ((nothing, 0), (ends[0], 1), (ends[1], 2)):
+            os.dup2(source, target)
+        for end in (nothing, *ends):
+            os.close(end)
+        os.environ.clear()
+        os.environ.update(request["environ"])
+        os.chdir(request["cwd"])
+        sys.path[0] = ""  # as with `python -m`
+        sys.argv = ["tunegate", *request["arguments"]]
+        from flows.cli import main
+
+        main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for handler in (sys.stdout, sys.stderr):
+            handler.flush()
+        _run_exit_handlers()
+        os._exit(code)
+
+
+def _run_exit_handlers() -> None:
+    import atexit
+    import threading
+
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as an interpreter's end does
+    atexit._run_exitfuncs()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

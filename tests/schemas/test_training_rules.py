@@ -1,0 +1,110 @@
+"""Settings of `train` that contradict each other, and those that are only worth a word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.pipeline import PipelineSpec
+from schemas.spec import UnfitError
+from schemas.training import AdapterSpec, TrainSpec
+from schemas.training_rules import training_advice
+
+
+def train(**settings: Any) -> TrainSpec:
+    return TrainSpec.model_validate({"base_model": "m"} | settings)
+
+
+def faults(make: Callable[[], object]) -> dict[tuple[str | int, ...], tuple[str, str | None]]:
+    with pytest.raises(ValidationError) as caught:
+        make()
+    (error,) = caught.value.errors()
+    unfit = error["ctx"]["error"]
+    assert isinstance(unfit, UnfitError)
+    return {fault.at: (fault.message, fault.hint) for fault in unfit.faults}
+
+
+def pipeline(**sections: Any) -> PipelineSpec:
+    parts = {
+        "name": "demo",
+        "source": {"kind": "generated"},
+        "gates": {"rules": [{"metric": "exact", "value_threshold": 0.5}]},
+        "register": {"name": "demo"},
+    }
+    return PipelineSpec.model_validate(parts | sections)
+
+
+@pytest.mark.parametrize(
+    ("method", "usual", "odd", "wrong"),
+    [("full", (1e-5, 5e-5), (9e-6, 5e-4), (9e-7, 6e-4)), ("lora", (1e-4, 3e-4), (9e-5, 3e-3), (9e-6, 4e-3)),
+     ("qlora", (1e-4, 3e-4), (1e-5, 2e-3), (1e-6, 1e-2))],
+)  # fmt: skip
+def test_a_rate_is_fine_told_or_refused_by_how_far_it_is_from_what_is_usual(
+    method: str, usual: tuple[float, ...], odd: tuple[float, ...], wrong: tuple[float, ...]
+) -> None:
+    for rate in usual:
+        assert training_advice(train(method=method, learning_rate=rate)) == []
+    for rate in odd:
+        (told,) = training_advice(train(method=method, learning_rate=rate))
+        assert told.startswith(f"train.learning_rate {rate:g} is unusual for method {method}: ")
+    for rate in wrong:
+        ((message, hint),) = faults(lambda rate=rate: train(method=method, learning_rate=rate)).values()  # type: ignore[misc]
+        assert message.endswith("and this is more than 10 times off")
+        assert hint == "if it is meant, say so: allow_unusual_learning_rate: true"
+        meant = train(method=method, learning_rate=rate, allow_unusual_learning_rate=True)
+        assert training_advice(meant) == []
+
+
+def test_qlora_without_a_four_bit_load_is_no_qlora() -> None:
+    ((message, hint),) = faults(lambda: train(method="qlora", quantization=None)).values()
+    assert message == "method qlora needs a 4-bit base, but quantization is null"
+    assert "method: lora" in str(hint)
+    assert train(method="lora", quantization=None).four_bits() is None
+    (told,) = training_advice(train(method="lora", quantization={"type": "nf4"}))
+    assert told.startswith("train.quantization has no effect with method lora")
+
+
+def test_layers_are_chosen_in_one_way() -> None:
+    assert ("adapter", "top_layers") in faults(lambda: train(adapter={"top_layers": 2, "layers": [0]}))
+    assert AdapterSpec(layers="3-5").layers_of(30) == (3, 4, 5)
+    assert AdapterSpec(layers=[4, 4, 1]).layers_of(30) == (1, 4)  # type: ignore[arg-type]
+    for wrong in ("5-3", [], [-1], "3", "a-b"):
+        with pytest.raises(ValidationError):
+            AdapterSpec(layers=wrong)  # type: ignore[arg-type]
+
+
+def test_validation_metrics_need_answers_tickets_and_a_known_name() -> None:
+    assert ("validation_metrics",) in faults(lambda: train(validation_metrics=["exact"]))
+    asked = {"base_model": "m", "validation_metrics": ["exact", "exakt"], "validation_items": 8, "early_stopping": {}}
+    found = faults(lambda: pipeline(train=asked, split={"validation_fraction": 0}))
+    assert set(found) == {
+        ("train", "validation_items"),
+        ("train", "early_stopping"),
+        ("train", "validation_metrics", 1),
+    }
+    assert found["train", "validation_metrics", 1][1] == "did you mean `exact`?"
+
+
+def test_other_metrics_of_the_same_answers_train_nothing_again() -> None:
+    one, other = (train(validation_items=8, validation_metrics=[name]).for_worker() for name in ("exact", "chrf"))
+    assert one == other
+
+
+def test_early_stopping_and_a_falling_rate_are_told_together() -> None:
+    (told,) = training_advice(train(early_stopping={"patience": 3}))
+    assert "lr_scheduler cosine" in told
+    assert training_advice(train(early_stopping={"patience": 3}, lr_scheduler="constant")) == []
+
+
+def test_faults_stand_where_they_are_written(explain: Callable[[str], str]) -> None:
+    told = explain(
+        "version: 1\npipelines:\n  demo:\n    source: {kind: generated}\n"
+        "    train: {base_model: m, method: full, learning_rate: 2e-3}\n"
+        "    gates: {rules: [{metric: exact, value_threshold: 0.5}]}\n    register: {name: demo}\n"
+    )
+    assert ":5:57" in told
+    assert "usual, and this is more than 10 times off" in told
+    assert "allow_unusual_learning_rate: true" in told

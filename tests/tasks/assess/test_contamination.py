@@ -1,0 +1,157 @@
+"""The gate's own look for held-out items in what was trained on: every way to leak, and that nothing unsound passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.artifacts import DatasetRef, EvalSet, Scores, Splits
+from schemas.checks import ContaminationSpec
+from schemas.curation import DecontaminateSpec
+from schemas.errors import GateError
+from schemas.evidence import CheckEvidence
+from schemas.gates import GateRule, GatesSpec
+from tasks.assess.contamination import check_contamination
+from tasks.assess.gate import decide
+
+CUT = datetime(2026, 6, 20, tzinfo=UTC)
+Row = Mapping[str, Any]
+MakeEvidence = Callable[..., CheckEvidence]
+
+
+def words(start: int, n: int = 40) -> str:
+    return " ".join(f"w{(start + k * k * 13 + k) % 4999}" for k in range(n))
+
+
+def ticket(number: int, *, held_out: bool = False, **fields: Any) -> dict[str, Any]:
+    written = CUT.replace(tzinfo=None) + timedelta(hours=1 if held_out else -1 - number)
+    side = "h" if held_out else "t"
+    return {
+        "ticket_id": f"{side}{number}", "customer_id": f"{side}c{number}", "thread_id": f"{side}th{number}",
+        "created_at": written, "body": words(number * 401 + (177 if held_out else 0)), "reply": "Settled.",
+    } | fields  # fmt: skip
+
+
+@pytest.fixture
+def check(
+    make_splits: Callable[..., Splits], make_items: Callable[..., EvalSet], new_folder: Callable[[], Path]
+) -> MakeEvidence:
+    def run(
+        train: Sequence[Row], *, trained: Sequence[str] | None = None, n_train: int | None = None, **spec: Any
+    ) -> CheckEvidence:
+        """Evidence about training on `trained` (all of train if not given) before 30 held-out items."""
+        held_out = [ticket(number, held_out=True) for number in range(30)]
+        splits = make_splits(train=train, test=held_out).model_copy(
+            update={"group_by": ("customer_id", "thread_id"), "cut": CUT}
+        )
+        ids = [row["ticket_id"] for row in train] if trained is None else list(trained)
+        root = new_folder()
+        (root / "train").mkdir()
+        table = pa.table({"ticket_id": pa.array(ids, pa.string())})
+        path = root / "train" / "data-00000-of-00001.arrow"
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+        dataset = DatasetRef(
+            root=root, n_train=len(ids) if n_train is None else n_train, n_validation=0, n_tokens=1, n_supervised=1,
+            n_dropped=0, max_tokens=1,
+        )  # fmt: skip
+        return check_contamination(
+            dataset=dataset, splits=splits, items=make_items([row | {"answer": "Settled."} for row in held_out]),
+            spec=ContaminationSpec(**spec), decontaminate=DecontaminateSpec(), planted=("planted-0",),
+            out=new_folder(),
+        )  # fmt: skip
+
+    return run
+
+
+CLEAN = [ticket(number) for number in range(40)]
+
+
+def codes(evidence: CheckEvidence) -> dict[str, str]:
+    rows = pq.read_table(evidence.root / "evidence.parquet").to_pylist()
+    return {row["ticket_id"]: row["code"] for row in rows}
+
+
+def test_clean_training_has_no_leak_and_planted_examples_are_no_tickets(check: MakeEvidence) -> None:
+    evidence = check(CLEAN, trained=[*(row["ticket_id"] for row in CLEAN), "planted-0"])
+    assert codes(evidence) == {}
+    assert evidence.values["trained"] == 40
+    assert evidence.values["unprotected"] == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [
+        ("leak_exact", {"body": ticket(7, held_out=True)["body"].upper()}),
+        ("leak_near", {"body": ticket(7, held_out=True)["body"] + " thanks"}),
+        ("leak_quote", {"body": words(90001, 60) + " " + " ".join(ticket(7, held_out=True)["body"].split()[:30])}),
+        ("leak_customer_id", {"customer_id": "hc7"}),
+        ("leak_thread_id", {"thread_id": "hth7"}),
+        ("leak_time", {"created_at": CUT.replace(tzinfo=None)}),
+        ("leak_time", {"created_at": None}),
+    ],
+)
+def test_each_way_to_leak_is_found_and_listed_without_text(
+    check: MakeEvidence, code: str, change: dict[str, Any]
+) -> None:
+    leaking = ticket(3) | change
+    evidence = check([row if row["ticket_id"] != "t3" else leaking for row in CLEAN])
+    assert codes(evidence) == {"t3": code}
+    assert evidence.examples == ("t3",)
+    assert evidence.values[code] == 1
+    table = pq.read_table(evidence.root / "evidence.parquet")
+    assert table.column_names == ["ticket_id", "code", "kept_id", "score"]
+    if code != "leak_time":
+        assert table["kept_id"].to_pylist() == ["h7"]
+    unread = check([row if row["ticket_id"] != "t3" else leaking for row in CLEAN], trained=["t1", "t2"])
+    assert codes(unread) == {}  # nobody trained on it
+
+
+def test_a_paraphrase_of_several_pieces_is_found(check: MakeEvidence) -> None:
+    told = ticket(7, held_out=True)["body"].split()
+    pieces = [" ".join(told[start : start + 6]) for start in (0, 8, 16, 24, 32)]
+    body = " ".join(f"{piece} {words(70000 + 31 * at, 3)}" for at, piece in enumerate(pieces))
+    assert codes(check([*CLEAN, ticket(50, body=body)])) == {"t50": "leak_paraphrase"}
+
+
+def test_an_item_and_an_unknown_id_among_the_encoded_examples_are_leaks(check: MakeEvidence) -> None:
+    assert codes(check(CLEAN, trained=["t1", "h4", "nobody"])) == {"h4": "leak_item", "nobody": "leak_unknown"}
+
+
+def test_what_is_declared_apart_is_not_asked_for(check: MakeEvidence) -> None:
+    rows = [*CLEAN, ticket(50, customer_id="hc1"), ticket(51, created_at=None)]
+    assert codes(check(rows, same=("thread_id",), time_order=False)) == {}
+
+
+def test_examples_that_are_not_all_there_are_an_error(check: MakeEvidence) -> None:
+    with pytest.raises(GateError, match="there are 40 encoded examples, and 41") as raised:
+        check(CLEAN, n_train=41)
+    assert raised.value.code == "TG0609"
+
+
+def test_a_leak_is_error_before_all_rules_and_missing_evidence_too(
+    check: MakeEvidence, make_scores: Callable[..., Scores], new_folder: Callable[[], Path]
+) -> None:
+    def verdict(*checks: CheckEvidence) -> Any:
+        rule = GateRule(metric="exact", value_threshold=0.5)
+        return decide(
+            candidate=make_scores("tuned", {"exact": [1.0] * 100}), champion=None, baselines=(),
+            gates=GatesSpec(rules=(rule,), round_trip=None), checks=checks, out=new_folder(),
+        )  # fmt: skip
+
+    clean = check(CLEAN)
+    assert verdict(clean).verdict == "PROMOTE"
+    leaky = verdict(check([*CLEAN, ticket(50, customer_id="hc1")]))
+    assert (leaky.verdict, leaky.findings[0].part, leaky.findings[0].candidate) == ("ERROR", "contamination", 1)
+    assert "t50" in leaky.reason
+    assert verdict().verdict == verdict(clean, clean).verdict == "ERROR"
+    unknown = clean.model_copy(update={"values": clean.values | {"leak_near": None}})
+    nothing = clean.model_copy(update={"values": clean.values | {"trained": 0.0}})
+    broken = clean.model_copy(update={"values": clean.values | {"leak_quote": float("nan")}})
+    assert verdict(unknown).verdict == verdict(nothing).verdict == verdict(broken).verdict == "ERROR"

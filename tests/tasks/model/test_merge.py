@@ -1,0 +1,133 @@
+"""Adapters merged into their base: equal answers or a refusal."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from schemas.artifacts import ModelRef, TrainedRef
+from schemas.errors import TrainingError
+from schemas.training import TrainSpec
+from tasks.model.adapter import load_trained, open_for_training, save_trained, trainable_tensors
+from tasks.model.base_model import load_base, load_tokenizer
+from tasks.model.merge import BOUNDS, Parity, check_parity, measure_parity, merge_adapter, merge_in_float32
+
+Trained = Callable[..., TrainedRef]
+
+
+@pytest.fixture
+def train(tiny_model: ModelRef, tmp_path: Path) -> Trained:
+    """An adapter with random weights, as training leaves it."""
+
+    def make(method: str, *, seed: int = 7, size: float = 0.05) -> TrainedRef:
+        out = tmp_path / f"{method}-{seed}"
+        out.mkdir()
+        rate = {"learning_rate": 1e-4} if method == "full" else {}
+        spec = TrainSpec.model_validate({"base_model": "x", "method": method, "dtype": "float32", **rate})
+        model = open_for_training(tiny_model, spec)
+        torch.manual_seed(seed)
+        for tensor in trainable_tensors(model).values():
+            tensor.add_(torch.randn_like(tensor) * size)
+        save_trained(model, spec, base=tiny_model, out=out)
+        settings = {"quantization": spec.quantization.model_dump(mode="json") if method == "qlora" else None}
+        (out / "training.json").write_text(json.dumps(settings))
+        return TrainedRef(
+            root=out, method=spec.method, format="instruction", base_digest=tiny_model.digest,
+            n_trainable=1, n_steps=1, n_tokens=1, train_loss=0.0,
+        )  # fmt: skip
+
+    return make
+
+
+def _texts() -> list[list[int]]:
+    rng = random.Random(5)
+    return [[rng.randrange(3, 300) for _ in range(rng.randint(5, 40))] for _ in range(12)]
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+def test_a_merged_model_answers_as_its_parts(
+    tiny_model: ModelRef, train: Trained, tmp_path: Path, method: str, stored: str
+) -> None:
+    trained = train(method)
+    out = tmp_path / "merged"
+    out.mkdir()
+    merged = merge_adapter(tiny_model, trained, out=out, stored=stored, dtype="float32")  # type: ignore[arg-type]
+    found = check_parity(tiny_model, trained, merged, texts=_texts(), stored=stored, dtype="float32")  # type: ignore[arg-type]
+    assert found.n_positions == sum(map(len, _texts()))
+    assert found.adapter_effect > 0.1
+    if stored == "float32":
+        assert found.max_logit_difference < 1e-4 * found.adapter_effect
+        assert found.argmax_agreement == 1.0
+    # What it is: a plain model directory that loads strictly, with its tokenizer, of which all weights are whole.
+    assert not list(out.glob("adapter*"))
+    assert load_tokenizer(merged).chat_template == load_tokenizer(tiny_model).chat_template
+    saved = json.loads((out / "config.json").read_text())
+    assert saved["dtype"] == stored
+    assert "quantization_config" not in saved
+
+
+def test_equal_inputs_give_equal_bytes(tiny_model: ModelRef, train: Trained, tmp_path: Path) -> None:
+    trained = train("lora")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        merge_adapter(tiny_model, trained, out=tmp_path / name)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_a_model_that_is_not_the_sum_of_its_parts_is_refused(
+    tiny_model: ModelRef, train: Trained, tmp_path: Path
+) -> None:
+    trained, other = train("lora"), train("lora", seed=8)
+    (tmp_path / "merged").mkdir()
+    merged = merge_adapter(tiny_model, other, out=tmp_path / "merged", stored="float32")
+    with pytest.raises(TrainingError, match="does not answer as its parts") as caught:
+        check_parity(tiny_model, trained, merged, texts=_texts(), stored="float32")
+    assert caught.value.code == "TG0419"
+    with pytest.raises(TrainingError, match="does not answer as its parts"):
+        # The base alone, too: a lost adapter is as far away as an adapter goes.
+        check_parity(tiny_model, trained, tiny_model, texts=_texts(), stored="bfloat16")
+    with pytest.raises(TrainingError, match="of 0 positions"):
+        check_parity(tiny_model, other, merged, texts=[], stored="float32")
+
+
+def test_nan_never_passes(tiny_model: ModelRef, train: Trained) -> None:
+    parts, whole = load_trained(tiny_model, train("lora"), dtype="float32"), load_base(tiny_model, dtype=torch.float32)
+    whole.model.norm.weight.data[3] = float("nan")
+    found = measure_parity(parts, whole, _texts()[:1])
+    assert not found.keeps(BOUNDS["bfloat16"])
+    assert not Parity(float("nan"), 1.0, 1.0, 9).keeps(BOUNDS["bfloat16"])
+
+
+def test_an_adapter_is_never_merged_into_few_bits(tiny_model: ModelRef, train: Trained, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="is 4-bit") as caught:
+        merge_in_float32(load_trained(tiny_model, train("qlora"), dtype="float32"))
+    assert caught.value.code == "TG0418"
+    with pytest.raises(TrainingError, match="bfloat16"):
+        merge_in_float32(load_trained(tiny_model, train("lora"), dtype="bfloat16"))
+    with pytest.raises(TrainingError, match="no adapter to merge"):
+        merge_adapter(tiny_model, train("full"), out=tmp_path)
+    with pytest.raises(TrainingError, match="trained on base other"):
+        merge_adapter(tiny_model, train("lora", seed=3).model_copy(update={"base_digest": "other"}), out=tmp_path)
+
+
+def test_merging_into_four_bits_again_would_lose_the_adapter(tiny_model: ModelRef, train: Trained) -> None:
+    """Why it is refused: quantising the merged weights loses most of a small update."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    parts = load_trained(tiny_model, train("lora", size=0.005), dtype="float32")
+    layer = parts.get_submodule("base_model.model.model.layers.0.mlp.up_proj")
+    before = layer.base_layer.weight.data  # type: ignore[union-attr]
+    update = layer.get_delta_weight("default")  # type: ignore[operator]
+
+    def rounded(weight: torch.Tensor) -> torch.Tensor:
+        return dequantize_4bit(*quantize_4bit(weight, quant_type="nf4"))
+
+    arrived = rounded(rounded(before) + update) - rounded(before)
+    assert float((arrived - update).norm() / update.norm()) > 0.5

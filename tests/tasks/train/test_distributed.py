@@ -1,0 +1,184 @@
+"""Several processes that train together, with real processes on the tiny model: the same training, wherever it dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from schemas.artifacts import DatasetRef, ModelRef
+from schemas.training import AdapterSpec, TrainSpec
+from tasks.failpoint import VARIABLE
+from tasks.files import MANIFEST, write_json
+from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
+from tasks.train.launch import train_model
+
+MakeSpec = Callable[..., TrainSpec]
+Run = Callable[..., int | None]
+
+METHODS: dict[str, dict[str, Any]] = {
+    "lora": {"method": "lora"},
+    "qlora": {"method": "qlora"},
+    "full": {"method": "full", "learning_rate": 1e-3, "allow_unusual_learning_rate": True},
+}
+
+
+FORKED = """
+import os, sys, traceback
+from pathlib import Path
+
+class Forked:
+    # What tasks.train.ranks asks of a process, with torch loaded already.
+    def __init__(self, command, *, env, stdin, pass_fds):
+        self.returncode = None
+        self.pid = os.fork()
+        if not self.pid:
+            os.environ.update(env)
+            try:
+                from tasks.train.worker import main
+                os._exit(main(Path(command[4]), int(command[5])))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+
+    def poll(self, flags=os.WNOHANG):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, flags)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self):
+        return self.poll(0)
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(9)
+
+import types
+import tasks.train.ranks
+tasks.train.ranks.subprocess = types.SimpleNamespace(Popen=Forked, DEVNULL=None)
+"""
+
+
+@pytest.fixture(scope="module")
+def processes() -> multiprocessing.context.ForkServerContext:
+    """As in test_resume.py: processes with torch loaded."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["tasks.train.worker", "tasks.train.engine", "tasks.train.distributed", "peft", "datasets", "bitsandbytes"]
+    )
+    return context
+
+
+@pytest.fixture
+def run(processes: multiprocessing.context.ForkServerContext, dataset: DatasetRef, tiny_model: ModelRef) -> Run:
+    """Trains in `folder`; returns the exit code."""
+
+    def work(spec: TrainSpec, scratch: Path, failpoint: str = "") -> int | None:
+        scratch.mkdir(exist_ok=True)
+        job = TrainJob(dataset=dataset, model=tiny_model, spec=spec, scratch=scratch, threads=1)
+        write_json(scratch / "job.json", job.model_dump(mode="json"))
+        code = (
+            f"{FORKED}\nos.environ.update({{{VARIABLE!r}: {failpoint!r}, 'OMP_NUM_THREADS': '1'}})\n"
+            f"log = os.open({str(scratch / 'worker.log')!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)\n"
+            "os.dup2(log, 1); os.dup2(log, 2)\n"
+            "from tasks.train.worker import main\n"
+            f"sys.exit(main(Path({str(scratch / 'job.json')!r})))"
+        )
+        process = processes.Process(target=exec, args=(code, {}))
+        process.start()
+        process.join()
+        return process.exitcode
+
+    return work
+
+
+def _losses(out: Path) -> list[tuple[float, ...]]:
+    rows = pq.read_table(out / "curves.parquet").to_pylist()
+    return [(row["loss"], row["grad_norm"], row["validation_loss"] or 0.0, row["n_tokens"]) for row in rows]
+
+
+def _weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(
+        out / ("model.safetensors" if (out / "model.safetensors").exists() else "adapter_model.safetensors")
+    )
+
+
+def _assert_same_training(one: Path, several: Path) -> None:
+    """Losses, norms and weights within the rounding of another order of additions."""
+    for alone, shared in zip(_losses(one), _losses(several), strict=True):
+        assert shared == pytest.approx(alone, rel=2e-5)
+    whole, parts = _weights(one), _weights(several)
+    assert whole.keys() == parts.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_train_as_one_with_twice_the_batch(
+    tmp_path: Path, make_spec: MakeSpec, run: Run, method: str
+) -> None:
+    settings = {"epochs": 1, "save_every": 2, **METHODS[method]}
+    # 24 examples in batches of 10: the last one has four rows, and each half its own number of supervised tokens.
+    one, two, cut = tmp_path / "one", tmp_path / "two", tmp_path / "cut"
+    assert run(make_spec(batch_size=10, **settings), one) == 0
+    assert run(make_spec(batch_size=5, processes=2, **settings), two) == 0, (two / "worker.log").read_text()
+    _assert_same_training(one / FINAL, two / FINAL)
+    if method != "qlora":
+        sharded = make_spec(batch_size=5, processes=2, sharding="full", **settings)
+        assert run(sharded, cut) == 0, (cut / "worker.log").read_text()
+        _assert_same_training(one / FINAL, cut / FINAL)
+
+
+def test_a_killed_process_ends_all_and_the_retry_ends_in_the_bytes_of_an_uninterrupted_training(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
+) -> None:
+    # Dropout as well: each process has its own, from step and rank alone.
+    spec = make_spec(processes=2, batch_size=2, save_every=2, adapter=AdapterSpec(rank=4, dropout=0.2))
+    killed = tmp_path / "killed"
+    assert run(spec, killed, "train.rank.reduced:4") == -9
+    assert "exit codes of the processes: " in (killed / "worker.log").read_text()
+    assert [path.name for path in (killed / CHECKPOINTS).iterdir()] == ["step-00000002"]
+    assert run(spec, killed) == 0, (killed / "worker.log").read_text()
+    events = ProgressLog(killed / PROGRESS).read(0)[0]
+    assert [event["step"] for event in events if event["event"] == "started"] == [0, 2]
+    # The uninterrupted one as a step does it, with processes that are started anew.
+    scratch, out = tmp_path / "whole" / "scratch", tmp_path / "whole" / "out"
+    scratch.mkdir(parents=True)
+    out.mkdir()
+    heard: list[int] = []
+    train_model(
+        dataset=dataset,
+        model=tiny_model,
+        spec=spec,
+        out=out,
+        scratch=scratch,
+        progress=lambda done, _total, _unit, **_figures: heard.append(done),
+    )
+    assert heard == [*range(1, 13), 12]
+    assert (killed / FINAL / MANIFEST).read_bytes() == (scratch / FINAL / MANIFEST).read_bytes()
+
+
+def test_a_sharded_training_goes_on_from_its_checkpoint(tmp_path: Path, make_spec: MakeSpec, run: Run) -> None:
+    spec = make_spec(processes=2, sharding="full", epochs=1, save_every=1, **METHODS["full"])
+    assert run(spec, tmp_path / "whole") == 0
+    assert run(spec, tmp_path / "killed", "train.checkpoint.renamed:2") != 0
+    assert run(spec, tmp_path / "killed") == 0
+    manifests = [(tmp_path / name / FINAL / MANIFEST).read_bytes() for name in ("whole", "killed")]
+    assert manifests[0] == manifests[1]
+
+
+def test_sharding_is_refused_where_it_does_nothing_or_cannot() -> None:
+    with pytest.raises(ValueError, match="and there is one"):
+        TrainSpec(base_model="x", sharding="full")
+    with pytest.raises(ValueError, match="4-bit"):
+        TrainSpec(base_model="x", sharding="full", processes=2, method="qlora")

@@ -1,0 +1,120 @@
+"""Refusals before anything is loaded: what is free, what would fit, and who is told."""
+
+from __future__ import annotations
+
+import logging
+import stat
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import TrainingError
+from schemas.training import TrainSpec
+from tasks.train.fit import GIB, known_dims
+from tasks.train.memory_check import Workload, check_memory, forecast, free_bytes, free_card_bytes, predict_parts
+
+SMALL = Workload(known_dims("smollm2-135m"), stored=538_000_000, max_tokens=512)
+LARGE = Workload(known_dims("llama-3.1-70b"), stored=141_000_000_000, max_tokens=512)
+
+
+def _machine(root: Path, *, available_mib: int, groups: dict[str, tuple[str, int, int]], own: str) -> Path:
+    """A file system with /proc and control groups: folder -> (memory.max, memory.current, inactive_file)."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/meminfo").write_text(f"MemTotal: 99999999 kB\nMemAvailable: {available_mib * 1024} kB\n")
+    (root / "proc/self/cgroup").write_text(f"4:memory:/old\n0::{own}\n")
+    for name, (limit, current, inactive) in groups.items():
+        folder = root / "sys/fs/cgroup" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{current}\n")
+        (folder / "memory.stat").write_text(f"anon 5\ninactive_file {inactive}\n")
+    return root
+
+
+def test_the_tightest_control_group_on_the_way_up_limits(tmp_path: Path) -> None:
+    mib = 2**20
+    groups = {
+        "": ("max", 0, 0),
+        "pod": (str(4096 * mib), 3000 * mib, 500 * mib),
+        "pod/job": (str(8192 * mib), 100 * mib, 0),
+        "pod/job/inner": ("max", 90 * mib, 0),
+        "other": (str(mib), 0, 0),
+    }
+    root = _machine(tmp_path, available_mib=16_000, groups=groups, own="/pod/job/inner")
+    assert free_bytes(root) == (4096 - 3000 + 500) * mib
+
+
+def test_without_a_limit_it_is_what_the_kernel_calls_available(tmp_path: Path) -> None:
+    assert free_bytes(_machine(tmp_path / "none", available_mib=900, groups={}, own="/gone")) == 900 * 2**20
+    over = _machine(tmp_path / "over", available_mib=900, groups={"x": ("5", 9, 0)}, own="/x")
+    assert free_bytes(over) == 0
+
+
+def test_in_a_container_the_mounted_group_counts_when_the_path_is_the_hosts(tmp_path: Path) -> None:
+    root = _machine(tmp_path, available_mib=900, groups={"": (str(7 * 2**20), 2**20, 0)}, own="/host/docker/abc")
+    assert free_bytes(root) == 6 * 2**20
+
+
+def _nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    program = folder / "nvidia-smi"
+    program.write_text(f'#!/bin/sh\necho "$@" > {folder}/asked\nprintf "{answer}"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def test_the_fullest_card_in_use_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _nvidia_smi(tmp_path, monkeypatch, "40000\\n24000\\n")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    monkeypatch.setattr("tasks.train.memory_check._torch_is_for_cpu", lambda: False)
+    assert free_card_bytes() == 24_000 * 2**20
+    assert (tmp_path / "asked").read_text().startswith("-i 1,3 ")
+    found = forecast(LARGE, TrainSpec(base_model="x", method="qlora", batch_size=1, gradient_checkpointing=True))
+    assert (found.device, found.fits, found.remedy) == ("cuda", False, None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert free_card_bytes() is None
+
+
+def test_the_smallest_change_that_fits_is_named_and_does_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.train.memory_check.free_card_bytes", lambda: None)
+
+    def remedy(gib: float, spec: TrainSpec) -> str | None:
+        monkeypatch.setattr("tasks.train.memory_check.free_bytes", lambda: round(gib * GIB))
+        return forecast(SMALL, spec).remedy
+
+    wide = TrainSpec(base_model="x", batch_size=32, gradient_accumulation_steps=2, dtype="float32")
+    deep = wide.model_copy(update={"gradient_checkpointing": True})
+    assert str(remedy(4.0, wide)).startswith("train.gradient_checkpointing: true (")
+    assert str(remedy(2.8, deep)).startswith("train.batch_size: 16, train.gradient_accumulation_steps: 4 (")
+    full = TrainSpec(
+        base_model="x", method="full", learning_rate=1e-5, batch_size=1, gradient_checkpointing=True, dtype="float32"
+    )
+    assert str(remedy(2.5, full)).startswith("train.method: lora (")
+    assert remedy(0.5, full) is None
+    two = wide.model_copy(update={"batch_size": 1, "processes": 2, "gradient_checkpointing": True})
+    assert str(remedy(2.6, two)).startswith("train.processes: 1 (")
+
+
+def test_a_training_is_refused_warned_of_or_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tasks.train.memory_check.free_card_bytes", lambda: None)
+    spec = TrainSpec(base_model="x", method="qlora", batch_size=1, gradient_checkpointing=True)
+    with pytest.raises(TrainingError, match="does not fit") as caught:
+        check_memory(LARGE, spec)
+    assert "smaller base model" in str(caught.value.hint)
+    with caplog.at_level(logging.WARNING, "tunegate.train"):
+        check_memory(LARGE, spec.model_copy(update={"memory_check": "warn"}))
+    assert "TG0415" in caplog.text
+    caplog.clear()
+    check_memory(LARGE, spec.model_copy(update={"memory_check": "off"}))
+    check_memory(None, spec)
+    assert not caplog.text
+
+
+def test_sharding_divides_what_each_process_holds() -> None:
+    alone = TrainSpec(base_model="x", method="full", learning_rate=1e-5, processes=4)
+    cut = alone.model_copy(update={"sharding": "full"})
+    for device in ("cpu", "cuda"):
+        whole, part = (predict_parts(SMALL, spec, device=device) for spec in (alone, cut))  # type: ignore[arg-type]
+        assert part["optimizer"] == whole["optimizer"] // 4
+        assert part["total"] < whole["total"]
