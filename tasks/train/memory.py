@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import ConfigError
+from schemas.names import closest
 from schemas.training import AdapterSpec, QuantizationSpec, TrainSpec
 
 _BLOCK, _SECOND_BLOCK = 64, 256
@@ -146,6 +147,7 @@ def trainable_parameters(dims: ModelDims, adapter: AdapterSpec) -> int:
                 f"no linear layer {name!r}; there are {', '.join(shapes)}",
                 code="TG0181",
                 where="train.adapter.target_modules",
+                hint=closest(name, shapes),
             )
     layers = adapter.layers_of(dims.layers)
     if (adapter.top_layers or 0) > dims.layers or max(layers) >= dims.layers:

@@ -215,6 +215,10 @@ def _peak_bytes() -> int:
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved()
+    if sys.platform == "linux":
+        # ru_maxrss begins with the peak of the process that started this one; the kernel's own mark does not.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -102,7 +102,11 @@ def test_a_candidate_that_forgot_everything_is_blocked_though_its_tickets_are_fi
 ) -> None:
     def destroy(document: dict[str, Any]) -> None:
         pipeline = document["pipelines"]["small"]
-        pipeline["train"] |= {"base_model": f"file:{knowing_model}", "learning_rate": 0.3}
+        pipeline["train"] |= {
+            "base_model": f"file:{knowing_model}",
+            "learning_rate": 0.3,
+            "allow_unusual_learning_rate": True,
+        }
         pipeline["gates"] |= {
             "forgetting": {"margin": 0.1, "max_items": N_ITEMS, "max_new_tokens": 16},
             "round_trip": {"n_prompts": 2},

@@ -125,7 +125,7 @@ def test_the_file_is_private_durable_and_versioned(ledger):
     with ledger.read() as db:
         assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
         assert db.execute("PRAGMA synchronous").fetchone()[0] == 2
-        assert db.execute("PRAGMA user_version").fetchone()[0] == 1
+        assert db.execute("PRAGMA user_version").fetchone()[0] == 2
 
 
 def test_an_empty_file_is_what_a_kill_at_creation_leaves_and_counts_as_none(ledger):

@@ -95,7 +95,7 @@ def test_an_error_of_the_settings_comes_back_as_its_own_class(
     spec = make_spec(adapter=AdapterSpec(target_modules=("q_proj", "v_porj")))
     with pytest.raises(ConfigError, match="'v_porj'") as caught:
         _train(dataset, tiny_model, spec, tmp_path)
-    assert caught.value.hint == "did you mean 'v_proj'?"
+    assert caught.value.hint == "did you mean `v_proj`?"
 
 
 def test_a_crash_shows_the_last_lines_of_the_process(
