@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from benchmarks.accuracy import first_of_each, pair_accuracy, planted_share, removal_accuracy, share_of
 from benchmarks.contestants import LIMIT_S, Engine, plan
 from benchmarks.corpus import SIZES, Size, corpus_file
-from benchmarks.home import PROJECT, MissingError, bench_home, describe_machine, load, peer_python, pinned
+from benchmarks.home import PROJECT, bench_home, describe_machine, interpreters, load, pinned
 from benchmarks.measure import Cost, run_measured
 from benchmarks.oracle import oracle_clusters
 from benchmarks.report import LEGEND, Accuracy, Result, corpus_table, figures, record
@@ -37,7 +37,7 @@ def main() -> None:
     machine = describe_machine()
     tables, lines = {}, {}
     with tempfile.TemporaryDirectory(dir=home / "scratch") as scratch:
-        pythons, missing = _interpreters({engine for name in names for engine in plan(name, quick=quick)}, home)
+        pythons, missing = interpreters({each.environment for name in names for each in plan(name, quick=quick)}, home)
         _warm_up({engine for name in names for engine in plan(name, quick=quick)}, pythons, home, Path(scratch))
         for name in names:
             results = run_corpus(SIZES[name], pythons, missing, home, Path(scratch), quick=quick)
@@ -130,18 +130,6 @@ def _run(engine: Engine, pythons: dict[str, Path], corpus: Path, answer: Path, s
     script = str(ENGINES_FOLDER / engine.script)
     command = [str(pythons[engine.environment]), script, engine.mode, str(corpus), str(answer)]
     return run_measured(command, limit_s=limit_s, environment=environment, folder=scratch, scratch=scratch)
-
-
-def _interpreters(engines: set[Engine], home: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Environment -> interpreter, and environment -> why there is none."""
-    pythons, missing = {"project": Path(sys.executable)}, {}
-    for name in sorted({engine.environment for engine in engines} - {"project"}):
-        try:
-            pythons[name] = peer_python(name, home)
-        except MissingError as error:
-            missing[name] = f"not there: {error}"
-            print(f"{name}: {missing[name]}", file=sys.stderr)
-    return pythons, missing
 
 
 def _warm_up(engines: set[Engine], pythons: dict[str, Path], home: Path, scratch: Path) -> None:

@@ -105,3 +105,15 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise MissingError(done.stderr.strip().splitlines()[0] if done.stderr.strip() else "uv failed")
+
+
+def interpreters(environments: set[str], home: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Environment -> interpreter, and environment -> why there is none."""
+    pythons, missing = {"project": Path(sys.executable)}, {}
+    for name in sorted(environments - {"project"}):
+        try:
+            pythons[name] = peer_python(name, home)
+        except MissingError as error:
+            missing[name] = f"not there: {error}"
+            print(f"{name}: {missing[name]}", file=sys.stderr)
+    return pythons, missing

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.home import PROJECT, MissingError, bench_home, describe_machine, load, peer_python, pinned
+from benchmarks.home import PROJECT, bench_home, describe_machine, interpreters, load, pinned
 from benchmarks.train.answers import run_answers
 from benchmarks.train.contestants import Contestant, plan
 from benchmarks.train.report import (
@@ -68,7 +68,7 @@ def main() -> None:
         scratch = Path(folder)
         model = base_model(scratch)
         contestants = plan(quick=quick)
-        pythons, missing = _interpreters(contestants, home)
+        pythons, missing = interpreters({one.environment for one in contestants}, home)
         tables: dict[str, str] = {}
         last: dict[str, Any] = {}
         for name in size.workloads:
@@ -176,18 +176,6 @@ def _prepared(workload: Workload, model: ModelRef, scratch: Path, size: Size, th
     prepared = prepare(workload, model, folder, n_steps=steps, n_validation=size.n_validation)
     write_settings(folder, workload, model, threads=threads, dtype="bfloat16")
     return prepared
-
-
-def _interpreters(contestants: list[Contestant], home: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Environment -> interpreter, and environment -> why there is none."""
-    pythons, missing = {"project": Path(sys.executable)}, {}
-    for name in sorted({one.environment for one in contestants} - {"project"}):
-        try:
-            pythons[name] = peer_python(name, home)
-        except MissingError as error:
-            missing[name] = f"not there: {error}"
-            print(f"{name}: {missing[name]}", file=sys.stderr)
-    return pythons, missing
 
 
 def _last_line(
