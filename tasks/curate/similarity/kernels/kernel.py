@@ -31,7 +31,8 @@ R = TypeVar("R")
 
 HERE = Path(__file__).parent
 SCALARS = {"i64": ctypes.c_int64, "u64": ctypes.c_uint64, "f64": ctypes.c_double}
-DTYPES = {"u8": np.uint8, "i32": np.int32, "i64": np.int64, "u64": np.uint64, "f64": np.float64}
+DTYPES = {"u8": np.uint8, "i32": np.int32, "i64": np.int64, "u64": np.uint64, "f32": np.float32,
+    "f64": np.float64}  # fmt: skip
 _lock = threading.Lock()
 _loaded: list[Any] = []  # what LLVM loaded must outlive the kernels
 
