@@ -72,7 +72,7 @@ def _redactor(step: RedactStep) -> TicketRedactor:
 
 
 def _gate(path: Path, step: RedactStep) -> pa.ChunkedArray:
-    """One number per row, in the file's order: which types it may hold, 0 for none."""
+    """One number per row, in the file's order: which types each of its texts may hold, 0 for none."""
     from tasks.curate.redaction.gates import gate_bits
     from tasks.curate.redaction.order_numbers import order_numbers
     from tasks.warehouse import connect, quote_text
@@ -80,31 +80,40 @@ def _gate(path: Path, step: RedactStep) -> pa.ChunkedArray:
     orders = order_numbers(step.order_numbers) if "order_number" in step.types else None
     bits = gate_bits(step, orders=orders.pattern if orders else None)
     with connect(readable=(path,)) as connection:
-        rows = connection.sql(f"SELECT ({bits})::INTEGER AS bits FROM read_parquet({quote_text(str(path))})")
+        rows = connection.sql(f"SELECT ({bits})::BIGINT AS bits FROM read_parquet({quote_text(str(path))})")
         return rows.to_arrow_table().column("bits")
 
 
 def _redact_gated(table: pa.Table, bits: pa.ChunkedArray, redactor: TicketRedactor, counts: Counter[str]) -> pa.Table:
     """The table with the rows that pass the gate redacted; adds to `counts`."""
+    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     batches = []
     for start in range(0, table.num_rows, _BATCH_ROWS):
         batch = table.slice(start, _BATCH_ROWS)
-        mask = pc.not_equal(pa.concat_arrays(bits.slice(start, _BATCH_ROWS).chunks), 0)
-        rows = batch.select(list(_READ)).filter(mask).to_pylist()
-        texts: dict[str, list[str | None]] = {name: [] for name in _REDACTED}
-        for row, row_bits in zip(rows, bits.slice(start, _BATCH_ROWS).filter(mask).to_pylist(), strict=True):
+        gate = pa.concat_arrays(bits.slice(start, _BATCH_ROWS).chunks)
+        passed = pc.indices_nonzero(gate)
+        changed: dict[str, tuple[list[int], list[str | None]]] = {name: ([], []) for name in _REDACTED}
+        rows = batch.select(list(_READ)).take(passed).to_pylist()
+        for place, row, row_bits in zip(passed.to_pylist(), rows, gate.take(passed).to_pylist(), strict=True):
             redacted, placeholders = redactor.redact(row, redactor.types_of(row_bits))
-            for name in _REDACTED:
-                texts[name].append(redacted[name])
-            if placeholders.counts:
-                counts.update({f"redacted_{type_}": n_values for type_, n_values in placeholders.counts.items()})
-                counts["redacted_tickets"] += 1
-        for name in _REDACTED if rows else ():
-            column = pa.concat_arrays(batch.column(name).chunks)
-            batch = _with_column(batch, name, pc.replace_with_mask(column, mask, pa.array(texts[name], column.type)))
+            if not placeholders.counts:
+                continue
+            for name, (places, texts) in changed.items():
+                if redacted[name] is not row[name] and redacted[name] != row[name]:
+                    places.append(place)
+                    texts.append(redacted[name])
+            counts.update({f"redacted_{type_}": n_values for type_, n_values in placeholders.counts.items()})
+            counts["redacted_tickets"] += 1
+        for name, (places, texts) in changed.items():
+            if places:
+                mask = np.zeros(batch.num_rows, bool)
+                mask[places] = True
+                column = pa.concat_arrays(batch.column(name).chunks)
+                new = pc.replace_with_mask(column, pa.array(mask), pa.array(texts, column.type))
+                batch = _with_column(batch, name, new)
         batches.append(batch)
     return pa.concat_tables(batches) if batches else table
 

@@ -35,6 +35,9 @@ _GATES: dict[str, tuple[str, ...]] = {
     "card": ("[0-9](?:[ .-]?[0-9]){11}",),
     "phone": ("[0-9](?:[ .\\-/()\u00a0]{0,3}[0-9]){6}",),
 }  # fmt: skip
+TEXTS = ("subject", "body", "reply", "messages")
+TEXT_BITS = 15
+"""Bits of one text: more than there are types, and four times as many still fit a BIGINT."""
 NAME_GATE = (
     r"(?i:dear|hi|hello|hey|regards|sincerely|cheers|thanks|thank you|yours|name is|name:|greetings|signed"
     r"|gr(?:ü|ue|u)(?:ß|ss)e?n?|mr|mrs|ms|dr|miss|i am|i'm|this is)[ \t\r\n,.!:-]{1,6}[A-ZÀ-ÖØ-Þ]"
@@ -43,22 +46,38 @@ NAME_GATE = (
 
 
 def gate_bits(step: RedactStep, *, orders: str | None) -> str:
-    """An SQL expression over ticket columns: bit i is set where type i of the step may be found, 0 where none may.
+    """An SQL expression over ticket columns: in which of a ticket's texts which types may be found, 0 for none.
+
+    Bit `TEXT_BITS * text + type` speaks of a text of `TEXTS` and a type of the step, by their places. Names depend on
+    the whole ticket, so theirs is set for all texts or for none.
 
     Args:
         step: Its types and how names are found.
         orders: The RE2 pattern of the order numbers when they are replaced.
     """
-    conditions = {type_: _condition(type_, step, orders) for type_ in step.types}
     together = [pattern for type_ in step.types for pattern in _patterns(type_, step)]
-    alone = [condition for type_, condition in conditions.items() if not _patterns(type_, step)]
-    any_type = " OR ".join([*([_matches(together)] if together else []), *alone]) or "FALSE"
-    all_bits = (1 << len(step.types)) - 1
-    bits = " | ".join(
-        f"CASE WHEN {condition} THEN {1 << place} ELSE 0 END" for place, condition in enumerate(conditions.values())
-    )
-    # The first branch that holds decides: only rows that pass the one pattern of all types are asked type by type.
-    return f"CASE WHEN {_ESCAPED} THEN {all_bits} WHEN {any_type} THEN {bits or 0} ELSE 0 END"
+    alone = [condition for type_ in step.types if (condition := _alone(type_, step, orders, _ALL_TEXT))]
+    any_type = " OR ".join([*([_matches(_ALL_TEXT, together)] if together else []), *alone]) or "FALSE"
+    bits = [_text_bits(place, name, step, orders) for place, name in enumerate(TEXTS)]
+    if "name" in step.types and (of_ticket := _condition("name", step, orders, _ALL_TEXT)) != "FALSE":
+        shifts = (TEXT_BITS * place + step.types.index("name") for place in range(len(TEXTS)))
+        bits.append(f"CASE WHEN {of_ticket} THEN {sum(1 << shift for shift in shifts)} ELSE 0 END")
+    # The first branch that holds decides: only rows that pass the one pattern of all types are asked text by text.
+    return f"CASE WHEN {_ESCAPED} OR {any_type} THEN {' | '.join(bits)} ELSE 0 END"
+
+
+def _text_bits(place: int, name: str, step: RedactStep, orders: str | None) -> str:
+    """The bits of one text: asked type by type only where the one pattern of all types is in it."""
+    text = _MESSAGES if name == "messages" else name
+    types = [(1 << (TEXT_BITS * place + number), type_) for number, type_ in enumerate(step.types) if type_ != "name"]
+    together = [pattern for _, type_ in types for pattern in _patterns(type_, step)]
+    alone = [condition for _, type_ in types if (condition := _alone(type_, step, orders, name))]
+    any_type = " OR ".join([*([_matches(text, together)] if together else []), *alone]) or "FALSE"
+    each = (f"CASE WHEN {_condition(type_, step, orders, text)} THEN {bit} ELSE 0 END" for bit, type_ in types)
+    told = f"CASE WHEN {any_type} THEN {' | '.join(each) or 0} ELSE 0 END"
+    if name != "messages":
+        return f"({told})"
+    return f"(CASE WHEN {_ESCAPED} THEN {sum(bit for bit, _ in types)} ELSE {told} END)"
 
 
 def _patterns(type_: RedactionType, step: RedactStep) -> tuple[str, ...]:
@@ -67,24 +86,37 @@ def _patterns(type_: RedactionType, step: RedactStep) -> tuple[str, ...]:
     return _GATES.get(type_, ())
 
 
-def _condition(type_: RedactionType, step: RedactStep, orders: str | None) -> str:
+def _condition(type_: RedactionType, step: RedactStep, orders: str | None, text: str) -> str:
+    """Whether the type may be found in the text (an SQL expression)."""
     if patterns := _patterns(type_, step):
-        return _matches(patterns)
+        return _matches(text, patterns)
+    return _alone(type_, step, orders, text) or "FALSE"
+
+
+def _alone(type_: RedactionType, step: RedactStep, orders: str | None, text: str) -> str:
+    """The condition of a type that has no pattern in `_GATES`; '' for none.
+
+    A pattern of order numbers with ^ or $ speaks of one text, so it is tried on each; those inside messages are not
+    unpacked here.
+    """
     if type_ == "order_number" and orders is not None:
-        # A pattern with ^ or $ speaks of one text, so it is tried on each; those inside messages are not unpacked here.
-        tried = (
-            f"coalesce(regexp_matches({name}, {quote_text(orders)}), FALSE)" for name in ("subject", "body", "reply")
+        texts = TEXTS if text == _ALL_TEXT else ("messages",) if text == _MESSAGES else (text,)
+        return " OR ".join(
+            f"({name} IS NOT NULL)"
+            if name == "messages"
+            else f"coalesce(regexp_matches({name}, {quote_text(orders)}), FALSE)"
+            for name in texts
         )
-        return f"({' OR '.join(tried)} OR messages IS NOT NULL)"
-    return "TRUE" if type_ == "name" and step.names is not None and step.names.mode == "all" else "FALSE"
+    return "TRUE" if type_ == "name" and step.names is not None and step.names.mode == "all" else ""
 
 
-def _matches(patterns: Collection[str]) -> str:
-    return f"regexp_matches({_ALL_TEXT}, {quote_text('|'.join(patterns))})"
+def _matches(text: str, patterns: Collection[str]) -> str:
+    return f"coalesce(regexp_matches({text}, {quote_text('|'.join(patterns))}), FALSE)"
 
 
 # JSON hides characters behind escapes: line breaks and quotes become spaces here (a message that is no JSON is searched
 # as it stands, so that form is kept beside); rows with any other escape always pass.
 _UNESCAPED = r"""CASE WHEN contains(messages, '\') THEN regexp_replace(messages, '\\[nrtbf"]', ' ', 'g') END"""
-_ALL_TEXT = f"concat_ws(chr(10), subject, body, reply, messages, {_UNESCAPED})"
+_MESSAGES = f"concat_ws(chr(10), messages, {_UNESCAPED})"
+_ALL_TEXT = f"concat_ws(chr(10), subject, body, reply, {_MESSAGES})"
 _ESCAPED = r"""coalesce(contains(messages, '\') AND regexp_matches(messages, '\\[^nrtbf"]'), FALSE)"""

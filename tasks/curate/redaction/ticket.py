@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import orjson
 
 from schemas.curation_steps import NamesSpec, RedactionType, RedactStep
+from tasks.curate.redaction.gates import TEXT_BITS, TEXTS
 from tasks.curate.redaction.names import find_names, selects
 from tasks.curate.redaction.order_numbers import order_numbers
 from tasks.curate.redaction.personal import Found, find_personal
@@ -32,38 +33,46 @@ class TicketRedactor:
         self._step = step
         self._orders = order_numbers(step.order_numbers)
         self._names = step.names if "name" in step.types and step.names and step.names.mode != "sample" else None
+        self._all_types = dict.fromkeys(TEXTS, frozenset(step.types))
+        self._types_of: dict[int, frozenset[RedactionType]] = {}
 
     def redact(
-        self, row: Mapping[str, str | None], types: Collection[RedactionType] | None = None
+        self, row: Mapping[str, str | None], types: Mapping[str, frozenset[RedactionType]] | None = None
     ) -> tuple[dict[str, str | None], Placeholders]:
         """The ticket with its texts redacted, its other columns as they are, and the placeholders put into it.
 
         Args:
             row: The ticket.
-            types: Those of the step's types that its texts can hold at all; None for all.
+            types: Those of the step's types that each text can hold at all (`types_of`); None for all.
         """
-        types = self._step.types if types is None else types
+        types = self._all_types if types is None else types
         placeholders = Placeholders(keep=row.get("reference"))
-        for name in (*TEXT_COLUMNS, "messages"):
+        for name in TEXTS:
             placeholders.reserve(row.get(name) or "")
-        names = self._names if "name" in types else None
+        names = self._names if "name" in types["body"] else None
         if names is not None and names.mode == "gate" and not any(map(selects, texts_of(row))):
             names = None
 
-        def replace(text: str) -> str:
-            return placeholders.put(text, self._find(text, types, names))
+        def replace(text: str, found: Collection[RedactionType]) -> str:
+            return placeholders.put(text, self._find(text, found, names))
 
         redacted = dict(row)
         for name in TEXT_COLUMNS:
-            if text := row.get(name):
-                redacted[name] = replace(text)
-        if messages := row.get("messages"):
-            redacted["messages"] = _redact_messages(messages, replace)
+            if types[name] and (text := row.get(name)):
+                redacted[name] = replace(text, types[name])
+        if types["messages"] and (messages := row.get("messages")):
+            redacted["messages"] = _redact_messages(messages, lambda text: replace(text, types["messages"]))
         return redacted, placeholders
 
-    def types_of(self, bits: int) -> frozenset[RedactionType]:
-        """The step's types whose bits are set; see `gate_bits`."""
-        return frozenset(type_ for place, type_ in enumerate(self._step.types) if bits & (1 << place))
+    def types_of(self, bits: int) -> dict[str, frozenset[RedactionType]]:
+        """Per text of the ticket the step's types whose bits are set; see `gate_bits`."""
+        mask = (1 << TEXT_BITS) - 1
+        return {name: self._types(bits >> (TEXT_BITS * place) & mask) for place, name in enumerate(TEXTS)}
+
+    def _types(self, bits: int) -> frozenset[RedactionType]:
+        if bits not in self._types_of:
+            self._types_of[bits] = frozenset(t for place, t in enumerate(self._step.types) if bits & (1 << place))
+        return self._types_of[bits]
 
     def _find(self, text: str, types: Collection[RedactionType], names: NamesSpec | None) -> list[Found]:
         found = find_personal(text, types, region=self._step.region, orders=self._orders)
