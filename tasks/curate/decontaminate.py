@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.artifacts import RowCounts, Splits
 from schemas.curation import DecontaminateSpec
 from schemas.errors import DataError
-from tasks.curate.leaks import LEAK_CODES, NEAR_CODES, WHERE, find_leaks
+from tasks.curate.leaks import LEAK_CODES, WHERE, Compared, compare_with_held_out, read_questions
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,9 +37,10 @@ _REASONS = {
 def decontaminate(*, splits: Splits, spec: DecontaminateSpec, out: Path) -> Splits:
     """Drop the train and validation rows that leak a test row; test rows always stay.
 
-    A row goes by the first rule of `find_leaks` that holds, listed with the held-out ticket (kept_id), the score and
-    the longest run of words that both share (shared_run). Then by `leak_time`: not written before the split's cut.
-    What is left is compared again by the exact and near rules.
+    A row goes by the first rule of `compare_with_held_out` that holds, listed with the held-out ticket (kept_id), the
+    score and the longest run of words that both share (shared_run). Then by `leak_time`: not written before the
+    split's cut.
+    At last the files are read back: they must hold every row that was compared and is not listed, and nothing else.
 
     Replies are not compared: an agent's template answers train and test tickets alike.
 
@@ -57,7 +58,8 @@ def decontaminate(*, splits: Splits, spec: DecontaminateSpec, out: Path) -> Spli
 
     pool = [splits.train, splits.validation]
     notes = _check_sides(splits)
-    report = find_leaks(pool=pool, held_out=splits.test, spec=spec)
+    compared = compare_with_held_out(pool=pool, held_out=splits.test, spec=spec)
+    report = compared.report
     rules = {leak.ticket_id: leak.code for leak in report.leaks}
     late = [name for name in _late_rows(splits) if name not in rules]
     gone = rules.keys() | set(late)
@@ -100,28 +102,37 @@ def decontaminate(*, splits: Splits, spec: DecontaminateSpec, out: Path) -> Spli
             },
         }
     )
-    check_no_leaks(clean, spec)
+    check_no_leaks(clean, compared, gone)
     if splits.assignments.exists():
         shutil.copyfile(splits.assignments, clean.assignments)
     write_strata(out)
     return clean
 
 
-def check_no_leaks(splits: Splits, spec: DecontaminateSpec) -> None:
-    """Compare the files themselves once more: a removal that nobody checks is a hope.
+def check_no_leaks(splits: Splits, compared: Compared, gone: Set[str]) -> None:
+    """Read the files back: a removal that nobody checks is a hope.
+
+    What is in them must be, row for row and word for word, what was compared without what goes. The rules judge each
+    row by itself, so those rows need not be compared a second time.
 
     Raises:
-        DataError: a train or validation row equals a test row, or nearly does.
+        DataError: a row that goes is still there, one that was never compared, or another text than was compared.
     """
-    left = find_leaks(pool=[splits.train, splits.validation], held_out=splits.test, spec=spec, codes=NEAR_CODES).leaks
-    if left:
-        raise DataError(
-            f"{len(left)} train and validation rows still equal or nearly equal held-out questions; "
-            f"the first is ticket {left[0].ticket_id} ({left[0].code})",
-            code="TG0254",
-            where=WHERE,
-            hint="remove the stored split and run again; if it stays, decontamination is faulty",
-        )
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    stays = pc.invert(pc.is_in(compared.ids, value_set=pa.array(sorted(gone), pa.string())))
+    ids, questions = read_questions((splits.train, splits.validation))
+    if ids.equals(compared.ids.filter(stays)) and questions.equals(compared.questions.filter(stays)):
+        return
+    left = gone & set(ids.to_pylist())
+    raise DataError(
+        f"train and validation are not what was compared without what leaks: {len(left)} rows that leak are still "
+        f"there, {len(ids)} rows are left of {len(compared.ids)} without {len(gone)}",
+        code="TG0254",
+        where=WHERE,
+        hint="remove the stored split and run again; if it stays, decontamination is faulty",
+    )
 
 
 def _count_codes(removed: Sequence[dict[str, Any]]) -> dict[str, int]:

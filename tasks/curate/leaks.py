@@ -65,6 +65,17 @@ class LeakReport:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """What was compared, and what came of it."""
+
+    report: LeakReport
+    ids: pa.ChunkedArray
+    """Of the pool, in the order of its files."""
+    questions: pa.ChunkedArray
+    """Of the pool, in folded form. Ticket text: personal."""
+
+
+@dataclass(frozen=True)
 class _Batch:
     ids: pa.Array
     texts: pa.Array
@@ -76,6 +87,13 @@ class _Batch:
 def find_leaks(
     *, pool: Sequence[Path], held_out: Path, spec: DecontaminateSpec, codes: Sequence[LeakCode] = LEAK_CODES
 ) -> LeakReport:
+    """The report of `compare_with_held_out`."""
+    return compare_with_held_out(pool=pool, held_out=held_out, spec=spec, codes=codes).report
+
+
+def compare_with_held_out(
+    *, pool: Sequence[Path], held_out: Path, spec: DecontaminateSpec, codes: Sequence[LeakCode] = LEAK_CODES
+) -> Compared:
     """Compare every pool question with every held-out question; questions are subject and body, as in dedup.
 
     A row is listed under the first of these rules that holds, with the held-out ticket it fits best:
@@ -133,7 +151,16 @@ def find_leaks(
         for row, (code, other, score) in rows.items()
     ]
     ordered = tuple(sorted(leaks, key=lambda leak: (leak.ticket_id, leak.kept_id)))
-    return LeakReport(ordered, n_pool=n_pool, n_held_out=len(held_ids), n_unprotected=n_unprotected)
+    report = LeakReport(ordered, n_pool=n_pool, n_held_out=len(held_ids), n_unprotected=n_unprotected)
+    return Compared(report, *_columns((batch.ids, batch.texts) for batch in batches))
+
+
+def read_questions(paths: Sequence[Path]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Ids and questions in folded form of files of tickets, in their order, as `Compared` has them."""
+    from tasks.warehouse import connect
+
+    with connect(readable=tuple(paths)) as connection:
+        return _columns(batch for path in paths for batch in _questions(connection, path))
 
 
 def longest_shared_run(one: str, other: str) -> str:
@@ -242,6 +269,14 @@ def _all_questions(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[p
     none = [(pa.array([], pa.string()), pa.array([], pa.string()))]
     ids, texts = zip(*(batches or none), strict=True)
     return pa.concat_arrays(ids), pa.concat_arrays(texts)
+
+
+def _columns(batches: Iterable[tuple[pa.Array, pa.Array]]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    import pyarrow as pa
+
+    listed = list(batches)
+    ids, texts = (pa.chunked_array([batch[place] for batch in listed], pa.string()) for place in (0, 1))
+    return ids, texts
 
 
 def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import DataError
 from tasks.curate.similarity.kernels.leaking import best_containment, best_jaccard
-from tasks.curate.similarity.kernels.numbering import UNKNOWN, number_grams, number_words
+from tasks.curate.similarity.kernels.numbering import number_grams, number_words
 from tasks.curate.similarity.kernels.tokenise import INVISIBLE, LETTER, LONE
 from tasks.curate.similarity.letters import character_classes
 
@@ -82,7 +82,7 @@ class Vocabulary:
         self.held_out = self._number(data, offsets, n_most, learn=True)
 
     def number(self, texts: pa.Array) -> Rows:
-        """The numbers of the words of each text; `UNKNOWN` for a word that no held-out text has."""
+        """The numbers of the words of each text; -1 for a word that no held-out text has."""
         data, offsets = _buffers(texts)
         return self._number(data, offsets, (data.shape[0] + len(texts)) // 2 + 1, learn=False)
 
@@ -231,14 +231,20 @@ class EqualTexts:
         for number, words in _each(held_out, range(held_out.ends.shape[0])):
             if words.shape[0]:
                 self._first.setdefault(words.tobytes(), number)
+        self._signs = np.unique(_signs(held_out))
 
     def find(self, words: Rows) -> dict[int, int]:
         """Pool text -> the first held-out text of the same words."""
-        unknown = np.concatenate(([0], np.cumsum(words.values == UNKNOWN)))
-        n_unknown = np.diff(unknown[words.ends], prepend=0)
-        numbers = np.flatnonzero((n_unknown == 0) & (words.sizes > 0)).tolist()
+        numbers = np.flatnonzero(np.isin(_signs(words), self._signs) & (words.sizes > 0)).tolist()
         pairs = ((number, self._first.get(own.tobytes())) for number, own in _each(words, numbers))
         return {number: other for number, other in pairs if other is not None}
+
+
+def _signs(rows: Rows) -> Ints:
+    """A number per text, equal for equal texts: few others than equal ones need to be looked at."""
+    running = np.concatenate(([0], np.cumsum(rows.values, dtype=np.int64)))
+    signs: Ints = np.diff(running[rows.ends], prepend=0) * 65_536 + rows.sizes
+    return signs
 
 
 def _each(rows: Rows, numbers: Sequence[int]) -> list[tuple[int, Numbers]]:

@@ -13,6 +13,7 @@ from schemas.curation_steps import DedupStep
 from schemas.errors import DataError
 from tasks.curate.decontaminate import check_no_leaks, decontaminate
 from tasks.curate.dedup import drop_duplicates
+from tasks.curate.leaks import compare_with_held_out
 from tasks.curate.split import split_tickets
 
 SPEC = DecontaminateSpec()
@@ -152,13 +153,25 @@ def test_a_shared_owner_that_the_split_does_not_keep_apart_is_counted(
 def test_a_leak_that_is_left_is_an_error_and_never_silence(make_splits: Any) -> None:
     edited = text(1).split()
     edited[20] = "changed"
-    train = [row("clean", text(2)), row("near", " ".join(edited))]
-    splits = make_splits(train=train, validation=[row("same", text(3))], test=[row("h1", text(1)), row("h3", text(3))])
-    with pytest.raises(DataError, match="2 train and validation rows still") as error:
-        check_no_leaks(splits, SPEC)
-    assert error.value.code == "TG0254"
-    assert text(1)[:8] not in str(error.value)
-    check_no_leaks(make_splits(train=train[:1], test=[row("h1", text(1))]), SPEC)
+    near, clean = row("near", " ".join(edited)), row("clean", text(2))
+    test = [row("h1", text(1)), row("h3", text(3))]
+    given = make_splits(train=[clean, near], validation=[row("same", text(3)), row("well", text(4))], test=test)
+    compared = compare_with_held_out(pool=[given.train, given.validation], held_out=given.test, spec=SPEC)
+    gone = {leak.ticket_id for leak in compared.report.leaks}
+    assert gone == {"near", "same"}
+    well = [row("well", text(4))]
+    check_no_leaks(make_splits(train=[clean], validation=well, test=test), compared, gone)
+    for train, validation in (
+        ([clean, near], well),  # a leak is left
+        ([clean, row("new", text(5))], well),  # never compared
+        ([row("clean", text(6))], well),  # another text under its name
+        ([clean], []),  # more is gone than what leaks
+        ([*well], [clean]),  # in the wrong part
+    ):
+        with pytest.raises(DataError, match="are not what was compared") as error:
+            check_no_leaks(make_splits(train=train, validation=validation, test=test), compared, gone)
+        assert error.value.code == "TG0254"
+        assert text(1)[:8] not in str(error.value)
 
 
 def test_strata_and_assignments_come_along(make_tickets: Any, new_folder: Any) -> None:
