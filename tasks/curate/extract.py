@@ -6,6 +6,7 @@ functions so that importing it costs nothing.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,9 +74,14 @@ def extract_tickets(
             was read, twice; TG0204 to TG0207 and TG0216 header, shapes and columns; TG0208 the source holds no row.
         ConfigError: the source's settings do not fit what lies there.
     """
-    from tasks.curate.rows import write_removed, write_tickets
+    with tempfile.TemporaryDirectory(prefix="aside-", dir=out) as aside:
+        gathered = _read_unchanged(source, fingerprint, root, progress, Path(aside))
+        return _write(gathered, source, out)
 
-    gathered = _read_unchanged(source, fingerprint, root, progress)
+
+def _write(gathered: Gathered, source: SourceSpec, out: Path) -> TicketTable:
+    from tasks.curate.rows import write_removed
+
     if not gathered.n_rows:
         raise DataError(
             "the source holds no row",
@@ -83,13 +89,13 @@ def extract_tickets(
             where=_described(source),
             hint="a header alone or an empty file gives nothing to train on",
         )
-    n_out = write_tickets(gathered.tickets(), out)
+    n_out = gathered.write(out)
     n_quarantined = write_removed(gathered.quarantined(), out)
     rows = RowCounts(n_in=gathered.n_rows, n_out=n_out, n_quarantined=n_quarantined)
     return TicketTable(root=out, rows=rows, notes=gathered.notes)
 
 
-def _read_unchanged(source: SourceSpec, fingerprint: str, root: Path, progress: Progress) -> Gathered:
+def _read_unchanged(source: SourceSpec, fingerprint: str, root: Path, progress: Progress, aside: Path) -> Gathered:
     """Read between two equal fingerprints; when the source moved, read once more, then give up."""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -98,7 +104,7 @@ def _read_unchanged(source: SourceSpec, fingerprint: str, root: Path, progress: 
             continue
         result: Gathered | DataError
         try:
-            result = _read(source, root, progress)
+            result = _read(source, root, progress, aside / str(attempt))
         except DataError as error:
             result = error  # perhaps half a file: told only if the source stood still
         if fingerprint_source(source, root=root) == fingerprint:
@@ -113,12 +119,13 @@ def _read_unchanged(source: SourceSpec, fingerprint: str, root: Path, progress: 
     )
 
 
-def _read(source: SourceSpec, root: Path, progress: Progress) -> Gathered:
+def _read(source: SourceSpec, root: Path, progress: Progress, aside: Path) -> Gathered:
     from tasks.curate.readers.columns import TicketMaker
     from tasks.curate.readers.gather import Gathered
 
     spec = FilesSource(kind="files", paths=("generated",)) if isinstance(source, GeneratedSource) else source
-    gathered = Gathered(TicketMaker(spec))
+    aside.mkdir()
+    gathered = Gathered(TicketMaker(spec), aside=aside)
     for name, prefix, batches in _parts(source, root):
         gathered.read(name, prefix, _told(batches, gathered, progress))
     gathered.finish()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -110,18 +111,50 @@ def _write(table: pa.Table, schema: pa.Schema, order: tuple[str, ...], path: Pat
     places = None if _in_order(keys) else pc.sort_indices(keys, sort_keys=[(key, "ascending") for key in order])
     # Strings of a table may pass the 2 GiB that offsets of `string` count: widen, take group by group, narrow.
     wide = table if places is None else table.cast(_widened(schema)).combine_chunks()
-    texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    options = {
-        "compression": "zstd",
-        "use_dictionary": [name for name in texts if name in REPEATED],
-        "write_statistics": [name for name in schema.names if name not in texts or name in REPEATED],
-    }
-    with pq.ParquetWriter(path, schema, **options) as writer:
-        for start, stop in _groups(table, texts, places):
+    with _open(path, schema) as writer:
+        for start, stop in _groups(table, places):
             n_rows = stop - start
             group = wide.slice(start, n_rows) if places is None else wide.take(places.slice(start, n_rows))
             writer.write_table(group.cast(schema).combine_chunks(), row_group_size=GROUP_ROWS)
     return int(table.num_rows)
+
+
+def write_ordered_tickets(batches: Iterable[pa.Table], out: Path) -> int:
+    """The file that `write_tickets` makes of all rows at once, from batches in its order; one row group is held.
+
+    Raises:
+        ValueError: as `write_tickets`.
+    """
+    n_rows = 0
+    path = out / "tickets.parquet"
+    with _open(path, TICKETS_ARROW) as writer:
+        for group in _regrouped(_conform(batch, TICKETS_ARROW, path.name) for batch in batches):
+            writer.write_table(group.combine_chunks(), row_group_size=GROUP_ROWS)
+            n_rows += group.num_rows
+    return n_rows
+
+
+def sort_tickets(table: pa.Table) -> pa.Table:
+    """The rows in the order of a file of tickets; less than 2 GiB of text."""
+    keys = table.select(list(TICKET_ORDER)).combine_chunks()
+    if _in_order(keys):
+        return table
+    return table.take(pc.sort_indices(keys, sort_keys=[(key, "ascending") for key in TICKET_ORDER]))
+
+
+def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    texts = _texts(schema)
+    return pq.ParquetWriter(
+        path,
+        schema,
+        compression="zstd",
+        use_dictionary=[name for name in texts if name in REPEATED],
+        write_statistics=[name for name in schema.names if name not in texts or name in REPEATED],
+    )
+
+
+def _texts(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if pa.types.is_string(field.type)]
 
 
 def _in_order(keys: pa.Table) -> bool:
@@ -135,21 +168,53 @@ def _in_order(keys: pa.Table) -> bool:
     return pc.all(pc.less(before.column(0), after.column(0))).as_py() is True
 
 
-def _groups(table: pa.Table, texts: list[str], places: pa.Array | None) -> Iterator[tuple[int, int]]:
+def _groups(table: pa.Table, places: pa.Array | None) -> Iterator[tuple[int, int]]:
     """Begin and end of each row group: at most GROUP_ROWS rows, and at most GROUP_BYTES of text but for one row."""
     n_rows = table.num_rows
     if table.nbytes <= GROUP_BYTES:
         yield from ((start, min(start + GROUP_ROWS, n_rows)) for start in range(0, n_rows, GROUP_ROWS))
         return
-    sizes = sum(pc.fill_null(pc.binary_length(table.column(name)), 0).to_numpy().astype("int64") for name in texts)
+    sizes = _text_bytes(table)
     ends = (sizes if places is None else sizes[places.to_numpy()]).cumsum()
     start = 0
     while start < n_rows:
-        before = int(ends[start - 1]) if start else 0
-        fits = int(ends.searchsorted(before + GROUP_BYTES, side="right"))
-        stop = min(max(fits, start + 1), start + GROUP_ROWS)
+        stop = _group_end(ends, start)
         yield start, stop
         start = stop
+
+
+def _regrouped(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The rows cut as `_groups` cuts them: a group ends when it is known that the next row does not belong to it."""
+    held: list[pa.Table] = []
+    n_rows = n_bytes = 0
+    for batch in batches:
+        held.append(batch)
+        n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + batch.nbytes
+        if n_rows <= GROUP_ROWS and n_bytes <= GROUP_BYTES:
+            continue
+        table = pa.concat_tables(held)
+        ends = _text_bytes(table).cumsum()
+        start = 0
+        while (stop := _group_end(ends, start)) < n_rows:
+            yield table.slice(start, stop - start)
+            start = stop
+        held = [table.slice(start)]
+        n_rows, n_bytes = held[0].num_rows, held[0].nbytes
+    if n_rows:
+        yield pa.concat_tables(held)
+
+
+def _text_bytes(table: pa.Table) -> Any:
+    """Bytes of text of each row."""
+    texts = [table.column(name) for name in _texts(table.schema)]
+    return sum(pc.fill_null(pc.binary_length(text), 0).to_numpy().astype("int64") for text in texts)
+
+
+def _group_end(ends: Any, start: int) -> int:
+    """Where the group that begins at `start` ends, from the running sum of bytes."""
+    before = int(ends[start - 1]) if start else 0
+    fits = int(ends.searchsorted(before + GROUP_BYTES, side="right"))
+    return min(max(fits, start + 1), start + GROUP_ROWS, len(ends))
 
 
 def _widened(schema: pa.Schema) -> pa.Schema:

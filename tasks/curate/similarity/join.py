@@ -30,6 +30,8 @@ from tasks.curate.similarity.kernels.walk import ADD, EMIT, LOOK
 from tasks.curate.similarity.shingles import ShingleSets, power_of_two, shingles_of_texts
 
 MAX_COMPARISONS = 200_000_000
+SLICED_FROM = 10_000
+"""Texts from which threads share the choice of prefixes."""
 
 
 class CrowdedFamilyError(DataError):
@@ -202,7 +204,7 @@ def choose_prefixes(sets: ShingleSets, *, threshold: float) -> Prefixes:
         sketch_sets(sets.hashes, sets.starts, sets.sizes, low, high, sketches)
         return chosen[:n_chosen].copy()
 
-    n_slices = 1 if len(sets) < 10_000 else 4 * n_threads()
+    n_slices = 1 if len(sets) < SLICED_FROM else 4 * n_threads()
     parts = in_slices(choose, np.linspace(0, len(sets), n_slices + 1).astype(int).tolist())
     hashes = np.concatenate(parts)
     starts = _starts(sizes)

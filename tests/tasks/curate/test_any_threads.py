@@ -1,0 +1,126 @@
+"""The same tickets give the same bytes on one, two and four threads and from any order of rows."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.artifacts import RowCounts, TicketTable
+from schemas.curation import DecontaminateSpec, SplitSpec
+from schemas.curation_steps import DedupStep, LanguageStep, QualityStep, RedactStep
+from tasks import warehouse
+from tasks.curate import leaks, quality
+from tasks.curate.decontaminate import decontaminate
+from tasks.curate.dedup import drop_duplicates
+from tasks.curate.language import drop_by_language
+from tasks.curate.quality import score_quality
+from tasks.curate.redact import redact_tickets
+from tasks.curate.rows import ticket_table
+from tasks.curate.scores import language_model
+from tasks.curate.similarity import join, shingles
+from tasks.curate.similarity.kernels import kernel
+from tasks.curate.split import split_tickets
+
+Slices = list[tuple[str, int]]
+
+
+@pytest.fixture
+def use_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Slices]:
+    """Let every part of the stage use so many threads, on batches so small that there is work for each.
+
+    Notes how many slices of work the join's module spread.
+    """
+    connect, in_slices = warehouse.connect, kernel.in_slices
+    for module, name in ((shingles, "BATCH_ROWS"), (leaks, "BATCH_ROWS"), (quality, "_BATCH_ROWS"),
+                         (language_model, "BATCH_ROWS")):  # fmt: skip
+        monkeypatch.setattr(module, name, 64)
+    monkeypatch.setattr(join, "SLICED_FROM", 1)
+
+    def use(n_threads: int) -> Slices:
+        spread: Slices = []
+
+        def connect_with(*args: Any, **options: Any) -> AbstractContextManager[Any]:
+            return connect(*args, **options | {"threads": n_threads})
+
+        def noting(work: Any, bounds: Any) -> Any:
+            spread.append((work.__qualname__.partition(".")[0], len(bounds) - 1))
+            return in_slices(work, bounds)
+
+        monkeypatch.setattr(warehouse, "connect", connect_with)
+        monkeypatch.setattr(join, "in_slices", noting)
+        for module in (kernel, join, shingles):
+            monkeypatch.setattr(module, "n_threads", lambda: n_threads)
+        return spread
+
+    return use
+
+
+def rows_with_twins(bitext: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Shop questions of 60 customers over 60 days; every fourth is written again with one more word."""
+    rows = []
+    for number, row in enumerate(bitext[:900]):
+        body = f"{row['body']} I bought item {number // 3} in the shop of town {number % 7} and it does not work"
+        again = number % 4 == 3
+        day = f"2026-{1 + number // 450:02d}-{1 + number // 15 % 28:02d}"
+        places = {"ticket_id": f"t{number:04d}", "source": "test", "source_line": number + 1}
+        rows.append({**row, **places, "body": body, "customer_id": f"c{number // 15}", "thread_id": None})
+        rows[-1]["created_at"] = _time(day)
+        if again:
+            twin = {"ticket_id": f"u{number:04d}", "source_line": 2000 + number, "body": f"{body} today"}
+            rows.append(rows[-1] | twin)
+    return rows
+
+
+def _time(day: str) -> Any:
+    from datetime import datetime
+
+    return datetime.fromisoformat(day)
+
+
+def shuffled(rows: list[dict[str, object]], seed: int, out: Path) -> TicketTable:
+    """The tickets in a file in another order than `write_tickets` would give them."""
+    listed = random.Random(seed).sample(rows, len(rows))
+    pq.write_table(ticket_table(listed), out / "tickets.parquet", row_group_size=97)
+    return TicketTable(root=out, rows=RowCounts(n_in=len(rows), n_out=len(rows)))
+
+
+def digests(folders: list[Path]) -> Iterator[tuple[str, str, str]]:
+    for place, folder in enumerate(folders):
+        for path in sorted(folder.iterdir()):
+            yield str(place), path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def curate(rows: list[dict[str, object]], seed: int, new_folder: Callable[[], Path]) -> tuple[Any, Any]:
+    """What every step notes and the digests of all that it writes, each step from a file in a shuffled order."""
+    given = shuffled(rows, seed, new_folder())
+    merged = drop_duplicates(tickets=given, step=DedupStep(uses="dedup", threshold=0.7), out=new_folder())
+    redacted = redact_tickets(tickets=given, step=RedactStep(uses="redact"), out=new_folder())
+    told = drop_by_language(tickets=given, step=LanguageStep(uses="language"), out=new_folder())
+    scored = score_quality(tickets=given, step=QualityStep(uses="quality"), out=new_folder())
+    splits = split_tickets(tickets=merged, split=SplitSpec(), out=new_folder())
+    clean = decontaminate(splits=splits, spec=DecontaminateSpec(), out=new_folder())
+    results = (merged, redacted, told, scored, splits, clean)
+    return [result.notes for result in results], list(digests([result.root for result in results]))
+
+
+def test_threads_and_the_order_of_rows_change_no_byte(
+    bitext: list[dict[str, object]], new_folder: Callable[[], Path], use_threads: Callable[[int], Slices]
+) -> None:
+    rows = rows_with_twins(bitext)
+    found = []
+    for n_threads in (1, 2, 4):
+        spread = use_threads(n_threads)
+        found.append(curate(rows, n_threads, new_folder))
+        assert ("choose_prefixes", 4 * n_threads) in spread, "the join's work was not spread"
+    notes, _ = found[0]
+    assert notes[0]["near_duplicates"] > 100
+    assert notes[-1]["dropped_leak_quote"] + notes[-1]["dropped_leak_paraphrase"] > 0
+    assert found[1] == found[0]
+    assert found[2] == found[0]

@@ -1,0 +1,120 @@
+"""What does not fit the tickets held in memory goes through files aside: the same bytes, and memory stays flat."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.source import FilesSource
+from tasks.curate import rows as rows_module
+from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.readers import gather, records, spill, streams
+
+Row = dict[str, Any]
+
+
+def texts(n_rows: int, *, ids: str, seed: int = 3) -> list[Row]:
+    """Rows whose ids are `ordered`, `mixed up`, `repeated`, `none`, or `late`: only the last tenth has any."""
+    draw = random.Random(seed)
+    rows: list[Row] = [{"body": "word " * draw.randint(1, 40), "reply": f"answer {number}"} for number in range(n_rows)]
+    names = {
+        "ordered": [f"{number:05d}" for number in range(n_rows)],
+        "mixed up": [f"{number * 7919 % 10007}" for number in range(n_rows)],
+        "repeated": [f"{draw.randint(0, 3)}" for _ in range(n_rows)],
+        "none": [None] * n_rows,
+        "late": [None if number < 0.9 * n_rows else f"{number}" for number in range(n_rows)],
+        "early": [f"{number}" if number < 0.3 * n_rows else None for number in range(n_rows)],
+    }[ids]
+    return [row | ({} if name is None else {"ticket_id": name}) for row, name in zip(rows, names, strict=True)]
+
+
+def as_jsonl(rows: list[Row]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def as_csv(rows: list[Row]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["ticket_id", "body", "reply"])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def extracted(root: Path, out: Path) -> tuple[Any, ...]:
+    source = FilesSource(kind="files", paths=("*.jsonl", "*.csv"))
+    out.mkdir()
+    table = extract_tickets(source=source, fingerprint=fingerprint_source(source, root=root), root=root, out=out)
+    assert {path.name for path in out.iterdir()} == {"tickets.parquet", "removed.parquet"}
+    return table.rows, table.notes, table.tickets.read_bytes(), table.removed.read_bytes()
+
+
+@pytest.mark.parametrize("ids", ["ordered", "mixed up", "repeated", "none", "late", "early"])
+def test_files_aside_change_no_byte(ids: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_bytes(as_jsonl(texts(300, ids=ids)) + b"not json\n" * 5)
+    (tmp_path / "b.csv").write_bytes(as_csv(texts(120, ids=ids, seed=4)))
+    (tmp_path / "c.jsonl").write_bytes(as_jsonl(texts(40, ids="ordered", seed=5)))
+    monkeypatch.setattr(streams, "_CHUNK_BYTES", 2000)
+    monkeypatch.setattr(records, "_BATCH_BYTES", 2000)
+    for name, size in (("GROUP_ROWS", 64), ("GROUP_BYTES", 5000)):
+        monkeypatch.setattr(rows_module, name, size)
+    held = extracted(tmp_path, tmp_path / "held")
+    parts: list[Path] = []
+    write = spill.Part.__init__
+
+    def noting(part: spill.Part, path: Path, table: Any) -> None:
+        parts.append(path)
+        write(part, path, table)
+
+    monkeypatch.setattr(spill.Part, "__init__", noting)
+    monkeypatch.setattr(gather, "HELD_BYTES", 8000)
+    monkeypatch.setattr(gather, "_HELD_REMOVED", 3)
+    monkeypatch.setattr(spill, "CHUNK_BYTES", 1200)
+    assert extracted(tmp_path, tmp_path / "aside") == held
+    assert len(parts) > 3
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+from schemas.source import FilesSource
+from tasks.curate import rows
+from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.readers import gather, spill
+rows.GROUP_BYTES = gather.HELD_BYTES = 1 << 20
+spill.CHUNK_BYTES = gather.HELD_BYTES >> 5
+root = Path(sys.argv[1])
+for name in ("small", "large"):
+    source = FilesSource(kind="files", paths=(f"{name}.{sys.argv[2]}",))
+    out = root / f"{name}-{sys.argv[2]}"
+    out.mkdir()
+    told = fingerprint_source(source, root=root)
+    print(extract_tickets(source=source, fingerprint=told, root=root, out=out).rows.n_out)
+    [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    print(int(peak.split()[1]) // 1024)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_a_larger_file_takes_no_more_memory(form: str, tmp_path: Path, project: Path) -> None:
+    rows = [{"ticket_id": f"{number * 7919 % 10007}", "body": "long text " * 200} for number in range(2000)]
+    write = as_jsonl if form == "jsonl" else as_csv
+    (tmp_path / f"small.{form}").write_bytes(write(rows))
+    large = write(rows)
+    again = large if form == "jsonl" else large.partition(b"\n")[2]
+    (tmp_path / f"large.{form}").write_bytes(large + 4 * again)
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH, str(tmp_path), form],
+        cwd=project, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(project)},
+    )  # fmt: skip
+    n_small, small_mb, n_large, large_mb = map(int, done.stdout.split())
+    assert (n_small, n_large) == (2000, 10_000)
+    assert large_mb - small_mb < 10, "the files hold 4 and 20 MB"
