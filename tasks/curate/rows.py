@@ -189,7 +189,7 @@ def _regrouped(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
     n_rows = n_bytes = 0
     for batch in batches:
         held.append(batch)
-        n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + batch.nbytes
+        n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + int(_text_bytes(batch).sum())
         if n_rows <= GROUP_ROWS and n_bytes <= GROUP_BYTES:
             continue
         table = pa.concat_tables(held)
@@ -199,7 +199,7 @@ def _regrouped(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
             yield table.slice(start, stop - start)
             start = stop
         held = [table.slice(start)]
-        n_rows, n_bytes = held[0].num_rows, held[0].nbytes
+        n_rows, n_bytes = held[0].num_rows, int(ends[-1] - ends[start - 1]) if start else int(ends[-1])
     if n_rows:
         yield pa.concat_tables(held)
 
