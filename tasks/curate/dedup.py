@@ -56,7 +56,10 @@ def drop_duplicates(
         ConfigError: `semantic` is set and its extra is not installed.
         DataError: more than `max_comparisons` pairs were to be compared; names the family of texts at fault.
     """
-    from tasks.curate.rows import write_removed, write_tickets
+    import numpy as np
+    import pyarrow as pa
+
+    from tasks.curate.rows import read_rows, write_removed, write_tickets
     from tasks.curate.similarity.buffers import numpy_column
     from tasks.curate.similarity.compared import compared_texts, message_batches
     from tasks.curate.similarity.families import decide
@@ -93,10 +96,7 @@ def drop_duplicates(
         except CrowdedFamilyError as error:
             raise _name_family(connection, error.members, step) from None
         _store(connection, decisions)
-        kept = connection.sql(
-            "SELECT t.* EXCLUDE (file_row_number) FROM tickets t JOIN decisions USING (file_row_number) "
-            "WHERE kept IS NULL"
-        ).to_arrow_table()
+        kept = read_rows(tickets.tickets).filter(pa.array(decisions.kept == np.arange(len(decisions.kept))))
         what = _COMPARED[step.compare]
         removed = connection.sql(
             f"SELECT t.ticket_id, 'merged' AS outcome, "
