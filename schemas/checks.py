@@ -36,8 +36,8 @@ class RoundTripSpec(Spec):
     n_prompts: int = Field(default=8, ge=1, le=100)
     """Held-out prompts that are answered again."""
     bound: float | None = Field(default=None, gt=0)
-    """Largest mean difference in nats per token of a reference answer; null takes 0.001, and 0.1 where the arithmetic is
-    in bfloat16: another batch sums in another order, and short answers average little of that away."""
+    """Largest mean difference in nats per token of a reference answer; null takes 0.001, and 0.1 where the arithmetic
+    is in bfloat16: another batch sums in another order, and short answers average little of that away."""
 
 
 class ContaminationSpec(Spec):

@@ -114,8 +114,8 @@ def _round_trip(evidence: CheckEvidence, *, bound: float | None) -> Iterator[Fin
     else:
         reason = (
             f"loaded anew, the files give reference answers a loss that is {gap:.4g} nats per token apart from that "
-            f"at evaluation (mean of {evidence.n_items} prompts), and {bound:g} is allowed: what would be released is not "
-            "what was judged."
+            f"at evaluation (mean of {evidence.n_items} prompts), and {bound:g} is allowed: what would be "
+            "released is not what was judged."
         )
     yield finding(
         "round_trip", "the released files answer as the candidate did", verdict, n_items=evidence.n_items, value=gap,
