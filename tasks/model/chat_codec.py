@@ -191,6 +191,16 @@ def _learnt(turns: Sequence[Message], loss_on: LossOn) -> list[int]:
     return [at for at in chosen if turns[at].get("weight") != "0"]
 
 
+def training_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The chat template as training fills it, for whoever serves the model elsewhere; None where there is none."""
+    template = tokenizer.chat_template
+    return _with_fixed_day(template) if isinstance(template, str) and template else None
+
+
+def _with_fixed_day(template: str) -> str:
+    return _FIXED_DAY + template if "strftime_now" in template else template
+
+
 def _template(tokenizer: PreTrainedTokenizerBase) -> str:
     template = tokenizer.chat_template
     if not isinstance(template, str) or not template:
@@ -206,9 +216,7 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> str:
 def _filled(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, generation: bool) -> str:
     from jinja2 import TemplateError
 
-    template = _template(tokenizer)
-    if "strftime_now" in template:
-        template = _FIXED_DAY + template
+    template = _with_fixed_day(_template(tokenizer))
     try:
         text = tokenizer.apply_chat_template(
             list(turns), chat_template=template, tokenize=False, add_generation_prompt=generation
