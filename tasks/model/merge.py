@@ -107,7 +107,7 @@ def merge_adapter(
     merged = merge_in_float32(put_adapter_on(base, trained.root)).to(
         torch.float32 if stored == "float32" else torch.bfloat16
     )
-    _copy_tokenizer(model.root, out)
+    copy_tokenizer(model.root, out)
     merged.save_pretrained(out)  # type: ignore[operator]
     return model.model_copy(update={"root": out, "digest": "", "uri": f"file:{out.name}"})
 
@@ -144,8 +144,8 @@ def check_parity(
 
     Args:
         model: The base.
-        trained: The adapter.
-        merged: From `merge_adapter`.
+        trained: The adapter, or what method full made of the base.
+        merged: From `merge_adapter`, or the same read back from another form.
         texts: Token ids, see `held_out_texts`.
         stored: As it was merged; chooses the bounds.
         dtype: As it was merged.
@@ -156,8 +156,9 @@ def check_parity(
     import torch
 
     whole = load_base(merged, dtype=torch.float32)
-    parts = load_trained(model, trained, dtype="float32" if trained.method == "lora" else dtype)
-    found = measure_parity(_computing_in_float32(parts), whole, texts)
+    parts = load_trained(model, trained, dtype=dtype if trained.method == "qlora" else "float32")
+    base = load_base(model, dtype=torch.float32) if trained.method == "full" else None
+    found = measure_parity(_computing_in_float32(parts), whole, texts, base=base)
     if not found.n_positions or not found.keeps(BOUNDS[stored]):
         raise TrainingError(
             f"the merged model does not answer as its parts: logits differ by up to {found.max_logit_difference:.3g} "
@@ -170,8 +171,10 @@ def check_parity(
     return found
 
 
-def measure_parity(parts: nn.Module, whole: nn.Module, texts: Sequence[Sequence[int]]) -> Parity:
-    """How far `whole` is from `parts` (a PEFT model), and how far those are from their base."""
+def measure_parity(
+    parts: nn.Module, whole: nn.Module, texts: Sequence[Sequence[int]], *, base: nn.Module | None = None
+) -> Parity:
+    """How far `whole` is from `parts`, and how far those are from their base: None is the base below a PEFT model."""
     import torch
 
     difference, effect, same, count = 0.0, 0.0, 0, 0
@@ -179,11 +182,14 @@ def measure_parity(parts: nn.Module, whole: nn.Module, texts: Sequence[Sequence[
         for text in texts:
             ids = torch.tensor([list(text)], device=next(whole.parameters()).device)
             told, merged = _logits(parts, ids), _logits(whole, ids)
-            with parts.disable_adapter():  # type: ignore[operator]
-                base = _logits(parts, ids)
+            if base is not None:
+                plain = _logits(base, ids)
+            else:
+                with parts.disable_adapter():  # type: ignore[operator]
+                    plain = _logits(parts, ids)
             # max() of Python drops NaN, that of torch keeps it.
             difference = float(torch.stack([torch.tensor(difference), (merged - told).abs().max().cpu()]).max())
-            effect = max(effect, float((told - base).abs().max()))
+            effect = max(effect, float((told - plain).abs().max()))
             same += int((merged.argmax(-1) == told.argmax(-1)).sum())
             count += ids.shape[1]
     return Parity(difference, effect, same / count if count else 0.0, count)
@@ -235,8 +241,9 @@ def _computing_in_float32(model: nn.Module) -> nn.Module:
     return model
 
 
-def _copy_tokenizer(source: Path, out: Path) -> None:
+def copy_tokenizer(source: Path, out: Path) -> None:
+    """Copy the small files of a model's directory: all but its weights."""
     for path in sorted(source.iterdir()):
         settings = path.suffix in (".json", ".jinja", ".txt", ".model")
-        if path.is_file() and settings and "index" not in path.name and path.name != MANIFEST:
+        if path.is_file() and settings and "index" not in path.name and path.name not in (MANIFEST, "artifact.json"):
             (out / path.name).write_bytes(path.read_bytes())

@@ -92,10 +92,10 @@ def _tensors(model: ModelRef, config: Mapping[str, Any]) -> Iterator[tuple[str, 
     """GGUF name and weights of every tensor of the files, by name; a tied output matrix is left out."""
     from safetensors import safe_open
 
-    places = {}
+    places: dict[str, Path] = {}
     for path in sorted(model.root.glob("*.safetensors")):
         with safe_open(path, framework="numpy") as file:
-            places |= {name: path for name in file.keys()}  # noqa: SIM118
+            places |= dict.fromkeys(file.keys(), path)
     for name in sorted(places):
         if name == "lm_head.weight" and config.get("tie_word_embeddings"):
             continue
