@@ -1,4 +1,4 @@
-"""`tunegate export`: arguments; the work is in `flows/commands/export.py`."""
+"""`tunegate export` and `endpoint`: arguments; the work is in `flows/commands/`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli_options import CONFIG, Config, Json, call
+from flows.cli_options import CONFIG, Config, Json, Pipeline, call
 
 Candidate = Annotated[
     str,
@@ -19,7 +19,8 @@ Candidate = Annotated[
 
 def add_export_commands(app: typer.Typer) -> None:
     """Give the application the commands that hand a candidate out."""
-    app.command()(export)
+    for command in (export, endpoint):
+        app.command()(command)
 
 
 def export(
@@ -40,4 +41,22 @@ def export(
     return call(
         "export", "export", run=run, form=form, to=to, stored=stored, gguf_type=gguf_type, config=config,
         as_json=as_json,
+    )  # fmt: skip
+
+
+def endpoint(
+    pipeline: Pipeline,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond loopback TUNEGATE_ENDPOINT_TOKEN must be set.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8399,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most new tokens of one answer.")] = 1024,
+    candidates: Annotated[bool, typer.Option("--candidates", help="Also versions never promoted.")] = False,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Answer OpenAI-compatible requests with the champion, its predecessor and named versions, until interrupted."""
+    return call(
+        "endpoint", "endpoint", pipeline=pipeline, host=host, port=port, max_tokens=max_tokens, candidates=candidates,
+        config=config, as_json=as_json,
     )  # fmt: skip

@@ -15,8 +15,8 @@ Standing = Literal["champion", "former champion", "never promoted"]
 
 
 class ExportOrigin(BaseModel):
-    """`export` in the manifest of an exported folder: where it comes from, by digests. Holds no time and no path, so
-    that the same export has the same bytes."""
+    """`export` in the manifest of an exported folder: where it comes from, by digests. Holds no time, so that the
+    same export has the same bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
