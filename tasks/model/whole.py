@@ -21,11 +21,12 @@ from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec, training_template
 from tasks.model.convert import convert_gguf
 from tasks.model.generate import stop_ids
-from tasks.model.merge import Parity, Stored, check_parity, copy_tokenizer, merge_adapter
+from tasks.model.merge import Parity, Rounded, Stored, check_parity, copy_tokenizer, merge_adapter
 from tasks.model.to_gguf import write_gguf
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 Texts = Sequence[Sequence[int]]
+_ROUNDED: dict[GgufType, Rounded] = {"f32": "float32", "f16": "bfloat16", "bf16": "bfloat16", "q8_0": "q8_0"}
 
 
 def write_merged(
@@ -67,7 +68,7 @@ def write_gguf_of(
         model: The base.
         trained: What training made of it.
         texts: Held-out texts as ids, to compare on.
-        kind: How matrices are stored. f32 must answer the same; the others may differ as bfloat16 weights may.
+        kind: How matrices are stored. f32 must answer the same; how far the others may go is in `merge.BOUNDS`.
         dtype: As the 4-bit base of a qlora adapter is loaded for answering.
         name: Of the model, for people.
         path: The file to write.
@@ -86,9 +87,7 @@ def write_gguf_of(
     convert_gguf(path, back)
     read = whole.model_copy(update={"root": back})
     check_same_tokens(whole, read, texts=texts, where=path)
-    return check_parity(
-        model, trained, read, texts=texts, stored="float32" if kind == "f32" else "bfloat16", dtype=dtype
-    )
+    return check_parity(model, trained, read, texts=texts, stored=_ROUNDED[kind], dtype=dtype)
 
 
 def check_same_tokens(model: ModelRef, read: ModelRef, *, texts: Texts, where: Path) -> None:
