@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +97,19 @@ def test_transformers_reads_the_same_model(tiny_model: ModelRef, tiny_f32: Path)
     assert tokenizer.chat_template == load_tokenizer(tiny_model).chat_template
 
 
+LLAMA_CPP = """
+import json, sys, xllamacpp
+settings, asked = xllamacpp.CommonParams(), json.loads(sys.argv[2])
+settings.model.path, settings.n_ctx, settings.n_parallel = sys.argv[1], 256, 1
+settings.cpuparams.n_threads, settings.warmup = 1, False
+server = xllamacpp.Server(settings)
+first = server.handle_completions({"temperature": 0, "n_probs": 3, "cache_prompt": False, **asked["completion"]})
+chats = [server.handle_chat_completions({"temperature": 0, **chat}) for chat in asked["chats"]]
+print(json.dumps({"tokens": first["choices"][0]["logprobs"]["content"], "chats": chats}))
+"""
 if importlib.util.find_spec("xllamacpp"):  # a binding of llama.cpp; there are no wheels of it for every machine
 
     def test_llama_cpp_answers_the_same(tiny_model: ModelRef, tiny_f32: Path) -> None:
-        import xllamacpp
-
-        settings = xllamacpp.CommonParams()
-        settings.model.path, settings.n_ctx, settings.n_parallel = str(tiny_f32), 256, 1
-        settings.cpuparams.n_threads, settings.warmup = 1, False
-        server = xllamacpp.Server(settings)
         talk = [{"role": "user", "content": "Where is my parcel 12?"}]
         codec, model = (
             ChatCodec.of(load_tokenizer(tiny_model), "instruction"),
@@ -114,16 +120,18 @@ if importlib.util.find_spec("xllamacpp"):  # a binding of llama.cpp; there are n
             said = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=8)[0, len(prompt) :].tolist()
         wanted = torch.log_softmax(_logits(model, prompt)[-1], -1)
 
-        asked = {"prompt": prompt, "n_predict": 8, "temperature": 0, "n_probs": 3, "cache_prompt": False}
-        told = server.handle_completions(asked)["choices"][0]["logprobs"]["content"]
-        assert [token["id"] for token in told] == said
-        for token in told[0]["top_logprobs"]:
+        asked = {
+            "completion": {"prompt": prompt, "n_predict": 8},
+            "chats": [{"messages": talk, "max_tokens": 8}, {"messages": TALK, "max_tokens": 1}],
+        }
+        command = [sys.executable, "-c", LLAMA_CPP, str(tiny_f32), json.dumps(asked)]
+        told = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=120).stdout)
+        assert [token["id"] for token in told["tokens"]] == said
+        for token in told["tokens"][0]["top_logprobs"]:
             assert token["logprob"] == pytest.approx(float(wanted[token["id"]]), abs=0.02)  # it keeps f16 in its cache
         # The template in the file writes the same prompts: as many tokens, the same answer.
-        chat = server.handle_chat_completions({"messages": talk, "max_tokens": 8, "temperature": 0})
-        assert chat["choices"][0]["message"]["content"] == codec.tokenizer.decode(said)
-        longer = server.handle_chat_completions({"messages": TALK, "max_tokens": 1, "temperature": 0})
-        assert longer["usage"]["prompt_tokens"] == len(codec.prompt_ids(TALK))
+        assert told["chats"][0]["choices"][0]["message"]["content"] == codec.tokenizer.decode(said)
+        assert told["chats"][1]["usage"]["prompt_tokens"] == len(codec.prompt_ids(TALK))
 
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0"])
