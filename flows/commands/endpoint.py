@@ -57,7 +57,7 @@ def endpoint(
 
     models = LiveModels(lambda: offers(ledger, name, candidates=candidates))
     if models.find("champion") is None:
-        raise ConfigError(f"{name} has no champion yet", code="TG0184", where=pipeline, hint=f"tunegate run {pipeline}")
+        raise ConfigError(f"{name} has no champion yet", code="TG0142", where=pipeline, hint=f"tunegate run {pipeline}")
     app = build_endpoint(
         models,
         limits=Limits(max_tokens=max_tokens),

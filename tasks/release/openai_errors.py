@@ -40,7 +40,9 @@ def as_refused(error: Exception) -> Refused:
         return error
     if isinstance(error, TunegateError):
         return Refused(503, error.message, code=error.code)
-    return Refused(500, f"internal error: {type(error).__name__}", code="TG0001")  # its words may quote a ticket
+    return Refused(
+        500, f"internal error: {type(error).__name__}", code="internal_error"
+    )  # its words may quote a ticket
 
 
 def as_error(refused: Refused) -> dict[str, Any]:
