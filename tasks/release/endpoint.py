@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 log = logging.getLogger("tunegate.endpoint")
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 Redact = Callable[[list[Message]], list[Message]]
 

@@ -16,10 +16,11 @@ from openai import OpenAI
 from ruamel.yaml import YAML
 
 from flows.cli import app
-from flows.commands.endpoint import TOKEN
+from flows.commands.endpoint import TOKEN, offers
 from flows.engine.ledger import Ledger
 from schemas.artifacts import ModelRef
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StorageError
+from tasks.release.live import LiveModels
 from tasks.release.serve import load_bundle
 from tests.flows.candidates import Candidates
 from tests.flows.conftest import small_document
@@ -240,6 +241,37 @@ def test_beyond_loopback_a_token_is_needed_and_asked_for(
     known = guarded.client.with_options(api_key="0123456789abcdef")
     assert next(iter(known.models.list())).id == "champion"
     assert httpx.get(guarded.url.replace("/v1", "/health")).status_code == 200
+
+
+def test_a_version_is_loaded_once_let_go_when_others_are_asked_for_and_refused_when_damaged(
+    tmp_path: Path, tiny_model: ModelRef
+) -> None:
+    made = declare(tmp_path, tiny_model)
+    for seed, method in ((1, "lora"), (2, "full"), (3, "lora")):
+        made.add(seed, method=method)  # type: ignore[arg-type]
+    ledger = made.ledger
+    live = LiveModels(lambda: offers(ledger, "small", candidates=False), keep=2)
+    first, whole = live.find("version-1"), live.find("previous")
+    assert first is not None
+    assert whole is not None
+    assert whole.serving.trained.method == "full"
+    for model in (first, whole):
+        pieces = model.answer(model.prompt_of(ASKED), max_new_tokens=12)
+        reply = load_bundle(model.offer.bundle.root, base=model.offer.model.root).answer(
+            [{"body": ASKED[0]["content"]}]
+        )
+        assert "".join(piece.text for piece in pieces) == reply[0]
+    assert live.find("version-1") is first
+    assert live.find("champion") is not None  # the third of two: the one asked for longest ago goes
+    assert live.find("version-1") is first
+    assert live.find("previous") is not whole
+    weights = tmp_path / ".tunegate" / "store" / "bundle"
+    for path in weights.rglob("adapter_model.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(StorageError) as caught:
+        live.find("champion")
+    assert caught.value.code == "TG0512"
+    assert live.find("nobody") is None
 
 
 def test_a_taken_port_and_a_missing_champion_are_told(endpoint: Endpoint, tmp_path: Path, tiny_model: ModelRef) -> None:

@@ -102,6 +102,20 @@ def test_merged_answers_as_base_and_adapter_and_stops_where_training_did(made: C
     assert GenerationConfig.from_pretrained(done["out"]).eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
 
 
+def test_ollama_gets_a_checked_gguf_and_a_modelfile(export: Export) -> None:
+    done = export("small@champion", "ollama")
+    assert set(done["files"]) == {"Modelfile", "model.gguf"}
+    assert done["export"]["checked"]["argmax_agreement"] >= 0.97
+    lines = (done["out"] / "Modelfile").read_text().splitlines()
+    assert lines[0] == "FROM ./model.gguf"
+    assert lines[1] == 'TEMPLATE """{{ if .System }}<|im_start|>system'
+    for line in ('SYSTEM """Answer briefly."""', 'PARAMETER stop "<|im_end|>"', "PARAMETER temperature 0"):
+        assert line in lines
+    assert f"PARAMETER num_predict {4}" in lines
+    (done["out"]).rename(done["out"].with_name("first"))
+    assert export("small@champion", "ollama")["sha256"] == done["sha256"]  # the same again, byte for byte
+
+
 def test_vllm_gets_the_adapter_under_its_alias_and_its_version(made: Candidates, export: Export) -> None:
     done = export("small@champion", "vllm")
     script = (done["out"] / "serve.sh").read_text()
