@@ -1,4 +1,4 @@
-"""The report as a comment for a pull request: verdict, findings and arms, no ticket text. Called by `flows/report.py`."""
+"""The report as a comment for a pull request: verdict, findings and arms, no ticket text. By `flows/report.py`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The report as one HTML file that needs nothing else: no script, nothing from elsewhere, readable in print and dark.
 
-Jinja2 escapes every text; charts escape their own. It computes nothing but places of marks. Called by `flows/report.py`.
+Jinja2 escapes every text, charts escape theirs; nothing is computed but places of marks. Called by `flows/report.py`.
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ def _interval(finding: Finding) -> str:
     limit = (finding.limit if finding.limit is not None else 0.0) if is_change else finding.limit
     middle = finding.difference if is_change else finding.candidate
     label = f"{finding.rule}: between {finding.lower:+.3f} and {finding.upper:+.3f}"
-    return charts.interval(
-        finding.lower, middle, finding.upper, limit, good=finding.verdict == "PROMOTE", label=label
-    )
+    return charts.interval(finding.lower, middle, finding.upper, limit, good=finding.verdict == "PROMOTE", label=label)
 
 
 def _curve_charts(curves: tuple[Curve, ...]) -> list[tuple[str, str]]:

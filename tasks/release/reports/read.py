@@ -52,6 +52,4 @@ def token_lengths(folder: Path) -> tuple[tuple[str, int], ...]:
     for length in lengths:
         counts[length // width] += 1
     first = next(place for place, n in enumerate(counts) if n)
-    return tuple(
-        (f"{place * width}-{(place + 1) * width - 1}", n) for place, n in enumerate(counts) if place >= first
-    )
+    return tuple((f"{place * width}-{(place + 1) * width - 1}", n) for place, n in enumerate(counts) if place >= first)
