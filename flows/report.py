@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -27,15 +27,37 @@ from tasks.release.reports.markdown import write_markdown
 from tasks.release.reports.page import draw_page
 from tasks.release.reports.read import read_curves, token_lengths
 
+if TYPE_CHECKING:
+    from flows.outcome import Outcome
+    from flows.session import Session
+
 UNTOLD = ("config_json", "schedule", "register")
 """Parts of a configuration that decide nothing about a candidate."""
 
 
-def gather(settings: Settings, run_id: str, *, n_items: int = 5) -> tuple[RunReport, str]:
+def leave_report(session: Session) -> None:
+    """Write the report of a session that came to its outcome, and a page without any ticket's text for MLflow.
+
+    Whatever goes wrong is told and changes nothing: the verdict stands in the ledger.
+    """
+    try:
+        told, card = gather(session.settings, session.run_id, outcome=session.outcome)
+        write_report(told, card, report_folder(session.settings.home, session.run_id))
+        page = draw_page(told.model_copy(update={"worst": ()}), card=card)
+        write_atomic(page_without_text(session.settings.home, session.run_id), page.encode())
+    except Exception as error:  # its words may quote a ticket
+        why = f"the report was not written ({type(error).__name__})"
+        session.listeners.noted(f"{why}; `tunegate report {session.run_id}` tries again")
+
+
+def gather(
+    settings: Settings, run_id: str, *, n_items: int = 5, outcome: Outcome | None = None
+) -> tuple[RunReport, str]:
     """The report of a recorded run, and its curation card as an HTML fragment (empty when it made none).
 
     Args:
         n_items: Worst items that are shown, redacted; 0 keeps every ticket's text out.
+        outcome: Of a run that the ledger does not yet know to be over.
     """
     recorded = Recorded(settings, run_id)
     row, decision = recorded.row, recorded.decision()
@@ -48,8 +70,8 @@ def gather(settings: Settings, run_id: str, *, n_items: int = 5) -> tuple[RunRep
         run_id=row.run_id,
         pipeline=row.pipeline,
         model_name=row.model_name,
-        verdict=row.verdict or "NONE",
-        reason=row.reason,
+        verdict=outcome.verdict if outcome else row.verdict or "NONE",
+        reason=outcome.reason if outcome else row.reason,
         started_at=row.started_at,
         ended_at=row.ended_at,
         version=mine[0].ref.version if mine else None,
@@ -96,6 +118,11 @@ def write_report(report: RunReport, card: str, folder: Path) -> dict[str, Path]:
 def report_folder(home: Path, run_id: str) -> Path:
     """Where a run's report lies."""
     return home / "reports" / run_id
+
+
+def page_without_text(home: Path, run_id: str) -> Path:
+    """The page that leaves this machine: to MLflow."""
+    return report_folder(home, run_id) / "report-without-text.html"
 
 
 def _arms(recorded: Recorded) -> tuple[ArmLine, ...]:

@@ -48,10 +48,11 @@ def _template() -> Template:
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_seen,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"figure": figure, "signed": signed, "visible": visible}
+    made.filters |= {"figure": figure, "signed": signed}
     return made.get_template(TEMPLATE)
 
 
@@ -80,6 +81,11 @@ def visible(text: str) -> str:
     'a\\ufffdb\\nc'
     """
     return "".join(each if each.isprintable() or each in "\n\t" else "\ufffd" for each in text)
+
+
+def _seen(value: object) -> object:
+    """Every text that the template puts out goes through here; finished HTML (`|safe`) stays as it is."""
+    return visible(value) if type(value) is str else value
 
 
 def _groups(findings: tuple[Finding, ...]) -> list[tuple[str, list[Finding]]]:
