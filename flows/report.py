@@ -128,7 +128,8 @@ def page_without_text(home: Path, run_id: str) -> Path:
 def _arms(recorded: Recorded) -> tuple[ArmLine, ...]:
     found = []
     for name in recorded.keys:
-        scores = recorded.result(name, Scores, folder="scores") if name.startswith("scores_") else None
+        kinds = ("scores", "classifier") if name.startswith("scores_") else ()
+        scores = next((each for kind in kinds if (each := recorded.result(name, Scores, folder=kind))), None)
         if scores is not None and name == f"scores_{scores.arm}":  # others are of trainings that were weighed
             means = {metric: value if value == value else None for metric, value in scores.means.items()}
             found.append(ArmLine(arm=scores.arm, n_items=scores.n_items, means=means))
