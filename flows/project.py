@@ -25,6 +25,7 @@ from flows.settings import Settings
 from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef
 from schemas.errors import ServiceError, TunegateError
 from schemas.release import DatasetRecord, RunRecord
+from schemas.schedule import OPERATIONS
 from schemas.trials import ChoiceRef
 from tasks.failpoint import reach
 from tasks.files import write_json
@@ -216,7 +217,7 @@ def _record(session: Session) -> RunRecord:
     )
     items, decision = _done(session, "items", EvalSet), _done(session, "gate", GateDecision)
     trained, validated = _done(session, "train", TrainedRef), session.done.get("validation_curves")
-    config = orjson.loads(spec.model_dump_json(by_alias=True, exclude={"schedule", "registry"}))
+    config = orjson.loads(spec.model_dump_json(by_alias=True, exclude={*OPERATIONS, "registry"}))
     code: dict[str, str] = {}
     for step in (step for steps in session.stages.values() for step in steps):
         code |= code_digests(step.run)

@@ -10,24 +10,27 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.earlier import Earlier, earlier_results
+from flows.engine.clock import present
 from flows.engine.keys import digest_of, installed
 from flows.engine.ledger import Ledger
 from flows.engine.lock import pipeline_lock
 from flows.engine.plan import left_out, run_step
+from flows.engine.runs import Seen
 from flows.engine.source import code_digests
 from flows.engine.store import Store
 from flows.listener import Listeners
 from flows.measured import Measured
 from flows.settings import Settings, load_settings
 from flows.standing import Standing, standing_of
-from schemas.artifacts import Artifact
+from schemas.artifacts import Artifact, Splits, WarehouseRef
 from schemas.errors import TunegateError
 from schemas.load import load_file
+from schemas.schedule import OPERATIONS
+from tasks.watch.arrivals import newest_time
 
 if TYPE_CHECKING:
     from flows.engine.step import Step
@@ -133,12 +136,12 @@ def declare(
 
 
 @contextmanager
-def attach(pipeline: str, config: str, run_id: str | None) -> Iterator[Session]:
+def attach(pipeline: str, config: str, run_id: str | None, *, wait_s: float = 0.0) -> Iterator[Session]:
     """The open session of this run id, or a new one of its own (which takes the pipeline's lock)."""
     if run_id is not None and run_id in _open:
         yield _open[run_id]
         return
-    with open_session(pipeline, config, run_id=run_id) as session:
+    with open_session(pipeline, config, run_id=run_id, wait_s=wait_s) as session:
         yield session
 
 
@@ -208,7 +211,16 @@ def _recorded(session: Session) -> Iterator[None]:
         verdict=None if outcome.verdict == "SKIP" or outcome.verdict == "DONE" else outcome.verdict,
         reason=outcome.reason,
         exit_code=outcome.exit_code,
+        seen=_seen(session) if outcome.verdict in ("PROMOTE", "HOLD", "BLOCK") else None,
     )
+
+
+def _seen(session: Session) -> Seen | None:
+    """What the verdict was about; the pipeline's mark moves there."""
+    splits, warehouse = session.done.get("decontaminate"), session.done.get("warehouse")
+    if not isinstance(splits, Splits) or not isinstance(warehouse, WarehouseRef):
+        return None
+    return Seen(warehouse.snapshot_id, newest_time(splits), splits.n_train + splits.n_validation + splits.n_test)
 
 
 def input_digest(session: Session) -> str:
@@ -222,7 +234,7 @@ def input_digest(session: Session) -> str:
         code |= code_digests(step.run)
     return digest_of(
         {
-            "spec": session.spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", "schedule"}),
+            "spec": session.spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", *OPERATIONS}),
             "fingerprint": session.stages["curate"][0].params["fingerprint"],
             "files": {step.name: dict(step.also) for step in steps if step.also},
             "code": code,
@@ -234,4 +246,4 @@ def input_digest(session: Session) -> str:
 
 def new_run_id() -> str:
     """`20260601-052301-9f3a`: sortable by time, unique enough for one ledger (which refuses a repeated id)."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    return f"{present():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

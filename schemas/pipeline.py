@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Literal, Self
-from zoneinfo import available_timezones
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from schemas.choice import TrainSection, choice_faults
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
 from schemas.evaluation import EvaluateSpec
+from schemas.feedback import FeedbackSpec
 from schemas.gates import GatesSpec, SliceGuard
 from schemas.metrics import MacroF1Metric
 from schemas.names import closest
+from schemas.schedule import NotifySpec, RetrainSpec, ScheduleSpec, TriggerSpec
 from schemas.source import SourceSpec
 from schemas.spec import Fault, Spec, UnfitError
 from schemas.training import TrainSpec
@@ -38,24 +39,6 @@ class RegisterSpec(Spec):
     """After a rollback nobody is promoted for so long without a person."""
 
 
-class ScheduleSpec(Spec):
-    """`schedule`: when `tunegate serve` starts the pipeline by itself."""
-
-    cron: str = Field(
-        pattern=r"^\s*(@(hourly|daily|weekly|monthly|yearly)|[0-9A-Za-z*/,#?-]+(\s+[0-9A-Za-z*/,#?-]+){4})\s*$"
-    )
-    """Five fields: minute, hour, day of month, month, day of week."""
-    timezone: str = "UTC"
-    """IANA name, e.g. Europe/Berlin."""
-
-    @field_validator("timezone")
-    @classmethod
-    def _is_known(cls, value: str) -> str:
-        if value not in available_timezones():
-            raise ValueError(f"unknown time zone {value!r}; IANA names such as Europe/Berlin are allowed")
-        return value
-
-
 class PipelineSpec(Spec):
     """From tickets to a champion alias, declared."""
 
@@ -69,7 +52,11 @@ class PipelineSpec(Spec):
     evaluate: EvaluateSpec = EvaluateSpec()
     gates: GatesSpec
     registry: RegisterSpec = Field(alias="register")
+    feedback: FeedbackSpec | None = None
     schedule: ScheduleSpec | None = None
+    triggers: tuple[TriggerSpec, ...] = ()
+    retrain: RetrainSpec = RetrainSpec()
+    notify: NotifySpec | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -25,7 +25,7 @@ SERVE = """
 import sys
 from pathlib import Path
 import prefect
-from flows.commands.servers import deployments
+from flows.deploy import deployments
 from schemas.load import load_file
 config = Path("pipelines.yaml")
 deployment, *_ = deployments(load_file(config), config)
