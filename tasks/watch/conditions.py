@@ -54,7 +54,8 @@ def decide(spec: RetrainSpec, here: Situation) -> Decision:
             return skip("few", f"{found.n_curated} tickets, and {needed} are needed for a first run", None)
         return Decision(run=True, code="first", reason=f"no verdict yet; {found.n_curated} tickets", **numbers)
     cool = cooldown_end(spec, here.last)
-    if here.now < cool and not drifted:
+    cooling = spec.cooldown_days > 0 and here.now < cool
+    if cooling and not drifted:
         return skip("cooldown", f"cooldown until {_text(cool)} after the last verdict", cool)
     told = f"{found.n_new} new and {found.n_edited} edited tickets since the last verdict"
     if n_arrived >= needed and n_arrived:
@@ -72,7 +73,7 @@ def decide(spec: RetrainSpec, here: Situation) -> Decision:
 
 def before_curation(spec: RetrainSpec, *, now: datetime, last: datetime | None) -> Decision | None:
     """The cooldown, where nothing that the tickets may show would end it; null when they have to be looked at."""
-    if last is None or spec.drift is not None or now >= cooldown_end(spec, last):
+    if last is None or spec.drift is not None or not spec.cooldown_days or now >= cooldown_end(spec, last):
         return None
     until = _text(cooldown_end(spec, last))
     return Decision(run=False, code="cooldown", reason=f"cooldown until {until} after the last verdict", expected=until)

@@ -125,5 +125,8 @@ def _jensen_shannon(current: Counts, reference: Counts) -> Counts:
     import numpy as np
     from scipy.spatial.distance import jensenshannon
 
-    found = jensenshannon(current, reference, axis=1, base=2)
-    return np.nan_to_num(np.asarray(found, np.float64), nan=0.0)
+    n_current, n_reference = current.sum(axis=1), reference.sum(axis=1)
+    both = (n_current > 0) & (n_reference > 0)
+    found = np.where(n_current + n_reference > 0, 1.0, 0.0)  # as far as can be where one side has nothing at all
+    found[both] = np.nan_to_num(jensenshannon(current[both], reference[both], axis=1, base=2), nan=0.0)
+    return found
