@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from prefect import flow
 
@@ -215,7 +216,12 @@ def _gate(spec: PipelineSpec, standing: Standing, checks: list[Step]) -> Step:
         **({} if "champion" in earlier else {"champion": None}),
     }
     late = {"spent": Late(("items", "train"), standing.spent)}
-    return Step("gate", decide, GateDecision, inputs, params, late=late, libraries=("numpy", "scipy", "pyarrow"))
+    if standing.live is not None:
+        live = partial(standing.live_for, spec.train.prompt, spec.evaluate.max_new_tokens)
+        late["live"] = Late((chosen_names(spec.train).model, "train"), live)
+    also = {} if standing.live is None else {"feedback": standing.feedback_digest}
+    libraries = ("numpy", "scipy", "pyarrow")
+    return Step("gate", decide, GateDecision, inputs, params, late=late, also=also, libraries=libraries)
 
 
 @flow(name="assess")

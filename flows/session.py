@@ -24,6 +24,7 @@ from flows.engine.source import code_digests
 from flows.engine.store import Store
 from flows.listener import Listeners
 from flows.measured import Measured
+from flows.notify import tell_end
 from flows.settings import Settings, load_settings
 from flows.standing import Standing, standing_of
 from schemas.artifacts import Artifact, Splits, WarehouseRef
@@ -119,12 +120,16 @@ def declare(
     """All steps of the pipeline by stage, as they compare with today's champion and go on from earlier results."""
     from flows.assess import assess_steps
     from flows.curate import curate_steps
+    from flows.feedback import learn_step
     from flows.finetune import finetune_steps, trunks_of
     from flows.release import release_steps
     from tasks.curate.extract import fingerprint_source
 
     fingerprint = fingerprint_source(spec.source, root=root)
-    curation = curate_steps(spec, fingerprint=fingerprint, root=root, cache=settings.cache, earlier=earlier)
+    learned = learn_step(spec, settings.home)
+    curation = curate_steps(
+        spec, fingerprint=fingerprint, root=root, cache=settings.cache, earlier=earlier, learned=learned
+    )
     names = {step.name for step in curation}
     tuning = finetune_steps(spec, root=root, cache=settings.cache, trunks=trunks_of(settings.home, spec.name))
     return {
@@ -175,6 +180,7 @@ def open_session(
                 yield session
         finally:
             del _open[run_id]
+            tell_end(session)
 
 
 @contextmanager

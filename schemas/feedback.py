@@ -60,3 +60,15 @@ class Acceptance(BaseModel):
     @property
     def rate(self) -> float:
         return self.n_accepted / self.n
+
+
+class LiveQuality(BaseModel):
+    """What the gate is told of suggestions: how those of each version were taken, and which versions matter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spec: FeedbackSpec
+    versions: tuple[Acceptance, ...] = ()
+    candidate: str | None = None
+    """Version of the very model that is judged, where it was registered before; null for a new one."""
+    champion: str | None = None

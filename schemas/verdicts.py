@@ -11,10 +11,10 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 Verdict = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR"]
-Part = Literal["contamination", "round_trip", "safety", "primary", "slices", "forgetting", "baseline", "use"]
+Part = Literal["contamination", "round_trip", "safety", "primary", "slices", "forgetting", "live", "baseline", "use"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """The order of findings: first what makes all others worthless, then what may not happen at any score."""
-CHECKS: frozenset[Part] = frozenset({"contamination", "round_trip", "forgetting"})
+CHECKS: frozenset[Part] = frozenset({"contamination", "round_trip", "forgetting", "live"})
 """Parts that are no declared rule on the held-out items."""
 
 
