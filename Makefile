@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install check test demo bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-train lock up down clean
+.PHONY: help install check test demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-train lock up down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -31,6 +31,9 @@ test: install ## all tests; those that lack a service or data skip with their re
 
 demo: install ## the main job on the embedded model: promoted, then blocked, then nothing to do
 	@$(BIN)/python infra/demo.py
+
+demo-schedule: install ## eight weeks of arriving tickets under a fake clock: skipped, promoted, blocked, killed, drifted; a chart
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m infra.schedule_demo $(DEMO)
 
 bench: bench-dedup bench-curate bench-redact bench-read bench-gates bench-train ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
 
