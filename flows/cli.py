@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_curation import add_curation_commands
+from flows.cli_export import add_export_commands
 from flows.cli_gate import gate_app
 from flows.cli_operations import add_operations_commands
 from flows.cli_options import CONFIG, Config, Json, Pipeline, call
@@ -199,6 +200,7 @@ app.add_typer(gate_app, name="gate")
 add_planning_commands(app)
 add_registry_commands(app)
 add_operations_commands(app)
+add_export_commands(app)
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ def declare(folder: Path, *, base: str | None, tiny: bool, steps: int, per_week:
             "prompt": {"user": "{subject}", "answer": "{reply}"},
         }  # fmt: skip
         one["evaluate"] = {
-            "max_items": 40, "max_new_tokens": 10, "arms": ["zero_shot"], "threads": 1, "batch_size": 40,
+            "max_items": 40, "max_new_tokens": 16, "arms": ["zero_shot"], "threads": 1, "batch_size": 40,
             "fields": r"\[(?P<category>[a-z-]+)\]",
         }  # fmt: skip
     else:

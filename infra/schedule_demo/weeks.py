@@ -2,7 +2,7 @@
 
 Tickets are those of the generated help desk (`tasks/curate/helpdesk`), told week by week. `steady`: the week's tickets
 are there. `quiet`: a tenth of them, the others come a week later. `poisoned`: an export that broke the form of every
-reply; the next one has them whole again, which makes them late edits. `drift`: 45 % of a week in which a new product is
+reply; the next one has them whole again, which makes them late edits. `drift`: 30 % of a week in which a new product is
 launched, whose tickets all go to one desk. `crash` and `killed` are steady weeks in which a process is killed.
 """
 
@@ -22,7 +22,7 @@ STORY = ("steady", "quiet", "steady", "poisoned", "crash", "quiet", "drift", "st
 EVENTS = (*dict.fromkeys(STORY), "killed")
 FAILPOINTS = {"crash": "train.checkpoint.renamed", "killed": "ledger.mark"}
 """Where the process is killed: a training behind its first checkpoint, a tick inside its last transaction."""
-QUIET, DRIFT = 0.1, 0.45
+QUIET, DRIFT = 0.1, 0.3
 OLD_PRODUCTS = re.compile(r"Fjord Lamp|Skerry Thermostat|Tarn Battery|Heron Charger")
 NEW_PRODUCT = "Lumen Panel"
 NEW_DESK = ("technical", "high")
