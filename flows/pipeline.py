@@ -17,6 +17,7 @@ from prefect.runtime import deployment, flow_run
 
 from flows.assess import assess
 from flows.curate import curate
+from flows.cut_off import finish_cut_off
 from flows.deploy import take_turn
 from flows.engine.rows import EventRow, RunRow
 from flows.finetune import finetune
@@ -121,6 +122,9 @@ def _run(session: Session, config: str, *, again: bool, until: Stage, tick: Tick
     decision = None if tick is None else weigh(session, tick)
     if decision is not None and not decision.run:
         return _skip(session, decision)
+    cut_off = None if again or until != "release" else finish_cut_off(session)
+    if cut_off is not None:
+        return cut_off
     warn_of_weak_gate(session)
     with take_turn(session.spec, deployed=deployment.get_id() is not None):
         for stage in STAGES[1 : STAGES.index(until) + 1]:

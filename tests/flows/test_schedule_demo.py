@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
 
 @pytest.mark.server
 def test_three_weeks_are_killed_skipped_and_blocked(
-    workplace: Workplace, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workplace: Workplace, project: Path, tmp_path: Path, empty_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    store = shutil.copy(empty_store, tmp_path / "mlflow.db")
+    environ = {**workplace.environ, "PYTHONPATH": str(project), "MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
     done = subprocess.run(
         [
             sys.executable, "-m", "infra.schedule_demo", "--tiny", "--quick", "--base",
             f"file:{workplace.environ['TINY_MODEL']}", "--story", "killed,quiet,poisoned", "--out", str(tmp_path / "o"),
         ],
-        cwd=project, env={**workplace.environ, "PYTHONPATH": str(project)}, text=True, capture_output=True, check=False,
+        cwd=project, env=environ, text=True, capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     [folder] = (tmp_path / "o").iterdir()
@@ -46,6 +49,7 @@ def test_three_weeks_are_killed_skipped_and_blocked(
     killed, resumed, quiet, poisoned = ledger.ticks("replies")
     assert killed.decision.arrivals == resumed.decision.arrivals
     assert {step.state for step in ledger.steps(resumed.run_id)} == {"reused"}  # nothing was done twice
+    assert ledger.run(resumed.run_id).reason.endswith("was cut off behind its promotion; its verdict stands")
     # The mark moved with the two verdicts, and not with the kill or the skip.
     assert [mark.run_id for mark in ledger.marks("replies")] == [resumed.run_id, poisoned.run_id]
     assert quiet.decision.reason.endswith(f"expected to run on {quiet.decision.expected}")
