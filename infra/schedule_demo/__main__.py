@@ -194,7 +194,7 @@ def declare(folder: Path, *, base: str | None, tiny: bool, steps: int, per_week:
         one["train"] = {
             "method": "full", "base_model": base, "dtype": "float32", "learning_rate": 4e-3, "batch_size": 16,
             "allow_unusual_learning_rate": True, "max_length": 96, "overflow": "truncate_left", "max_steps": steps,
-            "epochs": 20, "save_every": 60, "threads": 1, "seed": 1, "max_examples": 400,
+            "epochs": 20, "save_every": 60, "validate_every": 1000, "threads": 1, "seed": 1, "max_examples": 400,
             "prompt": {"user": "{subject}", "answer": "{reply}"},
         }  # fmt: skip
         one["evaluate"] = {
