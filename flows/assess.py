@@ -186,7 +186,12 @@ def validation_step(spec: PipelineSpec) -> Step:
 
 def _metric_libraries(evaluate: EvaluateSpec) -> tuple[str, ...]:
     """Distributions that decide the values of declared metrics."""
-    needs = {"json_schema": ("jsonschema", "orjson"), "sql": ("duckdb",), "pii": ("phonenumbers", "python-stdnum")}
+    needs = {
+        "json_schema": ("jsonschema", "orjson"),
+        "sql": ("duckdb",),
+        "rouge": ("rouge-score",),
+        "pii": ("phonenumbers", "python-stdnum"),
+    }
     return tuple(name for metric in evaluate.metrics for name in needs.get(metric.uses, ()))
 
 

@@ -62,8 +62,8 @@ class EvaluateSpec(Spec):
     """The field that the majority and tfidf arms predict; null for none."""
     style: tuple[StyleRule, ...] = ()
     metrics: tuple[MetricSpec, ...] = ()
-    """Metrics beside the built-in ones: macro_f1, regex, json_schema, bleu, pii, control_tokens, urls, sql and
-    entry_point."""
+    """Metrics beside the built-in ones: macro_f1, regex, json_schema, bleu, rouge, pii, control_tokens, urls,
+    sql and entry_point."""
     slices: tuple[Literal["product", "channel", "category", "priority"], ...] = ("product",)
     seed: int = Field(default=0, ge=0)
 

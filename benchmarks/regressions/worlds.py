@@ -61,7 +61,9 @@ class World:
             text = "".join(json.dumps(row) + "\n" for row in rows)
             (folder / f"{kind}.jsonl").write_text(text, encoding="utf-8")
         path = folder / "pipelines.yaml"
-        path.write_text(json.dumps({"version": 1, "pipelines": self.pipelines()}), encoding="utf-8")  # JSON is YAML
+        path.write_text(
+            json.dumps({"version": 1, "pipelines": self.pipelines()}, indent=1), encoding="utf-8"
+        )  # JSON is YAML
         return path
 
     def pipelines(self) -> Document:
