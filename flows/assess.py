@@ -77,7 +77,7 @@ def assess_steps(spec: PipelineSpec, *, standing: Standing) -> list[Step]:
             name, evaluate, earlier.prompt, earlier.trained.format, decoding,
             model=earlier.model, trained=earlier.trained,
         )  # fmt: skip
-    checks = check_steps(spec)
+    checks = check_steps(spec, standing.champion)
     return [*steps, *checks, _gate(spec, standing, checks)]
 
 

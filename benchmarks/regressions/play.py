@@ -6,10 +6,12 @@ Prefect and MLflow, which decide nothing, are left out.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.regressions.scenes import Scene
+from flows.measured import read_measured
 from flows.release import record
 from flows.session import STAGES, open_session
 from schemas.artifacts import GateDecision, Scores
@@ -29,6 +31,8 @@ class Played:
     cpu_s: float
     """Of this process alone: training runs in one of its own."""
     wall_s: float
+    seconds: Mapping[str, float]
+    """What the gate measured of latency and cost, beside the decision."""
 
     @property
     def finding(self) -> Finding | None:
@@ -59,9 +63,11 @@ def play(scene: Scene, config: Path, *, pipeline: str = "", promotes: bool = Tru
         champion = session.ledger.champion(session.spec.registry.name)
     if not isinstance(decision, GateDecision) or not isinstance(scores, Scores):
         raise TypeError("the run came to no decision")
+    timed = session.done.get("latency")
+    seconds = {} if timed is None else read_measured(session.settings, "latency", timed.root.name)
     return Played(
         scene, decision, scores.means.get("exact", float("nan")), None if champion is None else champion.version,
-        time.process_time() - cpu, time.monotonic() - began,
+        time.process_time() - cpu, time.monotonic() - began, seconds,
     )  # fmt: skip
 
 

@@ -16,11 +16,12 @@ from rich.table import Table
 from flows.commands.output import out, print_json, talk
 from flows.engine.ledger import Ledger
 from flows.engine.store import Store
+from flows.measured import read_measured
 from flows.settings import load_settings
 from schemas.artifacts import Artifact, EvalSet, GateDecision, Predictions, Scores
 from schemas.errors import ConfigError, TunegateError
 from schemas.metrics import MetricTraits
-from schemas.verdicts import CHECKS, Finding
+from schemas.verdicts import Finding
 from tasks.assess.worst import Answered, WorstItem, worst_items
 
 A = TypeVar("A", bound=Artifact)
@@ -42,6 +43,7 @@ def explain(*, run_id: str, metric: str | None, n_items: int, config: Path, as_j
             f"run {row.run_id} came to no gate, or its decision is no longer in the store",
             code="TG0197", where=row.run_id, hint=f"`tunegate show {row.run_id}` says how far it came",
         )  # fmt: skip
+    figures = read_measured(settings, "latency", keys["latency"]) if "latency" in keys else {}
     finding = _chosen(decision, metric)
     note = ""
     worst: tuple[WorstItem, ...] = ()
@@ -54,9 +56,18 @@ def explain(*, run_id: str, metric: str | None, n_items: int, config: Path, as_j
         head = {"run_id": row.run_id, "verdict": decision.verdict, "reason": decision.reason}
         shown = {"metric": finding and finding.metric, "slice": finding and finding.slice}
         findings = [each.model_dump() for each in decision.findings]
-        print_json({**head, "findings": findings, "shown": shown, "worst_items": [asdict(item) for item in worst]})
+        print_json(
+            {
+                **head,
+                "findings": findings,
+                "measured": figures,
+                "shown": shown,
+                "worst_items": [asdict(item) for item in worst],
+            }
+        )
     else:
         _print_findings(row.run_id, decision)
+        _print_measured(figures)
         _print_worst(worst, finding)
     if note:
         talk().print(f"[yellow]note[/yellow] the items are not shown: {escape(note)}")
@@ -65,7 +76,7 @@ def explain(*, run_id: str, metric: str | None, n_items: int, config: Path, as_j
 
 def _chosen(decision: GateDecision, metric: str | None) -> Finding | None:
     """The finding whose items are shown: the first of the metric, or the first that is not met, or the first."""
-    on_items = (finding for finding in decision.findings if finding.part not in CHECKS)
+    on_items = (finding for finding in decision.findings if not finding.is_check)
     judged = [finding for finding in on_items if finding.candidate is not None]
     if metric is not None:
         found = next((finding for finding in judged if finding.metric == metric), None)
@@ -144,6 +155,13 @@ def _print_findings(run_id: str, decision: GateDecision) -> None:
             markup=False,
         )
         console.print(f"         {finding.reason}", markup=False)
+
+
+def _print_measured(figures: Mapping[str, float]) -> None:
+    """Seconds and dollars that stand beside the decision, for no digest may depend on them."""
+    if figures:
+        told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        out().print(f"\nmeasured, outside the decision: {told}", markup=False)
 
 
 def _print_worst(worst: tuple[WorstItem, ...], finding: Finding | None) -> None:

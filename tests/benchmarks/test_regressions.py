@@ -92,6 +92,16 @@ def test_what_spoils_one_thing_alone_is_seen_by_no_other_part(campaign: dict[str
     assert "Lamp" in campaign["slice"].decision.reason
 
 
+def test_seconds_and_dollars_are_reported_and_decide_nothing_on_a_cpu(campaign: dict[str, Played]) -> None:
+    for played in campaign.values():
+        found = {each.part: each for each in played.decision.findings}
+        assert not found["latency"].decides
+        assert not found["cost"].decides
+        assert found["latency"].candidate is None  # no digest may depend on a clock
+        assert played.seconds["latency_p95_s"] >= played.seconds["latency_p50_s"] > 0
+        assert played.seconds["usd_per_1k"] > 0
+
+
 def test_the_report_tells_every_scene(campaign: dict[str, Played]) -> None:
     played = list(campaign.values())
     assert len(scenes_table(played)) == len(parts_table(played)) == 2 + len(SCENES)
