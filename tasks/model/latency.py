@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
 from schemas.artifacts import ModelRef, PromptSet, TrainedRef
 from schemas.checks import LatencySpec
 from schemas.evaluation import DecodingSpec
