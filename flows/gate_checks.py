@@ -13,7 +13,9 @@ from schemas.pipeline import PipelineSpec
 from tasks.assess.contamination import check_contamination
 from tasks.assess.economics import find_gpu
 from tasks.assess.suite import build_suite, score_suite
+from tasks.model.canaries import planted_ids
 from tasks.model.divergence import measure_divergence
+from tasks.model.exposure import measure_exposure
 from tasks.model.generate import generate_answers
 from tasks.model.latency import measure_latency
 from tasks.model.round_trip import check_round_trip
@@ -34,7 +36,11 @@ def check_steps(spec: PipelineSpec, champion: ChampionRef | None = None) -> list
                 check_contamination,
                 CheckEvidence,
                 inputs={"dataset": names.dataset, "splits": "decontaminate", "items": "items"},
-                params={"spec": gates.contamination, "decontaminate": spec.curate.decontaminate},
+                params={
+                    "spec": gates.contamination,
+                    "decontaminate": spec.curate.decontaminate,
+                    "planted": planted_ids(spec.train.canaries),
+                },
                 libraries=("duckdb", "numba", "numpy", "pyarrow", "scipy"),
             )
         )
@@ -44,6 +50,16 @@ def check_steps(spec: PipelineSpec, champion: ChampionRef | None = None) -> list
         }  # fmt: skip
         params = {"decoding": spec.evaluate.decoding(), "n_prompts": gates.round_trip.n_prompts}
         steps.append(Step("round_trip", check_round_trip, CheckEvidence, inputs, params, libraries=MODEL_LIBRARIES))
+    if gates.canaries is not None and spec.train.canaries is not None:
+        params = {
+            "decoding": spec.evaluate.decoding(),
+            "planted": spec.train.canaries,
+            "alternatives": gates.canaries.alternatives,
+        }
+        loaded: dict[str, Input] = {"model": names.model, "trained": "train"}
+        steps.append(
+            Step("canaries", measure_exposure, CheckEvidence, loaded, params, libraries=MODEL_LIBRARIES, reports=True)
+        )
     if gates.latency is not None:
         steps.append(_latency(spec, gates.latency, champion))
     if gates.forgetting is not None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from schemas.canaries import ExposureSpec
 from schemas.checks import ContaminationSpec, CostSpec, ForgettingSpec, LatencySpec, RoundTripSpec
 from schemas.source import TicketColumn
 from schemas.spec import Spec
@@ -117,6 +118,8 @@ class GatesSpec(Spec):
     """What would be released answers as what was judged, else ERROR; null for no check."""
     forgetting: ForgettingSpec | None = None
     """General questions that the candidate answers as well as its base; null for none. Costs two arms of the suite."""
+    canaries: ExposureSpec | None = None
+    """How much of the secrets of `train.canaries` the candidate may have kept; null for no check."""
     latency: LatencySpec | None = None
     """Seconds per answer beside the champion's; null for none."""
     cost: CostSpec | None = None

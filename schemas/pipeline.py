@@ -76,6 +76,7 @@ class PipelineSpec(Spec):
         faults = [
             *_gate_faults(self.gates, self.evaluate),
             *_metric_faults(self.evaluate),
+            *_canary_faults(self.gates, self.train),
             *_routing_faults(self.evaluate),
             *_prompt_faults(self.train),
             *validation_faults(self.train, self.split, self.evaluate),
@@ -113,6 +114,15 @@ def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
             )
     if gates.slices is not None:
         yield from _slice_guard_faults(gates.slices, evaluate)
+
+
+def _canary_faults(gates: GatesSpec, train: TrainSpec) -> Iterator[Fault]:
+    if gates.canaries is not None and train.canaries is None:
+        yield Fault(
+            "no secrets are planted whose exposure could be measured",
+            at=("gates", "canaries"),
+            hint="declare train.canaries, such as {n: 4, repeats: 1}",
+        )
 
 
 def _slice_guard_faults(guard: SliceGuard, evaluate: EvaluateSpec) -> Iterator[Fault]:

@@ -29,22 +29,24 @@ class Size:
     items: int
     suite: int
     slice_items: int
+    tickets: int | None = None
+    """Generated tickets; null for as many as shipped."""
 
 
 FULL = Size(champion=240, candidate=480, items=240, suite=240, slice_items=40)
-TRIAL = Size(champion=24, candidate=48, items=16, suite=24, slice_items=3)
+TRIAL = Size(champion=8, candidate=16, items=8, suite=10, slice_items=2, tickets=400)
 """Proves that the campaign runs; far too small for its verdicts to mean anything."""
 
 
 def helpdesk_world(size: Size) -> World:
-    """The shipped tickets and pipeline; candidates may learn from twice as many examples as the champion."""
+    """The shipped tickets and pipeline; the champion learns from half as many examples as the others."""
     shipped = YAML(typ="safe").load(PROJECT / "pipelines.yaml")
     document = merged(shipped["pipelines"][PIPELINE], {"train": shipped["defaults"]["train"], "schedule": None})
-    rows = _rows(GeneratedSource(**document["source"]))
+    source = document.pop("source")
+    rows = _rows(GeneratedSource(**source | ({"n_tickets": size.tickets} if size.tickets else {})))
     times = sorted(row["created_at"] for row in rows)
     # A little before the split's own cut, so that no held-out ticket is touched.
     cut = times[int(len(times) * (1 - document["split"]["test_fraction"] - 0.01))]
-    del document["source"]
     changes: Document = {
         "curate": {"steps": [step for step in document["curate"]["steps"] if step["uses"] != "label_check"]},
         "split": {"validation_fraction": 0.0},

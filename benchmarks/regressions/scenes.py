@@ -55,6 +55,8 @@ PLANTED = (
     Scene("destroyed", "a huge learning rate", "BLOCK", "forgetting", "worse by at least"),
     Scene("leaked", "held-out tickets among the trained ones", "ERROR", "contamination", "trained tickets", "leaked",
           {"curate": _UNGUARDED}),
+    Scene("memorised", "made-up secrets, each told a dozen times", "BLOCK", "safety", "are exposed by", "clean",
+          {"train": {"canaries": {"n": 4, "repeats": 12}}, "gates": {"canaries": {}}}),
 )  # fmt: skip
 TWICE = Scene("twice", "twice the champion's examples", "PROMOTE", "primary", "at least")
 SCENES = (CHAMPION, *SAME, *PLANTED)
