@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from schemas.choice import TrainSection, choice_faults
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
+from schemas.endpoint import endpoint_faults
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec, SliceGuard
 from schemas.metrics import MacroF1Metric
@@ -76,6 +77,7 @@ class PipelineSpec(Spec):
         faults = [
             *_gate_faults(self.gates, self.evaluate),
             *_metric_faults(self.evaluate),
+            *endpoint_faults(self.train, self.evaluate, self.gates),
             *_canary_faults(self.gates, self.train),
             *_routing_faults(self.evaluate),
             *_prompt_faults(self.train),

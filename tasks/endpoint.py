@@ -1,0 +1,129 @@
+"""Asks a model behind an OpenAI-compatible address. The one way by which ticket text may leave the process.
+
+It follows no redirect, uses no proxy for this machine, sends to no other machine under `privacy: local`, takes its key
+from the environment alone, and quotes neither key nor text in an error.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from schemas.endpoint import EndpointSpec
+from schemas.errors import ConfigError, GateError, SecurityError, ServiceError
+from tasks.prompts import Message
+
+MAX_BYTES = 4_000_000
+"""Of one answer's JSON."""
+_AGAIN = frozenset({408, 409, 425, 429})
+"""Statuses below 500 after which another try may succeed."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the endpoint said."""
+
+    text: str
+    finished: bool
+    """It ended by itself, not by the limit of tokens."""
+    n_prompt_tokens: int
+    """0 where the server does not count."""
+    n_new_tokens: int
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
+        return None
+
+
+class Endpoint:
+    """One endpoint, its key read when it is opened.
+
+    Raises:
+        ConfigError: TG0617, the variable of the key is not set.
+        SecurityError: TG0615, `privacy: local`, and the name leads to another machine.
+    """
+
+    def __init__(self, spec: EndpointSpec, environ: Mapping[str, str] = os.environ) -> None:
+        self._spec = spec
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if spec.api_key_env is not None:
+            key = environ.get(spec.api_key_env, "")
+            if not key:
+                raise ConfigError(
+                    f"the variable {spec.api_key_env} is not set", code="TG0617", where="evaluate.endpoint.api_key_env"
+                )
+            self._headers["Authorization"] = f"Bearer {key}"
+        if spec.privacy == "local":
+            _check_local(spec.base_url)
+        proxies = urllib.request.ProxyHandler({} if spec.privacy == "local" else None)
+        self._opener = urllib.request.build_opener(proxies, _NoRedirect())
+
+    def ask(self, messages: Sequence[Message], *, max_new_tokens: int) -> Reply:
+        """The greedy answer to a conversation.
+
+        Raises:
+            ServiceError: TG0616, it cannot be reached, is too slow or overloaded; another try may succeed.
+            GateError: TG0618, it refuses the request or its answer has another form.
+        """
+        asked = {
+            "model": self._spec.model,
+            "messages": [{"role": turn["role"], "content": turn["content"]} for turn in messages],
+            "max_tokens": max_new_tokens,
+            "temperature": 0,
+        }
+        request = urllib.request.Request(  # noqa: S310 - the spec allows http and https alone
+            f"{self._spec.base_url}/chat/completions", data=json.dumps(asked).encode(), headers=self._headers
+        )
+        try:
+            with self._opener.open(request, timeout=self._spec.timeout_s) as answer:
+                body = answer.read(MAX_BYTES + 1)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code in _AGAIN or error.code >= 500:
+                raise self._unreachable(f"status {error.code}") from None
+            raise self._refused(f"status {error.code}") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(type(error).__name__) from None
+        return self._read(body)
+
+    def _read(self, body: bytes) -> Reply:
+        try:
+            told = json.loads(body) if len(body) <= MAX_BYTES else None
+            choice = told["choices"][0]
+            text, usage = choice["message"]["content"], told.get("usage") or {}
+            counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            text = None
+        if not isinstance(text, str):
+            raise self._refused("an answer of another form")
+        return Reply(text, choice.get("finish_reason") == "stop", *counts)
+
+    def _unreachable(self, told: str) -> ServiceError:
+        return ServiceError(f"the endpoint does not answer ({told})", code="TG0616", where=self._spec.base_url)
+
+    def _refused(self, told: str) -> GateError:
+        return GateError(f"the endpoint gives no answer ({told})", code="TG0618", where=self._spec.base_url)
+
+
+def _check_local(base_url: str) -> None:
+    """Every address behind the name is one of this machine."""
+    parts = urlsplit(base_url)
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+    except OSError:
+        found = []
+    if not found or not all(ip_address(str(each[4][0]).partition("%")[0]).is_loopback for each in found):
+        raise SecurityError(
+            "privacy is local, and the endpoint's name does not lead to this machine alone", code="TG0615",
+            where=base_url, hint="take 127.0.0.1, or declare privacy: external",
+        )  # fmt: skip
