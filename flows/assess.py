@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from prefect import flow
 
@@ -40,7 +41,7 @@ PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval")
 CLASSIFIER_ARMS = ("majority", "tfidf")
 
 
-def assess_steps(spec: PipelineSpec, *, standing: Standing) -> list[Step]:
+def assess_steps(spec: PipelineSpec, *, standing: Standing, root: Path = Path()) -> list[Step]:
     """The steps in order. They take `decontaminate`, the base model and `train`, and what the ledger says this moment.
 
     Answers are keyed by model, prompts and decoding, so base and champion answer each held-out set once.
@@ -81,7 +82,7 @@ def assess_steps(spec: PipelineSpec, *, standing: Standing) -> list[Step]:
             name, evaluate, earlier.prompt, earlier.trained.format, decoding,
             model=earlier.model, trained=earlier.trained,
         )  # fmt: skip
-    checks = check_steps(spec, standing.champion)
+    checks = check_steps(spec, standing.champion, root)
     return [*steps, *checks, _gate(spec, standing, checks)]
 
 

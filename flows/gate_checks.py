@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from flows.chosen import chosen_names
@@ -12,6 +13,7 @@ from schemas.evidence import CheckEvidence
 from schemas.pipeline import PipelineSpec
 from tasks.assess.contamination import check_contamination
 from tasks.assess.economics import find_gpu
+from tasks.assess.llm_judge import judge_answers, labels_digest
 from tasks.assess.suite import build_suite, score_suite
 from tasks.model.canaries import planted_ids
 from tasks.model.divergence import measure_divergence
@@ -22,10 +24,12 @@ from tasks.model.round_trip import check_round_trip
 
 SUITE_ARMS: dict[str, Literal["tuned", "zero_shot"]] = {"candidate": "tuned", "base": "zero_shot"}
 """Who answers the suite, and the arm it is."""
+PROMPTING = ("zero_shot", "few_shot", "retrieval", "endpoint")
+"""Whom a judge compares with before there is a champion: the first that is declared."""
 MODEL_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
-def check_steps(spec: PipelineSpec, champion: ChampionRef | None = None) -> list[Step]:
+def check_steps(spec: PipelineSpec, champion: ChampionRef | None = None, root: Path = Path()) -> list[Step]:
     """A step per declared check. They take the splits, the encoded examples, `items`, the base model and `train`."""
     steps: list[Step] = []
     gates, names = spec.gates, chosen_names(spec.train)
@@ -62,6 +66,17 @@ def check_steps(spec: PipelineSpec, champion: ChampionRef | None = None) -> list
         )
     if gates.latency is not None:
         steps.append(_latency(spec, gates.latency, champion))
+    if gates.judge is not None:
+        before = "champion" if champion is not None else next(arm for arm in PROMPTING if arm in spec.evaluate.arms)
+        judged: dict[str, Input] = {
+            "items": "items", "candidate": "answers_tuned", "reference": f"answers_{before}",
+        }  # fmt: skip
+        steps.append(
+            Step(
+                "judge", judge_answers, CheckEvidence, judged, {"spec": gates.judge}, {"root": root},
+                also={"labels": labels_digest(gates.judge, root=root)}, resumable=True, reports=True,
+            )
+        )  # fmt: skip
     if gates.forgetting is not None:
         steps += _forgetting(spec, gates.forgetting)
     return steps

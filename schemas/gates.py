@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from schemas.canaries import ExposureSpec
 from schemas.checks import ContaminationSpec, CostSpec, ForgettingSpec, LatencySpec, RoundTripSpec
+from schemas.judge import JudgeSpec
 from schemas.source import TicketColumn
 from schemas.spec import Spec
 
@@ -124,6 +125,8 @@ class GatesSpec(Spec):
     """Seconds per answer beside the champion's; null for none."""
     cost: CostSpec | None = None
     """Dollars per 1,000 answers; needs latency; null for none."""
+    judge: JudgeSpec | None = None
+    """A language model that compares answers; null for none."""
     slices: SliceGuard | None = None
     """No slice may suffer; null for no guard."""
     anchor: AnchorSpec | None = AnchorSpec()

@@ -78,6 +78,7 @@ class PipelineSpec(Spec):
             *_gate_faults(self.gates, self.evaluate),
             *_metric_faults(self.evaluate),
             *endpoint_faults(self.train, self.evaluate, self.gates),
+            *_judge_faults(self.gates, self.evaluate),
             *_canary_faults(self.gates, self.train),
             *_routing_faults(self.evaluate),
             *_prompt_faults(self.train),
@@ -124,6 +125,15 @@ def _canary_faults(gates: GatesSpec, train: TrainSpec) -> Iterator[Fault]:
             "no secrets are planted whose exposure could be measured",
             at=("gates", "canaries"),
             hint="declare train.canaries, such as {n: 4, repeats: 1}",
+        )
+
+
+def _judge_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    if gates.judge is not None and not {"zero_shot", "few_shot", "retrieval", "endpoint"} & set(evaluate.arms):
+        yield Fault(
+            "before there is a champion the judge has nobody to compare with",
+            at=("gates", "judge"),
+            hint="add zero_shot to evaluate.arms",
         )
 
 

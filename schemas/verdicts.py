@@ -12,11 +12,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Verdict = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR"]
 Part = Literal[
-    "contamination", "round_trip", "safety", "latency", "cost", "primary", "slices", "forgetting", "baseline", "use"
+    "contamination",
+    "round_trip",
+    "safety",
+    "latency",
+    "cost",
+    "primary",
+    "judge",
+    "slices",
+    "forgetting",
+    "baseline",
+    "use",
 ]
 PARTS: tuple[Part, ...] = get_args(Part)
 """The order of findings: first what makes all others worthless, then what may not happen at any score."""
-CHECKS: frozenset[Part] = frozenset({"contamination", "round_trip", "latency", "cost", "forgetting"})
+CHECKS: frozenset[Part] = frozenset({"contamination", "round_trip", "latency", "cost", "judge", "forgetting"})
 """Parts that are no declared rule on the held-out items."""
 EXPOSURE = "exposure"
 """Method of the one finding about safety that is none either: canaries."""

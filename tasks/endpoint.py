@@ -13,13 +13,15 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from schemas.endpoint import EndpointSpec
 from schemas.errors import ConfigError, GateError, SecurityError, ServiceError
+from tasks.files import sha256_json, write_json
 from tasks.prompts import Message
 
 MAX_BYTES = 4_000_000
@@ -96,9 +98,20 @@ class Endpoint:
             raise self._unreachable(type(error).__name__) from None
         return self._read(body)
 
+    def ask_once(self, messages: Sequence[Message], *, max_new_tokens: int, kept: Path) -> Reply:
+        """As `ask`, and kept in the folder: what was paid for is not asked again after an interruption."""
+        spoken = self._spec.model_dump(mode="json", include={"base_url", "model"})
+        path = kept / f"reply-{sha256_json([spoken, list(messages), max_new_tokens])}.json"
+        try:
+            return Reply(**json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            reply = self.ask(messages, max_new_tokens=max_new_tokens)
+        write_json(path, asdict(reply))
+        return reply
+
     def _read(self, body: bytes) -> Reply:
         try:
-            told = json.loads(body) if len(body) <= MAX_BYTES else None
+            told: Any = json.loads(body) if len(body) <= MAX_BYTES else None
             choice = told["choices"][0]
             text, usage = choice["message"]["content"], told.get("usage") or {}
             counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]

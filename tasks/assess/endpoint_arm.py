@@ -14,7 +14,6 @@ import orjson
 from schemas.artifacts import Predictions, PromptSet
 from schemas.endpoint import EndpointSpec
 from tasks.endpoint import Endpoint
-from tasks.files import sha256_json, write_json
 from tasks.progress import Progress, silent
 
 
@@ -39,17 +38,11 @@ def answer_by_endpoint(
 
     rows: list[dict[str, Any]] = pq.read_table(prompts.root / "prompts.parquet").sort_by("item_id").to_pylist()
     asked = Endpoint(endpoint)
-    spoken = endpoint.model_dump(mode="json", include={"base_url", "model"})
     found: list[dict[str, Any]] = []
     for number, row in enumerate(rows):
-        key = sha256_json([spoken, row["messages"], max_new_tokens])
-        kept = scratch / f"answer-{key}.json"
-        answer = _load(kept)
-        if answer is None:
-            reply = asked.ask(orjson.loads(row["messages"]), max_new_tokens=max_new_tokens)
-            answer = {"text": reply.text, "n_new_tokens": reply.n_new_tokens, "finished": reply.finished}
-            write_json(kept, answer)
-        found.append({"item_id": row["item_id"], **answer, "loss": math.nan})
+        reply = asked.ask_once(orjson.loads(row["messages"]), max_new_tokens=max_new_tokens, kept=scratch)
+        said = {"text": reply.text, "n_new_tokens": reply.n_new_tokens, "finished": reply.finished}
+        found.append({"item_id": row["item_id"], **said, "loss": math.nan})
         progress(number + 1, len(rows), "items")
     types = {
         "item_id": pa.string(), "text": pa.string(), "n_new_tokens": pa.int64(), "finished": pa.bool_(),
@@ -58,11 +51,3 @@ def answer_by_endpoint(
     schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
     pq.write_table(pa.Table.from_pylist(found, schema), out / "predictions.parquet", compression="zstd")
     return Predictions(root=out, n_items=len(found), n_new_tokens=sum(row["n_new_tokens"] for row in found))
-
-
-def _load(path: Path) -> dict[str, Any] | None:
-    try:
-        found = orjson.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

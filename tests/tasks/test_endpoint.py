@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,55 +21,10 @@ from schemas.pipeline import PipelineSpec
 from tasks import endpoint as client
 from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.endpoint import Endpoint
+from tests.tasks.openai_desk import Desk
 
 SECRET = "sk-very-secret"
 MESSAGES = [{"role": "system", "content": "You route."}, {"role": "user", "content": "Where is my parcel?"}]
-
-
-class Desk(ThreadingHTTPServer):
-    """Answers with the last user's words; `script` holds what it does first instead."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.asked: list[tuple[str, dict[str, str], Any]] = []
-        self.script: list[tuple[int, dict[str, str], bytes]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Desk
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((self.path, dict(self.headers), asked))
-        said = asked["messages"][-1]["content"]
-        choice = {"message": {"role": "assistant", "content": f"re: {said}"}, "finish_reason": "stop"}
-        body = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}).encode()
-        status, headers, body = self.server.script.pop(0) if self.server.script else (200, {}, body)
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_arguments: Any) -> None:
-        """Silence."""
-
-
-@pytest.fixture
-def desk() -> Iterator[Desk]:
-    server = Desk()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def spec(desk: Desk, **change: Any) -> EndpointSpec:
