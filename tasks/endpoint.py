@@ -10,9 +10,10 @@ import http.client
 import json
 import os
 import socket
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,14 +21,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from schemas.endpoint import EndpointSpec
-from schemas.errors import ConfigError, GateError, SecurityError, ServiceError
+from schemas.errors import GateError
 from tasks.files import sha256_json, write_json
 from tasks.prompts import Message
 
 MAX_BYTES = 4_000_000
 """Of one answer's JSON."""
+WAITS_S = (1.0, 4.0, 16.0)
+"""Seconds before it is asked again."""
 _AGAIN = frozenset({408, 409, 425, 429})
 """Statuses below 500 after which another try may succeed."""
+
+Sleep = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -51,17 +56,20 @@ class Endpoint:
     """One endpoint, its key read when it is opened.
 
     Raises:
-        ConfigError: TG0617, the variable of the key is not set.
-        SecurityError: TG0615, `privacy: local`, and the name leads to another machine.
+        GateError: TG0617, the variable of the key is not set; TG0615, `privacy: local`,
+            and the name leads to another machine.
     """
 
-    def __init__(self, spec: EndpointSpec, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, spec: EndpointSpec, environ: Mapping[str, str] = os.environ, *, sleep: Sleep = time.sleep
+    ) -> None:
+        self._sleep = sleep
         self._spec = spec
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if spec.api_key_env is not None:
             key = environ.get(spec.api_key_env, "")
             if not key:
-                raise ConfigError(
+                raise GateError(
                     f"the variable {spec.api_key_env} is not set", code="TG0617", where="evaluate.endpoint.api_key_env"
                 )
             self._headers["Authorization"] = f"Bearer {key}"
@@ -73,9 +81,11 @@ class Endpoint:
     def ask(self, messages: Sequence[Message], *, max_new_tokens: int) -> Reply:
         """The greedy answer to a conversation.
 
+        Where it cannot be reached, is too slow or overloaded, it is asked again after `WAITS_S`.
+
         Raises:
-            ServiceError: TG0616, it cannot be reached, is too slow or overloaded; another try may succeed.
-            GateError: TG0618, it refuses the request or its answer has another form.
+            GateError: TG0616, it did not answer in any try; TG0618, it refuses the request or its answer has another
+                form.
         """
         asked = {
             "model": self._spec.model,
@@ -86,17 +96,24 @@ class Endpoint:
         request = urllib.request.Request(  # noqa: S310 - the spec allows http and https alone
             f"{self._spec.base_url}/chat/completions", data=json.dumps(asked).encode(), headers=self._headers
         )
-        try:
-            with self._opener.open(request, timeout=self._spec.timeout_s) as answer:
-                body = answer.read(MAX_BYTES + 1)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code in _AGAIN or error.code >= 500:
-                raise self._unreachable(f"status {error.code}") from None
-            raise self._refused(f"status {error.code}") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise self._unreachable(type(error).__name__) from None
-        return self._read(body)
+        told = ""
+        for wait_s in (*WAITS_S, None):
+            try:
+                with self._opener.open(request, timeout=self._spec.timeout_s) as answer:
+                    return self._read(answer.read(MAX_BYTES + 1))
+            except urllib.error.HTTPError as error:
+                error.close()
+                told = f"status {error.code}"
+                if error.code not in _AGAIN and error.code < 500:
+                    raise self._refused(told) from None
+            except (OSError, http.client.HTTPException) as error:
+                told = type(error).__name__
+            if wait_s is not None:
+                self._sleep(wait_s)
+        raise GateError(
+            f"the endpoint does not answer in {len(WAITS_S) + 1} tries ({told})", code="TG0616",
+            where=self._spec.base_url, hint="run again when it does: answers that were given are kept",
+        )  # fmt: skip
 
     def ask_once(self, messages: Sequence[Message], *, max_new_tokens: int, kept: Path) -> Reply:
         """As `ask`, and kept in the folder: what was paid for is not asked again after an interruption."""
@@ -121,9 +138,6 @@ class Endpoint:
             raise self._refused("an answer of another form")
         return Reply(text, choice.get("finish_reason") == "stop", *counts)
 
-    def _unreachable(self, told: str) -> ServiceError:
-        return ServiceError(f"the endpoint does not answer ({told})", code="TG0616", where=self._spec.base_url)
-
     def _refused(self, told: str) -> GateError:
         return GateError(f"the endpoint gives no answer ({told})", code="TG0618", where=self._spec.base_url)
 
@@ -136,7 +150,7 @@ def _check_local(base_url: str) -> None:
     except OSError:
         found = []
     if not found or not all(ip_address(str(each[4][0]).partition("%")[0]).is_loopback for each in found):
-        raise SecurityError(
+        raise GateError(
             "privacy is local, and the endpoint's name does not lead to this machine alone", code="TG0615",
             where=base_url, hint="take 127.0.0.1, or declare privacy: external",
         )  # fmt: skip

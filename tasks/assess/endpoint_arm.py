@@ -31,7 +31,7 @@ def answer_by_endpoint(
     Answers are kept in `scratch` one by one: what was paid for is not asked again after an interruption.
 
     Raises:
-        ServiceError, GateError, ConfigError, SecurityError: as `tasks.endpoint.Endpoint`.
+        GateError: as `tasks.endpoint.Endpoint`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
