@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.regressions import toy
 from benchmarks.regressions.plant import Relabel, Row, leak_held_out, swap_labels
-from benchmarks.regressions.scenes import CHAMPION, SCENES, SEEDS, TWICE, Scene
+from benchmarks.regressions.scenes import CHAMPION, SCENES, TWICE, Scene
 
 Document = dict[str, Any]
 N_TICKETS, N_HELD_OUT = 380, 160
@@ -55,21 +55,21 @@ class World:
             "leaked": leak_held_out(self.rows, cut=self.cut, moment=min(before), n_leaks=40),
         }
 
-    def write(self, folder: Path) -> Path:
-        """Write tickets and pipelines.yaml; returns the latter's path."""
+    def write(self, folder: Path, *, seeds: Sequence[int] = ()) -> Path:
+        """Write tickets and pipelines.yaml, with those seeds of the retrains; returns the latter's path."""
         for kind, rows in self.files().items():
             text = "".join(json.dumps(row) + "\n" for row in rows)
             (folder / f"{kind}.jsonl").write_text(text, encoding="utf-8")
         path = folder / "pipelines.yaml"
         path.write_text(
-            json.dumps({"version": 1, "pipelines": self.pipelines()}, indent=1), encoding="utf-8"
+            json.dumps({"version": 1, "pipelines": self.pipelines(seeds)}, indent=1), encoding="utf-8"
         )  # JSON is YAML
         return path
 
-    def pipelines(self) -> Document:
-        """A pipeline per scene, and one per predeclared seed of a neutral retrain and of twice the data."""
+    def pipelines(self, seeds: Sequence[int]) -> Document:
+        """A pipeline per scene, and one per seed of a neutral retrain and of twice the data."""
         found = {scene.name: self.pipeline_of(scene) for scene in SCENES}
-        for seed in SEEDS:
+        for seed in seeds:
             found[f"neutral-{seed}"] = self.pipeline_of(CHAMPION, seed=seed)
             found[f"twice-{seed}"] = self.pipeline_of(TWICE, seed=seed)
         return found
