@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from tasks.curate.helpdesk import generate_tickets
 from tasks.curate.helpdesk.defects import SWAPPED
 
 PIPELINE = "support-replies"
+_TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def _rows(source: GeneratedSource) -> list[Row]:
             row: Any = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and isinstance(row.get("created_at"), str) and isinstance(row.get("body"), str):
+        whole = isinstance(row, dict) and isinstance(row.get("body"), str)
+        if whole and isinstance(row.get("created_at"), str) and _TIME.fullmatch(row["created_at"]):
             rows.append(row)
     return rows
