@@ -227,6 +227,7 @@ def _record(session: Session) -> RunRecord:
         home, session.run_id
     )  # written when the verdict has become true, and before MLflow is told
     weighed = choice_files(home, session.run_id, choice) if isinstance(choice, ChoiceRef) else ()
+    pace = session.done.get("latency")
     return RunRecord(
         run_id=session.run_id,
         pipeline=spec.name,
@@ -235,7 +236,8 @@ def _record(session: Session) -> RunRecord:
         params=_flat(config),
         metrics=_metrics(session)
         | {"train_loss": trained.train_loss, "n_train_examples": float(dataset.n_train)}
-        | read_measured(session.settings, "train", trained.root.name),
+        | read_measured(session.settings, "train", trained.root.name)
+        | (read_measured(session.settings, "latency", pace.root.name) if pace is not None else {}),
         tags={
             "tunegate.pipeline": spec.name,
             "tunegate.verdict": decision.verdict,
