@@ -45,7 +45,8 @@ def open_decoder(model: nn.Module, prefix: Ids) -> Decoder:
     """The fastest decoder that computes this model exactly.
 
     Args:
-        model: As `tasks.model.adapter.load_trained` gives it; its weights are regrouped, so it must not train on.
+        model: As `tasks.model.adapter.load_trained` gives it; its weights are regrouped or given up, so
+            that only the decoder can be used afterwards.
         prefix: Tokens that every prompt begins with, read once. Each prompt must be longer.
     """
     from tasks.model.fused_decoder import FusedDecoder, is_fusable
