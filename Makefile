@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install check test demo bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-train lock up down clean
+.PHONY: help install check test campaign demo bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-train lock up down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -27,7 +27,10 @@ check: install ## format, lint, types, import rules
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml
 
 test: install ## all tests; those that lack a service or data skip with their reason
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not campaign"
+
+campaign: install ## the long proofs: real model, three methods, real tickets, killed sweeps (about 15 minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m campaign
 
 demo: install ## the main job on the embedded model: promoted, then blocked, then nothing to do
 	@$(BIN)/python infra/demo.py

@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_curation import add_curation_commands
+from flows.cli_export import add_export_commands
 from flows.cli_gate import gate_app
 from flows.cli_options import CONFIG, Config, Json, Pipeline, call
 from flows.cli_planning import add_planning_commands
@@ -203,6 +204,7 @@ add_curation_commands(app)
 app.add_typer(gate_app, name="gate")
 add_planning_commands(app)
 add_registry_commands(app)
+add_export_commands(app)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import orjson
@@ -56,11 +57,15 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def seal(directory: Path) -> str:
+def seal(directory: Path, *, about: Mapping[str, object] | None = None) -> str:
     """Write MANIFEST.json over every file below the directory, fsync all of it and return the manifest's sha256.
 
     The manifest names each file with its size in bytes and sha256; equal contents give an equal digest wherever
     the directory lies.
+
+    Args:
+        directory: Its files must not change any more.
+        about: Further keys of the manifest; no part of the digest.
     """
     entries = {}
     for path in sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST):
@@ -73,7 +78,7 @@ def seal(directory: Path) -> str:
             "bytes": path.stat().st_size,
             "sha256": sha256_file(path),
         }
-    write_json(directory / MANIFEST, {"files": entries})
+    write_json(directory / MANIFEST, {**(about or {}), "files": entries})
     for folder in sorted(p for p in directory.rglob("*") if p.is_dir()):
         sync_directory(folder)
     sync_directory(directory)

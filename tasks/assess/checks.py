@@ -16,7 +16,7 @@ from schemas.verdicts import Finding, Part, Verdict
 from tasks.assess.contamination import REASONS
 
 FLOAT32_BOUND = 1e-3
-HALF_BOUND = 0.05
+HALF_BOUND = 0.1
 """Nats per token by which a reference answer's loss may differ in a fresh process."""
 
 
@@ -96,7 +96,7 @@ def _contamination(evidence: CheckEvidence) -> Iterator[Finding]:
 
 
 def _round_trip(evidence: CheckEvidence, *, bound: float | None) -> Iterator[Finding]:
-    gap, equal = measured(evidence, "worst_gap"), measured(evidence, "equal_answers")
+    gap, equal = measured(evidence, "mean_gap"), measured(evidence, "equal_answers")
     changed = [name for name in ("base", "candidate") if evidence.values.get(f"{name}_intact") != 1]
     if bound is None:
         bound = FLOAT32_BOUND if evidence.values.get("float32") == 1 else HALF_BOUND
@@ -108,13 +108,14 @@ def _round_trip(evidence: CheckEvidence, *, bound: float | None) -> Iterator[Fin
     elif gap <= bound:
         verdict = "PROMOTE"
         reason = (
-            f"loaded anew, the files give reference answers the same loss within {gap:.2g} nats per token on "
-            f"{evidence.n_items} prompts, and {equal or 0:.0f} equal answers."
+            f"loaded anew, the files give reference answers the same loss within {gap:.2g} nats per token (mean of "
+            f"{evidence.n_items} prompts), and {equal or 0:.0f} equal answers."
         )
     else:
         reason = (
-            f"loaded anew, the files give a reference answer a loss {gap:.4g} nats per token apart from that at "
-            f"evaluation, and {bound:g} is allowed: what would be released is not what was judged."
+            f"loaded anew, the files give reference answers a loss that is {gap:.4g} nats per token apart from that "
+            f"at evaluation (mean of {evidence.n_items} prompts), and {bound:g} is allowed: what would be "
+            "released is not what was judged."
         )
     yield finding(
         "round_trip", "the released files answer as the candidate did", verdict, n_items=evidence.n_items, value=gap,

@@ -94,6 +94,14 @@ class ChatCodec:
             return ids
         return self._render(prompt, generation=True)
 
+    def text(self, turns: Sequence[Message], *, generation: bool) -> str:
+        """The conversation as the template writes it, its contents as they are.
+
+        Raises:
+            DataError: the template refuses the messages.
+        """
+        return _filled(self.tokenizer, turns, generation=generation)
+
     def answer_ids(self, answer: str) -> list[int]:
         """Ids of an answer and the token that ends it.
 
@@ -113,7 +121,7 @@ class ChatCodec:
         """
         ids: list[int] = []
         mask: list[int] = []
-        for at in _learnt(turns, self.loss_on):
+        for at in learnt_turns(turns, self.loss_on):
             turn = turns[at]
             if not turn["content"].strip():
                 raise _no("answer to learn")
@@ -174,14 +182,14 @@ class ChatCodec:
         return text
 
 
-def _learnt(turns: Sequence[Message], loss_on: LossOn) -> list[int]:
+def learnt_turns(turns: Sequence[Message], loss_on: LossOn) -> list[int]:
     """Places of the assistant turns that carry loss; a turn of weight 0 never does.
 
     >>> talk = [{"role": role, "content": "x"} for role in ("user", "assistant", "user", "assistant")]
-    >>> _learnt(talk, "all_assistant"), _learnt(talk, "last"), _learnt(talk, "flagged")
+    >>> learnt_turns(talk, "all_assistant"), learnt_turns(talk, "last"), learnt_turns(talk, "flagged")
     ([1, 3], [3], [3])
     >>> talk[1]["weight"] = "1"
-    >>> _learnt(talk, "flagged")
+    >>> learnt_turns(talk, "flagged")
     [1]
     """
     answers = [at for at, turn in enumerate(turns) if turn["role"] == "assistant"]
@@ -189,6 +197,16 @@ def _learnt(turns: Sequence[Message], loss_on: LossOn) -> list[int]:
         return [at for at in answers if turns[at].get("weight") == "1"]
     chosen = answers if loss_on == "all_assistant" else answers[-1:]
     return [at for at in chosen if turns[at].get("weight") != "0"]
+
+
+def training_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The chat template as training fills it, for whoever serves the model elsewhere; None where there is none."""
+    template = tokenizer.chat_template
+    return _with_fixed_day(template) if isinstance(template, str) and template else None
+
+
+def _with_fixed_day(template: str) -> str:
+    return _FIXED_DAY + template if "strftime_now" in template else template
 
 
 def _template(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -206,9 +224,7 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> str:
 def _filled(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, generation: bool) -> str:
     from jinja2 import TemplateError
 
-    template = _template(tokenizer)
-    if "strftime_now" in template:
-        template = _FIXED_DAY + template
+    template = _with_fixed_day(_template(tokenizer))
     try:
         text = tokenizer.apply_chat_template(
             list(turns), chat_template=template, tokenize=False, add_generation_prompt=generation

@@ -23,8 +23,8 @@ from tasks.model.tokenizer_from_gguf import write_tokenizer
 CONVERTER = 1
 """Raised when the same GGUF would give other files: part of the cache's key."""
 
-_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_LAYER = {
+TOP_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+LAYER_NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -79,14 +79,14 @@ def _rename(name: str, weights: Floats, metadata: Mapping[str, Any]) -> tuple[st
     if parts[-1] != "weight":
         raise KeyError(f"a meaning for tensor {name}")
     if parts[0] != "blk":
-        return f"{_TOP[parts[0]]}.weight", weights
+        return f"{TOP_NAMES[parts[0]]}.weight", weights
     _blk, layer, part, _weight = parts
     if part in ("attn_q", "attn_k"):
         heads = metadata["llama.attention.head_count"]
         if part == "attn_k":
             heads = metadata.get("llama.attention.head_count_kv", heads)
         weights = _undo_permutation(weights, heads)
-    return f"model.layers.{int(layer)}.{_LAYER[part]}.weight", weights
+    return f"model.layers.{int(layer)}.{LAYER_NAMES[part]}.weight", weights
 
 
 def _undo_permutation(weights: Floats, n_heads: int) -> Floats:

@@ -89,12 +89,32 @@ def _joined_weight(bases: Sequence[Any]) -> Tensor:
     weights = [_plain_weight(base) for base in bases]
     if len(weights) == 1:
         return weights[0]
+    if _lie_together(weights):
+        first = weights[0]
+        shape = (sum(len(weight) for weight in weights), first.shape[1])
+        return first.detach().as_strided(shape, first.stride(), first.storage_offset())
     joined = torch.cat(weights)
     if all(weight is base.weight for weight, base in zip(weights, bases, strict=True)):
         # The modules become views of the common matrix, so that it costs no memory.
         for base, part in zip(bases, torch.split(joined, [len(weight) for weight in weights]), strict=True):
             base.weight.data = part
     return joined
+
+
+def _lie_together(weights: Sequence[Tensor]) -> bool:
+    """Are the matrices parts of one joined before, in this order? Then a second adapter on the base joins nothing."""
+    place = weights[0].storage_offset()
+    for weight in weights:
+        same = weight.untyped_storage().data_ptr() == weights[0].untyped_storage().data_ptr()
+        if (
+            not same
+            or not weight.is_contiguous()
+            or weight.storage_offset() != place
+            or weight.dtype != weights[0].dtype
+        ):
+            return False
+        place += weight.numel()
+    return True
 
 
 def _plain_weight(base: Any) -> Tensor:

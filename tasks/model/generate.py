@@ -119,7 +119,7 @@ class Engine:
 
         loaded = load_trained(model, trained, dtype=decoding.dtype, threads=decoding.threads)
         # no_grad, not inference_mode: regrouping assigns to the modules' weights.
-        with torch.no_grad(), _memory_told():
+        with torch.no_grad(), memory_told():
             decoder = open_decoder(loaded, prefix)
         return cls(decoder, codec, stop_ids(codec, loaded), decoding.max_new_tokens)
 
@@ -131,7 +131,7 @@ class Engine:
         """
         import torch
 
-        with torch.inference_mode(), _memory_told():
+        with torch.inference_mode(), memory_told():
             longest = max(len(item.reference) for item in items)
             reading = self.decoder.read([item.prompt for item in items], room=max(self.max_new_tokens, longest))
             losses = reading.answer_losses([item.reference for item in items])
@@ -270,7 +270,8 @@ def _threads(wanted: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _memory_told() -> Iterator[None]:
+def memory_told() -> Iterator[None]:
+    """Name what running out of memory raises inside the block."""
     import torch
 
     try:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Stored = Literal["float32", "bfloat16"]
+Rounded = Literal["float32", "bfloat16", "q8_0"]
+"""How far the weights of what is compared were rounded; float16 counts as bfloat16."""
 _WIDE = 4
 
 
@@ -38,13 +40,15 @@ class Bounds:
     """Share of positions whose most likely token stays the same, 0-1."""
 
 
-BOUNDS: dict[Stored, Bounds] = {
+BOUNDS: dict[Rounded, Bounds] = {
     "float32": Bounds(max_error=1e-3, min_agreement=0.999),
     "bfloat16": Bounds(max_error=0.5, min_agreement=0.97),
+    "q8_0": Bounds(max_error=0.5, min_agreement=0.95),
 }
 """The first allows the order of additions and nothing else. The second allows that all weights are rounded to 8 bits of
 precision, as long as that moves the logits by less than half of what the adapter does (measured: 0.18 of it where the
-adapter moves them by 1.7; docs/decisions/0018-memory-before-a-gpu.md). A lost adapter stands at 1."""
+adapter moves them by 1.7; docs/decisions/0018-memory-before-a-gpu.md). The third is for blocks of 8-bit integers, which
+were measured to agree at 96.3 % on SmolLM2 under a large random adapter. A lost adapter stands at 1."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def merge_adapter(
     merged = merge_in_float32(put_adapter_on(base, trained.root)).to(
         torch.float32 if stored == "float32" else torch.bfloat16
     )
-    _copy_tokenizer(model.root, out)
+    copy_tokenizer(model.root, out)
     merged.save_pretrained(out)  # type: ignore[operator]
     return model.model_copy(update={"root": out, "digest": "", "uri": f"file:{out.name}"})
 
@@ -137,15 +141,15 @@ def check_parity(
     merged: ModelRef,
     *,
     texts: Sequence[Sequence[int]],
-    stored: Stored,
+    stored: Rounded,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Parity:
     """Compare the merged model with base and adapter on texts neither has been trained on; both compute in float32.
 
     Args:
         model: The base.
-        trained: The adapter.
-        merged: From `merge_adapter`.
+        trained: The adapter, or what method full made of the base.
+        merged: From `merge_adapter`, or the same read back from another form.
         texts: Token ids, see `held_out_texts`.
         stored: As it was merged; chooses the bounds.
         dtype: As it was merged.
@@ -156,8 +160,9 @@ def check_parity(
     import torch
 
     whole = load_base(merged, dtype=torch.float32)
-    parts = load_trained(model, trained, dtype="float32" if trained.method == "lora" else dtype)
-    found = measure_parity(_computing_in_float32(parts), whole, texts)
+    parts = load_trained(model, trained, dtype=dtype if trained.method == "qlora" else "float32")
+    base = load_base(model, dtype=torch.float32) if trained.method == "full" else None
+    found = measure_parity(_computing_in_float32(parts), whole, texts, base=base)
     if not found.n_positions or not found.keeps(BOUNDS[stored]):
         raise TrainingError(
             f"the merged model does not answer as its parts: logits differ by up to {found.max_logit_difference:.3g} "
@@ -165,13 +170,15 @@ def check_parity(
             f"{found.argmax_agreement:.2%} of {found.n_positions} positions",
             code="TG0419",
             where=str(merged.root),
-            hint="serve base and adapter apart, or merge with stored float32",
+            hint="serve base and adapter apart, or write the weights with more bits (float32, f16)",
         )
     return found
 
 
-def measure_parity(parts: nn.Module, whole: nn.Module, texts: Sequence[Sequence[int]]) -> Parity:
-    """How far `whole` is from `parts` (a PEFT model), and how far those are from their base."""
+def measure_parity(
+    parts: nn.Module, whole: nn.Module, texts: Sequence[Sequence[int]], *, base: nn.Module | None = None
+) -> Parity:
+    """How far `whole` is from `parts`, and how far those are from their base: None is the base below a PEFT model."""
     import torch
 
     difference, effect, same, count = 0.0, 0.0, 0, 0
@@ -179,11 +186,14 @@ def measure_parity(parts: nn.Module, whole: nn.Module, texts: Sequence[Sequence[
         for text in texts:
             ids = torch.tensor([list(text)], device=next(whole.parameters()).device)
             told, merged = _logits(parts, ids), _logits(whole, ids)
-            with parts.disable_adapter():  # type: ignore[operator]
-                base = _logits(parts, ids)
+            if base is not None:
+                plain = _logits(base, ids)
+            else:
+                with parts.disable_adapter():  # type: ignore[operator]
+                    plain = _logits(parts, ids)
             # max() of Python drops NaN, that of torch keeps it.
             difference = float(torch.stack([torch.tensor(difference), (merged - told).abs().max().cpu()]).max())
-            effect = max(effect, float((told - base).abs().max()))
+            effect = max(effect, float((told - plain).abs().max()))
             same += int((merged.argmax(-1) == told.argmax(-1)).sum())
             count += ids.shape[1]
     return Parity(difference, effect, same / count if count else 0.0, count)
@@ -235,8 +245,9 @@ def _computing_in_float32(model: nn.Module) -> nn.Module:
     return model
 
 
-def _copy_tokenizer(source: Path, out: Path) -> None:
+def copy_tokenizer(source: Path, out: Path) -> None:
+    """Copy the small files of a model's directory: all but its weights."""
     for path in sorted(source.iterdir()):
         settings = path.suffix in (".json", ".jinja", ".txt", ".model")
-        if path.is_file() and settings and "index" not in path.name and path.name != MANIFEST:
+        if path.is_file() and settings and "index" not in path.name and path.name not in (MANIFEST, "artifact.json"):
             (out / path.name).write_bytes(path.read_bytes())

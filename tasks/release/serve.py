@@ -49,7 +49,7 @@ def load_bundle(path: Path, *, base: Path | None = None, cache: Path | None = No
     from tasks.model.generate import Engine
 
     verify(path)
-    serving = _read_serving(path)
+    serving = read_serving(path)
     trained = serving.trained.model_copy(update={"root": path})
     with tempfile.TemporaryDirectory(prefix="tunegate-serve-") as scratch:
         model = serving.base.model_copy(update={"root": path})
@@ -145,7 +145,12 @@ def _load_pyfunc(data_path: str) -> ServedModel:
     return load_bundle(Path(data_path))
 
 
-def _read_serving(path: Path) -> ServingSpec:
+def read_serving(path: Path) -> ServingSpec:
+    """What a bundle says of itself.
+
+    Raises:
+        StorageError: TG0515, `serving.json` is not readable.
+    """
     file = path / "serving.json"
     try:
         return ServingSpec.model_validate_json(file.read_bytes())

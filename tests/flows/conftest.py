@@ -156,8 +156,10 @@ def bare_workplace(tmp_path: Path, tiny_model: ModelRef, warm: Warm) -> Workplac
 
 
 @pytest.fixture
-def workplace(bare_workplace: Workplace, prefect_url: str) -> Workplace:
-    """A workplace that uses the tests' Prefect server."""
+def workplace(bare_workplace: Workplace, prefect_url: str, empty_store: Path) -> Workplace:
+    """A workplace that uses the tests' Prefect server, with an MLflow store that is made already."""
+    (bare_workplace.home / "mlflow").mkdir(parents=True, mode=0o700)
+    shutil.copy(empty_store, bare_workplace.home / "mlflow" / "mlflow.db")
     bare_workplace.environ |= {**client_environment(None), "PREFECT_API_URL": prefect_url}
     bare_workplace.declare()
     return bare_workplace

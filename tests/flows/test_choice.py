@@ -108,6 +108,7 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
     assert "not started" in shown
 
 
+@pytest.mark.campaign
 def test_a_killed_sweep_goes_on_with_its_trial_and_ends_with_the_bytes_of_a_whole_one(workplace: Workplace) -> None:
     over = {"max_steps": [1, 6], "learning_rate": {"low": 2e-3, "high": 3e-3, "log": True}}
 

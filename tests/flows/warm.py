@@ -76,6 +76,7 @@ class WarmProcess:
         """The exit code, None while it runs."""
         if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
             self.returncode = int(self._answers.readline())
+            self._answers.close()
             self._connection.close()
         return self.returncode
 

@@ -67,6 +67,7 @@ def test_only_adapted_layers_keep_activations() -> None:
     assert activations(10) * 3 == pytest.approx(activations(None), rel=1e-6)
 
 
+@pytest.mark.campaign
 @pytest.mark.model
 @pytest.mark.skipif(sys.platform != "linux", reason="the runtime's share is measured on Linux")
 def test_real_peaks_of_the_three_methods_are_predicted_within_fifteen_percent(

@@ -165,6 +165,7 @@ def test_two_processes_never_work_in_one_folder(
     assert orjson.loads((job.scratch / ERROR).read_bytes())["type"] == "LockedError"
 
 
+@pytest.mark.campaign
 @pytest.mark.model
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_the_real_model_is_resumed_bit_for_bit(

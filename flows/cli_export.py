@@ -1,0 +1,62 @@
+"""`tunegate export` and `endpoint`: arguments; the work is in `flows/commands/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from flows.cli_options import CONFIG, Config, Json, Pipeline, call
+
+Candidate = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="Run id (or its start), PIPELINE@champion, @previous or @VERSION.", show_default=False
+    ),
+]
+
+
+def add_export_commands(app: typer.Typer) -> None:
+    """Give the application the commands that hand a candidate out."""
+    for command in (export, endpoint):
+        app.command()(command)
+
+
+def export(
+    run: Candidate,
+    to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.", show_default=False)],
+    form: Annotated[
+        Literal["peft", "merged", "gguf", "ollama", "vllm", "openai-jsonl"],
+        typer.Option("--format", "-f", help="Whose form."),
+    ] = "peft",
+    stored: Annotated[Literal["bfloat16", "float32"], typer.Option(help="Weights of `merged`.")] = "bfloat16",
+    gguf_type: Annotated[
+        Literal["f16", "bf16", "f32", "q8_0"], typer.Option(help="Matrices of `gguf` and `ollama`.")
+    ] = "f16",
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Write a candidate for other programs: complete, compared with what the gate judged, with a manifest."""
+    return call(
+        "export", "export", run=run, form=form, to=to, stored=stored, gguf_type=gguf_type, config=config,
+        as_json=as_json,
+    )  # fmt: skip
+
+
+def endpoint(
+    pipeline: Pipeline,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond loopback TUNEGATE_ENDPOINT_TOKEN must be set.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8399,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most new tokens of one answer.")] = 1024,
+    candidates: Annotated[bool, typer.Option("--candidates", help="Also versions never promoted.")] = False,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Answer OpenAI-compatible requests with the champion, its predecessor and named versions, until interrupted."""
+    return call(
+        "endpoint", "endpoint", pipeline=pipeline, host=host, port=port, max_tokens=max_tokens, candidates=candidates,
+        config=config, as_json=as_json,
+    )  # fmt: skip

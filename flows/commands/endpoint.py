@@ -1,0 +1,164 @@
+"""`tunegate endpoint`: a pipeline's champion behind an OpenAI-compatible address, under the aliases of the ledger."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from flows.commands.output import print_json, talk
+from flows.engine.history import entries_of
+from flows.engine.ledger import Ledger
+from flows.named import VERIFIED, aliases_of
+from flows.settings import load_settings
+from schemas.curation_steps import RedactStep
+from schemas.errors import ConfigError
+from schemas.load import load_file
+from schemas.pipeline import PipelineSpec
+from tasks.curate.redact import redact_row
+from tasks.prompts import Message, dump_messages
+
+if TYPE_CHECKING:
+    from tasks.release.live import Offer
+
+TOKEN = "TUNEGATE_ENDPOINT_TOKEN"  # noqa: S105  # the variable's name
+MIN_TOKEN_CHARS = 16
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def endpoint(
+    *,
+    pipeline: str,
+    host: str,
+    port: int,
+    max_tokens: int,
+    candidates: bool,
+    config: Path,
+    as_json: bool,
+) -> int:
+    """Answer until interrupted.
+
+    Raises:
+        ConfigError: TG0142, no champion yet; TG0193, it may not or cannot listen there.
+        StorageError: the champion's files are damaged.
+    """
+    spec = load_file(config).get(pipeline)
+    ledger, name = Ledger(load_settings(config).home), spec.registry.name
+    token = _token(host)
+    from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
+    from tasks.release.endpoint import Limits, build_endpoint
+    from tasks.release.live import LiveModels
+
+    models = LiveModels(lambda: offers(ledger, name, candidates=candidates))
+    if models.find("champion") is None:
+        raise ConfigError(f"{name} has no champion yet", code="TG0142", where=pipeline, hint=f"tunegate run {pipeline}")
+    app = build_endpoint(
+        models,
+        limits=Limits(max_tokens=max_tokens),
+        redact=redact_turns(spec),
+        token=token,
+        hosts=LOOPBACK_NAMES if host in LOOPBACK else ("*",),
+    )
+    with _listening(host, port) as listener:
+        _tell(listener, sorted(models.offers()), as_json=as_json)
+        _log_to_stderr()
+        import uvicorn
+
+        quiet = uvicorn.Config(
+            app, log_config=None, log_level="warning", access_log=False, server_header=False, lifespan="off",
+            timeout_graceful_shutdown=10, h11_max_incomplete_event_size=65536,
+        )  # fmt: skip
+        uvicorn.Server(quiet).run(sockets=[listener])
+    return 0
+
+
+def offers(ledger: Ledger, name: str, *, candidates: bool) -> dict[str, Offer]:
+    """What may be asked for this moment: aliases first, then every version that ever was champion, the newest first.
+
+    Args:
+        ledger: The truth about both.
+        name: Registered model.
+        candidates: Versions that were never promoted, too.
+    """
+    from tasks.release.live import Offer
+
+    entered = entries_of(ledger.history(name), name)
+    known = {
+        row.ref.version: Offer(row.ref.version, row.verdict, row.ref.model, row.ref.bundle)
+        for row in ledger.candidates(name)
+        if row.verdict in VERIFIED
+    }
+    allowed = {version: offer for version, offer in known.items() if candidates or version in entered}
+    aliases = {alias: allowed[v] for alias, v in aliases_of(ledger, name).items() if v in allowed}
+    return {**aliases, **{f"version-{version}": offer for version, offer in allowed.items()}}
+
+
+def redact_turns(spec: PipelineSpec) -> Callable[[list[Message]], list[Message]]:
+    """What the pipeline's `redact` steps make of a conversation, as of the tickets that were learned from."""
+    steps = [step for step in spec.curate.steps if isinstance(step, RedactStep)]
+
+    def redact(turns: list[Message]) -> list[Message]:
+        row: Mapping[str, str | None] = {"messages": dump_messages(turns)}
+        for step in steps:
+            row, _ = redact_row(row, step)
+        redacted: list[Message] = orjson.loads(row["messages"] or "[]")
+        return redacted
+
+    return redact
+
+
+def _token(host: str) -> str | None:
+    token = os.environ.get(TOKEN) or None
+    if token is not None and len(token) < MIN_TOKEN_CHARS:
+        raise ConfigError(
+            f"{TOKEN} has {len(token)} characters; allowed are {MIN_TOKEN_CHARS} or more",
+            code="TG0193",
+            where=TOKEN,
+            hint=f'export {TOKEN}="$(openssl rand -hex 32)"',
+        )
+    if host not in LOOPBACK and token is None:
+        raise ConfigError(
+            f"{host} can be reached from other machines, and nothing would be asked of who calls; allowed without a "
+            f"token: {', '.join(LOOPBACK)}",
+            code="TG0193",
+            where="--host",
+            hint=f'export {TOKEN}="$(openssl rand -hex 32)", and put a proxy with TLS before it',
+        )
+    return token
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}",
+            code="TG0193",
+            where="--port",
+            hint="take another --port; 0 takes any that is free",
+        ) from None
+
+
+def _tell(listener: socket.socket, names: list[str], *, as_json: bool) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    if as_json:
+        print_json({"url": url, "models": names})
+        sys.stdout.flush()  # whoever reads it waits for this line
+    else:
+        talk().print(f"{url}   models: {', '.join(names)}   (Ctrl-C ends it)", markup=False)
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for name in ("tunegate", "uvicorn.error"):
+        logging.getLogger(name).addHandler(handler)
+    logging.getLogger("tunegate").setLevel(logging.INFO)

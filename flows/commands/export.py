@@ -1,0 +1,126 @@
+"""`tunegate export`: a candidate in another program's form, and how far it was let into service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import orjson
+
+from flows.chosen import chosen_names
+from flows.commands.output import out, print_json, print_rows, talk
+from flows.engine.disk import name_full_disk
+from flows.engine.ledger import Ledger
+from flows.engine.store import Store
+from flows.named import Named, aliases_of, find_named
+from flows.settings import load_settings
+from schemas.artifacts import Artifact, DatasetRef, PromptSet, Splits
+from schemas.curation_steps import RedactStep
+from schemas.errors import ConfigError
+from schemas.export import ExportFormat, ExportOrigin, GgufType
+from schemas.load import load_file
+from schemas.pipeline import PipelineSpec
+
+if TYPE_CHECKING:
+    from tasks.release.export import Export, Exported
+
+A = TypeVar("A", bound=Artifact)
+
+
+def export(
+    *,
+    run: str,
+    form: ExportFormat,
+    to: Path,
+    stored: Literal["float32", "bfloat16"],
+    gguf_type: GgufType,
+    config: Path,
+    as_json: bool,
+) -> int:
+    """Write the folder and say what is in it.
+
+    Raises:
+        ConfigError: TG0184, there is nothing verified of that name; TG0185, its training set was never redacted; and
+            as `tasks.release.export.export_candidate`.
+    """
+    settings = load_settings(config)
+    ledger = Ledger(settings.home)
+    named = find_named(run, ledger, load_file(config))
+    spec = PipelineSpec.model_validate(orjson.loads(named.run.config_json))
+    if form == "openai-jsonl" and not any(isinstance(step, RedactStep) for step in spec.curate.steps):
+        raise ConfigError(
+            "the training set was never redacted, and only redacted texts leave the house",
+            code="TG0185",
+            where=f"{spec.name}.curate.steps",
+            hint="add `- {uses: redact}` to the steps and run the pipeline again",
+        )
+    from tasks.release.export import export_candidate
+
+    source = _source(named, spec, ledger, Store(settings.home))
+    with name_full_disk(to.absolute().parent):
+        done = export_candidate(source, _origin(named, form, source), out=to, stored=stored, gguf_type=gguf_type)
+    _tell(done, as_json=as_json)
+    return 0
+
+
+def _source(named: Named, spec: PipelineSpec, ledger: Ledger, store: Store) -> Exported:
+    from tasks.release.export import Exported
+
+    digests = {step.step: step.digest for step in ledger.steps(named.run.run_id)}
+
+    def stored(step: str, folder: str, kind: type[A]) -> A | None:
+        return store.with_digest(folder, digests[step], kind) if digests.get(step) else None
+
+    ref = named.row.ref
+    return Exported(
+        model=ref.model,
+        trained=ref.trained,
+        bundle=ref.bundle,
+        prompts=stored("prompts_tuned", "prompts", PromptSet),
+        dataset=stored(chosen_names(spec.train).dataset, "encode", DatasetRef),
+        splits=stored("decontaminate", "decontaminate", Splits),
+        aliases=tuple(alias for alias, version in aliases_of(ledger, ref.name).items() if version == ref.version),
+    )
+
+
+def _origin(named: Named, form: ExportFormat, source: Exported) -> ExportOrigin:
+    row, run = named.row, named.run
+    return ExportOrigin(
+        format=form,
+        name=row.ref.name,
+        version=row.ref.version,
+        standing=named.standing,
+        promoted=named.standing != "never promoted",
+        let_in_by=named.let_in_by,
+        verdict=row.verdict,
+        reason=row.reason,
+        run_id=run.run_id,
+        pipeline=run.pipeline,
+        method=row.ref.trained.method,
+        base_uri=row.ref.model.uri,
+        base_sha256=row.ref.model.digest,
+        trained_sha256=row.ref.trained.digest,
+        bundle_sha256=row.ref.bundle.digest,
+        verdict_sha256=row.ref.verdict_digest,
+        run_sha256=run.input_digest,
+        training_set_sha256=source.dataset.digest if form == "openai-jsonl" and source.dataset else "",
+    )
+
+
+def _tell(done: Export, *, as_json: bool) -> None:
+    origin = done.origin
+    if not origin.promoted:
+        talk().print(
+            f"warning {origin.name} v{origin.version} was never promoted (verdict {origin.verdict}): the manifest says "
+            "so; do not put it into service",
+            markup=False,
+        )
+    elif origin.let_in_by == "force":
+        talk().print(f"note {origin.name} v{origin.version} was promoted past the gate", markup=False)
+    if as_json:
+        print_json({"folder": str(done.root), "sha256": done.digest, "files": dict(done.files), **origin.model_dump()})
+        return
+    out().print(f"{origin.name} v{origin.version} ({origin.standing}) as {origin.format}: {done.root}", markup=False)
+    print_rows([{"file": name, "bytes": f"{size:,}"} for name, size in done.files.items()], ("file", "bytes"))
+    checked = ", ".join(f"{name} {value:.4g}" for name, value in origin.checked.items())
+    out().print(f"sha256 of the manifest's files: {done.digest}" + (f"\nchecked: {checked}" if checked else ""))

@@ -1,0 +1,133 @@
+"""What `tunegate endpoint` takes of OpenAI's API: requests for chat and plain completions.
+
+Greedy answers are all that was ever judged, so what asks for something else is refused and not passed over in silence;
+what changes nothing here (`seed`, `user`) is accepted. Used by tasks/release/endpoint.py.
+
+Source: OpenAI's API reference, `/v1/chat/completions` and `/v1/completions`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_STOPS = 4
+Zero = Annotated[float, Field(ge=0, le=0)]
+Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=MAX_STOPS)]
+
+
+class TextPart(BaseModel):
+    """A part of a message; text is the only kind there is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    """A turn."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The content as one text."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class StreamOptions(BaseModel):
+    """`stream_options`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class CompletionRequest(BaseModel):
+    """What both kinds of request have in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    max_tokens: int | None = Field(default=None, ge=1)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    stop: str | Stop | None = None
+    temperature: Zero | None = None
+    """Answers are greedy, as they were judged."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Without effect: the likeliest token is in every nucleus."""
+    n: Literal[1] | None = None
+    frequency_penalty: Zero | None = None
+    presence_penalty: Zero | None = None
+    logit_bias: None = None
+    seed: int | None = None
+    user: str | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts before which the answer ends."""
+        if isinstance(self.stop, str):
+            return (self.stop,) if self.stop else ()
+        return tuple(self.stop or ())
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens that were asked for; None leaves it to the endpoint."""
+        return self.max_tokens
+
+    @property
+    def wants_usage(self) -> bool:
+        """Is a last chunk with the numbers of tokens asked for?"""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatRequest(CompletionRequest):
+    """`/v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    logprobs: Literal[False] | None = None
+    store: Literal[False] | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """As above, under either name."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @model_validator(mode="after")
+    def _turns_alternate(self) -> Self:
+        roles = [message.role for message in self.messages]
+        spoken = roles[1:] if roles[0] in ("system", "developer") else roles
+        if len(spoken) % 2 == 0 or any(role != ("user", "assistant")[at % 2] for at, role in enumerate(spoken)):
+            raise ValueError("an optional system turn, then user and assistant in turn, ending with the user")
+        if not all(message.text.strip() for message in self.messages):
+            raise ValueError("a message without text")
+        return self
+
+    def turns(self) -> list[dict[str, str]]:
+        """The messages as the chat format takes them."""
+        named = {"developer": "system"}
+        return [{"role": named.get(each.role, each.role), "content": each.text} for each in self.messages]
+
+
+class TextRequest(CompletionRequest):
+    """`/v1/completions`."""
+
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    echo: Literal[False] | None = None
+    best_of: Literal[1] | None = None
+    suffix: None = None
+    logprobs: None = None
+
+    @property
+    def text(self) -> str:
+        """The prompt."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]

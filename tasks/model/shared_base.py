@@ -1,0 +1,103 @@
+"""Several adapters on one base model in memory, each answering token by token.
+
+Adapters of method lora share the base's weights and add only their own factors. A fully trained model, a 4-bit base
+and an architecture without the fast decoder are loaded by themselves, whole. It knows nothing of aliases and of HTTP.
+Called by tasks/release/live.py.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from schemas.artifacts import ModelRef, TrainedRef
+from schemas.evaluation import DecodingSpec
+from tasks.model.adapter import load_trained, put_adapter_on
+from tasks.model.base_model import load_base, resolve_dtype
+from tasks.model.chat_codec import ChatCodec
+from tasks.model.decoder import Decoder, Ids, open_decoder
+from tasks.model.generate import memory_told, stop_ids
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One model that answers; made by `SharedBases.load`."""
+
+    decoder: Decoder
+    stops: frozenset[int]
+    turn: threading.Lock
+    """Held for one token at a time: parallel answers take turns, none waits for another's end."""
+
+    def speak(self, prompt: Ids, *, max_new_tokens: int) -> Iterator[int]:
+        """The most likely tokens after the prompt, one by one, the stop token included; as `generate.greedy`.
+
+        Raises:
+            TrainingError: out of memory.
+        """
+        import torch
+
+        with self.turn, torch.inference_mode(), memory_told():
+            reading = self.decoder.read([prompt], room=max_new_tokens)
+        for n_said in range(1, max_new_tokens + 1):
+            with self.turn, torch.inference_mode(), memory_told():
+                tokens = reading.next_logits().max(-1).indices
+                token = int(tokens)
+                over = token in self.stops or n_said == max_new_tokens
+                if not over:
+                    reading.append(tokens)
+            yield token
+            if over:
+                return
+
+
+class SharedBases:
+    """Base models in memory, by digest and number format."""
+
+    def __init__(self) -> None:
+        self._bases: dict[tuple[str, str], PreTrainedModel] = {}
+        self._turn = threading.Lock()
+
+    def load(self, model: ModelRef, trained: TrainedRef, decoding: DecodingSpec, codec: ChatCodec) -> Speaker:
+        """Put the adapter on its base, which is loaded if no other adapter has it already.
+
+        Raises:
+            StorageError: files missing or damaged.
+            TrainingError: the adapter was trained on another base, or out of memory.
+        """
+        import torch
+
+        with torch.no_grad(), memory_told():
+            if trained.method == "lora" and trained.base_digest == model.digest:
+                decoder, stops = self._on_shared_base(model, trained, decoding, codec)
+            else:
+                loaded = load_trained(model, trained, dtype=decoding.dtype)
+                decoder, stops = open_decoder(loaded, []), stop_ids(codec, loaded)
+        return Speaker(decoder, stops, self._turn)
+
+    def holds(self, model: ModelRef, decoding: DecodingSpec) -> bool:
+        """Is this base in memory, free for an adapter?"""
+        return (model.digest, decoding.dtype) in self._bases
+
+    def keep_only(self, digests: set[str]) -> None:
+        """Let go of every base whose digest is not among these."""
+        for key in [key for key in self._bases if key[0] not in digests]:
+            del self._bases[key]
+
+    def _on_shared_base(
+        self, model: ModelRef, trained: TrainedRef, decoding: DecodingSpec, codec: ChatCodec
+    ) -> tuple[Decoder, frozenset[int]]:
+        from tasks.model.fused_decoder import is_fusable
+
+        key = (model.digest, decoding.dtype)
+        base = self._bases.pop(key, None) or load_base(model, dtype=resolve_dtype(decoding.dtype)).requires_grad_(False)
+        adapted: nn.Module = put_adapter_on(base, trained.root).eval()
+        decoder, stops = open_decoder(adapted, []), stop_ids(codec, adapted)
+        if is_fusable(adapted):  # then the decoder holds weights, not modules: the base is free for the next adapter
+            self._bases[key] = adapted.unload()  # type: ignore[operator]
+        return decoder, stops

@@ -1,0 +1,93 @@
+"""What a chat template writes around each turn, found by filling it: for programs that know no Jinja.
+
+Ollama's templates are another language. A template that is a plain sequence of turns has a form there; one that does
+more is refused, since something near it would be served other texts than it was trained on. Called by
+tasks/release/modelfile.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from schemas.errors import ConfigError
+from tasks.model.chat_codec import ChatCodec
+from tasks.prompts import Message
+
+_SYSTEM, _USER, _ASSISTANT, _AGAIN = "Zsystemq", "Zuserq", "Zassistantq", "Zagainq"
+_TALKS = (("user",), ("system", "user"), ("user", "assistant", "user"), ("system", "user", "assistant", "user"),
+          ("system", "user", "assistant", "user", "assistant", "user"))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TurnTexts:
+    """Texts before and after the content of each turn."""
+
+    bare: str
+    """What a conversation without a system turn begins with."""
+    system: tuple[str, str]
+    user: tuple[str, str]
+    assistant: tuple[str, str]
+    generation: str
+    """What the answer follows."""
+
+    def render(self, turns: Sequence[Message]) -> str:
+        """The conversation up to where the answer begins."""
+        spoken = [turn for turn in turns if turn["role"] != "system"]
+        said = [turn["content"] for turn in turns if turn["role"] == "system"]
+        head = said[0].join(self.system) if said else self.bare
+        around = {"user": self.user, "assistant": self.assistant}
+        return head + "".join(turn["content"].join(around[turn["role"]]) for turn in spoken) + self.generation
+
+
+def read_turn_texts(codec: ChatCodec) -> TurnTexts:
+    """The texts around turns of the codec's chat template, checked on conversations of several shapes.
+
+    Raises:
+        ConfigError: TG0194, the template is not a plain sequence of turns.
+    """
+    asked, answered = _turn("user", _USER), _turn("assistant", _ASSISTANT)
+    user = codec.text([asked], generation=False)
+    talk = codec.text([asked, answered, _turn("user", _AGAIN)], generation=False)
+    with_system = codec.text([_turn("system", _SYSTEM), asked], generation=False)
+    prompted = codec.text([asked], generation=True)
+    try:
+        after_user = user.split(_USER)[1]
+        after_answer = codec.text([asked, answered], generation=False).split(_ASSISTANT)[1]
+        before_user = _without(talk.split(_ASSISTANT)[1].split(_AGAIN)[0], head=after_answer)
+        before_answer = _without(talk.split(_USER)[1].split(_ASSISTANT)[0], head=after_user)
+        between = with_system.split(_SYSTEM)[1].split(_USER)[0]
+        found = TurnTexts(
+            bare=_without(user.split(_USER)[0], tail=before_user),
+            system=(with_system.split(_SYSTEM)[0], _without(between, tail=before_user)),
+            user=(before_user, after_user),
+            assistant=(before_answer, after_answer),
+            generation=_without(prompted, head=user),
+        )
+    except (IndexError, ValueError):
+        raise _not_plain() from None
+    for roles in _TALKS:
+        turns = [_turn(role, f"{role} says\nthing {number}.") for number, role in enumerate(roles)]
+        if found.render(turns) != codec.text(turns, generation=True):
+            raise _not_plain()
+    return found
+
+
+def _turn(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
+def _without(text: str, *, head: str = "", tail: str = "") -> str:
+    if not text.startswith(head) or not text.endswith(tail):
+        raise ValueError("not where it should be")
+    return text[len(head) : len(text) - len(tail)]
+
+
+def _not_plain() -> ConfigError:
+    return ConfigError(
+        "the chat template is not a plain sequence of turns, so it has no form in Ollama's language that is surely the "
+        "same",
+        code="TG0194",
+        where="chat template",
+        hint="export it as `gguf`: llama.cpp reads the template itself",
+    )

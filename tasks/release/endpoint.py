@@ -1,0 +1,292 @@
+"""An OpenAI-compatible HTTP endpoint over `tasks/release/live.py`: models, chat, plain completions, streaming.
+
+Refuses what it does not do, in OpenAI's form of an error. No text of a request or an answer is ever logged or quoted
+in an error. Why not transformers' own server: docs/decisions/0024-an-own-endpoint.md. Called by `tunegate endpoint`.
+
+Source: OpenAI's API reference; the chunks of a stream are server-sent events that end with `[DONE]`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+from pydantic import ValidationError
+
+from schemas.errors import DataError, TunegateError
+from schemas.openai_api import ChatRequest, CompletionRequest, TextRequest
+from tasks.prompts import Message
+from tasks.release.live import LiveModel, LiveModels, Offer
+from tasks.release.openai_answers import Form, as_chunks, as_completion, as_usage_chunk, first_chunks
+from tasks.release.openai_errors import Refused, as_error, as_refused, malformed, unknown_model
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+log = logging.getLogger("tunegate.endpoint")
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
+
+Redact = Callable[[list[Message]], list[Message]]
+
+R = TypeVar("R", bound=CompletionRequest)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may cost."""
+
+    max_tokens: int
+    """Most new tokens of an answer."""
+    max_bytes: int = 262_144
+    """Of a request's body."""
+    max_parallel: int = 16
+    """Requests that are answered at the same time."""
+
+
+def build_endpoint(
+    models: LiveModels,
+    *,
+    limits: Limits,
+    redact: Redact,
+    token: str | None = None,
+    hosts: Sequence[str] = LOOPBACK,
+) -> Starlette:
+    """The application.
+
+    Args:
+        models: What answers.
+        limits: Bounds of a request.
+        redact: Applied to what is said before the model reads it, as the tickets it learned from were.
+        token: What `Authorization: Bearer` must carry; None asks for nothing.
+        hosts: Names under which it may be called; a page in a browser could otherwise reach it under its own name.
+    """
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.routing import Route
+
+    desk = _Desk(models, limits, redact, token)
+    return Starlette(
+        routes=[
+            Route("/health", desk.health),
+            Route("/v1/models", desk.list_models),
+            Route("/v1/models/{name}", desk.show_model),
+            Route("/v1/chat/completions", desk.chat, methods=["POST"]),
+            Route("/v1/completions", desk.complete, methods=["POST"]),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+        exception_handlers={Refused: _refused, TunegateError: _refused, Exception: _refused},
+    )
+
+
+class _Desk:
+    """The routes."""
+
+    def __init__(self, models: LiveModels, limits: Limits, redact: Redact, token: str | None) -> None:
+        self.models, self.limits, self.redact, self.token = models, limits, redact, token
+        self.n_busy = 0
+
+    async def health(self, _request: Request) -> Response:
+        """Up, and is there a champion?"""
+        from starlette.concurrency import run_in_threadpool
+
+        offers = await run_in_threadpool(self.models.offers)
+        return _json({"status": "ok", "models": sorted(offers)})
+
+    async def list_models(self, request: Request) -> Response:
+        """Every name that may be asked for this moment."""
+        from starlette.concurrency import run_in_threadpool
+
+        self._admit(request)
+        offers = await run_in_threadpool(self.models.offers)
+        return _json({"object": "list", "data": [_model(name, offer) for name, offer in offers.items()]})
+
+    async def show_model(self, request: Request) -> Response:
+        """One of them."""
+        from starlette.concurrency import run_in_threadpool
+
+        self._admit(request)
+        name = request.path_params["name"]
+        offers = await run_in_threadpool(self.models.offers)
+        if name not in offers:
+            raise unknown_model(offers)
+        return _json(_model(name, offers[name]))
+
+    async def chat(self, request: Request) -> Response:
+        """Answer a conversation."""
+        asked = await self._read(request, ChatRequest)
+
+        def prompt_of(model: LiveModel) -> list[int]:
+            if model.serving.trained.format != "instruction":
+                raise Refused(
+                    400, "this model was trained on plain texts: use /v1/completions", code="not_a_chat_model",
+                    param="model",
+                )  # fmt: skip
+            return model.prompt_of(self._redacted(asked.turns()))
+
+        return await self._answer(asked, prompt_of, "chat")
+
+    async def complete(self, request: Request) -> Response:
+        """Go on with a text."""
+        asked = await self._read(request, TextRequest)
+
+        def prompt_of(model: LiveModel) -> list[int]:
+            return model.prompt_of_text(self.redact([{"role": "user", "content": asked.text}])[0]["content"])
+
+        return await self._answer(asked, prompt_of, "text")
+
+    def _redacted(self, turns: list[Message]) -> list[Message]:
+        """System turns stay: they are the caller's instructions, not a customer's words."""
+        n_kept = int(turns[0]["role"] == "system")
+        return [*turns[:n_kept], *self.redact(turns[n_kept:])]
+
+    def _admit(self, request: Request) -> None:
+        if self.token is None:
+            return
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), self.token.encode()):
+            raise Refused(401, "the token is missing or wrong", code="invalid_api_key")
+
+    async def _read(self, request: Request, kind: type[R]) -> R:
+        self._admit(request)
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self.limits.max_bytes:
+                raise Refused(413, f"a request may have {self.limits.max_bytes:,} bytes", code="request_too_large")
+        try:
+            return kind.model_validate(orjson.loads(body))
+        except orjson.JSONDecodeError:
+            raise Refused(400, "the request is not JSON", code="invalid_json") from None
+        except ValidationError as error:
+            raise malformed(error) from None
+
+    async def _answer(
+        self, asked: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form
+    ) -> Response:
+        from starlette.concurrency import run_in_threadpool
+        from starlette.responses import StreamingResponse
+
+        if self.n_busy >= self.limits.max_parallel:
+            raise Refused(503, "too many requests at once; try again", code="overloaded")
+        self.n_busy += 1
+        try:
+            answering = await run_in_threadpool(self._prepare, asked, prompt_of, form)
+            if asked.stream:
+                return StreamingResponse(self._stream(answering), media_type="text/event-stream")
+            return _json(await run_in_threadpool(answering.whole))
+        finally:
+            self.n_busy -= 1
+
+    def _prepare(self, asked: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form) -> _Answering:
+        model = self.models.find(asked.model)
+        if model is None:
+            raise unknown_model(self.models.offers())
+        try:
+            prompt = prompt_of(model)
+        except DataError as error:
+            raise Refused(400, error.message, code="invalid_prompt", param="messages") from None
+        wanted = asked.limit if asked.limit is not None else model.serving.decoding.max_new_tokens
+        limit = min(self.limits.max_tokens, wanted) if asked.limit is None else wanted
+        if limit > self.limits.max_tokens:
+            raise Refused(
+                400, f"max_tokens is {limit}; allowed are 1 to {self.limits.max_tokens}", code="max_tokens_too_large",
+                param="max_tokens",
+            )  # fmt: skip
+        if not prompt or limit > model.room_after(prompt):
+            raise Refused(
+                400,
+                f"the prompt has {len(prompt)} tokens and {limit} are to follow; the model's context has "
+                f"{model.serving.base.context_length}",
+                code="context_length_exceeded",
+                param="messages",
+            )
+        return _Answering(asked, model, prompt, limit, form)
+
+    async def _stream(self, answering: _Answering) -> AsyncIterator[bytes]:
+        from starlette.concurrency import iterate_in_threadpool
+
+        self.n_busy += 1  # counted here: a stream that nobody reads never begins
+        try:
+            async for event in iterate_in_threadpool(answering.events()):
+                yield b"data: " + orjson.dumps(event) + b"\n\n"
+        except Exception as error:  # the status is sent: all that is left is to say so
+            yield b"data: " + orjson.dumps(as_error(as_refused(error))) + b"\n\n"
+            return
+        finally:
+            self.n_busy -= 1
+        yield b"data: [DONE]\n\n"
+
+
+class _Answering:
+    """One request and the model that answers it."""
+
+    def __init__(self, asked: CompletionRequest, model: LiveModel, prompt: list[int], limit: int, form: Form) -> None:
+        self.asked, self.model, self.prompt, self.limit, self.form = asked, model, prompt, limit, form
+        prefix = "chatcmpl" if form == "chat" else "cmpl"
+        self.head = {
+            "id": f"{prefix}-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": asked.model,
+            "system_fingerprint": f"version-{model.offer.version}-{model.offer.bundle.digest[:12]}",
+        }
+        self.started = time.monotonic()
+
+    def whole(self) -> dict[str, Any]:
+        """The answer in one object."""
+        pieces = list(self.model.answer(self.prompt, max_new_tokens=self.limit, stop=self.asked.stops))
+        last = pieces[-1]
+        self._log(last.n_tokens)
+        text = "".join(piece.text for piece in pieces)
+        return as_completion(self.form, self.head, text, last.finish_reason, len(self.prompt), last.n_tokens)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The answer in chunks; together they are the text of `whole`."""
+        yield from first_chunks(self.form, self.head)
+        n_tokens = 0
+        for piece in self.model.answer(self.prompt, max_new_tokens=self.limit, stop=self.asked.stops):
+            n_tokens = piece.n_tokens
+            yield from as_chunks(self.form, self.head, piece)
+        if self.asked.wants_usage:
+            yield as_usage_chunk(self.form, self.head, len(self.prompt), n_tokens)
+        self._log(n_tokens)
+
+    def _log(self, n_tokens: int) -> None:
+        seconds = time.monotonic() - self.started
+        log.info(
+            "%s %s: %d tokens in, %d out, %.2f s",
+            self.form, self.head["system_fingerprint"], len(self.prompt), n_tokens, seconds,
+        )  # fmt: skip
+
+
+def _model(name: str, offer: Offer) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "tunegate",
+        "version": offer.version,
+        "verdict": offer.verdict,
+        "sha256": offer.bundle.digest,
+    }
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    refused = as_refused(error)
+    if refused.status >= 500:
+        log.warning("%s %s", refused.code, refused.message)
+    return _json(as_error(refused), refused.status)
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    from starlette.responses import Response
+
+    return Response(orjson.dumps(value), status, media_type="application/json")

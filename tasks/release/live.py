@@ -1,0 +1,189 @@
+"""The models that an endpoint answers with: by alias, loaded when asked for, several adapters on one base.
+
+Which version an alias means is asked anew for every request, so a moved alias needs no restart; an answer that has
+begun ends on the model it began with. It knows nothing of HTTP and of the ledger. Called by tasks/release/endpoint.py.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from schemas.artifacts import BundleRef, ModelRef
+from schemas.errors import StorageError
+from schemas.release import ServingSpec
+from schemas.template import template_columns
+from tasks.files import verify
+from tasks.prompts import Message
+from tasks.release.serve import read_serving
+
+if TYPE_CHECKING:
+    from tasks.model.chat_codec import ChatCodec
+    from tasks.model.shared_base import Speaker
+
+UNFINISHED = "\ufffd"
+"""What a decoder writes for bytes that are no whole letter yet."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A version that may be asked for."""
+
+    version: str
+    verdict: str
+    model: ModelRef
+    bundle: BundleRef
+
+
+Offers = Callable[[], Mapping[str, Offer]]
+"""Names (aliases and versions) and what they mean this moment."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of an answer; the last one says how it ended."""
+
+    text: str
+    n_tokens: int
+    """Of the whole answer so far, the end token included."""
+    finish_reason: str | None = None
+    """`stop` or `length`."""
+
+
+class LiveModel:
+    """A loaded version."""
+
+    def __init__(self, offer: Offer, serving: ServingSpec, codec: ChatCodec, speaker: Speaker) -> None:
+        self.offer = offer
+        self.serving = serving
+        self._codec = codec
+        self._speaker = speaker
+
+    def prompt_of(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation in the training's template. The training's own system text is put first when it is a
+        fixed one and the conversation has none, as it was in training.
+
+        Raises:
+            DataError: the template refuses the turns.
+        """
+        system = self.serving.prompt.system
+        turns = list(messages)
+        if system and not template_columns(system) and turns[0]["role"] != "system":
+            turns = [{"role": "system", "content": system}, *turns]
+        return self._codec.prompt_ids(turns)
+
+    def prompt_of_text(self, text: str) -> list[int]:
+        """Ids of a plain text."""
+        return self._codec.prompt_ids(text)
+
+    def room_after(self, prompt: Sequence[int]) -> int:
+        """Tokens of the context that are left for the answer."""
+        return self.serving.base.context_length - len(prompt)
+
+    def answer(self, prompt: Sequence[int], *, max_new_tokens: int, stop: Sequence[str] = ()) -> Iterator[Piece]:
+        """The greedy answer in pieces, which together are the text that the gate would have read.
+
+        Args:
+            prompt: Ids.
+            max_new_tokens: At most.
+            stop: Texts before which the answer ends.
+
+        Raises:
+            TrainingError: out of memory.
+        """
+        tokenizer, stops = self._codec.tokenizer, self._speaker.stops
+        said: list[int] = []
+        told, n_tokens, ended = "", 0, False
+        whole_only = bool(getattr(tokenizer, "clean_up_tokenization_spaces", False))  # it changes what was written
+        for token in self._speaker.speak(prompt, max_new_tokens=max_new_tokens):
+            n_tokens += 1
+            ended = token in stops
+            if ended:
+                break
+            said.append(token)
+            if whole_only:
+                continue
+            text = str(tokenizer.decode(said, skip_special_tokens=True))
+            cut = _first_stop(text, stop)
+            if cut is not None:
+                yield Piece(text[len(told) : cut], n_tokens, "stop")
+                return
+            sure = len(text) - _may_change(text, stop)
+            if sure > len(told):
+                yield Piece(text[len(told) : sure], n_tokens)
+                told = text[:sure]
+        text = str(tokenizer.decode(said, skip_special_tokens=True))
+        cut = _first_stop(text, stop)
+        rest = text[len(told) : cut] if cut is not None else text[len(told) :]
+        yield Piece(rest, n_tokens, "stop" if ended or cut is not None else "length")
+
+
+class LiveModels:
+    """The loaded versions, the least lately asked for given up first."""
+
+    def __init__(self, offers: Offers, *, keep: int = 4) -> None:
+        from tasks.model.shared_base import SharedBases
+
+        self.offers = offers
+        self._keep = keep
+        self._bases = SharedBases()
+        self._loaded: OrderedDict[str, LiveModel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, name: str) -> LiveModel | None:
+        """The model behind the name this moment, loaded if need be; None when there is no such name.
+
+        Raises:
+            StorageError: TG0549, its files are not what was evaluated; or they are missing or damaged.
+        """
+        offer = self.offers().get(name)
+        if offer is None:
+            return None
+        with self._lock:
+            key = f"{offer.bundle.digest} {offer.model.digest}"
+            if key not in self._loaded:
+                self._loaded[key] = self._load(offer)
+            self._loaded.move_to_end(key)
+            while len(self._loaded) > self._keep:
+                self._loaded.popitem(last=False)
+            self._bases.keep_only({live.offer.model.digest for live in self._loaded.values()})
+            return self._loaded[key]
+
+    def _load(self, offer: Offer) -> LiveModel:
+        from tasks.model.base_model import load_tokenizer
+        from tasks.model.chat_codec import ChatCodec
+
+        _check(offer.bundle)
+        serving = read_serving(offer.bundle.root)
+        if not self._bases.holds(offer.model, serving.decoding):
+            _check(offer.model)
+        trained = serving.trained.model_copy(update={"root": offer.bundle.root})
+        whole = offer.model.model_copy(update={"root": offer.bundle.root}) if trained.method == "full" else offer.model
+        codec = ChatCodec.of(load_tokenizer(whole), trained.format)
+        return LiveModel(offer, serving, codec, self._bases.load(offer.model, trained, serving.decoding, codec))
+
+
+def _check(artifact: BundleRef | ModelRef) -> None:
+    got = verify(artifact.root)
+    if got != artifact.digest:
+        raise StorageError(
+            f"what would answer has sha256 {got[:12]}, evaluated was {artifact.digest[:12]}",
+            code="TG0549",
+            where=str(artifact.root),
+            hint="`tunegate doctor` names what is damaged; `tunegate rollback` goes back to the version before",
+        )
+
+
+def _first_stop(text: str, stop: Sequence[str]) -> int | None:
+    places = [place for place in (text.find(each) for each in stop) if place >= 0]
+    return min(places) if places else None
+
+
+def _may_change(text: str, stop: Sequence[str]) -> int:
+    """Characters at the end that the next tokens may still change: half a letter, or the beginning of a stop text."""
+    begun = [n for each in stop for n in range(1, len(each)) if text.endswith(each[:n])]
+    half = len(text) - len(text.rstrip(UNFINISHED))
+    return max([half, *begun])

@@ -1,0 +1,72 @@
+"""An Ollama Modelfile beside a GGUF file: the training template, where answers end, and greedy decoding.
+
+Text only; Ollama itself is not asked. Called by tasks/release/export.py.
+
+Source: https://docs.ollama.com/modelfile and Ollama's template/template.go (`.System` joins the system messages).
+"""
+
+from __future__ import annotations
+
+from schemas.errors import ConfigError
+from schemas.release import ServingSpec
+from schemas.template import template_columns
+from tasks.model.chat_codec import ChatCodec
+from tasks.model.turn_texts import TurnTexts, read_turn_texts
+
+_UNSAFE = ("{{", "}}", '"""')
+
+
+def modelfile(serving: ServingSpec, codec: ChatCodec, *, gguf: str) -> str:
+    """The Modelfile's text.
+
+    Args:
+        serving: How the gate had the model answer.
+        codec: Of the model's tokenizer and the training's format.
+        gguf: Name of the GGUF file beside the Modelfile.
+
+    Raises:
+        ConfigError: TG0194, the template has no form in Ollama's language.
+    """
+    template = "{{ .Prompt }}" if serving.trained.format == "completion" else ollama_template(read_turn_texts(codec))
+    lines = [f"FROM ./{gguf}", f'TEMPLATE """{template}"""']
+    if serving.prompt.system and not template_columns(serving.prompt.system):
+        lines.append(f'SYSTEM """{_safe(serving.prompt.system)}"""')
+    ends = {codec.end_id, codec.tokenizer.eos_token_id}
+    stops = [str(codec.tokenizer.convert_ids_to_tokens(number)) for number in sorted(ends - {None})]
+    lines += [f'PARAMETER stop "{_safe(stop)}"' for stop in stops]
+    lines += [
+        "PARAMETER temperature 0",
+        "PARAMETER repeat_penalty 1.0",
+        f"PARAMETER num_predict {serving.decoding.max_new_tokens}",
+        f"PARAMETER num_ctx {serving.base.context_length}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def ollama_template(texts: TurnTexts) -> str:
+    """The same turns in the language of Go's text/template; every literal stands as it is, nothing is trimmed.
+
+    Raises:
+        ConfigError: TG0194, a literal would end the template or be read as an action.
+    """
+    system, user, assistant = (
+        f"{_safe(before)}{action}{_safe(after)}"
+        for (before, after), action in (
+            (texts.system, "{{ .System }}"), (texts.user, "{{ .Content }}"), (texts.assistant, "{{ .Content }}")
+        )
+    )  # fmt: skip
+    head = "{{ if .System }}" + system + "{{ else }}" + _safe(texts.bare) + "{{ end }}"
+    turn = '{{ if eq .Role "user" }}' + user + '{{ else if eq .Role "assistant" }}' + assistant + "{{ end }}"
+    return head + "{{ range .Messages }}" + turn + "{{ end }}" + _safe(texts.generation)
+
+
+def _safe(text: str) -> str:
+    for mark in _UNSAFE:
+        if mark in text:
+            raise ConfigError(
+                f"the template or the system text holds {mark!r}, which means something else in a Modelfile",
+                code="TG0194",
+                where="chat template",
+                hint="export it as `gguf`: llama.cpp reads the template itself",
+            )
+    return text

@@ -1,0 +1,109 @@
+"""The training set as files for OpenAI's fine-tuning: one conversation per line, as the model here was taught.
+
+Exactly the examples that were trained on (duplicates merged, leaks and overlong ones gone), in the texts after
+redaction. Each file is read back by the project's own reader of such files. Called by tasks/release/export.py.
+
+Source: OpenAI's guide to supervised fine-tuning: `messages`, and `weight` 0 on answers that are context only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from schemas.artifacts import DatasetRef, Splits
+from schemas.errors import StorageError
+from schemas.training import Format, LossOn, PromptSpec
+from tasks.curate.readers.records import Fault
+from tasks.curate.readers.shapes import detect_shape
+from tasks.curate.readers.turns import read_turns
+from tasks.model.chat_codec import learnt_turns
+from tasks.prompts import conversation_for, render_text
+
+SPLITS = ("train", "validation")
+
+
+def write_openai_files(dataset: DatasetRef, splits: Splits, prompt: PromptSpec, out: Path) -> dict[str, int]:
+    """Write `train.jsonl` and, where there are validation examples, `validation.jsonl`; returns rows per split.
+
+    A prompt that was cut to fit the model here stands whole: another model has another limit.
+
+    Raises:
+        StorageError: TG0545, an example's ticket is not in the split any more; TG0547, a line reads back otherwise.
+    """
+    how = orjson.loads((dataset.root / "encoding.json").read_bytes())
+    counts = {}
+    for split in SPLITS:
+        tickets = _tickets(splits.root / f"{split}.parquet")
+        talks = [
+            _conversation(_ticket(tickets, name, split), prompt, form=how["format"], loss_on=how["loss_on"])
+            for name in _ticket_ids(dataset.root / split)
+        ]
+        if not talks:
+            continue
+        path = out / f"{split}.jsonl"
+        path.write_bytes(b"".join(orjson.dumps({"messages": talk}) + b"\n" for talk in talks))
+        _read_back(path, talks)
+        counts[split] = len(talks)
+    return counts
+
+
+def _conversation(
+    row: Mapping[str, Any], prompt: PromptSpec, *, form: Format, loss_on: LossOn
+) -> list[dict[str, object]]:
+    """The turns, with `weight` where not every answer carries loss."""
+    if form == "completion":
+        asked, answered = (render_text(template, row) for template in (prompt.user, prompt.answer))
+        return [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    turns = conversation_for(prompt, row)
+    learnt = set(learnt_turns(turns, loss_on))
+    answers = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
+    talk: list[dict[str, object]] = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+    if learnt != set(answers):
+        for place in answers:
+            talk[place]["weight"] = int(place in learnt)
+    return talk
+
+
+def _read_back(path: Path, talks: list[list[dict[str, object]]]) -> None:
+    with path.open("rb") as lines:
+        for number, (line, talk) in enumerate(zip(lines, talks, strict=True), start=1):
+            row = orjson.loads(line)
+            read = read_turns(row["messages"])
+            said = None if isinstance(read, Fault) else [(turn.role, turn.content, turn.weight) for turn in read]
+            wanted = [(turn["role"], turn["content"], turn.get("weight")) for turn in talk]
+            if detect_shape(row) != "messages" or said != wanted:
+                why = f": {read.code}" if isinstance(read, Fault) else ""
+                raise StorageError(
+                    f"the conversation reads back otherwise{why}", code="TG0547", where=f"{path.name}:{number}"
+                )
+
+
+def _ticket_ids(folder: Path) -> Iterator[str]:
+    """Of the examples, in their order."""
+    import pyarrow as pa
+
+    for path in sorted(folder.glob("*.arrow")):
+        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
+            for batch in stream:
+                yield from batch.column("ticket_id").to_pylist()
+
+
+def _tickets(path: Path) -> dict[str, dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    return {row["ticket_id"]: row for row in pq.read_table(path).to_pylist()}
+
+
+def _ticket(tickets: Mapping[str, dict[str, Any]], name: str, split: str) -> dict[str, Any]:
+    if name not in tickets:
+        raise StorageError(
+            f"ticket {name} was trained on and is not in the split `{split}`",
+            code="TG0545",
+            where=split,
+            hint="`tunegate run PIPELINE --again` makes the results anew",
+        )
+    return tickets[name]

@@ -1,0 +1,97 @@
+"""Several adapters on one base: each answers as if it were alone, and the base is in memory once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from schemas.artifacts import ModelRef, TrainedRef
+from schemas.errors import TrainingError
+from schemas.evaluation import DecodingSpec
+from schemas.training import TrainSpec
+from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
+from tasks.model.base_model import load_tokenizer
+from tasks.model.chat_codec import ChatCodec
+from tasks.model.fused_decoder import FusedDecoder
+from tasks.model.generate import Engine, greedy
+from tasks.model.shared_base import SharedBases
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+DECODING = DecodingSpec(max_new_tokens=10, batch_size=1, threads=1, dtype="float32")
+
+
+def _trained(model: ModelRef, out: Path, seed: int, method: str = "lora", **adapter: object) -> TrainedRef:
+    out.mkdir()
+    spec = TrainSpec.model_validate(
+        {
+            "base_model": "x",
+            "method": method,
+            "dtype": "float32",
+            "learning_rate": 1e-4,
+            "adapter": {"rank": 4, **adapter},
+        }
+    )
+    opened = open_for_training(model, spec)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in trainable_tensors(opened).values():
+            tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.1)
+    save_trained(opened, spec, base=model, out=out)
+    (out / "training.json").write_text(json.dumps({"quantization": spec.quantization.model_dump(mode="json")}))
+    return TrainedRef(
+        root=out, method=spec.method, format="instruction", base_digest=model.digest, n_trainable=1, n_steps=1,
+        n_tokens=1, train_loss=0.0,
+    )  # fmt: skip
+
+
+def _alone(model: ModelRef, trained: TrainedRef, codec: ChatCodec, prompt: list[int]) -> list[int]:
+    engine = Engine.load(model, trained, DECODING, codec, [])
+    with torch.inference_mode():
+        reading = engine.decoder.read([prompt], room=DECODING.max_new_tokens)
+        return greedy(reading, 1, DECODING.max_new_tokens, engine.stops)[0]
+
+
+def test_each_answers_as_alone_and_the_base_is_held_once(tiny_model: ModelRef, tmp_path: Path) -> None:
+    codec = ChatCodec.of(load_tokenizer(tiny_model), "instruction")
+    prompt = codec.prompt_ids([{"role": "user", "content": "Where is my parcel?"}])
+    kinds: list[tuple[str, dict[str, object]]] = [
+        ("lora", {}), ("lora", {}), ("full", {}), ("lora", {"dora": True}), ("qlora", {}), ("lora", {})
+    ]  # fmt: skip
+    trained = [
+        _trained(tiny_model, tmp_path / str(seed), seed, method, **adapter)
+        for seed, (method, adapter) in enumerate(kinds)
+    ]
+    bases = SharedBases()
+    speakers = [bases.load(tiny_model, each, DECODING, codec) for each in trained]
+    said = [list(speaker.speak(prompt, max_new_tokens=DECODING.max_new_tokens)) for speaker in speakers]
+    assert said == [_alone(tiny_model, each, codec, prompt) for each in trained]
+    assert len({tuple(answer) for answer in said}) > 3
+
+    first, second = (speaker.decoder for speaker in speakers[:2])
+    assert isinstance(first, FusedDecoder)
+    assert isinstance(second, FusedDecoder)
+    for one, two in zip(first.layers, second.layers, strict=True):
+        for name in ("qkv", "out", "gate_up", "down"):
+            assert getattr(one, name).weight.data_ptr() == getattr(two, name).weight.data_ptr()
+            assert getattr(one, name).weight.shape == getattr(two, name).weight.shape
+    assert first.embedding.data_ptr() == second.embedding.data_ptr()
+
+
+def test_a_base_that_nobody_needs_is_let_go(tiny_model: ModelRef, tmp_path: Path) -> None:
+    codec = ChatCodec.of(load_tokenizer(tiny_model), "instruction")
+    bases = SharedBases()
+    bases.load(tiny_model, _trained(tiny_model, tmp_path / "a", 1), DECODING, codec)
+    assert bases.holds(tiny_model, DECODING)
+    bases.keep_only(set())
+    assert not bases.holds(tiny_model, DECODING)
+
+
+def test_an_adapter_of_another_base_is_refused(tiny_model: ModelRef, tmp_path: Path) -> None:
+    codec = ChatCodec.of(load_tokenizer(tiny_model), "instruction")
+    foreign = _trained(tiny_model, tmp_path / "a", 1).model_copy(update={"base_digest": "other"})
+    with pytest.raises(TrainingError, match="trained on base other"):
+        SharedBases().load(tiny_model, foreign, DECODING, codec)
