@@ -53,15 +53,15 @@ def is_fusable(model: nn.Module) -> bool:
 class FusedDecoder:
     """A model and the keys and values (kv_heads, prefix, d) of the prefix, per layer."""
 
-    def __init__(self, model: nn.Module, prefix: Ids) -> None:
+    def __init__(self, model: nn.Module, prefix: Ids, *, keep_weights: bool = False) -> None:
         whole = language_model(model)
         self.device: torch.device = whole.device
         self.embedding: Tensor = whole.get_input_embeddings().weight
         self.dtype = self.embedding.dtype
-        self.head = JoinedLinear(whole.get_output_embeddings(), shared=True)
+        self.head = JoinedLinear(whole.get_output_embeddings(), shared=True, keep=keep_weights)
         self.norm = Norm(whole.model.norm)
         self.rotary = whole.model.rotary_emb
-        self.layers = [_Layer(layer, whole.config) for layer in whole.model.layers]
+        self.layers = [_Layer(layer, whole.config, keep=keep_weights) for layer in whole.model.layers]
         self.n_prefix = 0
         self.prefix: list[tuple[Tensor, Tensor]] = []
         if prefix:
@@ -177,7 +177,7 @@ class _Reading:
 
 
 class _Layer:
-    def __init__(self, layer: Any, config: Any) -> None:
+    def __init__(self, layer: Any, config: Any, *, keep: bool) -> None:
         attention, feed_forward = layer.self_attn, layer.mlp
         self.d: int = attention.head_dim
         self.n_heads: int = config.num_attention_heads
@@ -185,10 +185,10 @@ class _Layer:
         self.scale = 1 / math.sqrt(self.d)
         self.before_attention = Norm(layer.input_layernorm)
         self.before_feed_forward = Norm(layer.post_attention_layernorm)
-        self.qkv = JoinedLinear(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.out = JoinedLinear(attention.o_proj)
-        self.gate_up = JoinedLinear(feed_forward.gate_proj, feed_forward.up_proj)
-        self.down = JoinedLinear(feed_forward.down_proj)
+        self.qkv = JoinedLinear(attention.q_proj, attention.k_proj, attention.v_proj, keep=keep)
+        self.out = JoinedLinear(attention.o_proj, keep=keep)
+        self.gate_up = JoinedLinear(feed_forward.gate_proj, feed_forward.up_proj, keep=keep)
+        self.down = JoinedLinear(feed_forward.down_proj, keep=keep)
 
     def empty_cache(self, n_rows: int, n_columns: int, decoder: FusedDecoder) -> tuple[Tensor, Tensor]:
         """Room for keys and for values, (rows, kv_heads, columns, d) each."""

@@ -32,15 +32,20 @@ class JoinedLinear:
     """Linear layers with a common input as one product, with LoRA factors where there are any.
 
     Where the processor multiplies bfloat16, the weight is laid out once as its kernel wants it, which it would do again
-    at each product. That layout replaces the modules' own weights, unless they are `shared` with another module.
+    at each product. That layout replaces the modules' own weights, unless these are `shared` with another module.
+
+    Args:
+        modules: `nn.Linear`, 4-bit or with LoRA around them.
+        shared: The weight serves elsewhere too and stays, beside its layout.
+        keep: Nothing is laid out anew, so that the modules' weights serve here and elsewhere.
     """
 
-    def __init__(self, *modules: Any, shared: bool = False) -> None:
+    def __init__(self, *modules: Any, shared: bool = False, keep: bool = False) -> None:
         bases = [getattr(module, "base_layer", module) for module in modules]
         weight = _joined_weight(bases)
         self.bias = _joined_bias(bases)
         self.lora = _joined_factors(modules, bases, weight.dtype)
-        self.packed = packs(weight)
+        self.packed = not keep and packs(weight)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None) if self.packed else weight
         if self.packed and not shared:
             for base in bases:

@@ -173,6 +173,11 @@ def test_without_packing_the_answers_in_bfloat16_are_the_same(
     monkeypatch.setattr("tasks.model.fused_weights.packs", lambda _: False)
     assert said() == packed
     monkeypatch.undo()
+    model, ids = load_base(tiny_model, dtype=torch.bfloat16), torch.tensor([[1, 40, 41]])
+    with torch.no_grad():
+        before = model(ids).logits
+        open_decoder(model, [1], keep_weights=True)
+        assert torch.equal(model(ids).logits, before), "a base that is shared keeps its weights"
     assert not packs(torch.ones(1, 1))
 
 
