@@ -150,6 +150,23 @@ def show(
 
 
 @app.command()
+def report(
+    run_id: Annotated[str | None, typer.Argument(metavar="RUN", help="Run id, or the start of one.")] = None,
+    last: Annotated[
+        str | None, typer.Option(metavar="PIPELINE", help="The pipeline's last run with a verdict.", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the page here as well.", show_default=False)] = None,
+    items: Annotated[int, typer.Option(min=0, max=1000, help="Worst items shown, redacted; 0 shows no text.")] = 5,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Write a run's report: one page to look at or to send, and JSON, a comment and a JUnit file beside it."""
+    return call(
+        "report", "report", run_id=run_id, last=last, out_file=out, n_items=items, config=config, as_json=as_json
+    )
+
+
+@app.command()
 def status(config: Config = CONFIG, as_json: Json = False) -> int:
     """Say what is running, who is champion and which servers are up."""
     return call("history", "status", config=config, as_json=as_json)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 from prefect import flow
@@ -22,6 +23,7 @@ from flows.finetune import finetune
 from flows.outcome import Outcome, outcome_of
 from flows.power import warn_of_weak_gate
 from flows.release import release
+from flows.report import report_folder
 from flows.screen import describe, gate_row
 from flows.session import STAGES, Session, attach, input_digest, open_session
 from flows.suspend import ask_if_deployed, go_on
@@ -102,6 +104,7 @@ def _run(session: Session, config: str, *, again: bool, until: Stage) -> Outcome
                 release(name, config, run_id)
     if until != "release":
         return outcome_of(session, "DONE", f"ran until {until}")
+    _show_report(session)
     if session.outcome is None:
         raise TypeError("the stage `release` came to no verdict")
     return session.outcome
@@ -143,6 +146,15 @@ def _show_gate(session: Session) -> None:
         create_table_artifact(key=_artifact_key(session, "gate"), table=rows, description=decision.reason)
         create_markdown_artifact(
             key=_artifact_key(session, "verdict"), markdown=f"# {decision.verdict}\n\n{decision.reason}\n"
+        )
+
+
+def _show_report(session: Session) -> None:
+    folder = report_folder(session.settings.home, session.run_id)
+    with suppress(OSError):  # without a report there is nothing to show
+        told = (folder / "report.md").read_text(encoding="utf-8")
+        create_markdown_artifact(
+            key=_artifact_key(session, "report"), markdown=f"{told}\nPage: `{folder / 'report.html'}`\n"
         )
 
 

@@ -21,6 +21,7 @@ from flows.engine.keys import digest_of
 from flows.engine.lock import hold
 from flows.engine.source import code_digests
 from flows.measured import read_measured
+from flows.report import page_without_text
 from flows.settings import Settings
 from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef
 from schemas.errors import ServiceError, TunegateError
@@ -222,7 +223,11 @@ def _record(session: Session) -> RunRecord:
         code |= code_digests(step.run)
     shown = (decision.root / "decision.json", decision.root / "decision.md", trained.root / "curves.parquet")
     choice = session.done.get("choice")
+    page = page_without_text(
+        home, session.run_id
+    )  # written when the verdict has become true, and before MLflow is told
     weighed = choice_files(home, session.run_id, choice) if isinstance(choice, ChoiceRef) else ()
+    pace = session.done.get("latency")
     return RunRecord(
         run_id=session.run_id,
         pipeline=spec.name,
@@ -231,7 +236,8 @@ def _record(session: Session) -> RunRecord:
         params=_flat(config),
         metrics=_metrics(session)
         | {"train_loss": trained.train_loss, "n_train_examples": float(dataset.n_train)}
-        | read_measured(session.settings, "train", trained.root.name),
+        | read_measured(session.settings, "train", trained.root.name)
+        | (read_measured(session.settings, "latency", pace.root.name) if pace is not None else {}),
         tags={
             "tunegate.pipeline": spec.name,
             "tunegate.verdict": decision.verdict,
@@ -247,7 +253,9 @@ def _record(session: Session) -> RunRecord:
                 name=f"{spec.name}-held-out", context="evaluation", digest=items.digest, n_rows=items.n_items
             ),
         ),
-        files=tuple(path.relative_to(home).as_posix() for path in (*shown, *weighed) if path.is_file()),
+        files=tuple(
+            path.relative_to(home).as_posix() for path in (*shown, *weighed, page) if path == page or path.is_file()
+        ),
         curves=((validated or trained).root / "curves.parquet").relative_to(home).as_posix(),
         trials=weighed[0].relative_to(home).as_posix() if weighed else "",
     )

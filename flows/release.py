@@ -15,6 +15,7 @@ from flows.engine.rows import MOVES, EventRow
 from flows.engine.step import Step
 from flows.outcome import held, outcome_of
 from flows.project import synchronise, write_record
+from flows.report import leave_report
 from flows.session import Session, attach
 from flows.steps import run_stage
 from schemas.artifacts import BundleRef, ChampionRef, GateDecision, ModelRef, TrainedRef
@@ -102,6 +103,7 @@ def release(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = 
         session.outcome = outcome_of(session, decision.verdict, decision.reason, version=version)
         if event is not None and event.action not in MOVES:
             session.outcome = held(session.outcome, event)
+        leave_report(session)
         late = synchronise(session.ledger, session.settings)
         if late is not None:
             session.listeners.noted(

@@ -127,7 +127,7 @@ def declare(
     return {
         "curate": curation,
         "finetune": [step for step in tuning if step.name not in names],
-        "assess": assess_steps(spec, standing=standing),
+        "assess": assess_steps(spec, standing=standing, root=root),
         "release": release_steps(spec),
     }
 

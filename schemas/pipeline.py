@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from schemas.choice import TrainSection, choice_faults
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
+from schemas.endpoint import endpoint_faults
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec, SliceGuard
 from schemas.metrics import MacroF1Metric
@@ -76,6 +77,9 @@ class PipelineSpec(Spec):
         faults = [
             *_gate_faults(self.gates, self.evaluate),
             *_metric_faults(self.evaluate),
+            *endpoint_faults(self.train, self.evaluate, self.gates),
+            *_judge_faults(self.gates, self.evaluate),
+            *_canary_faults(self.gates, self.train),
             *_routing_faults(self.evaluate),
             *_prompt_faults(self.train),
             *validation_faults(self.train, self.split, self.evaluate),
@@ -113,6 +117,24 @@ def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
             )
     if gates.slices is not None:
         yield from _slice_guard_faults(gates.slices, evaluate)
+
+
+def _canary_faults(gates: GatesSpec, train: TrainSpec) -> Iterator[Fault]:
+    if gates.canaries is not None and train.canaries is None:
+        yield Fault(
+            "no secrets are planted whose exposure could be measured",
+            at=("gates", "canaries"),
+            hint="declare train.canaries, such as {n: 4, repeats: 1}",
+        )
+
+
+def _judge_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    if gates.judge is not None and not {"zero_shot", "few_shot", "retrieval", "endpoint"} & set(evaluate.arms):
+        yield Fault(
+            "before there is a champion the judge has nobody to compare with",
+            at=("gates", "judge"),
+            hint="add zero_shot to evaluate.arms",
+        )
 
 
 def _slice_guard_faults(guard: SliceGuard, evaluate: EvaluateSpec) -> Iterator[Fault]:

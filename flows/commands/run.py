@@ -37,6 +37,7 @@ def run(
     from flows.live_curves import LiveCurves
     from flows.pipeline import run_with
     from flows.project import synchronise
+    from flows.report import report_folder
 
     screen = Screen(console)
     notes = Notes(screen)
@@ -64,6 +65,8 @@ def run(
         f"{champion}   run: {outcome.run_id}   {time.monotonic() - begun:.0f} s",
         f"tunegate show {outcome.run_id}",
     ]
+    page = report_folder(settings.home, outcome.run_id) / "report.html"
+    details += [str(page)] if page.is_file() else []
     # Above, every rule that is not met has told its reason already.
     is_told = isinstance(decision, GateDecision) and decision.verdict == outcome.verdict
     sentence = outcome.reason.split(";")[0] if is_told else outcome.reason

@@ -47,6 +47,7 @@ from tasks.assess.decision import summarise, write_decision
 from tasks.assess.evidence import ArmScores
 from tasks.assess.findings import findings_of, use_findings
 from tasks.assess.forgetting import ask_forgetting, divergence_finding
+from tasks.assess.judged import ask_judge
 from tasks.assess.opponents import Arms
 from tasks.assess.questions import Asker
 
@@ -94,7 +95,11 @@ def decide(
         anchor_version=anchor_version,
         baselines={scores.arm: ArmScores(scores, known) for scores in baselines},
     )
-    asked = (*Asker(arms, gates, items).ask_all(), *ask_forgetting(gates, suite_candidate, suite_base))
+    asked = (
+        *Asker(arms, gates, items).ask_all(),
+        *ask_judge(gates, checks),
+        *ask_forgetting(gates, suite_candidate, suite_base),
+    )
     use = EvidenceUse(
         look=spent.looks + 1,
         looks_max=gates.looks_max,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,6 +38,28 @@ def test_a_verdict_is_explained_down_to_the_items_and_text_stays_on_stdout(workp
     assert worst[0]["question"][:20] in done.stdout
     assert worst[0]["question"][:20] not in done.stderr
     assert "verdict 1 of at most 20 on these items" in done.stdout
+
+    left = workplace.home / "reports" / run_id  # at the end of the run
+    assert {path.name for path in left.iterdir()} == {
+        "report.html", "report.json", "report.md", "junit.xml", "report-without-text.html",
+    }  # fmt: skip
+    question = html.escape(worst[0]["question"][:20])
+    assert question in (left / "report.html").read_text()
+    for name in ("report-without-text.html", "report.md", "junit.xml"):
+        assert question not in (left / name).read_text()
+    page = (left / "report.html").read_bytes()
+    done = workplace.run("report", "--last", "strict", "--out", "mine.html")
+    assert done.returncode == 0, done.stderr
+    assert "BLOCK" in done.stdout
+    assert (workplace.folder / "mine.html").read_bytes() == (left / "report.html").read_bytes() == page
+    told = workplace.json("report", run_id[:12], "--items", "0")
+    assert (told["verdict"], told["worst"], told["version"]) == ("BLOCK", [], "1")
+    assert {arm["arm"] for arm in told["arms"]} == {"tuned", "zero_shot", "majority", "tfidf"}
+    assert told["funnel"][0]["step"] == "extract"
+    assert {curve["name"] for curve in told["curves"]} >= {"loss", "learning_rate"}
+    assert sum(n for _, n in told["token_lengths"]) == 32
+    for wrong in (["report"], ["report", run_id, "--last", "strict"], ["report", "--last", "small"]):
+        assert "TG0139" in workplace.run(*wrong).stderr
 
 
 def test_a_run_that_came_to_no_gate_says_so(workplace: Workplace) -> None:

@@ -1,0 +1,238 @@
+"""A run's report: gathered from ledger and store, written as a page, JSON, a comment and a JUnit file.
+
+Changes nothing that a verdict depends on. Called at the end of `tunegate run` and by `tunegate report`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from flows.choice_report import choice_of, choice_row
+from flows.engine.disk import private_folder
+from flows.engine.rows import RunRow
+from flows.measured import memory_sentence, read_measured
+from flows.recorded import Recorded, reference_arm, shown_finding
+from flows.settings import Settings
+from schemas.artifacts import Artifact, CurationCard, DatasetRef, GateDecision, Scores, TrainedRef, ValidationCurves
+from schemas.curation_card import CardNumbers
+from schemas.errors import TunegateError
+from schemas.report import ArmLine, Change, Curve, Example, FunnelLine, RunReport, StepLine
+from tasks.files import write_atomic
+from tasks.release.reports.junit import write_junit
+from tasks.release.reports.markdown import write_markdown
+from tasks.release.reports.page import draw_page
+from tasks.release.reports.read import read_curves, token_lengths
+
+if TYPE_CHECKING:
+    from flows.outcome import Outcome
+    from flows.session import Session
+
+UNTOLD = ("config_json", "schedule", "register")
+"""Parts of a configuration that decide nothing about a candidate."""
+
+
+def leave_report(session: Session) -> None:
+    """Write the report of a session that came to its outcome, and a page without any ticket's text for MLflow.
+
+    Whatever goes wrong is told and changes nothing: the verdict stands in the ledger.
+    """
+    try:
+        told, card = gather(session.settings, session.run_id, outcome=session.outcome)
+        write_report(told, card, report_folder(session.settings.home, session.run_id))
+        page = draw_page(told.model_copy(update={"worst": ()}), card=card)
+        write_atomic(page_without_text(session.settings.home, session.run_id), page.encode())
+    except Exception as error:  # its words may quote a ticket
+        why = f"the report was not written ({type(error).__name__})"
+        session.listeners.noted(f"{why}; `tunegate report {session.run_id}` tries again")
+
+
+def gather(
+    settings: Settings, run_id: str, *, n_items: int = 5, outcome: Outcome | None = None
+) -> tuple[RunReport, str]:
+    """The report of a recorded run, and its curation card as an HTML fragment (empty when it made none).
+
+    Args:
+        n_items: Worst items that are shown, redacted; 0 keeps every ticket's text out.
+        outcome: Of a run that the ledger does not yet know to be over.
+    """
+    recorded = Recorded(settings, run_id)
+    row, decision = recorded.row, recorded.decision()
+    card = recorded.result("card", CurationCard)
+    champion = recorded.ledger.champion(row.model_name)
+    mine = [each for each in recorded.ledger.candidates(row.model_name) if each.ref.run_id == row.run_id]
+    chosen = choice_of(recorded.ledger, recorded.store, row.run_id)
+    dataset = _result_of_training(recorded, "encode", DatasetRef)
+    report = RunReport(
+        run_id=row.run_id,
+        pipeline=row.pipeline,
+        model_name=row.model_name,
+        verdict=outcome.verdict if outcome else row.verdict or "NONE",
+        reason=outcome.reason if outcome else row.reason,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        version=mine[0].ref.version if mine else None,
+        compared_with=decision.champion_version if decision else None,
+        champion=champion.version if champion else None,
+        evidence=decision.use.sentence() if decision and decision.use else "",
+        n_items=decision.n_items if decision else 0,
+        findings=decision.findings if decision else (),
+        arms=_arms(recorded),
+        funnel=_funnel(card),
+        training=_training(recorded, dataset),
+        curves=_curves(recorded),
+        token_lengths=token_lengths(dataset.root / "train") if dataset else (),
+        choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
+        worst=_worst(recorded, decision, n_items),
+        changes=_changes(recorded, decision),
+        steps=tuple(
+            StepLine(
+                step=step.step, state=step.state, n_in=step.n_in, n_out=step.n_out, seconds=round(step.seconds, 2),
+                digest=step.digest,
+            )
+            for step in recorded.steps
+        ),
+        reproduce=f"tunegate reproduce {row.run_id}",
+    )  # fmt: skip
+    return report, (card.root / "card.html").read_text(encoding="utf-8") if card else ""
+
+
+def write_report(report: RunReport, card: str, folder: Path) -> dict[str, Path]:
+    """Write `report.html`, `report.json`, `report.md` and `junit.xml`, each whole or not at all; returns them."""
+    private_folder(folder)
+    files = {
+        "report.html": draw_page(report, card=card).encode(),
+        "report.json": orjson.dumps(report.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n",
+        "report.md": write_markdown(report).encode(),
+        "junit.xml": write_junit(report),
+    }
+    for name, content in files.items():
+        write_atomic(folder / name, content)
+        (folder / name).chmod(0o600)
+    return {name: folder / name for name in files}
+
+
+def report_folder(home: Path, run_id: str) -> Path:
+    """Where a run's report lies."""
+    return home / "reports" / run_id
+
+
+def page_without_text(home: Path, run_id: str) -> Path:
+    """The page that leaves this machine: to MLflow."""
+    return report_folder(home, run_id) / "report-without-text.html"
+
+
+def _arms(recorded: Recorded) -> tuple[ArmLine, ...]:
+    found = []
+    for name in recorded.keys:
+        kinds = ("scores", "classifier") if name.startswith("scores_") else ()
+        scores = next((each for kind in kinds if (each := recorded.result(name, Scores, folder=kind))), None)
+        if scores is not None and name == f"scores_{scores.arm}":  # others are of trainings that were weighed
+            means = {metric: value if value == value else None for metric, value in scores.means.items()}
+            found.append(ArmLine(arm=scores.arm, n_items=scores.n_items, means=means))
+    return tuple(sorted(found, key=lambda arm: (arm.arm != "tuned", arm.arm != "champion", arm.arm)))
+
+
+def _funnel(card: CurationCard | None) -> tuple[FunnelLine, ...]:
+    if card is None:
+        return ()
+    numbers = CardNumbers.model_validate_json((card.root / "card.json").read_bytes())
+    return tuple(FunnelLine(step=step.step, **step.rows.model_dump()) for step in numbers.funnel)
+
+
+def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
+    trained = recorded.result("train", TrainedRef)
+    if trained is None:
+        return {}
+    config = orjson.loads(recorded.row.config_json)["train"]
+    seconds = recorded.ledger.made_in(recorded.keys["train"])
+    told = {
+        "base model": str(config["base_model"]).split("#")[0].rsplit("/", 1)[-1],
+        "method": f"{trained.method}, {trained.format}",
+        "trainable weights": f"{trained.n_trainable:,}",
+        "steps": f"{trained.n_steps:,}",
+        "tokens": f"{trained.n_tokens:,}",
+        "loss": f"{trained.train_loss:.4f} at the end",
+    }
+    if trained.validation_loss is not None:
+        told["validation loss"] = f"{trained.validation_loss:.4f}"
+    if dataset is not None:
+        told["examples"] = (
+            f"{dataset.n_train:,} train, {dataset.n_validation:,} validation, {dataset.n_dropped:,} too long"
+        )
+    if seconds:
+        told["time"] = f"{seconds:.0f} s, {trained.n_tokens / seconds:,.0f} tokens a second"
+    memory = memory_sentence(read_measured(recorded.settings, "train", recorded.keys["train"]))
+    return {**told, "memory": memory} if memory else told
+
+
+def _curves(recorded: Recorded) -> tuple[Curve, ...]:
+    """Those of training; a metric measured at validations is in a file of its own."""
+    artifacts: list[Artifact | None] = [
+        recorded.result("train", TrainedRef),
+        recorded.result("validation_curves", ValidationCurves),
+    ]
+    found: dict[str, Curve] = {}
+    for artifact in artifacts:
+        if artifact is not None:
+            found |= {curve.name: curve for curve in read_curves(artifact.root / "curves.parquet")}
+    return tuple(found.values())
+
+
+def _result_of_training(recorded: Recorded, step: str, kind: type[DatasetRef]) -> DatasetRef | None:
+    """The step's result; of a choice between trainings, that of any of them with the examples of the chosen one."""
+    names = [step, *(name for name in recorded.keys if name.startswith(f"{step}_"))]
+    found = (recorded.result(name, kind, folder=step) for name in names)
+    return next((each for each in found if each is not None), None)
+
+
+def _worst(recorded: Recorded, decision: GateDecision | None, n_items: int) -> tuple[Example, ...]:
+    finding = shown_finding(decision) if decision and n_items else None
+    if decision is None or finding is None:
+        return ()
+    try:
+        items = recorded.worst(decision, finding, n_items)
+    except TunegateError:
+        return ()
+    has_arm = reference_arm(decision, finding) is not None
+    return tuple(
+        Example(
+            item_id=item.item_id, metric=finding.metric, candidate=item.candidate, reference=item.reference,
+            question=item.question, wanted=item.wanted, candidate_answer=item.candidate_answer,
+            reference_answer=item.reference_answer if has_arm else None,
+        )
+        for item in items
+    )  # fmt: skip
+
+
+def _changes(recorded: Recorded, decision: GateDecision | None) -> tuple[Change, ...]:
+    """Settings and digests that differ from the run that the compared champion comes from."""
+    version = decision.champion_version if decision else None
+    candidate = recorded.ledger.candidate(recorded.row.model_name, version) if version else None
+    if candidate is None or candidate.ref.run_id == recorded.row.run_id:
+        return ()
+    before = recorded.ledger.run(candidate.ref.run_id)
+    ours, theirs = _settings_of(recorded.row), _settings_of(before)
+    for steps, told in ((recorded.steps, ours), (recorded.ledger.steps(before.run_id), theirs)):
+        told |= {f"digest of {step.step}": step.digest[:16] for step in steps if step.step in ("extract", "encode")}
+    ours["code"], theirs["code"] = recorded.row.code[:16], before.code[:16]
+    return tuple(
+        Change(what=what, champion=theirs.get(what), candidate=ours.get(what))
+        for what in sorted(ours.keys() | theirs.keys())
+        if ours.get(what) != theirs.get(what)
+    )
+
+
+def _settings_of(row: RunRow) -> dict[str, str]:
+    config = {name: value for name, value in orjson.loads(row.config_json).items() if name not in UNTOLD}
+    return dict(_flat(config, ""))
+
+
+def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        inner = [_flat(each, f"{prefix}.{name}" if prefix else str(name)) for name, each in value.items()]
+        return [pair for pairs in inner for pair in pairs]
+    return [(prefix, value if isinstance(value, str) else orjson.dumps(value).decode())]

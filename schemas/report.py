@@ -1,0 +1,127 @@
+"""Everything a run's report shows, as plain data: `report.json` is this, and the page is drawn from nothing else.
+
+`flows/report.py` gathers it from ledger and store; `tasks/release/reports/` writes the page, the comment and the
+JUnit file. Texts of tickets are redacted ones, and stand in `worst` alone.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from schemas.verdicts import Finding
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ArmLine(_Part):
+    """The mean of each metric of one arm on the held-out items."""
+
+    arm: str
+    """`tuned` is the candidate; champion, base model with or without examples, classifier and so on."""
+    n_items: int
+    means: dict[str, float | None]
+
+
+class StepLine(_Part):
+    """What became of one step."""
+
+    step: str
+    state: str
+    n_in: int | None
+    n_out: int | None
+    seconds: float
+    digest: str
+
+
+class FunnelLine(_Part):
+    """Rows of one curation step: n_in = n_out + n_merged + n_dropped + n_quarantined."""
+
+    step: str
+    n_in: int
+    n_out: int
+    n_merged: int
+    n_dropped: int
+    n_quarantined: int
+
+
+class Curve(_Part):
+    """One series over training steps."""
+
+    name: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    is_validation: bool = False
+
+
+class Example(_Part):
+    """One held-out item, redacted, with the answers of candidate and reference."""
+
+    item_id: str
+    metric: str
+    candidate: float
+    reference: float | None
+    question: str
+    wanted: str
+    candidate_answer: str
+    reference_answer: str | None
+
+
+class Change(_Part):
+    """A setting or a result that differs from the champion's run; null where one of them has none."""
+
+    what: str
+    champion: str | None
+    candidate: str | None
+
+
+class RunReport(_Part):
+    """A run from its tickets to its verdict."""
+
+    run_id: str
+    pipeline: str
+    model_name: str
+    verdict: str
+    """PROMOTE, HOLD, BLOCK, ERROR; NONE for a run that came to no gate."""
+    reason: str
+    started_at: str
+    ended_at: str | None
+    version: str | None
+    """Version of this run's candidate."""
+    compared_with: str | None
+    """Version of the champion that the candidate was judged against."""
+    champion: str | None
+    """Version that serves now."""
+    evidence: str
+    """Place of this verdict among those on the same items, in words."""
+    n_items: int
+    findings: tuple[Finding, ...]
+    arms: tuple[ArmLine, ...]
+    funnel: tuple[FunnelLine, ...]
+    training: dict[str, str]
+    """What was trained and what it took, name -> value in words."""
+    curves: tuple[Curve, ...]
+    token_lengths: tuple[tuple[str, int], ...]
+    """Train examples per range of tokens."""
+    choice: tuple[dict[str, str], ...]
+    """Rungs or trials that were weighed on validation; empty without `method: ladder` and `train.sweep`."""
+    worst: tuple[Example, ...]
+    changes: tuple[Change, ...]
+    """What differs from the run that the champion comes from; empty without a champion."""
+    steps: tuple[StepLine, ...]
+    reproduce: str
+    """The command that does it again."""
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        what = f"Version {self.version}" if self.version else "The candidate"
+        against = f"champion version {self.compared_with}" if self.compared_with else "the prompting baselines"
+        told = {
+            "PROMOTE": f"{what} is better on evidence and may serve.",
+            "HOLD": f"{what} is not shown to be good enough: there is not enough evidence, and {against} stays.",
+            "BLOCK": f"{what} is worse than allowed and is not released.",
+            "ERROR": f"{what} could not be judged, so nothing is released.",
+        }
+        return told.get(self.verdict, "This run came to no verdict.")

@@ -1,0 +1,55 @@
+"""Figures of a report that lie in the files of stored results: curves of training, lengths of examples.
+
+Called by `flows/report.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from schemas.report import Curve
+
+N_BINS = 16
+TRAINING = ("loss", "learning_rate", "grad_norm")
+
+
+def read_curves(path: Path) -> tuple[Curve, ...]:
+    """The series of a `curves.parquet`: those of training, and `validation_*` where they were measured."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    steps = table.column("step").to_pylist()
+    found = []
+    for name in table.column_names:
+        if name not in TRAINING and not name.startswith("validation_"):
+            continue
+        pairs = [
+            (step, float(value))
+            for step, value in zip(steps, table.column(name).to_pylist(), strict=True)
+            if value is not None and math.isfinite(value)
+        ]
+        if pairs:
+            xs, ys = zip(*pairs, strict=True)
+            found.append(Curve(name=name, steps=xs, values=ys, is_validation=name.startswith("validation_")))
+    return tuple(found)
+
+
+def token_lengths(folder: Path) -> tuple[tuple[str, int], ...]:
+    """Examples per range of tokens, in an encoded split (a folder of Arrow files)."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lengths: list[int] = []
+    for path in sorted(folder.glob("*.arrow")):
+        with pa.memory_map(str(path)) as source:
+            for batch in pa.ipc.open_stream(source):
+                lengths += pc.list_value_length(batch.column("input_ids")).to_pylist()
+    if not lengths:
+        return ()
+    width = max(1, -(-(max(lengths) + 1) // N_BINS))
+    counts = [0] * (max(lengths) // width + 1)
+    for length in lengths:
+        counts[length // width] += 1
+    first = next(place for place, n in enumerate(counts) if n)
+    return tuple((f"{place * width}-{(place + 1) * width - 1}", n) for place, n in enumerate(counts) if place >= first)

@@ -1,0 +1,171 @@
+"""The forms of a report: what stands in it, that hostile text stays text, and that nothing is loaded or run."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET  # of our own making
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.report import ArmLine, Change, Curve, Example, RunReport, StepLine
+from schemas.verdicts import Finding
+from tasks.release.reports import charts
+from tasks.release.reports.junit import write_junit
+from tasks.release.reports.markdown import write_markdown
+from tasks.release.reports.page import draw_page
+from tasks.release.reports.read import read_curves, token_lengths
+from tasks.release.reports.text_diff import MAX_WORDS, marked
+
+HOSTILE = "</p><script>alert(1)</script><img src=x onerror=alert(1)>\"'|`\u202etxt.exe"
+
+
+def finding(verdict: str, *, decides: bool = True, part: str = "primary", rule: str = "exact at least 0.5") -> Finding:
+    return Finding.model_validate(
+        {
+            "rule": rule, "metric": "exact", "verdict": verdict, "n_items": 96, "candidate": 0.7, "reference": 0.6,
+            "difference": 0.1, "lower": -0.02, "upper": 0.21, "limit": None, "method": "tango", "reason": HOSTILE,
+            "won": 12, "lost": 3, "part": part, "decides": decides,
+        }
+    )  # fmt: skip
+
+
+def report(**change: object) -> RunReport:
+    example = Example(
+        item_id=HOSTILE, metric="exact", candidate=0.0, reference=1.0, question=HOSTILE,
+        wanted=f"close my order {HOSTILE}", candidate_answer=f"close the order {HOSTILE}", reference_answer=HOSTILE,
+    )  # fmt: skip
+    plain = RunReport(
+        run_id="20260101-000000-abcd", pipeline="support", model_name="replies", verdict="BLOCK", reason=HOSTILE,
+        started_at="2026-01-01T00:00:00+00:00", ended_at=None, version="4", compared_with="3", champion="3",
+        evidence="verdict 2 of at most 20 on these items", n_items=96,
+        findings=(finding("BLOCK"), finding("PROMOTE", part="contamination"), finding("HOLD", decides=False)),
+        arms=(ArmLine(arm="tuned", n_items=96, means={"exact": 0.7, "chrf": None}),), funnel=(),
+        training={"method": "lora"},
+        curves=(
+            Curve(name="loss", steps=(1, 2, 3), values=(3.0, 2.0, 1.5)),
+            Curve(name="validation_loss", steps=(3,), values=(1.7,), is_validation=True),
+        ),
+        token_lengths=(("0-9", 3), ("10-19", 5)), choice=({"training": "rung_small", "state": HOSTILE},),
+        worst=(example,), changes=(Change(what="train.seed", champion="1", candidate=HOSTILE),),
+        steps=(StepLine(step="extract", state="done", n_in=5, n_out=5, seconds=0.1, digest="d" * 64),),
+        reproduce="tunegate reproduce 20260101-000000-abcd",
+    )  # fmt: skip
+    return plain.model_copy(update=change)
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, whether opened tags are closed, and the text."""
+
+    VOID = frozenset({"meta", "br", "img", "link", "input"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_page_runs_nothing_loads_nothing_and_shows_hostile_text_as_text() -> None:
+    page = Tags(draw_page(report(), card="<section><h2>Curation</h2></section>"))
+    assert page.open == []
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "img", "link", "iframe", "object", "form", "a"}
+    for _, attributes in page.tags:
+        assert not any(name.startswith("on") or name in ("src", "href") for name in attributes)
+    policy = next(attributes["content"] for tag, attributes in page.tags if attributes.get("http-equiv"))
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert "<script>alert(1)</script>" in page.text
+    assert "\u202e" not in page.text
+    assert "Version 4 is worse than allowed" in page.text
+    assert page.text.index("contamination") < page.text.index("primary")  # in the order in which they decide
+    assert "not judged" in page.text
+
+
+@pytest.mark.parametrize("verdict", ["PROMOTE", "HOLD", "BLOCK", "ERROR", "NONE"])
+def test_a_report_of_any_verdict_and_of_nothing_can_be_drawn(verdict: str) -> None:
+    bare = report(
+        verdict=verdict, findings=(), arms=(), training={}, curves=(), token_lengths=(), choice=(), worst=(),
+        changes=(), steps=(), version=None, compared_with=None, champion=None, evidence="", n_items=0,
+    )  # fmt: skip
+    page = Tags(draw_page(bare, card=""))
+    assert page.open == []
+    assert "No version serves" in page.text
+    [case] = ET.fromstring(write_junit(bare)).findall("testcase")  # noqa: S314
+    assert case.find("error") is not None  # a run without findings is never a green suite
+    assert verdict in write_markdown(bare)
+
+
+def test_junit_counts_what_failed() -> None:
+    findings = (
+        finding("PROMOTE"),
+        finding("BLOCK"),
+        finding("HOLD"),
+        finding("ERROR"),
+        finding("BLOCK", decides=False),
+    )
+    suite = ET.fromstring(write_junit(report(findings=findings)))  # noqa: S314
+    counted = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
+    assert counted == {"tests": "5", "failures": "2", "errors": "1", "skipped": "1"}
+
+
+def test_a_comment_keeps_its_table_and_no_html_of_others() -> None:
+    told = write_markdown(report())
+    rows = [line for line in told.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 3
+    assert {line.replace("\\|", "").count("|") for line in rows} == {9}
+    assert "<script" not in told
+    assert "close my order" not in told  # no ticket text leaves with it
+
+
+def test_words_that_differ_are_marked_and_both_texts_stay_whole() -> None:
+    left, right = marked("close my order\nnow", "close the order")
+    assert "".join(piece.text for piece in left) == "close my order\nnow"
+    assert "".join(piece.text for piece in right) == "close the order"
+    assert [piece.text for piece in right if not piece.same] == ["the"]
+    long = " ".join(["word"] * MAX_WORDS)
+    assert marked(long, "word")[0] == [(long, True)]
+
+
+def test_charts_leave_out_what_is_not_a_number() -> None:
+    nan = float("nan")
+    assert charts.lines([("loss", "candidate", [1, 2], [nan, nan])], label="loss") == ""
+    assert "nan" not in charts.lines([("loss", "candidate", [1, 2, 3], [1.0, nan, 2.0])], label="loss")
+    assert charts.interval(nan, 0.1, 0.2, None, good=True, label="x") == ""
+    assert charts.columns([], label="x") == ""
+    flat = charts.lines([("loss", "candidate", [1], [1.0])], label='"><script>')
+    assert "<script>" not in flat
+
+
+def test_curves_and_lengths_are_read_from_the_files(tmp_path: Path) -> None:
+    path = tmp_path / "curves.parquet"
+    columns = {"step": [1, 2], "loss": [2.0, float("inf")], "n_tokens": [5, 6], "validation_loss": [None, 1.5]}
+    pq.write_table(pa.table(columns), path)
+    curves = {curve.name: (curve.steps, curve.values) for curve in read_curves(path)}
+    assert curves == {"loss": ((1,), (2.0,)), "validation_loss": ((2,), (1.5,))}
+
+    table = pa.table({"input_ids": [[1] * 5, [1] * 6, [1] * 200]})
+    with pa.OSFile(str(tmp_path / "data-0.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    lengths = token_lengths(tmp_path)
+    assert sum(n for _, n in lengths) == 3
+    assert (lengths[0], lengths[-1][1]) == (("0-12", 2), 1)
+    assert token_lengths(tmp_path / "none") == ()
