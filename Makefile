@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install check test campaign demo bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-train lock up down clean
+.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train lock up down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -35,7 +35,10 @@ campaign: install ## the long proofs: real model, three methods, real tickets, k
 demo: install ## the main job on the embedded model: promoted, then blocked, then nothing to do
 	@$(BIN)/python infra/demo.py
 
-bench: bench-dedup bench-curate bench-redact bench-read bench-gates bench-train ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
+demo-schedule: install ## eight weeks of arriving tickets under a fake clock: skipped, promoted, blocked, killed, drifted; a chart
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m infra.schedule_demo $(DEMO)
+
+bench: bench-dedup bench-curate bench-redact bench-read bench-gates bench-regressions bench-train ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
 
 bench-dedup: install ## deduplication beside other libraries, in environments under BENCH_HOME (default .bench/)
 	@$(BIN)/python -m benchmarks.dedup
@@ -51,6 +54,9 @@ bench-read: install ## MB/s of reading JSON Lines beside other libraries, and th
 
 bench-gates: install ## simulated candidates through the gate beside peers' rules; QUICK=1 for seconds, RECORD=1 keeps it
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gates.py $(if $(QUICK),--quick) $(if $(RECORD),--record)
+
+bench-regressions: install ## planted regressions through whole runs: an hour on two cores; QUICK=1 in a toy world within two minutes, RECORD=1
+	@$(BIN)/python -m benchmarks.regressions
 
 bench-train: install ## training and generation beside other trainers; QUICK=1 within three minutes, RECORD=1 writes the result
 	@$(BIN)/python -m benchmarks.train

@@ -19,28 +19,25 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import binom, multivariate_normal, norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file: the checkout is the import root
 
+from benchmarks.gate_peers import ALPHA, PEERS, Bools, Counts, Seen
 from schemas.gates import SliceGuard
 from tasks.assess.contract import PROMOTE, anchor_outcome, change_outcome, guard_outcome, settle
 from tasks.assess.power import paired_items_needed
 
-Counts = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
 GUARD = SliceGuard(by=("product",))
-ACCURACY, DISCORDANCE, ALPHA, MARGIN, SLICES = 0.8, 0.1, 0.05, 0.02, 6
+ACCURACY, DISCORDANCE, MARGIN, SLICES = 0.8, 0.1, 0.02, 6
 SCENARIOS: Mapping[str, tuple[float, ...]] = {
     "-3 points": (-0.03,) * SLICES,
     "equal": (0.0,) * SLICES,
@@ -95,47 +92,6 @@ def our_gate(tables: Tables, *, mode: str) -> Bools:
     met = np.concatenate([rule.met[:, None], guard.met], axis=1)
     p_harm = np.concatenate([rule.p_harm[:, None], guard.p_harm], axis=1)
     return np.asarray((settle(met, p_harm, alpha=ALPHA) == PROMOTE).all(axis=1))
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a peer's rule looks at: counts over all n items."""
-
-    gained: Counts
-    lost: Counts
-    both: Counts
-    n: int
-
-    @property
-    def ours(self) -> NDArray[np.float64]:
-        """The candidate's measured accuracy."""
-        return np.asarray((self.both + self.gained) / self.n)
-
-    @property
-    def theirs(self) -> NDArray[np.float64]:
-        """The champion's."""
-        return np.asarray((self.both + self.lost) / self.n)
-
-    @property
-    def unpaired_z(self) -> NDArray[np.float64]:
-        """z of the difference as if measured on different items, as lm-eval's model_comparator has it."""
-        variance = self.ours * (1 - self.ours) + self.theirs * (1 - self.theirs)
-        return np.asarray((self.ours - self.theirs) / np.sqrt(variance / self.n))
-
-
-Z = float(norm.ppf(1 - ALPHA))
-TINY = 1e-9
-"""Differences of shares are not exact: a drop of exactly 0.05 is a drop of 0.05."""
-PEERS: Mapping[str, Callable[[Seen], Bools]] = {
-    "point: mean >= champion": lambda seen: np.asarray(seen.gained >= seen.lost),
-    "point: drop <= 0.05": lambda seen: np.asarray(seen.theirs - seen.ours <= 0.05 + TINY),
-    "MetricThreshold(0.78)": lambda seen: np.asarray(seen.ours >= 0.78 - TINY),
-    "MetricThreshold(0.78, min_absolute_change=0.01)": lambda seen: np.asarray(
-        (seen.ours >= 0.78 - TINY) & (seen.ours - seen.theirs >= 0.01 - TINY)
-    ),
-    "unpaired z, not significantly worse": lambda seen: np.asarray(seen.unpaired_z > -Z),
-    "unpaired z, significantly better": lambda seen: np.asarray(seen.unpaired_z > Z),
-}
 
 
 def promoted_shares(*, n_items: int, reps: int, seed: int) -> dict[str, dict[str, float]]:

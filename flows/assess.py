@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from prefect import flow
 
@@ -21,11 +23,13 @@ from schemas.artifacts import (
     Scores,
     ValidationCurves,
 )
+from schemas.endpoint import EndpointSpec
 from schemas.evaluation import DecodingSpec, EvaluateSpec
 from schemas.evidence import CheckEvidence
 from schemas.pipeline import PipelineSpec
 from schemas.training import Format, PromptSpec
 from tasks.assess.baselines import score_classifier
+from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.assess.gate import decide
 from tasks.assess.items import select_items
 from tasks.assess.prompts import build_prompts
@@ -38,7 +42,7 @@ PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval")
 CLASSIFIER_ARMS = ("majority", "tfidf")
 
 
-def assess_steps(spec: PipelineSpec, *, standing: Standing) -> list[Step]:
+def assess_steps(spec: PipelineSpec, *, standing: Standing, root: Path = Path()) -> list[Step]:
     """The steps in order. They take `decontaminate`, the base model and `train`, and what the ledger says this moment.
 
     Answers are keyed by model, prompts and decoding, so base and champion answer each held-out set once.
@@ -58,6 +62,8 @@ def assess_steps(spec: PipelineSpec, *, standing: Standing) -> list[Step]:
     ]
     for arm in (arm for arm in PROMPTING_ARMS if arm in evaluate.arms):
         steps += _prompting_arm(arm, evaluate, prompt, form, decoding, model=base)
+    if evaluate.endpoint is not None:
+        steps += _endpoint_arm(evaluate, evaluate.endpoint, prompt, form)
     for arm in (arm for arm in CLASSIFIER_ARMS if arm in evaluate.arms and evaluate.routing_field):
         steps.append(
             Step(
@@ -77,7 +83,7 @@ def assess_steps(spec: PipelineSpec, *, standing: Standing) -> list[Step]:
             name, evaluate, earlier.prompt, earlier.trained.format, decoding,
             model=earlier.model, trained=earlier.trained,
         )  # fmt: skip
-    checks = check_steps(spec)
+    checks = check_steps(spec, standing.champion, root)
     return [*steps, *checks, _gate(spec, standing, checks)]
 
 
@@ -109,6 +115,20 @@ def _prompting_arm(
         _answers(arm, decoding, {"prompts": f"prompts_{arm}", "model": model}),
         _scores(arm, evaluate),
     ]
+
+
+def _endpoint_arm(evaluate: EvaluateSpec, endpoint: EndpointSpec, prompt: PromptSpec, form: Format) -> list[Step]:
+    """A model behind an address answers zero_shot's prompts. The same address and model are asked once."""
+    params = {"arm": "zero_shot", "prompt": prompt, "format": form, "baseline_system": evaluate.baseline_system}
+    answers = Step(
+        "answers_endpoint", answer_by_endpoint, Predictions, {"prompts": "prompts_endpoint"},
+        {"endpoint": endpoint, "max_new_tokens": evaluate.max_new_tokens}, libraries=("pyarrow",), resumable=True,
+        reports=True, kind="answers",
+    )  # fmt: skip
+    prompts = Step(
+        "prompts_endpoint", build_prompts, PromptSet, {"items": "items"}, params, libraries=("pyarrow",), kind="prompts"
+    )
+    return [prompts, answers, _scores("endpoint", evaluate)]
 
 
 def _tuned_arm(
@@ -186,7 +206,12 @@ def validation_step(spec: PipelineSpec) -> Step:
 
 def _metric_libraries(evaluate: EvaluateSpec) -> tuple[str, ...]:
     """Distributions that decide the values of declared metrics."""
-    needs = {"json_schema": ("jsonschema", "orjson"), "sql": ("duckdb",), "pii": ("phonenumbers", "python-stdnum")}
+    needs = {
+        "json_schema": ("jsonschema", "orjson"),
+        "sql": ("duckdb",),
+        "rouge": ("rouge-score",),
+        "pii": ("phonenumbers", "python-stdnum"),
+    }
     return tuple(name for metric in evaluate.metrics for name in needs.get(metric.uses, ()))
 
 
@@ -198,7 +223,7 @@ def _own_code(evaluate: EvaluateSpec) -> dict[str, str]:
 
 def _gate(spec: PipelineSpec, standing: Standing, checks: list[Step]) -> Step:
     earlier = _earlier_models(spec, standing)
-    baselines = tuple(f"scores_{arm}" for arm in PROMPTING_ARMS if arm in spec.evaluate.arms)
+    baselines = tuple(f"scores_{arm}" for arm in (*PROMPTING_ARMS, "endpoint") if arm in spec.evaluate.arms)
     inputs: dict[str, Input | tuple[Input, ...]] = {"candidate": "scores_tuned", "baselines": baselines}
     inputs |= {arm: f"scores_{arm}" for arm in earlier}
     inputs["checks"] = tuple(step.name for step in checks if step.returns is CheckEvidence)
@@ -215,7 +240,12 @@ def _gate(spec: PipelineSpec, standing: Standing, checks: list[Step]) -> Step:
         **({} if "champion" in earlier else {"champion": None}),
     }
     late = {"spent": Late(("items", "train"), standing.spent)}
-    return Step("gate", decide, GateDecision, inputs, params, late=late, libraries=("numpy", "scipy", "pyarrow"))
+    if standing.live is not None:
+        live = partial(standing.live_for, spec.train.prompt, spec.evaluate.max_new_tokens)
+        late["live"] = Late((chosen_names(spec.train).model, "train"), live)
+    also = {} if standing.live is None else {"feedback": standing.feedback_digest}
+    libraries = ("numpy", "scipy", "pyarrow")
+    return Step("gate", decide, GateDecision, inputs, params, late=late, also=also, libraries=libraries)
 
 
 @flow(name="assess")

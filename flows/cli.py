@@ -19,6 +19,7 @@ import typer
 from flows.cli_curation import add_curation_commands
 from flows.cli_export import add_export_commands
 from flows.cli_gate import gate_app
+from flows.cli_operations import add_operations_commands
 from flows.cli_options import CONFIG, Config, Json, Pipeline, call
 from flows.cli_planning import add_planning_commands
 from flows.cli_registry import add_registry_commands
@@ -197,12 +198,6 @@ def down(config: Config = CONFIG, as_json: Json = False) -> int:
 
 
 @app.command()
-def serve(config: Config = CONFIG) -> int:
-    """Run every pipeline with a `schedule` at its times, until interrupted."""
-    return call("servers", "serve", config=config)
-
-
-@app.command()
 def explain(
     code: Annotated[str, typer.Argument(help="Error code, such as TG0220; TG02 gives its range.", show_default=False)],
     as_json: Json = False,
@@ -221,6 +216,7 @@ add_curation_commands(app)
 app.add_typer(gate_app, name="gate")
 add_planning_commands(app)
 add_registry_commands(app)
+add_operations_commands(app)
 add_export_commands(app)
 
 

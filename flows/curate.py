@@ -9,6 +9,7 @@ from prefect import flow
 from flows.declared import declared_steps
 from flows.earlier import Earlier
 from flows.engine.step import Step
+from flows.feedback import insert_behind_redaction
 from flows.finetune import base_model_step
 from flows.retention import forget_old_texts
 from flows.session import attach
@@ -27,7 +28,13 @@ NOTHING = Earlier()
 
 
 def curate_steps(
-    spec: PipelineSpec, *, fingerprint: str, root: Path, cache: Path, earlier: Earlier = NOTHING
+    spec: PipelineSpec,
+    *,
+    fingerprint: str,
+    root: Path,
+    cache: Path,
+    earlier: Earlier = NOTHING,
+    learned: Step | None = None,
 ) -> list[Step]:
     """The steps in order.
 
@@ -36,6 +43,7 @@ def curate_steps(
         root: Folder of pipelines.yaml.
         cache: Downloads, for the base model when perplexity is measured.
         earlier: What the last complete run left.
+        learned: What agents' feedback brings in; goes behind redaction.
     """
     extract = Step(
         "extract",
@@ -54,7 +62,8 @@ def curate_steps(
         params={"table": spec.table},
         libraries=("duckdb", "pyarrow", "pandera"),
     )
-    steps = [extract, validate, *declared_steps(spec.curate.steps, after=validate.name, root=root)]
+    declared = declared_steps(spec.curate.steps, after=validate.name, root=root)
+    steps = insert_behind_redaction([extract, validate, *declared], learned)
     tables = tuple(step.name for step in steps if step.returns is TicketTable)
     if any(step.returns is Perplexities for step in steps):
         steps.insert(2, base_model_step(spec, root=root, cache=cache))

@@ -1,4 +1,4 @@
-"""What a step measured of itself that no digest may depend on: memory at its peak. One small file per result.
+"""What a step measured of itself that no digest may depend on: memory at its peak, seconds. One small file per result.
 
 Beside the store, since equal inputs must give equal bytes there. Written by flows/session.py; read by flows/project.py
 for MLflow and by `tunegate show`.
@@ -10,6 +10,7 @@ import orjson
 
 from flows.engine.disk import private_folder
 from flows.settings import Settings
+from schemas.evidence import LATENCY_FIGURES
 from tasks.files import write_json
 from tasks.train.job import MEMORY_FIGURES
 
@@ -22,7 +23,7 @@ class Measured:
 
     def hear(self, figures: dict[str, float]) -> None:
         """Keep those that count, of all that a step reports."""
-        self.figures |= {name: figures[name] for name in MEMORY_FIGURES if name in figures}
+        self.figures |= {name: figures[name] for name in (*MEMORY_FIGURES, *LATENCY_FIGURES) if name in figures}
 
     def keep(self, settings: Settings, step: str, key: str) -> None:
         """Write them down beside the store, under the result's key."""

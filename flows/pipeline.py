@@ -14,10 +14,12 @@ from typing import Literal
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 
 from flows.assess import assess
 from flows.curate import curate
+from flows.cut_off import finish_cut_off
+from flows.deploy import take_turn
 from flows.engine.rows import EventRow, RunRow
 from flows.finetune import finetune
 from flows.outcome import Outcome, outcome_of
@@ -27,7 +29,9 @@ from flows.report import report_folder
 from flows.screen import describe, gate_row
 from flows.session import STAGES, Session, attach, input_digest, open_session
 from flows.suspend import ask_if_deployed, go_on
+from flows.ticks import Tick, too_early, turned_away, unchanged, waits_s, weigh
 from schemas.artifacts import GateDecision
+from schemas.ticks import Cause, Decision
 
 Stage = Literal["curate", "finetune", "assess", "release"]
 
@@ -39,6 +43,7 @@ def run_pipeline(
     run_id: str | None = None,
     again: bool = False,
     until: Stage = "release",
+    tick: Cause | None = None,
 ) -> Outcome:
     """Bring fresh tickets to a verdict, and the champion alias to the candidate if it is earned.
 
@@ -48,6 +53,7 @@ def run_pipeline(
         run_id: Set by a caller that opened the session already.
         again: Decide anew even when nothing changed since the last verdict.
         until: Last stage to run.
+        tick: What made a run that is to decide first whether it is worth it; null runs without asking.
 
     Raises:
         TunegateError: see schemas/errors.py; the ledger keeps the reason, the champion stays.
@@ -57,9 +63,14 @@ def run_pipeline(
     answered = go_on(pipeline, config)
     if answered is not None:
         return answered
-    with attach(pipeline, config, run_id) as session:
+    made = _made_by(tick)
+    if made is not None and run_id is None:
+        skipped = turned_away(pipeline, config, made)
+        if skipped is not None:
+            return skipped
+    with attach(pipeline, config, run_id, wait_s=0.0 if made is None else waits_s(pipeline, config)) as session:
         session.ledger.name_run(session.run_id, prefect_run_id=str(flow_run.get_id() or "") or None)
-        outcome = session.outcome = _run(session, config, again=again, until=until)
+        outcome = session.outcome = _run(session, config, again=again, until=until, tick=made)
     ask_if_deployed(outcome, config)
     return outcome
 
@@ -72,36 +83,62 @@ def run_with(
     until: Stage,
     wait_s: float,
     listen: Callable[[Session], None],
+    tick: Cause | None = None,
 ) -> Outcome:
     """`run_pipeline` for the command line: waits for the lock and lets the caller listen."""
     with open_session(pipeline, config, wait_s=wait_s, listen=listen) as session:
-        return run_pipeline(pipeline, config, run_id=session.run_id, again=again, until=until)
+        return run_pipeline(pipeline, config, run_id=session.run_id, again=again, until=until, tick=tick)
 
 
-def _run(session: Session, config: str, *, again: bool, until: Stage) -> Outcome:
+def _made_by(tick: Cause | None) -> Tick | None:
+    """The tick, with the time that Prefect's schedule meant."""
+    if tick is None:
+        return None
+    meant = flow_run.get_scheduled_start_time() if tick == "schedule" and deployment.get_id() else None
+    return Tick(tick, scheduled_for=meant)
+
+
+def _skip(session: Session, decision: Decision) -> Outcome:
+    get_run_logger().info("SKIP: %s", decision.reason)
+    return outcome_of(session, "SKIP", decision.reason)
+
+
+def _run(session: Session, config: str, *, again: bool, until: Stage, tick: Tick | None) -> Outcome:
     name, run_id = session.spec.name, session.run_id
     last = None if again or until != "release" else _still_true(session)
     if last is not None:
         reason = f"nothing changed since run {last.run_id} ({last.verdict}): same tickets, configuration and code"
         if _waiting(session, last):
             reason += f"; its candidate waits for a person: `tunegate approve {last.run_id} --by NAME`"
-        get_run_logger().info("SKIP: %s", reason)
-        return outcome_of(session, "SKIP", reason)
+        return _skip(
+            session,
+            Decision(run=False, code="unchanged", reason=reason) if tick is None else unchanged(session, tick, reason),
+        )
+    early = None if tick is None else too_early(session, tick)
+    if early is not None:
+        return _skip(session, early)
 
-    for stage in STAGES[: STAGES.index(until) + 1]:
-        session.listeners.entered(stage)
-        match stage:
-            case "curate":
-                curate(name, config, run_id)
-                _show_funnel(session)
-                warn_of_weak_gate(session)
-            case "finetune":
-                finetune(name, config, run_id)
-            case "assess":
-                assess(name, config, run_id)
-                _show_gate(session)
-            case "release":
-                release(name, config, run_id)
+    session.listeners.entered("curate")
+    curate(name, config, run_id)
+    _show_funnel(session)
+    decision = None if tick is None else weigh(session, tick)
+    if decision is not None and not decision.run:
+        return _skip(session, decision)
+    cut_off = None if again or until != "release" else finish_cut_off(session)
+    if cut_off is not None:
+        return cut_off
+    warn_of_weak_gate(session)
+    with take_turn(session.spec, deployed=deployment.get_id() is not None):
+        for stage in STAGES[1 : STAGES.index(until) + 1]:
+            session.listeners.entered(stage)
+            match stage:
+                case "finetune":
+                    finetune(name, config, run_id)
+                case "assess":
+                    assess(name, config, run_id)
+                    _show_gate(session)
+                case "release":
+                    release(name, config, run_id)
     if until != "release":
         return outcome_of(session, "DONE", f"ran until {until}")
     _show_report(session)

@@ -26,6 +26,7 @@ from flows.settings import Settings
 from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef
 from schemas.errors import ServiceError, TunegateError
 from schemas.release import DatasetRecord, RunRecord
+from schemas.schedule import OPERATIONS
 from schemas.trials import ChoiceRef
 from tasks.failpoint import reach
 from tasks.files import write_json
@@ -217,7 +218,7 @@ def _record(session: Session) -> RunRecord:
     )
     items, decision = _done(session, "items", EvalSet), _done(session, "gate", GateDecision)
     trained, validated = _done(session, "train", TrainedRef), session.done.get("validation_curves")
-    config = orjson.loads(spec.model_dump_json(by_alias=True, exclude={"schedule", "registry"}))
+    config = orjson.loads(spec.model_dump_json(by_alias=True, exclude={*OPERATIONS, "registry"}))
     code: dict[str, str] = {}
     for step in (step for steps in session.stages.values() for step in steps):
         code |= code_digests(step.run)
@@ -227,6 +228,7 @@ def _record(session: Session) -> RunRecord:
         home, session.run_id
     )  # written when the verdict has become true, and before MLflow is told
     weighed = choice_files(home, session.run_id, choice) if isinstance(choice, ChoiceRef) else ()
+    pace = session.done.get("latency")
     return RunRecord(
         run_id=session.run_id,
         pipeline=spec.name,
@@ -235,7 +237,8 @@ def _record(session: Session) -> RunRecord:
         params=_flat(config),
         metrics=_metrics(session)
         | {"train_loss": trained.train_loss, "n_train_examples": float(dataset.n_train)}
-        | read_measured(session.settings, "train", trained.root.name),
+        | read_measured(session.settings, "train", trained.root.name)
+        | (read_measured(session.settings, "latency", pace.root.name) if pace is not None else {}),
         tags={
             "tunegate.pipeline": spec.name,
             "tunegate.verdict": decision.verdict,

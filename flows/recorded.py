@@ -13,7 +13,7 @@ from flows.settings import Settings
 from schemas.artifacts import Artifact, EvalSet, GateDecision, Predictions, Scores
 from schemas.errors import ConfigError
 from schemas.metrics import MetricTraits
-from schemas.verdicts import CHECKS, Finding
+from schemas.verdicts import Finding
 from tasks.assess.worst import Answered, WorstItem, worst_items
 
 A = TypeVar("A", bound=Artifact)
@@ -78,7 +78,7 @@ def shown_finding(decision: GateDecision, metric: str | None = None) -> Finding 
     Raises:
         ConfigError: TG0197, the metric was not judged.
     """
-    on_items = (finding for finding in decision.findings if finding.part not in CHECKS)
+    on_items = (finding for finding in decision.findings if not finding.is_check)
     judged = [finding for finding in on_items if finding.candidate is not None]
     if metric is not None:
         found = next((finding for finding in judged if finding.metric == metric), None)

@@ -10,24 +10,28 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.earlier import Earlier, earlier_results
+from flows.engine.clock import present
 from flows.engine.keys import digest_of, installed
 from flows.engine.ledger import Ledger
 from flows.engine.lock import pipeline_lock
 from flows.engine.plan import left_out, run_step
+from flows.engine.runs import Seen
 from flows.engine.source import code_digests
 from flows.engine.store import Store
 from flows.listener import Listeners
 from flows.measured import Measured
+from flows.notify import tell_end
 from flows.settings import Settings, load_settings
 from flows.standing import Standing, standing_of
-from schemas.artifacts import Artifact
+from schemas.artifacts import Artifact, Splits, WarehouseRef
 from schemas.errors import TunegateError
 from schemas.load import load_file
+from schemas.schedule import OPERATIONS
+from tasks.watch.arrivals import newest_time
 
 if TYPE_CHECKING:
     from flows.engine.step import Step
@@ -116,29 +120,33 @@ def declare(
     """All steps of the pipeline by stage, as they compare with today's champion and go on from earlier results."""
     from flows.assess import assess_steps
     from flows.curate import curate_steps
+    from flows.feedback import learn_step
     from flows.finetune import finetune_steps, trunks_of
     from flows.release import release_steps
     from tasks.curate.extract import fingerprint_source
 
     fingerprint = fingerprint_source(spec.source, root=root)
-    curation = curate_steps(spec, fingerprint=fingerprint, root=root, cache=settings.cache, earlier=earlier)
+    learned = learn_step(spec, settings.home)
+    curation = curate_steps(
+        spec, fingerprint=fingerprint, root=root, cache=settings.cache, earlier=earlier, learned=learned
+    )
     names = {step.name for step in curation}
     tuning = finetune_steps(spec, root=root, cache=settings.cache, trunks=trunks_of(settings.home, spec.name))
     return {
         "curate": curation,
         "finetune": [step for step in tuning if step.name not in names],
-        "assess": assess_steps(spec, standing=standing),
+        "assess": assess_steps(spec, standing=standing, root=root),
         "release": release_steps(spec),
     }
 
 
 @contextmanager
-def attach(pipeline: str, config: str, run_id: str | None) -> Iterator[Session]:
+def attach(pipeline: str, config: str, run_id: str | None, *, wait_s: float = 0.0) -> Iterator[Session]:
     """The open session of this run id, or a new one of its own (which takes the pipeline's lock)."""
     if run_id is not None and run_id in _open:
         yield _open[run_id]
         return
-    with open_session(pipeline, config, run_id=run_id) as session:
+    with open_session(pipeline, config, run_id=run_id, wait_s=wait_s) as session:
         yield session
 
 
@@ -172,6 +180,7 @@ def open_session(
                 yield session
         finally:
             del _open[run_id]
+            tell_end(session)
 
 
 @contextmanager
@@ -208,7 +217,16 @@ def _recorded(session: Session) -> Iterator[None]:
         verdict=None if outcome.verdict == "SKIP" or outcome.verdict == "DONE" else outcome.verdict,
         reason=outcome.reason,
         exit_code=outcome.exit_code,
+        seen=_seen(session) if outcome.verdict in ("PROMOTE", "HOLD", "BLOCK") else None,
     )
+
+
+def _seen(session: Session) -> Seen | None:
+    """What the verdict was about; the pipeline's mark moves there."""
+    splits, warehouse = session.done.get("decontaminate"), session.done.get("warehouse")
+    if not isinstance(splits, Splits) or not isinstance(warehouse, WarehouseRef):
+        return None
+    return Seen(warehouse.snapshot_id, newest_time(splits), splits.n_train + splits.n_validation + splits.n_test)
 
 
 def input_digest(session: Session) -> str:
@@ -222,7 +240,7 @@ def input_digest(session: Session) -> str:
         code |= code_digests(step.run)
     return digest_of(
         {
-            "spec": session.spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", "schedule"}),
+            "spec": session.spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", *OPERATIONS}),
             "fingerprint": session.stages["curate"][0].params["fingerprint"],
             "files": {step.name: dict(step.also) for step in steps if step.also},
             "code": code,
@@ -234,4 +252,4 @@ def input_digest(session: Session) -> str:
 
 def new_run_id() -> str:
     """`20260601-052301-9f3a`: sortable by time, unique enough for one ledger (which refuses a repeated id)."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    return f"{present():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

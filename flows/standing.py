@@ -6,13 +6,19 @@ ledger. Called by `flows/session.py` and `tunegate plan`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+from flows.engine.champions import candidate_key
 from flows.engine.ledger import Ledger
+from flows.feedback import feedback_database, state_of
 from schemas.artifacts import Artifact, ChampionRef
 from schemas.errors import ConfigError
+from schemas.feedback import LiveQuality
 from schemas.pipeline import PipelineSpec
+from schemas.training import PromptSpec
 from schemas.verdicts import Spent
+from tasks.watch.feedback import acceptance_of
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,12 @@ class Standing:
     """The fixed model of `gates.anchor`; null when no rule asks for one, or there is none yet."""
     judged: tuple[tuple[str, str], ...] = ()
     """Digests of held-out set and candidate of every verdict under the name, oldest first."""
+    live: LiveQuality | None = None
+    """What agents did with suggestions; null where `feedback` is not declared."""
+    feedback_digest: str = ""
+    """Of the state that `live` is about; with new feedback a verdict is no longer the last word."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Key of a candidate -> its version; only filled for `live`."""
 
     def spent(self, items: Artifact, candidate: Artifact) -> Spent:
         """What earlier verdicts cost this one. The same candidate on the same items is the same look, however often
@@ -35,6 +47,13 @@ class Standing:
             verdicts=len({model for held_out, model in before if held_out == items.digest}),
         )
 
+    def live_for(self, prompt: PromptSpec, max_new_tokens: int, model: Artifact, trained: Artifact) -> LiveQuality:
+        """What agents did with suggestions, once the candidate is known: it may have served before."""
+        if self.live is None:
+            raise TypeError("`feedback` is not declared")
+        version = self.versions.get(candidate_key(model, trained, prompt, max_new_tokens))
+        return self.live.model_copy(update={"candidate": version})
+
 
 def standing_of(spec: PipelineSpec, ledger: Ledger | None) -> Standing:
     """Look it up; changes nothing.
@@ -45,7 +64,14 @@ def standing_of(spec: PipelineSpec, ledger: Ledger | None) -> Standing:
     if ledger is None:
         return Standing()
     name = spec.registry.name
-    return Standing(champion=ledger.champion(name), anchor=_anchor(spec, ledger), judged=ledger.judged_candidates(name))
+    champion, state = ledger.champion(name), state_of(spec, ledger.root)
+    standing = Standing(champion=champion, anchor=_anchor(spec, ledger), judged=ledger.judged_candidates(name))
+    if spec.feedback is None:
+        return standing
+    rates = acceptance_of(feedback_database(ledger.root, name), spec.feedback, upto=state.last) if state else ()
+    live = LiveQuality(spec=spec.feedback, versions=rates, champion=champion.version if champion else None)
+    versions = {row.key: row.ref.version for row in ledger.candidates(name)}
+    return replace(standing, live=live, feedback_digest=state.digest if state else "", versions=versions)
 
 
 def asks_for_anchor(spec: PipelineSpec) -> bool:

@@ -40,6 +40,28 @@ class RoundTripSpec(Spec):
     is in bfloat16: another batch sums in another order, and short answers average little of that away."""
 
 
+class LatencySpec(Spec):
+    """`gates.latency`: seconds per answer, one ticket at a time, in turn with the champion (before there is one, with
+    the base model)."""
+
+    p95_ratio_max: float | None = Field(default=None, gt=0)
+    """Largest p95 as a multiple of the other's; null only reports. Kept in every round: met; in none: BLOCK."""
+    n_prompts: int = Field(default=16, ge=1, le=1000)
+    repeats: int = Field(default=3, ge=1, le=100)
+    """Rounds over the prompts."""
+    on_cpu: Literal["report", "judge"] = "report"
+    """A CPU is rarely what serves: without `judge` its figures decide nothing."""
+
+
+class CostSpec(Spec):
+    """`gates.cost`: rent of the machine for 1,000 answers, one at a time, at the seconds that `gates.latency` takes."""
+
+    machine: str
+    """The machine that the run is on, by its name among `gpus` of infra/prices.yaml."""
+    usd_per_1k_max: float | None = Field(default=None, gt=0)
+    """Null only reports."""
+
+
 class ContaminationSpec(Spec):
     """`gates.contamination`: no ticket that was trained on may give a held-out item away, whatever curation declared.
 

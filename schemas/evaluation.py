@@ -7,12 +7,13 @@ from typing import Literal, get_args
 
 from pydantic import Field, field_validator
 
+from schemas.endpoint import EndpointSpec
 from schemas.metrics import MetricSpec, MetricTraits, traits_by_name, traits_of
 from schemas.source import TicketColumn
 from schemas.spec import Spec
 from schemas.template import template_columns
 
-Arm = Literal["zero_shot", "few_shot", "retrieval", "majority", "tfidf"]
+Arm = Literal["zero_shot", "few_shot", "retrieval", "endpoint", "majority", "tfidf"]
 
 
 class StyleRule(Spec):
@@ -49,7 +50,10 @@ class EvaluateSpec(Spec):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     arms: tuple[Arm, ...] = ("zero_shot", "few_shot", "majority", "tfidf")
     """Baselines beside candidate and champion. zero_shot, few_shot and retrieval prompt the base model; retrieval shows
-    each item its nearest train tickets. majority and tfidf answer the routing field alone."""
+    each item its nearest train tickets; endpoint asks the model of `endpoint` what zero_shot asks. majority and tfidf
+    answer the routing field alone."""
+    endpoint: EndpointSpec | None = None
+    """The model of the arm endpoint; null for none."""
     baseline_system: str = ""
     """System message of the prompting arms: a fair baseline is told categories and format. Empty: train's own.
     `{column}` inserts a ticket column, as in `train.prompt`."""
@@ -62,8 +66,8 @@ class EvaluateSpec(Spec):
     """The field that the majority and tfidf arms predict; null for none."""
     style: tuple[StyleRule, ...] = ()
     metrics: tuple[MetricSpec, ...] = ()
-    """Metrics beside the built-in ones: macro_f1, regex, json_schema, bleu, pii, control_tokens, urls, sql and
-    entry_point."""
+    """Metrics beside the built-in ones: macro_f1, regex, json_schema, bleu, rouge, pii, control_tokens, urls,
+    sql and entry_point."""
     slices: tuple[Literal["product", "channel", "category", "priority"], ...] = ("product",)
     seed: int = Field(default=0, ge=0)
 

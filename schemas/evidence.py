@@ -10,7 +10,12 @@ from typing import Literal
 
 from schemas.artifacts import Artifact
 
-CheckName = Literal["contamination", "round_trip", "divergence"]
+CheckName = Literal["contamination", "round_trip", "canaries", "latency", "judge", "divergence"]
+LATENCY_FIGURES = (
+    "latency_p50_s", "latency_p95_s", "tokens_per_s", "reference_latency_p50_s", "reference_latency_p95_s",
+    "reference_tokens_per_s", "usd_per_1k",
+)  # fmt: skip
+"""What the latency check measures and reports; kept beside the store, since no digest may depend on seconds."""
 
 
 class CheckEvidence(Artifact):

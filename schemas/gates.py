@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.checks import ContaminationSpec, ForgettingSpec, RoundTripSpec
+from schemas.canaries import ExposureSpec
+from schemas.checks import ContaminationSpec, CostSpec, ForgettingSpec, LatencySpec, RoundTripSpec
+from schemas.judge import JudgeSpec
 from schemas.source import TicketColumn
 from schemas.spec import Spec
 
@@ -117,6 +119,14 @@ class GatesSpec(Spec):
     """What would be released answers as what was judged, else ERROR; null for no check."""
     forgetting: ForgettingSpec | None = None
     """General questions that the candidate answers as well as its base; null for none. Costs two arms of the suite."""
+    canaries: ExposureSpec | None = None
+    """How much of the secrets of `train.canaries` the candidate may have kept; null for no check."""
+    latency: LatencySpec | None = None
+    """Seconds per answer beside the champion's; null for none."""
+    cost: CostSpec | None = None
+    """Dollars per 1,000 answers; needs latency; null for none."""
+    judge: JudgeSpec | None = None
+    """A language model that compares answers; null for none."""
     slices: SliceGuard | None = None
     """No slice may suffer; null for no guard."""
     anchor: AnchorSpec | None = AnchorSpec()
@@ -130,6 +140,12 @@ class GatesSpec(Spec):
     power: PowerSpec = PowerSpec()
     strict_power: bool = False
     """Too few held-out items for `power` are an error (exit code 2) before training, instead of a warning."""
+
+    @model_validator(mode="after")
+    def _cost_has_seconds(self) -> GatesSpec:
+        if self.cost is not None and self.latency is None:
+            raise ValueError("`cost` is reckoned from the seconds of `latency`, which is not declared")
+        return self
 
     @property
     def alpha(self) -> float:

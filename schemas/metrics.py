@@ -102,6 +102,17 @@ class BleuMetric(Spec):
         return MetricTraits(name="bleu", continuous=True)
 
 
+class RougeMetric(Spec):
+    """`rouge_1`, `rouge_2` or `rouge_l`: overlap of words, of word pairs, or the longest common subsequence of words of
+    the answer and the reference answer, F1, 0-1 (rouge-score; words of any script, case does not count)."""
+
+    uses: Literal["rouge"]
+    variant: Literal["rouge_1", "rouge_2", "rouge_l"] = "rouge_l"
+
+    def traits(self) -> MetricTraits:
+        return MetricTraits(name=self.variant, continuous=True)
+
+
 class PersonalDataMetric(Spec):
     """`pii`: 1 where the answer holds personal data or a secret; lower is better."""
 
@@ -175,6 +186,7 @@ MetricSpec = Annotated[
     | RegexMetric
     | JsonSchemaMetric
     | BleuMetric
+    | RougeMetric
     | PersonalDataMetric
     | ControlTokenMetric
     | UrlMetric

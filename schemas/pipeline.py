@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Literal, Self
-from zoneinfo import available_timezones
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from schemas.choice import TrainSection, choice_faults
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
+from schemas.endpoint import endpoint_faults
 from schemas.evaluation import EvaluateSpec
+from schemas.feedback import FeedbackSpec
 from schemas.gates import GatesSpec, SliceGuard
 from schemas.metrics import MacroF1Metric
 from schemas.names import closest
+from schemas.schedule import NotifySpec, RetrainSpec, ScheduleSpec, TriggerSpec
 from schemas.source import SourceSpec
 from schemas.spec import Fault, Spec, UnfitError
 from schemas.training import TrainSpec
@@ -38,24 +40,6 @@ class RegisterSpec(Spec):
     """After a rollback nobody is promoted for so long without a person."""
 
 
-class ScheduleSpec(Spec):
-    """`schedule`: when `tunegate serve` starts the pipeline by itself."""
-
-    cron: str = Field(
-        pattern=r"^\s*(@(hourly|daily|weekly|monthly|yearly)|[0-9A-Za-z*/,#?-]+(\s+[0-9A-Za-z*/,#?-]+){4})\s*$"
-    )
-    """Five fields: minute, hour, day of month, month, day of week."""
-    timezone: str = "UTC"
-    """IANA name, e.g. Europe/Berlin."""
-
-    @field_validator("timezone")
-    @classmethod
-    def _is_known(cls, value: str) -> str:
-        if value not in available_timezones():
-            raise ValueError(f"unknown time zone {value!r}; IANA names such as Europe/Berlin are allowed")
-        return value
-
-
 class PipelineSpec(Spec):
     """From tickets to a champion alias, declared."""
 
@@ -69,13 +53,20 @@ class PipelineSpec(Spec):
     evaluate: EvaluateSpec = EvaluateSpec()
     gates: GatesSpec
     registry: RegisterSpec = Field(alias="register")
+    feedback: FeedbackSpec | None = None
     schedule: ScheduleSpec | None = None
+    triggers: tuple[TriggerSpec, ...] = ()
+    retrain: RetrainSpec = RetrainSpec()
+    notify: NotifySpec | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         faults = [
             *_gate_faults(self.gates, self.evaluate),
             *_metric_faults(self.evaluate),
+            *endpoint_faults(self.train, self.evaluate, self.gates),
+            *_judge_faults(self.gates, self.evaluate),
+            *_canary_faults(self.gates, self.train),
             *_routing_faults(self.evaluate),
             *_prompt_faults(self.train),
             *validation_faults(self.train, self.split, self.evaluate),
@@ -113,6 +104,24 @@ def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
             )
     if gates.slices is not None:
         yield from _slice_guard_faults(gates.slices, evaluate)
+
+
+def _canary_faults(gates: GatesSpec, train: TrainSpec) -> Iterator[Fault]:
+    if gates.canaries is not None and train.canaries is None:
+        yield Fault(
+            "no secrets are planted whose exposure could be measured",
+            at=("gates", "canaries"),
+            hint="declare train.canaries, such as {n: 4, repeats: 1}",
+        )
+
+
+def _judge_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    if gates.judge is not None and not {"zero_shot", "few_shot", "retrieval", "endpoint"} & set(evaluate.arms):
+        yield Fault(
+            "before there is a champion the judge has nobody to compare with",
+            at=("gates", "judge"),
+            hint="add zero_shot to evaluate.arms",
+        )
 
 
 def _slice_guard_faults(guard: SliceGuard, evaluate: EvaluateSpec) -> Iterator[Fault]:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.canaries import PlantedSpec
 from schemas.spec import Spec, UnfitError
 from schemas.template import template_columns
 from schemas.training_rules import training_faults
@@ -44,6 +45,7 @@ class EncodeSpec(Spec):
     overflow: Literal["drop", "truncate_left", "error"]
     max_examples: int | None
     loss_on: LossOn = "all_assistant"
+    canaries: PlantedSpec | None = None
 
 
 class AdapterSpec(Spec):
@@ -151,6 +153,8 @@ class TrainSpec(Spec):
     """For examples over max_length; truncate_left cuts the prompt, the answer always survives."""
     loss_on: LossOn = "all_assistant"
     """Which answers of a conversation carry loss: all, the last, or those with `weight: 1`. `weight: 0` never does."""
+    canaries: PlantedSpec | None = None
+    """Made-up secrets among the examples, for `gates.canaries`; null for none."""
     gradient_checkpointing: bool = False
     cache_trunk: CacheTrunk = "auto"
     """Compute what lies below the lowest adapted layer once for all epochs, on disk (`adapter.top_layers`, CPU);
@@ -187,6 +191,7 @@ class TrainSpec(Spec):
             overflow=self.overflow,
             max_examples=self.max_examples,
             loss_on=self.loss_on,
+            canaries=self.canaries,
         )
 
     def four_bits(self) -> QuantizationSpec | None:

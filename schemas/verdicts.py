@@ -11,11 +11,26 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 Verdict = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR"]
-Part = Literal["contamination", "round_trip", "safety", "primary", "slices", "forgetting", "baseline", "use"]
+Part = Literal[
+    "contamination",
+    "round_trip",
+    "safety",
+    "latency",
+    "cost",
+    "primary",
+    "judge",
+    "slices",
+    "forgetting",
+    "live",
+    "baseline",
+    "use",
+]
 PARTS: tuple[Part, ...] = get_args(Part)
 """The order of findings: first what makes all others worthless, then what may not happen at any score."""
-CHECKS: frozenset[Part] = frozenset({"contamination", "round_trip", "forgetting"})
+CHECKS: frozenset[Part] = frozenset({"contamination", "round_trip", "latency", "cost", "judge", "forgetting", "live"})
 """Parts that are no declared rule on the held-out items."""
+EXPOSURE = "exposure"
+"""Method of the one finding about safety that is none either: canaries."""
 
 
 class Spent(BaseModel):
@@ -94,3 +109,8 @@ class Finding(BaseModel):
     """What the finding is about."""
     decides: bool = True
     """False for what is only reported, such as a slice too small to judge."""
+
+    @property
+    def is_check(self) -> bool:
+        """Is it about something else than a declared rule on the held-out items?"""
+        return self.part in CHECKS or self.method == EXPOSURE

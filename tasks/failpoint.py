@@ -21,6 +21,8 @@ PLACES: dict[str, str] = {
     "store.renamed": "the directory is in its place, its parents are not fsynced and the scratch folder is still there",
     "store.committed": "everything is in its place, the temporary folder is still there",
     "ledger.run": "a run's first row is written",
+    "ledger.tick": "a tick's decision is written, nothing has been done about it",
+    "ledger.mark": "verdict and mark of a run are written, not committed",
     "ledger.candidate": "a candidate has its version",
     "ledger.promote.opened": "the transaction of a promotion, approval or rollback is open, nothing is written",
     "ledger.promote.written": "champion, event and projection are written, not committed",

@@ -2,7 +2,8 @@
 
 Every training is a fresh process; rounds are interleaved, each begins with another contestant, so that a slow minute of
 the machine falls on all. The last line of stdout is one JSON object. QUICK=1: routing alone, ours, Trainer and TRL's
-best once, short. RECORD=1 writes `benchmarks/results/train.md`. THREADS: of every process, default all cores.
+best once, short. RECORD=1 writes `benchmarks/results/train.md`.
+THREADS: of every process, default OMP_NUM_THREADS, else all cores.
 """
 
 from __future__ import annotations
@@ -53,16 +54,19 @@ class Size:
     answer_rounds: int
     n_single: int
     sweep_batches: int
+    whole: bool = True
+    """With Trainer's sweep and with our answers scored, which no asked ratio needs."""
 
 
 FULL = Size(("routing", "replies"), {"routing": 12, "replies": 6}, 3, 32, 64, 2, 8, 6)
-QUICK = Size(("routing",), {"routing": 4}, 1, 8, 64, 1, 2, 2)
+QUICK = Size(("routing",), {"routing": 4}, 1, 8, 64, 1, 2, 2, whole=False)
 
 
 def main() -> None:
     """Run what the environment asks for."""
     quick = bool(os.environ.get("QUICK"))
-    size, threads = QUICK if quick else FULL, int(os.environ.get("THREADS") or len(os.sched_getaffinity(0)))
+    size = QUICK if quick else FULL
+    threads = int(os.environ.get("THREADS") or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     home, machine = bench_home(), _machine()
     with tempfile.TemporaryDirectory(dir=home / "scratch") as folder:
         scratch = Path(folder)
@@ -83,14 +87,14 @@ def main() -> None:
             model,
             _made(scratch / "sweep"),
             scratch,
-            trainer=pythons.get("trl"),
+            trainer=pythons.get("trl") if size.whole else None,
             threads=threads,
             n_batches=size.sweep_batches,
         )
         tables["A sweep"] = sweep_table(sweep)
         answers, generated = run_answers(
             model, _made(scratch / "answers"), scratch, n_items=size.n_items, rounds=size.answer_rounds,
-            threads=threads, n_single=size.n_single,
+            threads=threads, n_single=size.n_single, scored=size.whole,
         )  # fmt: skip
         tables["Generation"] = answers_table(answers)
         for title in ("A sweep", "Generation"):

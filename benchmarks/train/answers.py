@@ -39,16 +39,28 @@ class Answers:
 
 
 def run_answers(
-    model: ModelRef, home: Path, scratch: Path, *, n_items: int, rounds: int, threads: int, n_single: int = N_SINGLE
+    model: ModelRef,
+    home: Path,
+    scratch: Path,
+    *,
+    n_items: int,
+    rounds: int,
+    threads: int,
+    n_single: int = N_SINGLE,
+    scored: bool = True,
 ) -> tuple[list[Answers], dict[str, Any]]:
-    """Every way on every case, interleaved; medians over the rounds, and how far the answers agree."""
+    """Every way on every case, interleaved; medians over the rounds, and how far the answers agree.
+
+    `scored`: also our way with the loss of each reference answer.
+    """
+    modes = MODES if scored else tuple(mode for mode in MODES if mode != "tunegate-scored")
     (home / "model.json").write_text(model.model_dump_json())
     found: dict[tuple[str, str], list[Answers]] = defaultdict(list)
     for case in CASES:
         write_prompts(WORKLOADS[case], home / f"prompts-{case}", n_items=n_items)
     for number in range(rounds):
         for case in CASES:
-            for mode in MODES[number % 2 :] + MODES[: number % 2]:
+            for mode in modes[number % 2 :] + modes[: number % 2]:
                 if number and mode == "single":
                     continue  # the slowest, and the furthest from its bar
                 found[case, mode].append(_run(home, scratch, case, mode, n_items, n_single, threads))

@@ -33,8 +33,10 @@ CONTESTANTS = (
 )
 
 ABSENT = (
-    "torchtune 0.6.1 and Axolotl 0.19.0: their packages resolve on this Python; they were not tried. "
-    "Axolotl trains through TRL 1.9.",
+    "torchtune 0.6.1: installs (5 GB) and cannot be imported: it asks torchao for `dtypes.nf4tensor`, which torchao "
+    "0.18, the one that installs beside it, no longer has.",
+    "Axolotl 0.19.0: installs (6 GB, CUDA's libraries among them) and can be imported; no row of its own, because the "
+    "trainer it drives is a subclass of transformers.Trainer, which has one.",
     "Unsloth and Liger: their Triton kernels need a GPU.",
 )
 """Peers that are not run, and why."""

@@ -30,8 +30,8 @@ class Sweep:
     cached_s: float | None
     uncached_s: float | None
     trainer_s: float | None
-    equal: bool | None
-    """Validation losses are the same with and without the cache."""
+    distance: float | None
+    """Largest relative difference between the validation losses with and without the cache."""
     told: str = ""
 
     @property
@@ -88,7 +88,8 @@ def run_sweep(
             own=False,
         )  # fmt: skip
         trainer_s = None if run.told else run.cpu_s / (n_batches * EPOCHS - 1) * n_batches * EPOCHS * N_TRIALS
-    return Sweep(seconds["on"], seconds["off"], trainer_s, losses["on"] == losses["off"])
+    distance = max(abs(on / off - 1) for on, off in zip(losses["on"], losses["off"], strict=True))
+    return Sweep(seconds["on"], seconds["off"], trainer_s, distance)
 
 
 def _ratio(one: float | None, other: float | None) -> float | None:

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from flows.commands.output import out, print_json
+from flows.engine.clock import VARIABLE, present
 from flows.engine.ledger import Ledger
 from flows.servers import running
 from flows.settings import Settings, load_settings
@@ -37,7 +38,7 @@ def doctor(*, config: Path, as_json: bool) -> int:
     """Print every finding; exit code 1 when one is bad."""
     settings = load_settings(config)
     checks: tuple[Callable[[Settings, Path], Iterator[Finding]], ...] = (
-        _python, _packages, _config, _disk, _ledger, _champions, _servers,
+        _python, _packages, _config, _disk, _clock, _ledger, _champions, _servers,
     )  # fmt: skip
     findings = [finding for check in checks for finding in _guarded(check, settings, config)]
     if as_json:
@@ -92,6 +93,12 @@ def _disk(settings: Settings, _config: Path) -> Iterator[Finding]:
     yield Finding("disk", state, f"{free:.1f} GB free at {settings.home}", "" if state == "ok" else "make room")
     if not os.access(folder, os.W_OK):
         yield Finding("home", "bad", f"{folder} is not writable", "set TUNEGATE_HOME")
+
+
+def _clock(_settings: Settings, _config: Path) -> Iterator[Finding]:
+    if os.environ.get(VARIABLE):
+        told = f"{VARIABLE} is set: it is {present().isoformat(timespec='seconds')} for every tick and cooldown"
+        yield Finding("clock", "warn", told, f"unset {VARIABLE}")
 
 
 def _ledger(settings: Settings, _config: Path) -> Iterator[Finding]:

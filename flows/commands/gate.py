@@ -5,6 +5,7 @@ Ticket text goes to stdout alone, read from the local store; a note on stderr ne
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.commands.output import out, print_json, talk
+from flows.measured import read_measured
 from flows.recorded import Recorded, shown_finding
 from flows.settings import load_settings
 from schemas.artifacts import GateDecision
@@ -33,6 +35,9 @@ def explain(*, run_id: str, metric: str | None, n_items: int, config: Path, as_j
             f"run {row.run_id} came to no gate, or its decision is no longer in the store",
             code="TG0197", where=row.run_id, hint=f"`tunegate show {row.run_id}` says how far it came",
         )  # fmt: skip
+    figures = (
+        read_measured(recorded.settings, "latency", recorded.keys["latency"]) if "latency" in recorded.keys else {}
+    )
     finding = shown_finding(decision, metric)
     note = ""
     worst: tuple[WorstItem, ...] = ()
@@ -45,9 +50,11 @@ def explain(*, run_id: str, metric: str | None, n_items: int, config: Path, as_j
         head = {"run_id": row.run_id, "verdict": decision.verdict, "reason": decision.reason}
         shown = {"metric": finding and finding.metric, "slice": finding and finding.slice}
         findings = [each.model_dump() for each in decision.findings]
-        print_json({**head, "findings": findings, "shown": shown, "worst_items": [asdict(item) for item in worst]})
+        items = [asdict(item) for item in worst]
+        print_json({**head, "findings": findings, "measured": figures, "shown": shown, "worst_items": items})
     else:
         _print_findings(row.run_id, decision)
+        _print_measured(figures)
         _print_worst(worst, finding)
     if note:
         talk().print(f"[yellow]note[/yellow] the items are not shown: {escape(note)}")
@@ -73,6 +80,13 @@ def _print_findings(run_id: str, decision: GateDecision) -> None:
             markup=False,
         )
         console.print(f"         {finding.reason}", markup=False)
+
+
+def _print_measured(figures: Mapping[str, float]) -> None:
+    """Seconds and dollars that stand beside the decision, for no digest may depend on them."""
+    if figures:
+        told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        out().print(f"\nmeasured, outside the decision: {told}", markup=False)
 
 
 def _print_worst(worst: tuple[WorstItem, ...], finding: Finding | None) -> None:

@@ -15,6 +15,7 @@ from flows.measured import memory_sentence, read_measured
 from flows.screen import gate_table
 from flows.servers import running
 from flows.settings import Settings, load_settings
+from flows.tick_report import tick_json, tick_lines
 from schemas.artifacts import GateDecision
 from schemas.load import load_file
 
@@ -44,15 +45,19 @@ def show(*, run_id: str, config: Path, as_json: bool) -> int:
     chosen = choice_of(ledger, store, row.run_id)
     train = next((step for step in steps if step.step == "train" and step.key), None)
     memory = read_measured(settings, "train", train.key) if train else {}
+    tick, mark = ledger.tick_of(row.run_id), ledger.mark_of(row.run_id)
     if as_json:
         head: dict[str, Any] = {name: getattr(row, name) for name in (*RUN_COLUMNS, "mlflow_run_id", "prefect_run_id")}
         findings = [] if decision is None else [finding.model_dump() for finding in decision.findings]
         choice = None if chosen is None else choice_json(*chosen)
         told_steps = [asdict(step) for step in steps]
-        print_json({**head, "steps": told_steps, "findings": findings, "choice": choice, **memory})
+        made = {"tick": tick and tick_json(tick), "snapshot": mark and asdict(mark)}
+        print_json({**head, "steps": told_steps, "findings": findings, "choice": choice, **memory, **made})
         return 0
     console = out()
     console.print(f"{row.run_id}  {row.pipeline}  {row.status}  {row.verdict or ''}\n{row.reason}\n", markup=False)
+    for line in tick_lines(tick, mark):
+        console.print(line, markup=False, soft_wrap=True)
     told = [{**asdict(step), "seconds": f"{step.seconds:.1f}", "digest": step.digest[:12]} for step in steps]
     print_rows(told, ("step", "state", "n_in", "n_out", "seconds", "digest", "error"))
     if told_memory := memory_sentence(memory):

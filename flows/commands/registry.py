@@ -20,6 +20,7 @@ from flows.project import reconcile as reconcile_all
 from flows.project import synchronise
 from flows.servers import client_environment, running
 from flows.settings import Settings, load_settings
+from flows.tick_report import TICK_COLUMNS, tick_json, tick_row
 from schemas.errors import GateError, TunegateError
 from schemas.load import load_file
 from tasks.files import verify
@@ -106,6 +107,7 @@ def history(*, pipeline: str, verify_only: bool, config: Path, as_json: bool) ->
         StorageError: TG0533, the chain is broken; the first broken link is named.
     """
     _, ledger, name = _of(pipeline, config)
+    ticks = ledger.ticks(pipeline)
     whole = ledger.history()
     head = whole[-1].hash if whole else FIRST_HASH
     events = [event for event in whole if event.name == name]
@@ -114,7 +116,8 @@ def history(*, pipeline: str, verify_only: bool, config: Path, as_json: bool) ->
             {"version": row.ref.version, "verdict": row.verdict, "run_id": row.ref.run_id, "reason": row.reason}
             for row in ledger.candidates(name)
         ]
-        shown = {"events": [_event(event) for event in events], "candidates": candidates} if not verify_only else {}
+        told = {"events": [_event(event) for event in events], "candidates": candidates}
+        shown = {**told, "ticks": [tick_json(row) for row in ticks]} if not verify_only else {}
         print_json({"name": name, "whole": True, "n_events": len(whole), "head": head, **shown})
         return 0
     if not verify_only:
@@ -122,6 +125,9 @@ def history(*, pipeline: str, verify_only: bool, config: Path, as_json: bool) ->
         print_rows(
             rows, ("at", "action", "from_version", "to_version", "verdict", "actor", "run_id", "bundle", "reason")
         )
+        if ticks:
+            out().print()
+            print_rows([tick_row(row) for row in ticks], TICK_COLUMNS)
     out().print(f"{len(whole)} events, each with its hash; the last is {head}")
     return 0
 

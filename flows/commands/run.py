@@ -20,12 +20,21 @@ from schemas.load import load_file
 if TYPE_CHECKING:
     from flows.pipeline import Stage
     from flows.session import Session
+    from schemas.ticks import Cause
 
 
 def run(
-    *, pipeline: str, config: Path, again: bool, until: str, wait_s: float, require_mlflow: bool, as_json: bool
+    *,
+    pipeline: str,
+    config: Path,
+    again: bool,
+    until: str,
+    wait_s: float,
+    require_mlflow: bool,
+    as_json: bool,
+    tick: Cause | None = None,
 ) -> int:
-    """Run the pipeline; returns the exit code of its verdict."""
+    """Run the pipeline, with `tick` only if it is worth it; returns the exit code of its verdict."""
     if until not in STAGES:
         raise ConfigError(f"--until {until!r} is no stage; allowed: {', '.join(STAGES)}", code="TG0140")
     load_file(config).get(pipeline)  # tell a wrong file before any server is started
@@ -52,7 +61,9 @@ def run(
         f"[bold]{pipeline}[/bold]", "[dim]" + (server.url if server else os.environ["PREFECT_API_URL"]) + "[/dim]"
     )
     try:
-        outcome = run_with(pipeline, str(config), again=again, until=cast("Stage", until), wait_s=wait_s, listen=listen)
+        outcome = run_with(
+            pipeline, str(config), again=again, until=cast("Stage", until), wait_s=wait_s, listen=listen, tick=tick
+        )
     finally:
         screen.close()
         logging.getLogger("tunegate").removeHandler(notes)

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 from flows.commands.output import out, print_json, talk
+from flows.deploy import deployments, prepare, wanted
 from flows.servers import client_environment, ensure_mlflow, ensure_prefect, stop_all
 from flows.settings import load_settings
-from schemas.errors import ConfigError
-from schemas.load import PipelineFile, load_file
-
-if TYPE_CHECKING:
-    from prefect.deployments.runner import RunnerDeployment
+from schemas.load import load_file
 
 
 def up(*, config: Path, as_json: bool) -> int:
@@ -40,48 +36,20 @@ def down(*, config: Path, as_json: bool) -> int:
 
 
 def serve(*, config: Path) -> int:
-    """Serve each pipeline that has a schedule as a Prefect deployment of this process, until interrupted.
+    """Serve each pipeline that has a schedule or triggers as a Prefect deployment of this process, until interrupted.
 
     Raises:
-        ConfigError: no pipeline declares a schedule.
+        ConfigError: TG0143, no pipeline runs by itself.
     """
     loaded = load_file(config)
-    if all(spec.schedule is None for spec in loaded.pipelines.values()):
-        raise ConfigError(
-            "no pipeline has a schedule", code="TG0143", where=str(config), hint="add `schedule: {cron: ...}` to one"
-        )
+    for name, spec in wanted(loaded).items():
+        told = [f"{spec.schedule.cron} ({spec.schedule.timezone})"] if spec.schedule is not None else []
+        told += [f"event {trigger.event}" for trigger in spec.triggers]
+        talk().print(f"{name}: {', '.join(told)}", markup=False)
     server = ensure_prefect(load_settings(config).home)
     os.environ.update(client_environment(server))
     import prefect
 
-    for name, spec in loaded.pipelines.items():
-        if spec.schedule is not None:
-            talk().print(f"{name}: {spec.schedule.cron} ({spec.schedule.timezone})", markup=False)
+    prepare(loaded)
     prefect.serve(*deployments(loaded, config), pause_on_shutdown=False, print_starting_message=False)
     return 0
-
-
-def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
-    """One Prefect deployment for each pipeline with a schedule, in the order of the file; nothing is registered.
-
-    A run finds the flow by its module: the folder that `serve` was started in need not be the program's.
-    """
-    from prefect.schedules import Cron
-    from prefect.types.entrypoint import EntrypointType
-
-    from flows.pipeline import run_pipeline
-
-    found = []
-    for name, spec in loaded.pipelines.items():
-        if spec.schedule is None:
-            continue
-        made = run_pipeline.to_deployment(
-            name=name,
-            schedule=Cron(spec.schedule.cron, timezone=spec.schedule.timezone),
-            parameters={"pipeline": name, "config": str(config.resolve())},
-            description=spec.description,
-            concurrency_limit=1,
-            entrypoint_type=EntrypointType.MODULE_PATH,
-        )
-        found.append(cast("RunnerDeployment", made))  # only a coroutine when called from one
-    return found

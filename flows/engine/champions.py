@@ -16,7 +16,8 @@ from flows.engine.keys import digest_of
 from flows.engine.ledger_file import LedgerFile
 from flows.engine.rows import CandidateRow, EventRow, Projection
 from flows.engine.runs import now
-from schemas.artifacts import ChampionRef
+from schemas.artifacts import Artifact, ChampionRef
+from schemas.training import PromptSpec
 from schemas.verdicts import Verdict
 from tasks.failpoint import reach
 
@@ -33,7 +34,7 @@ class Champions(LedgerFile):
         replaces an earlier one. What has ever been champion keeps its reference. `version` and `promoted_at` of the
         argument are ignored.
         """
-        key = digest_of([candidate.model.digest, candidate.trained.digest, candidate.prompt, candidate.max_new_tokens])
+        key = candidate_key(candidate.model, candidate.trained, candidate.prompt, candidate.max_new_tokens)
         name = candidate.name
         with self.write() as db:
             row = db.execute("SELECT * FROM candidates WHERE name = ? AND key = ?", (name, key)).fetchone()
@@ -170,6 +171,11 @@ class Champions(LedgerFile):
         for part in ("model", "trained", "bundle"):
             fields[part]["root"] = self.root / fields[part]["root"]
         return ChampionRef.model_validate({**fields, **changes})
+
+
+def candidate_key(model: Artifact, trained: Artifact, prompt: PromptSpec, max_new_tokens: int) -> str:
+    """Digest of what a candidate answers with: equal keys, one version."""
+    return digest_of([model.digest, trained.digest, prompt, max_new_tokens])
 
 
 def champion_version(db: sqlite3.Connection, name: str) -> str | None:

@@ -1,14 +1,15 @@
 """The ledger: the truth about runs, steps, verdicts and champions. MLflow and Prefect are projections of it.
 
-`Runs` (`flows/engine/runs.py`) and `Approvals` (on `promotions.py`, on `champions.py`) over one SQLite file,
-`ledger.sqlite` in the home folder.
+`Runs` (`flows/engine/runs.py`), `Ticks` (`ticks.py`) and `Approvals` (on `promotions.py`, on `champions.py`) over one
+SQLite file, `ledger.sqlite` in the home folder.
 """
 
 from __future__ import annotations
 
 from flows.engine.approvals import Approvals
 from flows.engine.runs import Runs
+from flows.engine.ticks import Ticks
 
 
-class Ledger(Runs, Approvals):
+class Ledger(Runs, Ticks, Approvals):
     """`Ledger(home)`; making it touches nothing on disk, reading creates nothing."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from flows.engine.champions import Champions, champion_version, project
+from flows.engine.clock import present
 from flows.engine.history import (
     append_event,
     checked_history,
@@ -67,7 +68,7 @@ class Promotions(Champions):
                 raise moved(name, expected, champion)
             candidate = self.promotable(db, name, version)
             digest = verdict_digest or candidate.ref.verdict_digest
-            held = why_held(events, name, version, approval=approval, at=at or datetime.now(UTC))
+            held = why_held(events, name, version, approval=approval, at=at or present())
             same = _answered(events, name, version, run_id, digest)
             if same is not None and (same.action == "reject" or held):
                 return same
@@ -131,7 +132,7 @@ class Promotions(Champions):
             StorageError: TG0533, the history was altered.
         """
         needs("reason", reason, "a rollback", name)
-        until = (at or datetime.now(UTC)) + timedelta(days=cooldown_days)
+        until = (at or present()) + timedelta(days=cooldown_days)
         with self.write() as db:
             reach("ledger.promote.opened")
             events = checked_history(db)
@@ -152,7 +153,7 @@ class Promotions(Champions):
     def held(self, name: str, version: str, *, approval: bool, at: datetime | None = None) -> str:
         """Why a promotion of the version would wait for a person this moment; empty when it would not."""
         with self.read() as db:
-            return why_held(checked_history(db), name, version, approval=approval, at=at or datetime.now(UTC))
+            return why_held(checked_history(db), name, version, approval=approval, at=at or present())
 
     def enter(
         self,

@@ -7,20 +7,29 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from datetime import UTC, datetime
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
+from flows.engine.clock import present
 from flows.engine.ledger_file import LedgerFile
 from flows.engine.lock import is_locked
 from flows.engine.rows import RunRow, RunStatus, StepRow
 from flows.engine.store import Obtained
+from flows.engine.ticks import set_mark
 from schemas.artifacts import Artifact, RowCounts
 from schemas.errors import ConfigError, TunegateError
 from schemas.verdicts import Verdict
 from tasks.failpoint import reach
 
 TYPICAL_RUNS = 5
+
+
+class Seen(NamedTuple):
+    """What a verdict was about; see `flows.engine.ticks.Mark`."""
+
+    snapshot_id: str
+    watermark: str
+    n_tickets: int
 
 
 class Runs(LedgerFile):
@@ -61,14 +70,25 @@ class Runs(LedgerFile):
             db.execute("UPDATE runs SET input_digest = ? WHERE run_id = ?", (input_digest, run_id))
 
     def finish_run(
-        self, run_id: str, *, status: RunStatus, verdict: Verdict | None = None, reason: str = "", exit_code: int
+        self,
+        run_id: str,
+        *,
+        status: RunStatus,
+        verdict: Verdict | None = None,
+        reason: str = "",
+        exit_code: int,
+        seen: Seen | None = None,
     ) -> None:
-        """Close a run."""
+        """Close a run, and with `seen` set the pipeline's mark in the same transaction."""
         with self.write() as db:
             db.execute(
                 "UPDATE runs SET status = ?, verdict = ?, reason = ?, exit_code = ?, ended_at = ? WHERE run_id = ?",
                 (status, verdict, reason, exit_code, now(), run_id),
             )
+            if seen is not None:
+                row = db.execute("SELECT pipeline FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+                set_mark(db, run_id=run_id, pipeline=row["pipeline"], **seen._asdict())
+                reach("ledger.mark")
 
     def name_run(self, run_id: str, *, prefect_run_id: str | None = None, mlflow_run_id: str | None = None) -> None:
         """Note what the run is called elsewhere; what is None stays as it was."""
@@ -218,4 +238,4 @@ class Runs(LedgerFile):
 
 def now() -> str:
     """This moment, UTC, ISO 8601 to the second; for people, never for order."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return present().isoformat(timespec="seconds")

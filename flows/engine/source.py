@@ -52,9 +52,10 @@ def code_digests(function: Callable[..., Any], *, root: Path = PROJECT) -> dict[
 def module_digests(name: str, file: Path, *, root: Path = PROJECT) -> dict[str, str]:
     """As `code_digests`, from a module's dotted name and file; `root` holds the folders `tasks` and `schemas`."""
     digests: dict[str, str] = {}
+    looked: set[str] = set()
     waiting = [(name, file)]
     if name.partition(".")[0] in PACKAGES:
-        waiting.extend(_files_of(name, root))
+        waiting.extend(_files_of(name, root, looked))
     while waiting:
         name, file = waiting.pop()
         if name in digests:
@@ -64,15 +65,22 @@ def module_digests(name: str, file: Path, *, root: Path = PROJECT) -> dict[str, 
         if name.startswith("tasks."):
             digests |= _data_digests(name, file)
         for imported in sorted(module.names):
-            waiting.extend(_files_of(imported, root))
+            waiting.extend(_files_of(imported, root, looked))
     return dict(sorted(digests.items()))
 
 
-def _files_of(dotted: str, root: Path) -> Iterator[tuple[str, Path]]:
-    """The module of this name and the packages above it: importing the last runs all of them."""
+def _files_of(dotted: str, root: Path, looked: set[str]) -> Iterator[tuple[str, Path]]:
+    """The module of this name and the packages above it: importing the last runs all of them.
+
+    What `looked` holds was asked for in this walk already; asking the disk again and again took a third of a small run.
+    """
     parts = dotted.split(".")
     for length in range(1, len(parts) + 1):
-        name, path = ".".join(parts[:length]), root.joinpath(*parts[:length])
+        name = ".".join(parts[:length])
+        if name in looked:
+            continue
+        looked.add(name)
+        path = root.joinpath(*parts[:length])
         for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
             if file.is_file():
                 yield name, file

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Literal
 
 from schemas.evidence import CheckEvidence
 from schemas.gates import GatesSpec
 from schemas.verdicts import Finding, Part, Verdict
 from tasks.assess.contamination import REASONS
+from tasks.assess.memorised import exposure_findings
+from tasks.assess.pace import pace_findings
 
 FLOAT32_BOUND = 1e-3
 HALF_BOUND = 0.1
@@ -22,18 +25,25 @@ HALF_BOUND = 0.1
 
 def check_findings(evidence: Sequence[CheckEvidence], gates: GatesSpec) -> Iterator[Finding]:
     """The findings of each declared check."""
-    judges: dict[Part, Callable[[CheckEvidence], Iterator[Finding]]] = {}
+    judges: dict[
+        Literal["contamination", "round_trip", "canaries", "latency"], Callable[[CheckEvidence], Iterator[Finding]]
+    ] = {}
     if gates.contamination is not None:
         judges["contamination"] = _contamination
     if gates.round_trip is not None:
         judges["round_trip"] = partial(_round_trip, bound=gates.round_trip.bound)
+    if gates.canaries is not None:
+        judges["canaries"] = partial(exposure_findings, spec=gates.canaries)
+    if gates.latency is not None:
+        judges["latency"] = partial(pace_findings, latency=gates.latency, cost=gates.cost)
     for name, judge in judges.items():
         found = [each for each in evidence if each.check == name]
         if len(found) == 1:
             yield from judge(found[0])
         else:
+            part: Part = "safety" if name == "canaries" else name
             yield finding(
-                name, f"gates.{name}", "ERROR", n_items=0, value=None, method="none",
+                part, f"gates.{name}", "ERROR", n_items=0, value=None, method="none",
                 reason=f"{len(found)} results of the check arrived at the gate, and one is needed; run again.",
             )  # fmt: skip
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from schemas.artifacts import GateDecision
 from schemas.gates import GateRule
-from schemas.verdicts import CHECKS, Finding, Verdict
+from schemas.verdicts import Finding, Verdict
 from tasks.files import write_atomic, write_json
 
 _OUTCOMES: dict[Verdict, str] = {
@@ -61,7 +61,7 @@ def summarise(findings: Sequence[Finding], verdict: Verdict) -> str:
     decisive = [finding for finding in deciding if finding.verdict == verdict]
     small = sum(finding.part == "slices" and not finding.decides for finding in findings)
     unjudged = f" {small} {'slice is' if small == 1 else 'slices are'} too small to be judged." if small else ""
-    n_checks = sum(finding.part in CHECKS for finding in deciding)
+    n_checks = sum(finding.is_check for finding in deciding)
     if verdict == "PROMOTE":
         checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
         return f"All {len(deciding) - n_checks} rules{checks} are met.{unjudged}"

@@ -1,6 +1,6 @@
 """Scores one answer by the declared metrics that need nothing but that answer and its item: text in, numbers out.
 
-Regular expressions, JSON Schema, BLEU, and what an answer must not hold: personal data, markers of a chat template,
+Regular expressions, JSON Schema, BLEU, ROUGE, and what an answer must not hold: personal data, template markers,
 invented web addresses. Knows nothing of files or models; `tasks/assess/score.py` asks, per answer.
 """
 
@@ -18,6 +18,7 @@ from schemas.metrics import (
     MetricSpec,
     PersonalDataMetric,
     RegexMetric,
+    RougeMetric,
     UrlMetric,
 )
 from tasks.assess.fields import MAX_SCORED_CHARS
@@ -64,6 +65,8 @@ def _scorer(metric: MetricSpec) -> Score | None:
             return _json_schema(metric)
         case BleuMetric():
             return _bleu()
+        case RougeMetric():
+            return _rouge(metric)
         case PersonalDataMetric():
             return _personal_data(metric)
         case ControlTokenMetric():
@@ -111,6 +114,21 @@ def _bleu() -> Score:
         return float(bleu.sentence_score(text, [str(item.get("answer") or "")]).score) / 100
 
     return score
+
+
+class _AnyScript:
+    """Words of rouge-score: its own tokenizer knows a-z and 0-9 alone, and any other script would be worth 0."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return re.findall(r"[^\W_]+", text.lower())
+
+
+def _rouge(metric: RougeMetric) -> Score:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    kind = metric.variant.replace("_", "").replace("l", "L")
+    scorer = RougeScorer([kind], tokenizer=_AnyScript())
+    return lambda text, item: float(scorer.score(str(item.get("answer") or ""), text)[kind].fmeasure)
 
 
 def _personal_data(metric: PersonalDataMetric) -> Score:

@@ -76,6 +76,22 @@ def read_prices(path: Path = PRICES) -> PriceBook:
     raise GateError(f"the price book is wrong: {at} {told}", code="TG0612", where=str(path))
 
 
+def find_gpu(name: str, path: Path = PRICES) -> GpuPrice:
+    """The machine of that name in the price book.
+
+    Raises:
+        GateError: TG0613, it is not there; TG0612, the book is wrong.
+    """
+    book = read_prices(path)
+    if name not in book.gpus:
+        known = ", ".join(sorted(book.gpus)) or "none"
+        raise GateError(
+            f"the price book has no machine {name!r}; there are: {known}", code="TG0613", where="gates.cost.machine",
+            hint=f"add it to {path.name}, with price and source",
+        )  # fmt: skip
+    return book.gpus[name]
+
+
 def hosted_usd_per_query(*, usd_per_hour: float, seconds_per_query: float) -> float:
     """One query on a rented card that does nothing else meanwhile. With batches, give seconds per batch / its size.
 

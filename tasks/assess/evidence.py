@@ -18,7 +18,7 @@ from schemas.metrics import MetricTraits, traits_of
 if TYPE_CHECKING:
     from tasks.assess.compare import Floats
 
-PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval")
+PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval", "endpoint")
 """The arms that `best_baseline` chooses from; ties go to the first."""
 
 

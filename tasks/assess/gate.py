@@ -39,6 +39,7 @@ from pathlib import Path
 
 from schemas.artifacts import EvalSet, GateDecision, Scores
 from schemas.evidence import CheckEvidence
+from schemas.feedback import LiveQuality
 from schemas.gates import GatesSpec
 from schemas.metrics import MetricTraits, traits_by_name
 from schemas.verdicts import PARTS, EvidenceUse, Finding, Spent, Verdict
@@ -47,6 +48,8 @@ from tasks.assess.decision import summarise, write_decision
 from tasks.assess.evidence import ArmScores
 from tasks.assess.findings import findings_of, use_findings
 from tasks.assess.forgetting import ask_forgetting, divergence_finding
+from tasks.assess.judged import ask_judge
+from tasks.assess.live import live_findings
 from tasks.assess.opponents import Arms
 from tasks.assess.questions import Asker
 
@@ -70,6 +73,7 @@ def decide(
     checks: tuple[CheckEvidence, ...] = (),
     suite_candidate: Scores | None = None,
     suite_base: Scores | None = None,
+    live: LiveQuality | None = None,
     out: Path,
 ) -> GateDecision:
     """Judge every rule and write `decision.json` and `decision.md`; never raises for what the scores hold.
@@ -83,6 +87,7 @@ def decide(
         traits: How metrics are read that are not built in.
         spent: What earlier verdicts have used up.
         checks: What the declared checks measured; one that did not arrive is ERROR.
+        live: What agents did with suggestions; null where `feedback` is not declared.
         suite_candidate, suite_base: The answers to the suite of `gates.forgetting`, scored.
     """
     known = traits_by_name(traits)
@@ -94,7 +99,11 @@ def decide(
         anchor_version=anchor_version,
         baselines={scores.arm: ArmScores(scores, known) for scores in baselines},
     )
-    asked = (*Asker(arms, gates, items).ask_all(), *ask_forgetting(gates, suite_candidate, suite_base))
+    asked = (
+        *Asker(arms, gates, items).ask_all(),
+        *ask_judge(gates, checks),
+        *ask_forgetting(gates, suite_candidate, suite_base),
+    )
     use = EvidenceUse(
         look=spent.looks + 1,
         looks_max=gates.looks_max,
@@ -106,6 +115,7 @@ def decide(
         *check_findings(checks, gates),
         *([divergence_finding(checks, gates.forgetting)] if gates.forgetting else []),
         *findings_of(asked, alpha=gates.alpha),
+        *live_findings(live),
         *use_findings(use, n_items=candidate.n_items),
     )
     findings = tuple(sorted(unordered, key=lambda finding: PARTS.index(finding.part)))

@@ -37,7 +37,7 @@ def score_answers(
     Metrics are those of `evaluate.metric_names()`, 0 or 1 per item except:
 
     - `chrf`: character n-gram F-score (n = 1-6, beta = 2) of the whole answer against the reference answer, 0-1.
-    - `macro_f1_<field>`, `bleu`, and metrics of the user's own that are declared `continuous`.
+    - `macro_f1_<field>`, `bleu`, `rouge_*`, and metrics of the user's own that are declared `continuous`.
     - `heldout_loss`: nats per token of the reference answer, as the predictions have it.
 
     A value that is not finite is kept as NaN, and its metric gets no mean: a gate on it ends in ERROR.

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from schemas.artifacts import DatasetRef, ModelRef, Splits
-from schemas.errors import ConfigError, DataError
+from schemas.canaries import PlantedSpec
+from schemas.errors import ConfigError, DataError, GateError
 from schemas.training import EncodeSpec
 from tasks.files import write_json
 from tasks.model.base_model import load_tokenizer
+from tasks.model.canaries import planted_examples
 from tasks.model.chat_codec import ChatCodec, Encoded
 from tasks.progress import Progress, silent
 from tasks.prompts import conversation_for, render_text
@@ -47,6 +49,7 @@ def encode_examples(
         ConfigError: max_length beyond the model's context, or a tokenizer without usable template.
         DataError: no example left, an example without answer or over max_length with `overflow: error`, or one that
             training and serving would write differently.
+        GateError: TG0614, a canary is over max_length.
     """
     from tasks.curate.rows import write_removed
 
@@ -58,6 +61,8 @@ def encode_examples(
         )
     codec = ChatCodec.of(load_tokenizer(model), encoding.format, encoding.loss_on)
     train = _encode_split(splits.train, codec, encoding, limit=encoding.max_examples, progress=progress)
+    if encoding.canaries is not None:
+        _plant(encoding.canaries, train, codec, max_length=encoding.max_length)
     validation = _encode_split(splits.validation, codec, encoding, limit=None, progress=progress)
     if not train.examples:
         raise DataError(
@@ -80,6 +85,18 @@ def encode_examples(
         n_dropped=len(train.removed) + len(validation.removed),
         max_tokens=max(lengths),
     )
+
+
+def _plant(spec: PlantedSpec, train: _Split, codec: ChatCodec, *, max_length: int) -> None:
+    """Put the made-up secrets among the examples, beyond `max_examples`."""
+    for name, example in planted_examples(spec, codec):
+        if len(example.input_ids) > max_length:
+            raise GateError(
+                f"a canary has {len(example.input_ids)} tokens, max_length is {max_length}", code="TG0614",
+                where="train.canaries", hint="raise train.max_length, or take canaries out",
+            )  # fmt: skip
+        train.examples.append((name, example))
+    train.examples.sort(key=lambda pair: pair[0])
 
 
 @dataclass

@@ -41,17 +41,20 @@ class Decoder(Protocol):
         """Read the prompts; at most `room` tokens per row can be appended or scored afterwards."""
 
 
-def open_decoder(model: nn.Module, prefix: Ids) -> Decoder:
+def open_decoder(model: nn.Module, prefix: Ids, *, keep_weights: bool = False) -> Decoder:
     """The fastest decoder that computes this model exactly.
 
     Args:
-        model: As `tasks.model.adapter.load_trained` gives it; its weights are regrouped, so it must not train on.
+        model: As `tasks.model.adapter.load_trained` gives it; its weights are regrouped, so it must not
+            train on.
         prefix: Tokens that every prompt begins with, read once. Each prompt must be longer.
+        keep_weights: The model's weights serve others too. Else they may be given up for a faster layout of them, and
+            the model cannot be used without the decoder.
     """
     from tasks.model.fused_decoder import FusedDecoder, is_fusable
     from tasks.model.plain_decoder import PlainDecoder
 
-    return FusedDecoder(model, prefix) if is_fusable(model) else PlainDecoder(model)
+    return FusedDecoder(model, prefix, keep_weights=keep_weights) if is_fusable(model) else PlainDecoder(model)
 
 
 def language_model(model: nn.Module) -> Any:

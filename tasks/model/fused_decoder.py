@@ -26,6 +26,8 @@ FUSABLE = ("llama", "mistral", "qwen2")
 """`model_type`s whose decoder layer is what `_Layer` computes."""
 CACHED_TOKENS = 1024
 """Tokens that pass through all layers together on a CPU; measured best between 512 and 2048 for 576 channels."""
+BLOCK = 16
+"""Columns by which the cache grows."""
 _STEADY_ROPE = ("default", "linear", "llama3")
 """Rotary embeddings whose angles do not depend on the length of the text."""
 
@@ -51,25 +53,25 @@ def is_fusable(model: nn.Module) -> bool:
 class FusedDecoder:
     """A model and the keys and values (kv_heads, prefix, d) of the prefix, per layer."""
 
-    def __init__(self, model: nn.Module, prefix: Ids) -> None:
+    def __init__(self, model: nn.Module, prefix: Ids, *, keep_weights: bool = False) -> None:
         whole = language_model(model)
         self.device: torch.device = whole.device
         self.embedding: Tensor = whole.get_input_embeddings().weight
         self.dtype = self.embedding.dtype
-        self.head: nn.Module = whole.get_output_embeddings()
+        self.head = JoinedLinear(whole.get_output_embeddings(), shared=True, keep=keep_weights)
         self.norm = Norm(whole.model.norm)
         self.rotary = whole.model.rotary_emb
-        self.layers = [_Layer(layer, whole.config) for layer in whole.model.layers]
+        self.layers = [_Layer(layer, whole.config, keep=keep_weights) for layer in whole.model.layers]
         self.n_prefix = 0
         self.prefix: list[tuple[Tensor, Tensor]] = []
         if prefix:
-            reading = _Reading(self, [prefix], room=0)
+            reading = _Reading(self, [prefix])
             self.prefix = [(keys[0, :, : len(prefix)], values[0, :, : len(prefix)]) for keys, values in reading.cache]
             self.n_prefix = len(prefix)
 
     def read(self, prompts: Sequence[Ids], *, room: int) -> _Reading:
-        """Read the prompts less the prefix they begin with."""
-        return _Reading(self, [prompt[self.n_prefix :] for prompt in prompts], room=room)
+        """Read the prompts less the prefix they begin with; room is made as it is needed."""
+        return _Reading(self, [prompt[self.n_prefix :] for prompt in prompts])
 
     def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines (rows, columns, 1, d) of token positions (rows, columns)."""
@@ -79,21 +81,21 @@ class FusedDecoder:
 
 
 class _Reading:
-    """Columns of the cache: [padding | prompt less prefix | appended]. The prefix lies before them, once for all."""
+    """Columns of the cache: [padding | prompt less prefix | appended | free]; the prefix lies before, once for all.
 
-    def __init__(self, decoder: FusedDecoder, suffixes: Sequence[Ids], *, room: int) -> None:
+    The cache grows by `BLOCK` columns, and a token attends to all of it, free columns hidden by the mask: the library
+    multiplies whole caches as they lie, while it would copy a part of one for each token.
+    """
+
+    def __init__(self, decoder: FusedDecoder, suffixes: Sequence[Ids]) -> None:
         self.decoder = decoder
         ids, pads = left_padded(suffixes)
-        self.n_rows, n_columns = ids.shape
+        self.n_rows = len(suffixes)
         self.pads = pads.to(decoder.device)
         self.used = 0
-        self.cache = [layer.empty_cache(self.n_rows, n_columns + room, decoder) for layer in decoder.layers]
-        # Padding attends to all padding: finite numbers that nobody reads.
-        bad = torch.arange(n_columns + room, device=decoder.device)[None] < self.pads[:, None]
-        self.mask = torch.zeros(bad.shape, dtype=decoder.dtype, device=decoder.device)
-        self.mask.masked_fill_(bad, torch.finfo(decoder.dtype).min)
+        self.cache = [layer.empty_cache(self.n_rows, 0, decoder) for layer in decoder.layers]
         self.last = self._forward(ids.to(decoder.device))[:, -1]
-        self.used = n_columns
+        self.used = ids.shape[1]
 
     def next_logits(self) -> Tensor:
         out: Tensor = self.decoder.head(self.decoder.norm(self.last))
@@ -128,25 +130,20 @@ class _Reading:
             for keys, values in self.cache:
                 for held in (keys, values):
                     held[gaps, :, : self.used] = held[sources, :, : self.used]
-            for small in (self.pads, self.mask, self.last):
+            for small in (self.pads, self.last):
                 small[gaps] = small[sources]
         self.n_rows = n_kept
-        self.pads, self.mask, self.last = self.pads[:n_kept], self.mask[:n_kept], self.last[:n_kept]
+        self.pads, self.last = self.pads[:n_kept], self.last[:n_kept]
         return order
 
     def _forward(self, ids: Tensor) -> Tensor:
         """States (rows, columns, d) before the last norm; keys and values go into the columns after `used`."""
         decoder, (n_rows, n_columns) = self.decoder, ids.shape
+        self._make_room(self.used + n_columns)
         columns = torch.arange(self.used, self.used + n_columns, device=decoder.device)
         positions = (decoder.n_prefix + columns[None] - self.pads[:, None]).clamp_(min=0)
         cos, sin = decoder.angles(positions)
-        mask = self.mask[:, None, : self.used + n_columns]
-        if n_columns > 1:
-            later = columns[None, :] > columns[:, None]
-            own = torch.zeros(later.shape, dtype=decoder.dtype, device=decoder.device)
-            own.masked_fill_(later, torch.finfo(decoder.dtype).min)
-            mask = mask.repeat(1, n_columns, 1)
-            mask[:, :, self.used :] = torch.minimum(mask[:, :, self.used :], own)
+        mask = self._mask(columns, self.cache[0][0].shape[2] if n_columns == 1 else self.used + n_columns)
         # A few rows at a time through all layers: what a layer makes then stays in the processor's cache.
         n_group = n_rows if n_columns == 1 or decoder.device.type != "cpu" else max(1, CACHED_TOKENS // n_columns)
         groups = []
@@ -160,9 +157,27 @@ class _Reading:
             groups.append(hidden)
         return torch.cat(groups)
 
+    def _make_room(self, n_columns: int) -> None:
+        if n_columns <= self.cache[0][0].shape[2]:
+            return
+        n_columns = math.ceil(n_columns / BLOCK) * BLOCK
+        for number, layer in enumerate(self.decoder.layers):
+            grown = layer.empty_cache(self.n_rows, n_columns, self.decoder)
+            for new, old in zip(grown, self.cache[number], strict=True):
+                new[:, :, : self.used] = old[: self.n_rows, :, : self.used]
+            self.cache[number] = grown
+
+    def _mask(self, columns: Tensor, end: int) -> Tensor:
+        """What queries of `columns` add to their scores of the columns before `end`: (rows, columns, end)."""
+        at = torch.arange(end, device=columns.device)
+        # Padding attends to nothing that counts: finite numbers that nobody reads.
+        hidden = (at < self.pads[:, None])[:, None] | (at > columns[:, None])
+        mask = torch.zeros(hidden.shape, dtype=self.decoder.dtype, device=columns.device)
+        return mask.masked_fill_(hidden, torch.finfo(self.decoder.dtype).min)
+
 
 class _Layer:
-    def __init__(self, layer: Any, config: Any) -> None:
+    def __init__(self, layer: Any, config: Any, *, keep: bool) -> None:
         attention, feed_forward = layer.self_attn, layer.mlp
         self.d: int = attention.head_dim
         self.n_heads: int = config.num_attention_heads
@@ -170,10 +185,10 @@ class _Layer:
         self.scale = 1 / math.sqrt(self.d)
         self.before_attention = Norm(layer.input_layernorm)
         self.before_feed_forward = Norm(layer.post_attention_layernorm)
-        self.qkv = JoinedLinear(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.out = JoinedLinear(attention.o_proj)
-        self.gate_up = JoinedLinear(feed_forward.gate_proj, feed_forward.up_proj)
-        self.down = JoinedLinear(feed_forward.down_proj)
+        self.qkv = JoinedLinear(attention.q_proj, attention.k_proj, attention.v_proj, keep=keep)
+        self.out = JoinedLinear(attention.o_proj, keep=keep)
+        self.gate_up = JoinedLinear(feed_forward.gate_proj, feed_forward.up_proj, keep=keep)
+        self.down = JoinedLinear(feed_forward.down_proj, keep=keep)
 
     def empty_cache(self, n_rows: int, n_columns: int, decoder: FusedDecoder) -> tuple[Tensor, Tensor]:
         """Room for keys and for values, (rows, kv_heads, columns, d) each."""
@@ -198,7 +213,9 @@ class _Layer:
         keys[:, :, used:end] = turned[:, :, self.n_heads :].transpose(1, 2)
         values[:, :, used:end] = packed[:, :, self.n_heads + self.n_kv :].transpose(1, 2)
         attend = self._attend_one if n_columns == 1 else self._attend_many
-        mixed = attend(turned[:, :, : self.n_heads], keys[:, :, :end], values[:, :, :end], mask, shared)
+        mixed = attend(
+            turned[:, :, : self.n_heads], keys[:, :, : mask.shape[2]], values[:, :, : mask.shape[2]], mask, shared
+        )
         hidden = hidden + self.out(mixed)
         gate, up = self.gate_up(self.before_feed_forward(hidden)).chunk(2, -1)
         return hidden + self.down(functional.silu(gate).mul_(up))
@@ -223,22 +240,22 @@ class _Layer:
     ) -> Tensor:
         """One query column: heads that share a key head are stacked, and all rows meet the prefix in one product."""
         n_rows, groups, end = q.shape[0], self.n_heads // self.n_kv, keys.shape[2]
+        n_prefix = 0 if shared is None else shared[0].shape[1]
         q = (q * self.scale).view(n_rows, self.n_kv, groups, self.d)
-        # Keys stand first: the other way round the product would copy them.
+        scores = q.new_empty(n_rows, self.n_kv, groups, n_prefix + end)
+        # Keys stand first: the other way round the product takes longer.
         own = torch.bmm(keys.reshape(-1, end, self.d), q.view(-1, groups, self.d).transpose(1, 2)).transpose(1, 2)
-        scores = own.reshape(n_rows, self.n_kv, groups, end).add_(mask[:, None])
-        if shared is None:
-            weights = torch.softmax(scores, -1)
-            out = torch.bmm(weights.view(-1, groups, end), values.reshape(-1, end, self.d))
-            return out.view(n_rows, 1, -1)
-        n_prefix = shared[0].shape[1]
-        by_head = q.transpose(0, 1).reshape(self.n_kv, n_rows * groups, self.d)
-        before = torch.bmm(by_head, shared[0].transpose(1, 2)).view(self.n_kv, n_rows, groups, n_prefix)
-        weights = torch.softmax(torch.cat([before.transpose(0, 1), scores], -1), -1)
-        to_prefix = weights[..., :n_prefix].transpose(0, 1).reshape(self.n_kv, n_rows * groups, n_prefix)
-        out = torch.bmm(to_prefix, shared[1]).view(self.n_kv, n_rows, groups, self.d).transpose(0, 1)
+        torch.add(own.view(n_rows, self.n_kv, groups, end), mask[:, None], out=scores[..., n_prefix:])
+        if shared is not None:
+            by_head = q.transpose(0, 1).reshape(self.n_kv, n_rows * groups, self.d)
+            before = torch.bmm(by_head, shared[0].transpose(1, 2)).view(self.n_kv, n_rows, groups, n_prefix)
+            scores[..., :n_prefix] = before.transpose(0, 1)
+        weights = torch.softmax(scores, -1)
         to_own = weights[..., n_prefix:].reshape(-1, groups, end)
-        out = out + torch.bmm(to_own, values.reshape(-1, end, self.d)).view(n_rows, self.n_kv, groups, self.d)
+        out = torch.bmm(to_own, values.reshape(-1, end, self.d)).view(n_rows, self.n_kv, groups, self.d)
+        if shared is not None:
+            to_prefix = weights[..., :n_prefix].transpose(0, 1).reshape(self.n_kv, n_rows * groups, n_prefix)
+            out += torch.bmm(to_prefix, shared[1]).view(self.n_kv, n_rows, groups, self.d).transpose(0, 1)
         return out.reshape(n_rows, 1, -1)
 
 

@@ -29,34 +29,65 @@ class Norm:
 
 
 class JoinedLinear:
-    """Linear layers with a common input as one product, with LoRA factors where there are any."""
+    """Linear layers with a common input as one product, with LoRA factors where there are any.
 
-    def __init__(self, *modules: Any) -> None:
+    Where the processor multiplies bfloat16, the weight is laid out once as its kernel wants it, which it would do again
+    at each product. That layout replaces the modules' own weights, unless these are `shared` with another module.
+
+    Args:
+        modules: `nn.Linear`, 4-bit or with LoRA around them.
+        shared: The weight serves elsewhere too and stays, beside its layout.
+        keep: Nothing is laid out anew, so that the modules' weights serve here and elsewhere.
+    """
+
+    def __init__(self, *modules: Any, shared: bool = False, keep: bool = False) -> None:
         bases = [getattr(module, "base_layer", module) for module in modules]
-        self.weight = _joined_weight(bases)
+        weight = _joined_weight(bases)
         self.bias = _joined_bias(bases)
-        adapted = [module for module in modules if hasattr(module, "lora_A")]
-        self.lora: tuple[Tensor, Tensor] | None = None
-        if adapted:
-            dtype = self.weight.dtype
-            down = torch.cat([module.lora_A["default"].weight for module in adapted])
-            ups = [
-                module.lora_B["default"].weight * module.scaling["default"]
-                if hasattr(module, "lora_B")
-                else down.new_zeros(base.out_features, 0)
-                for module, base in zip(modules, bases, strict=True)
-            ]
-            up = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
-            self.lora = (down.to(dtype), up.to(dtype).t())
+        self.lora = _joined_factors(modules, bases, weight.dtype)
+        self.packed = not keep and packs(weight)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None) if self.packed else weight
+        if self.packed and not shared:
+            for base in bases:
+                if base.weight.dtype == weight.dtype:
+                    base.weight.data = weight.new_empty(0)
 
     def __call__(self, x: Tensor) -> Tensor:
-        out = functional.linear(x, self.weight, self.bias)
+        if self.packed:
+            out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        else:
+            out = functional.linear(x, self.weight, self.bias)
         if self.lora is None:
             return out
         down, up = self.lora
         narrow = functional.linear(x, down).flatten(0, -2)
         out.view(-1, out.shape[-1]).addmm_(narrow, up)
         return out
+
+
+def packs(weight: Tensor) -> bool:
+    """Can the processor's library keep this weight in the layout of its kernel?"""
+    names = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not torch._C._get_mkldnn_enabled():
+        return False
+    known = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)  # type: ignore[no-untyped-call]
+    return bool(known and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _joined_factors(modules: Sequence[Any], bases: Sequence[Any], dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """LoRA's A one below the other, and B times the scale, transposed, in blocks; None without an adapter."""
+    adapted = [module for module in modules if hasattr(module, "lora_A")]
+    if not adapted:
+        return None
+    down = torch.cat([module.lora_A["default"].weight for module in adapted])
+    ups = [
+        module.lora_B["default"].weight * module.scaling["default"]
+        if hasattr(module, "lora_B")
+        else down.new_zeros(base.out_features, 0)
+        for module, base in zip(modules, bases, strict=True)
+    ]
+    up = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
+    return down.to(dtype), up.to(dtype).t()
 
 
 def _joined_weight(bases: Sequence[Any]) -> Tensor:

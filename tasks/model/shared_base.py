@@ -97,7 +97,7 @@ class SharedBases:
         key = (model.digest, decoding.dtype)
         base = self._bases.pop(key, None) or load_base(model, dtype=resolve_dtype(decoding.dtype)).requires_grad_(False)
         adapted: nn.Module = put_adapter_on(base, trained.root).eval()
-        decoder, stops = open_decoder(adapted, []), stop_ids(codec, adapted)
+        decoder, stops = open_decoder(adapted, [], keep_weights=True), stop_ids(codec, adapted)
         if is_fusable(adapted):  # then the decoder holds weights, not modules: the base is free for the next adapter
             self._bases[key] = adapted.unload()  # type: ignore[operator]
         return decoder, stops

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from benchmarks.home import pinned
 from benchmarks.train.answers import agreement
 from benchmarks.train.contestants import CONTESTANTS, plan
 from benchmarks.train.report import Result, figures, training_table
-from benchmarks.train.runs import ENGINES, Run, run_script, run_training
+from benchmarks.train.runs import ENGINES, Run, read_run, run_training
 from benchmarks.train.workload import WORKLOADS, Prepared, prepare, spec_of
 from schemas.artifacts import ModelRef
 from schemas.training import AdapterSpec
@@ -45,22 +48,45 @@ def test_every_contestant_has_its_script_and_its_list_of_pins() -> None:
     assert {one.role for one in plan(quick=True)} == {"ours", "trainer", "trl"}
 
 
-def test_our_step_and_trainer_go_the_same_way(prepared: Prepared, tiny_model: ModelRef, tmp_path: Path) -> None:
-    runs = {
-        script: run_training(
-            Path(sys.executable),
-            script,
-            mode,
-            model=tiny_model.root,
-            folder=prepared.folder,
-            scratch=tmp_path,
-            threads=1,
-            own=True,
-            limit_s=550.0,
-        )
-        for script, mode in (("tunegate_engine.py", "ours"), ("hf_engine.py", "trainer:float32"))
-    }
-    ours, stock = runs.values()
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Runs an engine's script in this process, which has torch loaded already."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    known = set(sys.modules)
+
+    def run(script: str, *arguments: str | Path) -> None:
+        monkeypatch.syspath_prepend(str(ENGINES))
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        monkeypatch.setenv("BENCH_STARTED", str(time.time()))
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        importlib.import_module(script.removesuffix(".py")).main()
+
+    yield run
+    for name in {"shared", "tunegate_engine", "sweep_engine"} - known:
+        sys.modules.pop(name, None)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_our_step_and_trainer_go_the_same_way(
+    prepared: Prepared, tiny_model: ModelRef, tmp_path: Path, run_here: Callable[..., None]
+) -> None:
+    stock = run_training(
+        Path(sys.executable),
+        "hf_engine.py",
+        "trainer:float32",
+        model=tiny_model.root,
+        folder=prepared.folder,
+        scratch=tmp_path,
+        threads=1,
+        own=True,
+        limit_s=550.0,
+    )
+    run_here("tunegate_engine.py", "ours", tiny_model.root, prepared.folder, tmp_path / "ours.json")
+    answer, examples = (
+        json.loads(path.read_text()) for path in (tmp_path / "ours.json", prepared.folder / "examples.json")
+    )
+    ours = read_run(answer, examples, peak_mb=stock.peak_mb)
     assert not ours.told, ours.told
     assert not stock.told, stock.told
     assert len(ours.losses) == STEPS
@@ -104,15 +130,15 @@ def test_the_answers_compared_are_equal(tiny_model: ModelRef) -> None:
     assert agreement(ours, stock) == 1.0
 
 
-def test_the_trials_of_a_sweep_share_their_trunk(prepared: Prepared, tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_the_trials_of_a_sweep_share_their_trunk(
+    prepared: Prepared, tiny_model: ModelRef, tmp_path: Path, run_here: Callable[..., None]
+) -> None:
     spec = spec_of(prepared.workload, threads=1, dtype="float32", adapter=AdapterSpec(rank=4, top_layers=1), epochs=2)
     plain = {name: ref.model_dump(mode="json") for name, ref in (("dataset", prepared.dataset), ("model", tiny_model))}
     job = {**plain, "spec": spec.model_dump(mode="json"), "threads": 1, "rates": [1e-3, 2e-3]}
     write_json(tmp_path / "job.json", job)
     answer = tmp_path / "answer.json"
-    command = [sys.executable, "sweep_engine.py", "on", tmp_path / "job.json", answer]
-    cost = run_script(command, tmp_path, threads=1, own=True, limit_s=550.0)
-    assert cost.complete, cost.stderr
+    run_here("sweep_engine.py", "on", tmp_path / "job.json", answer)
     one, other = (trial["validation_loss"] for trial in json.loads(answer.read_text())["trials"])
     assert one != other
     assert len([path for path in (tmp_path / "trunks").iterdir() if path.is_dir()]) == 1

@@ -11,7 +11,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,11 +23,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.server
 
+RESOURCE = f"helpdesk.{uuid.uuid4()}"
 SERVE = """
 import sys
 from pathlib import Path
 import prefect
-from flows.commands.servers import deployments
+from flows.deploy import deployments
 from schemas.load import load_file
 config = Path("pipelines.yaml")
 deployment, *_ = deployments(load_file(config), config)
@@ -37,6 +40,7 @@ prefect.serve(deployment, pause_on_shutdown=False, print_starting_message=False)
 def need_approval(document: dict[str, Any]) -> None:
     document["pipelines"]["small"]["register"]["approval"] = "required"
     document["pipelines"]["small"]["schedule"] = {"cron": "0 3 1 1 *"}
+    document["pipelines"]["small"]["triggers"] = [{"event": "tickets.arrived", "resource": RESOURCE}]
 
 
 def test_on_the_command_line_a_person_decides_and_everything_is_on_record(workplace: Workplace) -> None:
@@ -106,6 +110,40 @@ def wait_for(true: Callable[[], Any], served: subprocess.Popen[str]) -> None:
         time.sleep(0.5)
 
 
+def started_by_event(prefect_url: str, deployment: str, served: subprocess.Popen[str]) -> str:
+    """Tell Prefect that tickets arrived; the id of the run that its trigger starts.
+
+    The server may not know a fresh trigger at once: the event is told again until a run is there.
+    """
+    wanted = {"deployments": {"id": {"any_": [deployment]}}, "sort": "START_TIME_DESC"}
+    runs: list[Any] = []
+
+    def started() -> bool:
+        told = {
+            "event": "tickets.arrived", "id": str(uuid.uuid4()), "occurred": datetime.now(UTC).isoformat(),
+            "resource": {"prefect.resource.id": RESOURCE}, "payload": {}, "related": [],
+        }  # fmt: skip
+        post_events(f"{prefect_url}/events", [told])
+        for _ in range(20):
+            found = request(f"{prefect_url}/flow_runs/filter", wanted)
+            runs[:] = [run for run in found if not run["auto_scheduled"]]
+            if runs:
+                return True
+            time.sleep(0.5)
+        return False
+
+    wait_for(started, served)
+    assert runs[0]["parameters"]["tick"] == "event"
+    return str(runs[0]["id"])
+
+
+def post_events(url: str, events: list[dict[str, Any]]) -> None:
+    """As any program of a help desk would."""
+    asked = urllib.request.Request(url, json.dumps(events).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=120) as response:
+        assert response.status == 204
+
+
 def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
     workplace: Workplace, prefect_url: str
 ) -> None:
@@ -130,7 +168,7 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
             return bool(found)
 
         wait_for(deployed, served)
-        flow_run = request(f"{prefect_url}/deployments/{found[0]['id']}/create_flow_run", {})["id"]
+        flow_run = started_by_event(prefect_url, found[0]["id"], served)
 
         def state() -> str:
             return str(request(f"{prefect_url}/flow_runs/{flow_run}")["state"]["name"])
@@ -158,6 +196,8 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
             ("approve", "ada", "on the page")
         ]
         assert len(workplace.json("runs")) == 1  # nothing was computed again
+        [tick] = workplace.json("history", "small")["ticks"]
+        assert (tick["cause"], tick["code"], tick["run"]) == ("event", "first", True)
     finally:
         os.killpg(served.pid, signal.SIGKILL)
         served.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -102,6 +103,7 @@ def test_a_sub_flow_started_alone_takes_its_own_run_and_does_what_it_needs(workp
 
 
 def test_plan_says_what_run_then_does(workplace: Workplace) -> None:
+    shutil.rmtree(workplace.home)
     before = {row["step"]: row["state"] for row in workplace.json("plan", "small")["steps"]}
     assert set(before.values()) <= {"run", "maybe"}
     assert not workplace.home.exists()

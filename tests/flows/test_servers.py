@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.servers import deployments
+from flows.deploy import deployments
 from flows.servers import Server, client_environment, ensure_mlflow, ensure_prefect, running, stop_all
 from schemas.errors import ServiceError
 from schemas.load import load_file

@@ -8,7 +8,9 @@ from contextlib import closing
 import pytest
 
 from flows.engine.ledger import Ledger
+from flows.engine.runs import Seen
 from flows.engine.store import Obtained
+from flows.engine.ticks import set_mark
 from schemas.artifacts import Artifact, RowCounts, TicketTable
 from schemas.errors import ConfigError, DataError, StorageError
 
@@ -178,3 +180,33 @@ def test_a_full_disk_is_named_and_what_was_written_before_stays(ledger):
     with pytest.raises(StorageError, match=r"TG0501.*bytes are free"):
         fill()
     assert ledger.run("a").reason == ""
+
+
+def test_the_mark_moves_with_the_verdict_or_not_at_all_and_never_back(ledger):
+    assert (ledger.mark("replies"), ledger.ticks("replies")) == (None, ())
+
+    def close(run_id, seen):
+        ledger.start_run(run_id, pipeline="replies", model_name="replies", input_digest="d", config_json="{}")
+        ledger.finish_run(run_id, status="DONE", verdict="HOLD", exit_code=8, seen=seen)
+
+    close("r1", Seen("snapshot-1", "2026-07-01T10:00:00", 10))
+    close("r2", None)
+    first = ledger.mark("replies")
+    assert first is not None
+    assert (first.run_id, first.snapshot_id, first.watermark) == ("r1", "snapshot-1", "2026-07-01T10:00:00")
+    close("r3", Seen("snapshot-2", "2026-06-01T10:00:00", 11))  # tickets were taken away, or a clock stepped back
+    last = ledger.mark("replies")
+    assert last is not None
+    assert (last.snapshot_id, last.watermark) == ("snapshot-2", "2026-07-01T10:00:00")
+    assert ledger.mark_of("r1") == first
+
+    def fail_at_the_end():
+        with ledger.write() as db:
+            db.execute("UPDATE runs SET verdict = 'BLOCK' WHERE run_id = 'r3'")
+            set_mark(db, run_id="r4", pipeline="replies", snapshot_id="s", watermark="w", n_tickets=12)
+            db.execute("no SQL")
+
+    with pytest.raises(sqlite3.Error):
+        fail_at_the_end()
+    assert ledger.mark("replies") == last
+    assert ledger.run("r3").verdict == "HOLD"

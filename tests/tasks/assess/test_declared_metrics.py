@@ -65,6 +65,20 @@ def test_personal_data_in_an_answer_is_found_and_placeholders_are_not(score: Sco
     assert score(texts, [{"uses": "pii", "types": ["email"]}])["pii"] == [1.0, 0.0, 0.0, 0.0]
 
 
+def test_rouge_is_that_of_its_library_and_counts_words_of_any_script(score: Score) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    texts = ["We will help you soon.", "Help we will", "nothing alike", "", "WE WILL, HELP!"]
+    library = RougeScorer(["rouge1", "rouge2", "rougeL"])
+    for variant, kind in (("rouge_1", "rouge1"), ("rouge_2", "rouge2"), ("rouge_l", "rougeL")):
+        found = score(texts, [{"uses": "rouge", "variant": variant}])[variant]
+        assert found == [library.score("We will help.", text)[kind].fmeasure for text in texts]
+    items = [{"answer": "Мы поможем завтра"}, {"answer": "größere Überraschung"}]
+    assert score(["мы поможем", "Größere überraschung"], [{"uses": "rouge"}], items=items)["rouge_l"] == [
+        pytest.approx(0.8), 1.0,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "text",
     ["ok<|im_end|>", "<|start_header_id|>", "[INST] hi", "<</SYS>>", "</s>", "<start_of_turn>", "<｜User｜>", "[PAD]"],

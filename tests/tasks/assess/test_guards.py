@@ -102,6 +102,21 @@ def test_a_champion_that_is_the_anchor_is_not_asked_twice(judge: Judge) -> None:
     assert len(judge([IMPROVE], *flips(60, 0, 600), anchor_version=None).findings) == 1
 
 
+def test_an_endpoint_that_is_better_than_the_candidate_is_the_baseline_to_beat(
+    make_scores: MakeScores, new_folder: Callable[[], Path]
+) -> None:
+    candidate, endpoint = flips(5, 40, 200)
+    decision = decide(
+        candidate=make_scores("tuned", {"exact": candidate}), champion=None,
+        baselines=(make_scores("zero_shot", {"exact": [0.0] * 200}), make_scores("endpoint", {"exact": endpoint})),
+        gates=GatesSpec(
+            **RULES_ONLY, rules=(GateRule(metric="exact", change_threshold=ChangeThreshold(against="best_baseline")),)
+        ),
+        out=new_folder(),
+    )  # fmt: skip
+    assert (decision.verdict, decision.best_baseline) == ("BLOCK", "endpoint")
+
+
 # --- slices ---------------------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoder import Decoder, open_decoder
 from tasks.model.fused_decoder import FusedDecoder, is_fusable
+from tasks.model.fused_weights import JoinedLinear, packs
 from tasks.model.generate import generate_answers, greedy, shared_prefix
 from tasks.model.plain_decoder import PlainDecoder
 from tasks.prompts import dump_messages
@@ -141,6 +142,43 @@ def test_the_plain_decoder_agrees_with_the_fused_one(tiny_model: ModelRef) -> No
     assert plain[0] == fused[0] == unshared[0]
     assert fused[1] == pytest.approx(plain[1], rel=1e-5)
     assert unshared[1] == pytest.approx(plain[1], rel=1e-5)
+
+
+@pytest.mark.skipif(not packs(torch.ones(1, 1, dtype=torch.bfloat16)), reason="this processor packs no bfloat16")
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_packed_weight_gives_the_same_bits(bias: bool) -> None:
+    torch.manual_seed(5)
+    layers = [torch.nn.Linear(96, width, bias=bias, dtype=torch.bfloat16) for width in (64, 32, 160)]
+    with torch.inference_mode():
+        whole = torch.cat([layer.weight for layer in layers])
+        added = torch.cat([layer.bias for layer in layers]) if bias else None
+        shared, joined = JoinedLinear(layers[0], shared=True), JoinedLinear(*layers)
+        for n_rows in (1, 7, 64, 300):
+            x = torch.randn(n_rows, 3, 96).bfloat16()
+            wanted = torch.nn.functional.linear(x, whole, added)
+            assert torch.equal(joined(x), wanted)
+            assert torch.equal(shared(x), wanted[..., :64])
+
+
+def test_without_packing_the_answers_in_bfloat16_are_the_same(
+    tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said() -> list[list[int]]:
+        with torch.no_grad():
+            decoder = FusedDecoder(load_base(tiny_model, dtype=torch.bfloat16), [1])
+        with torch.inference_mode():
+            return greedy(decoder.read([[1, 40, 41], [1, 50]], room=20), 2, 20, frozenset())
+
+    packed = said()
+    monkeypatch.setattr("tasks.model.fused_weights.packs", lambda _: False)
+    assert said() == packed
+    monkeypatch.undo()
+    model, ids = load_base(tiny_model, dtype=torch.bfloat16), torch.tensor([[1, 40, 41]])
+    with torch.no_grad():
+        before = model(ids).logits
+        open_decoder(model, [1], keep_weights=True)
+        assert torch.equal(model(ids).logits, before), "a base that is shared keeps its weights"
+    assert not packs(torch.ones(1, 1))
 
 
 def test_rows_that_stop_leave_the_others_undisturbed(tiny_model: ModelRef) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from schemas.artifacts import DatasetRef, ModelRef
-from schemas.training import AdapterSpec, TrainSpec
+from schemas.training import AdapterSpec, EarlyStoppingSpec, TrainSpec
 from tasks.failpoint import VARIABLE
 from tasks.files import MANIFEST, write_json
 from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
@@ -137,6 +138,36 @@ def test_two_processes_train_as_one_with_twice_the_batch(
         sharded = make_spec(batch_size=5, processes=2, sharding="full", **settings)
         assert run(sharded, cut) == 0, (cut / "worker.log").read_text()
         _assert_same_training(one / FINAL, cut / FINAL)
+
+
+def test_two_processes_validate_answer_and_stop_as_one(tmp_path: Path, make_spec: MakeSpec, run: Run) -> None:
+    settings = {
+        "learning_rate": 0.01,
+        "allow_unusual_learning_rate": True,
+        "lr_scheduler": "constant",
+        "warmup_steps": 0,
+        "validate_every": 2,
+        "early_stopping": EarlyStoppingSpec(patience=2),
+        "epochs": 6,
+        "validation_items": 3,
+        "validation_max_new_tokens": 6,
+    }
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run(make_spec(batch_size=4, **settings), one) == 0
+    # Killed where only the first process has kept the best weights, then gone on from a checkpoint before that.
+    spec = make_spec(batch_size=2, processes=2, **settings)
+    assert run(spec, two, "train.best.kept:2") == -9
+    assert run(spec, two) == 0, (two / "worker.log").read_text()
+    told, wanted = (orjson.loads((each / FINAL / "training.json").read_bytes()) for each in (two, one))
+    assert told["kept_step"] == wanted["kept_step"] < told["n_steps"] == wanted["n_steps"] < 36
+    assert told["validation_loss"] == pytest.approx(wanted["validation_loss"], rel=1e-4)
+    for alone, shared in zip(_losses(one / FINAL), _losses(two / FINAL), strict=True):
+        assert shared == pytest.approx(alone, rel=1e-3)
+    for name, tensor in _weights(one / FINAL).items():
+        torch.testing.assert_close(_weights(two / FINAL)[name], tensor, rtol=1e-3, atol=1e-4)
+    answers, expected = (pq.read_table(each / FINAL / "validation_answers.parquet").to_pylist() for each in (two, one))
+    columns = ("step", "item_id", "text")
+    assert [[row[name] for name in columns] for row in answers] == [[row[name] for name in columns] for row in expected]
 
 
 def test_a_killed_process_ends_all_and_the_retry_ends_in_the_bytes_of_an_uninterrupted_training(

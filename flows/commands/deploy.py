@@ -1,0 +1,37 @@
+"""`tunegate deploy`: pipelines.yaml's schedules and triggers onto the Prefect server."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from flows.commands.output import out, print_json, print_rows
+from flows.deploy import register, wanted
+from flows.servers import client_environment, ensure_prefect
+from flows.settings import load_settings
+from schemas.load import load_file
+
+
+def deploy(*, pool: str | None, config: Path, as_json: bool) -> int:
+    """Register what is declared and remove what is not any more.
+
+    Raises:
+        ConfigError: TG0143, no pipeline runs by itself.
+        ServiceError: TG0706, there is no such work pool.
+    """
+    loaded = load_file(config)
+    wanted(loaded)  # before any server is started
+    server = ensure_prefect(load_settings(config).home)
+    os.environ.update(client_environment(server))
+    done, removed = register(loaded, config, pool=pool)
+    rows = [{**asdict(each), "events": ", ".join(each.events)} for each in done]
+    if as_json:
+        print_json({"deployments": [asdict(each) for each in done], "removed": removed, "pool": pool})
+        return 0
+    print_rows(rows, ("pipeline", "schedule", "events", "deployment_id"))
+    if removed:
+        out().print(f"removed: {', '.join(removed)}", markup=False)
+    told = f"`prefect worker start --pool {pool}` runs them" if pool else "`tunegate serve` runs them"
+    out().print(told, markup=False)
+    return 0

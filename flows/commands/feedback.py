@@ -1,0 +1,74 @@
+"""`tunegate feedback`: what agents did with suggestions comes in, each version's acceptance goes out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from flows.commands.output import out, print_json, print_rows, talk
+from flows.engine.disk import private_folder
+from flows.engine.ledger import Ledger
+from flows.feedback import feedback_database
+from flows.settings import load_settings
+from schemas.curation_steps import RedactStep
+from schemas.errors import ConfigError
+from schemas.feedback import FeedbackSpec
+from schemas.load import load_file
+from tasks.watch.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback
+
+SHOWN = 5
+"""Refused lines that are told."""
+
+
+def feedback(*, pipeline: str, file: Path | None, config: Path, as_json: bool) -> int:
+    """Take a file in (none: only show) and tell each version's acceptance.
+
+    Raises:
+        ConfigError: TG0164 no line can be used, TG0165 the file cannot be read.
+    """
+    spec, settings = load_file(config).get(pipeline), load_settings(config)
+    name = spec.registry.name
+    database = feedback_database(settings.home, name)
+    taken = None
+    if file is not None:
+        versions = frozenset(row.ref.version for row in Ledger(settings.home).candidates(name))
+        redact = [step for step in spec.curate.steps if isinstance(step, RedactStep)]
+        private_folder(settings.home / "feedback")
+        private_folder(database.parent)
+        taken = _ingest(file, database=database, versions=versions, redact=redact)
+    state = feedback_state(database)
+    declared = spec.feedback or FeedbackSpec()
+    rates = acceptance_of(database, declared, upto=state.last) if state else ()
+    rows: list[dict[str, Any]] = [{**each.model_dump(), "rate": each.rate} for each in rates]
+    if as_json:
+        print_json({"name": name, "ingested": None if taken is None else _told(taken), "versions": rows})
+        return 0
+    if taken is not None:
+        out().print(f"{taken.n_lines} lines: {taken.n_new} new, {taken.n_known} known, {len(taken.refused)} refused")
+        for number, reason in taken.refused[:SHOWN]:
+            talk().print(f"warning line {number} refused: {reason}", markup=False)
+    shown = [{**row, **{column: f"{row[column]:.3f}" for column in ("rate", "lower", "upper")}} for row in rows]
+    print_rows(shown, ("version", "n", "n_accepted", "rate", "lower", "upper"))
+    if spec.feedback is None:
+        talk().print(f"note {pipeline} declares no `feedback`: it is kept, and no run uses it", markup=False)
+    return 0
+
+
+def _ingest(file: Path, *, database: Path, versions: frozenset[str], redact: list[RedactStep]) -> Ingested:
+    source = "stdin" if str(file) == "-" else str(file)
+    try:
+        with nullcontext(sys.stdin.buffer) if source == "stdin" else file.open("rb") as stream:
+            lines: Iterable[bytes] = stream
+            return ingest_feedback(lines, source=source, database=database, versions=versions, redact=redact)
+    except OSError as error:
+        raise ConfigError(f"the feedback cannot be read: {error.strerror}", code="TG0165", where=source) from None
+
+
+def _told(taken: Ingested) -> dict[str, Any]:
+    return {
+        "lines": taken.n_lines, "new": taken.n_new, "known": taken.n_known,
+        "refused": [{"line": number, "reason": reason} for number, reason in taken.refused],
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""`make demo-schedule`: eight weeks of a help desk under a fake clock, tick by tick."""

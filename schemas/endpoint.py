@@ -1,0 +1,86 @@
+"""A model behind an OpenAI-compatible address: the arm `endpoint` of `evaluate.arms`.
+
+Used by `schemas/evaluation.py`; `tasks/endpoint.py` asks it. Tickets leave this machine only by declaration.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.spec import Fault, Spec
+
+if TYPE_CHECKING:
+    from schemas.evaluation import EvaluateSpec
+    from schemas.gates import GatesSpec
+    from schemas.training import TrainSpec
+
+
+class EndpointSpec(Spec):
+    """`evaluate.endpoint`: a server that answers POST `<base_url>/chat/completions` as OpenAI's does."""
+
+    base_url: str
+    """With its version: `http://127.0.0.1:8000/v1`."""
+    model: str = Field(min_length=1)
+    privacy: Literal["local", "external"] = "local"
+    """local: tickets may go to an address of this machine alone. external: they may leave it, by https."""
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable that holds the key; the key itself is written nowhere. Null sends none."""
+    timeout_s: float = Field(default=120.0, gt=0, le=3600)
+    """Of one answer."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_plain(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is no http or https address")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("holds more than host and path; a key belongs into the variable named by api_key_env")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _stays_where_it_may(self) -> EndpointSpec:
+        parts = urlsplit(self.base_url)
+        if self.privacy == "local" and not is_loopback(parts.hostname or ""):
+            raise ValueError("privacy local allows an address of this machine alone (127.0.0.1, ::1 or localhost)")
+        if self.privacy == "external" and parts.scheme != "https":
+            raise ValueError("privacy external needs https: tickets and key would travel in clear")
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Is it an address of this machine by its form? `tasks/endpoint.py` looks at what the name leads to as well.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("10.0.0.7")
+    (True, True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def endpoint_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Fault]:
+    """What does not go with the arm `endpoint`."""
+    named = "endpoint" in evaluate.arms
+    if named != (evaluate.endpoint is not None):
+        missing = "evaluate.endpoint is not declared" if named else "endpoint is not among evaluate.arms"
+        yield Fault(f"{missing}", at=("evaluate", "endpoint"), hint="declare both or neither")
+    if not named:
+        return
+    if train.format == "completion":
+        yield Fault("the arm endpoint answers conversations alone", at=("train", "format"), hint="take endpoint out")
+    for index, rule in enumerate(gates.rules):
+        change = rule.change_threshold
+        baseline = change is not None and (change.against == "best_baseline" or gates.if_missing == "baseline")
+        if rule.metric == "heldout_loss" and baseline:
+            yield Fault(
+                "an endpoint tells no heldout_loss, and this rule may compare with it",
+                at=("gates", "rules", index, "metric"),
+                hint="take another metric, or take endpoint out of evaluate.arms",
+            )

@@ -1,0 +1,62 @@
+"""What a tick found and what it decided; the ledger keeps both, with the numbers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Cause = Literal["schedule", "event", "person"]
+"""What made the tick: the clock, an event, or `tunegate tick`."""
+Code = Literal[
+    "missed", "superseded", "overlap", "unchanged", "cooldown", "held_out", "fresh", "few", "first", "enough",
+    "drift", "waited",
+]  # fmt: skip
+"""`missed` to `few` end in SKIP; `first`, `enough`, `drift` (fewer are enough) and `waited` in RUN."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Arrivals(_Part):
+    """Curated tickets against those that the last verdict knew."""
+
+    snapshot_id: str
+    """The state of the tickets, as in `warehouse.duckdb`."""
+    n_curated: int
+    n_new: int
+    """Tickets that were not there; a newer duplicate of a known one is not new."""
+    n_edited: int
+    """Known tickets with other words or labels: a new version each."""
+    n_held_out: int
+    n_fresh_held_out: int
+    """Held-out tickets that were not held out then."""
+
+
+class Shift(_Part):
+    """One kind of change between the new tickets and the known ones."""
+
+    kind: Literal["routing", "length", "vocabulary"]
+    distance: float
+    """0-1."""
+    limit: float
+    p_chance: float
+    """How often chance alone makes it as large."""
+    drifted: bool
+
+
+class Decision(_Part):
+    """What the tick decided."""
+
+    run: bool
+    code: Code
+    reason: str
+    expected: str | None = None
+    """Of a SKIP: when a tick is expected to run, UTC, ISO 8601; null where nothing tells."""
+    arrivals: Arrivals | None = None
+    """Null when it was decided before the tickets were looked at."""
+    shifts: tuple[Shift, ...] = ()
+    n_needed: int | None = None
+    """New tickets that were asked for."""
+    n_held_out_needed: int | None = None

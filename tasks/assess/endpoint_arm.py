@@ -1,0 +1,53 @@
+"""The arm `endpoint`: a model behind an address answers the held-out items, as a baseline to beat.
+
+Knows nothing of HTTP (`tasks/endpoint.py`) and of verdicts; a step of flows/assess.py.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from schemas.artifacts import Predictions, PromptSet
+from schemas.endpoint import EndpointSpec
+from tasks.endpoint import Endpoint
+from tasks.progress import Progress, silent
+
+
+def answer_by_endpoint(
+    *,
+    prompts: PromptSet,
+    endpoint: EndpointSpec,
+    max_new_tokens: int,
+    out: Path,
+    scratch: Path,
+    progress: Progress = silent,
+) -> Predictions:
+    """Write `predictions.parquet` (see `Predictions`); an endpoint tells no loss, so that is NaN.
+
+    Answers are kept in `scratch` one by one: what was paid for is not asked again after an interruption.
+
+    Raises:
+        GateError: as `tasks.endpoint.Endpoint`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.read_table(prompts.root / "prompts.parquet").sort_by("item_id").to_pylist()
+    asked = Endpoint(endpoint)
+    found: list[dict[str, Any]] = []
+    for number, row in enumerate(rows):
+        reply = asked.ask_once(orjson.loads(row["messages"]), max_new_tokens=max_new_tokens, kept=scratch)
+        said = {"text": reply.text, "n_new_tokens": reply.n_new_tokens, "finished": reply.finished}
+        found.append({"item_id": row["item_id"], **said, "loss": math.nan})
+        progress(number + 1, len(rows), "items")
+    types = {
+        "item_id": pa.string(), "text": pa.string(), "n_new_tokens": pa.int64(), "finished": pa.bool_(),
+        "loss": pa.float64(),
+    }  # fmt: skip
+    schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
+    pq.write_table(pa.Table.from_pylist(found, schema), out / "predictions.parquet", compression="zstd")
+    return Predictions(root=out, n_items=len(found), n_new_tokens=sum(row["n_new_tokens"] for row in found))

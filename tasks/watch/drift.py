@@ -1,0 +1,132 @@
+"""Have the new tickets changed? Distances between two windows of tickets, each beside what chance alone would make.
+
+Three kinds: the mix of routing labels and the words that tickets use (Jensen-Shannon, `scipy.spatial.distance`), and
+the bodies' lengths (Kolmogorov-Smirnov, `scipy.stats`). A distance is told from chance by permutation: tickets, not
+words, are what is drawn. It knows nothing of splits; `tasks/watch/arrivals.py` makes the windows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from schemas.schedule import DriftSpec
+from schemas.ticks import Shift
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Counts = NDArray[np.float64]
+
+Kind = Literal["routing", "length", "vocabulary"]
+N_WORDS = 300
+"""Words looked at: those in most tickets of both windows together."""
+MIN_TICKETS = 20
+"""A smaller window shows no drift."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tickets, in any order."""
+
+    routing: tuple[str, ...]
+    texts: tuple[str, ...]
+    """Subject and body, redacted."""
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]]) -> Window:
+        """The window of these ticket rows."""
+        found = list(rows)
+        return cls(
+            routing=tuple(f"{row['category']} | {row['priority']}" for row in found),
+            texts=tuple(f"{row['subject'] or ''}\n{row['body'] or ''}" for row in found),
+        )
+
+
+def measure_drift(current: Window, reference: Window, spec: DriftSpec) -> tuple[Shift, ...]:
+    """A shift per kind; none when a window has fewer than `MIN_TICKETS` tickets.
+
+    >>> many = Window(("a | low",) * 60, ("one two three",) * 60)
+    >>> [shift.drifted for shift in measure_drift(many, many, DriftSpec())]
+    [False, False, False]
+    """
+    if min(len(current.texts), len(reference.texts)) < MIN_TICKETS:
+        return ()
+    distances: dict[Kind, tuple[float, float]] = {
+        "routing": _permuted(_mix(current.routing, reference.routing), len(current.routing), spec),
+        "length": _lengths(current.texts, reference.texts),
+        "vocabulary": _permuted(_words(current.texts + reference.texts), len(current.texts), spec),
+    }
+    limits: dict[Kind, float] = {"routing": spec.routing, "length": spec.length, "vocabulary": spec.vocabulary}
+    return tuple(
+        Shift(
+            kind=kind,
+            distance=round(distance, 6),
+            limit=limits[kind],
+            p_chance=round(p_chance, 6),
+            drifted=distance >= limits[kind] and p_chance <= spec.significance / len(distances),
+        )
+        for kind, (distance, p_chance) in distances.items()
+    )
+
+
+def _lengths(current: Sequence[str], reference: Sequence[str]) -> tuple[float, float]:
+    from scipy.stats import ks_2samp
+
+    found = ks_2samp([len(text) for text in current], [len(text) for text in reference])
+    return float(found.statistic), float(found.pvalue)
+
+
+def _mix(current: Sequence[str], reference: Sequence[str]) -> Counts:
+    """Ticket x label, 1 where it has it."""
+    import numpy as np
+
+    labels = [*current, *reference]
+    _, places = np.unique(labels, return_inverse=True)
+    return np.eye(int(places.max()) + 1)[places]
+
+
+def _words(texts: Sequence[str]) -> Counts:
+    """Ticket x word, 1 where it uses it."""
+    import numpy as np
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    try:
+        table = CountVectorizer(binary=True, max_features=N_WORDS).fit_transform(texts)
+    except ValueError:  # no text has a word
+        return np.ones((len(texts), 1))
+    return np.asarray(table.toarray(), np.float64)
+
+
+def _permuted(table: Counts, n_current: int, spec: DriftSpec) -> tuple[float, float]:
+    """Distance of the first `n_current` rows' column sums from the others', and its p-value by seeded permutation.
+
+    p = (1 + permutations at least as far) / (1 + permutations).
+    Source: Phipson and Smyth, "Permutation p-values should never be zero", 2010.
+    """
+    import numpy as np
+
+    n_permutations = 10 * math.ceil(3 / spec.significance)
+    dice = np.random.default_rng(spec.seed)
+    chosen = np.zeros((n_permutations + 1, table.shape[0]))
+    chosen[0, :n_current] = 1
+    for row in chosen[1:]:
+        row[dice.permutation(table.shape[0])[:n_current]] = 1
+    current = chosen @ table
+    distances = _jensen_shannon(current, table.sum(axis=0) - current)
+    as_far = int(np.count_nonzero(distances[1:] >= distances[0] - 1e-12))
+    return float(distances[0]), (1 + as_far) / (1 + n_permutations)
+
+
+def _jensen_shannon(current: Counts, reference: Counts) -> Counts:
+    import numpy as np
+    from scipy.spatial.distance import jensenshannon
+
+    n_current, n_reference = current.sum(axis=1), reference.sum(axis=1)
+    both = (n_current > 0) & (n_reference > 0)
+    found = np.where(n_current + n_reference > 0, 1.0, 0.0)  # as far as can be where one side has nothing at all
+    found[both] = np.nan_to_num(jensenshannon(current[both], reference[both], axis=1, base=2), nan=0.0)
+    return found

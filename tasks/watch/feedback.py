@@ -1,0 +1,217 @@
+"""What agents did with suggestions, kept in `feedback.duckdb`: taken in once, redacted, never changed.
+
+A line taken in again changes nothing. A later decision on the same suggestion is a further row and counts instead of
+the earlier one; rows are numbered, so that a run can name the state it has seen. Lines that cannot be used are kept by
+their place, their reason and their sha256, without their text. Called by `flows/commands/feedback.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from pydantic import ValidationError
+
+from schemas.curation_steps import RedactStep
+from schemas.errors import ConfigError
+from schemas.feedback import Acceptance, FeedbackLine, FeedbackSpec
+from tasks.curate.redact import redact_row
+from tasks.files import sha256_json
+
+if TYPE_CHECKING:
+    import duckdb
+
+MAX_LINE = 1_000_000
+"""Bytes of the longest line that is read as one."""
+CONFIDENCE = 0.95
+"""One-sided, of the bounds on a rate."""
+TABLES = """
+CREATE TABLE IF NOT EXISTS suggestions (
+    seq BIGINT PRIMARY KEY, digest VARCHAR NOT NULL UNIQUE, ticket_id VARCHAR NOT NULL, version VARCHAR NOT NULL,
+    outcome VARCHAR NOT NULL, decided_at TIMESTAMP NOT NULL, reply VARCHAR);
+CREATE TABLE IF NOT EXISTS refused (
+    raw_sha256 VARCHAR PRIMARY KEY, source VARCHAR NOT NULL, line BIGINT NOT NULL, reason VARCHAR NOT NULL);
+"""
+_LATEST = (
+    "(SELECT * FROM suggestions WHERE seq <= ? "
+    "QUALIFY row_number() OVER (PARTITION BY ticket_id, version ORDER BY decided_at DESC, digest DESC) = 1)"
+)
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of a file's lines; n_lines = n_new + n_known + the refused."""
+
+    n_lines: int
+    n_new: int
+    n_known: int
+    refused: tuple[tuple[int, str], ...]
+    """Line (1-based) and reason."""
+
+
+@dataclass(frozen=True)
+class FeedbackState:
+    """A state of the feedback that never changes afterwards."""
+
+    last: int
+    """Number of its last row; 0 when there is none."""
+    digest: str
+
+
+def ingest_feedback(
+    lines: Iterable[bytes], *, source: str, database: Path, versions: frozenset[str], redact: Sequence[RedactStep]
+) -> Ingested:
+    """Take the lines in, all of them in one transaction.
+
+    Args:
+        source: What to call the file.
+        versions: Versions that are registered; a suggestion of another one is refused.
+        redact: The pipeline's redact steps: the texts, and the ids where those become pseudonyms, go through them.
+
+    Raises:
+        ConfigError: TG0164, there are lines and none can be used.
+        LockedError: another process has the database open.
+    """
+    from tasks.warehouse import connect
+
+    rows: list[tuple[str, FeedbackLine]] = []
+    refused: list[tuple[int, str, str]] = []
+    n_lines = 0
+    for number, raw in enumerate(lines, start=1):
+        if not raw.strip():
+            continue
+        n_lines += 1
+        read = _read(raw, versions)
+        if isinstance(read, str):
+            refused.append((number, read, hashlib.sha256(raw).hexdigest()))
+        else:
+            clean = _redacted(read, redact)
+            rows.append((sha256_json(clean.model_dump(mode="json")), clean))
+    if n_lines and not rows:
+        number, reason, _ = refused[0]
+        raise ConfigError(
+            f"none of {n_lines} lines can be used; line {number}: {reason}", code="TG0164", where=source,
+            hint='a line is {"ticket_id": ..., "version": "3", "outcome": "accepted|edited|rejected", "at": ...}',
+        )  # fmt: skip
+    with connect(database) as db:
+        db.execute("BEGIN")
+        db.execute(TABLES)
+        n_new = _insert(db, rows)
+        for number, reason, digest in refused:
+            db.execute("INSERT OR IGNORE INTO refused VALUES (?, ?, ?, ?)", [digest, source, number, reason])
+        db.execute("COMMIT")
+    return Ingested(n_lines, n_new, len(rows) - n_new, tuple((number, reason) for number, reason, _ in refused))
+
+
+def feedback_state(database: Path) -> FeedbackState | None:
+    """The state of this moment; null when no feedback was ever taken in."""
+    rows = _select(database, "SELECT max(seq), string_agg(digest, '' ORDER BY seq) FROM suggestions")
+    if not rows or rows[0][0] is None:
+        return None
+    return FeedbackState(int(rows[0][0]), hashlib.sha256(str(rows[0][1]).encode()).hexdigest())
+
+
+def acceptance_of(database: Path, spec: FeedbackSpec, *, upto: int) -> tuple[Acceptance, ...]:
+    """How often each version's suggestions were accepted, by version, in the state that ends with row `upto`."""
+    from tasks.assess.compare import clopper_pearson_interval
+
+    rows = _select(
+        database,
+        f"SELECT version, count(*), count(*) FILTER (list_contains(?::VARCHAR[], outcome)) FROM {_LATEST} "
+        "GROUP BY version ORDER BY version::BIGINT",
+        [list(spec.counts), upto],
+    )
+    found = []
+    for version, n, n_accepted in rows:
+        bounds = clopper_pearson_interval(n_accepted, n, confidence=CONFIDENCE)
+        found.append(
+            Acceptance(
+                version=version, n=n, n_accepted=n_accepted, lower=float(bounds.lower), upper=float(bounds.upper)
+            )
+        )
+    return tuple(found)
+
+
+def last_words(database: Path, *, upto: int) -> dict[str, tuple[str, str | None]]:
+    """Ticket -> outcome and the agent's own text of its last decision, in the state that ends with row `upto`."""
+    rows = _select(
+        database,
+        f"SELECT ticket_id, outcome, reply FROM {_LATEST} "
+        "QUALIFY row_number() OVER (PARTITION BY ticket_id ORDER BY decided_at DESC, digest DESC) = 1",
+        [upto],
+    )
+    return {ticket: (outcome, reply) for ticket, outcome, reply in rows}
+
+
+def _select(database: Path, sql: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
+    from tasks.warehouse import connect
+
+    if not database.exists() or not database.stat().st_size:
+        return []
+    with connect(database, read_only=True, threads=1) as db:
+        return db.execute(sql, values or []).fetchall()
+
+
+def _insert(db: duckdb.DuckDBPyConnection, rows: list[tuple[str, FeedbackLine]]) -> int:
+    """The rows that are not there yet, in their order; returns how many."""
+    known = {row[0] for row in db.execute("SELECT digest FROM suggestions").fetchall()}
+    last = db.execute("SELECT coalesce(max(seq), 0) FROM suggestions").fetchone()
+    seq = int(last[0]) if last else 0
+    fresh: list[tuple[Any, ...]] = []
+    for digest, line in rows:
+        if digest in known:
+            continue
+        known.add(digest)
+        seq += 1
+        fresh.append(
+            (seq, digest, line.ticket_id, line.version, line.outcome, line.at.replace(tzinfo=None), line.reply)
+        )
+    if fresh:
+        db.execute(
+            "INSERT INTO suggestions SELECT unnest(?::BIGINT[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), "
+            "unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::TIMESTAMP[]), unnest(?::VARCHAR[])",
+            [list(column) for column in zip(*fresh, strict=True)],
+        )
+    return len(fresh)
+
+
+def _read(raw: bytes, versions: frozenset[str]) -> FeedbackLine | str:
+    """The line, or why it cannot be used, in words without its text."""
+    if len(raw) > MAX_LINE:
+        return f"longer than {MAX_LINE:,} bytes"
+    try:
+        line = FeedbackLine.model_validate(orjson.loads(raw))
+    except orjson.JSONDecodeError:
+        return "no JSON object"
+    except ValidationError as error:
+        return "; ".join(_faults(error))
+    if line.reply is not None and line.outcome != "edited":
+        return "`reply` goes with outcome edited"
+    if line.version not in versions:
+        return f"version {line.version} is not registered"
+    at = line.at if line.at.tzinfo is not None else line.at.replace(tzinfo=UTC)
+    return line.model_copy(update={"at": at.astimezone(UTC)})
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    for each in error.errors(include_url=False, include_input=False, include_context=False)[:3]:
+        where = ".".join(map(str, each["loc"])) or "line"
+        yield f"`{where[:40]}`: {each['type'].replace('_', ' ')}"
+
+
+def _redacted(line: FeedbackLine, steps: Sequence[RedactStep]) -> FeedbackLine:
+    from tasks.curate.redaction.pseudonyms import load_pseudonyms
+
+    row: dict[str, str | None] = {"reply": line.reply}
+    ticket_id: str | None = line.ticket_id
+    for step in steps or (RedactStep(uses="redact"),):
+        row, _ = redact_row(row, step)
+        pseudonyms = load_pseudonyms(step)
+        if pseudonyms is not None and "ticket_id" in step.pseudonymise:
+            [ticket_id] = pseudonyms.of_all([ticket_id])
+    return line.model_copy(update={"reply": row["reply"], "ticket_id": ticket_id})

@@ -1,0 +1,53 @@
+"""Feedback as a source: an agent's edited text takes the place of the ticket's reply, a model's own may be left out.
+
+Runs after redaction, so that texts and ids are those of the feedback, which was redacted when it was taken in.
+Called by `flows/feedback.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from schemas.artifacts import RowCounts, TicketTable
+from schemas.feedback import FeedbackSpec
+from tasks.watch.feedback import last_words
+
+OWN_ANSWER = "own_answer"
+
+
+def learn_from_feedback(
+    *, tickets: TicketTable, spec: FeedbackSpec, upto: int, database: Path, out: Path
+) -> TicketTable:
+    """Put the edited replies in. Notes: `edited` counts them, `own_answers` the accepted suggestions.
+
+    Args:
+        upto: The last row of the feedback that counts; later rows are another run's.
+        database: `feedback.duckdb`.
+    """
+    import pyarrow as pa
+
+    from tasks.curate.rows import read_rows, write_removed, write_tickets
+
+    table = read_rows(tickets.tickets)
+    words = last_words(database, upto=upto)
+    ids, replies = table.column("ticket_id").to_pylist(), table.column("reply").to_pylist()
+    edited = {id_: words[id_][1] for id_ in ids if id_ in words and words[id_][0] == "edited" and words[id_][1]}
+    own = {id_ for id_ in ids if id_ in words and words[id_][0] == "accepted"}
+    if spec.learn and edited:
+        place = table.schema.get_field_index("reply")
+        values = [edited.get(id_, reply) for id_, reply in zip(ids, replies, strict=True)]
+        table = table.set_column(place, table.schema.field(place), pa.array(values, table.schema.field(place).type))
+    gone = own if spec.own_answers == "drop" else set()
+    removed = [
+        {
+            "ticket_id": row["ticket_id"], "outcome": "dropped", "code": OWN_ANSWER, "source": row["source"],
+            "source_line": row["source_line"], "reason": "Its reply is a suggestion that was accepted as it was.",
+        }
+        for row in table.select(["ticket_id", "source", "source_line"]).to_pylist()
+        if row["ticket_id"] in gone
+    ]  # fmt: skip
+    kept = table.filter(pa.array([id_ not in gone for id_ in ids], pa.bool_()))
+    n_out = write_tickets(kept, out)
+    write_removed(removed, out)
+    notes = {"edited": len(edited) if spec.learn else 0, "own_answers": len(own)}
+    return TicketTable(root=out, rows=RowCounts(n_in=len(ids), n_out=n_out, n_dropped=len(removed)), notes=notes)

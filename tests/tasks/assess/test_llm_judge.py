@@ -1,0 +1,156 @@
+"""A language model as judge: places are exchanged, people come first, and it may block but never promote by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.artifacts import EvalSet, GateDecision, Predictions, Scores
+from schemas.endpoint import EndpointSpec
+from schemas.errors import GateError
+from schemas.evidence import CheckEvidence
+from schemas.gates import GateRule, GatesSpec
+from schemas.judge import JudgeSpec
+from tasks.assess.gate import decide
+from tasks.assess.llm_judge import choose_both_ways, judge_answers, kappa, labels_digest, read_labels
+from tests.tasks.openai_desk import Desk
+
+NewFolder = Callable[[], Path]
+LOCAL = EndpointSpec(base_url="http://127.0.0.1:9/v1", model="m")
+
+
+def prefers_longer(asked: str) -> str:
+    first, _, second = asked.partition("Reply A:\n")[2].partition("\n\nWhich reply")[0].partition("\n\nReply B:\n")
+    return "TIE" if len(first) == len(second) else "A" if len(first) > len(second) else "B."
+
+
+def choose(says: Callable[[str], str], first: str = "long answer", second: str = "short") -> str | None:
+    return choose_both_ways(
+        lambda messages: says(messages[-1]["content"]), criteria="Long.", question="?", first=first, second=second
+    )
+
+
+def test_only_a_preference_that_survives_the_exchange_counts() -> None:
+    assert choose(prefers_longer) == "first"
+    assert choose(prefers_longer, "short", "long answer") == "second"
+    assert choose(prefers_longer, "equal", "equal") == "tie"
+    assert choose(lambda _asked: "A") == "tie"  # it likes the place, not the answer
+    assert choose(lambda _asked: "**B** is better") == "tie"
+    assert choose(lambda _asked: "I cannot say.") is None
+    assert choose(lambda _asked: "Absolutely") is None  # begins with A, says nothing
+
+
+def test_kappa_is_that_of_a_published_table() -> None:
+    # Cohen's own example as told by Fleiss: 20 both yes, 5 and 10 split, 15 both no: kappa 0.4.
+    pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
+    assert kappa(pairs) == pytest.approx(0.4)
+    assert kappa([]) is None
+    assert kappa([("y", "y")] * 9) is None  # agreement that chance gives as well
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"question": "q", "first": "a", "second": "b", "preferred": "A"}', "{}"])
+def test_a_label_that_is_no_choice_is_told_with_its_line(line: str, tmp_path: Path) -> None:
+    good = {"question": "q", "first": "a", "second": "b", "preferred": "tie"}
+    (tmp_path / "labels.jsonl").write_text(f"{json.dumps(good)}\n{line}\n")
+    with pytest.raises(GateError) as raised:
+        list(read_labels(tmp_path / "labels.jsonl"))
+    assert (raised.value.code, str(raised.value.where).rpartition(":")[2]) == ("TG0619", "2")
+    with pytest.raises(GateError):
+        list(read_labels(tmp_path / "absent.jsonl"))
+
+
+def test_a_real_server_is_asked_twice_a_pair_and_nothing_twice_after_an_interruption(
+    desk: Desk, make_items: Callable[..., EvalSet], make_predictions: Callable[..., Predictions], new_folder: NewFolder
+) -> None:
+    ids = [f"t{number}" for number in range(6)]
+    items = make_items([{"ticket_id": name, "body": f"question {name}", "answer": "x"} for name in ids])
+    ours = make_predictions([{"item_id": name, "text": "a good long answer"} for name in ids])
+    theirs = make_predictions([{"item_id": name, "text": "short"} for name in ids])
+    root, scratch = new_folder(), new_folder()
+    label = {"question": "q", "first": "long answer", "second": "no", "preferred": "first"}
+    lines = [label, {**label, "first": "", "preferred": "second"}, {**label, "second": "", "preferred": "tie"}]
+    (root / "labels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    spec = JudgeSpec(
+        endpoint=EndpointSpec(base_url=desk.url, model="m"), n_items=4, labels="labels.jsonl", criteria="Be {fair}."
+    )
+
+    def run() -> CheckEvidence:
+        return judge_answers(
+            items=items, candidate=ours, reference=theirs, spec=spec, root=root, out=new_folder(), scratch=scratch
+        )
+
+    desk.say = prefers_longer
+    told = run()
+    assert told.n_items == 4
+    assert {name: told.values[name] for name in ("won", "lost", "tied", "unreadable", "labels")} == {
+        "won": 4.0, "lost": 0.0, "tied": 0.0, "unreadable": 0.0, "labels": 3.0,
+    }  # fmt: skip
+    assert told.values["kappa"] == pytest.approx(0.5)
+    assert len(desk.asked) == 2 * (3 + 4)
+    assert "Be {fair}." in desk.asked[0][2]["messages"][0]["content"]
+    assert run().values == told.values
+    assert len(desk.asked) == 14
+    assert "good" not in (told.root / "evidence.json").read_text()
+    before = labels_digest(spec, root=root)
+    (root / "labels.jsonl").write_text("")
+    assert labels_digest(spec, root=root) != before
+
+
+@pytest.fixture
+def gate(make_scores: Callable[..., Scores], new_folder: NewFolder) -> Callable[..., GateDecision]:
+    def run(*, n: int = 100, file: str | None = "labels.jsonl", evidence: bool = True, **values: Any) -> GateDecision:
+        given = {"won": 10.0, "lost": 10.0, "tied": 80.0, "unreadable": 0.0, "labels": 200.0, "kappa": 0.8} | values
+        found = CheckEvidence(root=Path("gone"), check="judge", n_items=n, values=given)
+        return decide(
+            candidate=make_scores("tuned", {"exact": [1.0] * 100}), champion=None,
+            baselines=(make_scores("zero_shot", {"exact": [0.0] * 100}),),
+            gates=GatesSpec(
+                rules=(GateRule(metric="exact", value_threshold=0.5),), contamination=None, round_trip=None,
+                judge=JudgeSpec(endpoint=LOCAL, labels=file),
+            ),
+            checks=(found,) if evidence else (), out=new_folder(),
+        )  # fmt: skip
+
+    return run
+
+
+def test_a_calibrated_judge_blocks_what_it_surely_likes_less_and_promotes_nothing(
+    gate: Callable[..., GateDecision],
+) -> None:
+    assert gate().verdict == "PROMOTE"
+    assert gate(won=0.0, lost=0.0).verdict == "PROMOTE"  # never liked less
+    worse = gate(won=2.0, lost=40.0)
+    assert (worse.verdict, worse.findings[-1].part) == ("BLOCK", "judge")
+    assert (worse.findings[-1].won, worse.findings[-1].lost) == (2, 40)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"file": None}, "not held against"),
+        ({"labels": 10.0}, "100 are needed"),
+        ({"kappa": 0.59}, "kappa"),
+        ({"kappa": None}, "kappa"),
+        ({"kappa": float("nan")}, "kappa"),
+    ],
+)
+def test_a_judge_that_does_not_agree_with_people_only_reports(
+    change: dict[str, Any], told: str, gate: Callable[..., GateDecision]
+) -> None:
+    decision = gate(won=0.0, lost=90.0, **change)
+    finding = decision.findings[-1]
+    assert (decision.verdict, finding.decides) == ("PROMOTE", False)
+    assert told in finding.reason
+
+
+@pytest.mark.parametrize("change", [{"won": None}, {"lost": float("nan")}, {"unreadable": 50.0}, {"n": 0}])
+def test_choices_that_cannot_be_counted_are_an_error(change: dict[str, Any], gate: Callable[..., GateDecision]) -> None:
+    assert gate(**change).verdict == "ERROR"
+
+
+def test_a_judge_that_was_declared_and_not_asked_is_an_error(gate: Callable[..., GateDecision]) -> None:
+    assert gate(evidence=False).verdict == "ERROR"

@@ -1,0 +1,73 @@
+"""Seconds per answer: both models are asked in turn, and what is sealed does not depend on the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.artifacts import ModelRef, PromptSet, TrainedRef
+from schemas.checks import LatencySpec
+from schemas.evaluation import DecodingSpec
+from schemas.evidence import LATENCY_FIGURES
+from schemas.training import TrainSpec
+from tasks.files import seal
+from tasks.model.adapter import open_for_training, save_trained
+from tasks.model.latency import measure_latency, summarise_rounds, take_rounds
+
+DECODING = DecodingSpec(max_new_tokens=3, batch_size=8, threads=1, dtype="float32")
+
+
+def test_both_are_asked_in_turn_and_each_is_first_every_other_time() -> None:
+    order: list[str] = []
+
+    def ask(name: str) -> Callable[[str], tuple[float, int]]:
+        return lambda item: (order.append(f"{name}{item}"), (1.0, 1))[1]  # type: ignore[func-returns-value]
+
+    rounds = take_rounds(ask("a"), ask("b"), ["1", "2"], repeats=2)
+    assert order == ["a1", "b1", "a1", "b1", "b2", "a2", "b1", "a1", "a2", "b2"]  # the first two warm up
+    assert [(len(ours), len(theirs)) for ours, theirs in rounds] == [(2, 2), (2, 2)]
+
+
+def test_a_limit_is_counted_round_by_round() -> None:
+    slow, quick = [(2.0, 10), (2.0, 10)], [(1.0, 10), (1.0, 10)]
+    figures, kept = summarise_rounds(
+        [(slow, quick), (quick, quick)], p95_ratio_max=1.5, usd_per_hour=3.6, usd_per_1k_max=1.0
+    )
+    assert kept == {"rounds": 2.0, "latency_within": 1.0, "cost_within": 1.0}
+    assert figures["usd_per_1k"] == pytest.approx(1.5)
+    assert (figures["tokens_per_s"], figures["reference_tokens_per_s"]) == (pytest.approx(40 / 6), 10.0)
+    assert set(figures) == set(LATENCY_FIGURES)
+
+
+def test_the_seconds_are_reported_and_the_evidence_has_equal_bytes(tiny_model: ModelRef, tmp_path: Path) -> None:
+    spec = TrainSpec(base_model="file:tiny", dtype="float32")
+    root = tmp_path / "trained"
+    root.mkdir()
+    save_trained(open_for_training(tiny_model, spec), spec, base=tiny_model, out=root)
+    trained = TrainedRef(
+        root=root, digest=seal(root), method="lora", format="instruction", base_digest=tiny_model.digest, n_trainable=1,
+        n_steps=1, n_tokens=1, train_loss=1.0,
+    )  # fmt: skip
+    turns = [f'[{{"role":"user","content":"Lamp number {number} does not work."}}]' for number in range(4)]
+    table = {"item_id": [f"i{number}" for number in range(4)], "messages": turns, "answer": ["Sorry."] * 4}
+    pq.write_table(pa.table(table), tmp_path / "prompts.parquet")
+    prompts = PromptSet(root=tmp_path, arm="tuned", format="instruction", n_items=4)
+    heard: list[dict[str, float]] = []
+    written = []
+    for name in ("first", "second"):
+        out = tmp_path / name
+        out.mkdir()
+        evidence = measure_latency(
+            prompts=prompts, model=tiny_model, trained=trained, reference_prompts=prompts, reference_model=tiny_model,
+            decoding=DECODING, spec=LatencySpec(n_prompts=3, repeats=2), usd_per_hour=1.0, out=out,
+            progress=lambda _done, _total, _unit, **figures: heard.append(figures),
+        )  # fmt: skip
+        written.append((evidence.values, (out / "evidence.json").read_bytes()))
+    assert written[0] == written[1]
+    assert evidence.n_items == 3
+    assert set(heard[0]) == set(LATENCY_FIGURES)
+    assert all(value > 0 for value in heard[0].values())

@@ -1,0 +1,44 @@
+"""A fake server with OpenAI's form: remembers what it is asked, and says what the test wants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Desk(ThreadingHTTPServer):
+    """Answers with the last user's words; `script` holds what it does first instead."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: list[tuple[str, dict[str, str], Any]] = []
+        self.script: list[tuple[int, dict[str, str], bytes]] = []
+        self.say: Callable[[str], str] = lambda said: f"re: {said}"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Desk
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append((self.path, dict(self.headers), asked))
+        said = asked["messages"][-1]["content"]
+        choice = {"message": {"role": "assistant", "content": self.server.say(said)}, "finish_reason": "stop"}
+        body = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}).encode()
+        status, headers, body = self.server.script.pop(0) if self.server.script else (200, {}, body)
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Silence."""

@@ -1,0 +1,176 @@
+"""An OpenAI-compatible endpoint, played by a server of this test: what is sent, what is refused, what is never told."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from flows.assess import assess_steps
+from flows.standing import Standing
+from schemas.artifacts import PromptSet
+from schemas.endpoint import EndpointSpec
+from schemas.errors import GateError
+from schemas.pipeline import PipelineSpec
+from tasks import endpoint as client
+from tasks.assess.endpoint_arm import answer_by_endpoint
+from tasks.endpoint import Endpoint
+from tests.tasks.openai_desk import Desk
+
+SECRET = "sk-very-secret"
+MESSAGES = [{"role": "system", "content": "You route."}, {"role": "user", "content": "Where is my parcel?"}]
+
+
+def spec(desk: Desk, **change: Any) -> EndpointSpec:
+    return EndpointSpec(**{"base_url": desk.url, "model": "big", "timeout_s": 5} | change)
+
+
+def test_a_conversation_is_asked_greedily_and_the_key_comes_from_the_environment(desk: Desk) -> None:
+    reply = Endpoint(spec(desk, api_key_env="BIG_KEY"), {"BIG_KEY": SECRET}).ask(MESSAGES, max_new_tokens=9)
+    assert (reply.text, reply.finished, reply.n_prompt_tokens, reply.n_new_tokens) == (
+        "re: Where is my parcel?", True, 7, 3,
+    )  # fmt: skip
+    path, headers, asked = desk.asked[0]
+    assert path == "/v1/chat/completions"
+    assert headers["Authorization"] == f"Bearer {SECRET}"
+    assert asked == {"model": "big", "messages": MESSAGES, "max_tokens": 9, "temperature": 0}
+    Endpoint(spec(desk), {"OPENAI_API_KEY": SECRET}).ask(MESSAGES, max_new_tokens=9)
+    assert "Authorization" not in desk.asked[1][1]  # none is sent that was not asked for
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (401, {}, SECRET.encode()),
+        (302, {"Location": "http://192.0.2.1/steal"}, b""),
+        (200, {}, b"no json"),
+        (200, {}, b'{"choices": []}'),
+        (200, {}, b'{"choices": [{"message": {"content": null}}]}'),
+        (200, {}, b"[" * 100_000),
+    ],
+)
+def test_what_is_no_answer_is_an_error_that_quotes_neither_key_nor_text(
+    answer: tuple[int, dict[str, str], bytes], desk: Desk
+) -> None:
+    desk.script.append(answer)
+    with pytest.raises(GateError) as raised:
+        Endpoint(spec(desk, api_key_env="BIG_KEY"), {"BIG_KEY": SECRET}).ask(MESSAGES, max_new_tokens=9)
+    assert raised.value.code == "TG0618"
+    assert SECRET not in str(raised.value)
+    assert "parcel" not in str(raised.value)
+    assert len(desk.asked) == 1  # no redirect was followed
+
+
+def test_what_may_pass_is_tried_again_and_in_the_end_an_error(desk: Desk) -> None:
+    waited: list[float] = []
+    patient = Endpoint(spec(desk), {}, sleep=waited.append)
+    desk.script = [(503, {}, b""), (429, {}, b"")]
+    assert patient.ask(MESSAGES, max_new_tokens=9).text.startswith("re:")
+    assert waited == [1.0, 4.0]
+    desk.script = [(500, {}, b"boom Where is my parcel?")] * 4
+    with pytest.raises(GateError) as raised:
+        patient.ask(MESSAGES, max_new_tokens=9)
+    assert raised.value.code == "TG0616"
+    assert "parcel" not in str(raised.value)
+    nobody = Endpoint(EndpointSpec(base_url="http://127.0.0.1:9/v1", model="m"), {}, sleep=waited.append)
+    with pytest.raises(GateError) as raised:
+        nobody.ask(MESSAGES, max_new_tokens=1)
+    assert raised.value.code == "TG0616"
+
+
+def test_a_key_that_is_not_set_is_told_by_its_name(desk: Desk) -> None:
+    with pytest.raises(GateError, match="BIG_KEY") as raised:
+        Endpoint(spec(desk, api_key_env="BIG_KEY"), {})
+    assert raised.value.code == "TG0617"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"base_url": "https://api.example.org/v1"}, "privacy local"),
+        ({"base_url": "http://10.0.0.7/v1"}, "privacy local"),
+        ({"base_url": "http://127.0.0.1.example.org/v1"}, "privacy local"),
+        ({"base_url": "http://api.example.org/v1", "privacy": "external"}, "needs https"),
+        ({"base_url": "https://user:word@api.example.org/v1", "privacy": "external"}, "more than host and path"),
+        ({"base_url": "file:///etc/passwd"}, "no http or https"),
+    ],
+)
+def test_an_address_that_tickets_may_not_go_to_is_refused_when_the_file_is_read(
+    settings: dict[str, str], told: str
+) -> None:
+    with pytest.raises(ValidationError, match=told):
+        EndpointSpec(model="m", **settings)  # type: ignore[arg-type]
+
+
+def test_a_local_name_that_leads_elsewhere_is_refused_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client.socket, "getaddrinfo", lambda *_a, **_n: [(2, 1, 6, "", ("192.0.2.1", 80))])
+    with pytest.raises(GateError) as raised:
+        Endpoint(EndpointSpec(base_url="http://localhost:8000/v1", model="m"), {})
+    assert raised.value.code == "TG0615"
+
+
+def test_the_arm_asks_nothing_again_that_it_was_told_before_an_interruption(desk: Desk, tmp_path: Path) -> None:
+    ids = [f"t{number:02}" for number in range(60)]
+    table = {"item_id": ids, "messages": [json.dumps([{"role": "user", "content": i}]) for i in ids], "answer": ids}
+    pq.write_table(pa.table(table), tmp_path / "prompts.parquet")
+    prompts = PromptSet(root=tmp_path, arm="zero_shot", format="instruction", n_items=60)
+
+    def run(folder: str) -> Any:
+        (tmp_path / folder).mkdir()
+        scratch = tmp_path / "scratch"
+        scratch.mkdir(exist_ok=True)
+        return answer_by_endpoint(
+            prompts=prompts, endpoint=spec(desk), max_new_tokens=5, out=tmp_path / folder, scratch=scratch
+        )
+
+    desk.script = [(200, {}, _said("first"))] * 20 + [(401, {}, b"")]
+    with pytest.raises(GateError):
+        run("interrupted")
+    answers = run("whole")
+    assert len(desk.asked) == 61  # 20 were kept, one failed, 40 were left
+    rows = pq.read_table(answers.root / "predictions.parquet").to_pylist()
+    assert [row["text"] for row in rows[:21]] == ["first"] * 20 + ["re: t20"]
+    assert all(math.isnan(row["loss"]) for row in rows)
+
+
+def _said(text: str) -> bytes:
+    return json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "length"}]}).encode()
+
+
+def pipeline(**change: Any) -> dict[str, Any]:
+    endpoint = {"base_url": "http://127.0.0.1:8000/v1", "model": "big"}
+    return {
+        "name": "small", "source": {"kind": "generated"}, "train": {"base_model": "file:tiny"},
+        "evaluate": {"arms": ["zero_shot", "endpoint"], "endpoint": endpoint},
+        "gates": {"rules": [{"metric": "exact", "change_threshold": {"against": "best_baseline"}}]},
+        "register": {"name": "small"},
+    } | change  # fmt: skip
+
+
+def test_the_endpoint_is_an_arm_among_the_baselines_of_the_gate() -> None:
+    steps = {step.name: step for step in assess_steps(PipelineSpec.model_validate(pipeline()), standing=Standing())}
+    assert steps["gate"].inputs["baselines"] == ("scores_zero_shot", "scores_endpoint")
+    assert steps["answers_endpoint"].inputs == {"prompts": "prompts_endpoint"}
+    assert steps["prompts_endpoint"].params == steps["prompts_zero_shot"].params
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"evaluate": {"arms": ["endpoint"]}}, "evaluate.endpoint is not declared"),
+        ({"evaluate": {"endpoint": {"base_url": "http://[::1]/v1", "model": "m"}}}, "not among evaluate.arms"),
+        ({"train": {"base_model": "file:tiny", "format": "completion"}}, "conversations alone"),
+        ({"gates": {"rules": [{"metric": "heldout_loss", "change_threshold": {}}]}}, "no heldout_loss"),
+    ],
+)
+def test_what_does_not_go_with_an_endpoint_is_told_when_the_file_is_read(change: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        PipelineSpec.model_validate(pipeline(**change))

@@ -1,0 +1,51 @@
+"""New, edited and freshly held-out tickets are counted; copies and mere touches are not new."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tasks.watch.arrivals import count_arrivals, newest_time, windows
+from tests.tasks.curate.conftest import MakeSplits
+from tests.tasks.watch.conftest import MakeWarehouse, splits_of, ticket
+
+
+def test_everything_is_new_before_the_first_verdict(make_splits: MakeSplits, make_warehouse: MakeWarehouse) -> None:
+    found = count_arrivals(now=splits_of(make_splits, range(1, 8), (8, 9)), then=None, warehouse=make_warehouse())
+    assert (found.n_curated, found.n_new, found.n_edited, found.n_held_out, found.n_fresh_held_out) == (9, 9, 0, 2, 2)
+
+
+def test_a_ticket_is_new_edited_touched_or_a_copy(make_splits: MakeSplits, make_warehouse: MakeWarehouse) -> None:
+    then = make_splits(train=[ticket(number) for number in (1, 2, 3, 4)], test=[ticket(5)])
+    now = make_splits(
+        train=[
+            ticket(1),
+            ticket(2, reply="another answer"),  # a late edit: a new version of itself
+            ticket(3, updated_at=datetime(2026, 7, 1)),  # touched, not changed
+            ticket(6),  # new
+            ticket(7),  # a newer copy of the known ticket 4, kept in its place
+        ],
+        test=[ticket(5, category="returns"), ticket(8)],
+    )
+    found = count_arrivals(now=now, then=then, warehouse=make_warehouse([("T-004", "T-007"), ("T-007", "T-007")]))
+    assert (found.n_new, found.n_edited) == (2, 2)
+    assert (found.n_held_out, found.n_fresh_held_out) == (2, 1)
+
+
+def test_the_same_tickets_are_no_news(make_splits: MakeSplits, make_warehouse: MakeWarehouse) -> None:
+    then, now = (splits_of(make_splits, (1, 2), (3,)) for _ in range(2))
+    found = count_arrivals(now=now, then=then, warehouse=make_warehouse())
+    assert (found.n_new, found.n_edited, found.n_fresh_held_out) == (0, 0, 0)
+
+
+def test_windows_are_the_newest_of_either_side(make_splits: MakeSplits, make_warehouse: MakeWarehouse) -> None:
+    then, now = splits_of(make_splits, (1, 2, 3), (4,)), splits_of(make_splits, (1, 2, 3, 5, 6), (4, 7))
+    current, reference = windows(now=now, then=then, warehouse=make_warehouse(), size=2)
+    assert current.texts == ("\nquestion 7", "\nquestion 6")
+    assert reference.texts == ("\nquestion 4", "\nquestion 3")
+    assert current.routing == ("billing | low",) * 2
+
+
+def test_the_watermark_is_the_newest_time(make_splits: MakeSplits) -> None:
+    late = make_splits(train=[ticket(1, updated_at=datetime(2026, 8, 1, 12))], test=[ticket(2)])
+    assert newest_time(late) == "2026-08-01T12:00:00"
+    assert newest_time(make_splits(train=[ticket(1, created_at=None)], test=[])) == ""

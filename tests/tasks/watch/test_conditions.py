@@ -1,0 +1,83 @@
+"""A tick's decision from its numbers, and the day on which it is expected to run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from schemas.schedule import DriftSpec, RetrainSpec
+from schemas.ticks import Arrivals, Decision, Shift
+from tasks.watch.conditions import Situation, before_curation, decide
+
+NOW = datetime(2026, 7, 13, 5, tzinfo=UTC)
+WEEK = timedelta(days=7)
+DRIFTED = Shift(kind="routing", distance=0.4, limit=0.15, p_chance=0.001, drifted=True)
+
+
+def decided(spec: RetrainSpec, *, n_new: int = 0, n_edited: int = 0, last: datetime | None = NOW - WEEK,
+            n_held_out: int = 100, n_fresh: int = 20, **more: Any) -> Decision:  # fmt: skip
+    arrivals = Arrivals(snapshot_id="s", n_curated=500, n_new=n_new, n_edited=n_edited, n_held_out=n_held_out,
+                        n_fresh_held_out=n_fresh)  # fmt: skip
+    return decide(spec, Situation(now=NOW, last=last, arrivals=arrivals, **more))
+
+
+def test_enough_new_tickets_run_and_edits_count() -> None:
+    spec = RetrainSpec(min_new=50)
+    assert (decided(spec, n_new=50).run, decided(spec, n_new=49).run) == (True, False)
+    assert decided(spec, n_new=30, n_edited=20).code == "enough"
+    assert decided(spec, n_new=10).expected == "2026-08-10T05:00:00+00:00"  # 10 a week, 40 are missing
+    assert decided(spec, n_new=0).expected is None  # nothing tells when tickets will come
+    nothing = decided(RetrainSpec(min_new=0))
+    assert (nothing.run, nothing.code) == (False, "few")  # without any new ticket nothing is learned
+
+
+def test_a_cooldown_is_told_before_the_tickets_are_looked_at_unless_drift_may_end_it() -> None:
+    spec = RetrainSpec(min_new=1, cooldown_days=10)
+    early = before_curation(spec, now=NOW, last=NOW - WEEK)
+    assert early is not None
+    assert (early.code, early.expected) == ("cooldown", "2026-07-16T05:00:00+00:00")
+    assert before_curation(spec, now=NOW, last=None) is None
+    assert before_curation(spec, now=NOW + WEEK, last=NOW - WEEK) is None
+    watched = spec.model_copy(update={"drift": DriftSpec(min_new=20)})
+    assert before_curation(watched, now=NOW, last=NOW - WEEK) is None
+    assert decided(watched, n_new=500).code == "cooldown"
+    assert decided(watched, n_new=20, shifts=(DRIFTED,)).code == "drift"
+
+
+def test_drift_only_accelerates() -> None:
+    spec = RetrainSpec(min_new=100, drift=DriftSpec(min_new=20))
+    assert decided(spec, n_new=30).run is False
+    hastened = decided(spec, n_new=30, shifts=(DRIFTED,))
+    assert (hastened.run, hastened.code, hastened.n_needed) == (True, "drift", 20)
+    assert "routing 0.40" in hastened.reason
+    assert decided(spec, n_new=19, shifts=(DRIFTED,)).run is False
+    assert decided(spec, n_new=100, shifts=(DRIFTED,)).code == "enough"
+    assert decided(RetrainSpec(min_new=10, drift=DriftSpec(min_new=20)), n_new=10, shifts=(DRIFTED,)).run is True
+    short = decided(spec, n_new=30, shifts=(DRIFTED,), n_held_out=9, n_held_out_needed=10)
+    assert short.code == "held_out"  # what the gate needs, drift does not lower
+
+
+def test_held_out_items_must_suffice_for_the_gate_and_be_fresh() -> None:
+    spec = RetrainSpec(min_held_out="planned", min_fresh_held_out=30)
+    short = decided(spec, n_new=9, n_held_out=100, n_held_out_needed=140, n_fresh=20)
+    assert (short.code, short.expected) == ("held_out", "2026-07-27T05:00:00+00:00")  # 20 a week, 40 are missing
+    never = decided(spec, n_new=9, n_held_out_needed=140, n_held_out_max=96)
+    assert (never.code, never.expected) == ("held_out", None)
+    assert "evaluate.max_items is 96" in never.reason
+    stale = decided(spec, n_new=9, n_held_out_needed=100, n_fresh=20)
+    assert (stale.code, stale.run) == ("fresh", False)
+    assert decided(spec, n_new=9, n_held_out_needed=100, n_fresh=30).run is True
+    first = decided(spec, n_new=9, n_held_out_needed=100, n_fresh=0, last=None)
+    assert first.code == "first"  # no verdict has seen any item
+
+
+def test_whoever_waited_long_enough_runs_with_few_tickets() -> None:
+    spec = RetrainSpec(min_new=100, max_wait_days=10)
+    waiting = decided(spec, n_new=5)
+    assert (waiting.run, waiting.expected) == (False, "2026-07-16T05:00:00+00:00")
+    assert decided(spec, n_new=5, last=NOW - 2 * WEEK).code == "waited"
+    assert decided(spec, n_new=0, last=NOW - 2 * WEEK).run is False
+
+
+def test_a_clock_that_stepped_back_promises_no_date() -> None:
+    assert decided(RetrainSpec(min_new=100), n_new=5, last=NOW + WEEK).expected is None

@@ -1,0 +1,143 @@
+"""Feedback comes in once and redacted; bad lines are kept by their reason; a state once seen never changes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.curation_steps import RedactStep
+from schemas.errors import ConfigError
+from schemas.feedback import Acceptance, FeedbackSpec, LiveQuality
+from tasks.assess.live import live_findings
+from tasks.watch.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback, last_words
+from tasks.watch.learn import learn_from_feedback
+from tests.tasks.curate.conftest import MakeTickets, make_tickets
+from tests.tasks.watch.conftest import ticket
+
+__all__ = ["make_tickets"]
+VERSIONS = frozenset({"1", "2"})
+
+
+def line(number: int, outcome: str = "accepted", **more: Any) -> bytes:
+    row = {"ticket_id": f"T-{number:03}", "version": "1", "outcome": outcome, "at": "2026-07-01T10:00:00Z", **more}
+    return json.dumps(row).encode() + b"\n"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "feedback.duckdb"
+
+
+def ingest(database: Path, *lines: bytes, redact: tuple[RedactStep, ...] = ()) -> Ingested:
+    return ingest_feedback(lines, source="file", database=database, versions=VERSIONS, redact=redact)
+
+
+def state(database: Path) -> int:
+    found = feedback_state(database)
+    return 0 if found is None else found.last
+
+
+def test_taking_a_file_in_twice_is_taking_it_in_once(database: Path) -> None:
+    assert feedback_state(database) is None
+    lines = [line(1), line(2, "rejected"), line(3, "edited", reply="Better."), line(1)]
+    assert ingest(database, *lines) == Ingested(4, 3, 1, ())
+    before = feedback_state(database)
+    assert ingest(database, *lines) == Ingested(4, 0, 4, ())
+    assert feedback_state(database) == before
+    [rate] = acceptance_of(database, FeedbackSpec(), upto=state(database))
+    assert (rate.version, rate.n, rate.n_accepted) == ("1", 3, 2)
+    assert 0 < rate.lower < 2 / 3 < rate.upper < 1
+    [strict] = acceptance_of(database, FeedbackSpec(counts=("accepted",)), upto=state(database))
+    assert strict.n_accepted == 1
+
+
+def test_the_later_decision_on_a_suggestion_counts_and_an_earlier_state_stays_as_it_was(database: Path) -> None:
+    ingest(database, line(1), line(2, at="2026-07-01T12:00:00+02:00"))
+    seen = state(database)
+    ingest(database, line(1, "rejected", at="2026-07-02T09:00:00Z"), line(2, "rejected", at="2026-06-30T09:00:00Z"))
+    ingest(database, line(1, version="2"))
+    rates = {each.version: (each.n, each.n_accepted) for each in acceptance_of(database, FeedbackSpec(), upto=99)}
+    assert rates == {"1": (2, 1), "2": (1, 1)}
+    assert [each.n_accepted for each in acceptance_of(database, FeedbackSpec(), upto=seen)] == [2]
+    assert last_words(database, upto=seen) == {"T-001": ("accepted", None), "T-002": ("accepted", None)}
+
+
+def test_texts_are_redacted_and_ids_become_the_pseudonyms_of_the_pipeline(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEGATE_PSEUDONYM_KEY", "a key that is long enough")
+    step = RedactStep(uses="redact", pseudonymise=("ticket_id",))
+    ingest(database, line(1, "edited", reply="Write to ann@example.org"), redact=(step,))
+    [(ticket_id, (outcome, reply))] = last_words(database, upto=9).items()
+    assert ticket_id.startswith("p_")
+    assert (outcome, reply) == ("edited", "Write to [EMAIL_1]")
+    ingest(database, line(2, "edited", reply="Write to ann@example.org"))  # redacted although no step says so
+    assert last_words(database, upto=9)["T-002"] == ("edited", "Write to [EMAIL_1]")
+    assert b"ann@example.org" not in database.read_bytes()
+
+
+def test_a_bad_line_is_refused_by_its_reason_and_its_text_is_kept_nowhere(database: Path) -> None:
+    bad = (
+        b"secret words, no JSON\n",
+        line(1, "shrugged"),
+        line(1, version="7"),
+        line(1, reply="secret words"),  # accepted, and yet another text
+        line(1, at="yesterday"),
+        line(1, customer="secret words"),
+    )
+    taken = ingest(database, *bad, line(2), b"\n")
+    assert (taken.n_lines, taken.n_new) == (7, 1)
+    assert [number for number, _ in taken.refused] == [1, 2, 3, 4, 5, 6]
+    reasons = " ".join(reason for _, reason in taken.refused)
+    assert "version 7 is not registered" in reasons
+    assert "`outcome`" in reasons
+    assert "secret" not in reasons
+    assert b"secret words" not in database.read_bytes()
+    with pytest.raises(ConfigError, match="none of 1 lines can be used; line 1: no JSON object"):
+        ingest(database, b"{\n")
+
+
+def test_edited_replies_are_learned_and_own_answers_may_be_left_out(
+    database: Path, make_tickets: MakeTickets, tmp_path: Path
+) -> None:
+    tickets = make_tickets([ticket(number, reply=f"reply {number}") for number in (1, 2, 3, 4)])
+    ingest(database, line(1), line(2, "edited", reply="Better."), line(3, "rejected"), line(9, "edited", reply="x"))
+
+    def learned(spec: FeedbackSpec, *, upto: int = 9) -> tuple[list[str], dict[str, int], int]:
+        import pyarrow.parquet as pq
+
+        out = tmp_path / f"learned-{len(list(tmp_path.iterdir()))}"
+        out.mkdir()
+        made = learn_from_feedback(tickets=tickets, spec=spec, upto=upto, database=database, out=out)
+        return pq.read_table(made.tickets).column("reply").to_pylist(), made.notes, made.rows.n_dropped
+
+    assert learned(FeedbackSpec()) == (
+        ["reply 1", "Better.", "reply 3", "reply 4"], {"edited": 1, "own_answers": 1}, 0,
+    )  # fmt: skip
+    assert learned(FeedbackSpec(own_answers="drop"))[::2] == (["Better.", "reply 3", "reply 4"], 1)
+    assert learned(FeedbackSpec(learn=False))[0][1] == "reply 2"
+    assert learned(FeedbackSpec(), upto=1)[0][1] == "reply 2"
+
+
+def live(n_accepted: int, n: int, *, candidate: str | None, floor: float | None = 0.5) -> list[tuple[str, bool]]:
+    from tasks.assess.compare import clopper_pearson_interval
+
+    bounds = clopper_pearson_interval(n_accepted, n, confidence=0.95)
+    rate = Acceptance(version="1", n=n, n_accepted=n_accepted, lower=bounds.lower, upper=bounds.upper)
+    told = LiveQuality(
+        spec=FeedbackSpec(min_acceptance=floor, min_suggestions=20), versions=(rate,), candidate=candidate, champion="1"
+    )
+    return [(finding.verdict, finding.decides) for finding in live_findings(told)]
+
+
+def test_a_floor_blocks_the_version_itself_and_never_the_one_that_would_replace_it() -> None:
+    assert live(20, 100, candidate="1") == [("BLOCK", True)]
+    assert live(45, 100, candidate="1") == [("PROMOTE", True)]  # under the floor, but that may be chance
+    assert live(0, 19, candidate="1") == [("HOLD", False)]
+    assert live(20, 100, candidate="2") == [("HOLD", False)]
+    assert live(20, 100, candidate=None) == [("HOLD", False)]
+    assert live(20, 100, candidate="1", floor=None) == [("HOLD", False)]
+    assert list(live_findings(None)) == []
