@@ -55,4 +55,4 @@ def test_a_held_out_set_that_leaked_into_train_is_an_error_and_nothing_is_promot
     assert first["candidate"] > 0
     assert "trained tickets" in first["reason"]
     assert (trip["part"], trip["verdict"]) == ("round_trip", "PROMOTE")
-    assert trip["candidate"] < 1e-4
+    assert trip["candidate"] < trip["limit"] / 2  # bfloat16 where the processor has it
