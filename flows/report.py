@@ -15,12 +15,13 @@ from flows.choice_report import choice_of, choice_row
 from flows.engine.disk import private_folder
 from flows.engine.rows import RunRow
 from flows.measured import memory_sentence, read_measured
-from flows.recorded import Recorded, reference_arm, shown_finding
+from flows.recorded import Recorded, shown_finding
 from flows.settings import Settings
 from schemas.artifacts import Artifact, CurationCard, DatasetRef, GateDecision, Scores, TrainedRef, ValidationCurves
 from schemas.curation_card import CardNumbers
 from schemas.errors import TunegateError
 from schemas.report import ArmLine, Change, Curve, Example, FunnelLine, RunReport, StepLine
+from tasks.assess.worst import WorstItem
 from tasks.files import write_atomic
 from tasks.release.reports.junit import write_junit
 from tasks.release.reports.markdown import write_markdown
@@ -43,8 +44,9 @@ def leave_report(session: Session) -> None:
     try:
         told, card = gather(session.settings, session.run_id, outcome=session.outcome)
         write_report(told, card, report_folder(session.settings.home, session.run_id))
-        page = draw_page(told.model_copy(update={"worst": ()}), card=card)
-        write_atomic(page_without_text(session.settings.home, session.run_id), page.encode())
+        page = page_without_text(session.settings.home, session.run_id)
+        write_atomic(page, draw_page(told.model_copy(update={"worst": ()}), card=card).encode())
+        page.chmod(0o600)
     except Exception as error:  # its words may quote a ticket
         why = f"the report was not written ({type(error).__name__})"
         session.listeners.noted(f"{why}; `tunegate report {session.run_id}` tries again")
@@ -190,21 +192,24 @@ def _result_of_training(recorded: Recorded, step: str, kind: type[DatasetRef]) -
 
 
 def _worst(recorded: Recorded, decision: GateDecision | None, n_items: int) -> tuple[Example, ...]:
-    finding = shown_finding(decision) if decision and n_items else None
-    if decision is None or finding is None:
+    """Those of the finding that a person would ask about first; one on whose items nothing is wrong shows none."""
+    first = shown_finding(decision) if decision and n_items else None
+    if decision is None or first is None:
         return ()
-    try:
-        items = recorded.worst(decision, finding, n_items)
-    except TunegateError:
-        return ()
-    has_arm = reference_arm(decision, finding) is not None
-    return tuple(
-        Example(
-            item_id=item.item_id, metric=finding.metric, candidate=item.candidate, reference=item.reference,
-            question=item.question, wanted=item.wanted, candidate_answer=item.candidate_answer,
-            reference_answer=item.reference_answer if has_arm else None,
-        )
-        for item in items
+    for finding in (first, *(each for each in decision.findings if not each.is_check and each.candidate is not None)):
+        try:
+            items = recorded.worst(decision, finding, n_items)
+        except TunegateError:
+            continue
+        if items:
+            return tuple(_example(item, finding.metric) for item in items)
+    return ()
+
+
+def _example(item: WorstItem, metric: str) -> Example:
+    return Example(
+        item_id=item.item_id, metric=metric, candidate=item.candidate, reference=item.reference, question=item.question,
+        wanted=item.wanted, candidate_answer=item.candidate_answer, reference_answer=item.reference_answer,
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def columns(bins: Sequence[tuple[str, int]], *, label: str) -> str:
     return _svg(WIDTH, HEIGHT, label, "".join(marks))
 
 
-def interval(lower: float, middle: float | None, upper: float, limit: float | None, *, good: bool, label: str) -> str:
+def interval(lower: float, middle: float | None, upper: float, limit: float | None, *, colour: str, label: str) -> str:
     """A finding's interval on a line with its limit: what lies on the wrong side is seen at once."""
     known = [value for value in (lower, upper, middle, limit) if value is not None and math.isfinite(value)]
     if not math.isfinite(lower) or not math.isfinite(upper):
@@ -76,7 +76,6 @@ def interval(lower: float, middle: float | None, upper: float, limit: float | No
         return 4 + (INTERVAL_WIDTH - 8) * (value - span[0]) / (span[1] - span[0])
 
     middle_y = INTERVAL_HEIGHT / 2
-    colour = "good" if good else "bad"
     marks = [
         f'<line x1="4" x2="{INTERVAL_WIDTH - 4}" y1="{middle_y}" y2="{middle_y}" style="stroke:var(--line)"/>',
         f'<line x1="{at(lower):.1f}" x2="{at(upper):.1f}" y1="{middle_y}" y2="{middle_y}" '

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 TEMPLATE = "page.html.j2"
+COLOURS = {"PROMOTE": "good", "HOLD": "wait"}
+"""Of a finding's interval, by verdict; bad for all others."""
 
 
 def draw_page(report: RunReport, *, card: str) -> str:
@@ -102,7 +104,9 @@ def _interval(finding: Finding) -> str:
     limit = (finding.limit if finding.limit is not None else 0.0) if is_change else finding.limit
     middle = finding.difference if is_change else finding.candidate
     label = f"{finding.rule}: between {finding.lower:+.3f} and {finding.upper:+.3f}"
-    return charts.interval(finding.lower, middle, finding.upper, limit, good=finding.verdict == "PROMOTE", label=label)
+    return charts.interval(
+        finding.lower, middle, finding.upper, limit, colour=COLOURS.get(finding.verdict, "bad"), label=label
+    )
 
 
 def _curve_charts(curves: tuple[Curve, ...]) -> list[tuple[str, str]]:

@@ -149,7 +149,7 @@ def test_charts_leave_out_what_is_not_a_number() -> None:
     nan = float("nan")
     assert charts.lines([("loss", "candidate", [1, 2], [nan, nan])], label="loss") == ""
     assert "nan" not in charts.lines([("loss", "candidate", [1, 2, 3], [1.0, nan, 2.0])], label="loss")
-    assert charts.interval(nan, 0.1, 0.2, None, good=True, label="x") == ""
+    assert charts.interval(nan, 0.1, 0.2, None, colour="good", label="x") == ""
     assert charts.columns([], label="x") == ""
     flat = charts.lines([("loss", "candidate", [1], [1.0])], label='"><script>')
     assert "<script>" not in flat
