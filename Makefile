@@ -47,7 +47,7 @@ bench-curate: install ## CPU seconds of each curation step over 200,000 generate
 	@$(BIN)/python -m benchmarks.curate
 
 bench-redact: install ## redaction measured beside presidio; QUICK=1 within three minutes, RECORD=1 writes the result
-	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/redaction.py $(if $(QUICK),--quick) $(if $(RECORD),--record)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.redaction $(if $(QUICK),--quick) $(if $(RECORD),--record)
 
 bench-read: install ## MB/s of reading JSON Lines beside other libraries, and the rows each loses
 	@$(BIN)/python -m benchmarks.readers

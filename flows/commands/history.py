@@ -10,13 +10,12 @@ from flows.choice_report import CHOICE_COLUMNS, choice_json, choice_of, choice_r
 from flows.commands.output import out, print_json, print_rows
 from flows.engine.ledger import Ledger
 from flows.engine.lock import is_locked
-from flows.engine.store import Store
 from flows.measured import memory_sentence, read_measured
+from flows.recorded import Recorded
 from flows.screen import gate_table
 from flows.servers import running
 from flows.settings import Settings, load_settings
 from flows.tick_report import tick_json, tick_lines
-from schemas.artifacts import GateDecision
 from schemas.load import load_file
 
 RUN_COLUMNS = ("run_id", "pipeline", "status", "verdict", "started_at", "exit_code", "reason")
@@ -37,14 +36,10 @@ def show(*, run_id: str, config: Path, as_json: bool) -> int:
     """One run with its steps, the trainings it chose from and the gate's findings."""
     settings = load_settings(config)
     ledger = _ledger(settings)
-    row = ledger.run(run_id)
-    steps = ledger.steps(row.run_id)
-    gate = next((step for step in steps if step.step == "gate" and step.key), None)
-    store = Store(settings.home)
-    decision = store.find("gate", gate.key, GateDecision) if gate else None
-    chosen = choice_of(ledger, store, row.run_id)
-    train = next((step for step in steps if step.step == "train" and step.key), None)
-    memory = read_measured(settings, "train", train.key) if train else {}
+    recorded = Recorded(settings, run_id)
+    row, steps, decision = recorded.row, recorded.steps, recorded.decision()
+    chosen = choice_of(ledger, recorded.store, row.run_id)
+    memory = read_measured(settings, "train", recorded.keys["train"]) if "train" in recorded.keys else {}
     tick, mark = ledger.tick_of(row.run_id), ledger.mark_of(row.run_id)
     if as_json:
         head: dict[str, Any] = {name: getattr(row, name) for name in (*RUN_COLUMNS, "mlflow_run_id", "prefect_run_id")}

@@ -106,7 +106,9 @@ def choose_both_ways(ask: Ask, *, criteria: str, question: str, first: str, seco
     straight, exchanged = said(first, second), said(second, first)
     if straight is None or exchanged is None:
         return None
-    return {("A", "B"): "first", ("B", "A"): "second"}.get((straight, exchanged), "tie")  # type: ignore[return-value]
+    if (straight, exchanged) == ("A", "B"):
+        return "first"
+    return "second" if (straight, exchanged) == ("B", "A") else "tie"
 
 
 def kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
