@@ -83,7 +83,8 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
     assert rows["rung_larger"]["value"] < rows["rung_short"]["value"]
     assert rows["rung_larger"]["gain_lower"] is None  # twenty items bound no loss
     for row in (rows["rung_short"], rows["rung_larger"]):
-        assert row["cost"] == row["seconds"] > 0
+        assert row["cost"] == pytest.approx(row["seconds"], rel=1e-12)  # 3600 an hour: divided and multiplied
+        assert row["seconds"] > 0
         assert row["n_tokens"] > 0
         assert row["memory_bytes"] > 0
     table = pq.read_table(workplace.home / "runs" / f"{outcome['run_id']}-ladder.parquet").to_pylist()
