@@ -1,0 +1,1 @@
+"""The pages of `tunegate ui`: templates, and the small server that shows them."""
