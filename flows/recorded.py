@@ -1,13 +1,17 @@
 """Stored results of a recorded run, found again through the ledger: its decision, scores, answers and worst items.
 
-Read by `tunegate gate explain` and by the report; changes nothing.
+Read by `tunegate gate explain`, `cost`, `compare`, `advise` and by the report; changes nothing.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import orjson
 
 from flows.engine.ledger import Ledger
+from flows.engine.rows import RunRow
 from flows.engine.store import Store
 from flows.settings import Settings
 from schemas.artifacts import Artifact, EvalSet, GateDecision, Predictions, Scores
@@ -17,6 +21,8 @@ from schemas.verdicts import Finding
 from tasks.assess.worst import Answered, WorstItem, worst_items
 
 A = TypeVar("A", bound=Artifact)
+UNTOLD = ("config_json", "schedule", "register")
+"""Parts of a configuration that decide nothing about a candidate."""
 
 
 class Recorded:
@@ -99,3 +105,16 @@ def reference_arm(decision: GateDecision, finding: Finding) -> str | None:
     if finding.reference is not None and "anchor (" in finding.rule:
         return "anchor"
     return "champion" if decision.champion_version is not None else None
+
+
+def settings_of(row: RunRow) -> dict[str, str]:
+    """Path -> value of every recorded setting that decides about a candidate."""
+    config = {name: value for name, value in orjson.loads(row.config_json).items() if name not in UNTOLD}
+    return dict(_flat(config, ""))
+
+
+def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        inner = [_flat(each, f"{prefix}.{name}" if prefix else str(name)) for name, each in value.items()]
+        return [pair for pairs in inner for pair in pairs]
+    return [(prefix, value if isinstance(value, str) else orjson.dumps(value).decode())]
