@@ -8,15 +8,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import orjson
-
 from flows.costs import costs_of
-from flows.recorded import Recorded, settings_of
+from flows.recorded import Recorded, settings_of, spec_of
 from flows.settings import Settings
 from schemas.artifacts import CurationCard, Scores, Splits, WarehouseRef
 from schemas.curation_card import CardNumbers
 from schemas.metrics import MetricTraits
-from schemas.pipeline import PipelineSpec
 from tasks.assess.costing import cheapest
 from tasks.assess.side_by_side import compare_metrics, compare_splits
 
@@ -146,8 +143,3 @@ def _digests(first: Recorded, second: Recorded) -> list[dict[str, Any]]:
          "same": digests[0].get(step) == digests[1].get(step)}
         for step in dict.fromkeys([*digests[0], *digests[1]])
     ]  # fmt: skip
-
-
-def spec_of(recorded: Recorded) -> PipelineSpec:
-    """The configuration that the run was made with."""
-    return PipelineSpec.model_validate(orjson.loads(recorded.row.config_json))

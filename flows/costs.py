@@ -14,12 +14,11 @@ from flows.chosen import chosen_names
 from flows.engine.disk import private_folder
 from flows.engine.ledger import Ledger
 from flows.measured import read_measured
-from flows.recorded import Recorded
+from flows.recorded import Recorded, spec_of
 from flows.settings import Settings
 from schemas.artifacts import ModelRef, Predictions, PromptSet
 from schemas.costs import CostReport
 from schemas.errors import ConfigError
-from schemas.pipeline import PipelineSpec
 from tasks.assess.costing import Measures, reckon_costs
 from tasks.assess.economics import PRICES, PriceBook, read_prices
 from tasks.files import write_json
@@ -35,7 +34,7 @@ class RunFigures:
 
     def __init__(self, recorded: Recorded) -> None:
         self.recorded = recorded
-        self.spec = PipelineSpec.model_validate(orjson.loads(recorded.row.config_json))
+        self.spec = spec_of(recorded)
 
     @cached_property
     def model(self) -> ModelRef | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import orjson
+from pydantic import ValidationError
 
 from flows.engine.ledger import Ledger
 from flows.engine.rows import RunRow
@@ -17,6 +18,7 @@ from flows.settings import Settings
 from schemas.artifacts import Artifact, EvalSet, GateDecision, Predictions, Scores
 from schemas.errors import ConfigError
 from schemas.metrics import MetricTraits
+from schemas.pipeline import PipelineSpec
 from schemas.verdicts import Finding
 from tasks.assess.worst import Answered, WorstItem, worst_items
 
@@ -118,3 +120,19 @@ def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
         inner = [_flat(each, f"{prefix}.{name}" if prefix else str(name)) for name, each in value.items()]
         return [pair for pairs in inner for pair in pairs]
     return [(prefix, value if isinstance(value, str) else orjson.dumps(value).decode())]
+
+
+def spec_of(recorded: Recorded) -> PipelineSpec:
+    """The configuration that the run was made with.
+
+    Raises:
+        ConfigError: TG0159, it is of a version of this program that declared otherwise.
+    """
+    try:
+        return PipelineSpec.model_validate(orjson.loads(recorded.row.config_json))
+    except ValidationError as error:
+        at = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ConfigError(
+            f"run {recorded.row.run_id} was configured as this version does not read any more ({at})", code="TG0159",
+            where=recorded.row.run_id, hint="take a newer run: `tunegate runs`",
+        ) from None  # fmt: skip

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
-from pydantic import ValidationError
 
 from flows.choice_report import choice_of, choice_row
 from flows.costs import costs_of
@@ -194,7 +193,7 @@ def _costs(recorded: Recorded) -> CostReport | None:
     """By the shipped price book; a configuration or a book that cannot be read any more leaves the page without."""
     try:
         return costs_of(recorded)
-    except (TunegateError, ValidationError):
+    except TunegateError:
         return None
 
 

@@ -83,7 +83,7 @@ def recorded_run(pipeline: str | None, run_id: str | None, *, base: str | None =
 def _nothing(where: str) -> ConfigError:
     return ConfigError(
         "no answers of a tuned model are recorded here, so there is nothing to measure a cost by", code="TG0159",
-        where=where, hint="`tunegate run PIPELINE`; or `tunegate cost --base llama-2-7b` reckons with a supposed traffic",
+        where=where, hint="`tunegate run PIPELINE`; `tunegate cost --base llama-2-7b` reckons with a supposed traffic",
     )  # fmt: skip
 
 

@@ -12,9 +12,7 @@ from schemas.ablation import AblationRow, Gain
 from schemas.artifacts import EvalSet, Scores
 from schemas.errors import GateError
 from schemas.metrics import MetricTraits
-from tasks.assess.clusters import Clusters
-from tasks.assess.evidence import ArmScores, line_up
-from tasks.assess.judge import judge_change
+from tasks.assess.side_by_side import judge_scores
 
 if TYPE_CHECKING:
     from schemas.gates import GatesSpec
@@ -46,18 +44,13 @@ def judge_arm(
         confidence: Of each bound, from `shared_confidence`.
         cluster_by: `gates.cluster_by`.
     """
-    known = {traits.name: traits}
     try:
-        pair = line_up(ArmScores(curated, known), ArmScores(arm, known), metric=traits.name, slice_name=None)
+        judged = judge_scores(
+            curated, arm, traits=traits, confidence=confidence, against=f"arm {row.arm}", items=items,
+            cluster_by=cluster_by,
+        )  # fmt: skip
     except GateError as error:
         return row.model_copy(update={"gain": "not judged", "reason": error.message})
-    if pair.reference is None:
-        raise TypeError("two arms were lined up and only one came back")
-    clusters = None if cluster_by is None else Clusters.read(items, cluster_by).of(pair.item_ids)
-    judged = judge_change(
-        pair.candidate, pair.reference, metric=traits.name, margin=None, against=f"arm {row.arm}",
-        confidence=confidence, traits=traits, clusters=clusters,
-    )  # fmt: skip
     gain = GAINS.get(judged.verdict, "not judged")
     if not judged.won and not judged.lost:
         gain = "no item differs"

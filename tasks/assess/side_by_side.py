@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas.artifacts import Scores, Splits
+from schemas.artifacts import EvalSet, Scores, Splits
 from schemas.errors import GateError
 from schemas.metrics import MetricTraits
-from tasks.assess.evidence import ArmScores
+from tasks.assess.clusters import Clusters
+from tasks.assess.evidence import ArmScores, line_up
 from tasks.assess.judge import Judgement, judge_change
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def judge_pairs(
     traits: MetricTraits,
     confidence: float,
     against: str,
+    clusters: Clusters | None = None,
 ) -> Judgement:
     """Is the candidate better on these items? The gate's `improve`, without its rules."""
 
@@ -103,7 +105,35 @@ def judge_pairs(
 
     return judge_change(
         numbers(candidate), numbers(reference), metric=traits.name, margin=None, against=against,
-        confidence=confidence, traits=traits,
+        confidence=confidence, traits=traits, clusters=None if clusters is None else clusters.of(items),
+    )  # fmt: skip
+
+
+def judge_scores(
+    candidate: Scores,
+    reference: Scores,
+    *,
+    traits: MetricTraits,
+    confidence: float,
+    against: str,
+    items: EvalSet | None = None,
+    cluster_by: str | None = None,
+) -> Judgement:
+    """The same of two arms that answered the same items.
+
+    Args:
+        items: The held-out items; needed for `cluster_by` alone.
+
+    Raises:
+        GateError: TG0603, a value is missing or no number; TG0604, other items; TG0607, no such column.
+    """
+    known = {traits.name: traits}
+    one, other = ArmScores(candidate, known), ArmScores(reference, known)
+    order = line_up(one, other, metric=traits.name, slice_name=None).item_ids
+    clusters = None if cluster_by is None else Clusters.read(items, cluster_by)
+    return judge_pairs(
+        other.values(traits.name), one.values(traits.name), order, traits=traits, confidence=confidence,
+        against=against, clusters=clusters,
     )  # fmt: skip
 
 
