@@ -1,6 +1,6 @@
 """What the pages of `tunegate ui` show, as plain data: read from ledger, store and warehouse, drawn by Jinja2.
 
-`flows/site.py` gathers it, `tasks/release/site/` draws it. No ticket's text is in it but for `Rows`, whose cells are
+`flows/pages.py` gathers it, `tasks/release/pages/` draws it. No ticket's text is in it but for `Rows`, whose cells are
 what a person asked the warehouse for.
 """
 
