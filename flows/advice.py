@@ -23,7 +23,7 @@ from schemas.curation_card import CardNumbers
 from schemas.errors import ConfigError, TunegateError
 from schemas.metrics import MetricTraits
 from schemas.pipeline import PipelineSpec
-from tasks.assess.advice_rules import Evidence, Fit
+from tasks.assess.advice_evidence import Evidence, Fit
 from tasks.assess.consistency import form_shares
 from tasks.assess.economics import PriceBook
 from tasks.assess.evidence import PROMPTING_ARMS, ArmScores, best_prompting_arm
