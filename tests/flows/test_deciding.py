@@ -18,7 +18,8 @@ import pytest
 
 from benchmarks.regressions import toy
 from benchmarks.regressions.worlds import merged, toy_world
-from flows.ablation import Ablation, arms_of
+from flows.ablation import Ablation
+from flows.arms import arms_of
 from flows.cli import main
 from flows.engine.ledger import Ledger
 from flows.engine.step import Step
