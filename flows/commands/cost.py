@@ -85,6 +85,9 @@ def print_costs(report: CostReport) -> None:
         out().print(
             f"saved against the few-shot prompt: {report.saved_tokens:,.0f} tokens a query ({saved})", markup=False
         )
+    if report.measured:
+        measured = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in report.measured.items())
+        out().print(f"measured: {measured}", markup=False, soft_wrap=True)
     out().print()
     print_rows(
         [_query_row(line) for line in report.queries], ("a query of", "in", "out", "seconds", "USD", "USD a month")
