@@ -19,13 +19,16 @@ import pytest
 from benchmarks.regressions import toy
 from benchmarks.regressions.worlds import merged, toy_world
 from flows.ablation import Ablation
-from flows.arms import arms_of
+from flows.arms import arms_of, learnable
 from flows.cli import main
 from flows.engine.ledger import Ledger
 from flows.engine.step import Step
 from flows.report import gather
 from flows.session import STAGES, open_session
 from flows.settings import load_settings
+from schemas.choice import TrainSection
+from schemas.curation import CurateSpec
+from schemas.curation_steps import RuleStep
 from schemas.load import load_file
 from tasks.release.reports.page import draw_page
 from tasks.train import launch
@@ -270,6 +273,24 @@ def test_an_ablation_goes_on_after_a_kill_shows_the_lever_and_leaves_the_ledger_
     assert made == [("without-has_body", "rules")]  # its texts before redaction were not kept
     advice = world.json(capsys, "advise", "desk")
     assert {reason["rule"]: reason["says"] for reason in advice["reasons"]}["quality"] == "curate"
+
+
+def test_every_arm_is_one_training_to_its_end_and_has_a_name_of_its_own(world: World) -> None:
+    spec = load_file(world.config).get("desk")
+    changed = {**spec.train.model_dump(), "early_stopping": {}}
+    changed["sweep"] = {"kind": "grid", "metric": "exact", "over": {"learning_rate": [1.5e-3, 1e-3]}}
+    curate = CurateSpec.model_validate({"steps": [*RULES, *[{"uses": "cap", "per": ["day"], "max_rows": 9}] * 2]})
+    spec = spec.model_copy(update={"train": TrainSection.model_validate(changed), "curate": curate})
+    ablation = Ablation(spec, world.settings, world.config.parent, lambda *_: None)
+    assert ablation.spec.train.choice is None
+    assert ablation.spec.train.early_stopping is None
+    arms = arms_of(spec)
+    names = ["raw", "raw-k", "without-no_junk", "without-has_body", "without-cap", "without-cap_2"]
+    assert [arm.name for arm in arms] == names
+    assert [len(arm.steps) for arm in arms] == [0, 0, 3, 3, 3, 3]
+    last = learnable(arms[0].steps, spec)[-1]
+    assert isinstance(last, RuleStep)
+    assert last.keep == "messages is not null or reply is not null"
 
 
 def test_an_ablation_refuses_what_it_cannot_ask(world: World, capsys: pytest.CaptureFixture[str]) -> None:
