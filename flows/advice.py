@@ -57,12 +57,12 @@ def evidence_of(
     check_machine(machine, book)
     recorded = _run(settings, spec.name, run_id)
     known: dict[str, Any] = {
-        "fits": _fits(spec, recorded, root), "ablation": _ablation(settings, spec.name), "queries": queries,
+        "fits": _fits(spec, recorded, root), "ablation": _ablation(settings, spec.name), "queries": queries, "card": machine,
         "min_items": spec.gates.min_items, "limits": _limits(spec),
     }  # fmt: skip
     if recorded is not None:
         known |= {"run_id": recorded.row.run_id, **_data(recorded), **_Scored(recorded).evidence()}
-        known["costs"] = costs_of(recorded, book=book, machine=machine, queries_per_month=queries)
+        known["costs"] = costs_of(recorded, book=book, queries_per_month=queries)
     return Evidence(pipeline=spec.name, **known)
 
 

@@ -63,6 +63,8 @@ class Evidence:
     train_loss: float | None = None
     validation_loss: float | None = None
     costs: CostReport | None = None
+    card: str | None = None
+    """Card of the price book that would serve; no measured seconds are priced by it."""
     queries: float | None = None
 
 

@@ -139,9 +139,10 @@ def _cost(known: Evidence) -> Said:
         return Said("missing", "no answers were timed", f"tunegate run {known.pipeline}")
     cheap = min((line for line in report.queries if line.what.startswith("API")), key=lambda line: line.usd or 0.0)
     told = f"{cheap.what} costs {cheap.usd or 0:.6f} USD a query"
-    if report.machine is None:
+    rented = known.card or report.machine
+    if rented is None:
         return Said("missing", f"{told}; no card is named for the own model", "--machine NAME of infra/prices.yaml")
-    card = next(line for line in report.cards if line.card == report.machine)
+    card = next(line for line in report.cards if line.card == rented)
     api = cheap.what.removeprefix("API ").partition(",")[0]
     volume = card.break_even[api]
     less = "never less" if volume is None else f"less from {volume:,.0f} queries on"

@@ -96,6 +96,8 @@ def test_the_cheap_api_is_named_below_break_even_and_not_above() -> None:
     assert says()["cost"] == "API"
     assert "before you rent" in conclude(evidence()).sentence
     assert says(queries=1e9)["cost"] == "own model"
+    (cost,) = (reason for reason in conclude(evidence(card="h100")).reasons if reason.rule == "cost")
+    assert "h100 costs 2,920 a month" in cost.evidence
     assert says(queries=None)["cost"] == says(costs=None)["cost"] == "missing"
 
 
