@@ -57,7 +57,8 @@ def evidence_of(
     check_machine(machine, book)
     recorded = _run(settings, spec.name, run_id)
     known: dict[str, Any] = {
-        "fits": _fits(spec, recorded, root), "ablation": _ablation(settings, spec.name), "queries": queries, "card": machine,
+        "fits": _fits(spec, recorded, root), "ablation": _ablation(settings, spec.name), "queries": queries,
+        "card": machine,
         "min_items": spec.gates.min_items, "limits": _limits(spec),
     }  # fmt: skip
     if recorded is not None:
