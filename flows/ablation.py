@@ -6,13 +6,14 @@ Every step goes through the store, so that what is equal is shared and a killed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
+from flows.arms import Arm, learnable
 from flows.assess import assess_steps
 from flows.curate import curate_steps
 from flows.earlier import Earlier, earlier_results
@@ -25,15 +26,13 @@ from flows.finetune import finetune_steps
 from flows.settings import Settings
 from flows.standing import Standing
 from schemas.ablation import AblationRow, AblationTable
-from schemas.artifacts import Artifact, DatasetRef, EvalSet, Scores, Splits, TrainedRef
+from schemas.artifacts import Artifact, DatasetRef, EvalSet, Scores, Splits, TicketTable, TrainedRef
 from schemas.checks import ContaminationSpec
 from schemas.choice import TrainSection
 from schemas.curation import CurateSpec
-from schemas.curation_steps import CurateStep, PythonStep, RedactStep, RuleStep, SqlStep
 from schemas.errors import ConfigError, DataError, GateError
 from schemas.evidence import CheckEvidence
 from schemas.pipeline import PipelineSpec
-from schemas.template import template_columns
 from tasks.assess.ablation import answer_of, judge_arm, shared_confidence
 from tasks.assess.contamination import REASONS
 from tasks.curate.extract import fingerprint_source
@@ -42,23 +41,11 @@ from tasks.progress import silent
 CURATED = "curated"
 LEFT_OUT = frozenset({"warehouse", "card"})
 """Steps for people's questions, which no arm asks."""
-JUDGED = ("items", "prompts_tuned", "answers_tuned", "scores_tuned", "contamination")
+ASKED, JUDGED = ("items", "contamination"), ("prompts_tuned", "answers_tuned", "scores_tuned")
+"""Steps before a training, and after it."""
 A = TypeVar("A", bound=Artifact)
 Told = Callable[[str, Step, float, bool], None]
 """Called after each step with the arm, the step, its seconds, and whether it was reused."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way of curating."""
-
-    name: str
-    told: str
-    steps: tuple[CurateStep, ...]
-    takes_all: bool = False
-    """Every row, whatever `train.max_examples` says; else as many as the pipeline declares."""
-    takes_k: bool = False
-    """As many as the curated arm trained on."""
 
 
 @dataclass
@@ -98,11 +85,6 @@ class Ablation:
         curated = self._curated()
         dataset, trained = _take(curated, "encode", DatasetRef), _take(curated, "train", TrainedRef)
         scores, items = _take(curated, "scores_tuned", Scores), _take(curated, "items", EvalSet)
-        if leaks := _leaks(curated):
-            raise GateError(
-                f"{leaks} train tickets of the curated arm give held-out items away, so no arm can be judged",
-                code="TG0623", where="curated", hint="tighten curate.decontaminate; `tunegate run` names the tickets",
-            )  # fmt: skip
         confidence = shared_confidence(self.spec.gates, len(arms))
         rows = [_row(Arm(CURATED, "as declared", ()), curated).model_copy(update={"value": scores.means.get(metric)})]
         for arm in arms:
@@ -126,6 +108,11 @@ class Ablation:
         earlier = earlier_results(Ledger(self.settings.home), self._store, self.spec.name)
         done: dict[str, Artifact] = {}
         self._do(CURATED, self._data_steps(self.spec, earlier), done)
+        if leaks := _leaks(done):
+            raise GateError(
+                f"{leaks} train tickets of the curated arm give held-out items away, so no arm can be judged",
+                code="TG0623", where=CURATED, hint="tighten curate.decontaminate; `tunegate run` names the tickets",
+            )  # fmt: skip
         spec = self.spec
         if self.n_steps is not None:
             spec = _with_steps(spec, self.n_steps, _take(done, "encode", DatasetRef).n_train)
@@ -137,7 +124,7 @@ class Ablation:
     ) -> tuple[AblationRow, dict[str, Artifact]]:
         """Other tickets, the same held-out items: the split goes on from the curated one."""
         try:
-            curate = CurateSpec.model_validate({**dict(self.spec.curate), "steps": _learnable(arm.steps, self.spec)})
+            curate = CurateSpec.model_validate({**dict(self.spec.curate), "steps": learnable(arm.steps, self.spec)})
         except ValidationError as error:
             why = error.errors()[0]["msg"].removeprefix("Value error, ")
             return AblationRow(arm=arm.name, told=arm.told, gain="not judged", reason=f"cannot be made: {why}"), {}
@@ -145,82 +132,58 @@ class Ablation:
         limit = None if arm.takes_all else k if arm.takes_k else self.spec.train.max_examples
         train = self.spec.train.model_copy(update={"max_examples": limit})
         spec = self.spec.model_copy(update={"curate": curate, "split": split, "train": train})
-        done: dict[str, Artifact] = {}
+        done: dict[str, Artifact] = {"items": curated["items"]}
+        steps = list(self._data_steps(spec, Earlier(split=_take(curated, "split", Splits))))
         try:
-            self._do(arm.name, self._data_steps(spec, Earlier(split=_take(curated, "split", Splits))), done)
+            self._do(arm.name, steps, done)
         except DataError as error:
             return AblationRow(arm=arm.name, told=arm.told, gain="not judged", reason=error.message), done
-        spec = _with_steps(spec, n_steps, _take(done, "encode", DatasetRef).n_train)
-        done |= {name: curated[name] for name in ("items", "prompts_tuned")}
-        self._do(arm.name, self._model_steps(spec), done)
-        row = _row(arm, done)
+        finally:
+            self._forget_raw(steps, done, curated)
         if leaks := _leaks(done):
             told = f"{leaks} of its train tickets give held-out items away"
-            return row.model_copy(update={"gain": "not judged", "reason": told}), done
-        return row, done
+            return _row(arm, done).model_copy(update={"gain": "not judged", "reason": told}), done
+        spec = _with_steps(spec, n_steps, _take(done, "encode", DatasetRef).n_train)
+        self._do(arm.name, self._model_steps(spec), done)
+        return _row(arm, done), done
 
     def _data_steps(self, spec: PipelineSpec, earlier: Earlier) -> Iterator[Step]:
-        """Curation and token ids."""
-        learned = learn_step(spec, self.settings.home)
+        """Curation, token ids, the held-out items, and whether the train tickets give any of them away."""
         steps = curate_steps(
             spec, fingerprint=self._fingerprint, root=self.root, cache=self.settings.cache, earlier=earlier,
-            learned=learned,
+            learned=learn_step(spec, self.settings.home),
         )  # fmt: skip
+        tuning = finetune_steps(spec, root=self.root, cache=self.settings.cache)
         yield from (step for step in steps if step.folder not in LEFT_OUT)
-        yield from (
-            step for step in finetune_steps(spec, root=self.root, cache=self.settings.cache) if step.name != "train"
-        )
+        yield from (step for step in tuning if step.name != "train")
+        yield from self._assessing(spec, ASKED)
 
     def _model_steps(self, spec: PipelineSpec) -> Iterator[Step]:
-        """Training, answers and scores, and whether training saw what gives held-out items away."""
-        tuned = finetune_steps(spec, root=self.root, cache=self.settings.cache)
-        yield from (step for step in tuned if step.name == "train")
-        steps = {step.name: step for step in assess_steps(spec, standing=Standing(), root=self.root)}
-        yield from (steps[name] for name in JUDGED)
+        """Training, answers and scores."""
+        tuning = finetune_steps(spec, root=self.root, cache=self.settings.cache)
+        yield from (step for step in tuning if step.name == "train")
+        yield from self._assessing(spec, JUDGED)
 
-    def _do(self, arm: str, steps: Iterator[Step], done: dict[str, Artifact]) -> None:
+    def _assessing(self, spec: PipelineSpec, names: tuple[str, ...]) -> Iterator[Step]:
+        steps = {step.name: step for step in assess_steps(spec, standing=Standing(), root=self.root)}
+        yield from (steps[name] for name in names)
+
+    def _forget_raw(self, steps: Sequence[Step], done: dict[str, Artifact], curated: dict[str, Artifact]) -> None:
+        """Remove what only this arm made before redaction: `curate.keep_raw_days` finds the results of runs alone."""
+        names = [step.folder for step in steps]
+        shared = {artifact.root for artifact in curated.values()}
+        for step in steps[: names.index("redact")] if "redact" in names else ():
+            made = done.get(step.name)
+            if isinstance(made, TicketTable) and made.root not in shared:
+                self._store.discard(step.folder, made.root.name)
+
+    def _do(self, arm: str, steps: Iterable[Step], done: dict[str, Artifact]) -> None:
         for step in steps:
             if step.name in done:
                 continue
             obtained = run_step(step, done, self._store, progress=silent)
             done[step.name] = obtained.artifact
             self.told(arm, step, obtained.seconds, obtained.reused)
-
-
-def arms_of(spec: PipelineSpec) -> tuple[Arm, ...]:
-    """Raw tickets, as many raw ones as curated, and the curation without each of its steps; redaction always stays.
-
-    Raises:
-        ConfigError: TG0159, no step is declared beside redaction.
-    """
-    steps = spec.curate.steps
-    kept = tuple(step for step in steps if isinstance(step, RedactStep))
-    removable = [step for step in steps if not isinstance(step, RedactStep)]
-    if not removable:
-        raise ConfigError(
-            "nothing is curated here beside redaction, so there is nothing to leave out", code="TG0159",
-            where=f"{spec.name}.curate.steps", hint="declare steps: docs/curation.md",
-        )  # fmt: skip
-    arms = [
-        Arm("raw", "redacted tickets as they came, all of them", kept, takes_all=True),
-        Arm("raw-k", "as many of those as were curated, the newest", kept, takes_k=True),
-    ]
-    for step in removable:
-        rest = tuple(each for each in steps if each is not step)
-        arms.append(Arm(f"without-{label_of(step)}", f"all steps but {label_of(step)}", rest))
-    return tuple(arms)
-
-
-def label_of(step: CurateStep) -> str:
-    """What a step is called in an arm's name."""
-    return step.name if isinstance(step, RuleStep | SqlStep | PythonStep) else step.uses
-
-
-def _learnable(steps: tuple[CurateStep, ...], spec: PipelineSpec) -> tuple[CurateStep, ...]:
-    """With a last rule for what no training can take: a ticket without anything to answer."""
-    columns = template_columns(spec.train.prompt.answer)
-    keep = " or ".join(f"{name} is not null" for name in ("messages", *columns))
-    return (*steps, RuleStep(uses="rule", name="has_an_answer", keep=keep))
 
 
 def _with_steps(spec: PipelineSpec, n_steps: int, n_examples: int) -> PipelineSpec:
@@ -236,10 +199,11 @@ def _with_steps(spec: PipelineSpec, n_steps: int, n_examples: int) -> PipelineSp
 
 
 def _row(arm: Arm, done: dict[str, Artifact]) -> AblationRow:
-    trained = _take(done, "train", TrainedRef)
+    trained = _take(done, "train", TrainedRef) if "train" in done else None
     return AblationRow(
         arm=arm.name, told=arm.told, n_rows=_take(done, "decontaminate", Splits).n_train,
-        n_examples=_take(done, "encode", DatasetRef).n_train, n_steps=trained.n_steps, trained=trained.digest,
+        n_examples=_take(done, "encode", DatasetRef).n_train, n_steps=trained and trained.n_steps,
+        trained=trained.digest if trained else "",
     )  # fmt: skip
 
 

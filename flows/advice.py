@@ -23,7 +23,7 @@ from schemas.curation_card import CardNumbers
 from schemas.errors import ConfigError, TunegateError
 from schemas.metrics import MetricTraits
 from schemas.pipeline import PipelineSpec
-from tasks.assess.advice_rules import Evidence, Fit
+from tasks.assess.advice_evidence import Evidence, Fit
 from tasks.assess.consistency import form_shares
 from tasks.assess.economics import PriceBook
 from tasks.assess.evidence import PROMPTING_ARMS, ArmScores, best_prompting_arm
@@ -58,11 +58,12 @@ def evidence_of(
     recorded = _run(settings, spec.name, run_id)
     known: dict[str, Any] = {
         "fits": _fits(spec, recorded, root), "ablation": _ablation(settings, spec.name), "queries": queries,
+        "card": machine,
         "min_items": spec.gates.min_items, "limits": _limits(spec),
     }  # fmt: skip
     if recorded is not None:
         known |= {"run_id": recorded.row.run_id, **_data(recorded), **_Scored(recorded).evidence()}
-        known["costs"] = costs_of(recorded, book=book, machine=machine, queries_per_month=queries)
+        known["costs"] = costs_of(recorded, book=book, queries_per_month=queries)
     return Evidence(pipeline=spec.name, **known)
 
 

@@ -10,7 +10,7 @@ import typer
 from flows.cli_options import CONFIG, Config, Json, Pipeline, call
 
 Run = Annotated[str | None, typer.Option("--run", help="Id of a run, or its start; else the newest.")]
-Machine = Annotated[str | None, typer.Option(help="Card of the price book that the run was on, or that is at hand.")]
+Machine = Annotated[str | None, typer.Option(help="Card of the price book that the run was on.")]
 Queries = Annotated[float | None, typer.Option(min=1, help="Queries a month.")]
 Prices = Annotated[Path | None, typer.Option(help="Price book in place of infra/prices.yaml.")]
 
@@ -25,7 +25,7 @@ def advise(
     pipeline: Pipeline,
     run: Run = None,
     queries: Queries = None,
-    machine: Machine = None,
+    machine: Annotated[str | None, typer.Option(help="Card of the price book that would serve.")] = None,
     prices: Prices = None,
     config: Config = CONFIG,
     as_json: Json = False,

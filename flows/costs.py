@@ -15,10 +15,11 @@ from flows.engine.disk import private_folder
 from flows.engine.ledger import Ledger
 from flows.measured import read_measured
 from flows.recorded import Recorded, spec_of
-from flows.settings import Settings
+from flows.settings import Settings, load_settings
 from schemas.artifacts import ModelRef, Predictions, PromptSet
 from schemas.costs import CostReport
 from schemas.errors import ConfigError
+from schemas.load import load_file
 from tasks.assess.costing import Measures, reckon_costs
 from tasks.assess.economics import PRICES, PriceBook, read_prices
 from tasks.files import write_json
@@ -144,3 +145,31 @@ def newest_run(settings: Settings, pipeline: str, *, step: str) -> Recorded | No
         if step in recorded.keys:
             return recorded
     return None
+
+
+def recorded_run(pipeline: str | None, run_id: str | None, *, base: str | None = None, config: Path) -> Recorded:
+    """The named run, or the pipeline's newest that was scored.
+
+    Raises:
+        ConfigError: TG0159, none or several are named, or there is no such run.
+    """
+    if base is not None or (pipeline is None and run_id is None):
+        raise ConfigError(
+            "give a pipeline, --run RUN, or --base NAME alone", code="TG0159", hint="tunegate cost --help"
+        )
+    settings = load_settings(config)
+    if run_id is not None:
+        return Recorded(settings, run_id)
+    name = load_file(config).get(str(pipeline)).name
+    found = newest_run(settings, name, step="answers_tuned")
+    if found is None:
+        raise nothing_measured(name)
+    return found
+
+
+def nothing_measured(where: str) -> ConfigError:
+    """What to say where no tuned model has answered."""
+    return ConfigError(
+        "no answers of a tuned model are recorded here, so there is nothing to measure a cost by", code="TG0159",
+        where=where, hint="`tunegate run PIPELINE`; `tunegate cost --base llama-2-7b` reckons with a supposed traffic",
+    )  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.ablation import CURATED, Ablation, Arm, arms_of
+from flows.ablation import CURATED, Ablation
+from flows.arms import arms_of, choose_arms
 from flows.commands.output import out, print_json, print_rows, talk
 from flows.engine.disk import private_folder
 from flows.engine.lock import pipeline_lock
@@ -13,7 +14,6 @@ from flows.engine.step import Step
 from flows.session import new_run_id
 from flows.settings import Settings, load_settings
 from schemas.ablation import AblationRow, AblationTable
-from schemas.errors import ConfigError
 from schemas.load import load_file
 from tasks.files import sha256_json, write_json
 
@@ -31,7 +31,7 @@ def ablate(
         LockedError: a run holds the pipeline.
     """
     spec, settings = load_file(config).get(pipeline), load_settings(config)
-    arms = _chosen(arms_of(spec), only)
+    arms = choose_arms(arms_of(spec), only)
     told = metric or spec.gates.rules[0].metric
     talk().print(f"{len(arms) + 1} trainings at most, one after another; what is stored is reused", style="dim")
 
@@ -61,16 +61,6 @@ def ablate(
         "let fresh items judge it (docs/economics.md)", markup=False, style="dim",
     )  # fmt: skip
     return 0
-
-
-def _chosen(arms: tuple[Arm, ...], only: list[str]) -> tuple[Arm, ...]:
-    names = {arm.name for arm in arms}
-    for name in only:
-        if name not in names:
-            raise ConfigError(
-                f"no arm {name!r}; there are: {', '.join(arm.name for arm in arms)}", code="TG0158", where="--only"
-            )
-    return tuple(arm for arm in arms if not only or arm.name in only)
 
 
 def _keep(table: AblationTable, settings: Settings) -> Path:

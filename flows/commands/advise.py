@@ -11,7 +11,7 @@ from flows.costs import prices_at
 from flows.settings import load_settings
 from schemas.load import load_file
 from tasks.assess.advice import Advice, conclude
-from tasks.assess.advice_rules import Evidence
+from tasks.assess.advice_evidence import Evidence
 
 NOT_KNOWN = 8
 """Exit code of a HOLD: there is not enough evidence."""

@@ -6,12 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.output import out, print_json, print_rows, talk
-from flows.costs import check_machine, costs_of, newest_run, prices_at
-from flows.recorded import Recorded
-from flows.settings import load_settings
+from flows.costs import check_machine, costs_of, nothing_measured, prices_at, recorded_run
 from schemas.costs import CostReport, QueryLine
-from schemas.errors import ConfigError
-from schemas.load import load_file
 from tasks.assess.costing import OWN, Measures, reckon_costs
 from tasks.assess.economics import PriceBook
 from tasks.train.fit import known_dims
@@ -48,7 +44,7 @@ def cost(
             recorded, book=book, machine=machine, queries_per_month=queries, one_off_usd=one_off_usd
         )  # fmt: skip
         if found is None:
-            raise _nothing(recorded.row.run_id)
+            raise nothing_measured(recorded.row.run_id)
         report, told = found, f"{recorded.row.pipeline}, run {recorded.row.run_id}"
     if as_json:
         print_json(report.model_dump(mode="json"))
@@ -58,33 +54,6 @@ def cost(
     for note in report.notes:
         talk().print(f"note  {note}", markup=False, style="dim")
     return 0
-
-
-def recorded_run(pipeline: str | None, run_id: str | None, *, base: str | None = None, config: Path) -> Recorded:
-    """The named run, or the pipeline's newest that was scored.
-
-    Raises:
-        ConfigError: TG0159, none or several are named, or there is no such run.
-    """
-    if base is not None or (pipeline is None and run_id is None):
-        raise ConfigError(
-            "give a pipeline, --run RUN, or --base NAME alone", code="TG0159", hint="tunegate cost --help"
-        )
-    settings = load_settings(config)
-    if run_id is not None:
-        return Recorded(settings, run_id)
-    name = load_file(config).get(str(pipeline)).name
-    found = newest_run(settings, name, step="answers_tuned")
-    if found is None:
-        raise _nothing(name)
-    return found
-
-
-def _nothing(where: str) -> ConfigError:
-    return ConfigError(
-        "no answers of a tuned model are recorded here, so there is nothing to measure a cost by", code="TG0159",
-        where=where, hint="`tunegate run PIPELINE`; `tunegate cost --base llama-2-7b` reckons with a supposed traffic",
-    )  # fmt: skip
 
 
 def _assumed(
@@ -116,6 +85,9 @@ def print_costs(report: CostReport) -> None:
         out().print(
             f"saved against the few-shot prompt: {report.saved_tokens:,.0f} tokens a query ({saved})", markup=False
         )
+    if report.measured:
+        measured = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in report.measured.items())
+        out().print(f"measured: {measured}", markup=False, soft_wrap=True)
     out().print()
     print_rows(
         [_query_row(line) for line in report.queries], ("a query of", "in", "out", "seconds", "USD", "USD a month")

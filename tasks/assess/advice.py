@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.assess.advice_rules import RULES, Evidence, Rule, Said
+from tasks.assess.advice_evidence import Evidence, Rule, Said
+from tasks.assess.advice_rules import RULES
 
 Answer = Literal["prompting", "retrieval", "qlora", "lora", "full", "curate", "not known"]
 

@@ -6,95 +6,15 @@ Each row has its threshold, where that comes from, and what would change what it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
-
-from schemas.ablation import AblationTable
-from schemas.costs import CostReport
+from tasks.assess.advice_evidence import Evidence, Fit, Rule, Said, Says
 from tasks.assess.climb import FITTED
-from tasks.assess.judge import Judgement
 
-Says = Literal[
-    "prompting", "retrieval", "tuning", "curate", "more tickets", "more items", "qlora", "lora", "full", "smaller base",
-    "own model", "API", "enough", "missing",
-]  # fmt: skip
 FEW_EXAMPLES = 100
 """Below, there is hardly anything to learn from that a prompt cannot show."""
 SOUND_EXAMPLES = 1_000
 MANY_EXAMPLES = 10_000
 CONFLICT_SHARE = 0.02
 FORM_SHARE = 0.95
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Where a method fits by memory."""
-
-    here: bool | None
-    """On this machine as it is; null where the base model is not at hand."""
-    smallest_card: str | None
-    """Null: none of those that are known."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is recorded; null and empty for what is not."""
-
-    pipeline: str
-    run_id: str | None = None
-    method: str | None = None
-    """Of the run's training."""
-    verdict: str | None = None
-    metric: str = ""
-    means: Mapping[str, float] = field(default_factory=dict)
-    """Arm -> mean of the metric."""
-    best_prompting: str | None = None
-    prompting_meets: Literal["yes", "no", "not shown"] | None = None
-    """Do the best prompting arm's bounds reach every absolute limit of the gate?"""
-    limits: tuple[str, ...] = ()
-    tuned: Judgement | None = None
-    """The tuned model against the best prompting arm."""
-    retrieval: Judgement | None = None
-    """Retrieval against the same examples for every ticket."""
-    classifier: Judgement | None = None
-    """The tuned model's routing against the plain text classifier's."""
-    n_items: int | None = None
-    min_items: int = 0
-    n_train: int | None = None
-    n_checked: int | None = None
-    n_conflicting: int | None = None
-    forms: Mapping[str, float] | None = None
-    """Null: nobody looked; empty: no form is declared."""
-    ablation: AblationTable | None = None
-    fits: Mapping[str, Fit] = field(default_factory=dict)
-    train_loss: float | None = None
-    validation_loss: float | None = None
-    costs: CostReport | None = None
-    queries: float | None = None
-
-
-@dataclass(frozen=True)
-class Said:
-    """What one rule makes of the evidence."""
-
-    says: Says
-    evidence: str
-    get: str = ""
-    """The command that gets what is missing."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One question."""
-
-    name: str
-    question: str
-    threshold: str
-    source: str
-    change: str
-    """What would change the answer."""
-    ask: Callable[[Evidence], Said]
 
 
 def _prompting(known: Evidence) -> Said:
@@ -219,9 +139,10 @@ def _cost(known: Evidence) -> Said:
         return Said("missing", "no answers were timed", f"tunegate run {known.pipeline}")
     cheap = min((line for line in report.queries if line.what.startswith("API")), key=lambda line: line.usd or 0.0)
     told = f"{cheap.what} costs {cheap.usd or 0:.6f} USD a query"
-    if report.machine is None:
+    rented = known.card or report.machine
+    if rented is None:
         return Said("missing", f"{told}; no card is named for the own model", "--machine NAME of infra/prices.yaml")
-    card = next(line for line in report.cards if line.card == report.machine)
+    card = next(line for line in report.cards if line.card == rented)
     api = cheap.what.removeprefix("API ").partition(",")[0]
     volume = card.break_even[api]
     less = "never less" if volume is None else f"less from {volume:,.0f} queries on"

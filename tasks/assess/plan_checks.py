@@ -105,5 +105,6 @@ def _mean_chars(items: EvalSet, *, answers: int) -> float:
     import pyarrow.parquet as pq
 
     table = pq.read_table(items.root / "items.parquet", columns=["subject", "body", "answer"])
+    n_rows: int = table.num_rows
     total = {name: int(pc.sum(pc.utf8_length(table[name])).as_py() or 0) for name in table.column_names}
-    return (total["subject"] + total["body"] + answers * total["answer"]) / max(1, table.num_rows)
+    return (total["subject"] + total["body"] + answers * total["answer"]) / max(1, n_rows)

@@ -75,10 +75,10 @@ def _line(one: ArmScores, other: ArmScores, traits: MetricTraits, confidence: fl
         return MetricLine(traits.name, 0, told="no item was answered by both", **nothing)
     judged = judge_pairs(before, after, common, traits=traits, confidence=confidence, against="the first run")
     told = WORDS.get(judged.verdict, judged.verdict)
-    if judged.lower is None:
-        told = f"{told}: {judged.reason.rpartition(', but ')[2] or judged.reason}".rstrip(".")
-    elif not judged.won and not judged.lost:
+    if not judged.won and not judged.lost:
         told = "equal on every item"
+    elif judged.lower is None:  # too few items, say
+        told = f"{told}: {judged.reason.rpartition(', but ')[2]}".rstrip(".")
     return MetricLine(
         metric=traits.name, n_common=len(common), first=judged.reference, second=judged.candidate,
         difference=judged.difference, lower=judged.lower, upper=judged.upper, won=judged.won, lost=judged.lost,
