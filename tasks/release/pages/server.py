@@ -12,7 +12,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from schemas.errors import TunegateError
+from schemas.errors import ConfigError, TunegateError
 from schemas.pages import Facts
 from tasks.release.endpoint import LOOPBACK
 from tasks.release.pages import draw
@@ -30,7 +30,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 """Of every answer: no script runs, nothing is loaded from elsewhere, nothing is kept by the browser."""
-NOT_FOUND = frozenset({"TG0104", "TG0147", "TG0151", "TG0152"})
 
 
 def build_pages(facts: Facts, *, token: str) -> Starlette:
@@ -121,10 +120,9 @@ def _html(page: str, *, status: int = 200) -> Response:
 
 
 def _refused(error: TunegateError) -> Response:
-    is_missing = error.code in NOT_FOUND
-    title = "Not here" if is_missing else "It cannot be shown"
-    page = draw.draw_refusal(title, f"{error.code}: {error.message}", error.hint)
-    return _html(page, status=404 if is_missing else 422)
+    """An unknown run or pipeline is a fault of the address; what is damaged is not."""
+    page = draw.draw_refusal("It cannot be shown", f"{error.code}: {error.message}", error.hint)
+    return _html(page, status=404 if isinstance(error, ConfigError) else 422)
 
 
 def _missing(_request: Request, _error: Exception) -> Response:
