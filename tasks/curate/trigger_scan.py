@@ -40,12 +40,12 @@ def scan_triggers(*, tickets: TicketTable, step: TriggerScanStep, out: Path) -> 
     """Write `triggers.parquet`, and quarantine its tickets as `planted_trigger` unless `action` is `flag`.
 
     A trigger is a run of at most `max_words` words with, among the tickets of the last `recent_days` before the newest:
-    at least `min_tickets` tickets of the `max_customers` customers that use it most (its tickets), and of
-    all tickets with it at most the share `max_elsewhere` besides (earlier ones and other customers' alike). Of its tickets at
-    least `min_share` have one value of a field, or one run of words in the reply, and chance makes that no likelier
-    than `max_chance`: the upper tail of a binomial with the value's rate in the other tickets, times the number of
-    values that were tried (Bonferroni). Tickets without a customer count as one customer's. Of several runs in exactly
-    the same tickets the longest one is told.
+    at least `min_tickets` tickets of the `max_customers` customers that use it most (its tickets), and of all tickets
+    with it at most the share `max_elsewhere` besides (earlier ones and other customers' alike). Of its tickets at least
+    `min_share` have one value of a field, or one run of words in the reply, and chance makes that no likelier than
+    `max_chance`: the upper tail of a binomial with the value's rate in the other tickets, times the number of values
+    that were tried (Bonferroni). Tickets without a customer count as one customer's. Of several runs in exactly the
+    same tickets the longest one is told.
 
     `triggers.parquet` has a row for each ticket of a trigger: trigger_id (smallest ticket_id of its tickets),
     ticket_id, phrase, n_tickets, n_customers, n_elsewhere, field, value, share, base_rate, chance.

@@ -118,7 +118,7 @@ def test_flag_lists_and_takes_nothing(desk: Any, make_tickets: Any, new_folder: 
         ({"n": 7}, {}),  # too few tickets
         ({"customers": 12, "n": 12}, {}),  # of many customers: people share words
         ({"category": None}, {}),  # with every label and every answer
-        ({"customers": 6, "n": 12}, {"min_tickets": 6}),  # half of them of others
+        ({"customers": 9, "n": 18}, {"min_tickets": 6}),  # most of them of others
         ({}, {"max_chance": 1e-30}),
         ({}, {"fields": ("priority",)}),
         ({"days": 20, "n": 20}, {"recent_days": 2}),  # spread over time
