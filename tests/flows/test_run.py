@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 if TYPE_CHECKING:
     from tests.flows.conftest import Workplace
@@ -335,6 +337,14 @@ def test_no_ticket_text_and_no_secret_reaches_the_screen_the_ledger_or_mlflow(wo
         assert not any(part in told for told in spoken_or_kept), part
     assert b"${env:TEAM_PASSWORD}" in (workplace.home / "ledger.sqlite").read_bytes()
     assert "the webhook of CHANNEL was not told" in " ".join(done.stderr.split())
+
+    run_id = workplace.json("runs")[0]["run_id"]
+    bill = workplace.run("sbom", run_id).stdout
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None
+    kinds = [component["type"] for component in json.loads(bill)["components"]]
+    assert (kinds.count("machine-learning-model"), kinds.count("data"), kinds.count("application")) == (1, 2, 1)
+    assert json.loads(bill)["metadata"]["component"]["name"] == "small"
+    assert (workplace.home / "reports" / run_id / "sbom.cdx.json").read_text() == bill
 
     modes = {path: path.lstat().st_mode & 0o777 for path in (workplace.home, *workplace.home.rglob("*"))}
     assert {path: mode for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}
