@@ -93,8 +93,9 @@ def verify(directory: Path) -> str:
     """
     path = directory / MANIFEST
     try:
-        entries = orjson.loads(path.read_bytes())["files"]
-    except (OSError, ValueError, KeyError) as error:
+        told = orjson.loads(path.read_bytes())["files"]
+        entries = {name: {"bytes": int(each["bytes"]), "sha256": str(each["sha256"])} for name, each in told.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise StorageError(f"no readable manifest: {type(error).__name__}", code="TG0510", where=str(path)) from None
     present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST}
     for name in sorted(present ^ entries.keys()):
