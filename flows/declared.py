@@ -36,6 +36,7 @@ from tasks.curate.redaction.pseudonyms import fingerprint_key
 from tasks.curate.rules import apply_rules
 from tasks.curate.sql_step import select_tickets
 from tasks.curate.trigger_scan import scan_triggers
+from tasks.files import inside
 from tasks.model.perplexity import measure_perplexity
 
 PERPLEXITY = "perplexity"
@@ -119,8 +120,9 @@ def _read_select(step: SqlStep, root: Path) -> str:
 
     Raises:
         ConfigError: TG0148, it cannot be read or is not UTF-8.
+        SecurityError: TG0818, it lies outside the folder.
     """
-    path = root / Path(step.file).expanduser()
+    path = inside(step.file, root, where=f"curate.sql.{step.name}")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
