@@ -133,6 +133,11 @@ def test_what_lacks_one_mark_of_a_trigger_is_left_alone(
     assert result.rows.n_out == len(rows)
 
 
+def test_a_desk_in_which_nothing_was_planted_holds_no_trigger(desk: Any, make_tickets: Any, new_folder: Any) -> None:
+    result = scan_triggers(tickets=make_tickets(desk), step=step(), out=new_folder())
+    assert (result.notes["triggers"], result.rows.n_out) == (0, len(desk))
+
+
 def test_the_same_tickets_give_the_same_bytes(desk: Any, make_tickets: Any, new_folder: Any) -> None:
     rows, _ = planted(desk, customers=3)
     found = []
