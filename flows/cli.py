@@ -23,12 +23,13 @@ from flows.cli_operations import add_operations_commands
 from flows.cli_options import CONFIG, Config, Json, Pipeline, call
 from flows.cli_planning import add_planning_commands
 from flows.cli_registry import add_registry_commands
+from flows.cli_start import add_start_commands
 from schemas.errors import TunegateError
 
 app = typer.Typer(
     help="Turn fresh support tickets into a better fine-tuned model, or refuse to.",
     no_args_is_help=True,
-    add_completion=True,
+    add_completion=False,  # `tunegate completion` prints a script that starts no Python
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -212,6 +213,7 @@ def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
     return call("doctor", "doctor", config=config, as_json=as_json)
 
 
+add_start_commands(app)
 add_curation_commands(app)
 app.add_typer(gate_app, name="gate")
 add_planning_commands(app)
