@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_curation import add_curation_commands
+from flows.cli_examples import add_examples
 from flows.cli_export import add_export_commands
 from flows.cli_gate import gate_app
 from flows.cli_operations import add_operations_commands
@@ -125,8 +126,8 @@ def validate(config: Config = CONFIG, as_json: Json = False) -> int:
 
 
 @app.command()
-def schema() -> int:
-    """Print the JSON Schema of pipelines.yaml, for editors."""
+def schema(_as_json: Json = False) -> int:
+    """Print the JSON Schema of pipelines.yaml, for editors; it is JSON with and without `--json`."""
     return call("config", "schema")
 
 
@@ -220,6 +221,7 @@ add_planning_commands(app)
 add_registry_commands(app)
 add_operations_commands(app)
 add_export_commands(app)
+add_examples(app)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def test_an_unknown_stage_is_refused_before_anything_starts(tmp_path: Path) -> N
 
 def test_status_and_runs_of_a_fresh_folder_are_empty(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(FINE)
-    assert json.loads(tunegate("runs", "--json", cwd=tmp_path).stdout) == []
+    assert json.loads(tunegate("runs", "--json", cwd=tmp_path).stdout) == {"runs": []}
     report = json.loads(tunegate("status", "--json", cwd=tmp_path).stdout)
     assert report["running"] == []
     assert report["champions"] == []
@@ -129,7 +129,7 @@ def test_explain_prints_the_row_of_a_code_and_the_rows_of_a_range(tmp_path: Path
     done = tunegate("explain", "tg0220", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("TG0220 (data): The quarantined fraction is over `schema.fail_above`\n  Correct the")
-    ranged = json.loads(tunegate("explain", "TG02", "--json", cwd=tmp_path).stdout)
+    ranged = json.loads(tunegate("explain", "TG02", "--json", cwd=tmp_path).stdout)["codes"]
     assert {"TG0201", "TG0220", "TG0253"} <= {row["code"] for row in ranged}
     assert {row["range"] for row in ranged} == {"data"}
 
