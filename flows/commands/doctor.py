@@ -40,4 +40,6 @@ def examine(check: Check, patient: Patient) -> Iterator[Finding]:
     try:
         yield from check(patient)
     except TunegateError as error:
-        yield Finding(check.__name__, "bad", f"{error.code}: {error.message}", error.hint or f"tunegate explain {error.code}")
+        yield Finding(
+            check.__name__, "bad", f"{error.code}: {error.message}", error.hint or f"tunegate explain {error.code}"
+        )

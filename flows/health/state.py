@@ -34,7 +34,9 @@ def locks(patient: Patient) -> Iterator[Finding]:
         holder = is_locked(patient.settings.home, path.stem)
         if holder is not None:
             held += 1
-            told = f"{path.stem} is held by run {holder.run} (process {holder.pid} on {holder.host}) since {holder.since}"
+            told = (
+                f"{path.stem} is held by run {holder.run} (process {holder.pid} on {holder.host}) since {holder.since}"
+            )
             yield Finding("lock", "ok", told)
     if not held:
         yield Finding("locks", "ok", "no pipeline is held")
@@ -77,7 +79,9 @@ def warehouses(patient: Patient) -> Iterator[Finding]:
             with connect(path, read_only=True) as client:
                 row = client.execute("SELECT count(*), (SELECT n_read FROM snapshot) FROM fate").fetchone()
         except LockedError as error:
-            yield Finding("warehouse", "warn", f"{folder.name}: {error.message}", error.hint or "close the other program")
+            yield Finding(
+                "warehouse", "warn", f"{folder.name}: {error.message}", error.hint or "close the other program"
+            )
         except StorageError as error:
             yield Finding("warehouse", "bad", f"{folder.name}: {error.code}: {error.message}", fix)
         except Exception as error:  # of DuckDB, whose words may quote a row

@@ -109,8 +109,11 @@ def apply(draft: Draft, rules: Mapping[str, Rule], families: Mapping[str, Rule])
         rule = rules.get(key) or next((rule for prefix, rule in families.items() if key.startswith(prefix)), None)
         if rule is None:
             draft.lacks(key, "this key is not known here; nothing was taken from it")
-        else:
+            continue
+        try:
             rule(draft, key, value)
+        except (TypeError, ValueError) as error:
+            draft.lacks(key, f"its value is of another kind ({error}); nothing was taken from it")
 
 
 def is_off(value: Any) -> bool:

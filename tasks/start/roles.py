@@ -81,10 +81,10 @@ def assign_roles(look: Look) -> Roles:
     if desk is not None:
         return _of_desk(desk, look)
     named = _by_name(look, taken=set())
-    shape = detect_shape({*look.top, *(role.column for role in named if role.column in ("body", "reply"))})
+    shape = detect_shape(look.top)
     if shape == "ticket":
         return _tickets(look, named)
-    # `instruction` and `output` are keys of a shape and names of columns: the shape reads both.
+    # Keys of a shape may be names of columns too (`instruction`, `output`): the shape reads them.
     keys = set(shape_keys(shape))
     others = tuple(role for role in named if role.name not in keys and role.column not in ("body", "reply"))
     told = f"rows are of shape {shape} by their keys: {', '.join(key for key in shape_keys(shape) if key in look.top)}"

@@ -42,7 +42,9 @@ pipelines:
 def patient(tmp_path: Path) -> Patient:
     """A fresh folder with a valid file and no state."""
     (tmp_path / "pipelines.yaml").write_text(FINE)
-    settings = Settings(home=tmp_path / "home", cache=tmp_path / "cache", prefect_api_url=None, mlflow_tracking_uri=None)
+    settings = Settings(
+        home=tmp_path / "home", cache=tmp_path / "cache", prefect_api_url=None, mlflow_tracking_uri=None
+    )
     return Patient(settings, tmp_path / "pipelines.yaml", {})
 
 
@@ -121,7 +123,10 @@ def test_warehouses_are_opened_and_counted(patient: Patient) -> None:
     assert one(state.warehouses, patient).told == "small: 3 rows, each with its fate"
     with duckdb.connect(str(folder / "warehouse.duckdb")) as client:
         client.execute("UPDATE snapshot SET n_read = 4")
-    assert (one(state.warehouses, patient).state, one(state.warehouses, patient).fix) == ("bad", "tunegate curate small")
+    assert (one(state.warehouses, patient).state, one(state.warehouses, patient).fix) == (
+        "bad",
+        "tunegate curate small",
+    )
     (folder / "warehouse.duckdb").write_bytes(b"x" * 5000)
     assert one(state.warehouses, patient).state == "bad"
 
@@ -172,7 +177,9 @@ def server(code: int) -> Iterator[str]:
 @pytest.mark.parametrize(("code", "expected"), [(200, "ok"), (401, "bad"), (500, "bad")])
 def test_servers_are_asked_for_their_health(patient: Patient, code: int, expected: str) -> None:
     with server(code) as url:
-        asked = replace(patient, settings=replace(patient.settings, prefect_api_url=f"{url}/api", mlflow_tracking_uri=url))
+        asked = replace(
+            patient, settings=replace(patient.settings, prefect_api_url=f"{url}/api", mlflow_tracking_uri=url)
+        )
         assert states(services.prefect, asked) == [("prefect", expected)]
         assert states(services.mlflow, asked) == [("mlflow", expected)]
         known = replace(asked, environ={"PREFECT_API_AUTH_STRING": "a:b", "MLFLOW_TRACKING_USERNAME": "a"})

@@ -106,7 +106,9 @@ def test_every_command_and_option_stands_in_every_script() -> None:
                     assert option.lstrip("-") in script, (shell, name, option)
         if shutil.which(shell):
             check = {"bash": ["-n"], "zsh": ["-n"], "fish": ["--no-execute"]}[shell]
-            done = subprocess.run([shell, *check, "/dev/stdin"], input=script, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [shell, *check, "/dev/stdin"], input=script, capture_output=True, text=True, check=False
+            )
             assert done.returncode == 0, done.stderr
 
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tasks.files import seal
+
 if TYPE_CHECKING:
     from tests.flows.conftest import Workplace
 
@@ -310,6 +312,10 @@ def test_a_damaged_champion_is_found_and_not_served(workplace: Workplace) -> Non
     assert done.returncode == 1
     assert "adapter_model.safetensors" in done.stderr
     assert workplace.run("doctor").returncode == 1
+    seal(bundle)  # its manifest says the same as its files again, and still it is not what was promoted
+    told = workplace.json("doctor")
+    assert not told["fit"]
+    assert [each["state"] for each in told["findings"] if "not what the ledger recorded" in each["told"]] == ["bad"]
 
 
 def test_no_ticket_text_reaches_the_screen_the_ledger_or_mlflow(workplace: Workplace) -> None:
