@@ -91,7 +91,8 @@ def test_bash_completes(line: tuple[str, ...], wanted: list[str], project: Path,
     script = tmp_path / "tunegate.bash"
     script.write_text(scripts()["bash"])
     words = " ".join(shlex.quote(word) for word in line)
-    ask = f"source {script}; COMP_WORDS=({words}); COMP_CWORD={len(line) - 1}; _tunegate; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    state = f"COMP_WORDS=({words}); COMP_CWORD={len(line) - 1}"
+    ask = f"source {script}; {state}; _tunegate; printf '%s\\n' \"${{COMPREPLY[@]}}\""
     done = subprocess.run(["bash", "-c", ask], cwd=project, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout.split() == wanted

@@ -23,7 +23,7 @@ def ticket(number: int) -> Row:
         "Requester": f"cust{number % 40}",
         "Customer Email": f"zebra{number}@mail.example",
         "Title": f"Xylophone case {number}",
-        "Message": f"Good morning, my xylophone number {number} sounds wrong since Monday, please help me with {label}.",
+        "Message": f"Good morning, my xylophone number {number} sounds wrong since Monday, please help with {label}.",
         "Agent Reply": f"We are sorry about that. Please send xylophone {number} back with the label we mailed you.",
         "Issue Type": label,
         "lang": "en",
