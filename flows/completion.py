@@ -47,8 +47,7 @@ def read_parser(command: Any, name: str = "") -> Iterator[Words]:
         command=name,
         told=_sentence(command.help),
         subcommands=tuple((key, _sentence(inner.help)) for key, inner in subcommands.items()),
-        flags=tuple(opt for each in options if each.is_flag for opt in (*each.opts, *each.secondary_opts))
-        + ("--help",),
+        flags=(*(opt for each in options if each.is_flag for opt in (*each.opts, *each.secondary_opts)), "--help"),
         valued=tuple((opt, _choices(each)) for each in options if not each.is_flag for opt in each.opts),
         choices=_choices(arguments[0]) if arguments else (),
         takes_pipeline=any(each.name == "pipeline" for each in arguments),
