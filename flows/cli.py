@@ -72,14 +72,26 @@ def _report(error: TunegateError, arguments: list[str]) -> int:
 
 
 def _report_unexpected(error: Exception, arguments: list[str]) -> int:
-    if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the argument parser
+    if (
+        hasattr(error, "show") and hasattr(error, "exit_code") and hasattr(error, "format_message")
+    ):  # a usage error of the argument parser
+        if "--json" in arguments:
+            import orjson
+
+            told = {
+                "code": "usage",
+                "message": error.format_message(),
+                "where": None,
+                "hint": "tunegate COMMAND --help",
+            }
+            print(orjson.dumps({"error": told, "exit_code": int(error.exit_code)}).decode())
         error.show()
         return int(error.exit_code)
     # Words of an unexpected error may quote a ticket: only --debug shows them.
-    told = TunegateError(
+    internal = TunegateError(
         f"internal error: {type(error).__name__}", code="TG0001", hint="run it again with --debug for the traceback"
     )
-    code = _report(told, [argument for argument in arguments if argument != "--debug"])
+    code = _report(internal, [argument for argument in arguments if argument != "--debug"])
     if "--debug" in arguments:
         traceback.print_exception(error)
     return code

@@ -25,6 +25,8 @@ _COLUMNED: Mapping[str, tuple[str, str]] = {
     "jeopardy": ("question", "answer"),
 }
 """Type -> columns of the question and of the answer."""
+_NO_PROMPT = {"user": "\n", "answer": "{body}"}
+_WHOLE_TEXT = "a line break stands for the prompt, and all of the text carries loss"
 
 
 @dataclass
@@ -36,7 +38,7 @@ class Named:
     columns: dict[str, str] = field(default_factory=dict)
     split: str = "train"
     revision: str | None = None
-    prompt: dict[str, str] = field(default_factory=dict)
+    prompt: Mapping[str, str] = field(default_factory=dict)
     form: str = "instruction"
 
 
@@ -87,8 +89,8 @@ def _type(named: Named, kind: Any, entry: Mapping[str, Any]) -> str | None:
         return _messages(named, entry)
     if base == "completion":
         named.form, named.columns = "completion", {"body": str(entry.get("field") or "text")}
-        named.prompt = {"user": "", "answer": "{body}"}
-        return "train.format: completion, the whole text is the answer to nothing"
+        named.prompt = _NO_PROMPT
+        return f"train.format: completion; {_WHOLE_TEXT}"
     if base in _COLUMNED:
         question, answer = _COLUMNED[base]
         named.columns = {"body": question, "reply": answer}
@@ -118,7 +120,7 @@ def _own_type(named: Named, kind: Mapping[str, Any]) -> str | None:
         return None
     named.columns = {"body": question, "reply": answer}
     if isinstance(kind.get("system_prompt"), str) and "{" not in kind["system_prompt"]:
-        named.prompt["system"] = kind["system_prompt"]
+        named.prompt = {"system": kind["system_prompt"]}
     return f"source.columns: body is {question}, reply is {answer}; `format` is left to the tokenizer's template"
 
 
@@ -242,8 +244,8 @@ def _alpaca(named: Named, columns: Mapping[str, Any]) -> str | None:
         return None
     if not columns.get("response"):
         named.form, named.columns = "completion", {"body": question}
-        named.prompt = {"user": "", "answer": "{body}"}
-        return "train.format: completion, the whole text is the answer to nothing"
+        named.prompt = _NO_PROMPT
+        return f"train.format: completion; {_WHOLE_TEXT}"
     named.columns = {"body": question, "reply": answer}
     return f"source.columns: body is {question}, reply is {answer}"
 

@@ -76,6 +76,11 @@ def _source(proposal: Proposal) -> Iterator[Key | Remark]:
         yield Key("columns", Section(tuple(Key(r.column, r.name, _told(r.evidence, r.guessed)) for r in roles.found)))
     if roles.shape == "ticket" and roles.of("ticket_id") is None:
         yield Remark("ticket_id: no column is fit; rows get one by file and line, so keep old rows where they are")
+    if proposal.sampled.n_html:
+        told = (
+            f"CHECK: {percent(proposal.sampled.n_html, proposal.sampled.n_read)} of the rows hold HTML tags, which stay"
+        )
+        yield Remark(f"{told}; map the plain twin where the export has one")
     for told in roles.left_out:
         yield Remark(f"left out: {told}")
 

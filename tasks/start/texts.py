@@ -7,6 +7,7 @@ Uses the readers, the language model and the redaction patterns of a run; hands 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from tasks.start.look import Look
 SEARCHED_TEXTS = 300
 """Bodies searched for personal data and for their language."""
 _PERSONAL: tuple[RedactionType, ...] = ("email", "phone", "card", "iban", "national_id", "ip", "url", "secret")
+_TAG = re.compile(r"(?i)<(?:p|br|div|span|table|a|ul|li|b|strong)\b[^<>]{0,200}>")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Sampled:
     """Tickets with an unfilled `{{name}}` in body or reply."""
     n_stubs: int
     """Replies that answer nothing."""
+    n_html: int
+    """Tickets whose body or reply holds HTML tags."""
 
 
 def read_sample(look: Look, source: FilesSource, *, learns: tuple[str, ...]) -> Sampled:
@@ -102,6 +106,7 @@ def _summed(tickets: list[dict[str, object]], faults: Counter[str], learns: tupl
         personal=_personal(searched),
         languages=_languages(searched),
         n_leftovers=sum(any("{{" in str(ticket.get(name)) for name in ("body", "reply")) for ticket in tickets),
+        n_html=sum(any(_TAG.search(str(ticket.get(name))) for name in ("body", "reply")) for ticket in tickets),
         n_stubs=sum(
             is_stub(str(ticket["reply"])) for ticket in tickets if 0 < len(str(ticket.get("reply") or "")) < 80
         ),

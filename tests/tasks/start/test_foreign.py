@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
+from tasks.prompts import render_text
 from tasks.start import axolotl, llamafactory
 from tasks.start.draft import Draft, apply
 from tasks.start.foreign import Translation, translate
@@ -130,6 +132,20 @@ def test_forms_of_datasets_are_mapped(entry: dict[str, Any], expected: dict[str,
     assert {key: source[key] for key in expected} == expected
     assert "mapped" in {each.outcome for each in done.fates if each.key == "datasets[0].type"}
     assert (spec.train.format == "completion") == (entry["type"] == "completion")
+
+
+def test_plain_text_can_be_encoded_as_it_is_mapped(tiny_model: ModelRef, tmp_path: Path) -> None:
+    from tasks.model.base_model import load_tokenizer
+    from tasks.model.chat_codec import ChatCodec
+
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    listed = [{"path": "rows.jsonl", "type": "completion"}]
+    _, spec = translated(write(tmp_path, {**AXOLOTL, "datasets": listed}))
+    row = {"body": "The lamp does not turn on."}
+    texts = [render_text(text, row) for text in (spec.train.prompt.user, spec.train.prompt.answer)]
+    encoded = ChatCodec.of(load_tokenizer(tiny_model), spec.train.format).completion(*texts)
+    assert encoded.loss_mask[0] == 0
+    assert sum(encoded.loss_mask) > 5
 
 
 def test_datasets_that_cannot_be_joined_or_read_are_named(tmp_path: Path) -> None:

@@ -159,6 +159,13 @@ def test_faulty_rows_are_told_by_code_and_allowed_for(write_csv: WriteCsv, tmp_p
     assert "CHECK: about 15 % of the rows are faulty: TG02" in text
 
 
+def test_html_is_told(write_csv: WriteCsv, tmp_path: Path) -> None:
+    rows = [{**ticket(n), "Agent Reply": f"<p>We are sorry, case {n}.</p>"} for n in range(100)]
+    text, _ = loaded(proposed(write_csv(rows)), tmp_path)
+    assert "CHECK: 100 % of the rows hold HTML tags" in text
+    assert "HTML" not in loaded(proposed(write_csv(map(ticket, range(100)))), tmp_path)[0]
+
+
 def test_other_formats_and_compression_are_read_alike(write_csv: WriteCsv, tmp_path: Path) -> None:
     rows = [ticket(number) for number in range(120)]
     plain = write_csv(rows)
