@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -71,22 +71,20 @@ def _report(error: TunegateError, arguments: list[str]) -> int:
     return error.exit_code
 
 
-def _report_unexpected(error: Exception, arguments: list[str]) -> int:
-    if (
-        hasattr(error, "show") and hasattr(error, "exit_code") and hasattr(error, "format_message")
-    ):  # a usage error of the argument parser
-        if "--json" in arguments:
-            import orjson
+def _report_usage(error: Any, arguments: list[str]) -> int:
+    """A fault that the argument parser found."""
+    if "--json" in arguments:
+        import orjson
 
-            told = {
-                "code": "usage",
-                "message": error.format_message(),
-                "where": None,
-                "hint": "tunegate COMMAND --help",
-            }
-            print(orjson.dumps({"error": told, "exit_code": int(error.exit_code)}).decode())
-        error.show()
-        return int(error.exit_code)
+        told = {"code": "usage", "message": error.format_message(), "where": None, "hint": "tunegate COMMAND --help"}
+        print(orjson.dumps({"error": told, "exit_code": int(error.exit_code)}).decode())
+    error.show()
+    return int(error.exit_code)
+
+
+def _report_unexpected(error: Exception, arguments: list[str]) -> int:
+    if hasattr(error, "show") and hasattr(error, "format_message"):
+        return _report_usage(error, arguments)
     # Words of an unexpected error may quote a ticket: only --debug shows them.
     internal = TunegateError(
         f"internal error: {type(error).__name__}", code="TG0001", hint="run it again with --debug for the traceback"

@@ -19,12 +19,12 @@ from tasks.warehouse import connect
 
 
 def folder_rights(patient: Patient) -> Iterator[Finding]:
-    """Tickets lie here: others must not read it."""
+    """Tickets lie below: nothing in the state folder may be read by others."""
     home = patient.settings.home
-    if home.exists():
-        open_to = home.stat().st_mode & 0o077
-        told = f"{home} may be read by others" if open_to else f"{home} is yours alone"
-        yield Finding("home", "warn" if open_to else "ok", told, f"chmod 700 {home}" if open_to else "")
+    if home.is_dir():
+        is_open = sorted(path.name for path in home.iterdir() if path.stat().st_mode & 0o077)
+        told = f"others may read {', '.join(is_open)} in {home}" if is_open else f"what lies in {home} is yours alone"
+        yield Finding("rights", "warn" if is_open else "ok", told, f"chmod -R go= {home}" if is_open else "")
 
 
 def locks(patient: Patient) -> Iterator[Finding]:

@@ -95,11 +95,13 @@ def test_more_threads_than_cores_are_told(patient: Patient) -> None:
     assert crowded.fix.startswith("set OMP_NUM_THREADS")
 
 
-def test_a_state_folder_that_others_may_read_is_told(patient: Patient) -> None:
-    patient.settings.home.mkdir(mode=0o755)
-    assert (one(state.folder_rights, patient).state, one(state.folder_rights, patient).fix[:9]) == ("warn", "chmod 700")
-    patient.settings.home.chmod(0o700)
+def test_what_others_may_read_is_told(patient: Patient) -> None:
+    (patient.settings.home / "store").mkdir(parents=True, mode=0o700)
     assert one(state.folder_rights, patient).state == "ok"
+    (patient.settings.home / "store").chmod(0o750)
+    found = one(state.folder_rights, patient)
+    assert (found.state, found.fix[:13]) == ("warn", "chmod -R go= ")
+    assert "others may read store" in found.told
 
 
 def test_a_held_pipeline_is_named_with_its_run(patient: Patient) -> None:
