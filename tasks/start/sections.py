@@ -28,7 +28,7 @@ def file_of(proposal: Proposal) -> Section:
     """The whole file."""
     look, name = proposal.look, proposal.name
     looked = (
-        f"{look.n_looked:,}, evenly spread, were looked at" if look.n_looked < look.n_rows else "all were looked at"
+        f"{look.n_looked:,}, spread over it, were looked at" if look.n_looked < look.n_rows else "all were looked at"
     )
     return Section(
         (
