@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli_curation import add_curation_commands
+from flows.cli_deciding import add_deciding_commands
 from flows.cli_examples import add_examples
 from flows.cli_export import add_export_commands
 from flows.cli_gate import gate_app
@@ -228,6 +229,7 @@ add_start_commands(app)
 add_curation_commands(app)
 app.add_typer(gate_app, name="gate")
 add_planning_commands(app)
+add_deciding_commands(app)
 add_registry_commands(app)
 add_operations_commands(app)
 add_export_commands(app)
