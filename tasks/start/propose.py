@@ -31,7 +31,7 @@ class Proposal:
     sizes: Sizes
     has_reply: bool
     routing: Role | None
-    """The column whose value an answer ends with; null for none."""
+    """The column whose value an answer begins with; null for none."""
 
     @property
     def metric(self) -> str:

@@ -158,7 +158,8 @@ def _train(proposal: Proposal) -> Iterator[Key | Remark]:
     sizes, routing = proposal.sizes, proposal.routing
     subject = "{subject}\n\n{body}" if proposal.roles.of("subject") else "{body}"
     label = f"[{{{routing.column}}}]" if routing else ""
-    answer = "\n".join(part for part in ("{reply}" if proposal.has_reply else "", label) if part)
+    # The label comes first: an answer that is cut at max_new_tokens still has it.
+    answer = "\n".join(part for part in (label, "{reply}" if proposal.has_reply else "") if part)
     yield Key("base_model", EMBEDDED, "134.5 M parameters, Apache-2.0, from the package index; take a larger one later")
     yield Key("method", "lora")
     yield Key("prompt", Section((Key("system", _task(proposal)), Key("user", subject), Key("answer", answer))))
@@ -177,7 +178,7 @@ def _task(proposal: Proposal) -> str:
     if not proposal.has_reply:
         return "You route support tickets. Answer with the label in square brackets."
     if proposal.routing:
-        return "You are the support desk. Answer the customer, then add the ticket's label in square brackets."
+        return "You are the support desk. Begin with the ticket's label in square brackets, then answer the customer."
     return "You are the support desk. Answer the customer."
 
 

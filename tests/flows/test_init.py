@@ -70,6 +70,7 @@ def test_what_init_writes_validates_and_curates_at_once(workplace: Workplace) ->
 @pytest.mark.server
 @pytest.mark.model
 @pytest.mark.campaign
+@pytest.mark.timeout(1800)
 def test_what_init_writes_reaches_a_verdict_on_the_embedded_model(workplace: Workplace) -> None:
     write_export(workplace.folder)
     (workplace.folder / "pipelines.yaml").unlink()

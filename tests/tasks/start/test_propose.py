@@ -55,7 +55,7 @@ def test_columns_are_told_by_name_and_borne_out_by_their_values(write_csv: Write
     text, file = loaded(proposal, tmp_path)
     spec = file.get("tickets")
     assert spec.evaluate.routing_field == "category"
-    assert spec.train.prompt.answer == "{reply}\n[{category}]"
+    assert spec.train.prompt.answer == "[{category}]\n{reply}"
     assert [step.uses for step in spec.curate.steps] == [
         "redact", "language", "rule", "rule", "length", "quality", "dedup",
     ]  # fmt: skip
