@@ -7,17 +7,30 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from flows.commands.exposure import check_exposure, check_rights
+from flows.commands.findings import Finding
 from flows.commands.output import out, print_json
 from flows.health import machine, services, state
-from flows.health.finding import Check, Finding, Patient
+from flows.health.patient import Check, Patient
 from flows.settings import load_settings
 from schemas.errors import TunegateError
 
+
+def rights(patient: Patient) -> Iterator[Finding]:
+    """Who may look into the state folder?"""
+    yield from check_rights(patient.settings, patient.config)
+
+
+def exposure(patient: Patient) -> Iterator[Finding]:
+    """Who else can reach the servers?"""
+    yield from check_exposure(patient.settings, patient.config)
+
+
 CHECKS: tuple[Check, ...] = (
     machine.python, machine.packages, machine.name_clashes, machine.torch, machine.config, machine.disk, machine.clock,
-    state.folder_rights, state.locks, state.ledger, state.interrupted, state.warehouses, state.mlflow_store,
+    rights, state.locks, state.ledger, state.interrupted, state.warehouses, state.mlflow_store,
     state.champions, state.pending_sync,
-    services.local_servers, services.prefect, services.mlflow,
+    services.local_servers, services.prefect, services.mlflow, exposure,
 )  # fmt: skip
 
 
@@ -40,6 +53,5 @@ def examine(check: Check, patient: Patient) -> Iterator[Finding]:
     try:
         yield from check(patient)
     except TunegateError as error:
-        yield Finding(
-            check.__name__, "bad", f"{error.code}: {error.message}", error.hint or f"tunegate explain {error.code}"
-        )
+        fix = error.hint or f"tunegate explain {error.code}"
+        yield Finding(check.__name__, "bad", f"{error.code}: {error.message}", fix)

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 
+from flows.commands.findings import Finding
 from flows.engine.clock import VARIABLE, present
-from flows.health.finding import Finding, Patient
+from flows.health.patient import Patient
 from schemas.load import load_file
 
 MIN_FREE_GB = 5.0

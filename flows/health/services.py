@@ -1,13 +1,15 @@
-"""Checks of the servers: do Prefect and MLflow answer, on which address, and do they ask who is there?
+"""Checks of the servers: do Prefect and MLflow answer, and let us in?
 
-Nothing is started and nothing is sent but a request for health. Called by `flows/commands/doctor.py`.
+Nothing is started and nothing is sent but a request for health. Who else can reach them is told by
+`flows/commands/exposure.py`. Called by `flows/commands/doctor.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flows.health.finding import Finding, Patient, bare_url, is_loopback
+from flows.commands.findings import Finding
+from flows.health.patient import Patient, bare_url
 from flows.servers import answer_code, running
 from schemas.errors import ConfigError
 from schemas.load import load_file
@@ -58,15 +60,3 @@ def _remote(what: str, url: str, health: str, login: tuple[str, ...], patient: P
         yield Finding(what, "bad", f"{shown} answers {code} instead of 200", "look into the server's log")
     else:
         yield Finding(what, "ok", f"{shown} answers")
-    if is_loopback(url):
-        return
-    if not known:
-        yield Finding(what, "warn", f"{shown} is not on this machine, and no login is set", _protect(what))
-    if url.startswith("http://"):
-        yield Finding(what, "warn", f"{shown} is reached without encryption", "put it behind https")
-
-
-def _protect(what: str) -> str:
-    if what == "prefect":
-        return "set PREFECT_SERVER_API_AUTH_STRING on it and PREFECT_API_AUTH_STRING here"
-    return "start it with --app-name basic-auth, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD here"

@@ -9,22 +9,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 
+from flows.commands.findings import Finding
 from flows.engine.ledger import Ledger
 from flows.engine.lock import is_locked
-from flows.health.finding import Finding, Patient
+from flows.health.patient import Patient
 from flows.snapshots import warehouse_folder
 from schemas.errors import LockedError, StorageError
 from tasks.files import verify
 from tasks.warehouse import connect
-
-
-def folder_rights(patient: Patient) -> Iterator[Finding]:
-    """Tickets lie below: nothing in the state folder may be read by others."""
-    home = patient.settings.home
-    if home.is_dir():
-        is_open = sorted(path.name for path in home.iterdir() if path.stat().st_mode & 0o077)
-        told = f"others may read {', '.join(is_open)} in {home}" if is_open else f"what lies in {home} is yours alone"
-        yield Finding("rights", "warn" if is_open else "ok", told, f"chmod -R go= {home}" if is_open else "")
 
 
 def locks(patient: Patient) -> Iterator[Finding]:

@@ -1,7 +1,4 @@
-"""One line of the report, and what a check is given.
-
-It knows nothing of any check.
-"""
+"""What a check of `tunegate doctor` is given. It knows nothing of any check."""
 
 from __future__ import annotations
 
@@ -9,21 +6,10 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-from flows.servers import LOOPBACK
+from flows.commands.findings import Finding
 from flows.settings import Settings
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    what: str
-    state: Literal["ok", "warn", "bad"]
-    told: str
-    fix: str = ""
-    """What to do; empty where nothing is to be done."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +33,3 @@ def bare_url(url: str) -> str:
     parts = urllib.parse.urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))
-
-
-def is_loopback(url: str) -> bool:
-    """Does the address stay on this machine?
-
-    >>> is_loopback("http://127.0.0.1:4200/api"), is_loopback("http://[::1]:80"), is_loopback("https://a.example")
-    (True, True, False)
-    """
-    host = urllib.parse.urlsplit(url).hostname or ""
-    return host in (*LOOPBACK, "::1") or host.startswith("127.")
