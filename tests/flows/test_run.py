@@ -344,7 +344,7 @@ def test_no_ticket_text_and_no_secret_reaches_the_screen_the_ledger_or_mlflow(wo
     assert b"${env:TEAM_PASSWORD}" in (workplace.home / "ledger.sqlite").read_bytes()
     assert "the webhook of CHANNEL was not told" in " ".join(done.stderr.split())
 
-    run_id = workplace.json("runs")[0]["run_id"]
+    run_id = workplace.json("runs")["runs"][0]["run_id"]
     bill = workplace.run("sbom", run_id).stdout
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None
     kinds = [component["type"] for component in json.loads(bill)["components"]]
