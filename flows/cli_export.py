@@ -66,7 +66,7 @@ def sbom(
     config: Config = CONFIG,
     _as_json: Json = False,
 ) -> int:
-    """Print the bill of materials (CycloneDX) of this release, or of the model that a run trained; it is JSON anyway."""
+    """Print the bill of materials (CycloneDX) of this release, or of the model that a run trained; always JSON."""
     return call("bill", "sbom", run_id=run_id, config=config)
 
 
