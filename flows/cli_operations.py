@@ -35,9 +35,9 @@ def tick(
     return call("tick", "tick", pipeline=pipeline, cause=cause.value, config=config, as_json=as_json)
 
 
-def serve(config: Config = CONFIG) -> int:
+def serve(config: Config = CONFIG, as_json: Json = False) -> int:
     """Run every pipeline with a `schedule` or `triggers` at its times, until interrupted."""
-    return call("servers", "serve", config=config)
+    return call("servers", "serve", config=config, as_json=as_json)
 
 
 def deploy(

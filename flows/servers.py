@@ -195,18 +195,23 @@ def _expect(url: str) -> None:
         time.sleep(0.5)
 
 
-def _answers(url: str) -> bool:
-    """Whether the address answers with 200, or asks who we are, which the client will say."""
+def answer_code(url: str) -> int | None:
+    """The HTTP status that the address answers with; None where nobody does."""
     direct = urllib.parse.urlsplit(url).hostname in LOOPBACK  # a proxy would look for a server of its own there
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({} if direct else None))
     try:
         with opener.open(url, timeout=2) as response:
-            return bool(response.status == 200)
+            return int(response.status)
     except urllib.error.HTTPError as error:
         error.close()
-        return error.code in (401, 403)
+        return error.code
     except (OSError, http.client.HTTPException, ValueError):
-        return False
+        return None
+
+
+def _answers(url: str) -> bool:
+    """Whether the address answers with 200, or asks who we are, which the client will say."""
+    return answer_code(url) in (200, 401, 403)
 
 
 def _without_proxy(environ: Mapping[str, str]) -> str:

@@ -26,7 +26,7 @@ def runs(*, pipeline: str | None, limit: int, config: Path, as_json: bool) -> in
     ledger = _ledger(load_settings(config))
     rows = [asdict(row) for row in ledger.runs(limit=limit, pipeline=pipeline)]
     if as_json:
-        print_json([{name: row[name] for name in RUN_COLUMNS} for row in rows])
+        print_json({"runs": [{name: row[name] for name in RUN_COLUMNS} for row in rows]})
     else:
         print_rows(rows, RUN_COLUMNS)
     return 0

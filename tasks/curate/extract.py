@@ -142,7 +142,7 @@ def _parts(source: SourceSpec, root: Path) -> Iterator[tuple[str, str, Iterator[
             files = find_files(source, root=root)
             prefixes = id_prefixes(files)
             for file in files:
-                yield file.name, prefixes[file.name], _reader(file_format(file, source.format))(file.path)
+                yield file.name, prefixes[file.name], reader_of(file_format(file, source.format))(file.path)
         case DuckDBSource():
             from tasks.curate.readers.read_duckdb import read_duckdb
 
@@ -160,7 +160,8 @@ def _parts(source: SourceSpec, root: Path) -> Iterator[tuple[str, str, Iterator[
             yield "generated", "generated", parse_blocks(blocks_of(generate_tickets(source)))
 
 
-def _reader(form: FileFormat) -> Callable[[Path], Iterator[Batch]]:
+def reader_of(form: FileFormat) -> Callable[[Path], Iterator[Batch]]:
+    """What reads a file of this format, batch by batch; also for those who only look (`tasks/start/look.py`)."""
     from tasks.curate.readers.read_arrow import read_parquet
     from tasks.curate.readers.read_csv import read_csv
     from tasks.curate.readers.read_jsonl import read_json, read_jsonl
