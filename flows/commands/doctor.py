@@ -12,9 +12,8 @@ from pathlib import Path
 
 from flows.commands.output import out, print_json
 from flows.engine.clock import VARIABLE, present
-from flows.engine.ledger import Ledger
 from flows.servers import running
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, open_ledger
 from schemas.errors import TunegateError
 from schemas.load import load_file
 from tasks.files import verify
@@ -102,10 +101,10 @@ def _clock(_settings: Settings, _config: Path) -> Iterator[Finding]:
 
 
 def _ledger(settings: Settings, _config: Path) -> Iterator[Finding]:
-    if not (settings.home / "ledger.sqlite").exists():
+    ledger = open_ledger(settings)
+    if not ledger.exists():
         yield Finding("ledger", "ok", "no run yet")
         return
-    ledger = Ledger(settings.home)
     events = ledger.history()
     interrupted = ledger.mark_interrupted()
     yield Finding("ledger", "ok", f"{len(events)} moves of a champion, history whole")
@@ -117,9 +116,7 @@ def _ledger(settings: Settings, _config: Path) -> Iterator[Finding]:
 
 
 def _champions(settings: Settings, _config: Path) -> Iterator[Finding]:
-    if not (settings.home / "ledger.sqlite").exists():
-        return
-    for champion in Ledger(settings.home).champions():
+    for champion in open_ledger(settings).champions():
         for artifact in (champion.bundle, champion.trained, champion.model):
             verify(artifact.root)
         yield Finding("champion", "ok", f"{champion.name} v{champion.version}: every file has its sha256")

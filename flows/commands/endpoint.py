@@ -16,7 +16,7 @@ from flows.commands.output import print_json, talk
 from flows.engine.history import entries_of
 from flows.engine.ledger import Ledger
 from flows.named import VERIFIED, aliases_of
-from flows.settings import load_settings
+from flows.settings import load_settings, open_ledger
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file
@@ -49,7 +49,7 @@ def endpoint(
         StorageError: the champion's files are damaged.
     """
     spec = load_file(config).get(pipeline)
-    ledger, name = Ledger(load_settings(config).home), spec.registry.name
+    ledger, name = open_ledger(load_settings(config)), spec.registry.name
     token = _token(host)
     from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
     from tasks.release.endpoint import Limits, build_endpoint

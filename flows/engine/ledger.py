@@ -1,7 +1,7 @@
 """The ledger: the truth about runs, steps, verdicts and champions. MLflow and Prefect are projections of it.
 
 `Runs` (`flows/engine/runs.py`), `Ticks` (`ticks.py`) and `Approvals` (on `promotions.py`, on `champions.py`) over one
-SQLite file, `ledger.sqlite` in the home folder.
+SQLite file, `ledger.sqlite` in the home folder, or a Postgres that several hosts share.
 """
 
 from __future__ import annotations
@@ -12,4 +12,4 @@ from flows.engine.ticks import Ticks
 
 
 class Ledger(Runs, Ticks, Approvals):
-    """`Ledger(home)`; making it touches nothing on disk, reading creates nothing."""
+    """`Ledger(home)`, or `Ledger(home, "postgresql://...")`; making it touches nothing, reading creates nothing."""

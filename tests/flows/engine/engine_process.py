@@ -24,6 +24,10 @@ from schemas.errors import TunegateError
 from schemas.training import PromptSpec
 
 
+def open_here(home: Path) -> Ledger:
+    return Ledger(home, os.environ.get("TUNEGATE_LEDGER_URL") or None)
+
+
 def make_table(*, step: DedupStep, journal: Path, pause_s: float, out: Path, scratch: Path) -> TicketTable:
     """Write two files; note in the journal that it ran and whether an earlier attempt left something."""
     with journal.open("a") as stream:
@@ -77,7 +81,7 @@ def obtain(home: Path, journal: str, pause_s: str) -> object:
 
 
 def release(home: Path, number: str, expected: str, start_at: str = "0") -> object:
-    ledger = Ledger(home)
+    ledger = open_here(home)
     candidate = candidate_ref(home, int(number))
     version = ledger.record_candidate(candidate, verdict="PROMOTE", reason="better")
     while time.time() < float(start_at):  # several processes promote at the same moment
@@ -90,7 +94,7 @@ def release(home: Path, number: str, expected: str, start_at: str = "0") -> obje
 
 def decide(command: str, home: Path, argument: str, expected: str = "", start_at: str = "0") -> object:
     """What a person decides, at a given moment."""
-    ledger = Ledger(home)
+    ledger = open_here(home)
     while time.time() < float(start_at):
         time.sleep(0.001)
     if command == "approve":
@@ -104,7 +108,7 @@ def decide(command: str, home: Path, argument: str, expected: str = "", start_at
 
 def hold(home: Path, name: str, seconds: str) -> object:
     with pipeline_lock(home, name, wait_s=0, run_id=f"run-{os.getpid()}"):
-        ledger = Ledger(home)
+        ledger = open_here(home)
         ledger.start_run(f"run-{os.getpid()}", pipeline=name, model_name="replies", input_digest="in", config_json="{}")
         say("holding")
         time.sleep(float(seconds))

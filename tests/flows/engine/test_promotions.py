@@ -11,17 +11,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from flows.engine.history import FIRST_HASH
-from flows.engine.ledger import Ledger
 from flows.engine.ledger_file import VERSION
 from schemas.errors import ConfigError, GateError
 from tasks.files import sha256_json
 
 PLACES = ("ledger.promote.opened", "ledger.promote.written", "ledger.promote.committed")
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    return Ledger(tmp_path / "home")
 
 
 @pytest.fixture
@@ -185,13 +179,13 @@ def test_a_process_killed_in_a_persons_decision_leaves_all_or_nothing(start, led
     steps = [("approve", "run-2", "2"), ("force", "3", "3"), ("rollback", "r", "2")]
     before = "1"
     for command, argument, after in steps:
-        killed = start(ledger.root, command, argument, failpoint=place)
+        killed = start(ledger, command, argument, failpoint=place)
         killed.communicate()
         assert killed.returncode == -9
         committed = place == "ledger.promote.committed"
         assert ledger.champion("replies").version == (after if committed else before)
         if not (command == "rollback" and committed):  # once more would go back once more
-            again = start(ledger.root, command, argument)
+            again = start(ledger, command, argument)
             assert json.loads(again.communicate()[0]) == {"version": after}
         before = after
     assert actions(ledger) == [("promote", "1"), ("wait", "2"), ("approve", "2"), ("force", "3"), ("rollback", "2")]
@@ -205,7 +199,7 @@ def test_of_eight_people_who_decide_at_once_one_moves_the_champion(start, ledger
         record(number, "BLOCK")
     start_at = time.time() + 4
     wanted = [("approve", "run-2"), ("approve", "run-3"), ("force", "4"), ("force", "5")] * 2
-    processes = [start(ledger.root, *one, "1", start_at) for one in wanted]
+    processes = [start(ledger, *one, "1", start_at) for one in wanted]
     told = [json.loads(process.communicate()[0]) for process in processes]
     champion = ledger.champion("replies").version
     moves = [event for event in ledger.history() if event.action in ("approve", "force")]
