@@ -46,21 +46,17 @@ class LedgerBase:
         Raises:
             LockedError: TG0520, another run holds it for longer than `wait_s` seconds.
         """
-        with (
-            pipeline_lock(self.root, name, wait_s=wait_s, run_id=run_id),
-            self.kept.alone(name, wait_s=max(wait_s, GRACE_S), holder=run_id) as held,
-        ):
+        with self.kept.alone(name, wait_s=max(wait_s, GRACE_S), holder=run_id) as held:
             if not held:
                 raise refusal(name, self.holder_of(name) or _holder("unknown"))
-            yield
+            with pipeline_lock(self.root, name, wait_s=wait_s, run_id=run_id):
+                yield
 
     def holder_of(self, name: str) -> Holder | None:
         """Who holds the pipeline at this moment, here or on another host; None when nobody does."""
-        here = is_locked(self.root, name)
-        if here is not None:
-            return here
-        run_id = self.kept.holder(name)
-        return None if run_id is None else _holder(run_id)
+        here, run_id = is_locked(self.root, name), self.kept.holder(name)
+        # Postgres may have been restarted under a run of this host, which goes on.
+        return here if run_id is None or (here is not None and here.run == run_id) else _holder(run_id)
 
     @contextmanager
     def teller(self, *, wait_s: float) -> Iterator[bool]:

@@ -85,6 +85,9 @@ class LedgerFile:
         """Is there a table of this name?"""
         return db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
 
+    def count_on(self, db: Database) -> None:
+        """After rows came in with their numbers: SQLite counts on from the highest by itself."""
+
     def connect(self) -> sqlite3.Connection:
         """A connection that commits each statement unless it is told to begin."""
         db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)

@@ -22,7 +22,7 @@ from flows.engine.ledger_tables import BOOKS, EXTRAS, VERSION
 from flows.engine.ledger_upgrade import UPGRADES
 from flows.engine.lock import hold
 from flows.engine.ticks import TABLES as TICK_TABLES
-from schemas.errors import StorageError, TunegateError
+from schemas.errors import StorageError
 from tasks.files import sha256_json
 
 if TYPE_CHECKING:
@@ -81,11 +81,10 @@ def copy_ledger(source: LedgerBase, target: LedgerBase) -> Mapping[str, int]:
         for statement in filter(str.strip, TICK_TABLES.split(";")):
             there.execute(statement)
         copied = {name: _rows(here, name) for name in (*BOOKS, *_extras(source, here))}
-        for name in sorted(copied, key=("champion_events", *BOOKS[:3], "champions", "projections", *EXTRAS).index):
-            for row in copied[name]:
-                names = ", ".join(row)
+        for name, rows in copied.items():
+            for row in rows:
                 marks = ", ".join("?" for _ in row)
-                there.execute(f"INSERT INTO {name} ({names}) VALUES ({marks})", tuple(row.values()))
+                there.execute(f"INSERT INTO {name} ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
         target.kept.count_on(there)
         checked_history(there)
     return {name: len(rows) for name, rows in copied.items()}

@@ -28,6 +28,7 @@ PATIENCE_S = 15.0
 """A database that restarts is back by then."""
 POLL_S = 0.2
 WRITERS = "ledger"
+COUNTED = {"runs": "seq", "steps": "id", "projections": "id", "ticks": "seq", "marks": "seq"}
 SETTINGS = f"""
 SET search_path TO tunegate;
 SET synchronous_commit TO on;
@@ -110,7 +111,8 @@ class LedgerPostgres:
             row = (
                 _Postgres(connection)
                 .execute(
-                    "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid), hashtextextended(?, 1) AS key"
+                    "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid),"
+                    " hashtextextended(?, 1) AS key"
                     " WHERE locktype = 'advisory' AND granted AND pg_locks.database ="
                     " (SELECT oid FROM pg_database WHERE datname = current_database())"
                     " AND (classid::bigint << 32 | objid::bigint) = key",
@@ -125,6 +127,14 @@ class LedgerPostgres:
         if not isinstance(db, _Postgres):  # the empty ledger in memory
             return False
         return db.execute("SELECT to_regclass(?)", (f"tunegate.{name}",)).fetchone()[0] is not None
+
+    def count_on(self, db: Database) -> None:
+        """After rows came in with their numbers: the next one gets the number after the highest."""
+        for table, column in COUNTED.items():
+            db.execute(
+                f"SELECT setval(pg_get_serial_sequence(?, ?), max({column})) FROM {table} HAVING count(*) > 0",
+                (f"tunegate.{table}", column),
+            )
 
     @contextmanager
     def _connected(self) -> Iterator[psycopg2.extensions.connection]:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from flows.engine.keys import step_key
 from flows.engine.ledger import Ledger
-from flows.engine.lock import pipeline_lock
 from flows.engine.plan import run_step
 from flows.engine.step import Step
 from flows.engine.store import Store
@@ -107,8 +106,8 @@ def decide(command: str, home: Path, argument: str, expected: str = "", start_at
 
 
 def hold(home: Path, name: str, seconds: str) -> object:
-    with pipeline_lock(home, name, wait_s=0, run_id=f"run-{os.getpid()}"):
-        ledger = open_here(home)
+    ledger = open_here(home)
+    with ledger.pipeline_lock(name, wait_s=0, run_id=f"run-{os.getpid()}"):
         ledger.start_run(f"run-{os.getpid()}", pipeline=name, model_name="replies", input_digest="in", config_json="{}")
         say("holding")
         time.sleep(float(seconds))
