@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flows.project import synchronise
-from flows.servers import MLFLOW_ENVIRONMENT
+from flows.servers import MLFLOW_ENVIRONMENT, free_port
 from schemas.errors import ServiceError
 from tasks.files import verify
 from tasks.release.register import alias_version
 from tasks.release.tracking import open_client
-from tests.postgres import free_port
 
 if TYPE_CHECKING:
     from tests.flows.conftest import Place
