@@ -72,7 +72,7 @@ def up(place: Place, *, tell: Callable[[str], None]) -> None:
 def down(place: Place, *, tell: Callable[[str], None]) -> None:
     """Stop them, the last first."""
     for name in ("endpoint", "worker", "mlflow", "prefect", "postgres"):
-        server = read_state(place.folder / name)
+        server = alive(place, name)
         if server is None:
             continue
         if name == "postgres":
@@ -88,8 +88,7 @@ def status(place: Place) -> dict[str, str]:
     states = {}
     checks = {"postgres": place.cluster.answers, **{one.name: one.works for one in services(place)}}
     for name, works in checks.items():
-        alive = read_state(place.folder / name) is not None
-        states[name] = ("works" if works() else "silent") if alive else "down"
+        states[name] = ("works" if works() else "silent") if alive(place, name) else "down"
     return states
 
 
@@ -139,7 +138,7 @@ def ledger_of(place: Place) -> Ledger:
 
 def _with_champion(place: Place) -> str | None:
     """The first pipeline of the file that has a champion; None also when nobody can tell."""
-    if read_state(place.folder / "postgres") is None or not place.cluster.answers():
+    if alive(place, "postgres") is None or not place.cluster.answers():
         return None
     named = {champion.name for champion in ledger_of(place).champions()}
     pipelines = load_file(place.config).pipelines
@@ -149,7 +148,7 @@ def _with_champion(place: Place) -> str | None:
 def start_postgres(place: Place) -> None:
     """The database alone, with an empty database for each who needs one."""
     folder = private_folder(place.folder / "postgres")
-    if read_state(folder) is None:
+    if alive(place, "postgres") is None:
         place.cluster.create()
         process = place.cluster.start(folder / "server.log")
         _keep(place, "postgres", process, folder / "server.log")
@@ -169,7 +168,7 @@ def _stop_postgres(server: Server) -> None:
 
 def _start(place: Place, service: Service) -> None:
     folder = private_folder(place.folder / service.name)
-    if read_state(folder) is None:
+    if alive(place, service.name) is None:
         if service.name == "mlflow":
             ini = folder / "auth.ini"
             ini.write_text(AUTH_INI.format(database=place.database("mlflow_auth", driver="+psycopg2")))
@@ -182,8 +181,7 @@ def _start(place: Place, service: Service) -> None:
         _keep(place, service.name, process, log)
     deadline = time.monotonic() + STARTS_WITHIN_S
     while not service.works():
-        _reap()
-        if read_state(folder) is None or time.monotonic() >= deadline:
+        if alive(place, service.name) is None or time.monotonic() >= deadline:
             raise StackError(f"{service.name} does not start; the end of {folder / 'server.log'}:\n{_end(folder)}")
         time.sleep(0.5)
 
@@ -196,6 +194,12 @@ def _keep(place: Place, name: str, process: subprocess.Popen[bytes], log: Path) 
     url = f"http://127.0.0.1:{place.told()[name]}"
     server = Server(name, url, process.pid, start_time(process.pid), str(log))
     write_json(private_folder(place.folder / name) / "server.json", asdict(server))
+
+
+def alive(place: Place, name: str) -> Server | None:
+    """The service's process, if it is there."""
+    _reap()
+    return read_state(place.folder / name)
 
 
 def _reap() -> None:
