@@ -20,7 +20,8 @@ from flows.engine.disk import private_folder
 from flows.engine.ledger import Ledger
 from flows.engine.ledger_migrate import copy_ledger, ledger_digest
 from infra.stack.place import Place, write_private
-from infra.stack.services import StackError, ledger_of, start_postgres
+from infra.stack.processes import start_postgres
+from infra.stack.services import StackError, ledger_of
 from tasks.files import seal, sha256_json, verify, write_json
 
 DUMPED = ("prefect", "mlflow", "mlflow_auth")

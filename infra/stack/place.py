@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -26,7 +27,8 @@ SECRETS = (
     "MLFLOW_FLASK_SERVER_SECRET_KEY", "TUNEGATE_ENDPOINT_TOKEN",
 )  # fmt: skip
 """Each may be given as `TUNEGATE_STACK_NAME`."""
-PORTS = ("postgres", "prefect", "mlflow", "worker", "endpoint")
+PORTS = {"postgres": 54320, "prefect": 4200, "mlflow": 5000, "worker": 8090, "endpoint": 8000}
+"""Where nobody else listens; free ones otherwise, and all of them with TUNEGATE_STACK_PORTS=free."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class Place:
         kept = self.folder / "ports.json"
         if not kept.exists():
             private_folder(self.folder)
-            write_private(kept, json.dumps({name: free_port() for name in PORTS}))
+            free = self.environ.get("TUNEGATE_STACK_PORTS") == "free"
+            found = {name: free_port() if free or not _is_free(port) else port for name, port in PORTS.items()}
+            write_private(kept, json.dumps(found))
         return Ports(**json.loads(kept.read_text()))
 
     @cached_property
@@ -121,6 +125,11 @@ class Place:
     def told(self) -> dict[str, int]:
         """Ports by service."""
         return asdict(self.ports)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def write_private(path: Path, text: str) -> None:

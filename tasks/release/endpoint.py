@@ -186,7 +186,8 @@ class _Desk:
         try:
             answering = await run_in_threadpool(self._prepare, asked, prompt_of, form)
             if asked.stream:
-                return StreamingResponse(self._stream(answering), media_type="text/event-stream")
+                unbuffered = {"X-Accel-Buffering": "no"}  # heard by a proxy such as nginx
+                return StreamingResponse(self._stream(answering), media_type="text/event-stream", headers=unbuffered)
             return _json(await run_in_threadpool(answering.whole))
         finally:
             self.n_busy -= 1

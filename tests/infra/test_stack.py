@@ -25,7 +25,8 @@ from flows.servers import read_state
 from infra.stack.backup import backup, restore
 from infra.stack.place import SECRETS, Place
 from infra.stack.postgres import PostgresError, programs
-from infra.stack.services import StackError, alive, down, ledger_of, start_postgres, status, up
+from infra.stack.processes import alive, down, start_postgres, status, up
+from infra.stack.services import StackError, ledger_of
 from schemas.artifacts import ModelRef
 from schemas.errors import StorageError
 from tests.flows.conftest import small_document
@@ -51,6 +52,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
         folders[-1].chmod(0o755)
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
         environ = {**kept, "TUNEGATE_HOME": str(tmp_path / name), "TUNEGATE_STACK_POSTGRES": str(folders[-1])}
+        environ["TUNEGATE_STACK_PORTS"] = "free"  # others on this machine may choose at the same moment
         made.append(Place(tmp_path / "pipelines.yaml", environ=environ))
         return made[-1]
 
