@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flows.engine.clock import present
 from flows.settings import Settings, open_ledger
 from flows.snapshots import warehouse_folder
-from schemas.errors import StorageError, TunegateError
+from schemas.errors import TunegateError
 
 if TYPE_CHECKING:
     from flows.engine.ledger import Ledger
@@ -65,14 +65,10 @@ def _tell_runs(ledger: Ledger, gauge: Gauge) -> list[str]:
 
 def _tell_champions(ledger: Ledger, gauge: Gauge) -> None:
     whole = gauge("history_whole", "0 when the chain of the champions' history was altered")
-    try:
-        ledger.history()
-    except StorageError as error:
-        if error.code != "TG0533":
-            raise
-        whole.set(0)
+    is_whole = ledger.is_whole()
+    whole.set(is_whole)
+    if not is_whole:
         return
-    whole.set(1)
     version = gauge("champion_version", "Version of the champion", "name")
     age = gauge("champion_age_seconds", "Since the champion became champion, seconds", "name")
     for champion in ledger.champions():

@@ -1,4 +1,4 @@
-"""requirements.lock without torch and the CUDA libraries that its usual Linux build needs; or the torch that is left out.
+"""requirements.lock without torch and the CUDA libraries of its usual build; or the torch that is left out.
 
 python infra/cpu_lock.py requirements.lock           the lock for a machine without a GPU
 python infra/cpu_lock.py requirements.lock --torch   torch==2.15.0, to be taken from an index of builds for a CPU

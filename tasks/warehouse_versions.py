@@ -28,7 +28,7 @@ def rewrite(path: Path, backup: Path) -> None:
     """Write the file anew in our storage version, after a copy of it as it is; a reader sees the old one or the new.
 
     Raises:
-        StorageError: TG0519, it is of a version that is not read; TG0518, the new one holds other rows: the old stays.
+        StorageError: TG0519, it is of a version that is not read, or the new one holds other rows: the old stays.
         LockedError: TG0551, another process holds it.
     """
     import duckdb
@@ -46,7 +46,7 @@ def rewrite(path: Path, backup: Path) -> None:
         connection.execute("DETACH new")
     if counts[0] != counts[1]:
         aside.unlink()
-        raise StorageError("the file, written anew, holds other rows", code="TG0518", where=str(path))
+        raise StorageError("the file, written anew, holds other rows", code="TG0519", where=str(path))
     aside.chmod(0o600)
     descriptor = os.open(aside, os.O_RDONLY)
     try:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from flows.engine.history import checked_history
 from flows.engine.ledger_base import LedgerBase
+from schemas.errors import StorageError
 
 
 class RunTally(NamedTuple):
@@ -31,6 +33,15 @@ class Tallies(LedgerBase):
                 " GROUP BY pipeline, status, coalesce(verdict, '') ORDER BY pipeline, status, 3"
             ).fetchall()
         return tuple(RunTally(row["pipeline"], row["status"], row["verdict"], row["n_runs"]) for row in rows)
+
+    def is_whole(self) -> bool:
+        """Does the chain of the champions' history hold?"""
+        with self.read() as db:
+            try:
+                checked_history(db)
+            except StorageError:
+                return False
+        return True
 
     def last_verdicts(self) -> dict[str, str]:
         """Pipeline -> when its newest run with PROMOTE, HOLD or BLOCK ended."""

@@ -7,6 +7,7 @@ Postgres refuses to run as root: there, `nobody` runs it. Used by `infra/stack/s
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -97,6 +98,14 @@ class Cluster:
             time.sleep(1.0 if ended else 0.1)
             process = self._launch(log) if ended else process
         return process
+
+    def become_user(self) -> None:
+        """Be the user that may run it, for good: `nobody` where this is root."""
+        if self._as:
+            found = pwd.getpwnam("nobody")
+            os.setgroups([])
+            os.setgid(found.pw_gid)
+            os.setuid(found.pw_uid)
 
     def _launch(self, log: Path) -> subprocess.Popen[bytes]:
         with log.open("ab") as stream:

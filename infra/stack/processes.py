@@ -95,17 +95,22 @@ def run_one(place: Place, name: str) -> None:
     server = Server(name, f"http://127.0.0.1:{place.told()[name]}", os.getpid(), start_time(os.getpid()), "the journal")
     write_json(folder / "server.json", asdict(server))  # the process stays the same one
     os.chdir(place.cluster.folder if name == "postgres" else place.config.parent)
+    if name == "postgres":
+        place.cluster.become_user()
     os.execve(command[0], command, environ)  # noqa: S606 - no shell is wanted
 
 
 def wait_for(place: Place, name: str) -> None:
-    """Wait until the service works.
+    """Wait until the service works; Postgres only with its databases.
 
     Raises:
         StackError: not within five minutes.
     """
-    checks = {"postgres": place.cluster.answers, **{one.name: one.works for one in services(place)}}
-    _wait(checks[name], name)
+    if name == "postgres":
+        _wait(place.cluster.answers, name)
+        _make_databases(place)
+        return
+    _wait({one.name: one.works for one in services(place)}[name], name)
 
 
 def _wait(works: Callable[[], bool], name: str) -> None:

@@ -15,6 +15,7 @@ from flows.engine.disk import private_folder
 from flows.engine.ledger import Ledger
 from flows.servers import answers
 from infra.stack.place import POOL, Place, write_private
+from schemas.errors import ServiceError
 from schemas.load import load_file
 
 AUTH_INI = """[mlflow]
@@ -90,6 +91,9 @@ def with_champion(place: Place) -> str | None:
     """The first pipeline of the file that has a champion; None also when nobody can tell."""
     if not place.cluster.answers():
         return None
-    named = {champion.name for champion in ledger_of(place).champions()}
+    try:
+        named = {champion.name for champion in ledger_of(place).champions()}
+    except ServiceError:  # the database is not made yet
+        return None
     pipelines = load_file(place.config).pipelines
     return next((name for name, spec in pipelines.items() if spec.registry.name in named), None)

@@ -14,12 +14,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from flows.servers import free_port
 
@@ -69,16 +74,32 @@ class Upstream(BaseHTTPRequestHandler):
         """Nothing: the test's output is not the place."""
 
 
+def certify(folder: Path) -> None:
+    """A certificate of two days that vouches for itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tunegate.internal")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=2))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, *private))
+
+
 def configure(folder: Path, upstreams: str, port: int) -> Path:
     """The configuration as it is installed, in a folder of its own."""
     made = folder / "tunegate"
     made.mkdir()
-    subject = ["-subj", "/CN=tunegate.internal", "-addext", "basicConstraints=critical,CA:TRUE"]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-keyout", "key.pem", "-out", "cert.pem", *subject],
-        cwd=made, check=True, capture_output=True,
-    )  # fmt: skip
+    certify(made)
     digest = base64.b64encode(hashlib.sha1(b"geheim" + b"salt").digest() + b"salt").decode()  # noqa: S324 - nginx's form
     (made / "htpasswd").write_text(f"ada:{{SSHA}}{digest}\n")
     (made / "upstreams.conf").write_text(upstreams)

@@ -63,6 +63,15 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def declare(folder: Path, model: str) -> None:
+    """One pipeline that Prefect may start."""
+    document = small_document(model)
+    document["pipelines"]["small"]["schedule"] = {"cron": "0 5 1 1 *"}
+    del document["pipelines"]["strict"]
+    with (folder / "pipelines.yaml").open("w") as stream:
+        YAML().dump(document, stream)
+
+
 def silent(_line: str) -> None:
     """Nobody listens."""
 
@@ -90,7 +99,7 @@ def ask(place: Place, database: str, *statements: str) -> Any:
 def test_databases_survive_a_power_cut_and_a_backup_restores_with_equal_digests(
     make: Callable[[str], Place], tmp_path: Path
 ) -> None:
-    (tmp_path / "pipelines.yaml").write_text("version: 1\npipelines: {}\n")
+    declare(tmp_path, "nowhere")
     place = make("first")
     place.prepare()
     start_postgres(place)
@@ -126,6 +135,28 @@ def test_databases_survive_a_power_cut_and_a_backup_restores_with_equal_digests(
     (tmp_path / "backup" / "home" / "store" / "train" / "k" / "weights").write_bytes(b"rot")
     with pytest.raises(StorageError, match="TG0512"):
         restore(tmp_path / "backup", make("third"), tell=silent)
+
+
+def test_a_supervisor_runs_a_service_in_the_foreground_and_ends_it(
+    make: Callable[[str], Place], tmp_path: Path
+) -> None:
+    declare(tmp_path, "nowhere")
+    place = make("home")
+    stack = [sys.executable, "-m", "infra.stack"]
+    options: dict[str, Any] = {"cwd": tmp_path, "env": {**place.environ, "PYTHONPATH": str(PROJECT)}}
+    process = subprocess.Popen([*stack, "run", "postgres"], **options, stderr=subprocess.DEVNULL)
+    try:
+        subprocess.run([*stack, "wait", "postgres"], **options, check=True)
+        assert _pid(place, "postgres") == process.pid
+        told = subprocess.run([*stack, "status"], **options, check=False, capture_output=True, text=True)
+        assert told.returncode == 1
+        assert told.stdout.split() == ["postgres", "works", "prefect", "down", "mlflow", "down", "worker", "down"]
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    early = subprocess.run([*stack, "run", "nothing"], **options, check=False, capture_output=True, text=True)
+    assert early.returncode == 2
+    assert "one of postgres, prefect, mlflow, worker, endpoint" in early.stderr
 
 
 def _pid(place: Place, name: str) -> int:
@@ -184,11 +215,7 @@ class Used:
 def test_a_deployment_goes_through_all_servers_each_is_killed_and_all_is_restored_elsewhere(
     make: Callable[[str], Place], tmp_path: Path, tiny_model: ModelRef
 ) -> None:
-    document = small_document(str(tiny_model.root))
-    document["pipelines"]["small"]["schedule"] = {"cron": "0 5 1 1 *"}
-    del document["pipelines"]["strict"]
-    with (tmp_path / "pipelines.yaml").open("w") as stream:
-        YAML().dump(document, stream)
+    declare(tmp_path, str(tiny_model.root))
     used = Used(make("first"))
     place = used.place
     up(place, tell=silent)
