@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+MARKS ?= not campaign
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -33,7 +34,7 @@ lint-infra: install ## image, compose file, nginx, systemd units, by the linters
 	@$(BIN)/python -m infra.lint_units
 
 test: install ## all tests; those that lack a service or data skip with their reason
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not campaign"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(MARKS)"
 
 campaign: install ## the long proofs: real model, three methods, real tickets, killed sweeps (about 15 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m campaign

@@ -90,16 +90,6 @@ def test_a_writer_that_freezes_in_its_transaction_is_waited_for_and_then_told(ho
     assert two.run("a").reason == "half"
 
 
-def test_a_reader_sees_one_moment(hosts, kit):
-    one, two = hosts
-    begin(one, "a")
-    with two.read() as db:
-        assert len(db.execute("SELECT * FROM runs").fetchall()) == 1
-        begin(one, "b")
-        assert len(db.execute("SELECT * FROM runs").fetchall()) == 1
-    assert len(two.runs()) == 2
-
-
 def test_a_database_that_is_killed_and_comes_back_has_what_was_committed(tmp_path, kit, monkeypatch):
     with running_postgres() as server:
         ledger = Ledger(tmp_path, server.url)

@@ -103,6 +103,15 @@ def test_the_typical_time_is_the_median_of_the_last_five_that_worked(ledger, tmp
     assert ledger.typical_seconds("train") == 3
 
 
+def test_a_reader_sees_one_moment_and_holds_up_no_writer(ledger):
+    begin(ledger, "a")
+    with ledger.read() as db:
+        assert len(db.execute("SELECT * FROM runs").fetchall()) == 1
+        begin(ledger, "b")
+        assert len(db.execute("SELECT * FROM runs").fetchall()) == 1
+    assert len(ledger.runs()) == 2
+
+
 def test_reading_creates_and_changes_nothing(ledger, tmp_path, tree):
     assert ledger.runs() == ()
     assert ledger.champion("replies") is None
