@@ -17,8 +17,6 @@ from flows.earlier import Earlier, earlier_results
 from flows.engine.clock import present
 from flows.engine.guard import guard_process
 from flows.engine.keys import digest_of, installed
-from flows.engine.ledger import Ledger
-from flows.engine.lock import pipeline_lock
 from flows.engine.plan import left_out, run_step
 from flows.engine.runs import Seen
 from flows.engine.source import code_digests
@@ -26,7 +24,7 @@ from flows.engine.store import Store
 from flows.listener import Listeners
 from flows.measured import Measured
 from flows.notify import tell_end
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, open_ledger
 from flows.standing import Standing, standing_of
 from schemas.artifacts import Artifact, Splits, WarehouseRef
 from schemas.errors import TunegateError
@@ -54,7 +52,7 @@ class Session:
         self.root = root
         self.run_id = run_id
         self.store = Store(settings.home)
-        self.ledger = Ledger(settings.home)
+        self.ledger = open_ledger(settings)
         self.listeners = Listeners()
         self.done: dict[str, Artifact] = {}
         self.left_out: dict[str, str] = {}
@@ -172,7 +170,7 @@ def open_session(
     spec = load_file(path).get(pipeline)
     settings = load_settings(path)
     run_id = run_id or new_run_id()
-    with pipeline_lock(settings.home, pipeline, wait_s=wait_s, run_id=run_id):
+    with open_ledger(settings).pipeline_lock(pipeline, wait_s=wait_s, run_id=run_id):
         session = Session(spec, settings, root=path.resolve().parent, run_id=run_id)
         session.ledger.mark_interrupted()
         if listen is not None:

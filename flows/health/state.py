@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from flows.commands.findings import Finding
-from flows.engine.ledger import Ledger
 from flows.engine.lock import is_locked
 from flows.health.patient import Patient
+from flows.settings import open_ledger
 from flows.snapshots import warehouse_folder
 from schemas.errors import LockedError, StorageError
 from tasks.files import verify
@@ -36,25 +36,25 @@ def locks(patient: Patient) -> Iterator[Finding]:
 
 def ledger(patient: Patient) -> Iterator[Finding]:
     """Is it readable and its history whole?"""
-    if not (patient.settings.home / "ledger.sqlite").exists():
+    if not open_ledger(patient.settings).exists():
         yield Finding("ledger", "ok", "no run yet")
         return
-    events = Ledger(patient.settings.home).history()
+    events = open_ledger(patient.settings).history()
     yield Finding("ledger", "ok", f"{len(events)} moves of a champion, history whole")
 
 
 def interrupted(patient: Patient) -> Iterator[Finding]:
     """Runs that ended without a word."""
-    if (patient.settings.home / "ledger.sqlite").exists():
-        for row in Ledger(patient.settings.home).mark_interrupted():
+    if open_ledger(patient.settings).exists():
+        for row in open_ledger(patient.settings).mark_interrupted():
             yield Finding("run", "warn", f"{row.run_id} was interrupted", f"tunegate run {row.pipeline}")
 
 
 def pending_sync(patient: Patient) -> Iterator[Finding]:
     """What MLflow has not been told yet."""
-    if not (patient.settings.home / "ledger.sqlite").exists():
+    if not open_ledger(patient.settings).exists():
         return
-    n_pending = len(Ledger(patient.settings.home).pending_projections())
+    n_pending = len(open_ledger(patient.settings).pending_projections())
     told = f"{n_pending} changes not told" if n_pending else "told everything"
     yield Finding("sync", "warn" if n_pending else "ok", f"MLflow: {told}", "tunegate reconcile" if n_pending else "")
 
@@ -102,9 +102,9 @@ def mlflow_store(patient: Patient) -> Iterator[Finding]:
 
 def champions(patient: Patient) -> Iterator[Finding]:
     """Has every file of every champion its sha256, and the whole the digest that the ledger recorded?"""
-    if not (patient.settings.home / "ledger.sqlite").exists():
+    if not open_ledger(patient.settings).exists():
         return
-    for champion in Ledger(patient.settings.home).champions():
+    for champion in open_ledger(patient.settings).champions():
         what = f"{champion.name} v{champion.version}"
         fix = f"tunegate rollback PIPELINE --reason 'damaged files of v{champion.version}'"
         try:
