@@ -13,7 +13,7 @@ from pathlib import Path
 
 from schemas.remote_source import PostgresSource, ZendeskSource
 from schemas.source import DuckDBSource, SourceSpec
-from tasks.curate.ingest.in_use import copy_database, fingerprint_database, forget_copy, is_held
+from tasks.curate.ingest.in_use import copy_database, forget_copy, is_held, need_database
 from tasks.curate.ingest.landing import FILE, Landing, open_landing, read_landing
 from tasks.curate.ingest.rewrite import rewrite_if_replaced
 from tasks.files import sha256_json
@@ -126,7 +126,7 @@ def _start_over_elsewhere(source: PostgresSource, folder: Path) -> None:
 
 def _copy_if_held(database: Path, folder: Path) -> Brought | None:
     forget_copy(folder)
-    fingerprint_database(database)  # says what is wrong with it first
+    need_database(database)
     if not is_held(database):
         return None
     copy_database(database, folder)

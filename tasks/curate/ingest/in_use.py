@@ -29,6 +29,18 @@ def fingerprint_database(database: Path) -> str:
         DataError: TG0201, there is no such file, or it has 0 bytes.
         StorageError: TG0552, it is no DuckDB database.
     """
+    need_database(database)
+    is_held(database)  # held or not, it must be a database
+    files = [SourceFile("database", database), SourceFile("log", log_of(database))]
+    return fingerprint_files(file for file in files if file.path.is_file())
+
+
+def need_database(database: Path) -> None:
+    """Raise where there is none; a kill while DuckDB makes a file leaves 0 bytes, which is none.
+
+    Raises:
+        DataError: TG0201.
+    """
     if not database.is_file() or not database.stat().st_size:
         raise DataError(
             "the DuckDB file has 0 bytes" if database.is_file() else "no such DuckDB file",
@@ -36,8 +48,6 @@ def fingerprint_database(database: Path) -> str:
             where=str(database),
             hint="`database` is relative to pipelines.yaml",
         )
-    files = [SourceFile("database", database), SourceFile("log", log_of(database))]
-    return fingerprint_files(file for file in files if file.path.is_file())
 
 
 def is_held(database: Path) -> bool:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 15
 _LOGIN = ("28",)  # classes of SQLSTATE: invalid authorisation
 _LOST = ("08", "53", "57", "40")  # connection, resources, operator intervention, rolled back
+_TOO_LONG = "57014"
 _ARRIVED = "arrived"
 _EXACT = 2**53
 _TIME_TYPES = (1082, 1083, 1114, 1184, 1186, 1266)
@@ -142,7 +143,7 @@ def _plain(value: object) -> object:
 def _columns(source: PostgresSource, connection: Connection) -> dict[str, int]:
     """Column -> Postgres' number of its type."""
     with connection.cursor() as cursor:
-        cursor.execute(Statements.probe(source))
+        cursor.execute(*_bound(Statements.probe(source)))
         found = {column.name: column.type_code for column in cursor.description or ()}
     missing = [name for name in (*source.key, source.cursor) if name not in found]
     if missing:
@@ -164,15 +165,20 @@ def _refuse_doubles(source: PostgresSource, connection: Connection, statements: 
 
 def _ask(connection: Connection, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
-        cursor.execute(sql, tuple(values))  # without values `%%` stays for the driver to turn into `%`, as with them
+        cursor.execute(*_bound(sql, values))
         return list(cursor.fetchall())
+
+
+def _bound(sql: str, values: Sequence[object] = ()) -> tuple[str, tuple[object, ...] | None]:
+    """The driver turns `%%` into `%` only where there are values."""
+    return (sql, tuple(values)) if values else (sql.replace("%%", "%"), None)
 
 
 def _stream(connection: Connection, sql: str, page_size: int) -> Iterator[tuple[Any, ...]]:
     """The rows of a cursor on the server: memory holds one page."""
     with connection.cursor(name=_ARRIVED) as cursor:
         cursor.itersize = page_size
-        cursor.execute(sql)
+        cursor.execute(*_bound(sql))
         yield from cursor
 
 
@@ -180,14 +186,14 @@ def _stream(connection: Connection, sql: str, page_size: int) -> Iterator[tuple[
 def _snapshot(source: PostgresSource) -> Iterator[Connection]:
     """A connection in one read-only transaction whose picture of the database does not change."""
     import psycopg2
-    from psycopg2.extensions import STRING, new_type, register_type
+    from psycopg2.extensions import new_type, register_type
 
     dsn = secret_value(source.dsn, where="source.dsn")
     options = f"-c statement_timeout={source.statement_timeout_s * 1000} -c default_transaction_read_only=on"
     connection = psycopg2.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S, options=options, application_name="tunegate")
     try:
         connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-        register_type(new_type(_TIME_TYPES, "TIME_TEXT", STRING), connection)
+        register_type(new_type(_TIME_TYPES, "TIME_TEXT", lambda text, _cursor: text), connection)
         _ask_nothing(connection, "SET TIME ZONE 'UTC'", "SET datestyle = 'ISO, YMD'", "SET extra_float_digits = 1")
         yield connection
     finally:
@@ -216,6 +222,13 @@ def _told(source: PostgresSource) -> Iterator[None]:
             raise ServiceError(
                 "Postgres refuses the login", code="TG0707", where=where, hint=f"look at what {source.dsn} holds"
             ) from None
+        if state == _TOO_LONG:
+            raise DataError(
+                f"a statement took longer than {source.statement_timeout_s} s",
+                code="TG0209",
+                where=where,
+                hint="an index over cursor and key makes pages quick; else raise `statement_timeout_s`",
+            ) from None
         if not state or state.startswith(_LOST):
             raise ServiceError(
                 f"no connection to Postgres, or it was lost ({state or type(error).__name__})",
@@ -230,7 +243,7 @@ def _told(source: PostgresSource) -> Iterator[None]:
             f"Postgres refuses the source's query ({state}){'' if is_about_data else ': ' + told[:200]}",
             code="TG0209",
             where=where,
-            hint="the role may read, and no statement may take longer than statement_timeout_s",
+            hint="it runs in a read-only transaction, as the role of the `dsn`",
         ) from None
 
 

@@ -26,8 +26,8 @@ class Statements:
     def __init__(self, source: PostgresSource, columns: Mapping[str, int]) -> None:
         self.key = source.key
         self.columns = tuple(columns)
-        self._cursor = _name(source.cursor)
-        self._keys = [_name(name) for name in source.key]
+        self._cursor = f"source.{_name(source.cursor)}"
+        self._keys = [f"source.{_name(name)}" for name in source.key]
         self._from = _relation(source)
         self._page_size = source.page_size
         self._is_time = columns[source.cursor] in _TIMES
@@ -85,7 +85,7 @@ class Statements:
 
     def _select(self) -> str:
         first = ", ".join(f"{name}::text" for name in (self._cursor, *self._keys))
-        return f"SELECT {first}, {', '.join(map(_name, self.columns))} FROM {self._from}"
+        return f"SELECT {first}, {', '.join(f'source.{_name(name)}' for name in self.columns)} FROM {self._from}"
 
 
 def check_query(source: PostgresSource) -> None:
@@ -114,7 +114,7 @@ def check_query(source: PostgresSource) -> None:
 
 def _relation(source: PostgresSource) -> str:
     if source.table is not None:
-        return ".".join(_name(part) for part in source.table.split("."))
+        return f"{'.'.join(_name(part) for part in source.table.split('.'))} AS source"
     query = (source.query or "").strip().removesuffix(";").replace("%", "%%")
     return f"({query}\n) AS source"
 

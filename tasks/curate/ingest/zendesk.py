@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import orjson
@@ -42,11 +43,16 @@ def sync_zendesk(
         ServiceError: TG0707 and TG0708; what was brought in before stays.
         ConfigError: TG0112, the extra is not installed; TG0114, the token is not in the environment.
     """
-    api = ZendeskApi(source, sleep=sleep)
+    with closing(ZendeskApi(source, sleep=sleep)) as api:
+        _patiently(lambda: _bring_tickets(api, landing, progress), sleep)
+        _patiently(lambda: _bring_comments(api, source, landing, progress), sleep)
+
+
+def _patiently(work: Callable[[], None], sleep: Callable[[float], None]) -> None:
+    """Do the work; after an answer that is of no use go on from the last committed place, a few times."""
     for attempt in range(RESTARTS + 1):
         try:
-            _bring_tickets(api, landing, progress)
-            _bring_comments(api, source, landing, progress)
+            work()
             return
         except ServiceError as error:
             if error.code != "TG0708" or attempt == RESTARTS:
@@ -58,10 +64,10 @@ def _bring_tickets(api: ZendeskApi, landing: Landing, progress: Progress) -> Non
     cursor, n_read = landing.mark("cursor"), 0
     passed = {cursor}
     for page in api.tickets(cursor):
-        reach("ingest.fetched")
         after = page.get("after_cursor")
         if not page["tickets"] and after in (None, cursor):
             return  # nothing new behind the cursor
+        reach("ingest.fetched")
         if not after or (after in passed and not page.get("end_of_stream")):
             raise ServiceError("Zendesk sent a page twice, or one without a cursor behind it", code="TG0708")
         rows = [_ticket(value, f"{cursor}/{number}") for number, value in enumerate(page["tickets"])]

@@ -67,12 +67,17 @@ class ZendeskApi:
             found.append(page)
         return found or None
 
+    def close(self) -> None:
+        """Hang up."""
+        if self._session is not None:
+            self._session.close()
+
     def _pages(self, path: str, params: dict[str, str], paginator: Any, *, gone: int | None = None) -> Iterator[Page]:
         from dlt.sources.rest_api import rest_api_resources
 
         endpoint: dict[str, Any] = {"path": path, "params": params, "paginator": paginator, "data_selector": "$"}
-        if gone is not None:
-            endpoint["response_actions"] = [{"status_code": gone, "action": "ignore"}]
+        ignored = [{"status_code": gone, "action": "ignore"}] if gone is not None else []
+        endpoint["response_actions"] = [_read_whole, *ignored]
         client = {"base_url": self._source.address, "auth": self._auth, "session": self._open_session()}
         config: Any = {"client": client, "resources": [{"name": "pages", "endpoint": endpoint}]}
         return iter(rest_api_resources(config)[0])
@@ -148,6 +153,11 @@ def need_dlt() -> None:
             where="source.kind",
             hint="make install, or `uv sync --extra zendesk`",
         )
+
+
+def _read_whole(response: Any) -> None:
+    """Before anything is made of a response, read it: one that is tried again would keep its connection."""
+    len(response.content)
 
 
 def _unfit(source: ZendeskSource, told: str) -> ServiceError:

@@ -30,7 +30,8 @@ def read_landed(source: ZendeskSource | PostgresSource, folder: Path) -> Iterato
     """
     with read_landing(folder) as found:
         landing = need_landing(found, where=str(folder))
-        yield from in_batches(_tickets(source, landing) if isinstance(source, ZendeskSource) else _rows(landing))
+        records = _tickets(source, landing) if isinstance(source, ZendeskSource) else _rows(source, landing)
+        yield from in_batches(records)
 
 
 def _tickets(source: ZendeskSource, landing: Landing) -> Iterator[Record]:
@@ -62,16 +63,19 @@ def _comments(landing: Landing, tickets: list[str]) -> dict[str, list[Comment]]:
     return found
 
 
-def _rows(landing: Landing) -> Iterator[Record]:
+def _rows(source: PostgresSource, landing: Landing) -> Iterator[Record]:
+    named = source.columns.get("ticket_id", "ticket_id")
+    place = source.key.index(named) if named in source.key else None
     number = 0
     keys = landing.ask("SELECT key FROM rows WHERE stream = 'row' ORDER BY key")
     for start in range(0, len(keys), BATCH_ROWS):
         listed = [key for (key,) in keys[start : start + BATCH_ROWS]]
-        for state, content in landing.ask(
-            "SELECT state, content FROM rows WHERE stream = 'row' AND list_contains(?, key) ORDER BY key", listed
+        for key, state, content in landing.ask(
+            "SELECT key, state, content FROM rows WHERE stream = 'row' AND list_contains(?, key) ORDER BY key", listed
         ):
             number += 1
-            yield Record(number, None, DELETED if state == "deleted" else orjson.loads(content))
+            ticket_id = None if place is None else str(orjson.loads(key)[place])
+            yield Record(number, None, DELETED if state == "deleted" else orjson.loads(content), ticket_id=ticket_id)
     yield from _faulty(landing, number)
 
 

@@ -510,7 +510,7 @@ def test_a_database_held_by_a_writer_names_it(tmp_path: Path) -> None:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"held\n"
             with pytest.raises(LockedError, match=f"process {holder.pid}"):
-                fingerprint_source(DuckDBSource(kind="duckdb", database="w.duckdb", table="t"), root=tmp_path)
+                extract(DuckDBSource(kind="duckdb", database="w.duckdb", table="t"), tmp_path)
         finally:
             holder.kill()
 
