@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from flows.engine.step import Step
 from schemas.artifacts import TicketTable
-from tasks.curate.ingest.bring import Brought, bring_in, brought, ingest_folder
+from schemas.errors import TunegateError
+from tasks.curate.ingest.bring import Brought, bring_in, brought, check_source, ingest_folder
 from tasks.curate.ingest.in_use import forget_copy
 
 if TYPE_CHECKING:
@@ -59,6 +60,16 @@ def told(spec: PipelineSpec, here: Brought) -> str:
         return "the DuckDB file is open for writing elsewhere: reading a copy of its last committed state"
     gone = f", {here.n_gone:,} of them deleted upstream" if here.n_gone else ""
     return f"{spec.source.kind}: {here.n_rows:,} rows brought in{gone}, as of {here.finished_at}"
+
+
+def source_fault(spec: PipelineSpec) -> TunegateError | None:
+    """What is wrong with the source, as far as it can be told without asking it; its place begins with the pipeline."""
+    try:
+        check_source(spec.source)
+    except TunegateError as error:
+        error.where = f"{spec.name}.{error.where}"
+        return error
+    return None
 
 
 def told_without_asking(spec: PipelineSpec, settings: Settings) -> str | None:

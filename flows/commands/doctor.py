@@ -13,6 +13,7 @@ from pathlib import Path
 from flows.commands.output import out, print_json
 from flows.engine.clock import VARIABLE, present
 from flows.engine.ledger import Ledger
+from flows.ingest import source_fault, told_without_asking
 from flows.servers import running
 from flows.settings import Settings, load_settings
 from schemas.errors import TunegateError
@@ -38,7 +39,7 @@ def doctor(*, config: Path, as_json: bool) -> int:
     """Print every finding; exit code 1 when one is bad."""
     settings = load_settings(config)
     checks: tuple[Callable[[Settings, Path], Iterator[Finding]], ...] = (
-        _python, _packages, _config, _disk, _clock, _ledger, _champions, _servers,
+        _python, _packages, _config, _sources, _disk, _clock, _ledger, _champions, _servers,
     )  # fmt: skip
     findings = [finding for check in checks for finding in _guarded(check, settings, config)]
     if as_json:
@@ -82,6 +83,19 @@ def _packages(_settings: Settings, _config: Path) -> Iterator[Finding]:
 def _config(_settings: Settings, config: Path) -> Iterator[Finding]:
     names = sorted(load_file(config).pipelines)
     yield Finding("config", "ok", f"{config}: {', '.join(names)}")
+
+
+def _sources(settings: Settings, config: Path) -> Iterator[Finding]:
+    """Of sources behind a connection: extra, credential, and what was brought in. Nobody is asked."""
+    for spec in load_file(config).pipelines.values():
+        told = told_without_asking(spec, settings)
+        if told is None:
+            continue
+        fault = source_fault(spec)
+        if fault is not None:
+            yield Finding("source", "bad", f"{spec.name}: {fault.code}: {fault.message}", fault.hint or "")
+        else:
+            yield Finding("source", "ok", f"{spec.name}: {told}")
 
 
 def _disk(settings: Settings, _config: Path) -> Iterator[Finding]:

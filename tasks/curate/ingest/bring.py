@@ -83,6 +83,26 @@ def bring_in(source: SourceSpec, *, root: Path, landed: Path, progress: Progress
     return brought(source, landed=landed)
 
 
+def check_source(source: SourceSpec) -> None:
+    """Raise what can be told of a source without asking anybody.
+
+    Raises:
+        ConfigError: TG0112, its extra is not installed; TG0114, a variable is not set or holds no address; TG0136, its
+            query does not parse.
+        SecurityError: TG0814, its query is not one SELECT.
+    """
+    if isinstance(source, ZendeskSource):
+        from tasks.curate.ingest.zendesk_api import need_dlt
+
+        need_dlt()
+    elif isinstance(source, PostgresSource):
+        from tasks.curate.ingest.postgres import origin_of
+        from tasks.curate.ingest.postgres_sql import check_query
+
+        origin_of(source)
+        check_query(source)
+
+
 def brought(source: SourceSpec, *, landed: Path) -> Brought | None:
     """What was brought in last; None when nothing is, or the source is read where it lies. Asks nobody."""
     folder = ingest_folder(source, landed)

@@ -6,6 +6,7 @@ the fork ended.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -70,9 +71,8 @@ def _main() -> None:
     from tasks.failpoint import VARIABLE
 
     os.environ.update(api.QUIET)
-    import duckdb
-    import psycopg2
-    import pyarrow  # noqa: F401
+    for name in ("duckdb", "psycopg2", "pyarrow"):
+        importlib.import_module(name)
 
     # What dlt makes once in a process, it makes before the forks; nothing is asked for.
     about = ZendeskSource(kind="zendesk", base_url="http://127.0.0.1:1", oauth_token="${env:PATH}", start="2026-06-01")
@@ -82,17 +82,18 @@ def _main() -> None:
         job = json.loads(line)
         pid = os.fork()
         if pid:
-            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+            sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")
+            sys.stdout.flush()
             continue
         os.environ |= {**job["variables"], VARIABLE: job["failpoint"]}
         try:
             source = TypeAdapter(SourceSpec).validate_python(job["source"])
             bring_in(source, root=Path(job["root"]), landed=Path(job["landed"]))
         except TunegateError as error:
-            print(error, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{error}\n")
             os._exit(error.exit_code)
         except BaseException as error:
-            print(repr(error), file=sys.stderr, flush=True)
+            sys.stderr.write(f"{error!r}\n")
             os._exit(99)
         os._exit(0)
 

@@ -42,7 +42,7 @@ class ZendeskDesk:
             "id": number, "requester_id": 100 + number, "created_at": created, "updated_at": created,
             "subject": f"Subject {number}", "status": "solved", "priority": "high", "type": "question",
             "via": {"channel": "email"}, "satisfaction_rating": {"score": "good"}, "tags": ["a"],
-            "custom_fields": [{"id": 360001, "value": "billing"}], "description": body or f"Question {number}", **changes,
+            "custom_fields": [{"id": 360001, "value": "billing"}], "description": f"Description {number}", **changes,
         }  # fmt: skip
         said = [
             (100 + number, True, body or f"Question {number}, please help."),
@@ -50,8 +50,8 @@ class ZendeskDesk:
             (AGENT, True, reply or f"Answer {number} of the desk."),
         ]
         self.comments[number] = [
-            {"id": number * 10 + place, "author_id": author, "public": public, "plain_body": text, "body": f"**{text}**",
-             "created_at": f"2026-06-{1 + number % 28:02d}T10:{place:02d}:00Z"}
+            {"id": number * 10 + place, "author_id": author, "public": public, "plain_body": text,
+             "body": f"**{text}**", "created_at": f"2026-06-{1 + number % 28:02d}T10:{place:02d}:00Z"}
             for place, (author, public, text) in enumerate(said)
         ]  # fmt: skip
         self.touch(number)
@@ -108,7 +108,11 @@ class ZendeskDesk:
 def _send(handler: BaseHTTPRequestHandler, status: int, body: object, headers: dict[str, str] | None = None) -> None:
     data = json.dumps(body).encode()
     handler.send_response(status)
-    for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **(headers or {})}.items():
+    for name, value in {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(data)),
+        **(headers or {}),
+    }.items():
         handler.send_header(name, value)
     handler.end_headers()
     handler.wfile.write(data)
