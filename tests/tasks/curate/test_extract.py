@@ -564,7 +564,7 @@ class Exporter:
                 if self.n_reads == 1:
                     path.write_bytes(whole[:20])
 
-        def settled(source: Any, *, root: Path) -> str:
+        def settled(source: Any, *, root: Path, landed: Path | None = None) -> str:
             result = fingerprint(source, root=root)
             if self.n_reads and puts_right:
                 path.write_bytes(whole)
