@@ -42,7 +42,8 @@ def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
             check_header(relation.columns, where=str(database))
             table = relation.to_arrow_table()
         except duckdb.Error as error:
-            if isinstance(error, duckdb.IOException | duckdb.FatalException | duckdb.SerializationException):
+            broken = duckdb.IOException | duckdb.FatalException | duckdb.SerializationException
+            if isinstance(error, broken) or "Corrupt database" in str(error):
                 raise DataError(
                     f"the DuckDB file is damaged, or its disk fails: {str(error).partition(chr(10))[0][:200]}",
                     code="TG0269",

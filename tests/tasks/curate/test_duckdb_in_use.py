@@ -115,7 +115,9 @@ def test_a_file_that_nobody_holds_is_read_where_it_lies_and_old_copies_go(databa
 
 def test_a_file_of_no_bytes_is_none_and_a_damaged_one_says_so(database: Path, tmp_path: Path) -> None:
     with duckdb.connect(str(database)) as connection:
-        connection.execute("INSERT INTO tickets SELECT n, md5('a' || n) || md5('b' || n), 'reply' FROM range(20000) t(n)")
+        connection.execute(
+            "INSERT INTO tickets SELECT n, md5('a' || n) || md5('b' || n), 'reply' FROM range(20000) t(n)"
+        )
     whole = database.read_bytes()
     database.write_bytes(b"")
     with pytest.raises(DataError, match=r"TG0201.*0 bytes"):

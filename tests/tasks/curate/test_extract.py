@@ -557,8 +557,8 @@ class Exporter:
         self.n_reads = 0
         whole, parts, fingerprint = path.read_bytes(), module._parts, module.fingerprint_source
 
-        def disturbed(source: Any, root: Path) -> Iterator[Any]:
-            for part in parts(source, root):
+        def disturbed(source: Any, root: Path, _landed: Path | None) -> Iterator[Any]:
+            for part in parts(source, root, None):
                 self.n_reads += 1
                 yield part
                 if self.n_reads == 1:
