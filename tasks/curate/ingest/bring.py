@@ -87,8 +87,8 @@ def check_source(source: SourceSpec) -> None:
     """Raise what can be told of a source without asking anybody.
 
     Raises:
-        ConfigError: TG0112, its extra is not installed; TG0114, a variable is not set or holds no address; TG0136, its
-            query does not parse.
+        ConfigError: TG0112, its extra is not installed; TG0114, a variable is not set; TG0115, it holds no address of a
+            database; TG0136, its query does not parse.
         SecurityError: TG0814, its query is not one SELECT.
     """
     if isinstance(source, ZendeskSource):

@@ -275,7 +275,7 @@ def origin_of(source: PostgresSource) -> str:
     except ProgrammingError:
         raise ConfigError(
             f"what {source.dsn} holds is no address of a Postgres database",
-            code="TG0114",
+            code="TG0115",
             where="source.dsn",
             hint="postgresql://user:password@host:5432/database",
         ) from None

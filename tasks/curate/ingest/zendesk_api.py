@@ -176,7 +176,8 @@ def _export_paginator() -> Any:
     class ExportPaginator(JSONResponseCursorPaginator):  # type: ignore[misc, unused-ignore]
         def update_state(self, response: Any, data: list[Any] | None = None) -> None:
             super().update_state(response, data)
-            self._has_next_page = self._has_next_page and not response.json().get("end_of_stream")
+            if response.json().get("end_of_stream"):
+                self._has_next_page = False
 
         def update_request(self, request: Any) -> None:
             super().update_request(request)

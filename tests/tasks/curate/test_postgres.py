@@ -250,7 +250,7 @@ def test_a_refused_login_and_a_lost_server_hold_no_password(
             bring_in(source(), root=tmp_path, landed=tmp_path / "landed")
         assert "hunter2" not in str(raised.value)
     monkeypatch.setenv(VARIABLE, "not an address with hunter2")
-    with pytest.raises(ConfigError, match="TG0114") as refused:
+    with pytest.raises(ConfigError, match="TG0115") as refused:
         check_source(source())
     assert "hunter2" not in str(refused.value)
 
