@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+# Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train lock up down clean
 
