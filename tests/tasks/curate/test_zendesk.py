@@ -180,8 +180,15 @@ def test_killed_at_every_step_no_row_is_lost_doubled_or_fetched_again(
     assert (again.rows, tickets(again)) == (table.rows, tickets(table))
 
 
-def test_killed_at_every_step_while_tombstones_come_the_texts_are_gone_in_the_end(
-    desk: ZendeskDesk, process: Ingests, tmp_path: Path
+@pytest.mark.parametrize(
+    "places",
+    [
+        pytest.param(("ingest.finished", "ingest.rewritten"), id="in the end"),
+        pytest.param((), id="at every step", marks=pytest.mark.campaign),
+    ],
+)
+def test_killed_while_tombstones_come_the_texts_are_gone_in_the_end(
+    desk: ZendeskDesk, process: Ingests, tmp_path: Path, places: tuple[str, ...]
 ) -> None:
     busy(desk)
     spec = source(desk)
@@ -190,7 +197,7 @@ def test_killed_at_every_step_while_tombstones_come_the_texts_are_gone_in_the_en
     shutil.copytree(tmp_path / "before", tmp_path / "whole")
     table = sync(spec, tmp_path / "whole")
     whole = fingerprint_source(spec, root=tmp_path, landed=tmp_path / "whole" / "landed")
-    for name in ("steps", "ingest.finished", "ingest.rewritten"):
+    for name in places or ("steps",):
         folder = tmp_path / name
         shutil.copytree(tmp_path / "before", folder)
         if name == "steps":  # three pages, four tickets, the word that all is here
