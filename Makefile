@@ -70,7 +70,7 @@ bench-train: install ## training and generation beside other trainers; QUICK=1 w
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra dev --extra postgres --extra servers --extra semantic --extra names --extra signing \
+		--python-version 3.11 --extra dev --extra postgres --extra servers --extra semantic --extra names --extra signing --extra zendesk \
 		--output-file requirements.lock pyproject.toml
 
 sbom: install ## bill of materials of this release (CycloneDX), as sbom.cdx.json

@@ -21,6 +21,7 @@ from flows.engine.plan import left_out, run_step
 from flows.engine.runs import Seen
 from flows.engine.source import code_digests
 from flows.engine.store import Store
+from flows.ingest import landed_folder, source_at_hand
 from flows.listener import Listeners
 from flows.measured import Measured
 from flows.notify import tell_end
@@ -125,10 +126,11 @@ def declare(
     from flows.release import release_steps
     from tasks.curate.extract import fingerprint_source
 
-    fingerprint = fingerprint_source(spec.source, root=root)
+    landed = landed_folder(settings, spec.name)
+    fingerprint = fingerprint_source(spec.source, root=root, landed=landed)
     learned = learn_step(spec, settings.home)
     curation = curate_steps(
-        spec, fingerprint=fingerprint, root=root, cache=settings.cache, earlier=earlier, learned=learned
+        spec, fingerprint=fingerprint, root=root, cache=settings.cache, landed=landed, earlier=earlier, learned=learned
     )
     names = {step.name for step in curation}
     tuning = finetune_steps(spec, root=root, cache=settings.cache, trunks=trunks_of(settings.home, spec.name))
@@ -195,8 +197,9 @@ def _recorded(session: Session) -> Iterator[None]:
         config_json=masked(spec.model_dump_json(by_alias=True)),
     )
     try:
-        ledger.set_input_digest(run_id, input_digest(session))
-        yield
+        with source_at_hand(session):
+            ledger.set_input_digest(run_id, input_digest(session))
+            yield
     except TunegateError as error:
         told = f"{error.code}: {error.message}"
         ledger.finish_run(run_id, status="FAILED", reason=told, exit_code=error.exit_code)

@@ -60,3 +60,16 @@ def _remote(what: str, url: str, health: str, login: tuple[str, ...], patient: P
         yield Finding(what, "bad", f"{shown} answers {code} instead of 200", "look into the server's log")
     else:
         yield Finding(what, "ok", f"{shown} answers")
+
+
+def sources(patient: Patient) -> Iterator[Finding]:
+    """Of sources behind a connection: extra, credential, and what was brought in. Nobody is asked."""
+    for spec in load_file(patient.config).pipelines.values():
+        told = told_without_asking(spec, patient.settings)
+        if told is None:
+            continue
+        fault = source_fault(spec)
+        if fault is not None:
+            yield Finding("source", "bad", f"{spec.name}: {fault.code}: {fault.message}", fault.hint or "")
+        else:
+            yield Finding("source", "ok", f"{spec.name}: {told}")
