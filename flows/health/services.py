@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from flows.commands.findings import Finding
 from flows.health.patient import Patient, bare_url
+from flows.ingest import source_fault, told_without_asking
 from flows.servers import answer_code, running
 from schemas.errors import ConfigError
 from schemas.load import load_file

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.source import TicketColumn
+from schemas.columns import TicketColumn
 
 
 @dataclass(frozen=True)

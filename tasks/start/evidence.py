@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from schemas.source import TicketColumn
+from schemas.columns import TicketColumn
 from tasks.start.look import ColumnFacts
 
 MAX_LABELS = 100

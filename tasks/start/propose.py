@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from schemas.columns import TicketColumn
 from schemas.errors import ConfigError
-from schemas.source import TicketColumn
 from tasks.curate.readers.headers import listing, shown
 from tasks.start.look import Look, look_at
 from tasks.start.roles import Role, Roles, assign_roles

@@ -10,7 +10,8 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from schemas.source import FilesSource, Shape, TicketColumn
+from schemas.columns import Shape, TicketColumn
+from schemas.source import FilesSource
 from tasks.curate.readers.headers import shown
 from tasks.curate.readers.layouts import CANONICAL
 from tasks.curate.readers.paths import parse_path, walk
