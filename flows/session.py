@@ -59,6 +59,8 @@ class Session:
         """Step -> why it has no result and needs none."""
         self.standing = standing_of(spec, self.ledger)
         self.champion = self.standing.champion
+        self.shown_in_prefect = True
+        """False: the same steps in the same order, as plain calls; for when Prefect does not answer."""
         self.outcome: Outcome | None = None
         """Set by whoever brings the run to an end; kept in the ledger when the session closes."""
         self._stages: dict[str, list[Step]] | None = None
