@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from flows.earlier import Earlier, earlier_results
 from flows.engine.clock import present
+from flows.engine.disk import named_disk_errors
 from flows.engine.keys import digest_of, installed
 from flows.engine.ledger import Ledger
 from flows.engine.lock import pipeline_lock
@@ -171,14 +172,14 @@ def open_session(
     spec = load_file(path).get(pipeline)
     settings = load_settings(path)
     run_id = run_id or new_run_id()
-    with pipeline_lock(settings.home, pipeline, wait_s=wait_s, run_id=run_id):
+    with named_disk_errors(settings.home), pipeline_lock(settings.home, pipeline, wait_s=wait_s, run_id=run_id):
         session = Session(spec, settings, root=path.resolve().parent, run_id=run_id)
         session.ledger.mark_interrupted()
         if listen is not None:
             listen(session)
         _open[run_id] = session
         try:
-            with _recorded(session):
+            with _recorded(session), named_disk_errors(settings.home):
                 yield session
         finally:
             del _open[run_id]

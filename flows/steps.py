@@ -16,6 +16,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from flows.engine.disk import named_disk_errors
 from flows.session import STAGES
 from schemas.errors import ServiceError, TunegateError
 
@@ -41,7 +42,7 @@ def run_plainly(
 ) -> Artifact | None:
     """Run the step as a plain call; transient errors are tried again as in a task run."""
     try:
-        with _worded(step.name):
+        with _worded(step.name), named_disk_errors(session.settings.home):
             return session.run(step)
     except TunegateError as error:
         if not error.transient or not retries:
@@ -64,7 +65,7 @@ def run_as_task(session: Session, step: Step) -> Artifact | None:
         retry_condition_fn=is_transient,
     )
     def run() -> Artifact | None:
-        with _worded(step.name):
+        with _worded(step.name), named_disk_errors(session.settings.home):
             return session.run(step)
 
     return run()

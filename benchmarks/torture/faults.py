@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from benchmarks.torture.disk import DISKS
 from benchmarks.torture.kills import KILLS
+from benchmarks.torture.traced import TRACED
 from benchmarks.torture.trial import Fault
 
-FAULTS: tuple[Fault, ...] = (*KILLS,)
+FAULTS: tuple[Fault, ...] = (*KILLS, *DISKS, *TRACED)

@@ -127,6 +127,8 @@ def warm(names: Sequence[str] = PRELOADED) -> None:
     from tasks.train import launch
 
     launch._start = Forked  # type: ignore[assignment]
+    with contextlib.suppress(ImportError, AttributeError):  # MLflow looks through all packages, once per process
+        importlib.import_module("mlflow.utils.requirements_utils")._init_modules_to_packages_map()
     gc.collect()
     gc.freeze()
 

@@ -36,6 +36,8 @@ class Trial:
     stage: str = ""
     environ: dict[str, str] = field(default_factory=dict)
     tick: str | None = None
+    has_to_say: bool = False
+    """A run that fails has to end with an error that has a code, not with a traceback."""
     exempt: bool = False
     """What was acknowledged may be gone, because the fault destroyed it; it must be made again."""
 
@@ -123,6 +125,7 @@ def play(fault: Fault, number: int, *, seed: int, homes: Homes, folder: Path) ->
             with fault.provoke(trial) as told:
                 wrong += standing(trial.home)
                 lost += [] if trial.exempt else missing(trial.home, trial.acks)
+            wrong += [f"no word of it: exit code {one.code}" for one in trial.ended if trial.has_to_say and _is_crude(one)]
             stuck = _recover(trial)
             lost += missing(trial.home, [ack for ack in trial.acks if not trial.exempt or ack["kind"] == "end"])
             wrong += differing(trial.home, homes.golden)
@@ -135,6 +138,10 @@ def play(fault: Fault, number: int, *, seed: int, homes: Homes, folder: Path) ->
         fault.name, number, f"{told} ({trial.stage})", tuple(dict.fromkeys(lost)), tuple(dict.fromkeys(wrong)), stuck,
         said, time.monotonic() - began,
     )  # fmt: skip
+
+
+def _is_crude(one: Ended) -> bool:
+    return one.code > 0 and one.error in ("", "TG0001") and not any(ack["kind"] == "end" for ack in one.acks)
 
 
 def _recover(trial: Trial) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from flows.engine.disk import name_full_disk, private_folder
+from flows.engine.disk import named_disk_errors, private_folder
 from flows.engine.ledger_upgrade import upgrade_to_2
 from flows.engine.lock import hold
 from schemas.errors import LockedError, StorageError
@@ -113,7 +113,7 @@ class LedgerFile:
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """A connection to look at; an empty ledger in memory when there is none yet."""
-        with self._named_errors():
+        with self._named_errors(), named_disk_errors(self.root):
             if self.path.exists():
                 self._upgrade_once()
                 with closing(self._connect()) as db:
@@ -128,7 +128,7 @@ class LedgerFile:
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of the block or nothing."""
-        with self._named_errors(), name_full_disk(self.root):
+        with self._named_errors(), named_disk_errors(self.root):
             self._create_once()
             with closing(self._connect()) as db:
                 db.execute("BEGIN IMMEDIATE")

@@ -23,7 +23,7 @@ from typing import Generic, TypeVar
 import orjson
 from pydantic import ValidationError
 
-from flows.engine.disk import make_private, name_full_disk, private_folder
+from flows.engine.disk import make_private, named_disk_errors, private_folder
 from flows.engine.keys import KeyParts
 from flows.engine.lock import SAFE_NAME, hold
 from schemas.artifacts import Artifact
@@ -122,7 +122,7 @@ class Store:
         found = self.find(step, key, returns)
         if found is not None:
             return self._reused(found, step, key)
-        with self._lock(step, key), name_full_disk(self.root):
+        with self._lock(step, key), named_disk_errors(self.root):
             found = self._found_or_moved(step, key, returns)
             if found is not None:
                 return self._reused(found, step, key)
@@ -141,7 +141,7 @@ class Store:
     @contextmanager
     def make_aside(self, returns: type[A], produce: Callable[[Path], A]) -> Iterator[A]:
         """A result made and sealed as `obtain` does, gone at the end of the block: to compare, never to keep."""
-        with name_full_disk(self.root), self._aside() as folder:
+        with named_disk_errors(self.root), self._aside() as folder:
             yield self._make(folder, returns, produce)
 
     def with_digest(self, step: str, digest: str, returns: type[A]) -> A | None:
