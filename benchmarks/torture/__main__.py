@@ -8,6 +8,7 @@ the faults whose names hold it (or one of several, with commas), or one try as `
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import sys
@@ -78,7 +79,7 @@ def _numbers(fault: Fault) -> range:
     if number:
         return range(int(number), int(number) + 1)
     n_tries = fault.quick if os.environ.get("QUICK") else fault.full
-    return range(max(1, round(n_tries * float(os.environ.get("SCALE") or 1))))
+    return range(math.ceil(n_tries * float(os.environ.get("SCALE") or 1)))
 
 
 def _scratch(size: str) -> Path:

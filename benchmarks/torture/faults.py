@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from benchmarks.torture.company import COMPANY
+from benchmarks.torture.damage import DAMAGE
 from benchmarks.torture.disk import DISKS
 from benchmarks.torture.kills import KILLS
 from benchmarks.torture.traced import TRACED
 from benchmarks.torture.trial import Fault
 
-FAULTS: tuple[Fault, ...] = (*KILLS, *DISKS, *TRACED)
+FAULTS: tuple[Fault, ...] = (*KILLS, *DISKS, *TRACED, *DAMAGE, *COMPANY)
