@@ -120,6 +120,7 @@ class LedgerFile:
                     if self._version(db):
                         yield db
                         return
+                self._refuse_emptied()
             with closing(sqlite3.connect(":memory:")) as db:
                 db.row_factory = sqlite3.Row
                 db.executescript(TABLES)
@@ -155,6 +156,7 @@ class LedgerFile:
             with closing(self._connect()) as db:
                 if self._version(db):
                     return
+            self._refuse_emptied()
         # Two first runs must not both change the journal mode: SQLite does not wait for that.
         with hold(private_folder(self.root) / "ledger.sqlite.creating"):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -162,6 +164,20 @@ class LedgerFile:
                 if not self._version(db):
                     db.execute("PRAGMA journal_mode = WAL")
                     db.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+
+    def _refuse_emptied(self) -> None:
+        """A file without tables is what a kill at its creation leaves; behind the first result it is a loss.
+
+        Raises:
+            StorageError: TG0558, there are results, so the ledger had rows.
+        """
+        if any((self.root / "store").glob("*/*")):
+            raise StorageError(
+                "the ledger is empty, and the store beside it is not",
+                code="TG0558",
+                where=str(self.path),
+                hint="put it back from a backup; to begin anew without history and champion, remove the file",
+            )
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)

@@ -29,7 +29,7 @@ from flows.engine.lock import SAFE_NAME, hold
 from schemas.artifacts import Artifact
 from schemas.errors import SecurityError, StorageError
 from tasks.failpoint import reach
-from tasks.files import MANIFEST, seal, sha256_json, sync_directory, verify, write_json
+from tasks.files import MANIFEST, read_manifest, seal, sha256_json, sync_directory, verify, write_json
 
 REFERENCE = "artifact.json"
 SAY_WAITING_AFTER_S = 1.0
@@ -110,7 +110,8 @@ class Store:
     ) -> Obtained[A]:
         """The stored result, or the one that `produce(directory)` makes now, committed.
 
-        Of several processes that ask at the same time one makes it; the others wait and reuse it.
+        Of several processes that ask at the same time one makes it; the others wait and reuse it. What is reused is
+        read to its last byte before: a damaged result is put aside and made again.
 
         Args:
             produce: Writes its files into the empty directory and returns the reference with `root` set to it.
@@ -119,7 +120,7 @@ class Store:
         Raises:
             StorageError: TG0501 the disk is full, TG0514 the result points outside itself.
         """
-        found = self.find(step, key, returns)
+        found = self.find(step, key, returns, deep=True)
         if found is not None:
             return self._reused(found, step, key)
         with self._lock(step, key), named_disk_errors(self.root):
@@ -273,7 +274,7 @@ def _digest_by_sizes(place: Path) -> str:
     Raises:
         StorageError: a file is missing, added or of another size.
     """
-    entries = orjson.loads((place / MANIFEST).read_bytes())["files"]
+    entries = read_manifest(place)
     sizes = {
         path.relative_to(place).as_posix(): path.stat().st_size
         for path in place.rglob("*")
