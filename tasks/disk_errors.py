@@ -37,7 +37,7 @@ _CASES = (
         StorageError(
             "the disk refuses to read or write",
             code="TG0554",
-            hint="look at the disk (`dmesg`), then run again: finished steps are reused, damaged results are made again",
+            hint="look at the disk (`dmesg`), then run again: finished steps are reused",
         ),
     ),
     _Case(

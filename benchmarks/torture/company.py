@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import sys
@@ -36,7 +35,7 @@ def two_runs(trial: Trial) -> Iterator[str]:
 
 @contextmanager
 def live_holder(trial: Trial) -> Iterator[str]:
-    """Another process holds the pipeline: the run is refused and says who it is; the lock is free when that one dies."""
+    """Another process holds the pipeline: the run is refused with its name; the lock ends with its holder."""
     trial.begin()
     holder = trial.start(work=_hold_pipeline(trial.home))
     _until(holder, "held")
@@ -141,7 +140,6 @@ def _until(child: Child, kind: str) -> None:
         if not child.is_alive():
             raise RuntimeError("the holder did not come up")
         time.sleep(0.01)
-
 
 
 COMPANY = (

@@ -157,7 +157,9 @@ def start(place: Path, said: Path, work: Work, *, environ: Mapping[str, str]) ->
         os._exit(code)
 
 
-def pipeline_run(before: Callable[[Acks], None] | None = None, *, until: str = "release", tick: str | None = None) -> Work:
+def pipeline_run(
+    before: Callable[[Acks], None] | None = None, *, until: str = "release", tick: str | None = None
+) -> Work:
     """The work of `tunegate run`, with what is to be done in the child before it begins."""
 
     def work(acks: Acks) -> int:
@@ -188,7 +190,7 @@ def pipeline_run(before: Callable[[Acks], None] | None = None, *, until: str = "
     return work
 
 
-def reconciliation(acks: Acks) -> int:
+def reconciliation(_acks: Acks) -> int:
     """The work of `tunegate reconcile`."""
     from flows.engine.ledger import Ledger
     from flows.project import reconcile

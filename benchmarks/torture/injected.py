@@ -86,11 +86,7 @@ def _at_each(place: Path, act: Callable[[Acks, int], None]) -> Before:
         count, below = mmap.mmap(-1, 8), str(place)
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            if event == "open":
-                changes = isinstance(arguments[2], int) and arguments[2] & _WRITES
-            else:
-                changes = event in CHANGES
-            if changes and _is_below(arguments[0], below):
+            if _changes(event, arguments) and _is_below(arguments[0], below):
                 reached = int.from_bytes(count[:], "little") + 1
                 count[:] = reached.to_bytes(8, "little")
                 act(acks, reached)
@@ -98,6 +94,12 @@ def _at_each(place: Path, act: Callable[[Acks, int], None]) -> Before:
         sys.addaudithook(hook)
 
     return before
+
+
+def _changes(event: str, arguments: tuple[Any, ...]) -> bool:
+    if event == "open":
+        return isinstance(arguments[2], int) and bool(arguments[2] & _WRITES)
+    return event in CHANGES
 
 
 def _is_below(path: Any, folder: str) -> bool:

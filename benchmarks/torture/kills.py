@@ -13,7 +13,9 @@ from benchmarks.torture.injected import kill_at
 from benchmarks.torture.trial import Fault, Trial
 from tasks.failpoint import PLACES, VARIABLE
 
-ELSEWHERE = {"train.rank.reduced": "several training processes; tests/tasks/train/test_distributed.py kills one of them"}
+ELSEWHERE = {
+    "train.rank.reduced": "several training processes; tests/tasks/train/test_distributed.py kills one of them"
+}
 """Places that the campaign does not come to, and why."""
 REACHED = tuple(place for place in PLACES if place not in ELSEWHERE)
 _STAGE = {"ledger.tick": "curate", "snapshot": "curate", "train": "finetune", "ledger": "release", "mlflow": "release"}
@@ -97,7 +99,9 @@ def _missed(code: int) -> str:
 
 
 KILLS = (
-    Fault("kill at a failpoint", "SIGKILL at each declared place in turn", at_failpoint, len(REACHED), 6 * len(REACHED)),
+    Fault(
+        "kill at a failpoint", "SIGKILL at each declared place in turn", at_failpoint, len(REACHED), 6 * len(REACHED)
+    ),
     Fault("kill at an operation", "SIGKILL at the nth file operation", at_operation, 12, 120),
     Fault("kill at a moment", "SIGKILL after a random time", at_random, 4, 60),
     Fault("kill three times", "SIGKILL of a run and of the two that follow it", again_and_again, 2, 20),

@@ -10,7 +10,10 @@ from benchmarks.torture.trial import Fault, Tried
 
 def table(faults: Sequence[Fault], tried: Sequence[Tried], skipped: Mapping[str, str]) -> list[str]:
     """A row per fault."""
-    lines = ["| fault | what is done | tries | lost | wrong | stuck | recovered |", "|---|---|---:|---:|---:|---:|---:|"]
+    lines = [
+        "| fault | what is done | tries | lost | wrong | stuck | recovered |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
     for fault in faults:
         if fault.name in skipped:
             lines.append(f"| {fault.name} | skipped: {skipped[fault.name]} | 0 | | | | |")

@@ -125,7 +125,9 @@ def play(fault: Fault, number: int, *, seed: int, homes: Homes, folder: Path) ->
             with fault.provoke(trial) as told:
                 wrong += standing(trial.home)
                 lost += [] if trial.exempt else missing(trial.home, trial.acks)
-            wrong += [f"no word of it: exit code {one.code}" for one in trial.ended if trial.has_to_say and _is_crude(one)]
+            wrong += [
+                f"no word of it: exit code {one.code}" for one in trial.ended if trial.has_to_say and _is_crude(one)
+            ]
             stuck = _recover(trial)
             lost += missing(trial.home, [ack for ack in trial.acks if not trial.exempt or ack["kind"] == "end"])
             wrong += differing(trial.home, homes.golden)

@@ -12,6 +12,7 @@ from pathlib import Path
 from schemas.errors import StorageError, TunegateError
 from tasks.disk_errors import name_disk_error
 
+
 @contextmanager
 def named_disk_errors(root: Path) -> Iterator[None]:
     """Turn what a full, broken or forbidden disk raises inside the block into one error that says so.
