@@ -128,7 +128,8 @@ def client_environment(server: Server | None, *, environ: Mapping[str, str] = os
     """
     url = {} if server is None else {"PREFECT_API_URL": f"{server.url}/api"}
     # The screen is ours, the server keeps the logs; a server that died is given up after 14 seconds, not a minute.
-    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "PREFECT_CLIENT_MAX_RETRIES": "3"}
+    retries = environ.get("PREFECT_CLIENT_MAX_RETRIES", "3")
+    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "PREFECT_CLIENT_MAX_RETRIES": retries}
     direct = _without_proxy(environ)
     return {**PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT, **quiet, **url, "NO_PROXY": direct, "no_proxy": direct}
 

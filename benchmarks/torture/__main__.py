@@ -1,8 +1,9 @@
 """`make torture`: faults on purpose; afterwards the same digests, a verified champion, nothing acknowledged lost.
 
-QUICK=1 plays a part that CI has time for, SIZE=135m the real model. SEED decides all that is drawn by lot; ONLY plays
-the faults whose names hold it (or one of several, with commas), or one try as `NAME#NUMBER`; SCALE multiplies the tries. RECORD=1 writes
-`benchmarks/results/torture.md`. The last line of stdout is JSON. Exit code 1 where a try did not recover.
+QUICK=1 plays a part that CI has time for, SIZE=135m the real model. SEED decides all that is drawn by lot. ONLY plays
+the faults whose names hold it (or one of several, with commas), or one try as `NAME#NUMBER`; SCALE multiplies the
+tries. RECORD=1 writes `benchmarks/results/torture.md`. The last line of stdout is JSON. Exit code 1 where a try did not
+recover.
 """
 
 from __future__ import annotations

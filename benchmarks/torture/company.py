@@ -145,7 +145,7 @@ def _until(child: Child, kind: str) -> None:
 COMPANY = (
     Fault("two runs at once", "a second run is started while one works", two_runs, 1, 20),
     Fault("lock held, holder killed", "refused with the holder's pid; free when it is dead", live_holder, 1, 8),
-    Fault("ledger held", "the run waits until its holder is killed", busy_ledger, 1, 8),
+    Fault("ledger held", "the run waits until its holder is killed", busy_ledger, 0, 8),
     Fault("MLflow's file held", "the verdict stands, `reconcile` tells MLflow", busy_mlflow, 0, 3),
     Fault("MLflow down", "the verdict stands, `reconcile` tells MLflow", dead_mlflow, 1, 4),
     Fault("Prefect down", "`tunegate run` goes on without it", dead_prefect, 1, 4),

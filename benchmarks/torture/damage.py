@@ -116,12 +116,12 @@ def _damage(trial: Trial, path: Path, *, cut: bool) -> str:
 
 
 DAMAGE = (
-    Fault("stored file cut off", "a file of the store loses its end", stored_cut, 2, 30),
-    Fault("stored file altered", "one bit of the store is flipped", stored_altered, 2, 60),
+    Fault("stored file cut off", "a file of the store loses its end", stored_cut, 0, 30),
+    Fault("stored file altered", "one bit of the store is flipped", stored_altered, 1, 60),
     Fault(
         "checkpoint damaged", "training killed, then a file of its scratch folder cut off or altered", checkpoint, 1, 30
     ),
-    Fault("warehouse damaged", "the published DuckDB file emptied, cut off, altered", published, 1, 12),
+    Fault("warehouse damaged", "the published DuckDB file emptied, cut off, altered", published, 0, 12),
     Fault("ledger damaged", "refused until it is put back", ledger, 1, 12),
-    Fault("MLflow's file damaged", "emptied or cut off before the release", mlflow, 1, 8),
+    Fault("MLflow's file damaged", "emptied or cut off before the release", mlflow, 0, 8),
 )

@@ -92,10 +92,10 @@ def needs_mount() -> str:
 
 
 DISKS = (
-    Fault("no space", "from the nth file operation on: ENOSPC", full, 3, 80),
-    Fault("I/O error", "the nth file operation fails: EIO", failing, 2, 80),
-    Fault("small disk", "home folder on a tmpfs that fills up", small_disk, 2, 30, needs_mount),
-    Fault("large files refused", "RLIMIT_FSIZE", large_file, 1, 20),
-    Fault("few open files", "RLIMIT_NOFILE", open_files, 1, 15),
-    Fault("little memory", "RLIMIT_AS", address_space, 1, 20),
+    Fault("no space", "from the nth file operation on: ENOSPC", full, 1, 80),
+    Fault("I/O error", "the nth file operation fails: EIO", failing, 1, 80),
+    Fault("small disk", "home folder on a tmpfs that fills up", small_disk, 1, 30, needs_mount),
+    Fault("large files refused", "RLIMIT_FSIZE", large_file, 0, 20),
+    Fault("few open files", "RLIMIT_NOFILE", open_files, 0, 15),
+    Fault("little memory", "RLIMIT_AS", address_space, 0, 20),
 )

@@ -102,8 +102,8 @@ KILLS = (
     Fault(
         "kill at a failpoint", "SIGKILL at each declared place in turn", at_failpoint, len(REACHED), 6 * len(REACHED)
     ),
-    Fault("kill at an operation", "SIGKILL at the nth file operation", at_operation, 12, 120),
-    Fault("kill at a moment", "SIGKILL after a random time", at_random, 4, 60),
-    Fault("kill three times", "SIGKILL of a run and of the two that follow it", again_and_again, 2, 20),
+    Fault("kill at an operation", "SIGKILL at the nth file operation", at_operation, 3, 120),
+    Fault("kill at a moment", "SIGKILL after a random time", at_random, 1, 60),
+    Fault("kill three times", "SIGKILL of a run and of the two that follow it", again_and_again, 0, 20),
     Fault("kill of the training", "SIGKILL of the training process alone", of_training, 1, 10),
 )

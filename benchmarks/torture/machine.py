@@ -153,8 +153,8 @@ def needs_loop() -> str:
 
 
 MACHINE = (
-    Fault("source moves", "cut off, overwritten or replaced while it is read", moving_source, 3, 24),
+    Fault("source moves", "cut off, overwritten or replaced while it is read", moving_source, 1, 24),
     Fault("clock steps", "back and forth between a killed run and the next", stepping_clock, 1, 20),
     Fault("out of memory", "the kernel kills for memory (cgroup)", out_of_memory, 1, 20, needs_cgroup),
-    Fault("power cut", "an ext4 image as it is at a random moment, mounted anew", power_cut, 2, 40, needs_loop),
+    Fault("power cut", "an ext4 image as it is at a random moment, mounted anew", power_cut, 1, 40, needs_loop),
 )

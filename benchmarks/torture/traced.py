@@ -99,8 +99,8 @@ def _until_traced(_acks: Acks) -> None:
 
 
 TRACED = (
-    Fault("ENOSPC on writes", "from the nth `write` on: no space", full_disk, 2, 40, needs_strace),
+    Fault("ENOSPC on writes", "from the nth `write` on: no space", full_disk, 1, 40, needs_strace),
     Fault("EIO on syncs", "the nth `fsync` or `fdatasync` fails", bad_sync, 1, 30, needs_strace),
-    Fault("EIO on a call", "the nth `openat`, `rename` or `write` fails", bad_call, 1, 45, needs_strace),
+    Fault("EIO on a call", "the nth `openat`, `rename` or `write` fails", bad_call, 0, 45, needs_strace),
     Fault("kill in a call", "SIGKILL in the nth `write` or `fsync`", killed_call, 1, 40, needs_strace),
 )
