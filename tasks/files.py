@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from schemas.errors import StorageError
+from schemas.errors import SecurityError, StorageError
 
 MANIFEST = "MANIFEST.json"
 
@@ -31,6 +31,23 @@ def sha256_json(value: object) -> str:
     True
     """
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def inside(name: str, root: Path, *, where: str) -> Path:
+    """The file of a configuration by its name, which may be relative to `root` and may not leave it, links included.
+
+    Raises:
+        SecurityError: TG0818, it lies elsewhere.
+    """
+    path = (root / Path(name).expanduser()).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise SecurityError(
+            f"{name!r} lies outside the folder of pipelines.yaml",
+            code="TG0818",
+            where=where,
+            hint="what decides a run belongs beside pipelines.yaml, under the same version control: copy it there",
+        )
+    return path
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -96,10 +113,12 @@ def read_manifest(directory: Path) -> dict[str, dict[str, Any]]:
     path = directory / MANIFEST
     try:
         told = orjson.loads(path.read_bytes())
-        entries: dict[str, dict[str, Any]] = told["files"]
+        entries: dict[str, dict[str, Any]] = {
+            name: {"bytes": int(each["bytes"]), "sha256": str(each["sha256"])} for name, each in told["files"].items()
+        }
         digest = sha256_json(entries)
         as_sealed = told.get("digest", digest) == digest  # manifests of earlier versions do not tell
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise StorageError(f"no readable manifest: {type(error).__name__}", code="TG0510", where=str(path)) from None
     if not as_sealed:
         raise StorageError("the manifest was altered: its digest is another", code="TG0510", where=str(path))
