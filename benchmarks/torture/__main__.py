@@ -39,6 +39,7 @@ def main() -> int:
     for name in [name for name in os.environ if name.startswith(("TUNEGATE_", "PREFECT_", "MLFLOW_"))]:
         if name != "TUNEGATE_CACHE":
             del os.environ[name]
+    fork.limit_s = fork.limit_s if size == "toy" else 3600.0
     fork.warm()
     with tempfile.TemporaryDirectory(prefix="torture-", dir=_scratch(size)) as scratch:
         folder = Path(scratch)

@@ -34,8 +34,8 @@ PRELOADED = (
     "torch", "transformers", "peft", "mlflow", "mlflow.store.tracking.sqlalchemy_store", "sklearn.linear_model",
     "scipy.stats", "pandas", "datasets", "duckdb", "pyarrow.parquet", "flows.pipeline", "flows.commands.run",
 )  # fmt: skip
-LIMIT_S = 120.0
-"""A run that takes longer is stuck; undisturbed it takes five seconds."""
+limit_s = 120.0
+"""A run that takes longer is stuck; undisturbed one of the toy takes five seconds."""
 _SIZE = 1 << 18
 _POLL_S = 0.005
 
@@ -104,7 +104,7 @@ class Child:
         if self.is_alive():
             os.kill(self.pid, signal.SIGKILL)
 
-    def wait(self, *, limit_s: float = LIMIT_S) -> Ended:
+    def wait(self) -> Ended:
         """Wait for the end; what takes too long is killed."""
         is_stuck = False
         while self.is_alive():
