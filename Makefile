@@ -6,7 +6,7 @@ MARKS ?= not campaign
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train lint-infra lock sbom audit fuzz up down stack clean
+.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train torture torture-135m lint-infra lock sbom audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -67,6 +67,12 @@ bench-regressions: install ## planted regressions through whole runs: an hour on
 
 bench-train: install ## training and generation beside other trainers; QUICK=1 within three minutes, RECORD=1 writes the result
 	@$(BIN)/python -m benchmarks.train
+
+torture: install ## kills, full disks, damaged files, power cuts over all stages; QUICK=1 for minutes, RECORD=1 keeps it
+	@$(BIN)/python -m benchmarks.torture
+
+torture-135m: install ## the same on SmolLM2-135M; SCALE=0.1 for a tenth of the tries
+	@SIZE=135m $(BIN)/python -m benchmarks.torture
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \

@@ -33,7 +33,7 @@ def earlier_results(ledger: Ledger, store: Store, pipeline: str) -> Earlier:
         keys = {step.step: step.key for step in ledger.steps(run.run_id) if step.key}
 
         def stored(name: str, returns: type[A], keys: dict[str, str] = keys) -> A | None:
-            found = store.look(name, keys[name], returns) if name in keys else None
+            found = store.look(name, keys[name], returns, deep=True) if name in keys else None
             return found if isinstance(found, returns) else None
 
         split = stored("split", Splits)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal
+from typing import Any, Literal
 
-from prefect import flow
+from prefect import Flow, flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
@@ -84,10 +84,32 @@ def run_with(
     wait_s: float,
     listen: Callable[[Session], None],
     tick: Cause | None = None,
+    shown_in_prefect: bool = True,
 ) -> Outcome:
-    """`run_pipeline` for the command line: waits for the lock and lets the caller listen."""
+    """`run_pipeline` for the command line: waits for the lock and lets the caller listen.
+
+    A Prefect server that dies meanwhile stops nothing: what is done is done, and the rest follows without it.
+    """
     with open_session(pipeline, config, wait_s=wait_s, listen=listen) as session:
-        return run_pipeline(pipeline, config, run_id=session.run_id, again=again, until=until, tick=tick)
+        if shown_in_prefect:
+            try:
+                return run_pipeline(pipeline, config, run_id=session.run_id, again=again, until=until, tick=tick)
+            except Exception as error:
+                if not _is_dead_server(error):
+                    raise
+            session.listeners.noted("Prefect does not answer any more; the run goes on without it")
+            if session.outcome is not None:  # it died behind the verdict
+                return session.outcome
+        session.shown_in_prefect = False
+        outcome = session.outcome = _run(session, config, again=again, until=until, tick=_made_by(tick))
+        return outcome
+
+
+def _is_dead_server(error: Exception) -> bool:
+    """Is it Prefect's client that found nobody? Errors of steps are all our own."""
+    from httpx import HTTPError
+
+    return isinstance(error, HTTPError)
 
 
 def _made_by(tick: Cause | None) -> Tick | None:
@@ -99,7 +121,8 @@ def _made_by(tick: Cause | None) -> Tick | None:
 
 
 def _skip(session: Session, decision: Decision) -> Outcome:
-    get_run_logger().info("SKIP: %s", decision.reason)
+    if session.shown_in_prefect:
+        get_run_logger().info("SKIP: %s", decision.reason)
     return outcome_of(session, "SKIP", decision.reason)
 
 
@@ -119,7 +142,7 @@ def _run(session: Session, config: str, *, again: bool, until: Stage, tick: Tick
         return _skip(session, early)
 
     session.listeners.entered("curate")
-    curate(name, config, run_id)
+    _flow(session, curate)(name, config, run_id)
     _show_funnel(session)
     decision = None if tick is None else weigh(session, tick)
     if decision is not None and not decision.run:
@@ -133,18 +156,23 @@ def _run(session: Session, config: str, *, again: bool, until: Stage, tick: Tick
             session.listeners.entered(stage)
             match stage:
                 case "finetune":
-                    finetune(name, config, run_id)
+                    _flow(session, finetune)(name, config, run_id)
                 case "assess":
-                    assess(name, config, run_id)
+                    _flow(session, assess)(name, config, run_id)
                     _show_gate(session)
                 case "release":
-                    release(name, config, run_id)
+                    _flow(session, release)(name, config, run_id)
     if until != "release":
         return outcome_of(session, "DONE", f"ran until {until}")
     _show_report(session)
     if session.outcome is None:
         raise TypeError("the stage `release` came to no verdict")
     return session.outcome
+
+
+def _flow(session: Session, stage: Flow[[str, str, str | None], Any]) -> Callable[[str, str, str | None], Any]:
+    """The sub-flow as Prefect runs it, or the plain function that it is made of."""
+    return stage if session.shown_in_prefect else stage.fn
 
 
 def _still_true(session: Session) -> RunRow | None:
@@ -172,13 +200,15 @@ def _waiting(session: Session, last: RunRow) -> list[EventRow]:
 
 
 def _show_funnel(session: Session) -> None:
+    if not session.shown_in_prefect:
+        return
     rows = [{"step": step.name, "result": describe(session.done[step.name])} for step in session.stages["curate"]]
     create_table_artifact(key=_artifact_key(session, "funnel"), table=rows, description="What became of the rows")
 
 
 def _show_gate(session: Session) -> None:
     decision = session.done["gate"]
-    if isinstance(decision, GateDecision):
+    if isinstance(decision, GateDecision) and session.shown_in_prefect:
         rows = [gate_row(finding) for finding in decision.findings]
         create_table_artifact(key=_artifact_key(session, "gate"), table=rows, description=decision.reason)
         create_markdown_artifact(
@@ -187,6 +217,8 @@ def _show_gate(session: Session) -> None:
 
 
 def _show_report(session: Session) -> None:
+    if not session.shown_in_prefect:
+        return
     folder = report_folder(session.settings.home, session.run_id)
     with suppress(OSError):  # without a report there is nothing to show
         told = (folder / "report.md").read_text(encoding="utf-8")

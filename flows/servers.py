@@ -128,7 +128,9 @@ def client_environment(server: Server | None, *, environ: Mapping[str, str] = os
     `environ` is what it has so far: hosts that it reaches without a proxy stay, this machine is added to them.
     """
     url = {} if server is None else {"PREFECT_API_URL": f"{server.url}/api"}
-    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}  # the screen is ours; the server keeps the logs
+    # The screen is ours, the server keeps the logs; a server that died is given up after 14 seconds, not a minute.
+    retries = environ.get("PREFECT_CLIENT_MAX_RETRIES", "3")
+    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "PREFECT_CLIENT_MAX_RETRIES": retries}
     direct = _without_proxy(environ)
     return {**PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT, **quiet, **url, "NO_PROXY": direct, "no_proxy": direct}
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from flows.earlier import Earlier, earlier_results
 from flows.engine.clock import present
+from flows.engine.disk import named_disk_errors
 from flows.engine.guard import guard_process
 from flows.engine.keys import digest_of, installed
 from flows.engine.plan import left_out, run_step
@@ -60,6 +61,8 @@ class Session:
         """Step -> why it has no result and needs none."""
         self.standing = standing_of(spec, self.ledger)
         self.champion = self.standing.champion
+        self.shown_in_prefect = True
+        """False: the same steps in the same order, as plain calls; for when Prefect does not answer."""
         self.outcome: Outcome | None = None
         """Set by whoever brings the run to an end; kept in the ledger when the session closes."""
         self._stages: dict[str, list[Step]] | None = None
@@ -172,14 +175,15 @@ def open_session(
     spec = load_file(path).get(pipeline)
     settings = load_settings(path)
     run_id = run_id or new_run_id()
-    with open_ledger(settings).pipeline_lock(pipeline, wait_s=wait_s, run_id=run_id):
+    held = open_ledger(settings).pipeline_lock(pipeline, wait_s=wait_s, run_id=run_id)
+    with named_disk_errors(settings.home), held:
         session = Session(spec, settings, root=path.resolve().parent, run_id=run_id)
         session.ledger.mark_interrupted()
         if listen is not None:
             listen(session)
         _open[run_id] = session
         try:
-            with _recorded(session):
+            with _recorded(session), named_disk_errors(settings.home):
                 yield session
         finally:
             del _open[run_id]

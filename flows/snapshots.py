@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.engine.disk import name_full_disk, private_folder
+from flows.engine.disk import named_disk_errors, private_folder
 from flows.engine.runs import now
 from schemas.artifacts import Splits, TicketTable, WarehouseRef
 from schemas.errors import ConfigError
@@ -53,7 +53,7 @@ def publish_snapshot(session: Session) -> Path:
     if not isinstance(warehouse, WarehouseRef):
         raise TypeError("the step `warehouse` has not run")
     folder = private_folder(warehouse_folder(session.settings.home, session.spec.name))
-    with name_full_disk(folder):
+    with named_disk_errors(folder):
         _sweep(folder)
         _publish_parquet(session, warehouse, private_folder(folder / "snapshots"))
         for name in CARD:

@@ -7,6 +7,7 @@ off: the content-addressed store alone decides what is reused, so that no cached
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from flows.engine.disk import named_disk_errors
 from flows.session import STAGES
 from schemas.errors import ServiceError, TunegateError
 
@@ -32,7 +34,21 @@ def run_stage(session: Session, stage: str) -> None:
     for earlier in STAGES[: STAGES.index(stage) + 1]:
         for step in session.stages[earlier]:
             if step.name not in session.done and not session.leaves_out(step):
-                run_as_task(session, step)
+                run_as_task(session, step) if session.shown_in_prefect else run_plainly(session, step)
+
+
+def run_plainly(
+    session: Session, step: Step, *, retries: int = RETRIES, delay_s: float = FIRST_DELAY_S
+) -> Artifact | None:
+    """Run the step as a plain call; transient errors are tried again as in a task run."""
+    try:
+        with _worded(step.name), named_disk_errors(session.settings.home):
+            return session.run(step)
+    except TunegateError as error:
+        if not error.transient or not retries:
+            raise
+    time.sleep(delay_s)
+    return run_plainly(session, step, retries=retries - 1, delay_s=2 * delay_s)
 
 
 def run_as_task(session: Session, step: Step) -> Artifact | None:
@@ -49,7 +65,7 @@ def run_as_task(session: Session, step: Step) -> Artifact | None:
         retry_condition_fn=is_transient,
     )
     def run() -> Artifact | None:
-        with _worded(step.name):
+        with _worded(step.name), named_disk_errors(session.settings.home):
             return session.run(step)
 
     return run()

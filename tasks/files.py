@@ -96,11 +96,33 @@ def seal(directory: Path, *, about: Mapping[str, object] | None = None) -> str:
             "bytes": path.stat().st_size,
             "sha256": sha256_file(path),
         }
-    write_json(directory / MANIFEST, {**(about or {}), "files": entries})
+    digest = sha256_json(entries)
+    write_json(directory / MANIFEST, {**(about or {}), "digest": digest, "files": entries})
     for folder in sorted(p for p in directory.rglob("*") if p.is_dir()):
         sync_directory(folder)
     sync_directory(directory)
-    return sha256_json(entries)
+    return digest
+
+
+def read_manifest(directory: Path) -> dict[str, dict[str, Any]]:
+    """File name -> its `bytes` and `sha256`, as sealed; looks at no other file.
+
+    Raises:
+        StorageError: TG0510, the manifest is absent, unreadable, or altered itself.
+    """
+    path = directory / MANIFEST
+    try:
+        told = orjson.loads(path.read_bytes())
+        entries: dict[str, dict[str, Any]] = {
+            name: {"bytes": int(each["bytes"]), "sha256": str(each["sha256"])} for name, each in told["files"].items()
+        }
+        digest = sha256_json(entries)
+        as_sealed = told.get("digest", digest) == digest  # manifests of earlier versions do not tell
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise StorageError(f"no readable manifest: {type(error).__name__}", code="TG0510", where=str(path)) from None
+    if not as_sealed:
+        raise StorageError("the manifest was altered: its digest is another", code="TG0510", where=str(path))
+    return entries
 
 
 def verify(directory: Path) -> str:
@@ -109,14 +131,7 @@ def verify(directory: Path) -> str:
     Raises:
         StorageError: manifest absent or unreadable, or a file is missing, added or changed.
     """
-    path = directory / MANIFEST
-    try:
-        told = orjson.loads(path.read_bytes())["files"]
-        entries: dict[str, dict[str, Any]] = {
-            name: {"bytes": int(each["bytes"]), "sha256": str(each["sha256"])} for name, each in told.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise StorageError(f"no readable manifest: {type(error).__name__}", code="TG0510", where=str(path)) from None
+    entries = read_manifest(directory)
     present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST}
     for name in sorted(present ^ entries.keys()):
         state = "missing" if name in entries else "not in the manifest"

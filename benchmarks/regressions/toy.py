@@ -74,7 +74,7 @@ def build_base(root: Path, *, seed: int = 0) -> Path:
         for row in tickets(40, seed=seed + 1)
     ]
     root.mkdir()
-    tokenizer = _tokenizer([turn["content"] for conversation in turns for turn in conversation])
+    tokenizer = tokenizer_of([turn["content"] for conversation in turns for turn in conversation])
     tokenizer.save_pretrained(root)
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -107,7 +107,8 @@ def _teach(model: Any, tokenizer: Any, turns: list[list[dict[str, str]]], n_step
         optimizer.zero_grad()
 
 
-def _tokenizer(texts: list[str]) -> Any:
+def tokenizer_of(texts: list[str]) -> Any:
+    """A byte-level BPE with a ChatML template that has the deciding words whole."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -9,7 +9,7 @@ import orjson
 
 from flows.chosen import chosen_names
 from flows.commands.output import out, print_json, print_rows, talk
-from flows.engine.disk import name_full_disk
+from flows.engine.disk import named_disk_errors
 from flows.engine.ledger import Ledger
 from flows.engine.store import Store
 from flows.named import Named, aliases_of, find_named
@@ -62,7 +62,7 @@ def export(
     if sign is not None:
         check_signing_key(sign)
     source = _source(named, spec, ledger, Store(settings.home))
-    with name_full_disk(to.absolute().parent):
+    with named_disk_errors(to.absolute().parent):
         done = export_candidate(source, _origin(named, form, source), out=to, stored=stored, gguf_type=gguf_type)
         signature = sign_folder(done.root, key=sign) if sign is not None else None
     _tell(done, signature, as_json=as_json)

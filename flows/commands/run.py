@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, cast
 
 from flows.commands.output import print_json, talk
 from flows.screen import Notes, Screen, print_decision, print_verdict
-from flows.servers import client_environment, ensure_prefect
+from flows.servers import Server, client_environment, ensure_prefect
 from flows.session import STAGES
 from flows.settings import load_settings
 from schemas.artifacts import GateDecision
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, ServiceError
 from schemas.load import load_file
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run(
     load_file(config).get(pipeline)  # tell a wrong file before any server is started
     console, begun = talk(), time.monotonic()
     settings = load_settings(config)
-    server = ensure_prefect(settings.home)
+    server, silent = _prefect(settings.home)
     # Prefect reads its settings when it is first imported: only now.
     os.environ.update(client_environment(server))
     from flows.live_curves import LiveCurves
@@ -57,13 +57,15 @@ def run(
         held.append(session)
         session.listeners.members += [screen, LiveCurves(session)]
 
-    console.print(
-        f"[bold]{pipeline}[/bold]", "[dim]" + (server.url if server else os.environ["PREFECT_API_URL"]) + "[/dim]"
-    )
+    where = "without Prefect" if silent else server.url if server else os.environ["PREFECT_API_URL"]
+    console.print(f"[bold]{pipeline}[/bold]", f"[dim]{where}[/dim]")
+    if silent is not None:
+        screen.noted(f"{silent.code}: {silent.message} ({silent.where}); the run goes on without Prefect")
     try:
         outcome = run_with(
-            pipeline, str(config), again=again, until=cast("Stage", until), wait_s=wait_s, listen=listen, tick=tick
-        )
+            pipeline, str(config), again=again, until=cast("Stage", until), wait_s=wait_s, listen=listen, tick=tick,
+            shown_in_prefect=silent is None,
+        )  # fmt: skip
     finally:
         screen.close()
         logging.getLogger("tunegate").removeHandler(notes)
@@ -89,3 +91,11 @@ def run(
     if as_json:
         print_json({**outcome.model_dump(), "exit_code": code, "mlflow_pending": pending})
     return code
+
+
+def _prefect(home: Path) -> tuple[Server | None, ServiceError | None]:
+    """The local server, if it is that one, and why Prefect is silent: what decides a run needs none."""
+    try:
+        return ensure_prefect(home), None
+    except ServiceError as error:
+        return None, error

@@ -1,44 +1,34 @@
 """What the disk may do to us, in plain words, and the permissions of what we put there.
 
-Used by the store and the ledger; knows nothing of either.
+Used by the store, the ledger and the session; knows nothing of them.
 """
 
 from __future__ import annotations
 
-import errno
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from schemas.errors import StorageError, TunegateError
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-FULL_TEXTS = ("No space left on device", "disk is full", "Disk quota exceeded")
-"""DuckDB, SQLite and Arrow tell of a full disk in words alone."""
+from tasks.disk_errors import name_disk_error
 
 
 @contextmanager
-def name_full_disk(root: Path) -> Iterator[None]:
-    """Turn whatever a full disk raises inside the block into one error that names the place and what is left.
+def named_disk_errors(root: Path) -> Iterator[None]:
+    """Turn what a full, broken or forbidden disk raises inside the block into one error that says so.
 
     Raises:
-        StorageError: TG0501.
+        StorageError: TG0501 and TG0554 to TG0556, see `tasks/disk_errors.py`.
     """
     try:
         yield
     except TunegateError:
         raise
     except Exception as error:
-        if not _says_full(error):
+        named = name_disk_error(error, root)
+        if named is None:
             raise
-        free = shutil.disk_usage(_existing(root)).free
-        raise StorageError(
-            f"the disk is full: {free:,} bytes are free",
-            code="TG0501",
-            where=str(root),
-            hint="free some space or set TUNEGATE_HOME to a larger disk, then run again: finished steps are reused",
-        ) from error
+        raise named from error
 
 
 def private_folder(folder: Path) -> Path:
@@ -63,20 +53,3 @@ def make_private(directory: Path) -> None:
                 where=str(path),
             )
         path.chmod(0o700 if path.is_dir() else 0o600)
-
-
-def _says_full(error: BaseException) -> bool:
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in FULL:
-            return True
-        if any(text in str(seen) for text in FULL_TEXTS):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path

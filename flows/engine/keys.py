@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,7 @@ def _leaves(value: JsonValue, path: str) -> Iterator[tuple[str, str]]:
         yield path, repr(value)
 
 
+@cache
 def installed(distribution: str) -> str:
     """The installed version of a distribution, or `absent`."""
     try:

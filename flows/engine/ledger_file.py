@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from flows.engine.database import Database
-from flows.engine.disk import name_full_disk, private_folder
+from flows.engine.disk import named_disk_errors, private_folder
 from flows.engine.ledger_tables import TABLES, VERSION
 from flows.engine.lock import hold
 from schemas.errors import LockedError, StorageError
@@ -47,20 +47,21 @@ class LedgerFile:
     @contextmanager
     def read(self) -> Iterator[Database]:
         """What is there at this moment; an empty ledger in memory when there is none yet."""
-        with self._named_errors():
+        with self._named_errors(), named_disk_errors(self.path.parent):
             if self.path.exists():
                 with closing(self.connect()) as db:
                     if current(self.version(db), self.place):
                         db.execute("BEGIN")
                         yield db
                         return
+                self._refuse_emptied()
             with empty_ledger() as db:
                 yield db
 
     @contextmanager
     def write(self) -> Iterator[Database]:
         """One transaction: all of the block or nothing."""
-        with self._named_errors(), name_full_disk(self.path.parent):
+        with self._named_errors(), named_disk_errors(self.path.parent):
             self._create_once()
             with closing(self.connect()) as db:
                 db.execute("BEGIN IMMEDIATE")
@@ -105,6 +106,7 @@ class LedgerFile:
             with closing(self.connect()) as db:
                 if current(self.version(db), self.place):
                     return
+            self._refuse_emptied()
         # Two first runs must not both change the journal mode: SQLite does not wait for that.
         with hold(private_folder(self.path.parent) / "ledger.sqlite.creating"):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -113,6 +115,20 @@ class LedgerFile:
                     db.execute("PRAGMA journal_mode = WAL")
                     made = f"{TABLES} {APPEND_ONLY} PRAGMA user_version = {VERSION}"
                     db.executescript(f"BEGIN IMMEDIATE; {made}; COMMIT;")
+
+    def _refuse_emptied(self) -> None:
+        """A file without tables is what a kill at its creation leaves; behind the first result it is a loss.
+
+        Raises:
+            StorageError: TG0558, there are results, so the ledger had rows.
+        """
+        if any((self.path.parent / "store").glob("*/*")):
+            raise StorageError(
+                "the ledger is empty, and the store beside it is not",
+                code="TG0558",
+                where=self.place,
+                hint="put it back from a backup; to begin anew without history and champion, remove the file",
+            )
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

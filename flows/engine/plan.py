@@ -17,6 +17,8 @@ from flows.engine.keys import InputDigest, KeyParts, step_key, why_changed
 from flows.engine.step import Input, Late, Step
 from flows.engine.store import Damage, Obtained, Store
 from schemas.artifacts import Artifact
+from schemas.errors import StorageError
+from tasks.files import verify
 from tasks.progress import Progress, silent
 
 State = Literal["reused", "run", "maybe", "left out"]
@@ -91,11 +93,12 @@ def run_step(step: Step, done: Known, store: Store, *, progress: Progress = sile
         return Obtained(picked, picked.root.name, reused=True, seconds=0.0)
     step = _resolved(step, done)
     parts = parts_of(step, done)
-    unchanged = _unchanged(step, parts, store)
+    unchanged = _unchanged(step, parts, store, deep=True)
     if unchanged is not None:
         return Obtained(unchanged, unchanged.root.name, reused=True, seconds=0.0)
 
     def produce(out: Path) -> Artifact:
+        _check_given(step)
         scratch = store.scratch(step.folder, parts.key) if step.resumable else None
         return _call(step, done, scratch=scratch, progress=progress, out=out)
 
@@ -113,6 +116,20 @@ def repeat_step(step: Step, done: Known, store: Store, *, progress: Progress = s
 
         with store.make_aside(step.returns, produce) as artifact:
             yield artifact
+
+
+def _check_given(step: Step) -> None:
+    """Read what an earlier run left (the champion, say) to its last byte; results of this run were checked already.
+
+    Raises:
+        StorageError: TG0510 to TG0512 it is damaged, TG0557 it is another than it was.
+    """
+    for name, given in step.inputs.items():
+        if isinstance(given, Artifact) and verify(given.root) != given.digest:
+            raise StorageError(
+                f"{name} of step {step.name} is not what it was", code="TG0557", where=str(given.root),
+                hint="put it back from a backup, or go back to an earlier champion: `tunegate rollback PIPELINE`",
+            )  # fmt: skip
 
 
 def _call(step: Step, done: Known, *, scratch: Path | None, progress: Progress, out: Path) -> Artifact:
@@ -156,7 +173,7 @@ def _plan_known(step: Step, done: Known, store: Store) -> PlannedStep:
     return PlannedStep(step, "run", reasons, key=parts.key)
 
 
-def _unchanged(step: Step, parts: KeyParts, store: Store) -> Artifact | None:
+def _unchanged(step: Step, parts: KeyParts, store: Store, *, deep: bool = False) -> Artifact | None:
     """The earlier result that the step would go on from, when all else that it was made from is the same."""
     earlier = step.inputs.get(step.goes_on_from)
     if not isinstance(earlier, Artifact):
@@ -164,7 +181,7 @@ def _unchanged(step: Step, parts: KeyParts, store: Store) -> Artifact | None:
     old = store.parts(step.folder, earlier.root.name)
     if old is None or why_changed(old, parts, unknown=frozenset({step.goes_on_from})):
         return None
-    found = store.look(step.folder, earlier.root.name, step.returns)
+    found = store.look(step.folder, earlier.root.name, step.returns, deep=deep)
     return found if isinstance(found, Artifact) else None
 
 

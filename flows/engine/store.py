@@ -23,14 +23,14 @@ from typing import Generic, TypeVar
 import orjson
 from pydantic import ValidationError
 
-from flows.engine.disk import make_private, name_full_disk, private_folder
+from flows.engine.disk import make_private, named_disk_errors, private_folder
 from flows.engine.keys import KeyParts
 from flows.engine.lock import SAFE_NAME, hold
 from schemas.artifacts import Artifact
 from schemas.errors import SecurityError, StorageError
 from schemas.secrets import masked_value
 from tasks.failpoint import reach
-from tasks.files import MANIFEST, seal, sha256_json, sync_directory, verify, write_json
+from tasks.files import MANIFEST, read_manifest, seal, sha256_json, sync_directory, verify, write_json
 
 REFERENCE = "artifact.json"
 SAY_WAITING_AFTER_S = 1.0
@@ -111,7 +111,8 @@ class Store:
     ) -> Obtained[A]:
         """The stored result, or the one that `produce(directory)` makes now, committed.
 
-        Of several processes that ask at the same time one makes it; the others wait and reuse it.
+        Of several processes that ask at the same time one makes it; the others wait and reuse it. What is reused is
+        read to its last byte before: a damaged result is put aside and made again.
 
         Args:
             produce: Writes its files into the empty directory and returns the reference with `root` set to it.
@@ -120,10 +121,10 @@ class Store:
         Raises:
             StorageError: TG0501 the disk is full, TG0514 the result points outside itself.
         """
-        found = self.find(step, key, returns)
+        found = self.find(step, key, returns, deep=True)
         if found is not None:
             return self._reused(found, step, key)
-        with self._lock(step, key), name_full_disk(self.root):
+        with self._lock(step, key), named_disk_errors(self.root):
             found = self._found_or_moved(step, key, returns)
             if found is not None:
                 return self._reused(found, step, key)
@@ -143,7 +144,7 @@ class Store:
     @contextmanager
     def make_aside(self, returns: type[A], produce: Callable[[Path], A]) -> Iterator[A]:
         """A result made and sealed as `obtain` does, gone at the end of the block: to compare, never to keep."""
-        with name_full_disk(self.root), self._aside() as folder:
+        with named_disk_errors(self.root), self._aside() as folder:
             yield self._make(folder, returns, produce)
 
     def with_digest(self, step: str, digest: str, returns: type[A]) -> A | None:
@@ -275,7 +276,7 @@ def _digest_by_sizes(place: Path) -> str:
     Raises:
         StorageError: a file is missing, added or of another size.
     """
-    entries = orjson.loads((place / MANIFEST).read_bytes())["files"]
+    entries = read_manifest(place)
     sizes = {
         path.relative_to(place).as_posix(): path.stat().st_size
         for path in place.rglob("*")

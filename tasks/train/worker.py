@@ -21,6 +21,7 @@ from pathlib import Path
 import orjson
 
 from schemas.errors import LockedError, TrainingError, TunegateError
+from tasks.disk_errors import name_disk_error
 from tasks.files import seal, write_json
 from tasks.train.job import CHECKPOINTS, ERROR, FINAL, INTERRUPTED, MEMORY_FIGURES, PROGRESS, ProgressLog, TrainJob
 from tasks.train.memory import memory_advice
@@ -54,10 +55,11 @@ def main(job_file: Path, parent: int | None = None, *, lock_wait_s: float = 15.0
     except TunegateError as error:
         _tell(job.scratch, error)
     except Exception as error:
-        if not _is_out_of_memory(error):
+        named = _out_of_memory(job) if _is_out_of_memory(error) else name_disk_error(error, job.scratch)
+        if named is None:
             raise
         traceback.print_exc()
-        _tell(job.scratch, _out_of_memory(job))
+        _tell(job.scratch, named)
     return 1
 
 

@@ -6,48 +6,17 @@ has torch loaded, instead of started anew.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import pytest
 
+from benchmarks.forked import Forked
 from benchmarks.regressions.play import Played, play
 from benchmarks.regressions.report import expected_rate, parts_table, scenes_table
 from benchmarks.regressions.scenes import CHAMPION, PLANTED, SAME, SCENES, Scene
 from benchmarks.regressions.worlds import toy_world
-from tasks.train import launch, worker
-from tasks.train.job import JOB, TrainJob
-
-
-class Forked:
-    """The part of `subprocess.Popen` that `tasks/train/launch.py` uses."""
-
-    def __init__(self, job: TrainJob, _stderr: IO[bytes]) -> None:
-        parent = os.getpid()
-
-        def work() -> None:
-            os.setsid()
-            sys.exit(worker.main(job.scratch / JOB, parent))
-
-        self._process = multiprocessing.get_context("fork").Process(target=work)
-        self._process.start()
-        assert self._process.pid is not None
-        self.pid = self._process.pid
-
-    @property
-    def returncode(self) -> int | None:
-        return self._process.exitcode
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self, timeout: float | None = None) -> int | None:
-        self._process.join(timeout)
-        return self._process.exitcode
+from tasks.train import launch
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,42 @@
+"""The training process as a fork of this one, which has torch loaded, instead of a new interpreter.
+
+It does what `tasks/train/worker.py` does, in a process group of its own, and ends with the process that started it.
+Set as `tasks.train.launch._start` by campaigns that train hundreds of times.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from typing import IO
+
+from tasks.train import worker
+from tasks.train.job import JOB, TrainJob
+
+
+class Forked:
+    """The part of `subprocess.Popen` that `tasks/train/launch.py` uses."""
+
+    def __init__(self, job: TrainJob, _stderr: IO[bytes]) -> None:
+        parent = os.getpid()
+
+        def work() -> None:
+            os.setsid()
+            sys.exit(worker.main(job.scratch / JOB, parent))
+
+        self._process = multiprocessing.get_context("fork").Process(target=work)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self._process.join(timeout)
+        return self._process.exitcode

@@ -1,0 +1,227 @@
+"""A run of the pipeline as a process of its own: a fork of this one, which has the heavy libraries loaded.
+
+The child acknowledges what it has done (each finished step, the verdict) in memory that it shares with this process:
+that costs no system call, so no fault can hit it, and it outlives the child. Prefect takes no part, as in a run whose
+server is dead (`flows/pipeline.py`). Knows nothing of faults.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import mmap
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.forked import Forked
+from benchmarks.torture.world import PIPELINE
+
+if TYPE_CHECKING:
+    from flows.engine.step import Step
+    from flows.session import Session
+    from schemas.artifacts import Artifact
+
+PRELOADED = (
+    "torch", "transformers", "peft", "mlflow", "mlflow.store.tracking.sqlalchemy_store", "sklearn.linear_model",
+    "scipy.stats", "pandas", "datasets", "duckdb", "pyarrow.parquet", "flows.pipeline", "flows.commands.run",
+)  # fmt: skip
+limit_s = 120.0
+"""A run that takes longer is stuck; undisturbed one of the toy takes five seconds."""
+_SIZE = 1 << 18
+_POLL_S = 0.005
+
+Ack = dict[str, Any]
+Work = Callable[["Acks"], int]
+"""Done in a fork; returns its exit code."""
+
+
+class Acks:
+    """Lines in shared memory: one process writes, another reads when the first is gone."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _SIZE)
+
+    def write(self, **ack: Any) -> None:
+        data = json.dumps(ack).encode() + b"\n"
+        length = int.from_bytes(self._memory[:8], "little")
+        self._memory[8 + length : 8 + length + len(data)] = data
+        self._memory[:8] = (length + len(data)).to_bytes(8, "little")  # last: a kill before it leaves no half line
+
+    def read(self) -> list[Ack]:
+        length = int.from_bytes(self._memory[:8], "little")
+        return [json.loads(line) for line in self._memory[8 : 8 + length].splitlines()]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended."""
+
+    code: int
+    """Exit code of `tunegate run`; negative: the signal."""
+    acks: tuple[Ack, ...]
+    said: str
+    """What it wrote to stdout and stderr."""
+    seconds: float
+    is_stuck: bool = False
+
+    @property
+    def error(self) -> str:
+        """Code of the error that it ended with, empty without."""
+        return next((ack["code"] for ack in self.acks if ack["kind"] == "error"), "")
+
+
+class Child:
+    """One run in progress."""
+
+    def __init__(self, pid: int, acks: Acks, said: Path) -> None:
+        self.pid = pid
+        self._acks, self._said = acks, said
+        self._began = time.monotonic()
+        self._status: int | None = None
+
+    def is_alive(self) -> bool:
+        """Does it run? Reaps it when it does not."""
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._status = status if pid else None
+        return self._status is None
+
+    def acks(self) -> list[Ack]:
+        """What it has acknowledged so far."""
+        return self._acks.read()
+
+    def kill(self) -> None:
+        """SIGKILL for the run alone; its training process has to notice by itself."""
+        if self.is_alive():
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> Ended:
+        """Wait for the end; what takes too long is killed."""
+        is_stuck = False
+        while self.is_alive():
+            if time.monotonic() - self._began > limit_s:
+                is_stuck = True
+                self.kill()
+            time.sleep(_POLL_S)
+        assert self._status is not None
+        said = self._said.read_text(encoding="utf-8", errors="replace") if self._said.exists() else ""
+        code = os.waitstatus_to_exitcode(self._status)
+        return Ended(code, tuple(self.acks()), said, time.monotonic() - self._began, is_stuck)
+
+
+def warm(names: Sequence[str] = PRELOADED) -> None:
+    """Load what a run needs, once for all forks; called again with what a first run had to load by itself."""
+    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true")
+    for name in names:
+        with contextlib.suppress(ImportError):  # some modules can only be loaded by others
+            importlib.import_module(name)
+    from tasks.train import launch
+
+    launch._start = Forked  # type: ignore[assignment]
+    with contextlib.suppress(ImportError, AttributeError):  # MLflow looks through all packages, once per process
+        importlib.import_module("mlflow.utils.requirements_utils")._init_modules_to_packages_map()
+    gc.collect()
+    gc.freeze()
+
+
+def start(place: Path, said: Path, work: Work, *, environ: Mapping[str, str]) -> Child:
+    """Do the work in a fork whose folder is `place`; what it writes to stdout and stderr goes to the file `said`."""
+    acks = Acks()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return Child(pid, acks, said)
+    code = 70
+    try:
+        stream = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(stream, 1)
+        os.dup2(stream, 2)
+        os.environ.update(environ)
+        os.chdir(place)
+        code = work(acks)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def pipeline_run(
+    before: Callable[[Acks], None] | None = None, *, until: str = "release", tick: str | None = None
+) -> Work:
+    """The work of `tunegate run`, with what is to be done in the child before it begins."""
+
+    def work(acks: Acks) -> int:
+        from flows.pipeline import run_with
+        from schemas.errors import TunegateError
+
+        loaded = set(sys.modules)
+        if before is not None:
+            before(acks)
+
+        def listen(session: Session) -> None:
+            session.listeners.members.append(_Teller(session, acks))
+
+        try:
+            outcome = run_with(
+                PIPELINE, "pipelines.yaml", again=False, until=until, wait_s=0, listen=listen, tick=tick,  # type: ignore[arg-type]
+                shown_in_prefect=False,
+            )  # fmt: skip
+        except TunegateError as error:
+            acks.write(kind="error", code=error.code)
+            print(f"{error.code}: {error.message} ({error.where})", file=sys.stderr)
+            traceback.print_exc()
+            return error.exit_code
+        acks.write(kind="end", **outcome.model_dump())
+        acks.write(kind="loaded", names=sorted(set(sys.modules) - loaded)[:2000])
+        return outcome.exit_code
+
+    return work
+
+
+def reconciliation(_acks: Acks) -> int:
+    """The work of `tunegate reconcile`."""
+    from flows.engine.ledger import Ledger
+    from flows.project import reconcile
+    from flows.settings import load_settings
+
+    settings = load_settings(Path("pipelines.yaml"))
+    late = reconcile(Ledger(settings.home), settings).late
+    if late is not None:
+        print(f"{late.code}: {late.message}", file=sys.stderr)
+    return 0 if late is None else late.exit_code
+
+
+class _Teller:
+    """A listener that acknowledges what is done."""
+
+    def __init__(self, session: Session, acks: Acks) -> None:
+        self._run_id, self._acks = session.run_id, acks
+
+    def started(self, step: Step) -> None:
+        """Nothing is done yet."""
+
+    def progressed(self, step: Step, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
+        """Nothing is done yet."""
+
+    def finished(self, step: Step, artifact: Artifact, *, reused: bool, seconds: float) -> None:
+        self._acks.write(
+            kind="step", run_id=self._run_id, step=step.name, folder=step.folder, digest=artifact.digest, reused=reused
+        )
+
+    def noted(self, text: str) -> None:
+        print(f"note {text}", file=sys.stderr, flush=True)
+
+    def entered(self, stage: str) -> None:
+        """Of no interest."""

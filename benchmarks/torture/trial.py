@@ -1,0 +1,157 @@
+"""One try: a folder of its own, a run under a fault, what is left, the next run, and the comparison."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.torture import fork
+from benchmarks.torture.fork import Ack, Child, Ended, Work
+from benchmarks.torture.homes import HOME, Homes, environment
+from benchmarks.torture.injected import Before
+from benchmarks.torture.truth import differing, missing, standing
+from flows.engine.ledger import Ledger
+from flows.session import STAGES
+
+
+@dataclass
+class Trial:
+    """What a fault gets to work with."""
+
+    homes: Homes
+    folder: Path
+    """Of this try; the pipeline's folder is `place`."""
+    dice: random.Random
+    number: int
+    """Of the try, from 0: a fault with a list of places takes them in turn."""
+    stack: ExitStack
+    """What has to be undone when the try is over: mounts, processes."""
+    acks: list[Ack] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
+    stage: str = ""
+    environ: dict[str, str] = field(default_factory=dict)
+    tick: str | None = None
+    has_to_say: bool = False
+    """A run that fails has to end with an error that has a code, not with a traceback."""
+    exempt: bool = False
+    """What was acknowledged may be gone, because the fault destroyed it; it must be made again."""
+
+    _n_started: int = 0
+
+    @property
+    def place(self) -> Path:
+        return self.folder / "place"
+
+    @property
+    def home(self) -> Path:
+        return self.place / HOME
+
+    def begin(self, stage: str = "") -> str:
+        """Lay out the folder as it is before the stage, a random one by default; returns it."""
+        self.stage = stage or self.dice.choice(STAGES)
+        self.homes.copy(self.stage, self.place)
+        return self.stage
+
+    def start(self, before: Before | None = None, *, work: Work | None = None, **environ: str) -> Child:
+        """Start a run (or other work) without waiting for it; `heard` has to be told of its end."""
+        settings = {**environment(self.place), **self.environ, **environ}
+        self._n_started += 1
+        said = self.folder / f"said-{self._n_started}.txt"
+        return fork.start(self.place, said, work or fork.pipeline_run(before, tick=self.tick), environ=settings)
+
+    def heard(self, ended: Ended) -> Ended:
+        """Keep what a run has acknowledged."""
+        self.ended.append(ended)
+        self.acks += ended.acks
+        return ended
+
+    def run(self, before: Before | None = None, *, work: Work | None = None, **environ: str) -> Ended:
+        """A run (or other work) to its end."""
+        return self.heard(self.start(before, work=work, **environ).wait())
+
+
+Provoke = Callable[[Trial], AbstractContextManager[str]]
+"""Does harm, says in words what it did, and takes back at its end what would keep the next run from working."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row of the table."""
+
+    name: str
+    told: str
+    """What is done."""
+    provoke: Provoke
+    quick: int
+    """Tries of the quick campaign."""
+    full: int
+    """Tries of the whole one."""
+    needs: Callable[[], str] = lambda: ""
+    """Why it cannot be provoked here; empty when it can."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How a try ended."""
+
+    fault: str
+    number: int
+    told: str
+    lost: tuple[str, ...]
+    wrong: tuple[str, ...]
+    stuck: str
+    said: str
+    seconds: float
+
+    @property
+    def is_recovered(self) -> bool:
+        return not (self.lost or self.wrong or self.stuck)
+
+
+def play(fault: Fault, number: int, *, seed: int, homes: Homes, folder: Path) -> Tried:
+    """Try the fault once; the seed and the number decide all that is drawn by lot."""
+    folder.mkdir()
+    began = time.monotonic()
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        trial = Trial(homes, folder, random.Random(f"{seed}/{fault.name}/{number}"), number, stack)  # noqa: S311
+        told, lost, wrong, stuck = "", [], [], ""
+        try:
+            with fault.provoke(trial) as told:
+                wrong += standing(trial.home)
+                lost += [] if trial.exempt else missing(trial.home, trial.acks)
+            wrong += [
+                f"no word of it: exit code {one.code}" for one in trial.ended if trial.has_to_say and _is_crude(one)
+            ]
+            stuck = _recover(trial)
+            lost += missing(trial.home, [ack for ack in trial.acks if not trial.exempt or ack["kind"] == "end"])
+            wrong += differing(trial.home, homes.golden)
+        except Exception as error:
+            stuck = stuck or f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+        stuck = stuck or next((f"run {at} did not end" for at, one in enumerate(trial.ended) if one.is_stuck), "")
+        said = "\n".join(one.said[-3000:] for one in trial.ended)
+    return Tried(
+        fault.name, number, f"{told} ({trial.stage})", tuple(dict.fromkeys(lost)), tuple(dict.fromkeys(wrong)), stuck,
+        said, time.monotonic() - began,
+    )  # fmt: skip
+
+
+def _is_crude(one: Ended) -> bool:
+    return one.code > 0 and one.error in ("", "TG0001") and not any(ack["kind"] == "end" for ack in one.acks)
+
+
+def _recover(trial: Trial) -> str:
+    """Run once more, undisturbed, and bring MLflow up to date where it is not; returns why that did not work."""
+    ended = trial.run()
+    if ended.code:
+        return f"the next run ended with {ended.code} {ended.error}"
+    if Ledger(trial.home).pending_projections() and (late := trial.run(work=fork.reconciliation)).code:
+        return f"reconcile ended with {late.code}"
+    return ""

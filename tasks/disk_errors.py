@@ -1,0 +1,90 @@
+"""What a disk and the kernel's limits do to us, as an error that says so and what to do.
+
+An `OSError` tells by its number; DuckDB, SQLite, Arrow and safetensors tell in words alone. Used by the store, the
+ledger, the session and the training process; knows nothing of what was being written.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.errors import StorageError
+
+
+@dataclass(frozen=True)
+class _Case:
+    numbers: tuple[int, ...]
+    texts: tuple[str, ...]
+    error: StorageError
+
+
+_CASES = (
+    _Case(
+        (errno.ENOSPC, errno.EDQUOT),
+        ("No space left on device", "disk is full", "Disk quota exceeded"),
+        StorageError(
+            "the disk is full",
+            code="TG0501",
+            hint="free some space or set TUNEGATE_HOME to a larger disk, then run again: finished steps are reused",
+        ),
+    ),
+    _Case(
+        (errno.EIO, errno.EROFS),
+        ("Input/output error", "disk I/O error", "Read-only file system", "readonly database"),
+        StorageError(
+            "the disk refuses to read or write",
+            code="TG0554",
+            hint="look at the disk (`dmesg`), then run again: finished steps are reused",
+        ),
+    ),
+    _Case(
+        (errno.EMFILE, errno.ENFILE, errno.EFBIG),
+        ("Too many open files", "File too large"),
+        StorageError(
+            "a limit of this process is reached",
+            code="TG0555",
+            hint="raise it (`ulimit -n` open files, `ulimit -f` size of a file), then run again",
+        ),
+    ),
+    _Case(
+        (errno.EACCES, errno.EPERM),
+        ("Permission denied",),
+        StorageError(
+            "this user may not read or write here", code="TG0556", hint="correct the rights of the folder, or its owner"
+        ),
+    ),
+)
+
+
+def name_disk_error(error: BaseException, root: Path) -> StorageError | None:
+    """The error with its place and what is left of the disk; None when the disk has no part in it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        for case in _CASES:
+            if _is(case, seen):
+                return _placed(case.error, seen, root)
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _is(case: _Case, error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in case.numbers:
+        return True
+    return any(text in str(error) for text in case.texts)
+
+
+def _placed(known: StorageError, error: BaseException, root: Path) -> StorageError:
+    named = getattr(error, "filename", None)
+    left = f": {shutil.disk_usage(_existing(root)).free:,} bytes are free" if known.code == "TG0501" else ""
+    told = f": {error.strerror}" if not left and isinstance(error, OSError) and error.strerror else left
+    where = named if isinstance(named, str) and known.code != "TG0501" else str(root)
+    return StorageError(f"{known.message}{told}", code=known.code, where=where, hint=known.hint)
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
