@@ -65,7 +65,7 @@ bench-train: install ## training and generation beside other trainers; QUICK=1 w
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra dev --extra postgres --extra semantic --extra names \
+		--python-version 3.11 --extra dev --extra postgres --extra semantic --extra names --extra docs \
 		--output-file requirements.lock pyproject.toml
 
 up: install ## start the local Prefect and MLflow servers (loopback)
