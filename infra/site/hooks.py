@@ -26,6 +26,7 @@ POLICY = "default-src 'self' file: data: blob: 'unsafe-inline'"
 """What a page may load: what lies beside it. A browser then asks no other host, whatever a script would like."""
 _FENCE = re.compile(r"^( *```\w+) .*$", re.M)
 _RESULTS = re.compile(r"\]\((?:\.\./)+benchmarks/results/")
+_NO_MENTION = re.compile(r"(^```[\s\S]*?^```$|`[^`\n]+`|\[[^]\n]*\]\([^)\n]*\)|^#.*$)", re.M)
 _MENTION = re.compile(r"(?<=[(, ])TG\d{4}(?=[),.; ])")
 
 
@@ -61,7 +62,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         return re.sub(r"^\| (TG\d{4}) \|", r"| [\1](errors/\1.md) |", markdown, flags=re.M)
     if path.startswith("errors/"):
         return markdown
-    parts = re.split(r"(^```.*?^```$|`[^`\n]+`|\[[^]]*\]\([^)]*\)|^#.*$)", markdown, flags=re.M | re.S)
+    parts = _NO_MENTION.split(markdown)
     parts[::2] = [_MENTION.sub(lambda found: f"[{found[0]}]({up}errors/{found[0]}.md)", part) for part in parts[::2]]
     return "".join(parts)
 
@@ -69,6 +70,11 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 def on_post_page(output: str, **_: Any) -> str:
     """Tell the browser that nothing may come from another host."""
     return output.replace("<head>", f'<head><meta http-equiv="Content-Security-Policy" content="{POLICY}">', 1)
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """The same for pages that are no page of docs/, such as the one for what is not found."""
+    return on_post_page(output_content)
 
 
 def _written(config: MkDocsConfig, path: str, text: str) -> File:

@@ -1,0 +1,147 @@
+"""The commands of the pages, run in the order of the pages, in one folder with a help desk and a tiny model.
+
+What a page calls RUN, DIR or NAME is filled in. Each command must end with 0, but for the few that are told here with
+the code they end with. Pages are read by `tests/documentation.py`; blocks with `no-run` are parsed elsewhere. Runs are
+forks of the warm process, all other commands run in this one.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from ruamel.yaml import YAML
+
+from flows.cli import main
+from schemas.source import GeneratedSource
+from tasks.curate.helpdesk import generate_tickets
+from tests.documentation import COMMANDS, Block, blocks
+
+if TYPE_CHECKING:
+    from tests.flows.conftest import Workplace
+
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
+]
+
+FLOWS = ("run", "curate", "tick")
+"""Commands that start a Prefect flow."""
+NOT_RUN = {
+    "tunegate serve": "until it is interrupted",
+    "tunegate endpoint support-replies": "until it is interrupted",
+    "tunegate up": "starts servers",
+    "tunegate down": "stops them",
+    "tunegate deploy --pool gpus": "needs a pool; test_deploy.py has one",
+    "tunegate reproduce RUN": "as long as a run; test_reproduce.py does it",
+    "tunegate export RUN -f gguf -o DIR": "needs a vocabulary that GGUF knows; test_export.py has one",
+}
+"""Commands of the overviews that are parsed elsewhere and not run here."""
+ENDS_WITH = {
+    "approve": (9, "TG0630"),  # nobody waits
+    "promote": (2, "TG0184"),  # there is one version
+    "rollback": (2, "TG0155"),  # and it is the first champion
+}
+SMALL = {
+    "train": {"max_length": 512, "max_examples": 32, "overflow": "truncate_left", "max_steps": 6, "threads": 1},
+    "evaluate": {"max_items": 12, "max_new_tokens": 4, "arms": ["zero_shot", "majority", "tfidf"], "threads": 1},
+    "gates": {"min_items": 5, "round_trip": None, "rules": [{"metric": "format", "value_threshold": 0.0}]},
+}
+"""What makes the quickstart's pipeline a matter of seconds, and its first candidate a champion."""
+
+
+@dataclass
+class Page:
+    """A folder as a reader of the pages has it."""
+
+    place: Workplace
+    capsys: pytest.CaptureFixture[str]
+    run_id: str = ""
+
+    def do(self, command: str) -> tuple[int, str]:
+        """Exit code and everything that was said."""
+        found = {"RUN": self.run_id, "NAME": "sam", "PIPELINE": "support-replies"}
+        words = [found.get(word, word) for word in shlex.split(command)][1:]
+        if words[0] in FLOWS:
+            done = self.place.run(*words)
+            return done.returncode, done.stdout + done.stderr
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        said = self.capsys.readouterr()
+        return int(ended.value.code or 0), said.out + said.err
+
+
+@pytest.fixture
+def page(
+    workplace: Workplace, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Page:
+    """pipelines.yaml as the quickstart writes it, small and under the name of the demo; a week of tickets."""
+    folder = workplace.folder
+    text = next(block.text for block in blocks(project) if block.language == "yaml" and "  mine:" in block.text)
+    document = YAML(typ="safe", pure=True).load(text)
+    mine: dict[str, Any] = document["pipelines"]["mine"]
+    for section, changes in SMALL.items():
+        mine[section] = {**mine[section], **changes}
+    for name in ("support-replies", "mine"):
+        document["pipelines"] = {name: {**mine, "register": {"name": name}}}
+        with (folder / {"mine": "mine.yaml"}.get(name, "pipelines.yaml")).open("w") as stream:
+            YAML().dump(document, stream)
+    shutil.copytree(workplace.environ["TINY_MODEL"], folder / "models" / "base")
+    (folder / "exports").mkdir()
+    (folder / "exports" / "week.jsonl").write_bytes(b"".join(exported_tickets()))
+    (folder / "t").write_text("Hello, order NB-40417 was charged twice this morning.")
+    feedback = {"ticket_id": "T-000004", "version": "1", "outcome": "accepted", "at": "2026-06-08T09:12:00Z"}
+    (folder / "f").write_bytes(orjson.dumps(feedback) + b"\n")
+    monkeypatch.chdir(folder)
+    for name, value in workplace.environ.items():
+        monkeypatch.setenv(name, value)
+    return Page(workplace, capsys)
+
+
+def exported_tickets() -> Iterator[bytes]:
+    """Generated tickets under the names that the quickstart maps."""
+    source = GeneratedSource(kind="generated", n_tickets=240, n_customers=60, seed=3)
+    for line in generate_tickets(source):
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue  # broken on purpose
+        if isinstance(row, dict) and {"ticket_id", "body", "reply"} <= row.keys():
+            row |= {
+                "id": row.pop("ticket_id"),
+                "description": row.pop("body"),
+                "comments": [{"body": row.pop("reply")}],
+            }
+            yield orjson.dumps(row) + b"\n"
+
+
+def runnable(project: Path) -> Iterator[tuple[Block, str]]:
+    """Commands of tunegate in blocks that are run, in the order of the pages."""
+    for block in blocks(project):
+        if block.language in COMMANDS and not block.why_not:
+            yield from ((block, command) for command in block.commands() if command.startswith("tunegate "))
+
+
+def test_the_commands_of_the_pages_do_what_they_say(page: Page, project: Path) -> None:
+    code, said = page.do("tunegate run support-replies --json")
+    assert code == 0, said
+    page.run_id = orjson.loads(said[: said.index("}\n") + 1])["run_id"]
+    commands = list(runnable(project))
+    assert len(commands) > 40
+    assert {command for command in NOT_RUN if command not in [each for _, each in commands]} == set()
+    wrong = []
+    for block, command in commands:
+        if command in NOT_RUN:
+            continue
+        name = command.split()[1]
+        expected, told = ENDS_WITH.get(name, (0, ""))
+        code, said = page.do(command)
+        if code != expected or told not in said:
+            wrong.append(f"{block.place} {command}: {code}\n{said[-600:]}")
+    assert wrong == [], "\n".join(wrong)
