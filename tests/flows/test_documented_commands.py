@@ -19,6 +19,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows.cli import main
+from flows.engine.ledger import Ledger
 from schemas.source import GeneratedSource
 from tasks.curate.helpdesk import generate_tickets
 from tests.documentation import COMMANDS, Block, blocks
@@ -45,7 +46,7 @@ NOT_RUN = {
 """Commands of the overviews that are parsed elsewhere and not run here."""
 ENDS_WITH = {
     "approve": (9, "TG0630"),  # nobody waits
-    "promote": (2, "TG0184"),  # there is one version
+    "promote": (9, "TG0621"),  # there is one version
     "rollback": (2, "TG0155"),  # and it is the first champion
 }
 SMALL = {
@@ -129,18 +130,21 @@ def runnable(project: Path) -> Iterator[tuple[Block, str]]:
 
 
 def test_the_commands_of_the_pages_do_what_they_say(page: Page, project: Path) -> None:
-    code, said = page.do("tunegate run support-replies --json")
-    assert code == 0, said
-    page.run_id = orjson.loads(said[: said.index("}\n") + 1])["run_id"]
-    commands = list(runnable(project))
+    commands: dict[str, Block] = {}
+    for block, command in runnable(project):
+        commands.setdefault(command, block)  # what several pages say is run once
     assert len(commands) > 40
-    assert {command for command in NOT_RUN if command not in [each for _, each in commands]} == set()
+    assert NOT_RUN.keys() <= commands.keys()
+    first = "tunegate run support-replies"
+    del commands[first]
+    code, said = page.do(first)
+    assert code == 0, said
+    page.run_id = Ledger(page.place.home).runs(limit=1)[0].run_id
     wrong = []
-    for block, command in commands:
+    for command, block in commands.items():
         if command in NOT_RUN:
             continue
-        name = command.split()[1]
-        expected, told = ENDS_WITH.get(name, (0, ""))
+        expected, told = ENDS_WITH.get(command.split()[1], (0, ""))
         code, said = page.do(command)
         if code != expected or told not in said:
             wrong.append(f"{block.place} {command}: {code}\n{said[-600:]}")

@@ -199,7 +199,7 @@ def test_a_folder_and_an_unknown_suffix_are_configuration_errors(tmp_path: Path)
     (tmp_path / "data" / "t.txt").write_bytes(b"{}\n")
     with pytest.raises(ConfigError, match=r"TG0135.*is a folder"):
         fingerprint_source(files("data"), root=tmp_path)
-    with pytest.raises(ConfigError, match="names no format"):
+    with pytest.raises(ConfigError, match=r"TG0130.*names no format"):
         extract(files("data/t.txt"), tmp_path)
 
 

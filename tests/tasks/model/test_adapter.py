@@ -109,12 +109,12 @@ def test_full_trains_every_weight_once(tiny_model: ModelRef) -> None:
 def test_top_layers_leave_the_lower_ones_alone(tiny_model: ModelRef) -> None:
     model = open_for_training(tiny_model, _spec(adapter={"top_layers": 1}))
     assert {name.split(".")[4] for name in trainable_tensors(model)} == {"1"}
-    with pytest.raises(ConfigError, match="the model has 2 layers"):
+    with pytest.raises(ConfigError, match=r"TG0180.*the model has 2 layers"):
         open_for_training(tiny_model, _spec(adapter={"top_layers": 3}))
 
 
 def test_a_misspelt_target_is_refused_although_others_exist(tiny_model: ModelRef) -> None:
-    with pytest.raises(ConfigError, match=r"no linear layer 'v_porj'; it has down_proj, gate_proj") as caught:
+    with pytest.raises(ConfigError, match=r"TG0181.*no linear layer 'v_porj'; it has down_proj, gate_proj") as caught:
         open_for_training(tiny_model, _spec(adapter={"target_modules": ["q_proj", "v_porj"]}))
     assert caught.value.hint == "did you mean 'v_proj'?"
 
