@@ -11,7 +11,9 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import typer
 from typer.main import get_command
@@ -70,10 +72,8 @@ def unknown(app: typer.Typer, words: list[str], *, complete: bool) -> str:
     Args:
         complete: Whether it is a command to type; else a mention, which may leave arguments out.
     """
-    group = get_command(app)
-    context = group.make_context("tunegate", list(words), resilient_parsing=True)
+    command = _parser(app)
     words = [word for word in words if word != "--debug"]
-    command = group
     while hasattr(command, "commands"):
         if not words or words[0] not in command.commands:
             return f"no command {' '.join(words[:1])!r}" if words and not words[0].startswith("-") else ""
@@ -83,12 +83,18 @@ def unknown(app: typer.Typer, words: list[str], *, complete: bool) -> str:
         options = [word.split("=")[0] for word in words if word.startswith("-") and len(word) > 1]
         return ", ".join(option for option in options if option not in known | {"-h", "--help"})
     try:
-        command.make_context(command.name, list(words), parent=context)
+        command.make_context(command.name, list(words))
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
         return str(error.format_message())
     return ""
+
+
+@cache
+def _parser(app: typer.Typer) -> Any:
+    """The argument parser; every command has its `params`, a group has `commands`."""
+    return get_command(app)
 
 
 def _blocks_of(path: Path, project: Path) -> Iterator[Block]:
