@@ -1,8 +1,8 @@
 """The commands of the pages, run in the order of the pages, in one folder with a help desk and a tiny model.
 
-What a page calls RUN, DIR or NAME is filled in. Each command must end with 0, but for the few that are told here with
-the code they end with. Pages are read by `tests/documentation.py`; blocks with `no-run` are parsed elsewhere. Runs are
-forks of the warm process, all other commands run in this one.
+What a page calls RUN, PIPELINE or NAME is filled in. Each command must end with 0, but for the few that are told here
+with the code they end with. Pages are read by `tests/documentation.py`; blocks with `no-run` are parsed elsewhere. Runs
+are forks of the warm process, all other commands run in this one; `make campaign` runs all.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 from flows.cli import main
 from flows.engine.ledger import Ledger
+from schemas.artifacts import ModelRef
 from schemas.source import GeneratedSource
 from tasks.curate.helpdesk import generate_tickets
 from tests.documentation import COMMANDS, Block, blocks
@@ -27,13 +28,12 @@ from tests.documentation import COMMANDS, Block, blocks
 if TYPE_CHECKING:
     from tests.flows.conftest import Workplace
 
-pytestmark = [
-    pytest.mark.server,
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 FLOWS = ("run", "curate", "tick")
 """Commands that start a Prefect flow."""
+LOOKS = ("validate", "plan", "estimate", "runs", "status", "champion", "doctor", "schema", "explain")
+"""Commands that need no run before them."""
 NOT_RUN = {
     "tunegate serve": "until it is interrupted",
     "tunegate endpoint support-replies": "until it is interrupted",
@@ -61,15 +61,16 @@ SMALL = {
 class Page:
     """A folder as a reader of the pages has it."""
 
-    place: Workplace
+    folder: Path
     capsys: pytest.CaptureFixture[str]
+    place: Workplace | None = None
     run_id: str = ""
 
     def do(self, command: str) -> tuple[int, str]:
         """Exit code and everything that was said."""
         found = {"RUN": self.run_id, "NAME": "sam", "PIPELINE": "support-replies"}
         words = [found.get(word, word) for word in shlex.split(command)][1:]
-        if words[0] in FLOWS:
+        if self.place is not None and words[0] in FLOWS:
             done = self.place.run(*words)
             return done.returncode, done.stdout + done.stderr
         with pytest.raises(SystemExit) as ended:
@@ -79,30 +80,27 @@ class Page:
 
 
 @pytest.fixture
-def page(
-    workplace: Workplace, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Page:
+def folder(tmp_path: Path, tiny_model: ModelRef, project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """pipelines.yaml as the quickstart writes it, small and under the name of the demo; a week of tickets."""
-    folder = workplace.folder
     text = next(block.text for block in blocks(project) if block.language == "yaml" and "  mine:" in block.text)
     document = YAML(typ="safe", pure=True).load(text)
     mine: dict[str, Any] = document["pipelines"]["mine"]
     for section, changes in SMALL.items():
         mine[section] = {**mine[section], **changes}
-    for name in ("support-replies", "mine"):
+    for file, name in (("pipelines.yaml", "support-replies"), ("mine.yaml", "mine")):
         document["pipelines"] = {name: {**mine, "register": {"name": name}}}
-        with (folder / {"mine": "mine.yaml"}.get(name, "pipelines.yaml")).open("w") as stream:
+        with (tmp_path / file).open("w") as stream:
             YAML().dump(document, stream)
-    shutil.copytree(workplace.environ["TINY_MODEL"], folder / "models" / "base")
-    (folder / "exports").mkdir()
-    (folder / "exports" / "week.jsonl").write_bytes(b"".join(exported_tickets()))
-    (folder / "t").write_text("Hello, order NB-40417 was charged twice this morning.")
+    shutil.copytree(tiny_model.root, tmp_path / "models" / "base")
+    (tmp_path / "exports").mkdir()
+    (tmp_path / "exports" / "week.jsonl").write_bytes(b"".join(exported_tickets()))
+    (tmp_path / "t").write_text("Hello, order NB-40417 was charged twice this morning.")
     feedback = {"ticket_id": "T-000004", "version": "1", "outcome": "accepted", "at": "2026-06-08T09:12:00Z"}
-    (folder / "f").write_bytes(orjson.dumps(feedback) + b"\n")
-    monkeypatch.chdir(folder)
-    for name, value in workplace.environ.items():
-        monkeypatch.setenv(name, value)
-    return Page(workplace, capsys)
+    (tmp_path / "f").write_bytes(orjson.dumps(feedback) + b"\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TUNEGATE_HOME", raising=False)
+    return tmp_path
 
 
 def exported_tickets() -> Iterator[bytes]:
@@ -129,23 +127,53 @@ def runnable(project: Path) -> Iterator[tuple[Block, str]]:
             yield from ((block, command) for command in block.commands() if command.startswith("tunegate "))
 
 
-def test_the_commands_of_the_pages_do_what_they_say(page: Page, project: Path) -> None:
+def commands_of(project: Path) -> dict[str, Block]:
+    """Each command once, with the first block that has it."""
     commands: dict[str, Block] = {}
     for block, command in runnable(project):
-        commands.setdefault(command, block)  # what several pages say is run once
+        commands.setdefault(command, block)
     assert len(commands) > 40
     assert NOT_RUN.keys() <= commands.keys()
-    first = "tunegate run support-replies"
-    del commands[first]
-    code, said = page.do(first)
-    assert code == 0, said
-    page.run_id = Ledger(page.place.home).runs(limit=1)[0].run_id
+    return {command: block for command, block in commands.items() if command not in NOT_RUN}
+
+
+def refused(page: Page, commands: dict[str, Block]) -> list[str]:
+    """Run them; those that end otherwise than told."""
     wrong = []
     for command, block in commands.items():
-        if command in NOT_RUN:
-            continue
         expected, told = ENDS_WITH.get(command.split()[1], (0, ""))
         code, said = page.do(command)
         if code != expected or told not in said:
             wrong.append(f"{block.place} {command}: {code}\n{said[-600:]}")
+    return wrong
+
+
+def test_commands_that_only_look_do_what_the_pages_say(
+    folder: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = {command: block for command, block in commands_of(project).items() if command.split()[1] in LOOKS}
+    assert {command.split()[1] for command in looks} == set(LOOKS)
+    wrong = refused(Page(folder, capsys), looks)
+    assert wrong == [], "\n".join(wrong)
+
+
+@pytest.mark.server
+@pytest.mark.campaign  # six flows, two trainings
+def test_all_commands_of_the_pages_do_what_they_say(
+    workplace: Workplace,
+    folder: Path,  # after the workplace, whose pipelines.yaml it writes over
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert folder == workplace.folder
+    for name, value in workplace.environ.items():
+        monkeypatch.setenv(name, value)
+    page, commands = Page(folder, capsys, workplace), commands_of(project)
+    first = "tunegate run support-replies"
+    del commands[first]
+    code, said = page.do(first)
+    assert code == 0, said
+    page.run_id = Ledger(workplace.home).runs(limit=1)[0].run_id
+    wrong = refused(page, commands)
     assert wrong == [], "\n".join(wrong)
