@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+MARKS ?= not campaign
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -29,7 +30,7 @@ check: install ## format, lint, types, import rules
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml
 
 test: install ## all tests; those that lack a service or data skip with their reason
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not campaign"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(MARKS)"
 
 campaign: install ## the long proofs: real model, three methods, real tickets, killed sweeps (about 15 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m campaign

@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_curation import add_curation_commands
+from flows.cli_deciding import add_deciding_commands
 from flows.cli_export import add_export_commands
 from flows.cli_gate import gate_app
 from flows.cli_operations import add_operations_commands
@@ -215,6 +216,7 @@ def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
 add_curation_commands(app)
 app.add_typer(gate_app, name="gate")
 add_planning_commands(app)
+add_deciding_commands(app)
 add_registry_commands(app)
 add_operations_commands(app)
 add_export_commands(app)

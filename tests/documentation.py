@@ -1,7 +1,7 @@
 """The command and YAML blocks of README.md, docs/ and the other pages, for the tests that run them.
 
 A block in `bash` holds commands, one in `console` an overview: a command, two spaces or more, what it does; ` | ` parts
-alternatives there. `no-run="reason"` behind the language: its commands are parsed and not run. YAML is a whole file, or
+alternatives there; where lines begin with `$ `, these are the commands and the others what was said. `no-run="reason"` behind the language: its commands are parsed and not run. YAML is a whole file, or
 what a pipeline that extends `support-replies` would write.
 """
 
@@ -45,6 +45,8 @@ class Block:
     def commands(self) -> list[str]:
         """The commands, each on one line, without comments."""
         text = self.text.replace("\\\n", " ")
+        if self.language == "console" and (typed := re.findall(r"^\$ (.+)$", text, re.M)):
+            return typed
         if self.language == "console":
             return [each for line in text.splitlines() for each in _alternatives(re.split(r" {2,}", line.strip())[0])]
         return [line for line in _whole_lines(text) if line]

@@ -18,7 +18,7 @@ from infra.site.reference import reference_page
 
 PROJECT = Path(__file__).resolve().parents[2]
 ORDER = (
-    "index", "quickstart", "tour", "deciding", "configuration", "reference", "curation", "training", "memory", "gates",
+    "index", "quickstart", "tour", "deciding", "configuration", "reference", "curation", "training", "memory", "economics", "gates",
     "release", "operations", "security", "errors", "words",
 )  # fmt: skip
 WRITTEN = ("reference",)

@@ -40,6 +40,7 @@ NOT_RUN = {
     "tunegate up": "starts servers",
     "tunegate down": "stops them",
     "tunegate deploy --pool gpus": "needs a pool; test_deploy.py has one",
+    "tunegate ablate support-replies": "trains four times; test_ablate.py does it",
     "tunegate reproduce RUN": "as long as a run; test_reproduce.py does it",
     "tunegate export RUN -f gguf -o DIR": "needs a vocabulary that GGUF knows; test_export.py has one",
 }
