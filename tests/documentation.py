@@ -1,8 +1,9 @@
 """The command and YAML blocks of README.md, docs/ and the other pages, for the tests that run them.
 
-A block in `bash` holds commands, one in `console` an overview: a command, two spaces or more, what it does; ` | ` parts
-alternatives there; where lines begin with `$ `, these are the commands and the others what was said. `no-run="reason"` behind the language: its commands are parsed and not run. YAML is a whole file, or
-what a pipeline that extends `support-replies` would write.
+A block in `bash` holds commands. One in `console` is an overview: a command, two spaces or more, what it does, with
+` | ` between alternatives; or, where lines begin with `$ `, these commands and what was said. `no-run="reason"` behind
+the language: its commands are parsed and not run. YAML is a whole file, or what a pipeline that extends
+`support-replies` would write.
 """
 
 from __future__ import annotations

@@ -34,13 +34,11 @@ FLOWS = ("run", "curate", "tick")
 """Commands that start a Prefect flow."""
 LOOKS = ("validate", "plan", "estimate", "runs", "status", "champion", "doctor", "schema", "explain")
 """Commands that need no run before them."""
+SERVES = ("serve", "endpoint", "ui", "up", "down")
+"""Commands that run until they are interrupted, or start and stop what does."""
 NOT_RUN = {
-    "tunegate serve": "until it is interrupted",
-    "tunegate endpoint support-replies": "until it is interrupted",
-    "tunegate up": "starts servers",
-    "tunegate down": "stops them",
     "tunegate deploy --pool gpus": "needs a pool; test_deploy.py has one",
-    "tunegate ablate support-replies": "trains four times; test_ablate.py does it",
+    "tunegate ablate support-replies": "trains four times; test_deciding.py does it",
     "tunegate reproduce RUN": "as long as a run; test_reproduce.py does it",
     "tunegate export RUN -f gguf -o DIR": "needs a vocabulary that GGUF knows; test_export.py has one",
 }
@@ -125,7 +123,9 @@ def runnable(project: Path) -> Iterator[tuple[Block, str]]:
     """Commands of tunegate in blocks that are run, in the order of the pages."""
     for block in blocks(project):
         if block.language in COMMANDS and not block.why_not:
-            yield from ((block, command) for command in block.commands() if command.startswith("tunegate "))
+            for command in block.commands():
+                if command.startswith("tunegate ") and command.split()[1] not in SERVES:
+                    yield block, command
 
 
 def commands_of(project: Path) -> dict[str, Block]:
