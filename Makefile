@@ -6,7 +6,7 @@ MARKS ?= not campaign
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train docs lock up down clean
+.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train docs lock sbom audit fuzz up down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -66,11 +66,20 @@ bench-train: install ## training and generation beside other trainers; QUICK=1 w
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra dev --extra postgres --extra semantic --extra names --extra docs \
+		--python-version 3.11 --extra dev --extra postgres --extra semantic --extra names --extra signing --extra docs \
 		--output-file requirements.lock pyproject.toml
 
 docs: install ## the site in .tunegate/site, without network: open .tunegate/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --config-file infra/site/mkdocs.yml
+
+sbom: install ## bill of materials of this release (CycloneDX), as sbom.cdx.json
+	@$(BIN)/tunegate sbom > sbom.cdx.json
+
+audit: install ## licences of the installed packages, advisories of the locked ones; 7 where they cannot be asked for
+	@$(BIN)/python -m infra.audit
+
+fuzz: install ## every reader, the YAML loader, the chat validator, the redactor and the SQL guards, for MINUTES (default 5)
+	@FUZZ_MINUTES=$${MINUTES:-5} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/fuzz -p no:cacheprovider
 
 up: install ## start the local Prefect and MLflow servers (loopback)
 	@$(BIN)/tunegate up

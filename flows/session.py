@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from flows.earlier import Earlier, earlier_results
 from flows.engine.clock import present
+from flows.engine.guard import guard_process
 from flows.engine.keys import digest_of, installed
 from flows.engine.ledger import Ledger
 from flows.engine.lock import pipeline_lock
@@ -31,6 +32,7 @@ from schemas.artifacts import Artifact, Splits, WarehouseRef
 from schemas.errors import TunegateError
 from schemas.load import load_file
 from schemas.schedule import OPERATIONS
+from schemas.secrets import masked
 from tasks.watch.arrivals import newest_time
 
 if TYPE_CHECKING:
@@ -165,6 +167,7 @@ def open_session(
         ConfigError: pipelines.yaml is wrong or does not name the pipeline.
         LockedError: another run holds the pipeline longer than `wait_s` seconds.
     """
+    guard_process()  # Prefect may have started this process
     path = Path(config)
     spec = load_file(path).get(pipeline)
     settings = load_settings(path)
@@ -191,7 +194,7 @@ def _recorded(session: Session) -> Iterator[None]:
         pipeline=spec.name,
         model_name=spec.registry.name,
         input_digest="",
-        config_json=spec.model_dump_json(by_alias=True),
+        config_json=masked(spec.model_dump_json(by_alias=True)),
     )
     try:
         ledger.set_input_digest(run_id, input_digest(session))

@@ -60,7 +60,7 @@ def blocks(project: Path) -> list[Block]:
 
 def pages(project: Path) -> list[Path]:
     """Pages for people; decisions are history and may name what is gone."""
-    others = (project / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md"))
+    others = (project / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"))
     return [*others, *sorted((project / "docs").glob("*.md"))]
 
 

@@ -21,7 +21,7 @@ ORDER = (
     "index", "quickstart", "tour", "deciding", "configuration", "reference", "curation", "training", "memory",
     "economics", "gates", "release", "operations", "security", "errors", "words",
 )  # fmt: skip
-WRITTEN = ("reference",)
+WRITTEN = ("reference", "security")
 POLICY = "default-src 'self' file: data: blob: 'unsafe-inline'"
 """What a page may load: what lies beside it. A browser then asks no other host, whatever a script would like."""
 _FENCE = re.compile(r"^( *```\w+) .*$", re.M)
@@ -48,6 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for code, text in error_pages(PROJECT).items():
         files.append(_written(config, f"errors/{code}.md", text))
     files.append(_written(config, "reference.md", reference_page()))
+    files.append(_written(config, "security.md", (PROJECT / "SECURITY.md").read_text(encoding="utf-8")))
     for path in _results():
         files.append(_written(config, f"results/{path.name}", path.read_text(encoding="utf-8")))
     return files
@@ -57,7 +58,9 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Take notes for the tests out of fences, and lead codes and results to their pages."""
     path = page.file.src_uri
     up = "../" * path.count("/")
-    markdown = _RESULTS.sub(f"]({up}results/", _FENCE.sub(r"\1", markdown))
+    markdown = _RESULTS.sub(f"]({up}results/", _FENCE.sub(r"\1", markdown)).replace(
+        "](../SECURITY.md)", "](security.md)"
+    )
     if path == "errors.md":
         return re.sub(r"^\| (TG\d{4}) \|", r"| [\1](errors/\1.md) |", markdown, flags=re.M)
     if path.startswith("errors/"):
