@@ -39,6 +39,7 @@ SERVES = ("serve", "endpoint", "ui", "up", "down")
 NOT_RUN = {
     "tunegate deploy --pool gpus": "needs a pool; test_deploy.py has one",
     "tunegate ablate support-replies": "trains four times; test_deciding.py does it",
+    "tunegate verify DIR --key PUB.pem": "needs a signed export; the tests of signing have one",
     "tunegate reproduce RUN": "as long as a run; test_reproduce.py does it",
     "tunegate export RUN -f gguf -o DIR": "needs a vocabulary that GGUF knows; test_export.py has one",
 }
@@ -67,7 +68,7 @@ class Page:
 
     def do(self, command: str) -> tuple[int, str]:
         """Exit code and everything that was said."""
-        found = {"RUN": self.run_id, "NAME": "sam", "PIPELINE": "support-replies"}
+        found = {"RUN": self.run_id, "[RUN]": self.run_id, "NAME": "sam", "PIPELINE": "support-replies"}
         words = [found.get(word, word) for word in shlex.split(command)][1:]
         if self.place is not None and words[0] in FLOWS:
             done = self.place.run(*words)
