@@ -77,6 +77,8 @@ def unknown(app: typer.Typer, words: list[str], *, complete: bool) -> str:
     """
     command = _parser(app)
     words = [word for word in words if word != "--debug"]
+    if words and words[0].isupper() and not complete:
+        return ""  # `tunegate COMMAND --help`
     while hasattr(command, "commands"):
         if not words or words[0] not in command.commands:
             return f"no command {' '.join(words[:1])!r}" if words and not words[0].startswith("-") else ""

@@ -14,7 +14,20 @@ from flows.cli import app
 from schemas.load import load_file
 from tests.documentation import COMMANDS, blocks, inline_commands, pages, unknown
 
-OTHER_PROGRAMS = {"cd", "cp", "curl", "docker", "export", "git", "ollama", "openssl", "pre-commit", "source", "uv"}
+OTHER_PROGRAMS = {
+    "cd",
+    "cp",
+    "curl",
+    "docker",
+    "eval",
+    "export",
+    "git",
+    "ollama",
+    "openssl",
+    "pre-commit",
+    "source",
+    "uv",
+}
 """Their arguments are theirs; `python -m MODULE` and `make TARGET` are looked up."""
 LOOKS_LIKE_COMMANDS = re.compile(r"^(?:\$ )?(?:tunegate|make|curl|git|uv|docker|python) ", re.M)
 
@@ -28,9 +41,12 @@ def targets(project: Path) -> list[str]:
 def refused(command: str, project: Path) -> str:
     """What is wrong with a command of a page; empty for nothing."""
     words = shlex.split(command)
-    while words and re.fullmatch(r"[A-Z_]+=.*", words[0], re.S):
+    words = words[: words.index("|")] if "|" in words else words
+    while words and re.fullmatch(r"[A-Za-z_]+=.*", words[0], re.S):
         words.pop(0)
     match words:
+        case []:
+            return ""
         case ["tunegate", *arguments]:
             return unknown(app, arguments, complete=True)
         case ["make", *arguments]:
@@ -102,4 +118,5 @@ def test_every_yaml_block_is_read_by_the_loader(project: Path, tmp_path: Path) -
     stream = StringIO()
     YAML().dump(document, stream)
     (tmp_path / "parts.yaml").write_text(stream.getvalue(), encoding="utf-8")
-    load_file(tmp_path / "parts.yaml", environ={})
+    named = re.findall(r"\$\{env:(\w+)", stream.getvalue())
+    load_file(tmp_path / "parts.yaml", environ=dict.fromkeys(named, "a-value"))

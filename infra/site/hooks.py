@@ -18,8 +18,8 @@ from infra.site.reference import reference_page
 
 PROJECT = Path(__file__).resolve().parents[2]
 ORDER = (
-    "index", "quickstart", "tour", "deciding", "configuration", "reference", "curation", "training", "memory",
-    "economics", "gates", "release", "operations", "security", "errors", "words",
+    "index", "quickstart", "init", "tour", "deciding", "configuration", "reference", "curation", "sources",
+    "training", "memory", "economics", "gates", "release", "operations", "security", "errors", "words",
 )  # fmt: skip
 WRITTEN = ("reference", "security")
 POLICY = "default-src 'self' file: data: blob: 'unsafe-inline'"

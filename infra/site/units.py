@@ -7,9 +7,11 @@ import re
 _UNITS = {
     r"seed|version": "-",
     r".*_minutes": "minutes",
+    r"page_size": "rows",
+    r"requests_per_minute": "pages",
     r".*_days": "days",
     r"n_weeks|defect_weeks": "weeks",
-    r"timeout_s": "seconds",
+    r".*_s": "seconds",
     r"usd_per_1k_max": "dollars per 1,000 answers",
     r"price_per_hour": "your currency per hour",
     r"max_chars|(min|max)_(body|reply)": "characters",

@@ -40,6 +40,7 @@ NOT_RUN = {
     "tunegate deploy --pool gpus": "needs a pool; test_deploy.py has one",
     "tunegate ablate support-replies": "trains four times; test_deciding.py does it",
     "tunegate verify DIR --key PUB.pem": "needs a signed export; the tests of signing have one",
+    "tunegate init --from tickets.csv": "a file of yours; the tests of init have many",
     "tunegate reproduce RUN": "as long as a run; test_reproduce.py does it",
     "tunegate export RUN -f gguf -o DIR": "needs a vocabulary that GGUF knows; test_export.py has one",
 }
