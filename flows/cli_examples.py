@@ -39,6 +39,8 @@ EXAMPLES = {
     "approve": "tunegate approve 20261126-074621 --by ada",
     "rollback": "tunegate rollback support-replies --reason 'complaints since Monday'",
     "reconcile": "tunegate reconcile",
+    "migrate": "tunegate migrate",
+    "metrics": "tunegate metrics > /var/lib/node_exporter/tunegate.prom",
     "tick": "tunegate tick support-replies",
     "serve": "tunegate serve",
     "ui": "tunegate ui --port 4300",

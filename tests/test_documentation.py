@@ -35,7 +35,7 @@ LOOKS_LIKE_COMMANDS = re.compile(r"^(?:\$ )?(?:tunegate|make|curl|git|uv|docker|
 @cache
 def targets(project: Path) -> list[str]:
     """What `make` can be asked for."""
-    return re.findall(r"^([a-z-]+):", (project / "Makefile").read_text(), re.M)
+    return re.findall(r"^([a-z0-9-]+):", (project / "Makefile").read_text(), re.M)
 
 
 def refused(command: str, project: Path) -> str:
