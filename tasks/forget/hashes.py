@@ -1,0 +1,76 @@
+"""Hashes of customers and tickets under a secret key: equal for equal ids, meaningless without the key.
+
+It knows nothing of files. Called by extraction (which drops the rows of those who were forgotten), by feedback, and by
+`tasks/forget/`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Kind = Literal["customer", "ticket"]
+
+
+class KeyedHash:
+    """Hashes under one key; each distinct id is hashed once.
+
+    >>> KeyedHash(b"k" * 16).of("customer", "7") == KeyedHash(b"k" * 16).of("ticket", "7")
+    False
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._known: dict[tuple[Kind, str], str] = {}
+
+    @property
+    def key_id(self) -> str:
+        """Tells keys apart, not what they are."""
+        return hmac.digest(self._key, b"tunegate forget: which key", "sha256").hex()[:16]
+
+    def of(self, kind: Kind, value: str) -> str:
+        """The id's hash, 64 hexadecimal digits."""
+        known = self._known.get((kind, value))
+        if known is None:
+            known = hmac.digest(self._key, f"{kind}\0{value}".encode(), "sha256").hex()
+            self._known[kind, value] = known
+        return known
+
+
+def short(hashed: str) -> int:
+    """The first 63 bits of a hash, as tables of an index keep it."""
+    return int(hashed[:16], 16) >> 1
+
+
+class Forgotten:
+    """Who was forgotten, as it stands in the tombstones."""
+
+    def __init__(self, hashes: KeyedHash, *, owners: Iterable[str], tickets: Iterable[str] = ()) -> None:
+        self.hashes = hashes
+        self.owners = frozenset(owners)
+        self.tickets = frozenset(tickets)
+
+    def __bool__(self) -> bool:
+        return bool(self.owners or self.tickets)
+
+    def is_gone(self, kind: Kind, value: str | None) -> bool:
+        """Was this customer, or the customer of this ticket, forgotten?"""
+        wanted = self.owners if kind == "customer" else self.tickets
+        return value is not None and bool(wanted) and self.hashes.of(kind, value) in wanted
+
+    def gone(self, kind: Kind, ids: pa.ChunkedArray | pa.Array) -> list[str]:
+        """Those of the ids that were forgotten, each once."""
+        import pyarrow.compute as pc
+
+        return [value for value in pc.unique(ids).to_pylist() if self.is_gone(kind, value)]
+
+    def mask(self, kind: Kind, ids: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+        """True for the rows of those; false for null."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        return pc.is_in(ids, value_set=pa.array(self.gone(kind, ids), pa.string()), skip_nulls=True)

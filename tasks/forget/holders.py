@@ -1,0 +1,136 @@
+"""An index of who is held where: per stored result one small Parquet file of keyed hashes and row counts.
+
+Any result is recognised by its files, so that steps of a user's own are found as well. It knows nothing of the ledger;
+`flows/privacy/index.py` decides which results are indexed and keeps the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.forget.hashes import KeyedHash, short
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TABLES = ("tickets.parquet", "train.parquet", "validation.parquet", "test.parquet", "items.parquet",
+    "raw_tickets.parquet")  # fmt: skip
+"""Tables with a column customer_id."""
+EXAMPLES = "train"
+"""Folder of encoded examples; its part of the index says who a model learned from."""
+ROW_GROUP = 8192
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows of one customer in one part of one result."""
+
+    file: str
+    """Name of the index file, `STEP/KEY.DIGEST.parquet`."""
+    part: str
+    n_rows: int
+
+
+def parts_of(folder: Path) -> tuple[str, ...]:
+    """The parts of a result that can be indexed; empty for one that holds no rows of customers."""
+    tables = [name for name in TABLES if (folder / name).is_file()]
+    return (*tables, *((EXAMPLES,) if _example_files(folder) else ()))
+
+
+def index_rows(folder: Path, hashes: KeyedHash, out: Path, *, splits: Path | None = None) -> int:
+    """Write who is held in the folder to `out`, ordered by hash; returns the number of rows of customers.
+
+    Args:
+        splits: The tickets that encoded examples were made from: these carry ticket ids alone.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, list[object]] = {"owner": [], "part": [], "n_rows": []}
+    for part in parts_of(folder):
+        customers = _customers(folder, part, splits)
+        if customers is None:
+            continue
+        for entry in customers.drop_null().value_counts().to_pylist():
+            columns["owner"].append(short(hashes.of("customer", entry["values"])))
+            columns["part"].append(part)
+            columns["n_rows"].append(entry["counts"])
+    schema = pa.schema([("owner", pa.int64()), ("part", pa.string()), ("n_rows", pa.int64())])
+    table = pa.table(columns, schema=schema).sort_by("owner")
+    aside = out.with_name(f".{out.name}.tmp")
+    pq.write_table(table, aside, compression="zstd", row_group_size=ROW_GROUP)
+    aside.chmod(0o600)
+    aside.replace(out)
+    return sum(n for n in table.column("n_rows").to_pylist())
+
+
+def look_up(index: Path, owners: Sequence[str]) -> list[Held]:
+    """Where the index holds any of these customers, by their hashes."""
+    from tasks.warehouse import connect, quote_text
+
+    files = sorted(index.glob("*/*.parquet"))
+    if not files or not owners:
+        return []
+    listed = ", ".join(quote_text(str(file.resolve())) for file in files)
+    wanted = ", ".join(str(short(owner)) for owner in owners)
+    with connect(readable=(index,), threads=2) as db:
+        rows = db.execute(
+            f"SELECT filename, part, sum(n_rows)::BIGINT FROM read_parquet([{listed}], filename=true) "
+            f"WHERE owner IN ({wanted}) GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
+    root = index.resolve()
+    return [Held(Path(name).relative_to(root).as_posix(), part, n_rows) for name, part, n_rows in rows]
+
+
+def places_of(tickets: Path, owners: frozenset[str], hashes: KeyedHash) -> list[Mapping[str, object]]:
+    """ticket_id, source and source_line of the rows of these customers, in order."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    customers = pq.read_table(tickets, columns=["customer_id"]).column(0)
+    unique = pc.unique(customers).drop_null().to_pylist()
+    mine = [value for value in unique if hashes.of("customer", value) in owners]
+    if not mine:
+        return []
+    mask = pc.is_in(customers, value_set=pa.array(mine, pa.string()))
+    table = pq.read_table(tickets, columns=["ticket_id", "source", "source_line"]).filter(mask)
+    return table.sort_by([("source", "ascending"), ("source_line", "ascending")]).to_pylist()
+
+
+def _customers(folder: Path, part: str, splits: Path | None) -> pa.ChunkedArray | None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if part != EXAMPLES:
+        path = folder / part
+        return pq.read_table(path, columns=["customer_id"]).column(0) if _has_customers(path) else None
+    if splits is None or not (splits / "train.parquet").is_file() or not _has_customers(splits / "train.parquet"):
+        return None
+    known = pq.read_table(splits / "train.parquet", columns=["ticket_id", "customer_id"])
+    ids = pa.chunked_array([batch for file in _example_files(folder) for batch in _ticket_ids(file)], pa.string())
+    places = pc.index_in(ids, value_set=known.column("ticket_id").combine_chunks())
+    return known.column("customer_id").take(places.drop_null())
+
+
+def _has_customers(path: Path) -> bool:
+    import pyarrow.parquet as pq
+
+    return "customer_id" in pq.read_schema(path).names
+
+
+def _example_files(folder: Path) -> list[Path]:
+    return sorted((folder / EXAMPLES).glob("*.arrow"))
+
+
+def _ticket_ids(file: Path) -> Iterator[pa.Array]:
+    import pyarrow as pa
+
+    with pa.memory_map(str(file)) as stream:
+        for batch in pa.ipc.open_stream(stream):
+            if "ticket_id" in batch.schema.names:
+                yield batch.column("ticket_id").cast(pa.string())
