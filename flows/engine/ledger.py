@@ -1,15 +1,16 @@
 """The ledger: the truth about runs, steps, verdicts and champions. MLflow and Prefect are projections of it.
 
-`Runs` (`flows/engine/runs.py`), `Ticks` (`ticks.py`) and `Approvals` (on `promotions.py`, on `champions.py`) over one
-SQLite file, `ledger.sqlite` in the home folder.
+`Runs` (`flows/engine/runs.py`), `Ticks` (`ticks.py`), `Approvals` (on `promotions.py`, on `champions.py`) and
+`Forgettings` (`forgettings.py`) over one SQLite file, `ledger.sqlite` in the home folder.
 """
 
 from __future__ import annotations
 
 from flows.engine.approvals import Approvals
+from flows.engine.forgettings import Forgettings
 from flows.engine.runs import Runs
 from flows.engine.ticks import Ticks
 
 
-class Ledger(Runs, Ticks, Approvals):
+class Ledger(Runs, Ticks, Approvals, Forgettings):
     """`Ledger(home)`; making it touches nothing on disk, reading creates nothing."""
