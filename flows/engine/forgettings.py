@@ -122,6 +122,15 @@ class Forgettings(LedgerFile):
             _journal(db, tombstone, began, "began", [])
         return began
 
+    def is_unfinished(self, tombstone: str) -> bool:
+        """Was a removal of this customer cut off?"""
+        rows = self._rows(
+            "forgettings",
+            "SELECT 1 FROM forgettings WHERE tombstone = ? GROUP BY began HAVING sum(event = 'ended') = 0",
+            tombstone,
+        )
+        return bool(rows)
+
     def note_going(self, tombstone: str, began: str, holdings: Iterable[Holding]) -> None:
         """Enter what will be removed, before it is; what is entered already stays as it is."""
         with self.write() as db:
@@ -146,8 +155,7 @@ class Forgettings(LedgerFile):
         """The line about a place that was removed or rewritten for somebody; None when nobody's rows were there."""
         rows = self._rows(
             "forgettings",
-            f"SELECT {_LINE} FROM forgettings"
-            " WHERE place = ? AND event = 'goes' ORDER BY seq DESC LIMIT 1",
+            f"SELECT {_LINE} FROM forgettings WHERE place = ? AND event = 'goes' ORDER BY seq DESC LIMIT 1",
             place,
         )
         return GoneRow(*rows[0]) if rows else None

@@ -24,8 +24,9 @@ _WITHOUT = {
     "raw_tickets": "SELECT * FROM old.raw_tickets WHERE (source, source_line) NOT IN (SELECT * FROM places)",
     "curated": "SELECT * FROM old.curated WHERE (source, source_line) NOT IN (SELECT * FROM places)",
     "splits": "SELECT * FROM old.splits WHERE ticket_id NOT IN (FROM tickets)",
-    "removed": "SELECT * REPLACE (if(points, NULL, kept_id) AS kept_id, if(points, NULL, cluster_id) AS cluster_id, "
-    "if(points, NULL, shared_run) AS shared_run, if(points, NULL, score) AS score) EXCLUDE (points) FROM (SELECT *, "
+    "removed": "SELECT * EXCLUDE (points) REPLACE (if(points, NULL, kept_id) AS kept_id, "
+    "if(points, NULL, cluster_id) AS cluster_id, if(points, NULL, shared_run) AS shared_run, "
+    "if(points, NULL, score) AS score) FROM (SELECT *, "
     "coalesce(kept_id IN (FROM tickets), FALSE) OR coalesce(cluster_id IN (FROM tickets), FALSE) AS points "
     "FROM old.removed WHERE coalesce(ticket_id NOT IN (FROM tickets), TRUE) "
     "AND coalesce((source, source_line) NOT IN (SELECT * FROM places), TRUE))",
@@ -127,7 +128,8 @@ def _count(db: duckdb.DuckDBPyConnection, table: str) -> int:
 def _rewritten(database: Path, write: Callable[[duckdb.DuckDBPyConnection], int]) -> int:
     """Let `write` fill a new file from the old one, attached as `old`, and rename it into the old one's place."""
     aside = database.with_name(f".{database.name}.{os.getpid()}.tmp")
-    aside.unlink(missing_ok=True)
+    for leftover in database.parent.glob(f".{database.name}.*.tmp"):  # of a process that was killed
+        leftover.unlink()
     made = database.stat().st_mtime  # how long raw texts have been kept counts from then
     try:
         with connect(aside, readable=(database.parent,)) as db:

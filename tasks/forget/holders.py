@@ -6,7 +6,8 @@ Any result is recognised by its files, so that steps of a user's own are found a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,31 +41,40 @@ def parts_of(folder: Path) -> tuple[str, ...]:
     return (*tables, *((EXAMPLES,) if _example_files(folder) else ()))
 
 
-def index_rows(folder: Path, hashes: KeyedHash, out: Path, *, splits: Path | None = None) -> int:
-    """Write who is held in the folder to `out`, ordered by hash; returns the number of rows of customers.
+def index_rows(folder: Path, hashes: KeyedHash, out: Path, *, splits: Path | None = None) -> None:
+    """Write who is held in the folder to `out`, ordered by hash.
 
     Args:
         splits: The tickets that encoded examples were made from: these carry ticket ids alone.
     """
+    counts: dict[str, list[tuple[str, int]]] = {}
+    for part in parts_of(folder):
+        customers = _customers(folder, part, splits)
+        if customers is not None:
+            counted = customers.drop_null().value_counts()
+            counts[part] = list(zip(*(counted.field(name).to_pylist() for name in ("values", "counts")), strict=True))
+    index_customers(counts, hashes, out)
+
+
+def index_customers(counts: Mapping[str, Iterable[tuple[str, int]]], hashes: KeyedHash, out: Path) -> None:
+    """Write an index file of (customer, number of rows) per part."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns: dict[str, list[object]] = {"owner": [], "part": [], "n_rows": []}
-    for part in parts_of(folder):
-        customers = _customers(folder, part, splits)
-        if customers is None:
-            continue
-        for entry in customers.drop_null().value_counts().to_pylist():
-            columns["owner"].append(short(hashes.of("customer", entry["values"])))
-            columns["part"].append(part)
-            columns["n_rows"].append(entry["counts"])
-    schema = pa.schema([("owner", pa.int64()), ("part", pa.string()), ("n_rows", pa.int64())])
-    table = pa.table(columns, schema=schema).sort_by("owner")
-    aside = out.with_name(f".{out.name}.tmp")
+    tables = []
+    for part, rows in counts.items():
+        listed = list(rows)
+        owners = [short(hashes.of("customer", customer)) for customer, _ in listed]
+        tables.append(
+            pa.table(
+                {"owner": owners, "part": [part] * len(listed), "n_rows": [n for _, n in listed]}, schema=_schema()
+            )
+        )
+    table = pa.concat_tables([_schema().empty_table(), *tables]).sort_by("owner")
+    aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     pq.write_table(table, aside, compression="zstd", row_group_size=ROW_GROUP)
     aside.chmod(0o600)
     aside.replace(out)
-    return sum(n for n in table.column("n_rows").to_pylist())
 
 
 def look_up(index: Path, owners: Sequence[str]) -> list[Held]:
@@ -99,6 +109,12 @@ def places_of(tickets: Path, owners: frozenset[str], hashes: KeyedHash) -> list[
     mask = pc.is_in(customers, value_set=pa.array(mine, pa.string()))
     table = pq.read_table(tickets, columns=["ticket_id", "source", "source_line"]).filter(mask)
     return table.sort_by([("source", "ascending"), ("source_line", "ascending")]).to_pylist()
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([("owner", pa.int64()), ("part", pa.string()), ("n_rows", pa.int64())])
 
 
 def _customers(folder: Path, part: str, splits: Path | None) -> pa.ChunkedArray | None:
