@@ -231,7 +231,9 @@ def _ensure(db: sqlite3.Connection) -> None:
 
 def _journal(db: sqlite3.Connection, tombstone: str, began: str, event: str, holdings: Iterable[Holding]) -> None:
     _ensure(db)
-    lines = [(each.kind, each.place, each.fate, each.digest, each.n_rows) for each in holdings]
+    lines: list[tuple[str, str, str, str, int]] = [
+        (each.kind, each.place, each.fate, each.digest, each.n_rows) for each in holdings
+    ]
     for line in lines or ([("", "", "", "", 0)] if event != "goes" else []):
         db.execute(
             f"INSERT OR IGNORE INTO forgettings ({_LINE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",

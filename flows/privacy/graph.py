@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -83,6 +84,14 @@ class Graph:
                 found[node.step, node.key] = node
                 todo += [user for digest in node.digests for user in users.get(digest, [])]
         return [found[place] for place in sorted(found)]
+
+    def reference(self, node: Node) -> dict[str, Any]:
+        """The fields that tell what the result is; empty for one that is gone or damaged."""
+        try:
+            fields: dict[str, Any] = orjson.loads((self.path(node) / "artifact.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return fields
 
     def path(self, node: Node) -> Path:
         """Where the result lies."""

@@ -7,7 +7,7 @@ lock; its callers do (`flows/privacy/forget.py`).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from flows.privacy.graph import digest_at
 from flows.privacy.trace import LEFTOVERS, PAGES, Tracer, leftovers
 from flows.settings import Settings
 from schemas.errors import StorageError
-from schemas.forget import Certificate, Fate, Holding, Holdings, Tombstone
+from schemas.forget import Certificate, Holding, Holdings, Tombstone
 from tasks.failpoint import reach
 from tasks.files import sync_directory
 from tasks.forget.hashes import Forgotten, KeyedHash
@@ -114,10 +114,11 @@ def _rewriting(folder: Path, forgotten: Forgotten) -> Callable[[Path, Path], dic
 
 
 def _remove_folder(folder: Path) -> None:
-    """In one rename, so that nobody reads a half; a leftover of a kill is swept by the next publication."""
+    """In one rename, so that nobody reads a half."""
+    aside = folder.with_name(f".{folder.name}.tmp")
+    if aside.is_dir():  # of a process that was killed here
+        shutil.rmtree(aside)
     if folder.is_dir():
-        aside = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
         shutil.rmtree(aside)
         sync_directory(folder.parent)

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
 from flows.engine.ledger import Ledger
 from flows.engine.rows import CandidateRow
 from flows.privacy.graph import Graph, Node
@@ -37,7 +35,7 @@ class Found:
     """What the index says of a customer."""
 
     rows: dict[tuple[str, str], int]
-    """(step, key) -> rows of theirs."""
+    """(step, key) -> rows with their id, of what is there."""
     learned: dict[str, int]
     """Key of encoded examples, there or gone -> examples of theirs that were for training."""
 
@@ -79,7 +77,8 @@ class Tracer:
             entry = Indexed.of(held.file)
             if held.part == EXAMPLES:
                 learned[entry.key] = learned.get(entry.key, 0) + held.n_rows
-            rows[entry.step, entry.key] = rows.get((entry.step, entry.key), 0) + held.n_rows
+            else:
+                rows[entry.step, entry.key] = rows.get((entry.step, entry.key), 0) + held.n_rows
         return Found(rows, learned)
 
     def versions(self, found: Found) -> Iterator[LearnedVersion]:
@@ -127,11 +126,9 @@ class Tracer:
 
     def _holds_weights(self, node: Node) -> bool:
         """Is it a training or a whole model? Told by what lies there; of one that is gone, by its step."""
-        file = self.graph.path(node) / "artifact.json"
-        try:
-            fields = orjson.loads(file.read_bytes())
-        except (OSError, ValueError):
+        if not node.digest:
             return node.step == "train"
+        fields = self.graph.reference(node)
         return "n_trainable" in fields or "vocab_size" in fields
 
     def _results(self, found: Found) -> Iterator[Holding]:
@@ -140,7 +137,7 @@ class Tracer:
         for node in self.graph.made_from(roots):
             if not node.digest or node.step in WITHOUT_ROWS:
                 continue
-            n_rows = found.rows.get((node.step, node.key), 0)
+            n_rows = found.rows.get((node.step, node.key), found.learned.get(node.key, 0))
             holding = Holding(kind="result", place=node.place, digest=node.digest, n_rows=n_rows, fate="removed")
             folder = self.graph.path(node)
             if node.key in registered and self._holds_weights(node):

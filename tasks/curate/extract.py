@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tasks.curate.readers.gather import Gathered
     from tasks.curate.readers.records import Batch
     from tasks.curate.readers.source_files import FileFormat
+    from tasks.forget.hashes import Forgotten
 
 ATTEMPTS = 2
 RETRY_DELAY_S = 1.0
@@ -55,7 +56,13 @@ def fingerprint_source(source: SourceSpec, *, root: Path) -> str:
 
 
 def extract_tickets(
-    *, source: SourceSpec, fingerprint: str, root: Path, out: Path, progress: Progress = silent
+    *,
+    source: SourceSpec,
+    fingerprint: str,
+    root: Path,
+    out: Path,
+    forgotten: Forgotten | None = None,
+    progress: Progress = silent,
 ) -> TicketTable:
     """Write every row of the source to `tickets.parquet`, or to `removed.parquet` as quarantined.
 
@@ -67,6 +74,7 @@ def extract_tickets(
         fingerprint: `fingerprint_source` as the plan saw it; the source must still have it after reading.
         root: Folder of pipelines.yaml, to which paths are relative.
         out: Directory to write to.
+        forgotten: Customers who were forgotten: their rows are dropped as `forgotten` before anything is written.
         progress: Told the rows read so far.
 
     Raises:
@@ -75,7 +83,7 @@ def extract_tickets(
         ConfigError: the source's settings do not fit what lies there.
     """
     with tempfile.TemporaryDirectory(prefix="aside-", dir=out) as aside:
-        gathered = _read_unchanged(source, fingerprint, root, progress, Path(aside))
+        gathered = _read_unchanged(source, fingerprint, root, progress, Path(aside), forgotten)
         return _write(gathered, source, out)
 
 
@@ -90,12 +98,14 @@ def _write(gathered: Gathered, source: SourceSpec, out: Path) -> TicketTable:
             hint="a header alone or an empty file gives nothing to train on",
         )
     n_out = gathered.write(out)
-    n_quarantined = write_removed(gathered.quarantined(), out)
-    rows = RowCounts(n_in=gathered.n_rows, n_out=n_out, n_quarantined=n_quarantined)
+    n_removed, n_dropped = write_removed(gathered.removed(), out), gathered.n_forgotten
+    rows = RowCounts(n_in=gathered.n_rows, n_out=n_out, n_quarantined=n_removed - n_dropped, n_dropped=n_dropped)
     return TicketTable(root=out, rows=rows, notes=gathered.notes)
 
 
-def _read_unchanged(source: SourceSpec, fingerprint: str, root: Path, progress: Progress, aside: Path) -> Gathered:
+def _read_unchanged(
+    source: SourceSpec, fingerprint: str, root: Path, progress: Progress, aside: Path, forgotten: Forgotten | None
+) -> Gathered:
     """Read between two equal fingerprints; when the source moved, read once more, then give up."""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -104,7 +114,7 @@ def _read_unchanged(source: SourceSpec, fingerprint: str, root: Path, progress: 
             continue
         result: Gathered | DataError
         try:
-            result = _read(source, root, progress, aside / str(attempt))
+            result = _read(source, root, progress, aside / str(attempt), forgotten)
         except DataError as error:
             result = error  # perhaps half a file: told only if the source stood still
         if fingerprint_source(source, root=root) == fingerprint:
@@ -119,13 +129,13 @@ def _read_unchanged(source: SourceSpec, fingerprint: str, root: Path, progress: 
     )
 
 
-def _read(source: SourceSpec, root: Path, progress: Progress, aside: Path) -> Gathered:
+def _read(source: SourceSpec, root: Path, progress: Progress, aside: Path, forgotten: Forgotten | None) -> Gathered:
     from tasks.curate.readers.columns import TicketMaker
     from tasks.curate.readers.gather import Gathered
 
     spec = FilesSource(kind="files", paths=("generated",)) if isinstance(source, GeneratedSource) else source
     aside.mkdir()
-    gathered = Gathered(TicketMaker(spec), aside=aside)
+    gathered = Gathered(TicketMaker(spec), aside=aside, forgotten=forgotten)
     for name, prefix, batches in _parts(source, root):
         gathered.read(name, prefix, _told(batches, gathered, progress))
     gathered.finish()

@@ -108,7 +108,10 @@ def places_of(tickets: Path, owners: frozenset[str], hashes: KeyedHash) -> list[
         return []
     mask = pc.is_in(customers, value_set=pa.array(mine, pa.string()))
     table = pq.read_table(tickets, columns=["ticket_id", "source", "source_line"]).filter(mask)
-    return table.sort_by([("source", "ascending"), ("source_line", "ascending")]).to_pylist()
+    rows: list[Mapping[str, object]] = table.sort_by(
+        [("source", "ascending"), ("source_line", "ascending")]
+    ).to_pylist()
+    return rows
 
 
 def _schema() -> pa.Schema:
