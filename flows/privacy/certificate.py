@@ -19,7 +19,7 @@ FOLDER = "certificates"
 def write_certificate(
     settings: Settings, ledger: Ledger, tombstone: Tombstone, began: str, versions: Iterable[LearnedVersion]
 ) -> Certificate:
-    """Compose it from the journal of this removal and leave it beside the tombstones; done again it is the same file."""
+    """Compose it from this removal's journal and leave it beside the tombstones; done again it is the same file."""
     lines = [line for line in ledger.journal(tombstone.id, began) if line.event == "goes"]
     removals = tuple(
         Removal(kind=line.kind, place=line.place, fate=line.fate, digest=line.digest, n_rows=line.n_rows, at=line.at)
@@ -72,7 +72,8 @@ def told(certificate: Certificate) -> str:
         f"by        {certificate.by}\n"
         f"began     {certificate.began}\n"
         f"ended     {certificate.ended}\n\n"
-        f"Removed from the workspace ({certificate.n_rows:,} rows over all tables):\n{tables or '  nothing was held'}\n\n"
+        f"Removed from the workspace ({certificate.n_rows:,} rows over all tables):\n"
+        f"{tables or '  nothing was held'}\n\n"
         f"Model versions marked, not to become champion again:\n{versions or '  none'}\n\n"
         f"Not the workspace's to remove, read from there before:\n{sources or '  none'}\n"
     )
