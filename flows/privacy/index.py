@@ -118,7 +118,7 @@ def published(home: Path) -> Iterator[tuple[str, str, Path]]:
 
 
 def _stamp(place: Path) -> str:
-    """Changes when the file does, or a file of the folder."""
+    """Changes when the file does, or a file of the folder: no copy has the inode and change time of another."""
     files = sorted(place.iterdir()) if place.is_dir() else [place]
-    told = [(file.name, (found := file.stat()).st_size, found.st_mtime_ns) for file in files]
+    told = [(file.name, (found := file.stat()).st_size, found.st_ino, found.st_ctime_ns) for file in files]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
