@@ -166,7 +166,7 @@ def _publish(
     reach("mlflow.run")
     tags = {**record.tags, "tunegate.verdict": row.verdict, "tunegate.reason": row.reason[:REASON_CHARS]}
     tags["tunegate.bundle"] = row.ref.bundle.digest
-    tags |= {"tunegate.forgotten": mark.told for mark in ledger.marked(name, version)}
+    tags.update(("tunegate.forgotten", mark.told) for mark in ledger.marked(name, version))
     number = register_version(
         client, row.ref.bundle, name=name, version=version, mlflow_run=mlflow_run, tags=tags, uri=uri
     )

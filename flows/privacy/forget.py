@@ -14,7 +14,7 @@ from flows.engine.lock import pipeline_lock
 from flows.engine.runs import now
 from flows.privacy.keys import all_tombstones, keep_tombstone, load_forgotten, load_hashes
 from flows.privacy.remove import remove_customer
-from flows.privacy.trace import Tracer, tickets_of
+from flows.privacy.trace import Tracer, feedback_databases, with_tickets
 from flows.privacy.who import hashes_of, names_of
 from flows.settings import Settings
 from schemas.errors import SecurityError
@@ -28,8 +28,9 @@ LOCK_NAME = "forget"
 
 def plan_forgetting(settings: Settings, specs: Iterable[PipelineSpec], customer: str) -> Holdings:
     """What is held of the customer and what would become of it; changes nothing but the index."""
-    owner, forgotten = hashes_of(customer, specs, load_hashes(settings))
-    return Tracer(settings, forgotten).holdings(owner, forgotten)
+    owner, asked = hashes_of(customer, specs, load_hashes(settings))
+    tracer = Tracer(settings, asked)
+    return tracer.holdings(owner, with_tickets(tracer, asked) if feedback_databases(settings.home) else asked)
 
 
 def forget(
@@ -60,7 +61,7 @@ def forget(
                 where="forget",
                 hint="ids are those of the source; `--unknown` keeps out a customer who has not come yet",
             )
-        tickets = [hashes.of("ticket", ticket) for ticket in tickets_of(tracer, found, forgotten)]
+        tickets = with_tickets(tracer, forgotten).tickets
         tombstone = Tombstone(
             id=owner, key_id=hashes.key_id, owners=tuple(sorted(forgotten.owners)), tickets=tuple(sorted(tickets)),
             reason=reason, actor=actor, at=now(),

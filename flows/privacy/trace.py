@@ -186,7 +186,7 @@ class Tracer:
         newest = sorted(read, key=lambda node: self.graph.path(node).stat().st_mtime)[-1:]
         for node in newest:
             lines: dict[str, list[int]] = {}
-            for row in places_of(self.graph.path(node) / "tickets.parquet", forgotten.owners, forgotten.hashes):
+            for row in places_of(self.graph.path(node) / "tickets.parquet", forgotten):
                 lines.setdefault(str(row["source"]), []).append(int(str(row["source_line"])))
             for source, numbers in sorted(lines.items()):
                 more = f" and {len(numbers) - SHOWN_LINES:,} more" if len(numbers) > SHOWN_LINES else ""
@@ -194,15 +194,16 @@ class Tracer:
                 yield Holding(kind="source", place=source, n_rows=len(numbers), fate="yours", told=told)
 
 
-def tickets_of(tracer: Tracer, found: Found, forgotten: Forgotten) -> list[str]:
-    """Ids of the customer's tickets in every result that holds them: those of the source, and pseudonyms."""
+def with_tickets(tracer: Tracer, forgotten: Forgotten) -> Forgotten:
+    """The customer with the ids of their tickets in every result that holds them: the source's, and pseudonyms."""
     ids: set[str] = set()
-    for step, key in found.rows:
+    for step, key in tracer.found(sorted(forgotten.owners)).rows:
         folder = tracer.home / "store" / step / key
         for name in ("tickets.parquet", "train.parquet", "validation.parquet", "test.parquet", "items.parquet"):
             if (folder / name).is_file():
-                ids |= {str(row["ticket_id"]) for row in places_of(folder / name, forgotten.owners, forgotten.hashes)}
-    return sorted(ids)
+                ids |= {str(row["ticket_id"]) for row in places_of(folder / name, forgotten)}
+    tickets = [forgotten.hashes.of("ticket", each) for each in ids]
+    return Forgotten(forgotten.hashes, owners=forgotten.owners, tickets=tickets, names=forgotten.names)
 
 
 def leftovers(home: Path) -> list[Holding]:

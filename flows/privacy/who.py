@@ -30,5 +30,6 @@ def names_of(customer: str, specs: Iterable[PipelineSpec]) -> tuple[str, ...]:
 
 def hashes_of(customer: str, specs: Iterable[PipelineSpec], hashes: KeyedHash) -> tuple[str, Forgotten]:
     """The tombstone's id of a customer, and the hashes to find them by."""
-    owners = [hashes.of("customer", name) for name in names_of(customer, specs)]
-    return owners[0], Forgotten(hashes, owners=owners)
+    names = names_of(customer, specs)
+    owners = [hashes.of("customer", name) for name in names]
+    return owners[0], Forgotten(hashes, owners=owners, names=names)

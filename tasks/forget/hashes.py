@@ -47,10 +47,17 @@ def short(hashed: str) -> int:
 
 
 class Forgotten:
-    """Who was forgotten, as it stands in the tombstones."""
+    """Who was forgotten, as it stands in the tombstones; or who is asked about, whose names are known.
 
-    def __init__(self, hashes: KeyedHash, *, owners: Iterable[str], tickets: Iterable[str] = ()) -> None:
+    Args:
+        names: The customers in clear, all of them or none: known ones are found without hashing everybody's.
+    """
+
+    def __init__(
+        self, hashes: KeyedHash, *, owners: Iterable[str], tickets: Iterable[str] = (), names: Iterable[str] = ()
+    ) -> None:
         self.hashes = hashes
+        self.names = frozenset(names)
         self.owners = frozenset(owners)
         self.tickets = frozenset(tickets)
 
@@ -63,9 +70,11 @@ class Forgotten:
         return value is not None and bool(wanted) and self.hashes.of(kind, value) in wanted
 
     def gone(self, kind: Kind, ids: pa.ChunkedArray | pa.Array) -> list[str]:
-        """Those of the ids that were forgotten, each once."""
+        """Those of the ids that were forgotten, each once; of customers perhaps others as well."""
         import pyarrow.compute as pc
 
+        if kind == "customer" and self.names:
+            return sorted(self.names)
         return [value for value in pc.unique(ids).to_pylist() if self.is_gone(kind, value)]
 
     def mask(self, kind: Kind, ids: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.forget.hashes import KeyedHash, short
+from tasks.forget.hashes import Forgotten, KeyedHash, short
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,22 +95,22 @@ def look_up(index: Path, owners: Sequence[str]) -> list[Held]:
     return [Held(Path(name).relative_to(root).as_posix(), part, n_rows) for name, part, n_rows in rows]
 
 
-def places_of(tickets: Path, owners: frozenset[str], hashes: KeyedHash) -> list[Mapping[str, object]]:
+def places_of(tickets: Path, forgotten: Forgotten) -> list[Mapping[str, object]]:
     """ticket_id, source and source_line of the rows of these customers, in order."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    customers = pq.read_table(tickets, columns=["customer_id"]).column(0)
-    unique = pc.unique(customers).drop_null().to_pylist()
-    mine = [value for value in unique if hashes.of("customer", value) in owners]
-    if not mine:
+    found = []
+    with pq.ParquetFile(tickets) as file:
+        for group in range(file.num_row_groups):
+            mask = forgotten.mask("customer", file.read_row_group(group, columns=["customer_id"]).column(0))
+            if pc.any(mask).as_py():
+                found.append(file.read_row_group(group, columns=["ticket_id", "source", "source_line"]).filter(mask))
+    if not found:
         return []
-    mask = pc.is_in(customers, value_set=pa.array(mine, pa.string()))
-    table = pq.read_table(tickets, columns=["ticket_id", "source", "source_line"]).filter(mask)
-    rows: list[Mapping[str, object]] = table.sort_by(
-        [("source", "ascending"), ("source_line", "ascending")]
-    ).to_pylist()
+    order = [("source", "ascending"), ("source_line", "ascending")]
+    rows: list[Mapping[str, object]] = pa.concat_tables(found).sort_by(order).to_pylist()
     return rows
 
 
