@@ -165,9 +165,9 @@ class Tracer:
                 yield Holding(kind="snapshot", place=below, n_rows=n_rows, fate="removed")
 
     def _feedback(self, forgotten: Forgotten) -> Iterator[Holding]:
-        from tasks.forget.databases import count_feedback
-
         for database in feedback_databases(self.home):
+            from tasks.forget.databases import count_feedback  # brings DuckDB in: only where there is any
+
             n_rows = count_feedback(database, forgotten)
             if n_rows:
                 place = database.relative_to(self.home).as_posix()

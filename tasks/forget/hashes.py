@@ -7,8 +7,10 @@ It knows nothing of files. Called by extraction (which drops the rows of those w
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,7 +81,26 @@ class Forgotten:
 
     def mask(self, kind: Kind, ids: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
         """True for the rows of those; false for null."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
+        return any_of(ids, self.gone(kind, ids))
 
-        return pc.is_in(ids, value_set=pa.array(self.gone(kind, ids), pa.string()), skip_nulls=True)
+
+def any_of(values: pa.ChunkedArray | pa.Array, wanted: Sequence[str] | Sequence[int]) -> Any:
+    """True where a value is one of these; false for null."""
+    import pyarrow.compute as pc
+
+    return pc.is_in(values, value_set=_array(wanted, values.type), skip_nulls=True)
+
+
+def _array(values: Sequence[str] | Sequence[int], type_: pa.DataType) -> pa.Array:
+    """The values as Arrow's, from their bytes: `pyarrow.array` of Python objects imports pandas, which takes longer than
+    a whole answer."""
+    import pyarrow as pa
+
+    if not (pa.types.is_int64(type_) or pa.types.is_string(type_)):
+        return pa.array(values, type_)
+    if pa.types.is_int64(type_):
+        return pa.Array.from_buffers(type_, len(values), [None, pa.py_buffer(array("q", values).tobytes())])
+    texts = [str(value).encode() for value in values]
+    offsets = array("i", [0, *accumulate(len(text) for text in texts)])
+    buffers = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(b"".join(texts))]
+    return pa.Array.from_buffers(pa.string(), len(texts), buffers)

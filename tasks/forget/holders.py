@@ -7,12 +7,13 @@ Any result is recognised by its files, so that steps of a user's own are found a
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tasks.forget.hashes import Forgotten, KeyedHash, short
+from tasks.forget.hashes import Forgotten, KeyedHash, any_of, short
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,21 +79,27 @@ def index_customers(counts: Mapping[str, Iterable[tuple[str, int]]], hashes: Key
 
 
 def look_up(index: Path, owners: Sequence[str]) -> list[Held]:
-    """Where the index holds any of these customers, by their hashes."""
-    from tasks.warehouse import connect, quote_text
+    """Where the index holds any of these customers, by their hashes; by file and part."""
+    wanted = sorted({short(owner) for owner in owners})
+    found: dict[tuple[str, str], int] = {}
+    for file in sorted(index.glob("*/*.parquet")) if wanted else ():
+        name = file.relative_to(index).as_posix()
+        for row in _rows_of(file, wanted):
+            found[name, row["part"]] = found.get((name, row["part"]), 0) + row["n_rows"]
+    return [Held(name, part, n_rows) for (name, part), n_rows in sorted(found.items())]
 
-    files = sorted(index.glob("*/*.parquet"))
-    if not files or not owners:
-        return []
-    listed = ", ".join(quote_text(str(file.resolve())) for file in files)
-    wanted = ", ".join(str(short(owner)) for owner in owners)
-    with connect(readable=(index,), threads=2) as db:
-        rows = db.execute(
-            f"SELECT filename, part, sum(n_rows)::BIGINT FROM read_parquet([{listed}], filename=true) "
-            f"WHERE owner IN ({wanted}) GROUP BY ALL ORDER BY ALL"
-        ).fetchall()
-    root = index.resolve()
-    return [Held(Path(name).relative_to(root).as_posix(), part, n_rows) for name, part, n_rows in rows]
+
+def _rows_of(file: Path, wanted: list[int]) -> Iterator[dict[str, Any]]:
+    """The rows of these owners; only row groups that may hold one are read, since the file is ordered by owner."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as table:
+        for group in range(table.num_row_groups):
+            bounds = table.metadata.row_group(group).column(0).statistics
+            first = bisect_left(wanted, bounds.min)
+            if first < len(wanted) and wanted[first] <= bounds.max:
+                rows = table.read_row_group(group)
+                yield from rows.filter(any_of(rows.column("owner"), wanted)).to_pylist()
 
 
 def places_of(tickets: Path, forgotten: Forgotten) -> list[Mapping[str, object]]:

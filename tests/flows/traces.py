@@ -51,6 +51,8 @@ def _told(table: pa.Table) -> str:
 
 
 def _decoder(folder: Path | None) -> object:
+    if folder is None:
+        return None
     from transformers import AutoTokenizer
 
-    return None if folder is None else AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
