@@ -72,7 +72,7 @@ def test_nothing_of_a_forgotten_customer_is_left(workplace: Workplace, tmp_path:
     assert workplace.json("run", "small")["verdict"] == "PROMOTE"
     held = left(workplace)
     kinds = {name.split("/")[1] for name in held if name.startswith("store/")}
-    assert kinds >= {"extract", "decontaminate", "encode", "items", "prompts", "warehouse"}, kinds
+    assert kinds >= {"extract", "redact", "split", "decontaminate", "encode", "warehouse"}, kinds
     assert any(name.startswith("warehouse/small/snapshots") for name in held)
     backup = tmp_path / "backup"
     shutil.copytree(workplace.home, backup)
