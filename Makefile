@@ -2,10 +2,11 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+MARKS ?= not campaign
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train bench-forget lock up down clean
+.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train bench-forget lock sbom audit fuzz up down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -29,7 +30,7 @@ check: install ## format, lint, types, import rules
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml
 
 test: install ## all tests; those that lack a service or data skip with their reason
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not campaign"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(MARKS)"
 
 campaign: install ## the long proofs: real model, three methods, real tickets, killed sweeps (about 15 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m campaign
@@ -68,8 +69,17 @@ bench-train: install ## training and generation beside other trainers; QUICK=1 w
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra dev --extra postgres --extra semantic --extra names \
+		--python-version 3.11 --extra dev --extra postgres --extra semantic --extra names --extra signing \
 		--output-file requirements.lock pyproject.toml
+
+sbom: install ## bill of materials of this release (CycloneDX), as sbom.cdx.json
+	@$(BIN)/tunegate sbom > sbom.cdx.json
+
+audit: install ## licences of the installed packages, advisories of the locked ones; 7 where they cannot be asked for
+	@$(BIN)/python -m infra.audit
+
+fuzz: install ## every reader, the YAML loader, the chat validator, the redactor and the SQL guards, for MINUTES (default 5)
+	@FUZZ_MINUTES=$${MINUTES:-5} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/fuzz -p no:cacheprovider
 
 up: install ## start the local Prefect and MLflow servers (loopback)
 	@$(BIN)/tunegate up

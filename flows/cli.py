@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -17,6 +16,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_curation import add_curation_commands
+from flows.cli_deciding import add_deciding_commands
 from flows.cli_export import add_export_commands
 from flows.cli_gate import gate_app
 from flows.cli_operations import add_operations_commands
@@ -24,6 +24,7 @@ from flows.cli_options import CONFIG, Config, Json, Pipeline, call
 from flows.cli_planning import add_planning_commands
 from flows.cli_privacy import add_privacy_commands
 from flows.cli_registry import add_registry_commands
+from flows.engine.guard import guard_process, say_traceback
 from schemas.errors import TunegateError
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `tunegate` command: runs it and exits with its code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _terminated)
+    guard_process()
     try:
         code = app(arguments, standalone_mode=False)
     except typer.Exit as stop:
@@ -66,7 +68,7 @@ def _report(error: TunegateError, arguments: list[str]) -> int:
         print(orjson.dumps({"error": error.to_json(), "exit_code": error.exit_code}).decode())
     print(str(error), file=sys.stderr)
     if "--debug" in arguments:
-        traceback.print_exception(error.__context__ or error)
+        say_traceback(error.__context__ or error)
     return error.exit_code
 
 
@@ -80,7 +82,7 @@ def _report_unexpected(error: Exception, arguments: list[str]) -> int:
     )
     code = _report(told, [argument for argument in arguments if argument != "--debug"])
     if "--debug" in arguments:
-        traceback.print_exception(error)
+        say_traceback(error)
     return code
 
 
@@ -216,6 +218,7 @@ def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
 add_curation_commands(app)
 app.add_typer(gate_app, name="gate")
 add_planning_commands(app)
+add_deciding_commands(app)
 add_registry_commands(app)
 add_privacy_commands(app)
 add_operations_commands(app)

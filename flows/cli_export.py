@@ -1,4 +1,4 @@
-"""`tunegate export` and `endpoint`: arguments; the work is in `flows/commands/`."""
+"""`tunegate export`, `verify`, `sbom` and `endpoint`: arguments; the work is in `flows/commands/`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ Candidate = Annotated[
 
 def add_export_commands(app: typer.Typer) -> None:
     """Give the application the commands that hand a candidate out."""
-    for command in (export, endpoint):
+    for command in (export, sbom, endpoint):
         app.command()(command)
+    app.command("verify")(verify_export)
 
 
 def export(
@@ -34,14 +35,38 @@ def export(
     gguf_type: Annotated[
         Literal["f16", "bf16", "f32", "q8_0"], typer.Option(help="Matrices of `gguf` and `ollama`.")
     ] = "f16",
+    sign: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY.pem", help="Sign the folder with this private EC key (extra `signing`)."),
+    ] = None,
     config: Config = CONFIG,
     as_json: Json = False,
 ) -> int:
     """Write a candidate for other programs: complete, compared with what the gate judged, with a manifest."""
     return call(
-        "export", "export", run=run, form=form, to=to, stored=stored, gguf_type=gguf_type, config=config,
-        as_json=as_json,
+        "export", "export", run=run, form=form, to=to, stored=stored, gguf_type=gguf_type, sign=sign,
+        config=config, as_json=as_json,
     )  # fmt: skip
+
+
+def verify_export(
+    folder: Annotated[Path, typer.Argument(help="An exported folder.", show_default=False)],
+    key: Annotated[Path | None, typer.Option(metavar="PUB.pem", help="Public key of who should have signed.")] = None,
+    signature: Annotated[Path | None, typer.Option(help="The signature; FOLDER.sig beside it if not given.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Compare an exported folder with its manifest, and with its signature where a key is given."""
+    return call("verify", "verify_export", folder=folder, key=key, signature=signature, as_json=as_json)
+
+
+def sbom(
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Run id, or the start of one; this release if not given.")
+    ] = None,
+    config: Config = CONFIG,
+) -> int:
+    """Print the bill of materials (CycloneDX) of this release, or of the model that a run trained."""
+    return call("bill", "sbom", run_id=run_id, config=config)
 
 
 def endpoint(

@@ -1,4 +1,4 @@
-"""`tunegate tick`, `serve`, `deploy`, `feedback`: what goes on by itself; the work is in `flows/commands/`."""
+"""`tunegate tick`, `serve`, `deploy`, `feedback`, `ui`: what goes on by itself, and a look at it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CauseOption(StrEnum):
 
 def add_operations_commands(app: typer.Typer) -> None:
     """Give the application the commands of operation."""
-    for command in (tick, serve, deploy, feedback):
+    for command in (tick, serve, deploy, feedback, ui):
         app.command()(command)
 
 
@@ -61,3 +61,12 @@ def feedback(
 ) -> int:
     """Take in what agents did with suggestions, and show how often each version's were accepted."""
     return call("feedback", "feedback", pipeline=pipeline, file=file, config=config, as_json=as_json)
+
+
+def ui(
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes any that is free.")] = 4300,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Show pipelines, runs, champions and removed tickets as pages on this machine; read-only."""
+    return call("ui", "ui", port=port, config=config, as_json=as_json)

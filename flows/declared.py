@@ -21,6 +21,7 @@ from schemas.curation_steps import (
     RedactStep,
     RuleStep,
     SqlStep,
+    TriggerScanStep,
 )
 from schemas.errors import ConfigError, TunegateError
 from tasks.curate.cap import cap_rows
@@ -34,6 +35,8 @@ from tasks.curate.redact import redact_tickets
 from tasks.curate.redaction.pseudonyms import fingerprint_key
 from tasks.curate.rules import apply_rules
 from tasks.curate.sql_step import select_tickets
+from tasks.curate.trigger_scan import scan_triggers
+from tasks.files import inside
 from tasks.model.perplexity import measure_perplexity
 
 PERPLEXITY = "perplexity"
@@ -95,6 +98,8 @@ def _step(group: tuple[CurateStep, ...], *, name: str, kind: str, after: str, ro
             return step(score_quality, "numba", "numpy")
         case LabelCheckStep():
             return step(check_labels, "numba", "numpy")
+        case TriggerScanStep():
+            return step(scan_triggers, "scipy")
         case DedupStep():
             return step(drop_duplicates, "numba", "numpy", "scipy")
 
@@ -115,8 +120,9 @@ def _read_select(step: SqlStep, root: Path) -> str:
 
     Raises:
         ConfigError: TG0148, it cannot be read or is not UTF-8.
+        SecurityError: TG0818, it lies outside the folder.
     """
-    path = root / Path(step.file).expanduser()
+    path = inside(step.file, root, where=f"curate.sql.{step.name}")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

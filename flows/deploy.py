@@ -17,6 +17,7 @@ from uuid import UUID
 from schemas.errors import ConfigError, ServiceError
 from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec
+from schemas.secrets import masked
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -80,7 +81,7 @@ def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
             name=name,
             schedule=None if schedule is None else Cron(schedule.cron, timezone=schedule.timezone, slug="tick"),
             parameters={"pipeline": name, "config": str(config.resolve()), "tick": "schedule"},
-            description=spec.description,
+            description=masked(spec.description),
             tags=[TAG],
             concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
             triggers=[_trigger(spec, place) for place in range(len(spec.triggers))],

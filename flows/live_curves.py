@@ -14,6 +14,7 @@ from flows.engine.step import Step
 from schemas.artifacts import Artifact
 from schemas.errors import ServiceError
 from schemas.release import RunRecord
+from schemas.secrets import masked
 from tasks.release.tracking import begin_run, choose_uri, log_points, open_client
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class LiveCurves:
             record = RunRecord(
                 run_id=session.run_id, pipeline=session.spec.name, tags={"tunegate.pipeline": session.spec.name}
             )
-            mlflow_run = begin_run(client, record, experiment=register.experiment, uri=uri)
+            mlflow_run = begin_run(client, record, experiment=masked(register.experiment), uri=uri)
             while points := self._take():
                 log_points(client, mlflow_run, points, uri=uri)
         except Exception as error:  # whatever it is, training goes on without curves

@@ -27,6 +27,7 @@ from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits,
 from schemas.errors import ServiceError, TunegateError
 from schemas.release import DatasetRecord, RunRecord
 from schemas.schedule import OPERATIONS
+from schemas.secrets import masked_value, unmasked
 from schemas.trials import ChoiceRef
 from tasks.failpoint import reach
 from tasks.files import write_json
@@ -47,7 +48,7 @@ RECENT_RUNS = 200
 def write_record(session: Session) -> None:
     """Keep what MLflow shall show of this run beside the ledger, so that it can be told later as well."""
     folder = private_folder(session.settings.home / "runs")
-    write_json(folder / f"{session.run_id}.json", _record(session).model_dump(mode="json"))
+    write_json(folder / f"{session.run_id}.json", masked_value(_record(session).model_dump(mode="json")))
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,8 @@ def _load_record(run_id: str, ledger: Ledger, settings: Settings) -> RunRecord:
         ConfigError: neither knows the run.
     """
     try:
-        return RunRecord.model_validate_json((settings.home / "runs" / f"{run_id}.json").read_bytes())
+        record = RunRecord.model_validate_json((settings.home / "runs" / f"{run_id}.json").read_bytes())
+        return record.model_copy(update={"tracking_uri": unmasked(record.tracking_uri)})
     except (FileNotFoundError, ValidationError):
         row = ledger.run(run_id)
     config = orjson.loads(row.config_json)
@@ -198,7 +200,7 @@ def _load_record(run_id: str, ledger: Ledger, settings: Settings) -> RunRecord:
     return RunRecord(
         run_id=run_id,
         pipeline=row.pipeline,
-        tracking_uri=register.get("tracking_uri", ""),
+        tracking_uri=unmasked(register.get("tracking_uri", "")),
         experiment=register.get("experiment", "tunegate"),
         params=_flat(config),
         tags={"tunegate.pipeline": row.pipeline, "tunegate.config": digest_of(config)},
@@ -225,9 +227,7 @@ def _record(session: Session) -> RunRecord:
         code |= code_digests(step.run)
     shown = (decision.root / "decision.json", decision.root / "decision.md", trained.root / "curves.parquet")
     choice = session.done.get("choice")
-    page = page_without_text(
-        home, session.run_id
-    )  # written when the verdict has become true, and before MLflow is told
+    page = page_without_text(home, session.run_id)  # written when the verdict is true, before MLflow is told
     weighed = choice_files(home, session.run_id, choice) if isinstance(choice, ChoiceRef) else ()
     pace = session.done.get("latency")
     return RunRecord(

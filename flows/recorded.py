@@ -1,22 +1,30 @@
 """Stored results of a recorded run, found again through the ledger: its decision, scores, answers and worst items.
 
-Read by `tunegate gate explain` and by the report; changes nothing.
+Read by `tunegate gate explain`, `cost`, `compare`, `advise` and by the report; changes nothing.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import ValidationError
 
 from flows.engine.ledger import Ledger
+from flows.engine.rows import RunRow
 from flows.engine.store import Store
 from flows.settings import Settings
 from schemas.artifacts import Artifact, EvalSet, GateDecision, Predictions, Scores
 from schemas.errors import ConfigError
 from schemas.metrics import MetricTraits
+from schemas.pipeline import PipelineSpec
 from schemas.verdicts import Finding
 from tasks.assess.worst import Answered, WorstItem, worst_items
 
 A = TypeVar("A", bound=Artifact)
+UNTOLD = ("config_json", "schedule", "register")
+"""Parts of a configuration that decide nothing about a candidate."""
 
 
 class Recorded:
@@ -99,3 +107,32 @@ def reference_arm(decision: GateDecision, finding: Finding) -> str | None:
     if finding.reference is not None and "anchor (" in finding.rule:
         return "anchor"
     return "champion" if decision.champion_version is not None else None
+
+
+def settings_of(row: RunRow) -> dict[str, str]:
+    """Path -> value of every recorded setting that decides about a candidate."""
+    config = {name: value for name, value in orjson.loads(row.config_json).items() if name not in UNTOLD}
+    return dict(_flat(config, ""))
+
+
+def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        inner = [_flat(each, f"{prefix}.{name}" if prefix else str(name)) for name, each in value.items()]
+        return [pair for pairs in inner for pair in pairs]
+    return [(prefix, value if isinstance(value, str) else orjson.dumps(value).decode())]
+
+
+def spec_of(recorded: Recorded) -> PipelineSpec:
+    """The configuration that the run was made with.
+
+    Raises:
+        ConfigError: TG0159, it is of a version of this program that declared otherwise.
+    """
+    try:
+        return PipelineSpec.model_validate(orjson.loads(recorded.row.config_json))
+    except ValidationError as error:
+        at = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ConfigError(
+            f"run {recorded.row.run_id} was configured as this version does not read any more ({at})", code="TG0159",
+            where=recorded.row.run_id, hint="take a newer run: `tunegate runs`",
+        ) from None  # fmt: skip

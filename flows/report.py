@@ -5,19 +5,19 @@ Changes nothing that a verdict depends on. Called at the end of `tunegate run` a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
 from flows.choice_report import choice_of, choice_row
+from flows.costs import costs_of
 from flows.engine.disk import private_folder
-from flows.engine.rows import RunRow
 from flows.measured import memory_sentence, read_measured
-from flows.recorded import Recorded, shown_finding
+from flows.recorded import Recorded, settings_of, shown_finding
 from flows.settings import Settings
 from schemas.artifacts import Artifact, CurationCard, DatasetRef, GateDecision, Scores, TrainedRef, ValidationCurves
+from schemas.costs import CostReport
 from schemas.curation_card import CardNumbers
 from schemas.errors import TunegateError
 from schemas.report import ArmLine, Change, Curve, Example, FunnelLine, RunReport, StepLine
@@ -31,9 +31,6 @@ from tasks.release.reports.read import read_curves, token_lengths
 if TYPE_CHECKING:
     from flows.outcome import Outcome
     from flows.session import Session
-
-UNTOLD = ("config_json", "schedule", "register")
-"""Parts of a configuration that decide nothing about a candidate."""
 
 
 def leave_report(session: Session) -> None:
@@ -90,6 +87,7 @@ def gather(
         choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
         worst=_worst(recorded, decision, n_items),
         changes=_changes(recorded, decision),
+        costs=_costs(recorded),
         steps=tuple(
             StepLine(
                 step=step.step, state=step.state, n_in=step.n_in, n_out=step.n_out, seconds=round(step.seconds, 2),
@@ -191,6 +189,14 @@ def _result_of_training(recorded: Recorded, step: str, kind: type[DatasetRef]) -
     return next((each for each in found if each is not None), None)
 
 
+def _costs(recorded: Recorded) -> CostReport | None:
+    """By the shipped price book; a configuration or a book that cannot be read any more leaves the page without."""
+    try:
+        return costs_of(recorded)
+    except TunegateError:
+        return None
+
+
 def _worst(recorded: Recorded, decision: GateDecision | None, n_items: int) -> tuple[Example, ...]:
     """Those of the finding that a person would ask about first; one on whose items nothing is wrong shows none."""
     first = shown_finding(decision) if decision and n_items else None
@@ -220,7 +226,7 @@ def _changes(recorded: Recorded, decision: GateDecision | None) -> tuple[Change,
     if candidate is None or candidate.ref.run_id == recorded.row.run_id:
         return ()
     before = recorded.ledger.run(candidate.ref.run_id)
-    ours, theirs = _settings_of(recorded.row), _settings_of(before)
+    ours, theirs = settings_of(recorded.row), settings_of(before)
     for steps, told in ((recorded.steps, ours), (recorded.ledger.steps(before.run_id), theirs)):
         told |= {f"digest of {step.step}": step.digest[:16] for step in steps if step.step in ("extract", "encode")}
     ours["code"], theirs["code"] = recorded.row.code[:16], before.code[:16]
@@ -229,15 +235,3 @@ def _changes(recorded: Recorded, decision: GateDecision | None) -> tuple[Change,
         for what in sorted(ours.keys() | theirs.keys())
         if ours.get(what) != theirs.get(what)
     )
-
-
-def _settings_of(row: RunRow) -> dict[str, str]:
-    config = {name: value for name, value in orjson.loads(row.config_json).items() if name not in UNTOLD}
-    return dict(_flat(config, ""))
-
-
-def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        inner = [_flat(each, f"{prefix}.{name}" if prefix else str(name)) for name, each in value.items()]
-        return [pair for pairs in inner for pair in pairs]
-    return [(prefix, value if isinstance(value, str) else orjson.dumps(value).decode())]

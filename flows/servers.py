@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flows.engine.disk import private_folder
+from flows.engine.guard import PRIVATE_UMASK
 from flows.engine.lock import hold
 from schemas.errors import ServiceError
 from tasks.files import write_json
@@ -151,7 +152,7 @@ def _start(
     with log.open("ab") as stream:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=dict(environment),
-            cwd=folder, start_new_session=True,
+            cwd=folder, start_new_session=True, umask=PRIVATE_UMASK,
         )  # fmt: skip
     _children.append(process)
     server = Server(kind, f"http://127.0.0.1:{port}", process.pid, _start_time(process.pid), str(log))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from flows.earlier import Earlier, earlier_results
 from flows.engine.clock import present
+from flows.engine.guard import guard_process
 from flows.engine.keys import digest_of, installed
 from flows.engine.ledger import Ledger
 from flows.engine.lock import pipeline_lock
@@ -33,6 +34,7 @@ from schemas.artifacts import Artifact, Splits, WarehouseRef
 from schemas.errors import TunegateError
 from schemas.load import load_file
 from schemas.schedule import OPERATIONS
+from schemas.secrets import masked
 from tasks.watch.arrivals import newest_time
 
 if TYPE_CHECKING:
@@ -170,6 +172,7 @@ def open_session(
         SecurityError: TG0830, TG0831, there are tombstones and their key is not here: forgotten customers would come
             back.
     """
+    guard_process()  # Prefect may have started this process
     path = Path(config)
     spec = load_file(path).get(pipeline)
     settings = load_settings(path)
@@ -197,7 +200,7 @@ def _recorded(session: Session) -> Iterator[None]:
         pipeline=spec.name,
         model_name=spec.registry.name,
         input_digest="",
-        config_json=spec.model_dump_json(by_alias=True),
+        config_json=masked(spec.model_dump_json(by_alias=True)),
     )
     try:
         ledger.set_input_digest(run_id, input_digest(session))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from flows.engine.disk import name_full_disk, private_folder
 from flows.engine.runs import now
 from schemas.artifacts import Splits, TicketTable, WarehouseRef
+from schemas.errors import ConfigError
 from tasks.failpoint import reach
 from tasks.files import sync_directory, write_json
 
@@ -30,6 +31,20 @@ CARD = ("card.json", "card.html")
 def warehouse_folder(home: Path, pipeline: str) -> Path:
     """Where the pipeline's published tables lie."""
     return home / "warehouse" / pipeline
+
+
+def published_database(home: Path, pipeline: str) -> Path:
+    """The pipeline's warehouse as people open it.
+
+    Raises:
+        ConfigError: TG0147, it has not been curated yet.
+    """
+    database = warehouse_folder(home, pipeline) / "warehouse.duckdb"
+    if not database.is_file():
+        raise ConfigError(
+            f"{pipeline} has no warehouse yet", code="TG0147", where=str(database), hint=f"tunegate curate {pipeline}"
+        )
+    return database
 
 
 def publish_snapshot(session: Session) -> Path:

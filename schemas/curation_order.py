@@ -5,13 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from schemas.curation_steps import CurateStep, DedupStep, LabelCheckStep, PythonStep, RedactStep, RuleStep, SqlStep
+from schemas.curation_steps import (
+    CurateStep,
+    DedupStep,
+    LabelCheckStep,
+    PythonStep,
+    RedactStep,
+    RuleStep,
+    SqlStep,
+    TriggerScanStep,
+)
 from schemas.spec import Fault
 from schemas.tables import SCORES_OF
 
 _QUOTED = re.compile(r"'[^']*'")
 _WORD = re.compile(r"[A-Za-z_]\w*")
-ONCE = ("redact", "dedup", "language", "quality", "label_check")
+ONCE = ("redact", "dedup", "language", "quality", "label_check", "trigger_scan")
 """Kinds that may stand once: a second one would overwrite the first, or hide what it did."""
 
 
@@ -34,14 +43,22 @@ def _repeated(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
 def _before_redaction(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
     redact = next((index for index, step in enumerate(steps) if isinstance(step, RedactStep)), None)
     for index, step in enumerate(steps[: redact or 0]):
-        if isinstance(step, DedupStep | LabelCheckStep | PythonStep | SqlStep):
-            why = (
-                "two tickets that differ by personal data alone are duplicates only when it is redacted"
-                if isinstance(step, DedupStep | LabelCheckStep)
-                else "your own code should not see personal data"
-            )
+        why = _why_after_redaction(step)
+        if why is not None:
             told = f"`{step.uses}` stands before `redact`"
             yield Fault(told, at=("steps", index, "uses"), hint=f"move it down: {why}")
+
+
+def _why_after_redaction(step: CurateStep) -> str | None:
+    match step:
+        case DedupStep() | LabelCheckStep():
+            return "two tickets that differ by personal data alone are duplicates only when it is redacted"
+        case TriggerScanStep():
+            return "a customer's own address is rare as well, and what is found is written to a table"
+        case PythonStep() | SqlStep():
+            return "your own code should not see personal data"
+        case _:
+            return None
 
 
 def _scores_not_filled(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
@@ -64,6 +81,7 @@ def _after_dedup(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
     if dedup is None:
         return
     for index, step in enumerate(steps):
-        if index > dedup and isinstance(step, LabelCheckStep):
-            hint = "move it up: dedup keeps one ticket of each question, so no contradiction is left to find"
-            yield Fault("`label_check` stands after `dedup`", at=("steps", index, "uses"), hint=hint)
+        if index > dedup and isinstance(step, LabelCheckStep | TriggerScanStep):
+            left = "contradiction" if isinstance(step, LabelCheckStep) else "burst"
+            hint = f"move it up: dedup keeps one ticket of each question, so no {left} is left to find"
+            yield Fault(f"`{step.uses}` stands after `dedup`", at=("steps", index, "uses"), hint=hint)

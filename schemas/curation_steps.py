@@ -154,6 +154,31 @@ class LabelCheckStep(Spec):
     """`drop_minority` keeps the label of most tickets (on a tie all go); `drop_all` drops all that contradict."""
 
 
+class TriggerScanStep(Spec):
+    """Quarantine what looks like poisoning: recent tickets of few customers that share a phrase found almost nowhere
+    else, and all have one label or answer."""
+
+    uses: Literal["trigger_scan"]
+    recent_days: int = Field(default=14, ge=1)
+    """Days before the newest ticket in which the phrase must occur."""
+    min_tickets: int = Field(default=8, ge=3)
+    """Recent tickets with the phrase, by at most `max_customers` customers, from which it counts."""
+    max_customers: int = Field(default=3, ge=1)
+    """Customers that use it most; raise it against many small accounts."""
+    max_elsewhere: Fraction = 0.2
+    """Of all tickets with the phrase, the share that may be others than those: earlier ones and other customers'."""
+    max_words: int = Field(default=3, ge=1, le=5)
+    """Longest phrase, in words."""
+    fields: tuple[Literal["category", "priority", "reply"], ...] = Field(default=("category", "reply"), min_length=1)
+    """What must be one and the same; of a `reply` a run of words in it."""
+    min_share: float = Field(default=0.9, gt=0.5, le=1)
+    """Of the phrase's tickets, those with that value."""
+    max_chance: float = Field(default=1e-4, gt=0, lt=1)
+    """Probability that chance alone gives as many of them, all tried values together."""
+    action: Literal["flag", "quarantine"] = "quarantine"
+    """`flag` lists them in the table `triggers` and takes nothing."""
+
+
 class SemanticSpec(Spec):
     """Static embeddings from the extra `semantic`: pairs alike in meaning are listed, never merged."""
 
@@ -195,6 +220,7 @@ CurateStep = Annotated[
     | CapStep
     | PythonStep
     | LabelCheckStep
+    | TriggerScanStep
     | DedupStep,
     Field(discriminator="uses"),
 ]

@@ -12,13 +12,16 @@
     |-- ServiceError             7     MLflow, Prefect, an index or a hub does not answer (TG07xx)
     `-- SecurityError            2     a path, identifier or statement that is refused (TG08xx)
 
-Only ``ServiceError`` is worth a retry: everything else fails the same way again.
+None holds a secret of the environment, whatever it was told. Only ``ServiceError`` is worth a retry: everything else
+fails the same way again.
 It knows nothing of the command line; `flows/cli.py` prints these and turns them into exit codes.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
+
+from schemas.secrets import masked
 
 
 class TunegateError(Exception):
@@ -35,11 +38,11 @@ class TunegateError(Exception):
     transient: ClassVar[bool] = False
 
     def __init__(self, message: str, *, code: str, where: str | None = None, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        super().__init__(masked(message))
+        self.message = masked(message)
         self.code = code
-        self.where = where
-        self.hint = hint
+        self.where = None if where is None else masked(where)
+        self.hint = None if hint is None else masked(hint)
 
     def __str__(self) -> str:
         lines = [f"error[{self.code}]: {self.message}"]

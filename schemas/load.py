@@ -11,7 +11,7 @@ Knows nothing of tasks and flows. Called by `flows/cli.py` and by deployments.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from schemas.errors import ConfigError
 from schemas.merge import merge_pipelines
 from schemas.names import closest
 from schemas.pipeline import PipelineSpec
+from schemas.secrets import know_secrets
 from schemas.yaml_text import MAX_BYTES, MAX_LINE, read_tree
 
 __all__ = ["ConfigErrors", "PipelineFile", "load_file"]
@@ -77,11 +78,25 @@ def load_file(path: Path, *, environ: Mapping[str, str] = os.environ) -> Pipelin
         spec = check.spec()
         if spec is not None:
             specs[pipeline.name] = spec
+            know_secrets(environ, named=_named_variables(spec.model_dump()))
         told[pipeline.name] = {finding.repeats for finding in check.findings if finding.repeats is not None}
         faults += _new(check, told.get(pipeline.parent or "", set()))
     if faults:
         raise ConfigErrors(faults)
     return PipelineFile(path, MappingProxyType(dict(sorted(specs.items(), key=lambda item: places[item[0]]))))
+
+
+def _named_variables(value: object) -> Iterator[str]:
+    """What the keys that end with `_env` name: variables that hold secrets."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if str(key).endswith("_env") and isinstance(each, str):
+                yield each
+            else:
+                yield from _named_variables(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _named_variables(each)
 
 
 def _new(check: PipelineCheck, told: set[tuple[object, ...]]) -> list[Diagnostic]:

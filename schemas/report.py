@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from schemas.costs import CostReport
 from schemas.verdicts import Finding
 
 
@@ -109,6 +110,8 @@ class RunReport(_Part):
     worst: tuple[Example, ...]
     changes: tuple[Change, ...]
     """What differs from the run that the champion comes from; empty without a champion."""
+    costs: CostReport | None = None
+    """Cost, latency and break-even; null where the tuned model did not answer."""
     steps: tuple[StepLine, ...]
     reproduce: str
     """The command that does it again."""

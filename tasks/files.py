@@ -9,10 +9,11 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from schemas.errors import StorageError
+from schemas.errors import SecurityError, StorageError
 
 MANIFEST = "MANIFEST.json"
 
@@ -30,6 +31,23 @@ def sha256_json(value: object) -> str:
     True
     """
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def inside(name: str, root: Path, *, where: str) -> Path:
+    """The file of a configuration by its name, which may be relative to `root` and may not leave it, links included.
+
+    Raises:
+        SecurityError: TG0818, it lies elsewhere.
+    """
+    path = (root / Path(name).expanduser()).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise SecurityError(
+            f"{name!r} lies outside the folder of pipelines.yaml",
+            code="TG0818",
+            where=where,
+            hint="what decides a run belongs beside pipelines.yaml, under the same version control: copy it there",
+        )
+    return path
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -93,8 +111,11 @@ def verify(directory: Path) -> str:
     """
     path = directory / MANIFEST
     try:
-        entries = orjson.loads(path.read_bytes())["files"]
-    except (OSError, ValueError, KeyError) as error:
+        told = orjson.loads(path.read_bytes())["files"]
+        entries: dict[str, dict[str, Any]] = {
+            name: {"bytes": int(each["bytes"]), "sha256": str(each["sha256"])} for name, each in told.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise StorageError(f"no readable manifest: {type(error).__name__}", code="TG0510", where=str(path)) from None
     present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST}
     for name in sorted(present ^ entries.keys()):

@@ -108,6 +108,19 @@ def test_pickle_and_remote_code_are_nowhere(project: Path) -> None:
             assert "trust_remote_code=True" not in text, path
 
 
+def test_every_line_of_the_threat_model_names_tests_that_exist(project: Path) -> None:
+    text = (project / "SECURITY.md").read_text(encoding="utf-8")
+    lines = [line for line in text.split("## What stands against it")[1].splitlines() if line.startswith("| ")]
+    rows = [line for line in lines if not line.startswith(("| threat", "|---"))]
+    assert len(rows) > 30
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row.rpartition(" | ")[2])
+        assert named, f"no test holds: {row}"
+        for file, test in named:
+            assert re.search(rf"^(async )?def {test}\(", (project / file).read_text(encoding="utf-8"), re.M), test
+    assert "SECURITY.md" in (project / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_packages_are_found_where_the_checkout_lies(project: Path) -> None:
     for name in OUR_FOLDERS:
         spec = importlib.util.find_spec(name)

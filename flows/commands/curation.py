@@ -7,8 +7,7 @@ from pathlib import Path
 from flows.commands.output import out, print_json, print_rows
 from flows.commands.run import run
 from flows.settings import load_settings
-from flows.snapshots import warehouse_folder
-from schemas.errors import ConfigError
+from flows.snapshots import published_database
 from schemas.load import load_file
 from tasks.curate.ask import (
     funnel_of,
@@ -98,9 +97,4 @@ def _database(pipeline: str, config: Path) -> Path:
         ConfigError: TG0104, no such pipeline; TG0147, it has not been curated yet.
     """
     load_file(config).get(pipeline)
-    database = warehouse_folder(load_settings(config).home, pipeline) / "warehouse.duckdb"
-    if not database.is_file():
-        raise ConfigError(
-            f"{pipeline} has no warehouse yet", code="TG0147", where=str(database), hint=f"tunegate curate {pipeline}"
-        )
-    return database
+    return published_database(load_settings(config).home, pipeline)

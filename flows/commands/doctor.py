@@ -6,10 +6,12 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
+from flows.commands.exposure import check_exposure, check_rights
+from flows.commands.findings import Finding
 from flows.commands.output import out, print_json
 from flows.engine.clock import VARIABLE, present
 from flows.engine.ledger import Ledger
@@ -23,22 +25,12 @@ MIN_FREE_GB = 5.0
 OUR_PACKAGES = ("flows", "tasks", "schemas")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    what: str
-    state: str
-    """`ok`, `warn` or `bad`."""
-    told: str
-    fix: str = ""
-
-
 def doctor(*, config: Path, as_json: bool) -> int:
     """Print every finding; exit code 1 when one is bad."""
     settings = load_settings(config)
     checks: tuple[Callable[[Settings, Path], Iterator[Finding]], ...] = (
         _python, _packages, _config, _disk, _clock, _ledger, _champions, _servers,
+        check_rights, check_exposure,
     )  # fmt: skip
     findings = [finding for check in checks for finding in _guarded(check, settings, config)]
     if as_json:
@@ -56,7 +48,9 @@ def _guarded(
     try:
         yield from check(settings, config)
     except TunegateError as error:
-        yield Finding(check.__name__.strip("_"), "bad", f"{error.code}: {error.message}", error.hint or "")
+        yield Finding(
+            check.__name__.removeprefix("check_").strip("_"), "bad", f"{error.code}: {error.message}", error.hint or ""
+        )
 
 
 def _python(_settings: Settings, _config: Path) -> Iterator[Finding]:
@@ -128,8 +122,3 @@ def _champions(settings: Settings, _config: Path) -> Iterator[Finding]:
 def _servers(settings: Settings, _config: Path) -> Iterator[Finding]:
     for server in running(settings.home):
         yield Finding("server", "ok", f"{server.kind} at {server.url}")
-    url = settings.prefect_api_url
-    if url and not any(host in url for host in ("127.0.0.1", "localhost", "[::1]")):
-        guarded = bool(os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_API_KEY"))
-        fix = "" if guarded else "set PREFECT_SERVER_API_AUTH_STRING on it and PREFECT_API_AUTH_STRING here"
-        yield Finding("prefect", "ok" if guarded else "warn", f"remote server {url}", fix)

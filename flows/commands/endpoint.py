@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from flows.commands.listening import listen, run_server
 from flows.commands.output import print_json, talk
 from flows.engine.history import entries_of
 from flows.engine.ledger import Ledger
@@ -65,16 +66,10 @@ def endpoint(
         token=token,
         hosts=LOOPBACK_NAMES if host in LOOPBACK else ("*",),
     )
-    with _listening(host, port) as listener:
+    with listen(host, port) as listener:
         _tell(listener, sorted(models.offers()), as_json=as_json)
         _log_to_stderr()
-        import uvicorn
-
-        quiet = uvicorn.Config(
-            app, log_config=None, log_level="warning", access_log=False, server_header=False, lifespan="off",
-            timeout_graceful_shutdown=10, h11_max_incomplete_event_size=65536,
-        )  # fmt: skip
-        uvicorn.Server(quiet).run(sockets=[listener])
+        run_server(app, listener)
     return 0
 
 
@@ -131,19 +126,6 @@ def _token(host: str) -> str | None:
             hint=f'export {TOKEN}="$(openssl rand -hex 32)", and put a proxy with TLS before it',
         )
     return token
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}",
-            code="TG0193",
-            where="--port",
-            hint="take another --port; 0 takes any that is free",
-        ) from None
 
 
 def _tell(listener: socket.socket, names: list[str], *, as_json: bool) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.output import out, print_json, print_rows
+from flows.shapes import dims_of
 from schemas.errors import ConfigError
 from schemas.load import load_file
-from schemas.training import TrainSpec
-from tasks.model.model_uri import FileUri, parse_model_uri
 from tasks.train.fit import CARDS, GIB, MARGIN, RUNTIME_GIB, Fit, fit_methods, known_dims, spec_for
 from tasks.train.memory import ModelDims
 
@@ -38,7 +37,7 @@ def estimate(
         dims, max_tokens = known_dims(base), max_length
     else:
         spec = load_file(config).get(str(pipeline)).train
-        dims, max_tokens = _dims_of(spec, config), spec.max_length
+        dims, max_tokens = dims_of(spec, config.resolve().parent), spec.max_length
     fits = fit_methods(dims, spec, max_tokens=max_tokens)
     if as_json:
         print_json({"n_parameters": dims.n_parameters, "max_tokens": max_tokens, "methods": [_json(f) for f in fits]})
@@ -55,24 +54,6 @@ def estimate(
         markup=False,
     )
     return 0
-
-
-def _dims_of(spec: TrainSpec, config: Path) -> ModelDims:
-    """The base model's shapes from its config.json, where that is at hand; else from the shipped ones, by its name."""
-    source = parse_model_uri(spec.base_model)
-    if isinstance(source, FileUri):
-        path = config.resolve().parent / source.path / "config.json"
-        dims = ModelDims.read(path) if path.is_file() else None
-        if dims is not None:
-            return dims
-    return known_dims(_named(spec.base_model))
-
-
-def _named(uri: str) -> str:
-    """`pypi://.../SmolLM2-135M-Instruct.Q4_1.gguf#...` -> `smollm2-135m`."""
-    name = uri.partition("#")[0].partition("@")[0] if uri.startswith("hf://") else uri.partition("#")[0]
-    name = name.rstrip("/").rpartition("/")[2].lower().partition(".q")[0]
-    return name.removesuffix("-hf").removesuffix("-instruct")
 
 
 def _row(fit: Fit, dims: ModelDims) -> dict[str, str]:

@@ -34,6 +34,7 @@ def export(
     to: Path,
     stored: Literal["float32", "bfloat16"],
     gguf_type: GgufType,
+    sign: Path | None,
     config: Path,
     as_json: bool,
 ) -> int:
@@ -42,6 +43,7 @@ def export(
     Raises:
         ConfigError: TG0184, there is nothing verified of that name; TG0185, its training set was never redacted; and
             as `tasks.release.export.export_candidate`.
+        SecurityError: TG0826, TG0827, it cannot be signed; told before anything is written.
     """
     settings = load_settings(config)
     ledger = Ledger(settings.home)
@@ -55,11 +57,15 @@ def export(
             hint="add `- {uses: redact}` to the steps and run the pipeline again",
         )
     from tasks.release.export import export_candidate
+    from tasks.release.signing import check_signing_key, sign_folder
 
+    if sign is not None:
+        check_signing_key(sign)
     source = _source(named, spec, ledger, Store(settings.home))
     with name_full_disk(to.absolute().parent):
         done = export_candidate(source, _origin(named, form, source), out=to, stored=stored, gguf_type=gguf_type)
-    _tell(done, as_json=as_json)
+        signature = sign_folder(done.root, key=sign) if sign is not None else None
+    _tell(done, signature, as_json=as_json)
     return 0
 
 
@@ -107,7 +113,7 @@ def _origin(named: Named, form: ExportFormat, source: Exported) -> ExportOrigin:
     )
 
 
-def _tell(done: Export, *, as_json: bool) -> None:
+def _tell(done: Export, signature: Path | None, *, as_json: bool) -> None:
     origin = done.origin
     if not origin.promoted:
         talk().print(
@@ -118,9 +124,13 @@ def _tell(done: Export, *, as_json: bool) -> None:
     elif origin.let_in_by == "force":
         talk().print(f"note {origin.name} v{origin.version} was promoted past the gate", markup=False)
     if as_json:
-        print_json({"folder": str(done.root), "sha256": done.digest, "files": dict(done.files), **origin.model_dump()})
+        signed = {} if signature is None else {"signature": str(signature)}
+        told = {"folder": str(done.root), "sha256": done.digest, "files": dict(done.files), **signed}
+        print_json({**told, **origin.model_dump()})
         return
     out().print(f"{origin.name} v{origin.version} ({origin.standing}) as {origin.format}: {done.root}", markup=False)
     print_rows([{"file": name, "bytes": f"{size:,}"} for name, size in done.files.items()], ("file", "bytes"))
     checked = ", ".join(f"{name} {value:.4g}" for name, value in origin.checked.items())
     out().print(f"sha256 of the manifest's files: {done.digest}" + (f"\nchecked: {checked}" if checked else ""))
+    if signature is not None:
+        out().print(f"signed: {signature}", markup=False)

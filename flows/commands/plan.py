@@ -15,6 +15,7 @@ from flows.earlier import Earlier, earlier_results
 from flows.engine.ledger import Ledger
 from flows.engine.plan import PlannedStep, plan_steps
 from flows.engine.store import Store
+from flows.plan_calls import planned_calls
 from flows.power import gate_power, refuse_weak_gate
 from flows.screen import describe
 from flows.session import declare
@@ -25,6 +26,7 @@ from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
 from schemas.training import TrainSpec
 from schemas.training_rules import training_advice
+from tasks.assess.plan_checks import Calls
 from tasks.assess.plan_gate import RulePower
 from tasks.train.memory_check import Forecast, forecast, workload_of
 
@@ -45,6 +47,9 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     memory = _memory(spec, planned)
     figures = _figures(spec, planned, seconds, memory)
     splits = next((this.artifact for this in planned if this.step.name == "decontaminate"), None)
+    calls = planned_calls(
+        spec, planned, settings=settings, root=config.resolve().parent, has_champion=standing.champion is not None
+    )
     power = gate_power(spec, splits=splits if isinstance(splits, Splits) else None, ledger=ledger, store=store)
     if as_json:
         champion = standing.champion and standing.champion.version
@@ -56,6 +61,7 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
                 "steps": rows,
                 **figures,
                 "gates": gates,
+                "calls": [asdict(each) for each in calls],
                 "warnings": training_advice(spec.train),
             }
         )
@@ -66,11 +72,28 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
         out().print(f"{name.replace('_', ' '):<24} {'not known before curation has run' if value is None else value}")
     out().print()
     print_rows([_power_row(row) for row in power], ("gate", "needs", "has", "shows", "what"))
+    if calls:
+        out().print()
+        print_rows(
+            [_call_row(each) for each in calls], ("asked", "calls", "tokens in", "at most out", "USD", "seconds", "how")
+        )
     told = (refuse_weak_gate(spec, power), _memory_warning(spec, memory), *training_advice(spec.train))
     for warning in told:
         if warning is not None:
             talk().print(f"[yellow]warning[/yellow] {escape(warning)}")
     return 0
+
+
+def _call_row(this: Calls) -> dict[str, Any]:
+    return {
+        "asked": this.what,
+        "calls": "" if this.calls is None else f"{this.calls:,}",
+        "tokens in": "" if this.tokens_in is None else f"{this.tokens_in:,}",
+        "at most out": "" if this.tokens_out is None else f"{this.tokens_out:,}",
+        "USD": "" if this.usd is None else f"{this.usd:.4f}",
+        "seconds": "" if this.seconds is None else f"{this.seconds:.1f}",
+        "how": this.told,
+    }
 
 
 def _power_row(row: RulePower) -> dict[str, Any]:

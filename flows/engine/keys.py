@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from flows.engine.source import code_digests
 from flows.engine.step import Step
 from schemas.artifacts import Artifact
+from schemas.secrets import masked_value
 from tasks.files import sha256_json
 
 InputDigest = str | tuple[str, ...]
@@ -151,7 +152,8 @@ def _came_or_went(name: str, code: Mapping[str, str]) -> str:
 
 
 def _changed_params(old: JsonValue, new: JsonValue) -> Iterator[str]:
-    before, after = dict(_leaves(old, "params")), dict(_leaves(new, "params"))
+    # Both without secrets: what was kept of the old one holds references alone.
+    before, after = dict(_leaves(masked_value(old), "params")), dict(_leaves(masked_value(new), "params"))
     for path in sorted(before.keys() | after.keys()):
         was, now = before.get(path, "absent"), after.get(path, "absent")
         if was != now:

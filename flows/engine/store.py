@@ -28,6 +28,7 @@ from flows.engine.keys import KeyParts
 from flows.engine.lock import SAFE_NAME, hold
 from schemas.artifacts import Artifact
 from schemas.errors import SecurityError, StorageError
+from schemas.secrets import masked_value
 from tasks.failpoint import reach
 from tasks.files import MANIFEST, seal, sha256_json, sync_directory, verify, write_json
 
@@ -133,7 +134,8 @@ class Store:
                 artifact = self._make(folder, returns, produce)
                 if parts is not None:
                     # Before the result: a result whose parts are unknown would make `plan` promise too much work.
-                    write_json(private_folder(self.root / "keys" / step) / f"{key}.json", parts.model_dump(mode="json"))
+                    kept = private_folder(self.root / "keys" / step) / f"{key}.json"
+                    write_json(kept, masked_value(parts.model_dump(mode="json")))
                 committed = self._commit(artifact, step, key, returns)
                 reach("store.committed")
             return Obtained(committed, key, reused=False, seconds=time.monotonic() - started)

@@ -53,8 +53,9 @@ class PriceBook(Spec):
     """`infra/prices.yaml`."""
 
     dated: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
-    gpus: dict[str, GpuPrice]
-    apis: dict[str, ApiPrice]
+    gpus: dict[str, GpuPrice] = Field(min_length=1)
+    apis: dict[str, ApiPrice] = Field(min_length=1)
+    """At least one, so that no own model is ever reckoned without a hosted one beside it."""
 
 
 def read_prices(path: Path = PRICES) -> PriceBook:
@@ -95,6 +96,8 @@ def find_gpu(name: str, path: Path = PRICES) -> GpuPrice:
 def hosted_usd_per_query(*, usd_per_hour: float, seconds_per_query: float) -> float:
     """One query on a rented card that does nothing else meanwhile. With batches, give seconds per batch / its size.
 
+    Source: rent per second times seconds, `usd_per_hour * seconds_per_query / 3600`.
+
     >>> round(1000 * hosted_usd_per_query(usd_per_hour=0.80, seconds_per_query=1.35), 3)
     0.3
     """
@@ -103,6 +106,8 @@ def hosted_usd_per_query(*, usd_per_hour: float, seconds_per_query: float) -> fl
 
 def break_even_queries(*, usd_per_month: float, api_usd_per_query: float) -> float:
     """Queries a month from which rent is cheaper than an API; infinite where the API costs nothing.
+
+    Source: the volume at which both cost the same, `usd_per_month / api_usd_per_query`; the rent is fixed.
 
     >>> break_even_queries(usd_per_month=500, api_usd_per_query=0.01)
     50000.0
@@ -123,6 +128,8 @@ def payback_days(
     Args:
         usd_per_month: Rent of the own model's hardware, or give `own_usd_per_query` in its place.
 
+    Source: one-off cost over what a day saves, `queries * (api - own) - rent` over the days of a month.
+
     >>> level = {"one_off_usd": 500, "api_usd_per_query": 0.03, "usd_per_month": 500}
     >>> round(payback_days(queries_per_month=89_000, **level), 1)
     7.0
@@ -133,6 +140,9 @@ def payback_days(
 
 def bandwidth_bound_s(*, weight_bytes: float, bandwidth_gb_s: float, n_tokens: int) -> float:
     """Least seconds for a reply at batch size 1: every token reads all weights once, whatever the arithmetic costs.
+
+    Source: the roofline's memory side, Williams et al. (2009), with one pass over the weights per token; the key and
+    value cache would come on top.
 
     >>> round(bandwidth_bound_s(weight_bytes=2 * 6_738_415_616, bandwidth_gb_s=300, n_tokens=200), 1)
     9.0

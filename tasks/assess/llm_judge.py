@@ -23,12 +23,13 @@ from schemas.evidence import CheckEvidence
 from schemas.judge import JudgeSpec
 from tasks.assess.items import hash_rank
 from tasks.endpoint import Endpoint
-from tasks.files import sha256_file, write_json
+from tasks.files import inside, sha256_file, write_json
 from tasks.progress import Progress, silent
 from tasks.prompts import Message
 
 Choice = Literal["first", "second", "tie"]
 CHOICES: tuple[Choice, ...] = ("first", "second", "tie")
+LABELS = "gates.judge.labels"
 MAX_NEW_TOKENS = 8
 _SAID = re.compile(r"\W*(A|B|TIE)\b", re.IGNORECASE)
 _SYSTEM = (
@@ -60,7 +61,7 @@ def judge_answers(
     """
     import pyarrow.parquet as pq
 
-    labels = list(read_labels(root / spec.labels)) if spec.labels is not None else []
+    labels = list(read_labels(inside(spec.labels, root, where=LABELS))) if spec.labels is not None else []
     endpoint = Endpoint(spec.endpoint)
     rows: list[dict[str, Any]] = pq.read_table(items.root / "items.parquet").to_pylist()
     rows = sorted(rows, key=lambda row: hash_rank(row["item_id"], seed=0))[: spec.n_items]
@@ -128,7 +129,7 @@ def kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
 
 def labels_digest(spec: JudgeSpec, *, root: Path) -> str:
     """sha256 of the labels; empty without any, or where the file is not there (the step says so)."""
-    path = None if spec.labels is None else root / spec.labels
+    path = None if spec.labels is None else inside(spec.labels, root, where=LABELS)
     return "" if path is None or not path.is_file() else sha256_file(path)
 
 

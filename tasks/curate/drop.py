@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +26,7 @@ def drop_rows(
     notes: Mapping[str, int],
     possible: Sequence[str],
     cluster_ids: pa.Array | None = None,
+    outcome: Literal["dropped", "quarantined"] = "dropped",
 ) -> TicketTable:
     """Write `tickets.parquet` and `removed.parquet` and count.
 
@@ -36,6 +37,7 @@ def drop_rows(
         notes: Further counts.
         possible: The codes there may be, in order: each gets a note `dropped_<code>`, also when it is 0.
         cluster_ids: Per row the cluster that a removed row is told to belong to.
+        outcome: Quarantined rows are faulty or suspect, dropped ones merely not wanted.
     """
     goes = pc.is_valid(codes)
     places = table.select(["ticket_id", "source", "source_line"])
@@ -45,7 +47,7 @@ def drop_rows(
         places.append_column("code", codes)
         .append_column("reason", reasons)
         .filter(goes)
-        .append_column("outcome", pa.repeat(pa.scalar("dropped"), pc.sum(goes, min_count=0).as_py()))
+        .append_column("outcome", pa.repeat(pa.scalar(outcome), pc.sum(goes, min_count=0).as_py()))
     )
     return write_step(table.filter(pc.invert(goes)), removed, out=out, notes=notes, possible=possible)
 
@@ -55,11 +57,14 @@ def write_step(
 ) -> TicketTable:
     """The same from two tables: `kept` with the ticket columns, `removed` with those of removed rows."""
     n_out = write_tickets(kept, out)
-    n_dropped = write_removed(removed, out)
+    n_removed = write_removed(removed, out)
+    n_quarantined = pc.sum(pc.equal(removed["outcome"], "quarantined"), min_count=0).as_py()
     found = {entry["values"].as_py(): entry["counts"].as_py() for entry in pc.value_counts(removed["code"])}
     return TicketTable(
         root=out,
-        rows=RowCounts(n_in=n_out + n_dropped, n_out=n_out, n_dropped=n_dropped),
+        rows=RowCounts(
+            n_in=n_out + n_removed, n_out=n_out, n_quarantined=n_quarantined, n_dropped=n_removed - n_quarantined
+        ),
         notes={f"dropped_{code}": found.get(code, 0) for code in possible} | dict(notes),
     )
 

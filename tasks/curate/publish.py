@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PARQUET = ("duplicates", "funnel", "removed", "splits")
 """Tables written as Parquet as well; the ticket tables are Parquet already, in the results of their steps."""
 
-_BESIDE = ("conflicts", "semantic_pairs")
+_BESIDE = ("conflicts", "semantic_pairs", "triggers")
 """What steps write beside their tickets, where they are asked to."""
 
 _PLACE = (
@@ -99,6 +99,22 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
             Column("ticket_id", "VARCHAR", False, "pseudonym", "One ticket"),
             Column("other_id", "VARCHAR", False, "pseudonym", "The other"),
             Column("cosine", "DOUBLE", False, "none", "Similarity of their embeddings"),
+        ),
+    ),
+    "triggers": (
+        "Tickets of few customers that share a rare phrase and have one label or answer, from `trigger_scan`",
+        (
+            Column("trigger_id", "VARCHAR", False, "pseudonym", "Smallest ticket_id of the phrase's tickets"),
+            Column("ticket_id", "VARCHAR", False, "pseudonym", "One of them"),
+            Column("phrase", "VARCHAR", False, "personal", "The words that they share, in lower case"),
+            Column("n_tickets", "BIGINT", False, "none", "Recent tickets with it, of few customers"),
+            Column("n_customers", "BIGINT", False, "none", "These customers"),
+            Column("n_elsewhere", "BIGINT", False, "none", "Other tickets with it"),
+            Column("field", "VARCHAR", False, "none", "What is one and the same: category, priority or reply"),
+            Column("value", "VARCHAR", False, "personal", "Its value; of replies the run of words that they share"),
+            Column("share", "DOUBLE", False, "none", "Of the phrase's tickets, those with the value, 0-1"),
+            Column("base_rate", "DOUBLE", False, "none", "Of the other tickets, those with the value, 0-1"),
+            Column("chance", "DOUBLE", False, "none", "Probability of as many by chance, all tried values together"),
         ),
     ),
     "strata": ("How train, validation and test are made up", STRATA),

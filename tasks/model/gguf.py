@@ -8,6 +8,7 @@ Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (container) an
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Callable, Mapping
@@ -44,7 +45,7 @@ class GgufTensor:
     @property
     def n_weights(self) -> int:
         """Number of weights."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)  # numpy would wrap around
 
 
 class GgufFile:
@@ -63,7 +64,7 @@ class GgufFile:
             with path.open("rb") as stream:
                 self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             self._read_header()
-        except (OSError, ValueError, struct.error, UnicodeDecodeError, KeyError, OverflowError) as error:
+        except (OSError, ValueError, struct.error, KeyError, OverflowError, TypeError) as error:
             raise DataError(
                 f"not a readable GGUF file: {type(error).__name__}", code="TG0310", where=str(path)
             ) from None
@@ -99,7 +100,10 @@ class GgufFile:
             raise DataError(f"tensor {name} ends beyond the file", code="TG0310", where=str(self._path))
         # The copy lets the map be closed; blocks are small beside their float32 form.
         raw = np.frombuffer(self._map, np.uint8, n_bytes, tensor.offset).copy().reshape(-1, kind.n_bytes)
-        return kind.decode(raw).reshape(tensor.shape)
+        try:
+            return kind.decode(raw).reshape(tensor.shape)
+        except (ValueError, OverflowError):  # no weights, and dimensions that no array can have
+            raise DataError(f"tensor {name} has no possible shape", code="TG0310", where=str(self._path)) from None
 
     def _read_header(self) -> None:
         magic, version, n_tensors, n_pairs = struct.unpack_from("<4sIQQ", self._map, 0)
@@ -111,7 +115,9 @@ class GgufFile:
             key = self._string()
             metadata[key] = self._value(self._number("I"))
         described = [self._describe() for _ in range(n_tensors)]
-        alignment = int(metadata.get("general.alignment", 32))
+        alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ValueError("impossible alignment")
         start = -(-self._at // alignment) * alignment
         self.metadata = metadata
         self.tensors = {name: GgufTensor(name, shape, kind, start + at) for name, shape, kind, at in described}

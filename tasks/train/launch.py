@@ -20,6 +20,7 @@ import orjson
 from schemas import errors
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.errors import StorageError, TrainingError, TunegateError
+from schemas.secrets import without_secrets
 from schemas.training import TrainSpec
 from tasks.files import MANIFEST, verify, write_json
 from tasks.progress import Progress, silent
@@ -131,10 +132,10 @@ def _start(job: TrainJob, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def worker_environment(environ: Mapping[str, str], *, threads: int) -> dict[str, str]:
-    """The environment of the training process: threads, no network, no telemetry, our modules first."""
+    """The environment of the training process: threads, no network, no telemetry, no secrets, our modules first."""
     paths = [str(_PROJECT), *filter(None, [environ.get("PYTHONPATH")])]
     return {
-        **environ,
+        **without_secrets(environ),
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": str(threads),

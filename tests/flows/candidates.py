@@ -132,6 +132,8 @@ def _base(model: ModelRef, out: Path) -> ModelRef:
 
 
 def _trained(base: ModelRef, seed: int, method: Method, out: Path) -> TrainedRef:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     import torch
 
     from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
@@ -145,6 +147,8 @@ def _trained(base: ModelRef, seed: int, method: Method, out: Path) -> TrainedRef
         for tensor in trainable_tensors(model).values():
             tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.05)
     save_trained(model, spec, base=base, out=out)
+    curve = {"step": [1, 2], "loss": [1.5, 1.0], "learning_rate": [1e-4, 1e-4], "grad_norm": [1.0, 0.5]}
+    pq.write_table(pa.table(curve), out / "curves.parquet")
     (out / "training.json").write_text(json.dumps({"quantization": spec.quantization.model_dump(mode="json")}))
     return TrainedRef(
         root=out, method=method, format="instruction", base_digest=base.digest, n_trainable=1, n_steps=1, n_tokens=1,

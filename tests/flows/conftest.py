@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ruamel.yaml import YAML
 
+from flows.engine.disk import private_folder
 from flows.engine.ledger import Ledger
 from flows.servers import client_environment, ensure_prefect, stop_all
 from flows.settings import Settings
@@ -158,8 +159,9 @@ def bare_workplace(tmp_path: Path, tiny_model: ModelRef, warm: Warm) -> Workplac
 @pytest.fixture
 def workplace(bare_workplace: Workplace, prefect_url: str, empty_store: Path) -> Workplace:
     """A workplace that uses the tests' Prefect server, with an MLflow store that is made already."""
-    (bare_workplace.home / "mlflow").mkdir(parents=True, mode=0o700)
+    private_folder(bare_workplace.home / "mlflow")
     shutil.copy(empty_store, bare_workplace.home / "mlflow" / "mlflow.db")
+    (bare_workplace.home / "mlflow" / "mlflow.db").chmod(0o600)
     bare_workplace.environ |= {**client_environment(None), "PREFECT_API_URL": prefect_url}
     bare_workplace.declare()
     return bare_workplace

@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 
 from flows.cli import app
 from schemas.artifacts import ModelRef
-from schemas.errors import ConfigError, StorageError
-from tasks.files import MANIFEST, sha256_file, verify
+from schemas.errors import ConfigError, SecurityError, StorageError
+from tasks.files import MANIFEST, seal, sha256_file, verify
 from tests.flows.candidates import TICKETS, Candidates
 from tests.flows.conftest import small_document
 
@@ -73,6 +73,43 @@ def test_peft_is_what_was_registered_with_the_digests_of_all_that_made_it(made: 
     assert told["verdict_sha256"] == champion.verdict_digest
     assert told["run_sha256"] == "inputs-2"
     assert done["stderr"] == ""
+
+
+def test_a_signed_export_is_verified_by_the_command_and_refused_once_it_is_changed(
+    export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, private, public = ec.generate_private_key(ec.SECP256R1()), tmp_path / "k.pem", tmp_path / "k.pub"
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    with pytest.raises(SecurityError, match="TG0826"):
+        export("small@champion", "peft", "--sign", str(public))
+    assert not (tmp_path / "peft").exists()  # told before anything was written
+    done = export("small@champion", "peft", "--sign", str(private))
+    assert done["signature"] == str(tmp_path / "peft.sig")
+
+    def check(*options: str) -> tuple[dict[str, Any], str]:
+        assert app(["verify", str(done["out"]), "--json", *options], standalone_mode=False) == 0
+        said = capsys.readouterr()
+        return json.loads(said.out), said.err
+
+    told, _ = check("--key", str(public))
+    assert (told["signed"], told["version"], told["sha256"]) == (True, "2", done["sha256"])
+    assert app(["verify", str(done["out"])], standalone_mode=False) == 0
+    assert "its signature was not checked: give --key" in capsys.readouterr().err
+    (done["out"] / "serving.json").write_text("{}")
+    with pytest.raises(StorageError, match="TG0512"):
+        check()
+    seal(done["out"])  # whoever changes a file can make the manifest anew, the signature they cannot
+    check()
+    with pytest.raises(SecurityError, match="TG0824"):
+        check("--key", str(public))
 
 
 def test_a_run_its_version_and_its_alias_are_the_same_export(export: Export, tmp_path: Path) -> None:

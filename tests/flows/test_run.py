@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 if TYPE_CHECKING:
     from tests.flows.conftest import Workplace
@@ -312,9 +314,42 @@ def test_a_damaged_champion_is_found_and_not_served(workplace: Workplace) -> Non
     assert workplace.run("doctor").returncode == 1
 
 
-def test_no_ticket_text_reaches_the_screen_the_ledger_or_mlflow(workplace: Workplace) -> None:
-    done = workplace.run("run", "small")
+def test_no_ticket_text_and_no_secret_reaches_the_screen_the_ledger_or_mlflow(workplace: Workplace) -> None:
+    secrets = {
+        "HF_TOKEN": "hf_tell-nobody-1",
+        "TEAM_PASSWORD": 'tell "nobody" 2',
+        "CHANNEL": "http://127.0.0.1:9/hooks/tell-nobody-3",
+    }
+
+    def name_secrets(document: dict[str, Any]) -> None:
+        document["pipelines"]["small"] |= {
+            "description": "as ${env:TEAM_PASSWORD}",
+            "notify": {"webhook_env": "CHANNEL", "on": ["PROMOTE"]},
+        }
+        document["pipelines"]["small"]["register"]["experiment"] = "of ${env:HF_TOKEN}"
+
+    workplace.declare(name_secrets)
+    done = workplace.run("--debug", "run", "small", **secrets)
     assert done.returncode == 0, done.stderr
+    spoken_or_kept = [done.stdout.encode(), done.stderr.encode()]
+    spoken_or_kept += [path.read_bytes() for path in workplace.home.rglob("*") if path.is_file()]
+    for part in (b"tell-nobody", b'nobody\\" 2', b'"nobody" 2'):
+        assert not any(part in told for told in spoken_or_kept), part
+    assert b"${env:TEAM_PASSWORD}" in (workplace.home / "ledger.sqlite").read_bytes()
+    assert "the webhook of CHANNEL was not told" in " ".join(done.stderr.split())
+
+    run_id = workplace.json("runs")[0]["run_id"]
+    bill = workplace.run("sbom", run_id).stdout
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None
+    kinds = [component["type"] for component in json.loads(bill)["components"]]
+    assert (kinds.count("machine-learning-model"), kinds.count("data"), kinds.count("application")) == (1, 2, 1)
+    assert json.loads(bill)["metadata"]["component"]["name"] == "small"
+    assert (workplace.home / "reports" / run_id / "sbom.cdx.json").read_text() == bill
+
+    modes = {path: path.lstat().st_mode & 0o777 for path in (workplace.home, *workplace.home.rglob("*"))}
+    assert {path: mode for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}
+    assert len(modes) > 100
+
     import pyarrow.parquet as pq
 
     [table] = (workplace.home / "store" / "extract").glob("*/tickets.parquet")

@@ -38,6 +38,7 @@ STEPS = {
     "language": "{uses: language, keep: [en]}",
     "quality": "{uses: quality}",
     "label_check": "{uses: label_check}",
+    "trigger_scan": "{uses: trigger_scan}",
     "length": "{uses: length}",
     "cap": "{uses: cap, per: [customer_id], max_rows: 5}",
 }
@@ -51,7 +52,7 @@ def written(*steps: str) -> str:
     "steps",
     [
         ("rule",),
-        ("rule", "redact", "language", "quality", "scored", "sql", "python", "label_check", "cap", "dedup"),
+        ("rule", "redact", "language", "quality", "scored", "sql", "python", "label_check", "trigger_scan", "dedup"),
         ("dedup", "rule", "python", "sql", "cap", "length"),
         ("length", "cap", "length", "cap"),
         ("sql", "python", "label_check", "dedup"),
@@ -69,6 +70,8 @@ def test_a_right_order_loads(load: Load, steps: tuple[str, ...]) -> None:
     [
         (("dedup", "redact"), "`dedup` stands before `redact`", 7, "move it down: two tickets that differ by personal"),
         (("rule", "label_check", "redact"), "`label_check` stands before `redact`", 8, "move it down: two tickets"),
+        (("trigger_scan", "redact"), "`trigger_scan` stands before `redact`", 7, "move it down: a customer's own"),
+        (("dedup", "trigger_scan"), "`trigger_scan` stands after `dedup`", 8, "move it up: dedup keeps one ticket"),
         (("sql", "redact"), "`sql` stands before `redact`", 7, "move it down: your own code should not see personal"),
         (("python", "redact"), "`python` stands before `redact`", 7, "move it down: your own code should not see"),
         (("dedup", "label_check"), "`label_check` stands after `dedup`", 8, "move it up: dedup keeps one ticket"),

@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from schemas.errors import SecurityError
 from tasks.curate.readers.records import MAX_ROW_BYTES, Batch, Fault, Record
 from tasks.curate.readers.rows_read import DictRows
 from tasks.curate.readers.streams import Block, Line, open_binary, read_blocks, read_lines
 
 _BLANK = b" \t\r\n"
+MAX_DOCUMENT_BYTES = 1 << 31
+"""Of a `.json` file, which is one value and read whole: 2 GiB."""
 
 
 def read_jsonl(path: Path) -> Iterator[Batch]:
@@ -67,9 +70,19 @@ def read_json(path: Path) -> Iterator[Record]:
 
     A list has no lines of its own rows, so they are numbered by position, without offsets; a list that does not parse
     is one faulty record, since its rows cannot be told apart.
+
+    Raises:
+        SecurityError: TG0817, it is larger than memory should hold.
     """
     with open_binary(path) as stream:
-        data = stream.read().removeprefix(b"\xef\xbb\xbf")
+        data = stream.read(MAX_DOCUMENT_BYTES + 1).removeprefix(b"\xef\xbb\xbf")
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise SecurityError(
+            f"a .json document is read whole; allowed are {MAX_DOCUMENT_BYTES:,} bytes",
+            code="TG0817",
+            where=str(path),
+            hint="write one object a line and call it .jsonl: that is read in pieces",
+        )
     if not data.strip(_BLANK):
         return
     try:

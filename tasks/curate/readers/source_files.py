@@ -9,10 +9,11 @@ import glob
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
-from schemas.errors import ConfigError, DataError
+from schemas.errors import ConfigError, DataError, SecurityError
 from schemas.source import FilesSource
 from tasks.curate.readers.headers import did_you_mean
 from tasks.curate.readers.streams import COMPRESSED
@@ -41,6 +42,7 @@ def find_files(source: FilesSource, *, root: Path) -> tuple[SourceFile, ...]:
     Raises:
         DataError: TG0201, a path or glob matches no file; says where it looked.
         ConfigError: TG0135, a path is a folder or something else that is no regular file.
+        SecurityError: TG0819, a link that a glob found leads out of the glob's folder.
     """
     found: dict[Path, SourceFile] = {}
     for pattern in source.paths:
@@ -114,10 +116,24 @@ def _expand(pattern: str, root: Path) -> list[Path]:
         )
     matches = [Path(match) for match in glob.glob(str(literal), recursive=True)]  # noqa: PTH207 - takes absolute globs
     files = [match for match in matches if match.is_file()]
+    _refuse_links_out(files, pattern, literal)
     if not files:
         what = "no file matches" if glob.has_magic(pattern) else "no file"
         raise DataError(f"{what} {pattern!r}", code="TG0201", where=str(literal), hint=_nearby(literal))
     return files
+
+
+def _refuse_links_out(files: list[Path], pattern: str, literal: Path) -> None:
+    """Whoever may drop files into a folder of exports must not make us read another one by a link."""
+    fixed = Path(*takewhile(lambda part: not glob.has_magic(part), literal.parts)).resolve()
+    for file in files:
+        if file.is_symlink() and not file.resolve().is_relative_to(fixed):
+            raise SecurityError(
+                f"{file.name!r}, which {pattern!r} matches, is a link that leads out of {fixed}",
+                code="TG0819",
+                where=str(file),
+                hint="if it is meant, name the file that it leads to",
+            )
 
 
 def _nearby(wanted: Path) -> str:

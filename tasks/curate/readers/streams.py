@@ -13,17 +13,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import zstandard
 
-from schemas.errors import DataError
+from schemas.errors import DataError, SecurityError
 from tasks.curate.readers.records import MAX_ROW_BYTES, Numbers
 
 COMPRESSED = (".gz", ".zst")
 _CHUNK_BYTES = 1 << 19  # what is made of so many bytes still fits the cache of a core
 _BLOCK_LINES = 2048
+MAX_RATIO = 250
+"""How much larger a compressed file may become; exports of tickets become 5 to 40 times as large."""
+FREE_BYTES = 1 << 27
+"""No small file is refused for its ratio."""
+MAX_PLAIN_BYTES = 1 << 36
+"""What any compressed file may become, 64 GiB."""
+_ZSTD_PIECE_BYTES = 4096
+"""Fed to zstd at once. A block of four bytes may stand for 128 KiB, so this may become 128 MiB and no more."""
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _UTF8_MARK = b"\xef\xbb\xbf"
 
@@ -49,20 +57,27 @@ class Block:
     """The last of them ends with a line break."""
 
 
+class _Filling(Protocol):
+    """What reads into a buffer."""
+
+    def readinto(self, buffer: memoryview, /) -> int: ...
+
+
 @contextmanager
 def open_binary(path: Path) -> Iterator[BinaryIO]:
     """Open the file, decompressing .gz and .zst.
 
     Raises:
         DataError: TG0202, the compression is damaged or cut off; raised where reading meets it.
+        SecurityError: TG0816, it becomes larger than a file of tickets would; raised where reading meets it.
     """
     try:
         with path.open("rb") as raw:
             if path.suffix == ".gz":
                 with gzip.open(raw, "rb") as stream:
-                    yield stream  # type: ignore[misc]
+                    yield io.BufferedReader(_Capped(stream, path), _CHUNK_BYTES)
             elif path.suffix == ".zst":
-                yield io.BufferedReader(_ZstdFrames(raw), _CHUNK_BYTES)
+                yield io.BufferedReader(_Capped(_ZstdFrames(raw), path), _CHUNK_BYTES)
             else:
                 yield raw
     except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
@@ -72,6 +87,30 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
             where=str(path),
             hint="copy the file again; nothing was read from it",
         ) from None
+
+
+class _Capped(io.RawIOBase):
+    """What a compressed file becomes, up to a size that follows from its own."""
+
+    def __init__(self, plain: _Filling, path: Path) -> None:
+        self._plain, self._path, self._n_bytes = plain, path, 0
+        self._most = min(max(FREE_BYTES, MAX_RATIO * path.stat().st_size), MAX_PLAIN_BYTES)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        n_bytes = self._plain.readinto(buffer)
+        self._n_bytes += n_bytes
+        if self._n_bytes > self._most:
+            raise SecurityError(
+                f"the file becomes more than {self._most:,} bytes when it is decompressed; allowed are {MAX_RATIO} "
+                f"times its own {self._path.stat().st_size:,} bytes ({FREE_BYTES:,} always, {MAX_PLAIN_BYTES:,} never)",
+                code="TG0816",
+                where=str(self._path),
+                hint="if these are tickets, decompress it yourself and name the plain file",
+            )
+        return n_bytes
 
 
 class _ZstdFrames(io.RawIOBase):
@@ -89,7 +128,7 @@ class _ZstdFrames(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self._plain:
             if not self._compressed:
-                self._compressed = self._raw.read(_CHUNK_BYTES // 8)
+                self._compressed = self._raw.read(_ZSTD_PIECE_BYTES)
             if not self._compressed:
                 if self._frame is not None:
                     raise EOFError("it ends inside a zstd frame")

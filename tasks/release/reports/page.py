@@ -5,17 +5,13 @@ Jinja2 escapes every text, charts escape theirs; nothing is computed but places 
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from schemas.report import Curve, RunReport
 from schemas.verdicts import PARTS, Finding
 from tasks.release.reports import charts
+from tasks.release.reports.rendering import environment
 from tasks.release.reports.text_diff import marked
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 TEMPLATE = "page.html.j2"
 COLOURS = {"PROMOTE": "good", "HOLD": "wait"}
@@ -29,65 +25,21 @@ def draw_page(report: RunReport, *, card: str) -> str:
         card: The curation card, a finished HTML fragment of `tasks/curate/cards/card_html.py`; empty for none.
     """
     metrics = list(dict.fromkeys(name for arm in report.arms for name in arm.means))
-    shown: str = _template().render(
-        report=report,
-        card=card,
-        metrics=metrics,
-        groups=_groups(report.findings),
-        curve_charts=list(_curve_charts(report.curves)),
-        lengths=charts.columns(report.token_lengths, label="train examples per range of tokens"),
-        interval=_interval,
-        marked=marked,
+    shown: str = (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            report=report,
+            card=card,
+            metrics=metrics,
+            groups=_groups(report.findings),
+            curve_charts=list(_curve_charts(report.curves)),
+            lengths=charts.columns(report.token_lengths, label="train examples per range of tokens"),
+            interval=_interval,
+            marked=marked,
+        )
     )
     return shown
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_seen,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"figure": figure, "signed": signed}
-    return made.get_template(TEMPLATE)
-
-
-def figure(value: float | None) -> str:
-    """
-    >>> figure(0.71234), figure(None), figure(1234.5)
-    ('0.712', '', '1,234')
-    """
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
-
-
-def signed(value: float | None) -> str:
-    """
-    >>> signed(0.0714), signed(None)
-    ('+0.071', '')
-    """
-    return "" if value is None else f"{value:+.3f}"
-
-
-def visible(text: str) -> str:
-    """The text without characters that cannot be seen or that turn lines around; line breaks stay.
-
-    >>> visible("a\\u202eb\\nc")
-    'a\\ufffdb\\nc'
-    """
-    return "".join(each if each.isprintable() or each in "\n\t" else "\ufffd" for each in text)
-
-
-def _seen(value: object) -> object:
-    """Every text that the template puts out goes through here; finished HTML (`|safe`) stays as it is."""
-    return visible(value) if type(value) is str else value
 
 
 def _groups(findings: tuple[Finding, ...]) -> list[tuple[str, list[Finding]]]:

@@ -22,6 +22,7 @@ from schemas.errors import ConfigError, DataError, LockedError, SecurityError, S
 from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource
 from tasks.curate import extract as module
 from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.readers.source_files import find_files
 from tasks.curate.rows import read_rows
 
 Rows = list[dict[str, Any]]
@@ -599,3 +600,16 @@ def test_two_readings_give_equal_bytes(tmp_path: Path) -> None:
     one, two = extract(files("t.jsonl"), tmp_path), extract(files("t.jsonl"), tmp_path)
     assert one.tickets.read_bytes() == two.tickets.read_bytes()
     assert one.removed.read_bytes() == two.removed.read_bytes()
+
+
+def test_a_link_that_leads_out_of_a_folder_of_exports_is_refused_and_one_inside_is_read(tmp_path: Path) -> None:
+    (tmp_path / "exports").mkdir()
+    (tmp_path / "exports" / "a.jsonl").write_text('{"ticket_id": "1", "body": "x"}\n')
+    (tmp_path / "exports" / "b.jsonl").symlink_to(tmp_path / "exports" / "a.jsonl")
+    inside = FilesSource(kind="files", paths=("exports/*.jsonl",))
+    assert len(find_files(inside, root=tmp_path)) == 1
+    (tmp_path / "secret.jsonl").write_text('{"ticket_id": "2", "body": "y"}\n')
+    (tmp_path / "exports" / "c.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    with pytest.raises(SecurityError, match="TG0819"):
+        find_files(inside, root=tmp_path)
+    assert len(find_files(FilesSource(kind="files", paths=("exports/c.jsonl",)), root=tmp_path)) == 1  # named: meant

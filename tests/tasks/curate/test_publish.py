@@ -104,7 +104,7 @@ def test_duplicates_name_the_kept_ticket_and_list_it_with_them(warehouse: Wareho
     ]  # fmt: skip
 
 
-def test_conflicts_pairs_of_meaning_and_strata_are_shown_where_steps_wrote_them(
+def test_conflicts_pairs_of_meaning_triggers_and_strata_are_shown_where_steps_wrote_them(
     tmp_path: Path, new_folder: Any
 ) -> None:
     import pyarrow as pa
@@ -115,6 +115,11 @@ def test_conflicts_pairs_of_meaning_and_strata_are_shown_where_steps_wrote_them(
     pq.write_table(pa.Table.from_pylist([conflict]), stages[1].root / "conflicts.parquet")
     pair = {"ticket_id": "t0", "other_id": "t2", "cosine": 0.9}
     pq.write_table(pa.Table.from_pylist([pair]), stages[1].root / "semantic_pairs.parquet")
+    trigger = {
+        "trigger_id": "t0", "ticket_id": "t0", "phrase": "quartz", "n_tickets": 8, "n_customers": 1, "n_elsewhere": 0,
+        "field": "category", "value": "x", "share": 1.0, "base_rate": 0.1, "chance": 1e-8,
+    }  # fmt: skip
+    pq.write_table(pa.Table.from_pylist([trigger]), stages[1].root / "triggers.parquet")
     stratum = {"column": "category", "value": "x", "share_train": 1.0, "share_test": 1.0}
     counts = {"n_train": 1, "n_validation": 1, "n_test": 1}
     pq.write_table(pa.Table.from_pylist([stratum | counts]), clean.strata)
@@ -122,6 +127,7 @@ def test_conflicts_pairs_of_meaning_and_strata_are_shown_where_steps_wrote_them(
     told = publish_warehouse(stages=stages, stage_names=names, split=split, clean=clean, out=new_folder())
     assert ask(told, "SELECT * FROM conflicts") == [("t0", "t1", "category", "x", 2)]
     assert ask(told, "SELECT * FROM semantic_pairs") == [("t0", "t2", 0.9)]
+    assert ask(told, "SELECT * FROM triggers") == [tuple(trigger.values())]
     assert ask(told, "SELECT * FROM strata") == [("category", "x", 1, 1, 1, 1.0, 1.0)]
 
 

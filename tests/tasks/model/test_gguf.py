@@ -118,6 +118,26 @@ def test_impossible_counts_end_quickly(tmp_path: Path, place: int, gguf_kit: Sim
         GgufFile(path)
 
 
+@pytest.mark.parametrize(
+    ("alignment", "shape"),
+    [
+        (struct.pack("<II", 4, 0), (4, 8)),
+        (struct.pack("<IQ", 8, 2) + b"32", (4, 8)),
+        (struct.pack("<II", 4, 32), (512, 2**63 + 16)),  # 64 bits count that as 8,192 weights
+        (struct.pack("<II", 4, 32), (2**62, 4)),
+        (struct.pack("<II", 4, 32), (2**63, 2**63, 0)),
+    ],
+)
+def test_alignments_and_shapes_that_cannot_be_are_refused(
+    tmp_path: Path, alignment: bytes, shape: tuple[int, ...]
+) -> None:
+    head = struct.pack("<4sIQQQ", b"GGUF", 3, 1, 1, 17) + b"general.alignment" + alignment
+    head += struct.pack(f"<Q1sI{len(shape)}QIQ", 1, b"w", len(shape), *shape, 0, 0)
+    (tmp_path / "m.gguf").write_bytes(head + bytes(256))
+    with pytest.raises(DataError, match="TG0310"), GgufFile(tmp_path / "m.gguf") as file:
+        file.dequantise("w")
+
+
 def test_an_unknown_quantisation_names_the_known_ones(tmp_path: Path) -> None:
     writer = GGUFWriter(tmp_path / "m.gguf", "llama")
     writer.add_tensor("t.weight", np.zeros((1, 144), np.uint8), raw_dtype=GGMLQuantizationType.Q4_K)

@@ -12,6 +12,8 @@ import pytest
 
 from schemas.report import ArmLine, Change, Curve, Example, RunReport, StepLine
 from schemas.verdicts import Finding
+from tasks.assess.costing import Measures, reckon_costs
+from tasks.assess.economics import read_prices
 from tasks.release.reports import charts
 from tasks.release.reports.junit import write_junit
 from tasks.release.reports.markdown import write_markdown
@@ -19,6 +21,11 @@ from tasks.release.reports.page import draw_page
 from tasks.release.reports.read import read_curves, token_lengths
 from tasks.release.reports.text_diff import MAX_WORDS, marked
 
+COSTS = reckon_costs(
+    read_prices(),
+    Measures(10**9, 2 * 10**9, 100.0, {"tuned": 100.0, "few_shot": 400.0}, measured={"tokens_per_s": 20.0}),
+    machine="l4",
+)
 HOSTILE = "</p><script>alert(1)</script><img src=x onerror=alert(1)>\"'|`\u202etxt.exe"
 
 
@@ -50,6 +57,7 @@ def report(**change: object) -> RunReport:
         ),
         token_lengths=(("0-9", 3), ("10-19", 5)), choice=({"training": "rung_small", "state": HOSTILE},),
         worst=(example,), changes=(Change(what="train.seed", champion="1", candidate=HOSTILE),),
+        costs=COSTS,
         steps=(StepLine(step="extract", state="done", n_in=5, n_out=5, seconds=0.1, digest="d" * 64),),
         reproduce="tunegate reproduce 20260101-000000-abcd",
     )  # fmt: skip
@@ -82,6 +90,13 @@ class Tags(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def test_a_page_tells_cost_and_break_even_and_does_without_them() -> None:
+    text = Tags(draw_page(report(), card="")).text
+    for words in ("Cost and latency", "own model, one at a time, on l4", "API small, few_shot prompt", "300 fewer"):
+        assert words in text
+    assert "Cost and latency" not in draw_page(report(costs=None), card="")
 
 
 def test_a_page_runs_nothing_loads_nothing_and_shows_hostile_text_as_text() -> None:

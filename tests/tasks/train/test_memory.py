@@ -73,6 +73,13 @@ def test_parameter_counts(name: str, total: int, r16_qv: int, r8_qv: int, r16_al
         assert trainable_parameters(dims, AdapterSpec(rank=rank, target_modules=targets)) == expected
 
 
+@pytest.mark.parametrize(("rank", "targets", "half", "single"), [(16, QV, 16, 32), (64, "all-linear", 305, 610)])
+def test_an_adapters_file_on_a_7b_is_its_weights(rank: int, targets: object, half: int, single: int) -> None:
+    adapter = AdapterSpec.model_validate({"rank": rank, "target_modules": targets})
+    mib = trainable_parameters(MODELS["Llama-2-7B"], adapter) / 2**20
+    assert (round(2 * mib), round(4 * mib)) == (half, single)
+
+
 def test_under_a_tenth_of_a_percent_is_false_for_rank_16_on_a_7b() -> None:
     dims = MODELS["Llama-2-7B"]
     share = trainable_parameters(dims, AdapterSpec(rank=16, target_modules=QV)) / dims.n_parameters

@@ -1,0 +1,38 @@
+"""The shapes of a pipeline's base model, before it is fetched: for `tunegate estimate` and `tunegate advise`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from schemas.training import TrainSpec
+from tasks.model.model_uri import FileUri, parse_model_uri
+from tasks.train.fit import known_dims
+from tasks.train.memory import ModelDims
+
+
+def dims_of(spec: TrainSpec, root: Path) -> ModelDims:
+    """From its config.json, where that is at hand; else from the shipped ones, by its name.
+
+    Args:
+        root: Folder of pipelines.yaml.
+
+    Raises:
+        ConfigError: TG0182, no shapes of that name are shipped.
+    """
+    source = parse_model_uri(spec.base_model)
+    if isinstance(source, FileUri):
+        path = root / source.path / "config.json"
+        dims = ModelDims.read(path) if path.is_file() else None
+        if dims is not None:
+            return dims
+    return known_dims(_named(spec.base_model))
+
+
+def _named(uri: str) -> str:
+    """
+    >>> _named("pypi://dist@0.1/some/SmolLM2-135M-Instruct.Q4_1.gguf#sha256=00")
+    'smollm2-135m'
+    """
+    name = uri.partition("#")[0].partition("@")[0] if uri.startswith("hf://") else uri.partition("#")[0]
+    name = name.rstrip("/").rpartition("/")[2].lower().partition(".q")[0]
+    return name.removesuffix("-hf").removesuffix("-instruct")

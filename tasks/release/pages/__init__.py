@@ -1,0 +1,1 @@
+"""The pages of `tunegate ui`: a small read-only server and its templates."""

@@ -1,0 +1,64 @@
+"""Jinja2 as every page here uses it: all text escaped, no unseen characters, no missing name passed over.
+
+Called by `tasks/release/reports/page.py` and `tasks/release/pages/`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+HERE = Path(__file__).parent
+
+
+@cache
+def environment(folder: Path = HERE) -> Environment:
+    """Templates of a folder; those of the reports' (the style) can be included everywhere."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader([folder, HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_seen,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"figure": figure, "signed": signed}
+    return made
+
+
+def figure(value: float | None) -> str:
+    """
+    >>> figure(0.71234), figure(None), figure(1234.5)
+    ('0.712', '', '1,234')
+    """
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+
+
+def signed(value: float | None) -> str:
+    """
+    >>> signed(0.0714), signed(None)
+    ('+0.071', '')
+    """
+    return "" if value is None else f"{value:+.3f}"
+
+
+def visible(text: str) -> str:
+    """The text without characters that cannot be seen or that turn lines around; line breaks stay.
+
+    >>> visible("a\\u202eb\\nc")
+    'a\\ufffdb\\nc'
+    """
+    return "".join(each if each.isprintable() or each in "\n\t" else "\ufffd" for each in text)
+
+
+def _seen(value: object) -> object:
+    """Every text that a template puts out goes through here; finished HTML (`|safe`) stays as it is."""
+    return visible(value) if type(value) is str else value

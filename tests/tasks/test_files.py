@@ -1,0 +1,44 @@
+"""Files of a configuration stay beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.declared import declared_steps
+from schemas.curation_steps import SqlStep
+from schemas.errors import SecurityError
+from schemas.judge import JudgeSpec
+from tasks.assess.llm_judge import labels_digest
+from tasks.files import inside
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The folder of a pipelines.yaml, with a file in it and one beside it."""
+    (tmp_path / "project" / "sql").mkdir(parents=True)
+    (tmp_path / "project" / "sql" / "a.sql").write_text("select * from tickets")
+    (tmp_path / "outside.sql").write_text("select * from tickets")
+    (tmp_path / "project" / "link.sql").symlink_to(tmp_path / "outside.sql")
+    return tmp_path / "project"
+
+
+@pytest.mark.parametrize("name", ["sql/a.sql", "sql/../sql/a.sql", "absent.sql"])
+def test_what_lies_in_the_folder_is_found(root: Path, name: str) -> None:
+    assert inside(name, root, where="here") == (root / name).resolve()
+
+
+@pytest.mark.parametrize("name", ["../outside.sql", "link.sql", "/etc/passwd", "~/x.sql", "sql/../../outside.sql"])
+def test_what_leads_out_of_it_is_refused(root: Path, name: str) -> None:
+    with pytest.raises(SecurityError, match="TG0818"):
+        inside(name, root, where="here")
+
+
+def test_the_sql_of_a_step_and_the_labels_of_a_judge_are_such_files(root: Path) -> None:
+    step = SqlStep(uses="sql", name="latest", file="../outside.sql")
+    with pytest.raises(SecurityError, match=r"TG0818[\s\S]*curate.sql.latest"):
+        declared_steps((step,), after="validate", root=root)
+    judge = JudgeSpec.model_construct(labels="../outside.sql")
+    with pytest.raises(SecurityError, match="TG0818"):
+        labels_digest(judge, root=root)
