@@ -177,6 +177,11 @@ class Forgettings(LedgerFile):
         with self.read() as db:
             return marks_in(db, name, version)
 
+    def mark_tags(self, name: str, version: str) -> dict[str, str]:
+        """The version's mark as a tag for MLflow; empty without one."""
+        marks = self.marked(name, version)
+        return {"tunegate.forgotten": marks[-1].told} if marks else {}
+
     def replace_digest(self, root: str, old: str, new: str) -> None:
         """A training's folder was written anew without texts: its candidates follow."""
         with self.write() as db:

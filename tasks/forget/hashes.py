@@ -92,8 +92,8 @@ def any_of(values: pa.ChunkedArray | pa.Array, wanted: Sequence[str] | Sequence[
 
 
 def _array(values: Sequence[str] | Sequence[int], type_: pa.DataType) -> pa.Array:
-    """The values as Arrow's, from their bytes: `pyarrow.array` of Python objects imports pandas, which takes longer than
-    a whole answer."""
+    """The values as Arrow's, from their bytes: `pyarrow.array` of Python objects imports pandas, which takes
+    longer than a whole answer."""
     import pyarrow as pa
 
     if not (pa.types.is_int64(type_) or pa.types.is_string(type_)):
