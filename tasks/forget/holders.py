@@ -96,6 +96,8 @@ def _rows_of(file: Path, wanted: list[int]) -> Iterator[dict[str, Any]]:
     with pq.ParquetFile(file) as table:
         for group in range(table.num_row_groups):
             bounds = table.metadata.row_group(group).column(0).statistics
+            if bounds is None or not bounds.has_min_max:
+                continue  # nobody: a result without rows of any customer
             first = bisect_left(wanted, bounds.min)
             if first < len(wanted) and wanted[first] <= bounds.max:
                 rows = table.read_row_group(group)
