@@ -23,14 +23,13 @@ import pyarrow.parquet as pq
 
 from benchmarks.home import PROJECT, bench_home, describe_machine, load
 from flows.engine.keys import KeyParts
-from flows.engine.ledger import Ledger
 from flows.engine.store import Store
 from flows.privacy.graph import Graph
 from flows.privacy.index import update_index
 from flows.privacy.keys import load_hashes
 from flows.privacy.trace import Tracer
 from flows.privacy.who import hashes_of
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, open_ledger
 from schemas.artifacts import Artifact, DatasetRef, RowCounts, Splits, TicketTable
 from tasks.curate.rows import TICKETS_ARROW, write_removed, write_tickets
 from tasks.files import sha256_json
@@ -60,7 +59,7 @@ def main() -> None:
     settings = _workspace(folder, n_rows)
     hashes = load_hashes(settings)
     began, cpu = time.perf_counter(), time.process_time()
-    update_index(settings, Graph(settings.home, Ledger(settings.home)), hashes)
+    update_index(settings, Graph(settings.home, open_ledger(settings)), hashes)
     first, first_cpu = time.perf_counter() - began, time.process_time() - cpu
     plans, plan_cpus = map(list, zip(*(_plan(settings) for _ in range(ROUNDS)), strict=True))
     commands, cpus = map(list, zip(*(_command(folder) for _ in range(ROUNDS)), strict=True))

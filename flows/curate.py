@@ -36,6 +36,7 @@ def curate_steps(
     fingerprint: str,
     root: Path,
     cache: Path,
+    landed: Path | None = None,
     earlier: Earlier = NOTHING,
     learned: Step | None = None,
     forgotten: Forgotten | None = None,
@@ -46,6 +47,7 @@ def curate_steps(
         fingerprint: The source's content digest: new tickets make a new key.
         root: Folder of pipelines.yaml.
         cache: Downloads, for the base model when perplexity is measured.
+        landed: Where sources are brought in (`flows/ingest.py`).
         earlier: What the last complete run left.
         learned: What agents' feedback brings in; goes behind redaction.
         forgotten: Customers whose rows are not read.
@@ -55,7 +57,7 @@ def curate_steps(
         extract_tickets,
         TicketTable,
         params={"source": spec.source, "fingerprint": fingerprint},
-        context={"root": root, "forgotten": forgotten},
+        context={"root": root, "landed": landed, "forgotten": forgotten},
         also={"forgotten": sha256_json(sorted(forgotten.owners))} if forgotten else {},
         libraries=("datasets", "duckdb", "orjson", "pyarrow", "zstandard"),
         reports=True,

@@ -17,18 +17,17 @@ from flows.earlier import Earlier, earlier_results
 from flows.engine.clock import present
 from flows.engine.guard import guard_process
 from flows.engine.keys import digest_of, installed
-from flows.engine.ledger import Ledger
-from flows.engine.lock import pipeline_lock
 from flows.engine.plan import left_out, run_step
 from flows.engine.runs import Seen
 from flows.engine.source import code_digests
 from flows.engine.store import Store
+from flows.ingest import landed_folder, source_at_hand
 from flows.listener import Listeners
 from flows.measured import Measured
 from flows.notify import tell_end
 from flows.privacy.forget import apply_tombstones
 from flows.privacy.keys import load_forgotten
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, open_ledger
 from flows.standing import Standing, standing_of
 from schemas.artifacts import Artifact, Splits, WarehouseRef
 from schemas.errors import TunegateError
@@ -56,7 +55,7 @@ class Session:
         self.root = root
         self.run_id = run_id
         self.store = Store(settings.home)
-        self.ledger = Ledger(settings.home)
+        self.ledger = open_ledger(settings)
         self.listeners = Listeners()
         self.done: dict[str, Artifact] = {}
         self.left_out: dict[str, str] = {}
@@ -129,10 +128,11 @@ def declare(
     from flows.release import release_steps
     from tasks.curate.extract import fingerprint_source
 
-    fingerprint = fingerprint_source(spec.source, root=root)
+    landed = landed_folder(settings, spec.name)
+    fingerprint = fingerprint_source(spec.source, root=root, landed=landed)
     learned = learn_step(spec, settings.home)
     curation = curate_steps(
-        spec, fingerprint=fingerprint, root=root, cache=settings.cache, earlier=earlier, learned=learned,
+        spec, fingerprint=fingerprint, root=root, cache=settings.cache, landed=landed, earlier=earlier, learned=learned,
         forgotten=load_forgotten(settings),
     )  # fmt: skip
     names = {step.name for step in curation}
@@ -177,7 +177,7 @@ def open_session(
     spec = load_file(path).get(pipeline)
     settings = load_settings(path)
     run_id = run_id or new_run_id()
-    with pipeline_lock(settings.home, pipeline, wait_s=wait_s, run_id=run_id):
+    with open_ledger(settings).pipeline_lock(pipeline, wait_s=wait_s, run_id=run_id):
         apply_tombstones(settings)  # a backup may have brought back whom the workspace had forgotten
         session = Session(spec, settings, root=path.resolve().parent, run_id=run_id)
         session.ledger.mark_interrupted()
@@ -203,8 +203,9 @@ def _recorded(session: Session) -> Iterator[None]:
         config_json=masked(spec.model_dump_json(by_alias=True)),
     )
     try:
-        ledger.set_input_digest(run_id, input_digest(session))
-        yield
+        with source_at_hand(session):
+            ledger.set_input_digest(run_id, input_digest(session))
+            yield
     except TunegateError as error:
         told = f"{error.code}: {error.message}"
         ledger.finish_run(run_id, status="FAILED", reason=told, exit_code=error.exit_code)

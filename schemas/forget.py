@@ -38,7 +38,7 @@ class Tombstone(_Part):
 class Holding(_Part):
     """One thing that holds rows of the customer, or was made from such."""
 
-    kind: Literal["result", "snapshot", "warehouse", "feedback", "report", "source"]
+    kind: Literal["result", "snapshot", "warehouse", "feedback", "report", "landed", "source"]
     place: str
     """Below the home folder; of a source, its file and first lines."""
     digest: str = ""

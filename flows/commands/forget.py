@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.commands.output import out, print_json, print_rows, talk
-from flows.engine.ledger import Ledger
 from flows.privacy.certificate import FOLDER, told
 from flows.privacy.forget import forget as forget_customer
 from flows.privacy.forget import forget_again, plan_forgetting
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, open_ledger
 from schemas.errors import SecurityError
 from schemas.forget import Certificate, Holdings
 from schemas.load import load_file
@@ -90,7 +89,7 @@ def _tell_mlflow(settings: Settings, done: Sequence[Certificate]) -> None:
         return
     from flows.project import synchronise
 
-    late = synchronise(Ledger(settings.home), settings)
+    late = synchronise(open_ledger(settings), settings)
     if late is not None:
         talk().print(f"warning MLflow sync pending: {late.message}; `tunegate reconcile` later", markup=False)
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.output import out, print_json
-from flows.engine.ledger import Ledger
 from flows.privacy.keys import load_hashes
 from flows.privacy.model_lineage import find_version, model_lineage, told_lines
 from flows.privacy.trace import Tracer
 from flows.privacy.who import hashes_of, names_of
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, open_ledger
 from flows.snapshots import warehouse_folder
 from schemas.errors import DataError
 from schemas.load import load_file
@@ -34,7 +33,7 @@ def lineage(*, what: str, pipeline: str | None, config: Path, as_json: bool) -> 
     loaded, settings = load_file(config), load_settings(config)
     names = [pipeline] if pipeline is not None else sorted(loaded.pipelines)
     specs = [loaded.get(name) for name in names]
-    row = find_version(Ledger(settings.home), what)
+    row = find_version(open_ledger(settings), what)
     model = None if row is None else model_lineage(settings, row)
     databases = dict(_databases(settings, names, asked_for=pipeline is not None))
     tickets = {name: told for name, database in databases.items() if (told := lineage_of(database, what)) is not None}
@@ -77,7 +76,7 @@ def _customer(
         if spec.name in databases
     }
     owner, forgotten = hashes_of(what, specs, load_hashes(settings))
-    tracer = Tracer(settings, forgotten)
+    tracer = Tracer(settings, forgotten, skip_locked=True)
     versions = list(tracer.versions(tracer.found(sorted(forgotten.owners))))
     buried = [each.at for each in tracer.ledger.tombstones() if each.id == owner]
     if not any(fates.values()) and not versions and not buried:

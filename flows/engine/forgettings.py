@@ -6,23 +6,28 @@ finishes. Nothing in it names a customer in clear. Its tables are added to a led
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import orjson
 
 from flows.engine.champions import project
-from flows.engine.ledger_file import LedgerFile
+from flows.engine.database import Database, Row
+from flows.engine.ledger_base import LedgerBase
 from flows.engine.runs import now
 from schemas.forget import Holding, LearnedVersion, Tombstone
 
-TABLES = (
-    """CREATE TABLE IF NOT EXISTS tombstones (
+if TYPE_CHECKING:
+    from flows.engine.ledger_file import LedgerFile
+    from flows.engine.ledger_postgres import LedgerPostgres
+
+TABLES = {
+    "tombstones": """CREATE TABLE tombstones (
     id TEXT PRIMARY KEY,
     tombstone_json TEXT NOT NULL
 )""",
-    """CREATE TABLE IF NOT EXISTS forgettings (
+    "forgettings": """CREATE TABLE forgettings (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     tombstone TEXT NOT NULL,
     began TEXT NOT NULL,
@@ -35,12 +40,7 @@ TABLES = (
     at TEXT NOT NULL,
     UNIQUE (tombstone, began, event, kind, place, digest)
 )""",
-    "CREATE INDEX IF NOT EXISTS forgettings_by_place ON forgettings (place)",
-    """CREATE TRIGGER IF NOT EXISTS forgettings_stay BEFORE UPDATE ON forgettings
-    BEGIN SELECT RAISE(ABORT, 'forgettings is append-only'); END""",
-    """CREATE TRIGGER IF NOT EXISTS forgettings_remain BEFORE DELETE ON forgettings
-    BEGIN SELECT RAISE(ABORT, 'forgettings is append-only'); END""",
-    """CREATE TABLE IF NOT EXISTS marked_versions (
+    "marked_versions": """CREATE TABLE marked_versions (
     name TEXT NOT NULL,
     version TEXT NOT NULL,
     tombstone TEXT NOT NULL,
@@ -49,7 +49,8 @@ TABLES = (
     at TEXT NOT NULL,
     PRIMARY KEY (name, version, tombstone)
 )""",
-)
+}
+APPEND_ONLY = "forgettings"
 _LINE = "tombstone, began, event, kind, place, fate, digest, n_rows, at"
 
 
@@ -86,17 +87,17 @@ class GoneRow:
     at: str
 
 
-class Forgettings(LedgerFile):
+class Forgettings(LedgerBase):
     """Tombstones, journal, marks."""
 
     def bury(self, tombstone: Tombstone) -> None:
         """Enter a tombstone; one that is there takes in the hashes of the new one."""
         with self.write() as db:
-            _ensure(db)
+            ensure_forgettings(self.kept, db)
             row = db.execute("SELECT tombstone_json FROM tombstones WHERE id = ?", (tombstone.id,)).fetchone()
             kept = joined(Tombstone.model_validate_json(row[0]), tombstone) if row else tombstone
             db.execute(
-                "INSERT INTO tombstones VALUES (?, ?)"
+                "INSERT INTO tombstones (id, tombstone_json) VALUES (?, ?)"
                 " ON CONFLICT (id) DO UPDATE SET tombstone_json = excluded.tombstone_json",
                 (kept.id, kept.model_dump_json()),
             )
@@ -111,7 +112,7 @@ class Forgettings(LedgerFile):
         open_ = self._rows(
             "forgettings",
             "SELECT began FROM forgettings WHERE tombstone = ? GROUP BY began"
-            " HAVING sum(event = 'ended') = 0 ORDER BY began DESC LIMIT 1",
+            " HAVING sum(CASE WHEN event = 'ended' THEN 1 ELSE 0 END) = 0 ORDER BY began DESC LIMIT 1",
             tombstone,
         )
         if open_:
@@ -119,14 +120,15 @@ class Forgettings(LedgerFile):
         last = self._rows("forgettings", "SELECT max(seq) FROM forgettings")
         began = f"{now()} {(last[0][0] or 0) + 1 if last else 1}"  # two may begin in one second
         with self.write() as db:
-            _journal(db, tombstone, began, "began", [])
+            _journal(self.kept, db, tombstone, began, "began", [])
         return began
 
     def is_unfinished(self, tombstone: str) -> bool:
         """Was a removal of this customer cut off?"""
         rows = self._rows(
             "forgettings",
-            "SELECT 1 FROM forgettings WHERE tombstone = ? GROUP BY began HAVING sum(event = 'ended') = 0",
+            "SELECT began FROM forgettings WHERE tombstone = ? GROUP BY began"
+            " HAVING sum(CASE WHEN event = 'ended' THEN 1 ELSE 0 END) = 0",
             tombstone,
         )
         return bool(rows)
@@ -134,20 +136,20 @@ class Forgettings(LedgerFile):
     def note_going(self, tombstone: str, began: str, holdings: Iterable[Holding]) -> None:
         """Enter what will be removed, before it is; what is entered already stays as it is."""
         with self.write() as db:
-            _journal(db, tombstone, began, "goes", holdings)
+            _journal(self.kept, db, tombstone, began, "goes", holdings)
 
     def end_forgetting(self, tombstone: str, began: str) -> None:
         """Everything is gone, and the certificate is written."""
         with self.write() as db:
-            _journal(db, tombstone, began, "ended", [])
+            _journal(self.kept, db, tombstone, began, "ended", [])
 
     def journal(self, tombstone: str | None = None, began: str | None = None) -> tuple[GoneRow, ...]:
         """The lines in the order of their writing."""
         rows = self._rows(
             "forgettings",
             f"SELECT {_LINE} FROM forgettings"
-            " WHERE (?1 IS NULL OR tombstone = ?1) AND (?2 IS NULL OR began = ?2) ORDER BY seq",
-            tombstone, began,
+            " WHERE (? IS NULL OR tombstone = ?) AND (? IS NULL OR began = ?) ORDER BY seq",
+            tombstone, tombstone, began, began,
         )  # fmt: skip
         return tuple(GoneRow(*row) for row in rows)
 
@@ -163,19 +165,22 @@ class Forgettings(LedgerFile):
     def mark_versions(self, tombstone: str, versions: Iterable[LearnedVersion]) -> None:
         """Mark the versions, and note that MLflow has to be told; done again it changes nothing."""
         with self.write() as db:
-            _ensure(db)
+            ensure_forgettings(self.kept, db)
             for each in versions:
-                made = db.execute(
-                    "INSERT OR IGNORE INTO marked_versions VALUES (?, ?, ?, ?, ?, ?)",
-                    (each.name, each.version, tombstone, each.how, each.n_rows, now()),
-                )
-                if made.rowcount:
+                key = (each.name, each.version, tombstone)
+                known = "SELECT 1 FROM marked_versions WHERE name = ? AND version = ? AND tombstone = ?"
+                if db.execute(known, key).fetchone() is None:
+                    db.execute(
+                        "INSERT INTO marked_versions (name, version, tombstone, how, n_rows, at)"
+                        " VALUES (?, ?, ?, ?, ?, ?)",
+                        (*key, each.how, each.n_rows, now()),
+                    )
                     project(db, "candidate", {"name": each.name, "version": each.version, "run_id": each.run_id})
 
     def marked(self, name: str | None = None, version: str | None = None) -> tuple[MarkedVersion, ...]:
         """Marked versions: of the name, of one version."""
         with self.read() as db:
-            return marks_in(db, name, version)
+            return marks_in(self.kept, db, name, version)
 
     def mark_tags(self, name: str, version: str) -> dict[str, str]:
         """The version's mark as a tag for MLflow; empty without one."""
@@ -196,19 +201,21 @@ class Forgettings(LedgerFile):
                         (text, row["name"], row["version"]),
                     )
 
-    def _rows(self, table: str, sql: str, *values: object) -> list[sqlite3.Row]:
+    def _rows(self, table: str, sql: str, *values: object) -> list[Row]:
         with self.read() as db:
-            return db.execute(sql, values).fetchall() if _has(db, table) else []
+            return db.execute(sql, values).fetchall() if self.kept.has_table(db, table) else []
 
 
-def marks_in(db: sqlite3.Connection, name: str | None, version: str | None) -> tuple[MarkedVersion, ...]:
+def marks_in(
+    kept: LedgerFile | LedgerPostgres, db: Database, name: str | None, version: str | None
+) -> tuple[MarkedVersion, ...]:
     """Marked versions, inside a transaction."""
-    if not _has(db, "marked_versions"):
+    if not kept.has_table(db, "marked_versions"):
         return ()
     rows = db.execute(
-        "SELECT name, version, tombstone, how, n_rows, at FROM marked_versions WHERE (?1 IS NULL OR name = ?1)"
-        " AND (?2 IS NULL OR version = ?2) ORDER BY name, CAST(version AS INTEGER), at",
-        (name, version),
+        "SELECT name, version, tombstone, how, n_rows, at FROM marked_versions WHERE (? IS NULL OR name = ?)"
+        " AND (? IS NULL OR version = ?) ORDER BY name, CAST(version AS INTEGER), at",
+        (name, name, version, version),
     ).fetchall()
     return tuple(MarkedVersion(*row) for row in rows)
 
@@ -224,23 +231,25 @@ def joined(one: Tombstone, other: Tombstone) -> Tombstone:
     )
 
 
-def _has(db: sqlite3.Connection, table: str) -> bool:
-    return db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
+def ensure_forgettings(kept: LedgerFile | LedgerPostgres, db: Database) -> None:
+    """The tables, in the caller's transaction."""
+    for name, statement in TABLES.items():
+        if not kept.has_table(db, name):
+            db.execute(statement)
+            if name == APPEND_ONLY:
+                db.execute("CREATE INDEX forgettings_by_place ON forgettings (place)")
+                kept.refuse_changes(db, name)
 
 
-def _ensure(db: sqlite3.Connection) -> None:
-    """The tables, in the caller's transaction (`executescript` would commit it)."""
-    for statement in TABLES:
-        db.execute(statement)
-
-
-def _journal(db: sqlite3.Connection, tombstone: str, began: str, event: str, holdings: Iterable[Holding]) -> None:
-    _ensure(db)
+def _journal(
+    kept: LedgerFile | LedgerPostgres, db: Database, tombstone: str, began: str, event: str, holdings: Iterable[Holding]
+) -> None:
+    ensure_forgettings(kept, db)
     lines: list[tuple[str, str, str, str, int]] = [
         (each.kind, each.place, each.fate, each.digest, each.n_rows) for each in holdings
     ]
     for line in lines or ([("", "", "", "", 0)] if event != "goes" else []):
         db.execute(
-            f"INSERT OR IGNORE INTO forgettings ({_LINE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO forgettings ({_LINE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (tombstone, began, event, *line, now()),
         )

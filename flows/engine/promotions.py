@@ -8,12 +8,12 @@ that waits is in `flows/engine/approvals.py`.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from flows.engine.champions import Champions, champion_version, project
 from flows.engine.clock import present
+from flows.engine.database import Database
 from flows.engine.forgettings import marks_in
 from flows.engine.history import (
     append_event,
@@ -158,7 +158,7 @@ class Promotions(Champions):
 
     def enter(
         self,
-        db: sqlite3.Connection,
+        db: Database,
         events: Sequence[EventRow],
         candidate: CandidateRow,
         *,
@@ -176,7 +176,7 @@ class Promotions(Champions):
             SecurityError: TG0832, the event would make a version champion that learned from a forgotten customer.
         """
         if action in MOVES:
-            _refuse_marked(db, candidate)
+            self._refuse_marked(db, candidate)
         event = append_event(
             db, events, candidate, action=action, from_version=from_version, reason=reason, actor=actor,
             run_id=run_id, verdict_digest=verdict_digest, until=until,
@@ -185,7 +185,7 @@ class Promotions(Champions):
         project(db, "champion", {"name": name, "version": version, "previous": from_version, "run_id": run_id})
         return event
 
-    def promotable(self, db: sqlite3.Connection, name: str, version: str) -> CandidateRow:
+    def promotable(self, db: Database, name: str, version: str) -> CandidateRow:
         """The candidate, if its last verdict is PROMOTE.
 
         Raises:
@@ -195,6 +195,16 @@ class Promotions(Champions):
         if candidate is None or candidate.verdict != "PROMOTE":
             raise _unfit(name, version, candidate)
         return candidate
+
+    def _refuse_marked(self, db: Database, candidate: CandidateRow) -> None:
+        marks = marks_in(self.kept, db, candidate.ref.name, candidate.ref.version)
+        if marks:
+            raise SecurityError(
+                f"{marks[-1].told}; it does not become champion",
+                code="TG0832",
+                where=candidate.ref.name,
+                hint="run the pipeline: it trains without those tickets",
+            )
 
 
 def why_held(events: Sequence[EventRow], name: str, version: str, *, approval: bool, at: datetime) -> str:
@@ -242,17 +252,6 @@ def needs(what: str, given: str, by: str, where: str) -> None:
     if not given.strip():
         hint = "--reason 'what went wrong'" if what == "reason" else "--by 'your name'"
         raise ConfigError(f"{by} needs a {what}", code="TG0154", where=where, hint=hint)
-
-
-def _refuse_marked(db: sqlite3.Connection, candidate: CandidateRow) -> None:
-    marks = marks_in(db, candidate.ref.name, candidate.ref.version)
-    if marks:
-        raise SecurityError(
-            f"{marks[-1].told}; it does not become champion",
-            code="TG0832",
-            where=candidate.ref.name,
-            hint="run the pipeline: it trains without those tickets",
-        )
 
 
 def _unfit(name: str, version: str, candidate: CandidateRow | None) -> GateError:

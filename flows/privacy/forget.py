@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from flows.engine.ledger import Ledger
-from flows.engine.lock import pipeline_lock
 from flows.engine.runs import now
 from flows.privacy.keys import all_tombstones, keep_tombstone, load_forgotten, load_hashes
 from flows.privacy.remove import remove_customer
 from flows.privacy.trace import Tracer, feedback_databases, with_tickets
 from flows.privacy.who import hashes_of, names_of
-from flows.settings import Settings
+from flows.settings import Settings, open_ledger
 from schemas.errors import SecurityError
 from schemas.forget import Certificate, Holdings, Tombstone
 from schemas.pipeline import PipelineSpec
@@ -87,9 +85,9 @@ def apply_tombstones(settings: Settings) -> tuple[Certificate, ...]:
     everybody = load_forgotten(settings)
     if everybody is None:
         return ()
-    ledger = Ledger(settings.home)
+    ledger = open_ledger(settings)
     known = {each.id: each for each in ledger.tombstones()}
-    tracer = Tracer(settings, everybody)
+    tracer = Tracer(settings, everybody, skip_locked=True)
     held = tracer.holdings("", everybody, sources=False).to_do
     done = []
     for tombstone in tombstones:
@@ -108,9 +106,10 @@ def workspace_lock(settings: Settings, specs: Iterable[PipelineSpec]) -> Iterato
     Raises:
         LockedError: one is running; it is named.
     """
+    ledger = open_ledger(settings)
     with ExitStack() as stack:
         for name in (LOCK_NAME, *sorted(spec.name for spec in specs)):
-            stack.enter_context(pipeline_lock(settings.home, name, wait_s=0, run_id="tunegate forget"))
+            stack.enter_context(ledger.pipeline_lock(name, wait_s=0, run_id="tunegate forget"))
         yield
 
 

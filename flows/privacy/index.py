@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.engine.disk import private_folder
-from flows.engine.ledger import Ledger
 from flows.privacy.graph import Graph, Node
 from flows.privacy.keys import load_hashes
-from flows.settings import Settings
+from flows.settings import Settings, open_ledger
+from schemas.errors import LockedError
 from tasks.forget.hashes import KeyedHash
 from tasks.forget.holders import EXAMPLES, index_customers, index_rows, parts_of
 from tasks.forget.tables import is_split
 
-SNAPSHOT, WAREHOUSE = "snapshot", "warehouse_published"
+SNAPSHOT, WAREHOUSE, LANDED = "snapshot", "warehouse_published", "landed"
 LEARNED = ".learned.parquet"
 
 
@@ -42,18 +42,28 @@ class Indexed:
 
 def index_new_results(settings: Settings) -> None:
     """Bring the index up to date; what is in it already costs a look."""
-    update_index(settings, Graph(settings.home, Ledger(settings.home)), load_hashes(settings))
+    graph = Graph(settings.home, open_ledger(settings))
+    update_index(settings, graph, load_hashes(settings), skip_locked=True)
 
 
-def update_index(settings: Settings, graph: Graph, hashes: KeyedHash) -> Path:
-    """Index what is new, forget what is gone, and return the index's folder."""
+def update_index(settings: Settings, graph: Graph, hashes: KeyedHash, *, skip_locked: bool = False) -> Path:
+    """Index what is new, forget what is gone, and return the index's folder.
+
+    Args:
+        skip_locked: Leave out a source that another pipeline is bringing in at this moment: its run looks itself.
+
+    Raises:
+        LockedError: TG0551, another process has a database open.
+    """
     base = settings.home / "index"
     root = private_folder(base / hashes.key_id)
     for other in base.iterdir():
         if other != root:
             shutil.rmtree(other, ignore_errors=True)  # of another key: its hashes mean nothing here
     files = {file.relative_to(root).as_posix() for file in root.glob("*/*.parquet")}
-    wanted = _index_store(graph, root, files, hashes) | _index_published(settings.home, root, files, hashes)
+    wanted = _index_store(graph, root, files, hashes) | _index_published(
+        settings.home, root, files, hashes, skip_locked=skip_locked
+    )
     for name in files - wanted:
         if not name.endswith(LEARNED):
             (root / name).unlink(missing_ok=True)
@@ -89,7 +99,7 @@ def _splits_of(node: Node, graph: Graph) -> Path | None:
     return next((graph.path(source) for source in made_from if is_split(graph.path(source))), None)
 
 
-def _index_published(home: Path, root: Path, files: set[str], hashes: KeyedHash) -> set[str]:
+def _index_published(home: Path, root: Path, files: set[str], hashes: KeyedHash, *, skip_locked: bool) -> set[str]:
     wanted: set[str] = set()
     for step, key, place in published(home):
         name = f"{step}/{key}.{_stamp(place)}.parquet"
@@ -101,13 +111,21 @@ def _index_published(home: Path, root: Path, files: set[str], hashes: KeyedHash)
             from tasks.forget.databases import customers_of
 
             index_customers({"warehouse.duckdb": customers_of(place)}, hashes, root / name)
+        elif step == LANDED:
+            from tasks.curate.ingest.whose import landed_customers
+
+            try:
+                index_customers({place.name: landed_customers(place)}, hashes, root / name)
+            except LockedError:
+                if not skip_locked:
+                    raise
         else:
             index_rows(place, hashes, root / name)
     return wanted
 
 
 def published(home: Path) -> Iterator[tuple[str, str, Path]]:
-    """(step and key in the index, path) of every published warehouse and snapshot."""
+    """(step and key in the index, path) of every published warehouse and snapshot, and of sources brought in."""
     for folder in sorted((home / "warehouse").glob("*")):
         database = folder / "warehouse.duckdb"
         if database.is_file():
@@ -115,10 +133,14 @@ def published(home: Path) -> Iterator[tuple[str, str, Path]]:
         for snapshot in sorted((folder / "snapshots").glob("*")):
             if snapshot.is_dir():
                 yield SNAPSHOT, snapshot_key(folder.name, snapshot.name), snapshot
+    for database in sorted((home / "ingest").glob("*/*/ingest.duckdb")):
+        if database.stat().st_size:
+            yield LANDED, snapshot_key(database.parent.parent.name, database.parent.name), database
 
 
 def _stamp(place: Path) -> str:
     """Changes when the file does, or a file of the folder: no copy has the inode and change time of another."""
-    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    log = place.with_name(f"{place.name}.wal")  # what DuckDB has committed and not yet merged
+    files = sorted(place.iterdir()) if place.is_dir() else [each for each in (place, log) if each.exists()]
     told = [(file.name, (found := file.stat()).st_size, found.st_ino, found.st_ctime_ns) for file in files]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]

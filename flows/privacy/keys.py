@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from flows.engine.disk import private_folder
 from flows.engine.forgettings import joined
-from flows.engine.ledger import Ledger
-from flows.settings import Settings
+from flows.settings import Settings, open_ledger
 from schemas.errors import SecurityError, StorageError
 from schemas.forget import Tombstone
 from tasks.files import write_atomic
@@ -53,7 +52,7 @@ def keep_tombstone(settings: Settings, tombstone: Tombstone) -> None:
     kept = {each.id: each for each in _read(settings)}
     kept[tombstone.id] = joined(kept[tombstone.id], tombstone) if tombstone.id in kept else tombstone
     _write(settings, kept)
-    Ledger(settings.home).bury(tombstone)
+    open_ledger(settings).bury(tombstone)
 
 
 def all_tombstones(settings: Settings) -> tuple[Tombstone, ...]:
@@ -63,7 +62,7 @@ def all_tombstones(settings: Settings) -> tuple[Tombstone, ...]:
         StorageError: TG0566, the file cannot be read.
     """
     found: dict[str, Tombstone] = {}
-    for each in (*Ledger(settings.home).tombstones(), *_read(settings)):
+    for each in (*open_ledger(settings).tombstones(), *_read(settings)):
         found[each.id] = joined(found[each.id], each) if each.id in found else each
     return tuple(found.values())
 

@@ -11,7 +11,7 @@ from flows.engine.ledger import Ledger
 from flows.engine.rows import CandidateRow
 from flows.privacy.graph import Graph, Node
 from flows.recorded import Recorded
-from flows.settings import Settings
+from flows.settings import Settings, open_ledger
 from schemas.artifacts import Artifact, DatasetRef, Splits, WarehouseRef
 
 
@@ -28,7 +28,7 @@ def find_version(ledger: Ledger, what: str) -> CandidateRow | None:
 
 def model_lineage(settings: Settings, row: CandidateRow) -> dict[str, Any]:
     """Everything that is known of how the version came to be; what is gone from the store is null."""
-    ledger, ref = Ledger(settings.home), row.ref
+    ledger, ref = open_ledger(settings), row.ref
     graph = Graph(settings.home, ledger)
     recorded = Recorded(settings, ref.run_id)
     mark = ledger.mark_of(ref.run_id)

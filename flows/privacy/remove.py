@@ -16,7 +16,7 @@ from flows.engine.rewrite import RewritingStore
 from flows.privacy.certificate import write_certificate
 from flows.privacy.graph import digest_at
 from flows.privacy.trace import LEFTOVERS, PAGES, Tracer, leftovers
-from flows.settings import Settings
+from flows.settings import Settings, open_ledger
 from schemas.errors import StorageError
 from schemas.forget import Certificate, Holding, Holdings, Tombstone
 from tasks.failpoint import reach
@@ -36,7 +36,7 @@ def remove_customer(settings: Settings, tombstone: Tombstone, hashes: KeyedHash)
         LockedError: TG0551, another process has a database of the workspace open.
     """
     forgotten = Forgotten(hashes, owners=tombstone.owners, tickets=tombstone.tickets)
-    ledger = Ledger(settings.home)
+    ledger = open_ledger(settings)
     began = ledger.begin_forgetting(tombstone.id)
     held = Tracer(settings, forgotten).holdings(tombstone.id, forgotten)
     ledger.mark_versions(tombstone.id, held.versions)
@@ -78,6 +78,7 @@ def _remove(
     settings: Settings, store: RewritingStore, ledger: Ledger, kind: str, place: str, fate: str, digest: str,
     forgotten: Forgotten,
 ) -> None:  # fmt: skip
+    from tasks.curate.ingest.whose import remove_landed
     from tasks.forget.databases import rewrite_feedback, rewrite_warehouse
 
     path = settings.home / place
@@ -92,13 +93,15 @@ def _remove(
         else:
             made = store.rewrite(step, key, _rewriting(path, forgotten))
             ledger.replace_digest(place, digest, made)
+    elif kind == "landed" and fate == "removed":
+        path.unlink(missing_ok=True)
     elif kind == "snapshot":
         _remove_folder(path)
     elif kind == "report":
         for page in PAGES:
             (path / page).unlink(missing_ok=True)
     elif path.is_file():
-        rewrite = rewrite_warehouse if kind == "warehouse" else rewrite_feedback
+        rewrite = {"warehouse": rewrite_warehouse, "feedback": rewrite_feedback, "landed": remove_landed}[kind]
         rewrite(path, forgotten)
 
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.engine.ledger import Ledger
 from flows.engine.rows import CandidateRow
 from flows.privacy.graph import Graph, Node
-from flows.privacy.index import SNAPSHOT, WAREHOUSE, Indexed, published, update_index
-from flows.settings import Settings
+from flows.privacy.index import LANDED, SNAPSHOT, WAREHOUSE, Indexed, published, update_index
+from flows.settings import Settings, open_ledger
 from schemas.forget import Holding, Holdings, LearnedVersion
+from tasks.curate.ingest.in_use import cut_off
 from tasks.forget.hashes import Forgotten
 from tasks.forget.holders import EXAMPLES, look_up, places_of
 from tasks.forget.tables import has_answers, is_split
@@ -43,11 +43,11 @@ class Found:
 class Tracer:
     """One look at a workspace; asks about several customers are cheap after the first."""
 
-    def __init__(self, settings: Settings, forgotten: Forgotten) -> None:
+    def __init__(self, settings: Settings, forgotten: Forgotten, *, skip_locked: bool = False) -> None:
         self.settings, self.home = settings, settings.home
-        self.ledger = Ledger(settings.home)
+        self.ledger = open_ledger(settings)
         self.graph = Graph(settings.home, self.ledger)
-        self.index = update_index(settings, self.graph, forgotten.hashes)
+        self.index = update_index(settings, self.graph, forgotten.hashes, skip_locked=skip_locked)
 
     def holdings(self, owner: str, forgotten: Forgotten, *, sources: bool = True) -> Holdings:
         """Everything that is held of one customer.
@@ -66,7 +66,9 @@ class Tracer:
             *self._reports([each.place for each in results]),
             *(self._sources(found, forgotten) if sources else ()),
         ]
-        n_tickets = max((n for (step, _), n in found.rows.items() if step not in (SNAPSHOT, WAREHOUSE)), default=0)
+        n_tickets = max(
+            (n for (step, _), n in found.rows.items() if step not in (SNAPSHOT, WAREHOUSE, LANDED)), default=0
+        )
         return Holdings(owner=owner, n_tickets=n_tickets, held=tuple(held), versions=tuple(self.versions(found)))
 
     def found(self, owners: Sequence[str]) -> Found:
@@ -161,6 +163,8 @@ class Tracer:
             below = place.relative_to(self.home).as_posix()
             if step == WAREHOUSE:
                 yield Holding(kind="warehouse", place=below, n_rows=n_rows, fate="rewritten")
+            elif step == LANDED:
+                yield Holding(kind="landed", place=below, n_rows=n_rows, fate="rewritten", told="rows and comments")
             else:
                 yield Holding(kind="snapshot", place=below, n_rows=n_rows, fate="removed")
 
@@ -210,9 +214,16 @@ def leftovers(home: Path) -> list[Holding]:
     """Folders of work that was cut off, where they hold anything."""
     told = "work that was cut off: nobody can say whose rows it holds"
     return [
-        Holding(kind="result", place=name, fate="removed", told=told)
-        for name in LEFTOVERS
-        if any(path.is_file() and path.suffix != ".lock" for path in (home / name).rglob("*"))
+        *(
+            Holding(kind="landed", place=file.relative_to(home).as_posix(), fate="removed", told=told)
+            for folder in sorted((home / "ingest").glob("*/*"))
+            for file in cut_off(folder)
+        ),
+        *(
+            Holding(kind="result", place=name, fate="removed", told=told)
+            for name in LEFTOVERS
+            if any(path.is_file() and path.suffix != ".lock" for path in (home / name).rglob("*"))
+        ),
     ]
 
 

@@ -29,10 +29,11 @@ HELD_BYTES = 1 << 25
 _HELD_REMOVED = 4096
 FORGOTTEN = "forgotten"
 """Rule that takes the rows of forgotten customers."""
+_GONE = Fault(FORGOTTEN, "The customer was forgotten.", outcome="dropped")
 
 
 class Gathered:
-    """Tickets and quarantined rows of one source; rows read = tickets + quarantined, always.
+    """Tickets, quarantined and dropped rows of one source; rows read = tickets + quarantined + dropped, always.
 
     Args:
         maker: Makes tickets of rows.
@@ -42,7 +43,7 @@ class Gathered:
 
     def __init__(self, maker: TicketMaker, *, aside: Path | None = None, forgotten: Forgotten | None = None) -> None:
         self.n_rows = 0
-        self.n_forgotten = 0
+        self.n_dropped = 0
         self._forgotten = forgotten
         self.notes: dict[str, int] = {}
         self._maker = maker
@@ -71,8 +72,10 @@ class Gathered:
         for batch in batches:
             self.n_rows += len(batch)
             for record in batch.faulty:
-                if isinstance(record.content, Fault):
-                    self._remove(record.content, name, record.line, record.offset, None)
+                if self._forgotten and self._forgotten.is_gone("ticket", record.ticket_id):
+                    self._drop_forgotten(name, record.line)
+                elif isinstance(record.content, Fault):
+                    self._remove(record.content, name, record.line, record.offset, record.ticket_id)
             self._take(name, batch)
             if self._aside is not None and self._n_held >= HELD_BYTES:
                 self._put_aside(self._aside, name, prefix)
@@ -94,7 +97,7 @@ class Gathered:
         return pa.concat_tables([TICKETS_ARROW.empty_table(), *self._tables])
 
     def removed(self) -> pa.Table:
-        """Rows for `removed.parquet`: the quarantined, and the places of those of forgotten customers."""
+        """Rows for `removed.parquet`: the quarantined, the deleted, and the places of those of forgotten customers."""
         return pa.concat_tables([*self._removed_tables, removed_table(self._removed)])
 
     def _take(self, name: str, batch: Batch) -> None:
@@ -129,11 +132,7 @@ class Gathered:
         return faulty | set(pc.indices_nonzero(forgotten.mask("customer", made.columns["customer_id"])).to_pylist())
 
     def _drop_forgotten(self, name: str, line: int) -> None:
-        self.n_forgotten += 1
-        self._removed.append(
-            {"outcome": "dropped", "code": FORGOTTEN, "reason": "The customer was forgotten.", "source": name,
-             "source_line": line}
-        )  # fmt: skip
+        self._remove(_GONE, name, line, None, None)
 
     def _end_file(self, name: str, prefix: str) -> None:
         """Give ids to a file without any; in a file with ids, quarantine the rows that lack theirs."""
@@ -198,10 +197,11 @@ class Gathered:
             self._remove(fault, name, row["source_line"], row["byte_offset"], None)
 
     def _remove(self, fault: Fault, name: str, line: int, offset: int | None, ticket_id: str | None) -> None:
+        self.n_dropped += fault.outcome == "dropped"
         self._removed.append(
             {
                 "ticket_id": ticket_id,
-                "outcome": "quarantined",
+                "outcome": fault.outcome,
                 "code": fault.code,
                 "reason": fault.reason,
                 "field": fault.field,

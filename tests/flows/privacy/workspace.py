@@ -18,7 +18,7 @@ from flows.engine.keys import KeyParts
 from flows.engine.ledger import Ledger
 from flows.engine.store import Store
 from flows.feedback import feedback_database
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, open_ledger
 from schemas.artifacts import (
     Artifact,
     BundleRef,
@@ -77,7 +77,7 @@ class Workspace:
 
     @property
     def ledger(self) -> Ledger:
-        return Ledger(self.settings.home)
+        return open_ledger(self.settings)
 
     @property
     def specs(self) -> list[PipelineSpec]:
