@@ -66,6 +66,7 @@ def left(workplace: Workplace) -> list[str]:
 
 
 @pytest.mark.server
+@pytest.mark.campaign
 def test_nothing_of_a_forgotten_customer_is_left(workplace: Workplace, tmp_path: Path) -> None:
     declare(workplace)
     assert workplace.json("run", "small")["verdict"] == "PROMOTE"
