@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from flows.engine.disk import make_private, name_full_disk, private_folder
+from flows.engine.disk import make_private, named_disk_errors, private_folder
 from flows.engine.lock import hold
 from flows.engine.store import REFERENCE, Store
 from tasks.files import MANIFEST, seal, sync_directory, write_json
@@ -29,7 +29,7 @@ class RewritingStore(Store):
                 are others now.
         """
         place = self.place(step, key)
-        with self._lock(step, key), name_full_disk(self.root), self._aside() as folder:
+        with self._lock(step, key), named_disk_errors(self.root), self._aside() as folder:
             out = private_folder(folder / "out")
             changed = change(place, out)
             fields = orjson.loads((place / REFERENCE).read_bytes())
