@@ -59,6 +59,7 @@ class Landing:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, leaves: Callable[[Row], bool] | None = None) -> None:
         self._connection, self._leaves = connection, leaves
+        self._due: dict[str, str] = {}
         for name, columns in TABLES.items():
             connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
 
@@ -66,6 +67,11 @@ class Landing:
         """What was noted under this name."""
         found = self.ask("SELECT value FROM marks WHERE name = ?", name)
         return found[0][0] if found else None
+
+    def note(self, name: str, value: str) -> None:
+        """Set a mark together with whatever is committed next."""
+        if self.mark(name) != value:
+            self._due[name] = value
 
     def ask(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """All rows of a SELECT."""
@@ -83,7 +89,7 @@ class Landing:
         self._connection.execute("BEGIN")
         try:
             yield
-            for name, value in marks.items():
+            for name, value in {**self._due, **marks}.items():
                 self._connection.execute("DELETE FROM marks WHERE name = ?", [name])
                 if value is not None:
                     self._connection.execute("INSERT INTO marks VALUES (?, ?)", [name, value])
@@ -92,6 +98,7 @@ class Landing:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+        self._due = {}
         reach("ingest.committed")
 
     def put(self, rows: list[Row]) -> int:

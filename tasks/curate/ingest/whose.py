@@ -81,11 +81,8 @@ def whose_of(source: ZendeskSource | PostgresSource) -> Whose:
 
 
 def note_whose(landing: Landing, whose: Whose) -> None:
-    """Keep it with the rows."""
-    told = orjson.dumps(asdict(whose)).decode()
-    if landing.mark(MARK) != told:
-        with landing.step(**{MARK: told}):
-            pass
+    """Keep it with the rows: no page is committed without it."""
+    landing.note(MARK, orjson.dumps(asdict(whose)).decode())
 
 
 def landed_customers(database: Path) -> list[tuple[str, int]]:
