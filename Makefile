@@ -6,7 +6,7 @@ MARKS ?= not campaign
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train torture torture-135m lock sbom audit fuzz up down clean
+.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train torture torture-135m lint-infra lock sbom audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -26,8 +26,12 @@ check: install ## format, lint, types, import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(MAKE) --no-print-directory lint-infra
+
+lint-infra: install ## image, compose file, nginx, systemd units, by the linters that are here
 	@$(BIN)/hadolint infra/Dockerfile
-	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml infra/compose.gpu.yaml
+	@$(BIN)/python -m infra.lint_units
 
 test: install ## all tests; those that lack a service or data skip with their reason
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(MARKS)"
@@ -72,7 +76,7 @@ torture-135m: install ## the same on SmolLM2-135M; SCALE=0.1 for a tenth of the 
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra dev --extra postgres --extra semantic --extra names --extra signing \
+		--python-version 3.11 --extra dev --extra postgres --extra servers --extra semantic --extra names --extra signing --extra zendesk \
 		--output-file requirements.lock pyproject.toml
 
 sbom: install ## bill of materials of this release (CycloneDX), as sbom.cdx.json
@@ -83,6 +87,9 @@ audit: install ## licences of the installed packages, advisories of the locked o
 
 fuzz: install ## every reader, the YAML loader, the chat validator, the redactor and the SQL guards, for MINUTES (default 5)
 	@FUZZ_MINUTES=$${MINUTES:-5} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/fuzz -p no:cacheprovider
+
+stack: install ## start the whole natively: Postgres, Prefect, MLflow with logins, a worker, the endpoint (loopback)
+	@$(BIN)/python -m infra.stack up
 
 up: install ## start the local Prefect and MLflow servers (loopback)
 	@$(BIN)/tunegate up

@@ -48,7 +48,7 @@ def read_tunegate(path: Path) -> Counts:
     fingerprint_source(source, root=path.parent)
     gathered = Gathered(TicketMaker(source))
     gathered.read(path.name, path.stem, read_jsonl(path))
-    return {"rows": gathered.tickets().num_rows, "ghosts": 0, "told": gathered.quarantined().num_rows}
+    return {"rows": gathered.tickets().num_rows, "ghosts": 0, "told": gathered.removed().num_rows}
 
 
 def read_orjson(path: Path) -> Counts:

@@ -17,13 +17,12 @@ from flows.arms import Arm, learnable
 from flows.assess import assess_steps
 from flows.curate import curate_steps
 from flows.earlier import Earlier, earlier_results
-from flows.engine.ledger import Ledger
 from flows.engine.plan import run_step
 from flows.engine.step import Step
 from flows.engine.store import Store
 from flows.feedback import learn_step
 from flows.finetune import finetune_steps
-from flows.settings import Settings
+from flows.settings import Settings, open_ledger
 from flows.standing import Standing
 from schemas.ablation import AblationRow, AblationTable
 from schemas.artifacts import Artifact, DatasetRef, EvalSet, Scores, Splits, TicketTable, TrainedRef
@@ -105,7 +104,7 @@ class Ablation:
 
     def _curated(self) -> dict[str, Artifact]:
         """As a run would, from the split of the last complete run; reused where that run has trained so."""
-        earlier = earlier_results(Ledger(self.settings.home), self._store, self.spec.name)
+        earlier = earlier_results(open_ledger(self.settings), self._store, self.spec.name)
         done: dict[str, Artifact] = {}
         self._do(CURATED, self._data_steps(self.spec, earlier), done)
         if leaks := _leaks(done):

@@ -1,7 +1,9 @@
 """MLflow's aliases of one name, as the ledger has them this moment: `previous`, `champion`, `challenger`.
 
 `previous` is where a rollback goes, `challenger` the candidate that waits for a person's approval; either may be
-nobody. Told again without harm. Called by `flows/project.py`, which keeps two tellers apart.
+nobody. Told again without harm. Called by `flows/project.py`, which keeps two tellers apart. MLflow moves an alias
+without asking what it was, so that one who was held up could put an old champion back: whoever has moved aliases looks
+at the ledger once more and follows it again if it went on.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ Publish = Callable[["CandidateRow"], str]
 
 
 def tell_aliases(name: str, ledger: Ledger, client: MlflowClient, publish: Publish, *, uri: str) -> list[str]:
-    """Let the aliases follow the ledger; returns those that were elsewhere.
+    """Let the aliases follow the ledger until it stands still meanwhile; returns those that were elsewhere.
 
     `previous` goes first: a crash in between leaves the old champion in service. A candidate other than the champion
     that cannot be shown (its files are damaged) loses its alias and holds up nothing else; its error is raised last.
@@ -33,6 +35,21 @@ def tell_aliases(name: str, ledger: Ledger, client: MlflowClient, publish: Publi
         ServiceError: MLflow does not answer.
         TunegateError: a candidate cannot be shown.
     """
+    moved: list[str] = []
+    while True:
+        told = ledger.history(name)
+        at, faults = _follow(name, ledger, client, publish, uri=uri)
+        moved += [alias for alias in at if alias not in moved]
+        if ledger.history(name) == told:
+            if faults:
+                raise faults[0]
+            return moved
+
+
+def _follow(
+    name: str, ledger: Ledger, client: MlflowClient, publish: Publish, *, uri: str
+) -> tuple[list[str], list[TunegateError]]:
+    """One time: the aliases that were elsewhere, and what kept a candidate other than the champion from being shown."""
     from tasks.release.register import move_alias
 
     moved: list[str] = []
@@ -61,9 +78,7 @@ def tell_aliases(name: str, ledger: Ledger, client: MlflowClient, publish: Publi
     reach("mlflow.challenger")
     if number is not None:
         _say_how(name, number, ledger, client, uri)
-    if faults:
-        raise faults[0]
-    return moved
+    return moved, faults
 
 
 def _number_of(

@@ -11,25 +11,27 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from flows.cli_curation import add_curation_commands
 from flows.cli_deciding import add_deciding_commands
+from flows.cli_examples import add_examples
 from flows.cli_export import add_export_commands
 from flows.cli_gate import gate_app
 from flows.cli_operations import add_operations_commands
 from flows.cli_options import CONFIG, Config, Json, Pipeline, call
 from flows.cli_planning import add_planning_commands
 from flows.cli_registry import add_registry_commands
+from flows.cli_start import add_start_commands
 from flows.engine.guard import guard_process, say_traceback
 from schemas.errors import TunegateError
 
 app = typer.Typer(
     help="Turn fresh support tickets into a better fine-tuned model, or refuse to.",
     no_args_is_help=True,
-    add_completion=True,
+    add_completion=False,  # `tunegate completion` prints a script that starts no Python
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -71,15 +73,25 @@ def _report(error: TunegateError, arguments: list[str]) -> int:
     return error.exit_code
 
 
+def _report_usage(error: Any, arguments: list[str]) -> int:
+    """A fault that the argument parser found."""
+    if "--json" in arguments:
+        import orjson
+
+        told = {"code": "usage", "message": error.format_message(), "where": None, "hint": "tunegate COMMAND --help"}
+        print(orjson.dumps({"error": told, "exit_code": int(error.exit_code)}).decode())
+    error.show()
+    return int(error.exit_code)
+
+
 def _report_unexpected(error: Exception, arguments: list[str]) -> int:
-    if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the argument parser
-        error.show()
-        return int(error.exit_code)
+    if hasattr(error, "show") and hasattr(error, "format_message"):
+        return _report_usage(error, arguments)
     # Words of an unexpected error may quote a ticket: only --debug shows them.
-    told = TunegateError(
+    internal = TunegateError(
         f"internal error: {type(error).__name__}", code="TG0001", hint="run it again with --debug for the traceback"
     )
-    code = _report(told, [argument for argument in arguments if argument != "--debug"])
+    code = _report(internal, [argument for argument in arguments if argument != "--debug"])
     if "--debug" in arguments:
         say_traceback(error)
     return code
@@ -126,8 +138,8 @@ def validate(config: Config = CONFIG, as_json: Json = False) -> int:
 
 
 @app.command()
-def schema() -> int:
-    """Print the JSON Schema of pipelines.yaml, for editors."""
+def schema(_as_json: Json = False) -> int:
+    """Print the JSON Schema of pipelines.yaml, for editors; it is JSON with and without `--json`."""
     return call("config", "schema")
 
 
@@ -214,6 +226,7 @@ def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
     return call("doctor", "doctor", config=config, as_json=as_json)
 
 
+add_start_commands(app)
 add_curation_commands(app)
 app.add_typer(gate_app, name="gate")
 add_planning_commands(app)
@@ -221,6 +234,7 @@ add_deciding_commands(app)
 add_registry_commands(app)
 add_operations_commands(app)
 add_export_commands(app)
+add_examples(app)
 
 
 if __name__ == "__main__":

@@ -64,8 +64,9 @@ def sbom(
         str | None, typer.Argument(metavar="RUN", help="Run id, or the start of one; this release if not given.")
     ] = None,
     config: Config = CONFIG,
+    _as_json: Json = False,
 ) -> int:
-    """Print the bill of materials (CycloneDX) of this release, or of the model that a run trained."""
+    """Print the bill of materials (CycloneDX) of this release, or of the model that a run trained; always JSON."""
     return call("bill", "sbom", run_id=run_id, config=config)
 
 

@@ -1,4 +1,4 @@
-"""`tunegate tick`, `serve`, `deploy`, `feedback`, `ui`: what goes on by itself, and a look at it."""
+"""`tunegate tick`, `serve`, `deploy`, `feedback`, `ui`, `migrate`, `metrics`: what goes on by itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CauseOption(StrEnum):
 
 def add_operations_commands(app: typer.Typer) -> None:
     """Give the application the commands of operation."""
-    for command in (tick, serve, deploy, feedback, ui):
+    for command in (tick, serve, deploy, feedback, ui, migrate, metrics):
         app.command()(command)
 
 
@@ -35,9 +35,9 @@ def tick(
     return call("tick", "tick", pipeline=pipeline, cause=cause.value, config=config, as_json=as_json)
 
 
-def serve(config: Config = CONFIG) -> int:
+def serve(config: Config = CONFIG, as_json: Json = False) -> int:
     """Run every pipeline with a `schedule` or `triggers` at its times, until interrupted."""
-    return call("servers", "serve", config=config)
+    return call("servers", "serve", config=config, as_json=as_json)
 
 
 def deploy(
@@ -61,6 +61,23 @@ def feedback(
 ) -> int:
     """Take in what agents did with suggestions, and show how often each version's were accepted."""
     return call("feedback", "feedback", pipeline=pipeline, file=file, config=config, as_json=as_json)
+
+
+def migrate(
+    ledger_to: Annotated[
+        str | None,
+        typer.Option(help="Copy the ledger there: postgresql://... or a folder; empty so far.", show_default=False),
+    ] = None,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Bring the ledger and DuckDB files of another version up to date, after a backup below `backups/`."""
+    return call("migrate", "migrate", ledger_to=ledger_to, config=config, as_json=as_json)
+
+
+def metrics(config: Config = CONFIG) -> int:
+    """Print what the ledger knows as Prometheus metrics: runs, champions, rows, times, what MLflow was not told."""
+    return call("metrics", "metrics", config=config)
 
 
 def ui(

@@ -12,10 +12,9 @@ import orjson
 
 from flows.chosen import chosen_names
 from flows.engine.disk import private_folder
-from flows.engine.ledger import Ledger
 from flows.measured import read_measured
 from flows.recorded import Recorded, spec_of
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, open_ledger
 from schemas.artifacts import ModelRef, Predictions, PromptSet
 from schemas.costs import CostReport
 from schemas.errors import ConfigError
@@ -137,8 +136,8 @@ def prices_at(path: Path | None) -> PriceBook:
 
 def newest_run(settings: Settings, pipeline: str, *, step: str) -> Recorded | None:
     """The pipeline's newest run that came as far as the step; None without one."""
-    ledger = Ledger(settings.home)
-    if not ledger.path.exists():
+    ledger = open_ledger(settings)
+    if not ledger.exists():
         return None
     for row in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline):
         recorded = Recorded(settings, row.run_id)

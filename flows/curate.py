@@ -33,6 +33,7 @@ def curate_steps(
     fingerprint: str,
     root: Path,
     cache: Path,
+    landed: Path | None = None,
     earlier: Earlier = NOTHING,
     learned: Step | None = None,
 ) -> list[Step]:
@@ -42,6 +43,7 @@ def curate_steps(
         fingerprint: The source's content digest: new tickets make a new key.
         root: Folder of pipelines.yaml.
         cache: Downloads, for the base model when perplexity is measured.
+        landed: Where sources are brought in (`flows/ingest.py`).
         earlier: What the last complete run left.
         learned: What agents' feedback brings in; goes behind redaction.
     """
@@ -50,7 +52,7 @@ def curate_steps(
         extract_tickets,
         TicketTable,
         params={"source": spec.source, "fingerprint": fingerprint},
-        context={"root": root},
+        context={"root": root, "landed": landed},
         libraries=("datasets", "duckdb", "orjson", "pyarrow", "zstandard"),
         reports=True,
     )

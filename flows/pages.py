@@ -11,12 +11,11 @@ from typing import Any
 
 from flows.compare import compare_runs
 from flows.engine.ledger import Ledger
-from flows.engine.lock import is_locked
 from flows.engine.rows import RunRow
 from flows.recorded import Recorded
 from flows.report import gather
 from flows.servers import running
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, open_ledger
 from flows.snapshots import published_database
 from schemas.errors import ConfigError
 from schemas.load import load_file
@@ -88,10 +87,10 @@ class WorkspaceFacts:
         )
 
     def _ledger(self) -> Ledger:
-        return Ledger(self.settings.home)
+        return open_ledger(self.settings)
 
     def _line(self, ledger: Ledger, spec: PipelineSpec) -> PipelineLine:
-        held, champion = is_locked(self.settings.home, spec.name), ledger.champion(spec.registry.name)
+        held, champion = ledger.holder_of(spec.name), ledger.champion(spec.registry.name)
         newest = self._runs(ledger, spec.name, limit=1)
         return PipelineLine(
             name=spec.name,

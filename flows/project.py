@@ -18,7 +18,6 @@ from flows.choice_report import choice_files
 from flows.chosen import candidates, chosen_names
 from flows.engine.disk import private_folder
 from flows.engine.keys import digest_of
-from flows.engine.lock import hold
 from flows.engine.source import code_digests
 from flows.measured import read_measured
 from flows.report import page_without_text
@@ -66,7 +65,7 @@ def synchronise(ledger: Ledger, settings: Settings) -> TunegateError | None:
     """Work off the outbox in order; returns the first error, if there was one.
 
     What one MLflow does not hear (it is down) or one candidate cannot show (its bundle is damaged) stays in the outbox
-    and holds up nothing else. One process tells at a time: MLflow would make two versions of one.
+    and holds up nothing else. One process of all hosts tells at a time: MLflow would make two versions of one.
     """
     return _told(ledger, settings).late if ledger.pending_projections() else None
 
@@ -77,8 +76,7 @@ def reconcile(ledger: Ledger, settings: Settings) -> Told:
 
 
 def _told(ledger: Ledger, settings: Settings, *, every_name: bool = False) -> Told:
-    locks = private_folder(settings.home / "locks")
-    with hold(locks / "mlflow.teller", wait_s=TELLER_WAIT_S) as held:
+    with ledger.teller(wait_s=TELLER_WAIT_S) as held:
         if not held:
             late = ServiceError("another process is telling MLflow", code="TG0711", hint="`tunegate reconcile` later")
             return Told(late=late)

@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import ValidationError
 
-from flows.engine.ledger import Ledger
 from flows.engine.rows import RunRow
 from flows.engine.store import Store
-from flows.settings import Settings
+from flows.settings import Settings, open_ledger
 from schemas.artifacts import Artifact, EvalSet, GateDecision, Predictions, Scores
 from schemas.errors import ConfigError
 from schemas.metrics import MetricTraits
@@ -32,7 +31,7 @@ class Recorded:
 
     def __init__(self, settings: Settings, run_id: str) -> None:
         self.settings = settings
-        self.ledger, self.store = Ledger(settings.home), Store(settings.home)
+        self.ledger, self.store = open_ledger(settings), Store(settings.home)
         self.row = self.ledger.run(run_id)
         self.steps = self.ledger.steps(self.row.run_id)
         self.keys = {step.step: step.key for step in self.steps if step.key}

@@ -15,13 +15,12 @@ import orjson
 
 from flows.earlier import Earlier
 from flows.engine.keys import why_changed
-from flows.engine.ledger import Ledger
 from flows.engine.plan import Known, parts_of, repeat_step
 from flows.engine.rows import StepRow
 from flows.engine.step import Step
 from flows.engine.store import Store
 from flows.session import declare
-from flows.settings import Settings
+from flows.settings import Settings, open_ledger
 from flows.standing import Standing
 from schemas.artifacts import Artifact, Splits, WarehouseRef
 from schemas.errors import ConfigError
@@ -61,7 +60,7 @@ def reproduce_run(
         ConfigError: TG0151 or TG0152, no such run or several; TG0157, the run has no complete step, or a stored result
             that is needed is gone.
     """
-    store, ledger = Store(settings.home), Ledger(settings.home)
+    store, ledger = Store(settings.home), open_ledger(settings)
     run = ledger.run(run_id)
     rows = {row.step: row for row in ledger.steps(run.run_id) if row.key}
     # The configuration is the one that was recorded, not the one that the file holds today.

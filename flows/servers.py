@@ -78,7 +78,7 @@ def ensure_prefect(home: Path, *, environ: Mapping[str, str] = os.environ) -> Se
         _expect(yours)
         return None
     folder = private_folder(home / "prefect")
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     environment = {
         **environ,
@@ -97,7 +97,7 @@ def ensure_mlflow(home: Path, *, environ: Mapping[str, str] = os.environ) -> Ser
         ServiceError: it does not answer within three minutes; the log's path is in the message.
     """
     folder = private_folder(home / "mlflow")
-    port = _free_port()
+    port = free_port()
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
@@ -109,7 +109,7 @@ def ensure_mlflow(home: Path, *, environ: Mapping[str, str] = os.environ) -> Ser
 
 def running(home: Path) -> tuple[Server, ...]:
     """The servers of this home folder whose processes are alive."""
-    found = (_read_state(home / kind) for kind in ("prefect", "mlflow"))
+    found = (read_state(home / kind) for kind in ("prefect", "mlflow"))
     return tuple(server for server in found if server is not None)
 
 
@@ -117,7 +117,7 @@ def stop_all(home: Path) -> tuple[Server, ...]:
     """Stop the servers of this home folder; returns those that ran. SIGTERM first, SIGKILL after a grace."""
     stopped = running(home)
     for server in stopped:
-        _stop(server)
+        stop(server)
         (home / server.kind / "server.json").unlink(missing_ok=True)
     return stopped
 
@@ -139,11 +139,11 @@ def _ensure(
     kind: str, folder: Path, port: int, command: list[str], environment: Mapping[str, str], *, health: str
 ) -> Server:
     with hold(folder / "starting.lock"):  # two runs at once start one server
-        alive = _read_state(folder)
+        alive = read_state(folder)
         if alive is not None:
             if _wait_for(alive, health):
                 return alive
-            _stop(alive)
+            stop(alive)
         return _start(kind, folder, port, command, environment, health)
 
 
@@ -157,7 +157,7 @@ def _start(
             cwd=folder, start_new_session=True, umask=PRIVATE_UMASK,
         )  # fmt: skip
     _children.append(process)
-    server = Server(kind, f"http://127.0.0.1:{port}", process.pid, _start_time(process.pid), str(log))
+    server = Server(kind, f"http://127.0.0.1:{port}", process.pid, start_time(process.pid), str(log))
     try:
         write_json(state, asdict(server))  # at once: if this process is killed, the next one finds the server
         if _wait_for(server, health):
@@ -166,7 +166,7 @@ def _start(
         what = f"did not answer within {START_TIMEOUT_S} s" if ended is None else f"ended with exit code {ended}"
         raise ServiceError(f"the local {kind} server {what}", code="TG0701", where=str(log), hint=f"read {log}")
     except BaseException:
-        _stop(server)
+        stop(server)
         state.unlink(missing_ok=True)
         raise
 
@@ -175,10 +175,10 @@ def _wait_for(server: Server, health: str) -> bool:
     """Whether it answers before its process ends or START_TIMEOUT_S is over; on a busy machine it may miss a few."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
-        if _answers(server.url + health):
+        if answers(server.url + health):
             return True
         _reap(server.pid)
-        if _start_time(server.pid) != server.started or time.monotonic() >= deadline:
+        if start_time(server.pid) != server.started or time.monotonic() >= deadline:
             return False
         time.sleep(0.2)
 
@@ -186,7 +186,7 @@ def _wait_for(server: Server, health: str) -> bool:
 def _expect(url: str) -> None:
     """Raises ServiceError (TG0702) unless the Prefect server of somebody else answers."""
     deadline = time.monotonic() + YOURS_TIMEOUT_S
-    while not _answers(f"{url.rstrip('/')}/health"):
+    while not answers(f"{url.rstrip('/')}/health"):
         if time.monotonic() >= deadline:
             raise ServiceError(
                 "the Prefect server that PREFECT_API_URL names does not answer",
@@ -197,18 +197,23 @@ def _expect(url: str) -> None:
         time.sleep(0.5)
 
 
-def _answers(url: str) -> bool:
-    """Whether the address answers with 200, or asks who we are, which the client will say."""
+def answer_code(url: str) -> int | None:
+    """The HTTP status that the address answers with; None where nobody does."""
     direct = urllib.parse.urlsplit(url).hostname in LOOPBACK  # a proxy would look for a server of its own there
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({} if direct else None))
     try:
         with opener.open(url, timeout=2) as response:
-            return bool(response.status == 200)
+            return int(response.status)
     except urllib.error.HTTPError as error:
         error.close()
-        return error.code in (401, 403)
+        return error.code
     except (OSError, http.client.HTTPException, ValueError):
-        return False
+        return None
+
+
+def answers(url: str) -> bool:
+    """Whether the address answers with 200, or asks who we are, which the client will say."""
+    return answer_code(url) in (200, 401, 403)
 
 
 def _without_proxy(environ: Mapping[str, str]) -> str:
@@ -217,15 +222,16 @@ def _without_proxy(environ: Mapping[str, str]) -> str:
     return "*" if "*" in hosts else ",".join(hosts)  # `*` means every host only when it stands alone
 
 
-def _read_state(folder: Path) -> Server | None:
+def read_state(folder: Path) -> Server | None:
+    """The server whose state lies in the folder, if its process is alive."""
     try:
         server = Server(**json.loads((folder / "server.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return server if _start_time(server.pid) == server.started != "" else None
+    return server if start_time(server.pid) == server.started != "" else None
 
 
-def _start_time(pid: int) -> str:
+def start_time(pid: int) -> str:
     """Field 22 of /proc/PID/stat, or the pid itself where there is no /proc; empty when the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
@@ -239,7 +245,8 @@ def _start_time(pid: int) -> str:
     return str(pid)
 
 
-def _stop(server: Server) -> None:
+def stop(server: Server) -> None:
+    """End it with all its processes: SIGTERM first, SIGKILL after a grace."""
     for number, grace in ((signal.SIGTERM, STOP_GRACE_S), (signal.SIGKILL, 5)):
         try:
             os.killpg(server.pid, number)
@@ -248,7 +255,7 @@ def _stop(server: Server) -> None:
         deadline = time.monotonic() + grace
         while time.monotonic() < deadline:
             _reap(server.pid)
-            if _start_time(server.pid) != server.started:
+            if start_time(server.pid) != server.started:
                 return
             time.sleep(0.1)
 
@@ -260,7 +267,8 @@ def _reap(pid: int) -> None:
             child.poll()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

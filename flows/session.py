@@ -18,16 +18,15 @@ from flows.engine.clock import present
 from flows.engine.disk import named_disk_errors
 from flows.engine.guard import guard_process
 from flows.engine.keys import digest_of, installed
-from flows.engine.ledger import Ledger
-from flows.engine.lock import pipeline_lock
 from flows.engine.plan import left_out, run_step
 from flows.engine.runs import Seen
 from flows.engine.source import code_digests
 from flows.engine.store import Store
+from flows.ingest import landed_folder, source_at_hand
 from flows.listener import Listeners
 from flows.measured import Measured
 from flows.notify import tell_end
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, open_ledger
 from flows.standing import Standing, standing_of
 from schemas.artifacts import Artifact, Splits, WarehouseRef
 from schemas.errors import TunegateError
@@ -55,7 +54,7 @@ class Session:
         self.root = root
         self.run_id = run_id
         self.store = Store(settings.home)
-        self.ledger = Ledger(settings.home)
+        self.ledger = open_ledger(settings)
         self.listeners = Listeners()
         self.done: dict[str, Artifact] = {}
         self.left_out: dict[str, str] = {}
@@ -130,10 +129,11 @@ def declare(
     from flows.release import release_steps
     from tasks.curate.extract import fingerprint_source
 
-    fingerprint = fingerprint_source(spec.source, root=root)
+    landed = landed_folder(settings, spec.name)
+    fingerprint = fingerprint_source(spec.source, root=root, landed=landed)
     learned = learn_step(spec, settings.home)
     curation = curate_steps(
-        spec, fingerprint=fingerprint, root=root, cache=settings.cache, earlier=earlier, learned=learned
+        spec, fingerprint=fingerprint, root=root, cache=settings.cache, landed=landed, earlier=earlier, learned=learned
     )
     names = {step.name for step in curation}
     tuning = finetune_steps(spec, root=root, cache=settings.cache, trunks=trunks_of(settings.home, spec.name))
@@ -175,7 +175,8 @@ def open_session(
     spec = load_file(path).get(pipeline)
     settings = load_settings(path)
     run_id = run_id or new_run_id()
-    with named_disk_errors(settings.home), pipeline_lock(settings.home, pipeline, wait_s=wait_s, run_id=run_id):
+    lock = open_ledger(settings).pipeline_lock(pipeline, wait_s=wait_s, run_id=run_id)
+    with named_disk_errors(settings.home), lock:
         session = Session(spec, settings, root=path.resolve().parent, run_id=run_id)
         session.ledger.mark_interrupted()
         if listen is not None:
@@ -200,8 +201,9 @@ def _recorded(session: Session) -> Iterator[None]:
         config_json=masked(spec.model_dump_json(by_alias=True)),
     )
     try:
-        ledger.set_input_digest(run_id, input_digest(session))
-        yield
+        with source_at_hand(session):
+            ledger.set_input_digest(run_id, input_digest(session))
+            yield
     except TunegateError as error:
         told = f"{error.code}: {error.message}"
         ledger.finish_run(run_id, status="FAILED", reason=told, exit_code=error.exit_code)

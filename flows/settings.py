@@ -10,6 +10,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flows.engine.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Settings:
     """`PREFECT_API_URL`; None starts a private server."""
     mlflow_tracking_uri: str | None
     """`MLFLOW_TRACKING_URI`; None uses SQLite below `home`. `register.tracking_uri` of a pipeline goes first."""
+    ledger_url: str | None = None
+    """`TUNEGATE_LEDGER_URL`, a Postgres that several hosts share; None uses a SQLite file below `home`."""
 
 
 def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -38,4 +44,12 @@ def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -
         cache=folder("TUNEGATE_CACHE", cache),
         prefect_api_url=environ.get("PREFECT_API_URL") or None,
         mlflow_tracking_uri=environ.get("MLFLOW_TRACKING_URI") or None,
+        ledger_url=environ.get("TUNEGATE_LEDGER_URL") or None,
     )
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """The ledger of these settings; nothing is read or made yet."""
+    from flows.engine.ledger import Ledger
+
+    return Ledger(settings.home, settings.ledger_url)

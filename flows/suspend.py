@@ -20,7 +20,7 @@ from flows.approvals import answer
 from flows.engine.ledger import Ledger
 from flows.engine.rows import MOVES, EventRow
 from flows.outcome import Outcome, held
-from flows.settings import load_settings
+from flows.settings import load_settings, open_ledger
 
 KEY = "approval"
 
@@ -39,7 +39,7 @@ def go_on(pipeline: str, config: str) -> Outcome | None:
     if not flow_run_id or not deployment.get_id():
         return None
     settings = load_settings(Path(config))
-    ledger = Ledger(settings.home)
+    ledger = open_ledger(settings)
     row = ledger.run_of_prefect(flow_run_id)
     if row is None or row.pipeline != pipeline:
         return None
@@ -63,7 +63,7 @@ def ask_if_deployed(outcome: Outcome, config: str) -> None:
     """
     if not outcome.waits or not deployment.get_id():
         return
-    ledger = Ledger(load_settings(Path(config)).home)
+    ledger = open_ledger(load_settings(Path(config)))
     name = ledger.run(outcome.run_id).model_name
     for event in ledger.waiting(name):
         if event.run_id == outcome.run_id:

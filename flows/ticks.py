@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 from flows.cron import next_tick, tick_for
 from flows.engine.clock import present
 from flows.engine.ledger import Ledger
-from flows.engine.lock import is_locked
 from flows.outcome import Outcome
 from flows.power import gate_power
 from flows.session import new_run_id
-from flows.settings import load_settings
+from flows.settings import load_settings, open_ledger
 from schemas.artifacts import Splits, WarehouseRef
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
@@ -61,7 +60,7 @@ def turned_away(pipeline: str, config: str, tick: Tick) -> Outcome | None:
     """
     path = Path(config)
     spec, settings = load_file(path).get(pipeline), load_settings(path)
-    ledger = Ledger(settings.home)
+    ledger = open_ledger(settings)
     schedule = spec.schedule or ScheduleSpec(cron="@yearly")
     decision = _late(schedule, tick, present()) if spec.schedule else None
     if decision is None and schedule.overlap == "skip":
@@ -157,7 +156,7 @@ def _late(schedule: ScheduleSpec, tick: Tick, now: datetime) -> Decision | None:
 
 def _in_the_way(ledger: Ledger, spec: PipelineSpec, tick: Tick) -> Decision | None:
     """A run of the pipeline that is in progress, or was at the time that the schedule meant."""
-    holder = is_locked(ledger.root, spec.name)
+    holder = ledger.holder_of(spec.name)
     if holder is not None:
         told = f"run {holder.run} is in progress since {holder.since}"
     else:

@@ -9,9 +9,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from schemas.columns import TicketColumn
 from schemas.curation_order import order_faults
 from schemas.curation_steps import CurateStep
-from schemas.source import TicketColumn
 from schemas.spec import Fault, Spec, UnfitError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from schemas.diagnostics import Diagnostic, Source, Span
 from schemas.names import nearest
+from schemas.secret import is_secret, variable_of
 from schemas.tree import Entry, Mapping, Node, Plain, Scalar
 
 Data: TypeAlias = "Plain | list[Data] | dict[str, Data]"
@@ -27,7 +28,8 @@ class Substitution:
     """Turns a tree into plain data with the environment's values in place.
 
     A substituted value is text; where a number, true or false belongs, the text is read as one.
-    `$${` stands for a literal `${`.
+    `$${` stands for a literal `${`. A credential (`schemas/secret.py`) stays the reference that it is written as; its
+    variable must be set all the same.
 
     Attributes:
         values: Variable -> what it held, of those that were used.
@@ -75,15 +77,23 @@ class Substitution:
             found = self.environ.get(name)
             if not found and default is not None:
                 return str(default[2:])
-            if found is None:
-                default_form = f"export it, or give a default: `${{env:{name}:-value}}`"
-                hint = nearest(name, self.environ) or default_form
-                self._fail(node, f"environment variable {name} is not set, needed by `{entry.path}`", hint)
-                return ""
-            self.values[name] = found
-            return found
+            return self._look_up(name, node, entry)
 
+        if is_secret(entry.path):
+            if (name := variable_of(text)) is not None:
+                self._look_up(name, node, entry)
+            return text  # whatever else it is, the spec refuses it
         return _REFERENCE.sub(value, text)
+
+    def _look_up(self, name: str, node: Scalar, entry: Entry) -> str:
+        found = self.environ.get(name)
+        if found is None:
+            default_form = f"export it, or give a default: `${{env:{name}:-value}}`"
+            hint = nearest(name, self.environ) or ("export it" if is_secret(entry.path) else default_form)
+            self._fail(node, f"environment variable {name} is not set, needed by `{entry.path}`", hint)
+            return ""
+        self.values[name] = found
+        return found
 
     def _fail(self, node: Scalar, message: str, hint: str) -> None:
         self.failed.add(node.span)

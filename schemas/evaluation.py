@@ -7,9 +7,9 @@ from typing import Literal, get_args
 
 from pydantic import Field, field_validator
 
+from schemas.columns import TicketColumn
 from schemas.endpoint import EndpointSpec
 from schemas.metrics import MetricSpec, MetricTraits, traits_by_name, traits_of
-from schemas.source import TicketColumn
 from schemas.spec import Spec
 from schemas.template import template_columns
 

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from schemas.canaries import ExposureSpec
 from schemas.checks import ContaminationSpec, CostSpec, ForgettingSpec, LatencySpec, RoundTripSpec
+from schemas.columns import TicketColumn
 from schemas.judge import JudgeSpec
-from schemas.source import TicketColumn
 from schemas.spec import Spec
 
 SliceColumn = Literal["product", "channel", "category", "priority"]

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from schemas.columns import TicketColumn
 from schemas.curation_steps import RedactionType
-from schemas.source import TicketColumn
 from schemas.spec import Spec
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]

@@ -7,15 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.columns import Shape, TicketColumn
+from schemas.remote_source import PostgresSource, ZendeskSource
 from schemas.spec import Spec
-
-TicketColumn = Literal[
-    "ticket_id", "customer_id", "thread_id", "created_at", "updated_at", "product", "channel",
-    "subject", "body", "reply", "category", "priority", "reference", "rating", "messages",
-]  # fmt: skip
-"""Canonical column names; `schemas/tables.py` gives each one's meaning, unit and PII class."""
-
-Shape = Literal["auto", "ticket", "messages", "alpaca", "sharegpt", "prompt_completion"]
 
 
 class FilesSource(Spec):
@@ -36,7 +30,7 @@ class FilesSource(Spec):
 
 
 class DuckDBSource(Spec):
-    """A table, or one SELECT, in a DuckDB file of yours; attached read-only."""
+    """A table, or one SELECT, in a DuckDB file of yours; opened read-only, or copied while others write it."""
 
     kind: Literal["duckdb"]
     database: str
@@ -98,4 +92,7 @@ class GeneratedSource(Spec):
         return value
 
 
-SourceSpec = Annotated[FilesSource | DuckDBSource | HuggingFaceSource | GeneratedSource, Field(discriminator="kind")]
+SourceSpec = Annotated[
+    FilesSource | DuckDBSource | HuggingFaceSource | GeneratedSource | ZendeskSource | PostgresSource,
+    Field(discriminator="kind"),
+]

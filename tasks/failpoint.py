@@ -15,6 +15,11 @@ from schemas.errors import ConfigError
 VARIABLE = "TUNEGATE_FAILPOINT"
 
 PLACES: dict[str, str] = {
+    "ingest.fetched": "a page of a source is read, nothing of it is written",
+    "ingest.written": "a page and the place after it are written, not committed",
+    "ingest.committed": "a page and the place after it are committed, the next one is not asked for",
+    "ingest.finished": "everything is brought in and said to be complete; replaced texts are still in the file",
+    "ingest.rewritten": "the file without replaced texts is complete aside, the old one is still in its place",
     "store.started": "the directory aside exists, the task has not run",
     "store.produced": "the task has written its files, there is no manifest",
     "store.sealed": "the directory is complete and hashed, not yet in its place",

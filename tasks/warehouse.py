@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 STORAGE_VERSION = "v1.5.0"
 """Storage format of files made here: DuckDB 1.5 and 2.x both read it."""
+_VERSIONS = re.compile(r"storage version number (\d+), but we can only read storage versions between (\d+) and (\d+)")
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 _MAX_IDENTIFIER = 255
 
@@ -49,7 +50,8 @@ def connect(
 
     Raises:
         LockedError: another process holds the file; names it.
-        StorageError: the file is no DuckDB database, is absent with `read_only`, or cannot be created.
+        StorageError: the file is no DuckDB database, of a storage version that is not read (TG0519), is absent with
+            `read_only`, or cannot be created.
     """
     import duckdb
 
@@ -192,7 +194,23 @@ def _cannot_open(path: Path | None, error: Exception) -> LockedError | StorageEr
             where=str(path),
             hint="wait for it to finish, or close the program that has the file open for writing",
         )
+    found = _VERSIONS.search(first)
+    if found is not None:
+        return _other_version(path, *map(int, found.groups()))
     return StorageError(f"not opened as a DuckDB database: {first[:200]}", code="TG0552", where=str(path))
+
+
+def _other_version(path: Path | None, has: int, first: int, last: int) -> StorageError:
+    newer = has > last
+    return StorageError(
+        f"the file has DuckDB's storage version {has}, {'newer' if newer else 'older'} than this program reads "
+        f"({first} to {last})",
+        code="TG0519",
+        where=str(path),
+        hint="run the newer tunegate that wrote it; there `tunegate migrate` writes it in a version that both read"
+        if newer
+        else "EXPORT DATABASE with the DuckDB that wrote it; a warehouse is made anew by `tunegate curate PIPELINE`",
+    )
 
 
 def _holder(message: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from schemas.artifacts import ModelRef
 from schemas.errors import ServiceError
 from tasks.files import seal
+from tests.postgres import Postgres, running_postgres
 
 # One thread: two threads beside another torch process make a step ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,6 +36,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real data lies beside the checkout (../shared/data) and is absent here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One real Postgres; `postgres.fresh()` is the address of an empty database."""
+    with running_postgres() as server:
+        yield server
 
 
 SMOLLM2 = (

@@ -9,10 +9,9 @@ from flows.ablation import CURATED, Ablation
 from flows.arms import arms_of, choose_arms
 from flows.commands.output import out, print_json, print_rows, talk
 from flows.engine.disk import private_folder
-from flows.engine.lock import pipeline_lock
 from flows.engine.step import Step
 from flows.session import new_run_id
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, open_ledger
 from schemas.ablation import AblationRow, AblationTable
 from schemas.load import load_file
 from tasks.files import sha256_json, write_json
@@ -39,7 +38,7 @@ def ablate(
         if not reused:
             talk().print(f"  {arm:<18} {step.name:<18} {seconds:.1f} s", style="dim", markup=False)
 
-    with pipeline_lock(settings.home, pipeline, wait_s=0.0, run_id=new_run_id()):
+    with open_ledger(settings).pipeline_lock(pipeline, wait_s=0.0, run_id=new_run_id()):
         ablation = Ablation(spec, settings, config.resolve().parent, listen, n_steps=n_steps)
         table = ablation.run(arms, told)
         place = _keep(table, settings)

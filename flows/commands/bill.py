@@ -8,9 +8,8 @@ from pathlib import Path
 import orjson
 
 from flows.bill import NAME, bill_of_release
-from flows.engine.ledger import Ledger
 from flows.report import report_folder
-from flows.settings import load_settings
+from flows.settings import load_settings, open_ledger
 from schemas.errors import SecurityError
 
 
@@ -24,7 +23,7 @@ def sbom(*, run_id: str | None, config: Path) -> int:
         told = orjson.dumps(bill_of_release(), option=orjson.OPT_INDENT_2) + b"\n"
     else:
         settings = load_settings(config)
-        found = Ledger(settings.home).run(run_id).run_id
+        found = open_ledger(settings).run(run_id).run_id
         path = report_folder(settings.home, found) / NAME
         try:
             told = path.read_bytes()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flows.commands.output import out, print_json, print_rows
 from flows.engine.ledger import Ledger
-from flows.settings import load_settings
+from flows.settings import load_settings, open_ledger
 from schemas.artifacts import ChampionRef
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
@@ -20,7 +20,7 @@ from tasks.files import verify
 def champion(*, pipeline: str, config: Path, as_json: bool) -> int:
     """The champion and the history of its name."""
     name = load_file(config).get(pipeline).registry.name
-    ledger = Ledger(load_settings(config).home)
+    ledger = open_ledger(load_settings(config))
     current = ledger.champion(name)
     history = [asdict(event) for event in ledger.history(name)]
     if as_json:
@@ -42,7 +42,7 @@ def predict(*, pipeline: str, file: Path | None, subject: str, config: Path, as_
     """Answer one ticket as the gate saw the champion answer: redacted as the held-out tickets were."""
     spec = load_file(config).get(pipeline)
     name = spec.registry.name
-    current = _champion(Ledger(load_settings(config).home), name, pipeline)
+    current = _champion(open_ledger(load_settings(config)), name, pipeline)
     body = _read_ticket(file)
     for artifact in (current.bundle, current.model):
         verify(artifact.root)

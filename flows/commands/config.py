@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from flows.commands.output import out, print_json, talk
 from flows.declared import declaration_faults
+from flows.ingest import source_fault
 from schemas.editor import editor_schema_text
 from schemas.errors import TunegateError
 from schemas.load import load_file
@@ -18,7 +19,7 @@ from schemas.training_rules import training_advice
 
 
 def validate(*, config: Path, as_json: bool) -> int:
-    """Load the file, whose errors come all at once, then check the SQL and the functions that it names.
+    """Load the file, whose errors come all at once, then check the sources, the SQL and the functions that it names.
 
     Raises:
         TunegateError: the first fault of those; the others are told on stderr before it.
@@ -28,7 +29,9 @@ def validate(*, config: Path, as_json: bool) -> int:
     faults: dict[str, TunegateError] = {}  # by words: what several pipelines inherit is told once
     for name in loaded.pipelines:
         steps = loaded.pipelines[name].curate.steps
-        for fault in declaration_faults(steps, pipeline=name, root=loaded.root):
+        about_source = source_fault(loaded.pipelines[name])
+        found = declaration_faults(steps, pipeline=name, root=loaded.root)
+        for fault in (*([about_source] if about_source else ()), *found):
             faults.setdefault(f"{fault.code} {fault.message} {(fault.where or '').removeprefix(name)}", fault)
     first, *others = [*faults.values(), None]
     for fault in filter(None, others):

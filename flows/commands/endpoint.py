@@ -16,8 +16,9 @@ from flows.commands.listening import listen, run_server
 from flows.commands.output import print_json, talk
 from flows.engine.history import entries_of
 from flows.engine.ledger import Ledger
+from flows.metrics import exposition
 from flows.named import VERIFIED, aliases_of
-from flows.settings import load_settings
+from flows.settings import load_settings, open_ledger
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file
@@ -50,7 +51,8 @@ def endpoint(
         StorageError: the champion's files are damaged.
     """
     spec = load_file(config).get(pipeline)
-    ledger, name = Ledger(load_settings(config).home), spec.registry.name
+    settings = load_settings(config)
+    ledger, name = open_ledger(settings), spec.registry.name
     token = _token(host)
     from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
     from tasks.release.endpoint import Limits, build_endpoint
@@ -65,6 +67,7 @@ def endpoint(
         redact=redact_turns(spec),
         token=token,
         hosts=LOOPBACK_NAMES if host in LOOPBACK else ("*",),
+        told=lambda: exposition(settings),
     )
     with listen(host, port) as listener:
         _tell(listener, sorted(models.offers()), as_json=as_json)

@@ -44,7 +44,7 @@ def explain(*, code: str, as_json: bool) -> int:
         hint = nearest(wanted, [row.code for row in rows]) or f"all codes are in {DOCUMENTATION}"
         raise ConfigError(f"no error code {code!r}", code="TG0144", where="explain", hint=hint)
     if as_json:
-        print_json([asdict(row) for row in found])
+        print_json({"codes": [asdict(row) for row in found]})
         return 0
     for row in found:
         out().print(f"{row.code} ({row.range}): {row.meaning}\n  {row.what_to_do}", markup=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from flows.engine.disk import named_disk_errors
 from flows.engine.ledger import Ledger
 from flows.engine.store import Store
 from flows.named import Named, aliases_of, find_named
-from flows.settings import load_settings
+from flows.settings import load_settings, open_ledger
 from schemas.artifacts import Artifact, DatasetRef, PromptSet, Splits
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
@@ -46,7 +46,7 @@ def export(
         SecurityError: TG0826, TG0827, it cannot be signed; told before anything is written.
     """
     settings = load_settings(config)
-    ledger = Ledger(settings.home)
+    ledger = open_ledger(settings)
     named = find_named(run, ledger, load_file(config))
     spec = PipelineSpec.model_validate(orjson.loads(named.run.config_json))
     if form == "openai-jsonl" and not any(isinstance(step, RedactStep) for step in spec.curate.steps):

@@ -10,9 +10,8 @@ from typing import Any
 
 from flows.commands.output import out, print_json, print_rows, talk
 from flows.engine.disk import private_folder
-from flows.engine.ledger import Ledger
 from flows.feedback import feedback_database
-from flows.settings import load_settings
+from flows.settings import load_settings, open_ledger
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.feedback import FeedbackSpec
@@ -34,7 +33,7 @@ def feedback(*, pipeline: str, file: Path | None, config: Path, as_json: bool) -
     database = feedback_database(settings.home, name)
     taken = None
     if file is not None:
-        versions = frozenset(row.ref.version for row in Ledger(settings.home).candidates(name))
+        versions = frozenset(row.ref.version for row in open_ledger(settings).candidates(name))
         redact = [step for step in spec.curate.steps if isinstance(step, RedactStep)]
         private_folder(settings.home / "feedback")
         private_folder(database.parent)

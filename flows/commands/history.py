@@ -9,12 +9,11 @@ from typing import Any
 from flows.choice_report import CHOICE_COLUMNS, choice_json, choice_of, choice_row
 from flows.commands.output import out, print_json, print_rows
 from flows.engine.ledger import Ledger
-from flows.engine.lock import is_locked
 from flows.measured import memory_sentence, read_measured
 from flows.recorded import Recorded
 from flows.screen import gate_table
 from flows.servers import running
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, open_ledger
 from flows.tick_report import tick_json, tick_lines
 from schemas.load import load_file
 
@@ -26,7 +25,7 @@ def runs(*, pipeline: str | None, limit: int, config: Path, as_json: bool) -> in
     ledger = _ledger(load_settings(config))
     rows = [asdict(row) for row in ledger.runs(limit=limit, pipeline=pipeline)]
     if as_json:
-        print_json([{name: row[name] for name in RUN_COLUMNS} for row in rows])
+        print_json({"runs": [{name: row[name] for name in RUN_COLUMNS} for row in rows]})
     else:
         print_rows(rows, RUN_COLUMNS)
     return 0
@@ -70,7 +69,7 @@ def status(*, config: Path, as_json: bool) -> int:
     """Running pipelines, champions, servers, and what MLflow has still to be told."""
     settings = load_settings(config)
     ledger = _ledger(settings)
-    holders = {name: is_locked(settings.home, name) for name in sorted(load_file(config).pipelines)}
+    holders = {name: ledger.holder_of(name) for name in sorted(load_file(config).pipelines)}
     busy = [{"pipeline": name, "run_id": held.run, "pid": str(held.pid)} for name, held in holders.items() if held]
     champions = [{"name": c.name, "version": c.version, "since": c.promoted_at} for c in ledger.champions()]
     events = [event for name in ledger.names() for event in ledger.waiting(name)]
@@ -109,6 +108,6 @@ def status(*, config: Path, as_json: bool) -> int:
 
 
 def _ledger(settings: Settings) -> Ledger:
-    ledger = Ledger(settings.home)
+    ledger = open_ledger(settings)
     ledger.mark_interrupted()
     return ledger

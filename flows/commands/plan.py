@@ -12,14 +12,14 @@ from flows.choice_report import changes_text
 from flows.chosen import candidates, first_names
 from flows.commands.output import out, print_json, print_rows, talk
 from flows.earlier import Earlier, earlier_results
-from flows.engine.ledger import Ledger
 from flows.engine.plan import PlannedStep, plan_steps
 from flows.engine.store import Store
+from flows.ingest import told_without_asking
 from flows.plan_calls import planned_calls
 from flows.power import gate_power, refuse_weak_gate
 from flows.screen import describe
 from flows.session import declare
-from flows.settings import load_settings
+from flows.settings import load_settings, open_ledger
 from flows.standing import standing_of
 from schemas.artifacts import DatasetRef, ModelRef, Splits
 from schemas.load import load_file
@@ -34,7 +34,8 @@ from tasks.train.memory_check import Forecast, forecast, workload_of
 def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     """Walk the same steps as a run would and tell what it would do."""
     spec, settings = load_file(config).get(pipeline), load_settings(config)
-    ledger = Ledger(settings.home) if (settings.home / "ledger.sqlite").exists() else None
+    found = open_ledger(settings)
+    ledger = found if found.exists() else None
     standing = standing_of(spec, ledger)
     store = Store(settings.home)
     earlier = earlier_results(ledger, store, spec.name) if ledger else Earlier()
@@ -51,6 +52,7 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
         spec, planned, settings=settings, root=config.resolve().parent, has_champion=standing.champion is not None
     )
     power = gate_power(spec, splits=splits if isinstance(splits, Splits) else None, ledger=ledger, store=store)
+    asked = told_without_asking(spec, settings)
     if as_json:
         champion = standing.champion and standing.champion.version
         gates = [{**asdict(row), "underpowered": row.underpowered} for row in power]
@@ -61,11 +63,14 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
                 "steps": rows,
                 **figures,
                 "gates": gates,
+                "source": asked,
                 "calls": [asdict(each) for each in calls],
                 "warnings": training_advice(spec.train),
             }
         )
         return 2 if spec.gates.strict_power and any(row.underpowered for row in power) else 0
+    if asked is not None:
+        talk().print(f"[yellow]note[/yellow] {escape(asked)}")
     print_rows(rows, ("step", "state", "seconds", "result", "why"))
     out().print()
     for name, value in figures.items():

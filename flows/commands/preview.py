@@ -10,12 +10,10 @@ from rich.text import Text
 from flows.chosen import first_names
 from flows.commands.output import out, print_json, talk
 from flows.earlier import earlier_results
-from flows.engine.ledger import Ledger
-from flows.engine.lock import pipeline_lock
 from flows.engine.plan import run_step
 from flows.engine.store import Store
 from flows.session import declare, new_run_id
-from flows.settings import load_settings
+from flows.settings import load_settings, open_ledger
 from flows.standing import standing_of
 from schemas.artifacts import Artifact, DatasetRef, ModelRef
 from schemas.load import load_file
@@ -42,10 +40,10 @@ def preview(*, pipeline: str, n_examples: int, config: Path, as_json: bool) -> i
 def _encoded(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
     """The encoded train split and the base model, from the store where they are there already."""
     spec, settings = load_file(config).get(pipeline), load_settings(config)
-    store, ledger = Store(settings.home), Ledger(settings.home)
+    store, ledger = Store(settings.home), open_ledger(settings)
     done: dict[str, Artifact] = {}
     first = first_names(spec.train)
-    with pipeline_lock(settings.home, pipeline, wait_s=0.0, run_id=new_run_id()):
+    with ledger.pipeline_lock(pipeline, wait_s=0.0, run_id=new_run_id()):
         earlier = earlier_results(ledger, store, pipeline)
         root = config.resolve().parent
         stages = declare(spec, settings=settings, root=root, standing=standing_of(spec, ledger), earlier=earlier)

@@ -19,7 +19,7 @@ from flows.engine.rows import ENTRIES, MOVES, EventRow
 from flows.project import reconcile as reconcile_all
 from flows.project import synchronise
 from flows.servers import client_environment, running
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, open_ledger
 from flows.tick_report import TICK_COLUMNS, tick_json, tick_row
 from schemas.errors import GateError, TunegateError
 from schemas.load import load_file
@@ -60,7 +60,7 @@ def promote(
 def approve(*, run_id: str, by: str, reject: bool, reason: str, config: Path, as_json: bool) -> int:
     """Answer a candidate that waits: in the ledger, in MLflow, and in Prefect if its run is suspended there."""
     settings = load_settings(config)
-    ledger = Ledger(settings.home)
+    ledger = open_ledger(settings)
     row = ledger.run(run_id)
     done = answer(ledger, settings, row.run_id, approve=not reject, by=by.strip(), reason=reason)
     _end_in_prefect(row.prefect_run_id, settings, approve=not reject, by=by, reason=reason)
@@ -88,7 +88,7 @@ def rollback(*, pipeline: str, reason: str, to: str | None, by: str | None, conf
 def reconcile(*, config: Path, as_json: bool) -> int:
     """Bring MLflow up to date, aliases that others moved included; exit code 7 when it does not answer."""
     settings = load_settings(config)
-    told = reconcile_all(Ledger(settings.home), settings)
+    told = reconcile_all(open_ledger(settings), settings)
     if told.late is not None:
         raise told.late
     if as_json:
@@ -134,7 +134,7 @@ def history(*, pipeline: str, verify_only: bool, config: Path, as_json: bool) ->
 
 def _of(pipeline: str, config: Path) -> tuple[Settings, Ledger, str]:
     settings = load_settings(config)
-    return settings, Ledger(settings.home), load_file(config).get(pipeline).registry.name
+    return settings, open_ledger(settings), load_file(config).get(pipeline).registry.name
 
 
 def _me() -> str:

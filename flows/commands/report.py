@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.commands.output import out, print_json
-from flows.engine.ledger import Ledger
 from flows.report import gather, report_folder, write_report
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, open_ledger
 from schemas.errors import ConfigError
 from tasks.files import write_atomic
 
@@ -42,7 +41,7 @@ def report(
 
 
 def _last(settings: Settings, pipeline: str) -> str:
-    found = next((row for row in Ledger(settings.home).runs(limit=1000, pipeline=pipeline) if row.verdict), None)
+    found = next((row for row in open_ledger(settings).runs(limit=1000, pipeline=pipeline) if row.verdict), None)
     if found is None:
         raise ConfigError(
             f"pipeline {pipeline!r} has no run with a verdict", code="TG0139", where="--last",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def up(*, config: Path, as_json: bool) -> int:
     home = load_settings(config).home
     servers = [server for server in (ensure_prefect(home), ensure_mlflow(home)) if server is not None]
     if as_json:
-        print_json([asdict(server) for server in servers])
+        print_json({"servers": [asdict(server) for server in servers]})
     for server in servers if not as_json else []:
         out().print(f"{server.kind:<8} {server.url}   log: {server.log}", markup=False)
     return 0
@@ -28,28 +29,35 @@ def down(*, config: Path, as_json: bool) -> int:
     """Stop the servers of this home folder."""
     stopped = stop_all(load_settings(config).home)
     if as_json:
-        print_json([asdict(server) for server in stopped])
+        print_json({"stopped": [asdict(server) for server in stopped]})
     else:
         names = ", ".join(server.kind for server in stopped) or "nothing was running"
         out().print(f"stopped: {names}")
     return 0
 
 
-def serve(*, config: Path) -> int:
+def serve(*, config: Path, as_json: bool) -> int:
     """Serve each pipeline that has a schedule or triggers as a Prefect deployment of this process, until interrupted.
+
+    With `as_json` one object says what is served, before the first tick.
 
     Raises:
         ConfigError: TG0143, no pipeline runs by itself.
     """
     loaded = load_file(config)
+    told_all: dict[str, list[str]] = {}
     for name, spec in wanted(loaded).items():
         told = [f"{spec.schedule.cron} ({spec.schedule.timezone})"] if spec.schedule is not None else []
         told += [f"event {trigger.event}" for trigger in spec.triggers]
+        told_all[name] = told
         talk().print(f"{name}: {', '.join(told)}", markup=False)
     server = ensure_prefect(load_settings(config).home)
     os.environ.update(client_environment(server))
     import prefect
 
     prepare(loaded)
+    if as_json:
+        print_json({"serving": told_all})
+        sys.stdout.flush()  # whoever reads it waits for this line
     prefect.serve(*deployments(loaded, config), pause_on_shutdown=False, print_starting_message=False)
     return 0

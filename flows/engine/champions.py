@@ -6,14 +6,14 @@ What moves the champion is in `flows/engine/promotions.py`. It knows nothing of 
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any
 
 import orjson
 
+from flows.engine.database import Database, Row
 from flows.engine.history import checked_history, previous_of, waiting_in
 from flows.engine.keys import digest_of
-from flows.engine.ledger_file import LedgerFile
+from flows.engine.ledger_base import LedgerBase
 from flows.engine.rows import CandidateRow, EventRow, Projection
 from flows.engine.runs import now
 from schemas.artifacts import Artifact, ChampionRef
@@ -21,10 +21,12 @@ from schemas.training import PromptSpec
 from schemas.verdicts import Verdict
 from tasks.failpoint import reach
 
+MAX_DIGITS = 9
+"""Of a version; a longer number is none."""
 _IS_MOVE = "action IN ('promote', 'force', 'approve', 'rollback')"
 
 
-class Champions(LedgerFile):
+class Champions(LedgerBase):
     """Candidates, champions, their history, and what MLflow has still to be told."""
 
     def record_candidate(self, candidate: ChampionRef, *, verdict: Verdict, reason: str) -> str:
@@ -136,7 +138,7 @@ class Champions(LedgerFile):
                 (mlflow_version, name, int(version)),
             )
 
-    def _champion(self, db: sqlite3.Connection, name: str) -> ChampionRef:
+    def _champion(self, db: Database, name: str) -> ChampionRef:
         row = db.execute(
             "SELECT candidates.ref_json, champion_events.at, champion_events.verdict_digest"
             " FROM champions JOIN champion_events USING (seq)"
@@ -146,13 +148,14 @@ class Champions(LedgerFile):
         ).fetchone()
         return self._from_json(row["ref_json"], promoted_at=row["at"], verdict_digest=row["verdict_digest"])
 
-    def _row(self, db: sqlite3.Connection, name: str, version: str) -> CandidateRow | None:
-        row = db.execute(
-            "SELECT * FROM candidates WHERE name = ? AND version = CAST(? AS INTEGER)", (name, version)
-        ).fetchone()
+    def _row(self, db: Database, name: str, version: str) -> CandidateRow | None:
+        if not version.isdecimal() or len(version) > MAX_DIGITS:
+            return None
+        query = "SELECT * FROM candidates WHERE name = ? AND version = ?"
+        row = db.execute(query, (name, int(version))).fetchone()
         return self._candidate_row(row) if row else None
 
-    def _candidate_row(self, row: sqlite3.Row) -> CandidateRow:
+    def _candidate_row(self, row: Row) -> CandidateRow:
         ref = self._from_json(row["ref_json"])
         return CandidateRow(ref, row["key"], row["verdict"], row["reason"], row["mlflow_version"], row["recorded_at"])
 
@@ -178,12 +181,12 @@ def candidate_key(model: Artifact, trained: Artifact, prompt: PromptSpec, max_ne
     return digest_of([model.digest, trained.digest, prompt, max_new_tokens])
 
 
-def champion_version(db: sqlite3.Connection, name: str) -> str | None:
+def champion_version(db: Database, name: str) -> str | None:
     """Version of the champion inside a transaction; None when there is none."""
     row = db.execute("SELECT version FROM champions WHERE name = ?", (name,)).fetchone()
     return row["version"] if row else None
 
 
-def project(db: sqlite3.Connection, kind: str, payload: dict[str, Any]) -> None:
+def project(db: Database, kind: str, payload: dict[str, Any]) -> None:
     """Note in the outbox that MLflow has to be told; part of the caller's transaction."""
     db.execute("INSERT INTO projections (kind, payload) VALUES (?, ?)", (kind, orjson.dumps(payload).decode()))

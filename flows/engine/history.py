@@ -8,10 +8,10 @@ Works inside the transactions of `flows/engine/champions.py` and `promotions.py`
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from flows.engine.database import Database
 from flows.engine.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow
 from flows.engine.runs import now
 from schemas.errors import StorageError
@@ -22,7 +22,7 @@ LATER = ("verdict", "bundle_digest", "until")
 """Fields that the first ledgers did not have: hashed only when they say something."""
 
 
-def checked_history(db: sqlite3.Connection) -> tuple[EventRow, ...]:
+def checked_history(db: Database) -> tuple[EventRow, ...]:
     """Every event of every name, oldest first.
 
     Raises:
@@ -49,7 +49,7 @@ def checked_history(db: sqlite3.Connection) -> tuple[EventRow, ...]:
 
 
 def append_event(
-    db: sqlite3.Connection,
+    db: Database,
     events: Sequence[EventRow],
     candidate: CandidateRow,
     *,
@@ -133,6 +133,6 @@ def _altered(what: str) -> StorageError:
     return StorageError(
         f"the history of champions was altered: {what}",
         code="TG0533",
-        where="ledger.sqlite, champion_events",
+        where="ledger, champion_events",
         hint="put the ledger back from a backup; nothing is promoted until then",
     )

@@ -1,15 +1,16 @@
 """The ledger: the truth about runs, steps, verdicts and champions. MLflow and Prefect are projections of it.
 
-`Runs` (`flows/engine/runs.py`), `Ticks` (`ticks.py`) and `Approvals` (on `promotions.py`, on `champions.py`) over one
-SQLite file, `ledger.sqlite` in the home folder.
+`Runs` (`flows/engine/runs.py`), `Ticks` (`ticks.py`), `Tallies` (`tallies.py`) and `Approvals` (on `promotions.py`, on
+`champions.py`) over one SQLite file, `ledger.sqlite` in the home folder, or over a Postgres that several hosts share.
 """
 
 from __future__ import annotations
 
 from flows.engine.approvals import Approvals
 from flows.engine.runs import Runs
+from flows.engine.tallies import Tallies
 from flows.engine.ticks import Ticks
 
 
-class Ledger(Runs, Ticks, Approvals):
-    """`Ledger(home)`; making it touches nothing on disk, reading creates nothing."""
+class Ledger(Runs, Ticks, Tallies, Approvals):
+    """`Ledger(home)`, or `Ledger(home, "postgresql://...")`; making it touches nothing, reading creates nothing."""

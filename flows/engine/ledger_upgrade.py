@@ -1,12 +1,13 @@
 """Ledgers of earlier versions are brought up to date in place: one transaction, all of it or nothing.
 
-Called by `flows/engine/ledger_file.py` when it meets an older file. The statements are frozen: a later version of the
-tables gets a function of its own here.
+Called by `tunegate migrate` (`flows/engine/ledger_migrate.py`), after a backup. The statements are frozen: a
+later version of the tables gets a function of its own here.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Mapping
 
 TO_2 = """
 CREATE TABLE champion_events_2 (
@@ -50,3 +51,7 @@ def upgrade_to_2(db: sqlite3.Connection) -> None:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+UPGRADES: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: upgrade_to_2}
+"""Version -> what makes the next one of it."""

@@ -60,7 +60,7 @@ def pipeline_lock(root: Path, name: str, *, wait_s: float, run_id: str) -> Itera
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if not _acquire(descriptor, wait_s=max(wait_s, GRACE_S)):
-            raise _refusal(name, _read_holder(path))
+            raise refusal(name, _read_holder(path))
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder = Holder(pid=os.getpid(), since=since, host=socket.gethostname(), run=run_id)
         os.ftruncate(descriptor, 0)
@@ -160,7 +160,8 @@ def _read_holder(path: Path) -> Holder:
     return UNKNOWN_HOLDER
 
 
-def _refusal(name: str, holder: Holder) -> LockedError:
+def refusal(name: str, holder: Holder) -> LockedError:
+    """The error of whoever finds the pipeline held."""
     return LockedError(
         f"{name} is running: pid {holder.pid} on {holder.host} since {holder.since}, run {holder.run}",
         code="TG0520",

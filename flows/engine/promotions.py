@@ -8,12 +8,12 @@ that waits is in `flows/engine/approvals.py`.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from flows.engine.champions import Champions, champion_version, project
 from flows.engine.clock import present
+from flows.engine.database import Database
 from flows.engine.history import (
     append_event,
     checked_history,
@@ -157,7 +157,7 @@ class Promotions(Champions):
 
     def enter(
         self,
-        db: sqlite3.Connection,
+        db: Database,
         events: Sequence[EventRow],
         candidate: CandidateRow,
         *,
@@ -178,7 +178,7 @@ class Promotions(Champions):
         project(db, "champion", {"name": name, "version": version, "previous": from_version, "run_id": run_id})
         return event
 
-    def promotable(self, db: sqlite3.Connection, name: str, version: str) -> CandidateRow:
+    def promotable(self, db: Database, name: str, version: str) -> CandidateRow:
         """The candidate, if its last verdict is PROMOTE.
 
         Raises:

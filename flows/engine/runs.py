@@ -6,13 +6,11 @@ It knows nothing of champions (`flows/engine/champions.py`); `flows/engine/ledge
 from __future__ import annotations
 
 import os
-import sqlite3
 from statistics import median
 from typing import Any, NamedTuple
 
 from flows.engine.clock import present
-from flows.engine.ledger_file import LedgerFile
-from flows.engine.lock import is_locked
+from flows.engine.ledger_base import LedgerBase
 from flows.engine.rows import RunRow, RunStatus, StepRow
 from flows.engine.store import Obtained
 from flows.engine.ticks import set_mark
@@ -32,7 +30,7 @@ class Seen(NamedTuple):
     n_tickets: int
 
 
-class Runs(LedgerFile):
+class Runs(LedgerBase):
     """Runs and steps."""
 
     def start_run(
@@ -51,17 +49,15 @@ class Runs(LedgerFile):
         Raises:
             ConfigError: TG0153, the id has been used.
         """
-        try:
-            with self.write() as db:
-                db.execute(
-                    "INSERT INTO runs (run_id, pipeline, model_name, status, input_digest, config_json, code,"
-                    " started_at, pid, prefect_run_id) VALUES (?, ?, ?, 'RUNNING', ?, ?, ?, ?, ?, ?)",
-                    (run_id, pipeline, model_name, input_digest, config_json, code, now(), os.getpid(), prefect_run_id),
-                )
-        except sqlite3.IntegrityError as error:
-            raise ConfigError(
-                f"run id {run_id} has been used", code="TG0153", where=pipeline, hint="leave it out: a new one is made"
-            ) from error
+        with self.write() as db:
+            if db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone() is not None:
+                hint = "leave it out: a new one is made"
+                raise ConfigError(f"run id {run_id} has been used", code="TG0153", where=pipeline, hint=hint)
+            db.execute(
+                "INSERT INTO runs (run_id, pipeline, model_name, status, input_digest, config_json, code,"
+                " started_at, pid, prefect_run_id) VALUES (?, ?, ?, 'RUNNING', ?, ?, ?, ?, ?, ?)",
+                (run_id, pipeline, model_name, input_digest, config_json, code, now(), os.getpid(), prefect_run_id),
+            )
         reach("ledger.run")
 
     def set_input_digest(self, run_id: str, input_digest: str) -> None:
@@ -114,8 +110,9 @@ class Runs(LedgerFile):
 
     def _note_step(self, *values: Any) -> None:
         with self.write() as db:
+            db.execute("DELETE FROM steps WHERE run_id = ? AND step = ?", values[:2])
             db.execute(
-                "INSERT OR REPLACE INTO steps (run_id, step, key, state, digest, seconds, n_in, n_out, error)"
+                "INSERT INTO steps (run_id, step, key, state, digest, seconds, n_in, n_out, error)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 values,
             )
@@ -213,14 +210,15 @@ class Runs(LedgerFile):
     def mark_interrupted(self) -> tuple[RunRow, ...]:
         """Turn RUNNING rows whose process is gone into INTERRUPTED and return them, oldest first.
 
-        The pipeline's lock tells, not the process id: the kernel frees it when its holder dies, and ids are reused.
+        The pipeline's lock tells, on whichever host, not the process id: it is freed when its holder dies, and ids
+        are reused.
         """
         with self.read() as db:
             rows = db.execute("SELECT * FROM runs WHERE status = 'RUNNING' ORDER BY seq").fetchall()
         # The rows were read first: a run that starts after that holds the lock, but is not among them.
         gone = []
         for row in (RunRow(**row) for row in rows):
-            holder = is_locked(self.root, row.pipeline)
+            holder = self.holder_of(row.pipeline)
             if holder is None or holder.run not in (row.run_id, "unknown"):
                 gone.append(row)
         if not gone:

@@ -8,11 +8,11 @@ ledger without raising its version: a program that does not know them leaves the
 from __future__ import annotations
 
 import os
-import sqlite3
 from dataclasses import dataclass
 
 from flows.engine.clock import present
-from flows.engine.ledger_file import LedgerFile
+from flows.engine.database import Database, Row
+from flows.engine.ledger_base import LedgerBase
 from schemas.ticks import Cause, Decision
 from tasks.failpoint import reach
 
@@ -66,7 +66,7 @@ class Mark:
     """When the verdict was given."""
 
 
-class Ticks(LedgerFile):
+class Ticks(LedgerBase):
     """Ticks and marks."""
 
     def record_tick(self, run_id: str, *, pipeline: str, cause: Cause, scheduled_for: str, decision: Decision) -> None:
@@ -113,7 +113,7 @@ class Ticks(LedgerFile):
         return tuple(_mark(row) for row in self._select("marks", "pipeline = ? ORDER BY seq", pipeline))
 
     def _note(
-        self, db: sqlite3.Connection, run_id: str, pipeline: str, cause: Cause, scheduled_for: str, decision: Decision
+        self, db: Database, run_id: str, pipeline: str, cause: Cause, scheduled_for: str, decision: Decision
     ) -> None:
         _ensure(db)
         db.execute(
@@ -121,16 +121,14 @@ class Ticks(LedgerFile):
             (run_id, pipeline, cause, _now(), scheduled_for, decision.model_dump_json()),
         )
 
-    def _select(self, table: str, where: str, *values: object) -> list[sqlite3.Row]:
+    def _select(self, table: str, where: str, *values: object) -> list[Row]:
         with self.read() as db:
-            if db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is None:
+            if not self.kept.has_table(db, table):
                 return []
             return db.execute(f"SELECT * FROM {table} WHERE {where}", values).fetchall()
 
 
-def set_mark(
-    db: sqlite3.Connection, *, run_id: str, pipeline: str, snapshot_id: str, watermark: str, n_tickets: int
-) -> None:
+def set_mark(db: Database, *, run_id: str, pipeline: str, snapshot_id: str, watermark: str, n_tickets: int) -> None:
     """Enter the mark inside the transaction that closes the run."""
     _ensure(db)
     before = db.execute("SELECT max(watermark) AS w FROM marks WHERE pipeline = ?", (pipeline,)).fetchone()["w"] or ""
@@ -140,20 +138,20 @@ def set_mark(
     )
 
 
-def _ensure(db: sqlite3.Connection) -> None:
-    """The tables, in the caller's transaction (`executescript` would commit it)."""
+def _ensure(db: Database) -> None:
+    """The tables, in the caller's transaction (SQLite's `executescript` would commit it)."""
     for statement in TABLES.split(";"):
         if statement.strip():
             db.execute(statement)
 
 
-def _tick(row: sqlite3.Row) -> TickRow:
+def _tick(row: Row) -> TickRow:
     fields = dict(row)
     return TickRow(decision=Decision.model_validate_json(fields.pop("decision_json")), **fields)
 
 
-def _mark(row: sqlite3.Row) -> Mark:
-    return Mark(**{name: row[name] for name in row.keys() if name != "seq"})  # noqa: SIM118 - a Row iterates values
+def _mark(row: Row) -> Mark:
+    return Mark(**{name: row[name] for name in row.keys() if name != "seq"})  # noqa: SIM118 - a row iterates values
 
 
 def _now() -> str:

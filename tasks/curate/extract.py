@@ -10,15 +10,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.errors import DataError
+from schemas.remote_source import PostgresSource, ZendeskSource
 from schemas.source import DuckDBSource, FilesSource, GeneratedSource, HuggingFaceSource, SourceSpec
 from tasks.progress import Progress, silent
 
 if TYPE_CHECKING:
     from tasks.curate.readers.gather import Gathered
+    from tasks.curate.readers.layouts import TabularSource
     from tasks.curate.readers.records import Batch
     from tasks.curate.readers.source_files import FileFormat
 
@@ -26,16 +29,26 @@ ATTEMPTS = 2
 RETRY_DELAY_S = 1.0
 
 
-def fingerprint_source(source: SourceSpec, *, root: Path) -> str:
+class _Places(NamedTuple):
+    root: Path
+    landed: Path | None
+
+
+def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = None) -> str:
     """sha256 of what the source holds now: file names and bytes, the DuckDB file, or the generator's settings.
+
+    Of Zendesk and Postgres it is what was brought in below `landed`; nobody is asked.
 
     A dataset of the hub is known by its commit; nothing is fetched to fingerprint it. How rows are mapped plays no
     part: that is in the spec.
 
     Raises:
         DataError: TG0201, a file or database is absent.
-        LockedError: TG0551, another process holds the DuckDB file for writing.
+        LockedError: TG0551, it is being brought in right now.
+        StorageError: TG0552, the file is no DuckDB database.
     """
+    from tasks.curate.ingest.in_use import fingerprint_database
+    from tasks.curate.ingest.landing import landed_fingerprint
     from tasks.curate.readers.read_arrow import local_dataset
     from tasks.curate.readers.source_files import find_files, fingerprint_files, fingerprint_folder
     from tasks.files import sha256_json
@@ -44,7 +57,7 @@ def fingerprint_source(source: SourceSpec, *, root: Path) -> str:
         case FilesSource():
             return fingerprint_files(find_files(source, root=root))
         case DuckDBSource():
-            return _fingerprint_database(root / Path(source.database).expanduser())
+            return fingerprint_database(_database(source, root, landed))
         case HuggingFaceSource():
             folder = local_dataset(source, root=root)
             if folder:
@@ -52,12 +65,22 @@ def fingerprint_source(source: SourceSpec, *, root: Path) -> str:
             return sha256_json({"path": source.path, "revision": source.revision, "split": source.split})
         case GeneratedSource():
             return sha256_json(source.model_dump(mode="json"))
+        case ZendeskSource() | PostgresSource():
+            return landed_fingerprint(_folder(source, landed))
 
 
 def extract_tickets(
-    *, source: SourceSpec, fingerprint: str, root: Path, out: Path, progress: Progress = silent
+    *,
+    source: SourceSpec,
+    fingerprint: str,
+    root: Path,
+    out: Path,
+    landed: Path | None = None,
+    progress: Progress = silent,
 ) -> TicketTable:
     """Write every row of the source to `tickets.parquet`, or to `removed.parquet` as quarantined.
+
+    What a service has deleted is in `removed.parquet` too, dropped as `deleted_upstream`.
 
     Rows without a ticket_id get one, `<file stem>-<line>`, where the whole file has none. ticket_ids may repeat here.
     notes: rows per shape, ignored columns, files, ids made.
@@ -67,6 +90,7 @@ def extract_tickets(
         fingerprint: `fingerprint_source` as the plan saw it; the source must still have it after reading.
         root: Folder of pipelines.yaml, to which paths are relative.
         out: Directory to write to.
+        landed: Where the source was brought in, if it needs that.
         progress: Told the rows read so far.
 
     Raises:
@@ -75,7 +99,7 @@ def extract_tickets(
         ConfigError: the source's settings do not fit what lies there.
     """
     with tempfile.TemporaryDirectory(prefix="aside-", dir=out) as aside:
-        gathered = _read_unchanged(source, fingerprint, root, progress, Path(aside))
+        gathered = _read_unchanged(source, fingerprint, _Places(root, landed), progress, Path(aside))
         return _write(gathered, source, out)
 
 
@@ -90,24 +114,25 @@ def _write(gathered: Gathered, source: SourceSpec, out: Path) -> TicketTable:
             hint="a header alone or an empty file gives nothing to train on",
         )
     n_out = gathered.write(out)
-    n_quarantined = write_removed(gathered.quarantined(), out)
-    rows = RowCounts(n_in=gathered.n_rows, n_out=n_out, n_quarantined=n_quarantined)
+    n_removed = write_removed(gathered.removed(), out)
+    n_dropped = gathered.n_dropped
+    rows = RowCounts(n_in=gathered.n_rows, n_out=n_out, n_quarantined=n_removed - n_dropped, n_dropped=n_dropped)
     return TicketTable(root=out, rows=rows, notes=gathered.notes)
 
 
-def _read_unchanged(source: SourceSpec, fingerprint: str, root: Path, progress: Progress, aside: Path) -> Gathered:
+def _read_unchanged(source: SourceSpec, fingerprint: str, places: _Places, progress: Progress, aside: Path) -> Gathered:
     """Read between two equal fingerprints; when the source moved, read once more, then give up."""
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(RETRY_DELAY_S)
-        if fingerprint_source(source, root=root) != fingerprint:
+        if fingerprint_source(source, root=places.root, landed=places.landed) != fingerprint:
             continue
         result: Gathered | DataError
         try:
-            result = _read(source, root, progress, aside / str(attempt))
+            result = _read(source, places, progress, aside / str(attempt))
         except DataError as error:
             result = error  # perhaps half a file: told only if the source stood still
-        if fingerprint_source(source, root=root) == fingerprint:
+        if fingerprint_source(source, root=places.root, landed=places.landed) == fingerprint:
             if isinstance(result, DataError):
                 raise result
             return result
@@ -119,21 +144,28 @@ def _read_unchanged(source: SourceSpec, fingerprint: str, root: Path, progress: 
     )
 
 
-def _read(source: SourceSpec, root: Path, progress: Progress, aside: Path) -> Gathered:
+def _read(source: SourceSpec, places: _Places, progress: Progress, aside: Path) -> Gathered:
     from tasks.curate.readers.columns import TicketMaker
     from tasks.curate.readers.gather import Gathered
 
-    spec = FilesSource(kind="files", paths=("generated",)) if isinstance(source, GeneratedSource) else source
+    spec: TabularSource
+    match source:
+        case GeneratedSource():
+            spec = FilesSource(kind="files", paths=("generated",))
+        case ZendeskSource():
+            spec = FilesSource(kind="files", paths=("zendesk",), shape="ticket", columns=source.columns)
+        case _:
+            spec = source
     aside.mkdir()
     gathered = Gathered(TicketMaker(spec), aside=aside)
-    for name, prefix, batches in _parts(source, root):
+    for name, prefix, batches in _parts(source, places.root, places.landed):
         gathered.read(name, prefix, _told(batches, gathered, progress))
     gathered.finish()
     progress(gathered.n_rows, gathered.n_rows, "rows")
     return gathered
 
 
-def _parts(source: SourceSpec, root: Path) -> Iterator[tuple[str, str, Iterator[Batch]]]:
+def _parts(source: SourceSpec, root: Path, landed: Path | None) -> Iterator[tuple[str, str, Iterator[Batch]]]:
     """(name kept with the rows, prefix of ids made for them, batches of rows), one for each file or table."""
     match source:
         case FilesSource():
@@ -142,12 +174,12 @@ def _parts(source: SourceSpec, root: Path) -> Iterator[tuple[str, str, Iterator[
             files = find_files(source, root=root)
             prefixes = id_prefixes(files)
             for file in files:
-                yield file.name, prefixes[file.name], _reader(file_format(file, source.format))(file.path)
+                yield file.name, prefixes[file.name], reader_of(file_format(file, source.format))(file.path)
         case DuckDBSource():
             from tasks.curate.readers.read_duckdb import read_duckdb
 
             name = source.table or "query"
-            yield f"{source.database}:{name}", name, read_duckdb(source, root=root)
+            yield f"{source.database}:{name}", name, read_duckdb(source, _database(source, root, landed))
         case HuggingFaceSource():
             from tasks.curate.readers.read_arrow import read_saved_dataset
 
@@ -158,9 +190,15 @@ def _parts(source: SourceSpec, root: Path) -> Iterator[tuple[str, str, Iterator[
             from tasks.curate.readers.streams import blocks_of
 
             yield "generated", "generated", parse_blocks(blocks_of(generate_tickets(source)))
+        case ZendeskSource() | PostgresSource():
+            from tasks.curate.readers.read_landed import read_landed
+
+            name = _described(source)
+            yield f"{source.kind}:{name}", name, read_landed(source, _folder(source, landed))
 
 
-def _reader(form: FileFormat) -> Callable[[Path], Iterator[Batch]]:
+def reader_of(form: FileFormat) -> Callable[[Path], Iterator[Batch]]:
+    """What reads a file of this format, batch by batch; also for those who only look (`tasks/start/look.py`)."""
     from tasks.curate.readers.read_arrow import read_parquet
     from tasks.curate.readers.read_csv import read_csv
     from tasks.curate.readers.read_jsonl import read_json, read_jsonl
@@ -181,21 +219,24 @@ def _told(batches: Iterator[Batch], gathered: Gathered, progress: Progress) -> I
         yield batch
 
 
-def _fingerprint_database(database: Path) -> str:
-    """sha256 of the file and of what a writer has not yet merged into it."""
-    from tasks.curate.readers.source_files import SourceFile, fingerprint_files
-    from tasks.warehouse import connect
+def _database(source: DuckDBSource, root: Path, landed: Path | None) -> Path:
+    """The file, or this process's copy of it, made while another program writes it."""
+    from tasks.curate.ingest.bring import ingest_folder
+    from tasks.curate.ingest.in_use import copy_of
 
-    if not database.is_file():
-        raise DataError(
-            "no such DuckDB file", code="TG0201", where=str(database), hint="`database` is relative to pipelines.yaml"
-        )
-    with connect(database, read_only=True):  # refuses while a writer holds the file, and names it
-        log = database.with_name(f"{database.name}.wal")
-        files = [SourceFile("database", database)]
-        if log.is_file():
-            files.append(SourceFile("log", log))
-        return fingerprint_files(files)
+    folder = ingest_folder(source, landed) if landed is not None else None
+    if folder is not None and copy_of(folder).is_file():
+        return copy_of(folder)
+    return root / Path(source.database).expanduser()
+
+
+def _folder(source: ZendeskSource | PostgresSource, landed: Path | None) -> Path:
+    from tasks.curate.ingest.bring import ingest_folder
+
+    folder = ingest_folder(source, landed or Path())
+    if landed is None or folder is None:
+        raise ValueError(f"nobody said where {source.kind} is brought in")
+    return folder
 
 
 def _described(source: SourceSpec) -> str:
@@ -208,3 +249,7 @@ def _described(source: SourceSpec) -> str:
             return source.path
         case GeneratedSource():
             return "generated"
+        case ZendeskSource():
+            return urlsplit(source.address).hostname or source.address
+        case PostgresSource():
+            return source.table or "query"

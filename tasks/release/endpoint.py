@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from schemas.errors import DataError, TunegateError
 from schemas.openai_api import ChatRequest, CompletionRequest, TextRequest
 from tasks.prompts import Message
+from tasks.release.endpoint_metrics import EndpointMetrics
 from tasks.release.live import LiveModel, LiveModels, Offer
 from tasks.release.openai_answers import Form, as_chunks, as_completion, as_usage_chunk, first_chunks
 from tasks.release.openai_errors import Refused, as_error, as_refused, malformed, unknown_model
@@ -58,6 +59,7 @@ def build_endpoint(
     redact: Redact,
     token: str | None = None,
     hosts: Sequence[str] = LOOPBACK,
+    told: Callable[[], bytes] | None = None,
 ) -> Starlette:
     """The application.
 
@@ -67,22 +69,24 @@ def build_endpoint(
         redact: Applied to what is said before the model reads it, as the tickets it learned from were.
         token: What `Authorization: Bearer` must carry; None asks for nothing.
         hosts: Names under which it may be called; a page in a browser could otherwise reach it under its own name.
+        told: Metrics of elsewhere that `/metrics` shows as well.
     """
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.routing import Route
 
-    desk = _Desk(models, limits, redact, token)
+    desk, metrics = _Desk(models, limits, redact, token), EndpointMetrics(told)
     return Starlette(
         routes=[
             Route("/health", desk.health),
+            metrics.route(desk.admit),
             Route("/v1/models", desk.list_models),
             Route("/v1/models/{name}", desk.show_model),
             Route("/v1/chat/completions", desk.chat, methods=["POST"]),
             Route("/v1/completions", desk.complete, methods=["POST"]),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+        middleware=[Middleware(metrics.around), Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
         exception_handlers={Refused: _refused, TunegateError: _refused, Exception: _refused},
     )
 
@@ -105,7 +109,7 @@ class _Desk:
         """Every name that may be asked for this moment."""
         from starlette.concurrency import run_in_threadpool
 
-        self._admit(request)
+        self.admit(request)
         offers = await run_in_threadpool(self.models.offers)
         return _json({"object": "list", "data": [_model(name, offer) for name, offer in offers.items()]})
 
@@ -113,7 +117,7 @@ class _Desk:
         """One of them."""
         from starlette.concurrency import run_in_threadpool
 
-        self._admit(request)
+        self.admit(request)
         name = request.path_params["name"]
         offers = await run_in_threadpool(self.models.offers)
         if name not in offers:
@@ -148,7 +152,8 @@ class _Desk:
         n_kept = int(turns[0]["role"] == "system")
         return [*turns[:n_kept], *self.redact(turns[n_kept:])]
 
-    def _admit(self, request: Request) -> None:
+    def admit(self, request: Request) -> None:
+        """Refuse whoever does not bring the token."""
         if self.token is None:
             return
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -156,7 +161,7 @@ class _Desk:
             raise Refused(401, "the token is missing or wrong", code="invalid_api_key")
 
     async def _read(self, request: Request, kind: type[R]) -> R:
-        self._admit(request)
+        self.admit(request)
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
@@ -181,7 +186,8 @@ class _Desk:
         try:
             answering = await run_in_threadpool(self._prepare, asked, prompt_of, form)
             if asked.stream:
-                return StreamingResponse(self._stream(answering), media_type="text/event-stream")
+                unbuffered = {"X-Accel-Buffering": "no"}  # heard by a proxy such as nginx
+                return StreamingResponse(self._stream(answering), media_type="text/event-stream", headers=unbuffered)
             return _json(await run_in_threadpool(answering.whole))
         finally:
             self.n_busy -= 1

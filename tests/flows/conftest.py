@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from flows.engine.disk import private_folder
 from flows.engine.ledger import Ledger
 from flows.servers import client_environment, ensure_prefect, stop_all
-from flows.settings import Settings
+from flows.settings import Settings, open_ledger
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef, TrainedRef
 from schemas.release import RunRecord
 from schemas.training import PromptSpec
@@ -183,7 +183,7 @@ class Place:
 
     @property
     def ledger(self) -> Ledger:
-        return Ledger(self.home)
+        return open_ledger(self.settings)
 
     @property
     def uri(self) -> str:

@@ -176,7 +176,7 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
         wait_for(lambda: state() in {"Suspended", "Failed", "Crashed", "Completed"}, served)
         assert state() == "Suspended"
         assert workplace.json("champion", "small")["champion"] is None
-        [waits] = workplace.json("runs")
+        [waits] = workplace.json("runs")["runs"]
         assert (waits["status"], waits["verdict"]) == ("DONE", "HOLD")
         assert workplace.json("status")["running"] == []  # it holds no lock while it waits
     finally:
@@ -195,7 +195,7 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
         assert [(event["action"], event["actor"], event["reason"]) for event in history[1:]] == [
             ("approve", "ada", "on the page")
         ]
-        assert len(workplace.json("runs")) == 1  # nothing was computed again
+        assert len(workplace.json("runs")["runs"]) == 1  # nothing was computed again
         [tick] = workplace.json("history", "small")["ticks"]
         assert (tick["cause"], tick["code"], tick["run"]) == ("event", "first", True)
     finally:

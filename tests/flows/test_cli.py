@@ -86,6 +86,8 @@ def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
 def test_a_usage_error_ends_with_code_2(tmp_path: Path) -> None:
     assert tunegate("run", cwd=tmp_path).returncode == 2
     assert tunegate("no-such-command", cwd=tmp_path).returncode == 2
+    told = json.loads(tunegate("run", "--json", cwd=tmp_path).stdout)
+    assert (told["exit_code"], told["error"]["code"]) == (2, "usage")
 
 
 def test_plan_writes_nothing(tmp_path: Path) -> None:
@@ -107,10 +109,11 @@ def test_an_unknown_stage_is_refused_before_anything_starts(tmp_path: Path) -> N
 
 def test_status_and_runs_of_a_fresh_folder_are_empty(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(FINE)
-    assert json.loads(tunegate("runs", "--json", cwd=tmp_path).stdout) == []
+    assert json.loads(tunegate("runs", "--json", cwd=tmp_path).stdout) == {"runs": []}
     report = json.loads(tunegate("status", "--json", cwd=tmp_path).stdout)
     assert report["running"] == []
     assert report["champions"] == []
+    assert json.loads(tunegate("down", "--json", cwd=tmp_path).stdout) == {"stopped": []}
 
 
 def test_rollback_without_a_champion_says_so(tmp_path: Path) -> None:
@@ -121,7 +124,7 @@ def test_rollback_without_a_champion_says_so(tmp_path: Path) -> None:
 
 
 def test_the_schema_command_prints_the_committed_schema(tmp_path: Path, project: Path) -> None:
-    printed = json.loads(tunegate("schema", cwd=tmp_path).stdout)
+    printed = json.loads(tunegate("schema", "--json", cwd=tmp_path).stdout)
     assert printed == json.loads((project / "schemas" / "pipelines.schema.json").read_text())
 
 
@@ -129,7 +132,7 @@ def test_explain_prints_the_row_of_a_code_and_the_rows_of_a_range(tmp_path: Path
     done = tunegate("explain", "tg0220", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("TG0220 (data): The quarantined fraction is over `schema.fail_above`\n  Correct the")
-    ranged = json.loads(tunegate("explain", "TG02", "--json", cwd=tmp_path).stdout)
+    ranged = json.loads(tunegate("explain", "TG02", "--json", cwd=tmp_path).stdout)["codes"]
     assert {"TG0201", "TG0220", "TG0253"} <= {row["code"] for row in ranged}
     assert {row["range"] for row in ranged} == {"data"}
 

@@ -46,7 +46,7 @@ def test_preview_shows_what_carries_loss_and_trains_nothing(workplace: Workplace
         assert answer["text"].endswith("<|im_end|>")
         assert answer["n_tokens"] == sum(example["loss_mask"])
     assert not (workplace.home / "store" / "train").exists()
-    assert workplace.json("runs") == []
+    assert workplace.json("runs") == {"runs": []}
     plain = workplace.run("preview", "small", "-n", "1").stdout
     assert f"ticket {told['examples'][0]['ticket_id']}:" in plain
     assert f"⟦{told['examples'][0]['runs'][1]['text']}⟧" in plain

@@ -63,7 +63,7 @@ def test_strict_power_stops_a_run_before_it_trains_and_plan_says_why(workplace: 
     refused = workplace.run("run", "small")
     assert refused.returncode == 2, refused.stderr
     assert "TG0198" in refused.stderr
-    steps = {row["step"] for row in workplace.json("show", workplace.json("runs")[0]["run_id"])["steps"]}
+    steps = {row["step"] for row in workplace.json("show", workplace.json("runs")["runs"][0]["run_id"])["steps"]}
     assert "decontaminate" in steps
     assert "train" not in steps
     plan = workplace.run("plan", "small")

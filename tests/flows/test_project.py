@@ -24,10 +24,13 @@ from flows.servers import ensure_mlflow, stop_all
 from schemas.errors import ConfigError, ServiceError, StorageError
 from schemas.release import RunRecord
 from tasks.failpoint import PLACES
+from tasks.release import register
 from tasks.release.register import alias_version
 from tasks.release.tracking import begin_run, open_client
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from tests.flows.conftest import Place
 
 pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is first imported
@@ -199,6 +202,30 @@ def test_two_who_tell_at_once_make_one_version(place: Place) -> None:
     assert results == [None] * 4
     assert place.told()["versions"] == [("1", "PROMOTE"), ("2", "HOLD")]
     assert len(place.told()["runs"]) == 2
+
+
+def test_a_teller_who_was_held_up_does_not_leave_an_old_champion_behind(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.promote(1, after=None)
+    assert synchronise(place.ledger, place.settings) is None
+    place.promote(2, after="1")
+    real, held_up = register.move_alias, []
+
+    def slow(client: MlflowClient, *, name: str, alias: str, mlflow_version: str | None, uri: str) -> bool:
+        """Before this one moves the champion, another host rolls back and has told MLflow all of it."""
+        if alias == "champion" and not held_up:
+            held_up.append(alias)
+            place.ledger.rollback("replies", reason="customers complain")
+            real(client, name=name, alias=alias, mlflow_version="1", uri=uri)
+            place.ledger.mark_projected(place.ledger.pending_projections()[-1].id)
+        return real(client, name=name, alias=alias, mlflow_version=mlflow_version, uri=uri)
+
+    monkeypatch.setattr(register, "move_alias", slow)
+    assert synchronise(place.ledger, place.settings) is None
+    assert held_up == ["champion"]
+    assert place.ledger.pending_projections() == ()
+    assert (place.told()["champion"], place.told()["previous"]) == ("1", None)
 
 
 def test_runs_that_died_do_not_look_alive_for_ever(place: Place) -> None:

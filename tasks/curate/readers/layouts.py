@@ -8,14 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
+from schemas.columns import TicketColumn
 from schemas.errors import ConfigError
-from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource, TicketColumn
+from schemas.remote_source import PostgresSource
+from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource
 from tasks.curate.readers.paths import Path, parse_path
 from tasks.curate.readers.records import Fault
 from tasks.curate.readers.shapes import RowShape, detect_shape, shape_keys
 
 CANONICAL: tuple[str, ...] = get_args(TicketColumn)
-TabularSource = FilesSource | DuckDBSource | HuggingFaceSource
+TabularSource = FilesSource | DuckDBSource | HuggingFaceSource | PostgresSource
 
 
 @dataclass(frozen=True, slots=True)

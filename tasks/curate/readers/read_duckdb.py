@@ -20,19 +20,21 @@ if TYPE_CHECKING:
     import duckdb
 
 
-def read_duckdb(source: DuckDBSource, *, root: Path) -> Iterator[Batch]:
+def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
     """Every row of the table or SELECT, numbered from 1 in the order DuckDB gives them with one thread.
+
+    Args:
+        database: The file, or a copy of it.
 
     Raises:
         ConfigError: TG0133, no such table; TG0136, the query does not parse.
-        DataError: TG0209, the query fails; TG0204, a column stands twice.
+        DataError: TG0209, the query fails; TG0269, the file is damaged; TG0204, a column stands twice.
         SecurityError: TG0814, the query is not exactly one SELECT.
         LockedError: TG0551, another process holds the file for writing.
         StorageError: TG0550 or TG0552, the file is absent or no DuckDB file.
     """
     import duckdb
 
-    database = root / Path(source.database).expanduser()
     with connect(database, read_only=True, threads=1) as connection:
         query = f"SELECT * FROM {_table(connection, source.table)}" if source.table else _query(connection, source)
         try:
@@ -40,6 +42,14 @@ def read_duckdb(source: DuckDBSource, *, root: Path) -> Iterator[Batch]:
             check_header(relation.columns, where=str(database))
             table = relation.to_arrow_table()
         except duckdb.Error as error:
+            broken = duckdb.IOException | duckdb.FatalException | duckdb.SerializationException
+            if isinstance(error, broken) or "Corrupt database" in str(error):
+                raise DataError(
+                    f"the DuckDB file is damaged, or its disk fails: {str(error).partition(chr(10))[0][:200]}",
+                    code="TG0269",
+                    where=str(database),
+                    hint="restore it from a copy; nothing was read from it",
+                ) from None
             raise DataError(
                 f"DuckDB refuses the source's query: {str(error).partition(chr(10))[0][:200]}",
                 code="TG0209",

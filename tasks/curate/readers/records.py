@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,13 @@ _BATCH_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a row is quarantined. `reason` is one sentence without ticket text."""
+    """Why a row is quarantined, or dropped as what the source does not hold any more. `reason` is one sentence without
+    ticket text."""
 
     code: str
     reason: str
     field: str | None = None
+    outcome: Literal["quarantined", "dropped"] = "quarantined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Record:
     offset: int | None
     """Byte where the row begins in the decompressed file; None where a source has no bytes of its own."""
     content: Mapping[str, object] | Fault
+    ticket_id: str | None = None
+    """Where it is known although there is no content."""
 
 
 @dataclass(frozen=True, slots=True)

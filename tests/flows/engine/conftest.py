@@ -12,6 +12,9 @@ from types import ModuleType
 
 import pytest
 
+from flows.engine.ledger import Ledger
+from tests.postgres import Postgres
+
 PROGRAM = Path(__file__).with_name("engine_process.py")
 PROJECT = Path(__file__).resolve().parents[3]
 RUN = "import sys, engine_process; sys.exit(engine_process.main())"  # as a module, so that its keys are the tests' keys
@@ -31,12 +34,30 @@ def kit() -> ModuleType:
     return module
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
+    """An empty ledger, in a file and in Postgres."""
+    if request.param == "sqlite":
+        return Ledger(tmp_path / "home")
+    server: Postgres = request.getfixturevalue("postgres")
+    return Ledger(tmp_path / "home", server.fresh())
+
+
+@pytest.fixture
+def in_file(tmp_path: Path) -> Ledger:
+    """An empty ledger in a file."""
+    return Ledger(tmp_path / "home")
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Start `engine_process.py` with these arguments; whatever still runs at the end is killed."""
     running: list[subprocess.Popen[str]] = []
 
     def start(*arguments: object, failpoint: str = "", **environ: str) -> subprocess.Popen[str]:
+        if isinstance(arguments[0], Ledger):  # this very ledger, in another process
+            environ["TUNEGATE_LEDGER_URL"] = getattr(arguments[0].kept, "url", "")
+            arguments = (arguments[0].root, *arguments[1:])
         environment = {
             **os.environ,
             "PYTHONPATH": f"{PROJECT}:{PROGRAM.parent}",

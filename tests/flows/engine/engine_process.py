@@ -14,7 +14,6 @@ from pathlib import Path
 
 from flows.engine.keys import step_key
 from flows.engine.ledger import Ledger
-from flows.engine.lock import pipeline_lock
 from flows.engine.plan import run_step
 from flows.engine.step import Step
 from flows.engine.store import Store
@@ -22,6 +21,10 @@ from schemas.artifacts import BundleRef, ChampionRef, ModelRef, RowCounts, Ticke
 from schemas.curation_steps import DedupStep
 from schemas.errors import TunegateError
 from schemas.training import PromptSpec
+
+
+def open_here(home: Path) -> Ledger:
+    return Ledger(home, os.environ.get("TUNEGATE_LEDGER_URL") or None)
 
 
 def make_table(*, step: DedupStep, journal: Path, pause_s: float, out: Path, scratch: Path) -> TicketTable:
@@ -77,7 +80,7 @@ def obtain(home: Path, journal: str, pause_s: str) -> object:
 
 
 def release(home: Path, number: str, expected: str, start_at: str = "0") -> object:
-    ledger = Ledger(home)
+    ledger = open_here(home)
     candidate = candidate_ref(home, int(number))
     version = ledger.record_candidate(candidate, verdict="PROMOTE", reason="better")
     while time.time() < float(start_at):  # several processes promote at the same moment
@@ -90,7 +93,7 @@ def release(home: Path, number: str, expected: str, start_at: str = "0") -> obje
 
 def decide(command: str, home: Path, argument: str, expected: str = "", start_at: str = "0") -> object:
     """What a person decides, at a given moment."""
-    ledger = Ledger(home)
+    ledger = open_here(home)
     while time.time() < float(start_at):
         time.sleep(0.001)
     if command == "approve":
@@ -103,8 +106,8 @@ def decide(command: str, home: Path, argument: str, expected: str = "", start_at
 
 
 def hold(home: Path, name: str, seconds: str) -> object:
-    with pipeline_lock(home, name, wait_s=0, run_id=f"run-{os.getpid()}"):
-        ledger = Ledger(home)
+    ledger = open_here(home)
+    with ledger.pipeline_lock(name, wait_s=0, run_id=f"run-{os.getpid()}"):
         ledger.start_run(f"run-{os.getpid()}", pipeline=name, model_name="replies", input_digest="in", config_json="{}")
         say("holding")
         time.sleep(float(seconds))

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flows.engine.history import FIRST_HASH
-from flows.engine.ledger import Ledger
-from flows.engine.ledger_file import VERSION
 from schemas.errors import ConfigError, GateError
-from tasks.files import sha256_json
 
 PLACES = ("ledger.promote.opened", "ledger.promote.written", "ledger.promote.committed")
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    return Ledger(tmp_path / "home")
 
 
 @pytest.fixture
@@ -185,13 +174,13 @@ def test_a_process_killed_in_a_persons_decision_leaves_all_or_nothing(start, led
     steps = [("approve", "run-2", "2"), ("force", "3", "3"), ("rollback", "r", "2")]
     before = "1"
     for command, argument, after in steps:
-        killed = start(ledger.root, command, argument, failpoint=place)
+        killed = start(ledger, command, argument, failpoint=place)
         killed.communicate()
         assert killed.returncode == -9
         committed = place == "ledger.promote.committed"
         assert ledger.champion("replies").version == (after if committed else before)
         if not (command == "rollback" and committed):  # once more would go back once more
-            again = start(ledger.root, command, argument)
+            again = start(ledger, command, argument)
             assert json.loads(again.communicate()[0]) == {"version": after}
         before = after
     assert actions(ledger) == [("promote", "1"), ("wait", "2"), ("approve", "2"), ("force", "3"), ("rollback", "2")]
@@ -205,51 +194,10 @@ def test_of_eight_people_who_decide_at_once_one_moves_the_champion(start, ledger
         record(number, "BLOCK")
     start_at = time.time() + 4
     wanted = [("approve", "run-2"), ("approve", "run-3"), ("force", "4"), ("force", "5")] * 2
-    processes = [start(ledger.root, *one, "1", start_at) for one in wanted]
+    processes = [start(ledger, *one, "1", start_at) for one in wanted]
     told = [json.loads(process.communicate()[0]) for process in processes]
     champion = ledger.champion("replies").version
     moves = [event for event in ledger.history() if event.action in ("approve", "force")]
     assert [event.to_version for event in moves] == [champion]
     assert [one["version"] for one in told if "version" in one] == [champion] * 2  # the same wish twice is one
     assert {one["code"] for one in told if "code" in one} == {"TG0620"}
-
-
-OLD_EVENTS = """
-DROP TABLE champion_events;
-CREATE TABLE champion_events (
-    seq INTEGER PRIMARY KEY, name TEXT NOT NULL, from_version TEXT, to_version TEXT NOT NULL,
-    action TEXT NOT NULL CHECK (action IN ('promote', 'rollback')), reason TEXT NOT NULL, actor TEXT NOT NULL,
-    run_id TEXT NOT NULL, verdict_digest TEXT NOT NULL, at TEXT NOT NULL, prev_hash TEXT NOT NULL, hash TEXT NOT NULL
-);
-INSERT INTO champion_events VALUES
-(1, 'replies', NULL, '1', 'promote', 'better', 'pipeline', 'run-1', 'verdict-1', '2026-11-26T00:00:00', '', ''),
-(2, 'replies', '1', '2', 'promote', 'better', 'pipeline', 'run-2', 'verdict-2', '2026-11-26T00:00:01', '', '');
-PRAGMA user_version = 1;
-"""
-
-
-@pytest.mark.parametrize("first", ["read", "write"])
-def test_a_ledger_of_the_first_version_is_brought_up_to_date_and_its_chain_still_holds(ledger, submit, first):
-    submit(1, None)
-    submit(2, "1")
-    previous = FIRST_HASH
-    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as db:
-        db.executescript("PRAGMA foreign_keys = OFF;" + OLD_EVENTS)
-        db.row_factory = sqlite3.Row
-        for row in db.execute("SELECT * FROM champion_events ORDER BY seq").fetchall():  # hashed as it was then
-            event = {**{name: row[name] for name in row.keys() if name != "hash"}, "prev_hash": previous}  # noqa: SIM118
-            previous = sha256_json(event)
-            db.execute(
-                "UPDATE champion_events SET prev_hash = ?, hash = ? WHERE seq = ?",
-                (event["prev_hash"], previous, row["seq"]),
-            )
-    if first == "read":
-        assert [event.verdict for event in ledger.history()] == ["", ""]
-    assert submit(3, "2", approval=True).action == "wait"
-    assert ledger.approve("run-3", actor="ada").prev_hash == ledger.history()[-2].hash
-    assert len(ledger.history()) == 4
-    with closing(sqlite3.connect(ledger.path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
-        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
-        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-            db.execute("DELETE FROM champion_events")

@@ -5,19 +5,15 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
+import psycopg2
 import pytest
 
-from flows.engine.ledger import Ledger
+from flows.engine.ledger_postgres import LedgerPostgres
 from flows.engine.runs import Seen
 from flows.engine.store import Obtained
 from flows.engine.ticks import set_mark
 from schemas.artifacts import Artifact, RowCounts, TicketTable
 from schemas.errors import ConfigError, DataError, StorageError
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    return Ledger(tmp_path / "home")
 
 
 def begin(ledger, run_id, *, pipeline="support", inputs="in-1"):
@@ -107,6 +103,15 @@ def test_the_typical_time_is_the_median_of_the_last_five_that_worked(ledger, tmp
     assert ledger.typical_seconds("train") == 3
 
 
+def test_a_reader_sees_one_moment_and_holds_up_no_writer(ledger):
+    begin(ledger, "a")
+    with ledger.read() as db:
+        assert len(db.execute("SELECT * FROM runs").fetchall()) == 1
+        begin(ledger, "b")
+        assert len(db.execute("SELECT * FROM runs").fetchall()) == 1
+    assert len(ledger.runs()) == 2
+
+
 def test_reading_creates_and_changes_nothing(ledger, tmp_path, tree):
     assert ledger.runs() == ()
     assert ledger.champion("replies") is None
@@ -120,39 +125,45 @@ def test_reading_creates_and_changes_nothing(ledger, tmp_path, tree):
     assert tree(tmp_path) == before
 
 
-def test_the_file_is_private_durable_and_versioned(ledger):
-    begin(ledger, "a")
-    assert ledger.path.stat().st_mode & 0o777 == 0o600
-    assert ledger.root.stat().st_mode & 0o777 == 0o700
-    with ledger.read() as db:
+def test_the_file_is_private_durable_and_versioned(in_file):
+    begin(in_file, "a")
+    assert in_file.path.stat().st_mode & 0o777 == 0o600
+    assert in_file.root.stat().st_mode & 0o777 == 0o700
+    with in_file.read() as db:
         assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
         assert db.execute("PRAGMA synchronous").fetchone()[0] == 2
         assert db.execute("PRAGMA user_version").fetchone()[0] == 2
 
 
-def test_an_empty_file_is_what_a_kill_at_creation_leaves_and_counts_as_none(ledger):
-    ledger.root.mkdir()
-    ledger.path.touch()
-    assert ledger.runs() == ()
-    begin(ledger, "a")
-    assert len(ledger.runs()) == 1
+def test_an_empty_file_is_what_a_kill_at_creation_leaves_and_counts_as_none(in_file):
+    in_file.root.mkdir()
+    in_file.path.touch()
+    assert in_file.runs() == ()
+    begin(in_file, "a")
+    assert len(in_file.runs()) == 1
 
 
-def test_a_newer_ledger_is_refused_with_advice(ledger):
+@pytest.mark.parametrize(("version", "code", "hint"), [(99, "TG0530", "newer"), (1, "TG0548", "tunegate migrate")])
+def test_a_ledger_of_another_version_is_refused_with_advice_and_stays_as_it_is(ledger, version, code, hint):
     begin(ledger, "a")
-    with closing(sqlite3.connect(ledger.path)) as db:
-        db.execute("PRAGMA user_version = 99")
+    if isinstance(ledger.kept, LedgerPostgres):
+        with ledger.write() as db:
+            db.execute("UPDATE ledger_version SET version = ?", (version,))
+    else:
+        with closing(sqlite3.connect(ledger.path)) as db:
+            db.execute(f"PRAGMA user_version = {version}")
     for act in (ledger.runs, lambda: begin(ledger, "b")):
-        with pytest.raises(StorageError, match="TG0530") as caught:
+        with pytest.raises(StorageError, match=code) as caught:
             act()
-        assert "newer" in caught.value.hint
+        assert hint in caught.value.hint
+        assert f"version {version}" in caught.value.message
 
 
-def test_a_file_that_is_no_ledger_is_named(ledger):
-    ledger.root.mkdir()
-    ledger.path.write_bytes(b"this is not SQLite " * 100)
+def test_a_file_that_is_no_ledger_is_named(in_file):
+    in_file.root.mkdir()
+    in_file.path.write_bytes(b"this is not SQLite " * 100)
     with pytest.raises(StorageError, match="TG0531"):
-        ledger.runs()
+        in_file.runs()
 
 
 def test_a_failed_transaction_leaves_nothing(ledger):
@@ -168,18 +179,18 @@ def test_a_failed_transaction_leaves_nothing(ledger):
     assert len(ledger.runs()) == 1
 
 
-def test_a_full_disk_is_named_and_what_was_written_before_stays(ledger):
-    begin(ledger, "a")
+def test_a_full_disk_is_named_and_what_was_written_before_stays(in_file):
+    begin(in_file, "a")
 
     def fill():
-        with ledger.write() as db:
+        with in_file.write() as db:
             pages = db.execute("PRAGMA page_count").fetchone()[0]
             db.execute(f"PRAGMA max_page_count = {pages}")
             db.execute("UPDATE runs SET reason = ?", ("x" * 1_000_000,))
 
     with pytest.raises(StorageError, match=r"TG0501.*bytes are free"):
         fill()
-    assert ledger.run("a").reason == ""
+    assert in_file.run("a").reason == ""
 
 
 def test_the_mark_moves_with_the_verdict_or_not_at_all_and_never_back(ledger):
@@ -206,7 +217,7 @@ def test_the_mark_moves_with_the_verdict_or_not_at_all_and_never_back(ledger):
             set_mark(db, run_id="r4", pipeline="replies", snapshot_id="s", watermark="w", n_tickets=12)
             db.execute("no SQL")
 
-    with pytest.raises(sqlite3.Error):
+    with pytest.raises((sqlite3.Error, psycopg2.Error)):
         fail_at_the_end()
     assert ledger.mark("replies") == last
     assert ledger.run("r3").verdict == "HOLD"

@@ -511,7 +511,7 @@ def test_a_database_held_by_a_writer_names_it(tmp_path: Path) -> None:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"held\n"
             with pytest.raises(LockedError, match=f"process {holder.pid}"):
-                fingerprint_source(DuckDBSource(kind="duckdb", database="w.duckdb", table="t"), root=tmp_path)
+                extract(DuckDBSource(kind="duckdb", database="w.duckdb", table="t"), tmp_path)
         finally:
             holder.kill()
 
@@ -558,14 +558,14 @@ class Exporter:
         self.n_reads = 0
         whole, parts, fingerprint = path.read_bytes(), module._parts, module.fingerprint_source
 
-        def disturbed(source: Any, root: Path) -> Iterator[Any]:
-            for part in parts(source, root):
+        def disturbed(source: Any, root: Path, _landed: Path | None) -> Iterator[Any]:
+            for part in parts(source, root, None):
                 self.n_reads += 1
                 yield part
                 if self.n_reads == 1:
                     path.write_bytes(whole[:20])
 
-        def settled(source: Any, *, root: Path) -> str:
+        def settled(source: Any, *, root: Path, landed: Path | None = None) -> str:
             result = fingerprint(source, root=root)
             if self.n_reads and puts_right:
                 path.write_bytes(whole)

@@ -197,7 +197,7 @@ def gathered(rows: list[Any], source: FilesSource, max_rows: int) -> tuple[objec
         result.finish()
     except DataError as error:
         return error.code, error.message, error.where, error.hint
-    removed = sorted(result.quarantined().to_pylist(), key=lambda row: str(row["source_line"]))
+    removed = sorted(result.removed().to_pylist(), key=lambda row: str(row["source_line"]))
     return result.n_rows, result.tickets().to_pylist(), removed, result.notes
 
 
@@ -214,7 +214,7 @@ def test_no_row_is_lost_between_tickets_and_quarantine(rows: list[Any]) -> None:
     source = FilesSource(kind="files", paths=("t.jsonl",), shape="ticket")
     result = Gathered(TicketMaker(source))
     result.read("t", "t", in_batches(Record(n, None, row) for n, row in enumerate(rows, start=1)))
-    assert result.tickets().num_rows + result.quarantined().num_rows == result.n_rows == len(rows)
+    assert result.tickets().num_rows + result.removed().num_rows == result.n_rows == len(rows)
 
 
 def test_batches_end_before_long_rows_pile_up() -> None:

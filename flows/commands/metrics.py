@@ -1,0 +1,15 @@
+"""`tunegate metrics`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from flows.metrics import exposition
+from flows.settings import load_settings
+
+
+def metrics(*, config: Path) -> int:
+    """Print them in Prometheus' text format."""
+    sys.stdout.write(exposition(load_settings(config)).decode())
+    return 0

@@ -1,0 +1,77 @@
+"""`tunegate migrate`: the ledger and the DuckDB files as this program writes them, after a backup of each."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flows.commands.output import out, print_json
+from flows.engine.ledger import Ledger
+from flows.engine.ledger_migrate import copy_ledger, free_name, ledger_digest, upgrade_file
+from flows.settings import Settings, load_settings, open_ledger
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """What became of one file."""
+
+    what: str
+    told: str
+    backup: str = ""
+
+
+def migrate(*, ledger_to: str | None, config: Path, as_json: bool) -> int:
+    """Bring files of other versions up to date; with `ledger_to`, copy the ledger there as well.
+
+    Raises:
+        StorageError: TG0530 or TG0519, a newer program wrote a file; TG0518, the place to copy to is in use.
+    """
+    settings = load_settings(config)
+    done = [*_ledger(settings), *_databases(settings)]
+    if ledger_to:
+        done.append(_copied(settings, ledger_to))
+    if as_json:
+        print_json([asdict(one) for one in done])
+        return 0
+    for one in done:
+        kept = f"   as it was: {one.backup}" if one.backup else ""
+        out().print(f"{one.what}: {one.told}{kept}", markup=False)
+    return 0
+
+
+def _ledger(settings: Settings) -> list[Migrated]:
+    ledger = open_ledger(settings)
+    done = upgrade_file(ledger.path, backups=settings.home / "backups")
+    told = f"version {done[0]} was brought up to date" if done else "nothing to do"
+    with ledger.read():  # the one that is used: of this version, or told
+        place = ledger.kept.place
+    if done is None and not ledger.exists():
+        return []
+    return [Migrated(place if done is None else str(ledger.path), told, str(done[1]) if done else "")]
+
+
+def _databases(settings: Settings) -> list[Migrated]:
+    """What agents said, and the warehouses where people find them; stored results are never touched."""
+    from tasks.warehouse_versions import OURS, rewrite, storage_version
+
+    done = []
+    for path in sorted((*settings.home.glob("feedback/*/*.duckdb"), *settings.home.glob("warehouse/*/*.duckdb"))):
+        version = storage_version(path) if path.stat().st_size else OURS
+        if version == OURS:
+            done.append(Migrated(str(path), "nothing to do"))
+            continue
+        backup = free_name(settings.home / "backups", f"{path.parent.name}-{path.stem}", ".duckdb")
+        rewrite(path, backup)
+        done.append(Migrated(str(path), f"storage version {version} was written anew as {OURS}", str(backup)))
+    return done
+
+
+def _copied(settings: Settings, to: str) -> Migrated:
+    source = open_ledger(settings)
+    target = Ledger(settings.home, to) if "://" in to else Ledger(Path(to))
+    counts = copy_ledger(source, target)
+    if ledger_digest(source) != ledger_digest(target):
+        told = "was copied, but somebody wrote to one of both meanwhile: copy it again while nothing runs"
+        return Migrated(target.kept.place, told)
+    told = f"{sum(counts.values())} rows, digest {ledger_digest(target)[:16]}"
+    return Migrated(target.kept.place, f"copied from {source.kept.place}: {told}")

@@ -1,0 +1,74 @@
+"""Where the ledger is kept: a SQLite file in the home folder, or Postgres when several hosts share it.
+
+The books (`runs.py`, `ticks.py`, `champions.py`) stand on this class and see one kind of database. Locks of a pipeline
+are the machine's `flock`, and with Postgres a lock there as well: both end with the process that holds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from flows.engine.database import Database
+from flows.engine.disk import private_folder
+from flows.engine.ledger_file import LedgerFile
+from flows.engine.ledger_postgres import LedgerPostgres
+from flows.engine.lock import GRACE_S, Holder, hold, is_locked, pipeline_lock, refusal
+
+TELLER = "mlflow.teller"
+
+
+class LedgerBase:
+    """`LedgerBase(home)` or `LedgerBase(home, "postgresql://...")`; making it touches nothing."""
+
+    def __init__(self, root: Path, url: str | None = None) -> None:
+        self.root = root.absolute()
+        self.path = self.root / "ledger.sqlite"
+        self.kept: LedgerFile | LedgerPostgres = LedgerPostgres(url) if url else LedgerFile(self.path)
+
+    def exists(self) -> bool:
+        """Has anything ever been written? Creates nothing."""
+        return self.kept.exists()
+
+    def read(self) -> AbstractContextManager[Database]:
+        """A connection to look at, one moment for the whole block."""
+        return self.kept.read()
+
+    def write(self) -> AbstractContextManager[Database]:
+        """One transaction: all of the block or nothing; writers take turns."""
+        return self.kept.write()
+
+    @contextmanager
+    def pipeline_lock(self, name: str, *, wait_s: float, run_id: str) -> Iterator[None]:
+        """Hold the pipeline while the block runs, on every host that uses this ledger.
+
+        Raises:
+            LockedError: TG0520, another run holds it for longer than `wait_s` seconds.
+        """
+        with self.kept.alone(name, wait_s=max(wait_s, GRACE_S), holder=run_id) as held:
+            if not held:
+                raise refusal(name, self.holder_of(name) or _holder("unknown"))
+            with pipeline_lock(self.root, name, wait_s=wait_s, run_id=run_id):
+                yield
+
+    def holder_of(self, name: str) -> Holder | None:
+        """Who holds the pipeline at this moment, here or on another host; None when nobody does."""
+        here, run_id = is_locked(self.root, name), self.kept.holder(name)
+        # Postgres may have been restarted under a run of this host, which goes on.
+        return here if run_id is None or (here is not None and here.run == run_id) else _holder(run_id)
+
+    @contextmanager
+    def teller(self, *, wait_s: float) -> Iterator[bool]:
+        """Be the one process of all hosts that tells MLflow; yields whether it is."""
+        with hold(private_folder(self.root / "locks") / TELLER, wait_s=wait_s) as here:
+            if not here:
+                yield False
+                return
+            with self.kept.alone(TELLER, wait_s=wait_s, holder="teller") as held:
+                yield held
+
+
+def _holder(run_id: str) -> Holder:
+    """Somebody on another host, of whom the run is all that is known."""
+    return Holder(pid=0, since="unknown", host="another host", run=run_id)

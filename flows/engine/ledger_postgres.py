@@ -1,0 +1,244 @@
+"""The ledger in Postgres, for several hosts: the same tables, the same turns, the same all or nothing.
+
+Writers take turns by one advisory lock that ends with their transaction, and so with their connection; a reader sees
+one moment (REPEATABLE READ). Its tables are in the schema `tunegate`. The dialect is all in `_translated`. Called by
+`flows/engine/ledger_base.py`; psycopg2 is imported only here, and only when it is used.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from flows.engine.database import Database, Rows
+from flows.engine.ledger_file import BUSY_TIMEOUT_S, busy, current, empty_ledger
+from flows.engine.ledger_tables import TABLES, VERSION
+from flows.engine.postgres_errors import driver, named_errors, refused_for_good, unreachable
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    import psycopg2.extensions
+
+PATIENCE_S = 15.0
+"""A database that restarts is back by then."""
+POLL_S = 0.2
+WRITERS = "ledger"
+COUNTED = {"runs": "seq", "steps": "id", "projections": "id", "ticks": "seq", "marks": "seq"}
+SETTINGS = f"""
+SET search_path TO tunegate;
+SET synchronous_commit TO on;
+SET standard_conforming_strings TO on;
+SET lock_timeout TO '{BUSY_TIMEOUT_S}s';
+SET idle_in_transaction_session_timeout TO '60s';
+"""  # the last one: a host that froze inside a transaction does not hold the others up for ever
+APPEND_ONLY = """
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION 'champion_events is append-only' USING ERRCODE = 'integrity_constraint_violation'; END $$;
+CREATE TRIGGER champion_events_stay BEFORE UPDATE OR DELETE ON champion_events
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER champion_events_remain BEFORE TRUNCATE ON champion_events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+"""
+
+
+class LedgerPostgres:
+    """A database that need not hold a ledger yet. Making the object connects to nothing."""
+
+    def __init__(self, url: str) -> None:
+        self.url = checked_url(url)
+        self.place = without_password(url)
+
+    def exists(self) -> bool:
+        """Are there tables?"""
+        with named_errors(self.place), self._connected() as connection:
+            return _version(_Postgres(connection)) > 0
+
+    @contextmanager
+    def read(self) -> Iterator[Database]:
+        """What is there at this moment; an empty ledger in memory when there is none yet."""
+        with named_errors(self.place), self._connected() as connection:
+            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            db = _Postgres(connection)
+            if current(_version(db), self.place):
+                yield db
+                return
+        with empty_ledger() as nothing:
+            yield nothing
+
+    @contextmanager
+    def write(self) -> Iterator[Database]:
+        """One transaction: all of the block or nothing."""
+        with named_errors(self.place, locked=busy), self._connected() as connection:
+            # Each statement sees what was committed before it, and so does the first one after the wait.
+            connection.set_session(isolation_level="READ COMMITTED")
+            db = _Postgres(connection)
+            db.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", (f"tunegate/{WRITERS}",))
+            if not current(_version(db), self.place):
+                _create(db)
+            try:
+                yield db
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    @contextmanager
+    def alone(self, what: str, *, wait_s: float, holder: str) -> Iterator[bool]:
+        """Hold a lock that every host of this ledger sees while the block runs; yields whether it is held."""
+        with named_errors(self.place):
+            connection = self._connect(application=f"tunegate {holder}"[:63])
+        with closing(connection):
+            connection.autocommit = True
+            db, deadline = _Postgres(connection), time.monotonic() + wait_s
+            with named_errors(self.place):
+                while not db.execute("SELECT pg_try_advisory_lock(hashtextextended(?, 1))", (what,)).fetchone()[0]:
+                    if time.monotonic() >= deadline:
+                        held = False
+                        break
+                    time.sleep(POLL_S)
+                else:
+                    held = True
+            yield held
+
+    def holder(self, what: str) -> str | None:
+        """Which run holds that lock; None when nobody does."""
+        with named_errors(self.place), self._connected() as connection:
+            row = (
+                _Postgres(connection)
+                .execute(
+                    "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid),"
+                    " hashtextextended(?, 1) AS key"
+                    " WHERE locktype = 'advisory' AND granted AND pg_locks.database ="
+                    " (SELECT oid FROM pg_database WHERE datname = current_database())"
+                    " AND (classid::bigint << 32 | objid::bigint) = key",
+                    (what,),
+                )
+                .fetchone()
+            )
+        return None if row is None else str(row[0]).removeprefix("tunegate ") or "unknown"
+
+    def has_table(self, db: Database, name: str) -> bool:
+        """Is there a table of this name?"""
+        if not isinstance(db, _Postgres):  # the empty ledger in memory
+            return False
+        return db.execute("SELECT to_regclass(?)", (f"tunegate.{name}",)).fetchone()[0] is not None
+
+    def count_on(self, db: Database) -> None:
+        """After rows came in with their numbers: the next one gets the number after the highest."""
+        for table, column in COUNTED.items():
+            db.execute(
+                f"SELECT setval(pg_get_serial_sequence(?, ?), max({column})) FROM {table} HAVING count(*) > 0",
+                (f"tunegate.{table}", column),
+            )
+
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg2.extensions.connection]:
+        with closing(self._connect()) as connection:
+            yield connection
+
+    def _connect(self, *, application: str = "tunegate") -> psycopg2.extensions.connection:
+        """Waits for a database that restarts; nothing has been asked yet, so that asking again is safe."""
+        db_api = driver()
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                connection = db_api.connect(
+                    self.url, application_name=application, connect_timeout=10, keepalives_idle=30,
+                    keepalives_interval=10, keepalives_count=3,
+                )  # fmt: skip
+                with connection.cursor() as cursor:
+                    cursor.execute(SETTINGS)
+                connection.commit()  # what is set inside a transaction that is rolled back is not set
+                return connection
+            except db_api.OperationalError as error:
+                if refused_for_good(error) or time.monotonic() >= deadline:
+                    raise unreachable(self.place, error) from None
+                time.sleep(POLL_S)
+
+
+class _Postgres:
+    """A connection that understands the ledger's statements."""
+
+    def __init__(self, connection: psycopg2.extensions.connection) -> None:
+        from psycopg2.extras import DictCursor
+
+        self._connection, self._kind = connection, DictCursor
+
+    def execute(self, sql: str, values: Any = (), /) -> Rows:
+        cursor: Rows = self._connection.cursor(cursor_factory=self._kind)
+        cursor.execute(_translated(sql), _storable(values) or None)  # type: ignore[attr-defined]
+        return cursor
+
+
+def checked_url(url: str) -> str:
+    """The address as it was given.
+
+    Raises:
+        ConfigError: TG0116, it is none of Postgres.
+    """
+    if urlsplit(url).scheme not in ("postgresql", "postgres"):
+        raise ConfigError(
+            "the ledger's address should begin with postgresql://",
+            code="TG0116",
+            where="TUNEGATE_LEDGER_URL",
+            hint="postgresql://USER@HOST/DATABASE, the password in PGPASSWORD or a PGPASSFILE; unset: a SQLite file",
+        )
+    return url
+
+
+def without_password(url: str) -> str:
+    """The address as it may be shown.
+
+    >>> without_password("postgresql://ada:secret@db.example:5432/tunegate?sslmode=require")
+    'postgresql://db.example:5432/tunegate'
+    """
+    parts = urlsplit(url)
+    return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+@lru_cache(maxsize=256)
+def _translated(sql: str) -> str:
+    """The statement in Postgres' words; no statement of the ledger holds a `?`, `%` or `:name` in a literal."""
+    if sql.lstrip().startswith("CREATE TABLE"):
+        for ours, theirs in (
+            ("INTEGER PRIMARY KEY AUTOINCREMENT", "BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY"),
+            ("INTEGER", "BIGINT"),
+            ("REAL", "DOUBLE PRECISION"),
+            ("TEXT", 'TEXT COLLATE "C"'),  # ordered by code points, as in SQLite, whatever the database's language
+        ):
+            sql = re.sub(rf"\b{ours}\b", theirs, sql)
+        return sql
+    return re.sub(r"(?<!:):([a-z_]+)", r"%(\1)s", sql.replace("?", "%s"))
+
+
+def _storable(values: Any) -> Any:
+    """Postgres keeps no NUL characters; an error message may hold one."""
+    if isinstance(values, dict):
+        return {name: _storable_one(value) for name, value in values.items()}
+    return tuple(_storable_one(value) for value in values)
+
+
+def _storable_one(value: Any) -> Any:
+    return value.replace("\x00", "\ufffd") if isinstance(value, str) else value
+
+
+def _version(db: _Postgres) -> int:
+    if db.execute("SELECT to_regclass('tunegate.ledger_version')").fetchone()[0] is None:
+        return 0
+    return int(db.execute("SELECT version FROM tunegate.ledger_version").fetchone()[0])
+
+
+def _create(db: _Postgres) -> None:
+    """The tables, in the writer's own transaction."""
+    db.execute("CREATE SCHEMA IF NOT EXISTS tunegate")
+    for statement in TABLES.split(";"):
+        if statement.strip():
+            db.execute(statement)
+    db.execute(APPEND_ONLY)
+    db.execute("CREATE TABLE ledger_version (version INTEGER NOT NULL)")
+    db.execute("INSERT INTO ledger_version (version) VALUES (?)", (VERSION,))

@@ -1,0 +1,82 @@
+"""Before a run reads its source: bring in what lies behind a connection, or copy what another program is writing.
+
+`tunegate plan`, `reproduce` and `report` never come here: they ask no service. Called by `flows/session.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.engine.step import Step
+from schemas.artifacts import TicketTable
+from schemas.errors import TunegateError
+from tasks.curate.ingest.bring import Brought, bring_in, brought, check_source, ingest_folder
+from tasks.curate.ingest.in_use import forget_copy
+
+if TYPE_CHECKING:
+    from flows.session import Session
+    from flows.settings import Settings
+    from schemas.pipeline import PipelineSpec
+
+
+def landed_folder(settings: Settings, pipeline: str) -> Path:
+    """Where a pipeline's sources are brought in; one pipeline's run is in no other's way."""
+    return settings.home / "ingest" / pipeline
+
+
+@contextmanager
+def source_at_hand(session: Session) -> Iterator[None]:
+    """The source as it is now can be read while the block runs."""
+    spec, landed = session.spec, landed_folder(session.settings, session.spec.name)
+    folder = ingest_folder(spec.source, landed)
+    if folder is None:
+        yield
+        return
+    step = Step("ingest", _no_step, TicketTable, reports=True)  # only for who listens: it has no result of the store
+
+    def progress(done: int, total: int | None, unit: str, **figures: float) -> None:
+        session.listeners.progressed(step, done, total, unit, figures)
+
+    session.listeners.started(step)
+    try:
+        here = bring_in(spec.source, root=session.root, landed=landed, progress=progress)
+        if here is not None:
+            session.listeners.noted(told(spec, here))
+        yield
+    finally:
+        forget_copy(folder)
+
+
+def _no_step() -> TicketTable:
+    raise TypeError("what is brought in is no result of the store")
+
+
+def told(spec: PipelineSpec, here: Brought) -> str:
+    """What lies here of a source, in words."""
+    if spec.source.kind == "duckdb":
+        return "the DuckDB file is open for writing elsewhere: reading a copy of its last committed state"
+    gone = f", {here.n_gone:,} of them deleted upstream" if here.n_gone else ""
+    return f"{spec.source.kind}: {here.n_rows:,} rows brought in{gone}, as of {here.finished_at}"
+
+
+def source_fault(spec: PipelineSpec) -> TunegateError | None:
+    """What is wrong with the source, as far as it can be told without asking it; its place begins with the pipeline."""
+    try:
+        check_source(spec.source)
+    except TunegateError as error:
+        error.where = f"{spec.name}.{error.where}"
+        return error
+    return None
+
+
+def told_without_asking(spec: PipelineSpec, settings: Settings) -> str | None:
+    """The same for a plan, which asks no service; None for a source that is read where it lies."""
+    if spec.source.kind not in ("zendesk", "postgres"):
+        return None
+    here = brought(spec.source, landed=landed_folder(settings, spec.name))
+    if here is None:
+        return f"{spec.source.kind}: nothing has been brought in yet; a plan asks no service, the next run does"
+    return f"{told(spec, here)}; a plan asks no service, the next run does"

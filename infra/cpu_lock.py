@@ -1,0 +1,32 @@
+"""requirements.lock without torch and the CUDA libraries of its usual build; or the torch that is left out.
+
+python infra/cpu_lock.py requirements.lock           the lock for a machine without a GPU
+python infra/cpu_lock.py requirements.lock --torch   torch==2.15.0, to be taken from an index of builds for a CPU
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+CUDA = re.compile(r"(nvidia-|cuda-|triton==)")
+
+
+def entries(lock: str) -> list[str]:
+    """One string per pin, with its hashes."""
+    return [entry.rstrip() + "\n" for entry in re.split(r"\n(?=[a-z0-9])", lock) if "==" in entry]
+
+
+def main() -> int:
+    """Print what is asked for."""
+    found = entries(Path(sys.argv[1]).read_text())
+    if "--torch" in sys.argv:
+        sys.stdout.write(next(entry.split()[0] for entry in found if entry.startswith("torch==")) + "\n")
+        return 0
+    sys.stdout.writelines(entry for entry in found if not CUDA.match(entry) and not entry.startswith("torch=="))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

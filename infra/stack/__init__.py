@@ -1,0 +1,1 @@
+"""Everything on this machine without containers: Postgres, Prefect, MLflow with logins, a worker, the endpoint."""

@@ -1,0 +1,160 @@
+"""A backup of the whole stack while it works, and the same in a new folder, compared by digest.
+
+The ledger comes first and then the files: results are only ever added, so that whatever the ledger's moment names is
+there. Each database is dumped and counted in one snapshot of its own. A backup holds tickets and passwords: it is
+readable by this user alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+
+from flows.engine.clock import present
+from flows.engine.disk import private_folder
+from flows.engine.ledger import Ledger
+from flows.engine.ledger_migrate import copy_ledger, ledger_digest
+from infra.stack.place import Place, write_private
+from infra.stack.processes import start_postgres
+from infra.stack.services import StackError, ledger_of
+from tasks.files import seal, sha256_json, verify, write_json
+
+DUMPED = ("prefect", "mlflow", "mlflow_auth")
+LEFT_OUT = ("stack", "locks", "backups", "tmp", "scratch", "prefect", "mlflow")
+"""Of the home folder: the stack itself is dumped, the rest is made again or belongs to servers of `tunegate up`."""
+
+
+def backup(place: Place, to: Path) -> dict[str, str]:
+    """Write a backup into a folder that does not exist yet; the digests of what is in it.
+
+    Raises:
+        StackError: the folder exists.
+    """
+    if to.exists():
+        raise StackError(f"{to} exists; a backup is written into a new folder")
+    aside = private_folder(to.with_name(f".{to.name}.{os.getpid()}.tmp"))
+    digests = {"ledger": _copy_ledger(place, aside / "ledger")}
+    for name in DUMPED:
+        digests[name] = _dump(place, name, aside / f"{name}.dump")
+    for name, source in _trees(place):
+        _copy(source, aside / name, without=LEFT_OUT if name == "home" else ())
+    digests |= _tree_digests(aside / "home", aside / "artifacts")
+    write_private(aside / "secrets.json", json.dumps(place.secrets))
+    write_json(aside / "backup.json", {"made_at": f"{present():%Y-%m-%dT%H:%M:%SZ}", "digests": digests})
+    seal(aside)
+    aside.replace(to)
+    return digests
+
+
+def restore(source: Path, place: Place, *, tell: Callable[[str], None]) -> dict[str, str]:
+    """Make the stack of a new home folder from a backup; the digests, which are those of the backup.
+
+    Raises:
+        StackError: the folder is in use, or what stands there now is not what was backed up.
+        StorageError: the backup is damaged.
+    """
+    if place.home.exists() and any(place.home.iterdir()):
+        raise StackError(f"{place.home} is not empty; a backup is restored into a new folder (TUNEGATE_HOME)")
+    verify(source)
+    wanted = dict(json.loads((source / "backup.json").read_text())["digests"])
+    private_folder(place.folder)
+    shutil.copyfile(source / "secrets.json", place.folder / "secrets.json")
+    (place.folder / "secrets.json").chmod(0o600)
+    for name, target in _trees(place):
+        _copy(source / name, target, without=())
+    place.prepare()
+    start_postgres(place)
+    copy_ledger(Ledger(source / "ledger"), ledger_of(place))
+    found = {"ledger": ledger_digest(ledger_of(place))}
+    for name in DUMPED:
+        place.cluster.run("pg_restore", "--no-owner", "--exit-on-error", "-d", name, str(source / f"{name}.dump"))
+        found[name] = _digest(place, name)[0]
+    found |= _tree_digests(place.home, place.folder / "mlflow" / "artifacts")
+    for name, digest in wanted.items():
+        if found[name] != digest:
+            raise StackError(f"{name} is not what was backed up: {found[name][:16]}, expected {digest[:16]}")
+        tell(f"{name:<12} {digest[:16]}")
+    return found
+
+
+def _trees(place: Place) -> tuple[tuple[str, Path], ...]:
+    return ("home", place.home), ("artifacts", place.folder / "mlflow" / "artifacts")
+
+
+def _copy_ledger(place: Place, to: Path) -> str:
+    kept = Ledger(to)
+    copy_ledger(ledger_of(place), kept)
+    return ledger_digest(kept)
+
+
+def _dump(place: Place, name: str, to: Path) -> str:
+    """Dump the database; the digest of its rows in the very snapshot that was dumped."""
+    digest, _ = _digest(place, name, dump_to=to)
+    to.chmod(0o600)
+    return digest
+
+
+def _digest(place: Place, name: str, *, dump_to: Path | None = None) -> tuple[str, int]:
+    """Digest over every table's rows, whatever their order, and the number of rows."""
+    import psycopg2
+
+    os.environ["PGPASSFILE"] = str(place.folder / "pgpass")
+    with closing(psycopg2.connect(place.database(name))) as connection:
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        cursor = connection.cursor()
+        cursor.execute("SET TimeZone TO 'UTC'")
+        cursor.execute("SELECT pg_export_snapshot()")
+        snapshot = cursor.fetchone()[0]
+        if dump_to is not None:
+            place.cluster.run("pg_dump", "-Fc", f"--snapshot={snapshot}", "-f", str(dump_to), "-d", name)
+        cursor.execute(
+            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
+            " WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"
+        )
+        tables: dict[str, tuple[int, str]] = {}
+        for (table,) in cursor.fetchall():
+            rows = f"SELECT md5(t::text) AS h FROM {table} t"
+            cursor.execute(f"SELECT count(*), md5(coalesce(string_agg(h, '' ORDER BY h), '')) FROM ({rows}) hashed")
+            tables[table] = cursor.fetchone()
+    return sha256_json(tables), sum(count for count, _ in tables.values())
+
+
+def _tree_digests(home: Path, artifacts: Path) -> dict[str, str]:
+    return {
+        "files": _tree_digest(home, without=(*LEFT_OUT, "warehouse")),
+        "warehouse": _tree_digest(home / "warehouse", without=()),
+        "artifacts": _tree_digest(artifacts, without=()),
+    }
+
+
+def _tree_digest(folder: Path, *, without: tuple[str, ...]) -> str:
+    return sha256_json({
+        path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest() for path in _files(folder, without)
+    })  # fmt: skip
+
+
+def _copy(source: Path, target: Path, *, without: tuple[str, ...]) -> None:
+    """Copy the files; what is taken away meanwhile (raw texts whose time is over) is not in the backup."""
+    private_folder(target)
+    for path in _files(source, without):
+        to = private_folder((target / path.relative_to(source)).parent) / path.name
+        try:
+            shutil.copy2(path, to)
+        except FileNotFoundError:
+            to.unlink(missing_ok=True)
+
+
+def _files(folder: Path, without: tuple[str, ...]) -> Iterator[Path]:
+    """Files below the folder in order of name, without what somebody is writing aside at the moment."""
+    for top in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if top.name in without or top.name.startswith("ledger.sqlite"):
+            continue
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            aside = any(part.startswith(".") and part.endswith(".tmp") for part in path.relative_to(folder).parts)
+            if path.is_file() and not path.is_symlink() and not aside:
+                yield path

@@ -1,0 +1,141 @@
+"""Where the stack lies: its folder, its ports, its secrets, and what a process must have in its environment to use it.
+
+Ports are chosen once and kept. Secrets come from the environment; those that are not there are made at the first start
+and kept in `secrets.json`, which only this user reads. None is ever an argument of a process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from flows.engine.disk import private_folder
+from flows.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT, free_port
+from flows.settings import load_settings
+from infra.stack.postgres import USER, Cluster
+
+DATABASES = ("ledger", "prefect", "mlflow", "mlflow_auth")
+POOL = "tunegate"
+SECRETS = (
+    "POSTGRES_PASSWORD", "PREFECT_PASSWORD", "MLFLOW_ADMIN_PASSWORD", "MLFLOW_PASSWORD",
+    "MLFLOW_FLASK_SERVER_SECRET_KEY", "TUNEGATE_ENDPOINT_TOKEN",
+)  # fmt: skip
+"""Each may be given as `TUNEGATE_STACK_NAME`."""
+PORTS = {"postgres": 54320, "prefect": 4200, "mlflow": 5000, "worker": 8090, "endpoint": 8000}
+"""Where nobody else listens; free ones otherwise, and all of them with TUNEGATE_STACK_PORTS=free."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """On 127.0.0.1."""
+
+    postgres: int
+    prefect: int
+    mlflow: int
+    worker: int
+    endpoint: int
+
+
+class Place:
+    """The stack of one pipelines.yaml, or of the home folder that TUNEGATE_HOME names."""
+
+    def __init__(self, config: Path, *, environ: Mapping[str, str] = os.environ) -> None:
+        self.config, self.environ = config.absolute(), environ
+        self.home = load_settings(config, environ=environ).home
+        self.folder = self.home / "stack"
+
+    def prepare(self) -> None:
+        """Make the folder and what is kept in it."""
+        private_folder(self.folder)
+        _ = self.ports, self.secrets
+        line = f"127.0.0.1:{self.ports.postgres}:*:{USER}:{self.secrets['POSTGRES_PASSWORD']}"
+        write_private(self.folder / "pgpass", line + "\n")
+
+    @cached_property
+    def ports(self) -> Ports:
+        kept = self.folder / "ports.json"
+        if not kept.exists():
+            private_folder(self.folder)
+            free = self.environ.get("TUNEGATE_STACK_PORTS") == "free"
+            found = {name: free_port() if free or not _is_free(port) else port for name, port in PORTS.items()}
+            write_private(kept, json.dumps(found))
+        return Ports(**json.loads(kept.read_text()))
+
+    @cached_property
+    def secrets(self) -> dict[str, str]:
+        kept = self.folder / "secrets.json"
+        if not kept.exists():
+            private_folder(self.folder)
+            found = {name: self.environ.get(f"TUNEGATE_STACK_{name}") or secrets.token_hex(24) for name in SECRETS}
+            write_private(kept, json.dumps(found))
+        return dict(json.loads(kept.read_text()))
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        folder = self.environ.get("TUNEGATE_STACK_POSTGRES")
+        where = Path(folder) if folder else self.folder / "cluster"
+        return Cluster(where, self.ports.postgres, password=self.secrets["POSTGRES_PASSWORD"])
+
+    def database(self, name: str, *, driver: str = "") -> str:
+        """The address of a database; its password is in the file that PGPASSFILE names."""
+        return self.cluster.url(name).replace("postgresql://", f"postgresql{driver}://")
+
+    @property
+    def prefect_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.prefect}"
+
+    @property
+    def mlflow_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.mlflow}"
+
+    def client(self) -> dict[str, str]:
+        """What a process of ours needs to use the stack: a run, the worker, the endpoint."""
+        return {
+            **PREFECT_ENVIRONMENT,
+            **MLFLOW_ENVIRONMENT,
+            "TUNEGATE_HOME": str(self.home),
+            "TUNEGATE_CONFIG": str(self.config),
+            "TUNEGATE_LEDGER_URL": self.database("ledger"),
+            "PGPASSFILE": str(self.folder / "pgpass"),
+            "PREFECT_HOME": str(self.folder / "prefect"),
+            "PREFECT_PROFILES_PATH": str(self.folder / "prefect" / "profiles.toml"),
+            "PREFECT_API_URL": f"{self.prefect_url}/api",
+            "PREFECT_API_AUTH_STRING": f"tunegate:{self.secrets['PREFECT_PASSWORD']}",
+            "MLFLOW_TRACKING_URI": self.mlflow_url,
+            "MLFLOW_TRACKING_USERNAME": "tunegate",
+            "MLFLOW_TRACKING_PASSWORD": self.secrets["MLFLOW_PASSWORD"],
+            "TUNEGATE_ENDPOINT_TOKEN": self.secrets["TUNEGATE_ENDPOINT_TOKEN"],
+        }
+
+    def process(self) -> dict[str, str]:
+        """The whole environment of such a process."""
+        others = ("PREFECT_", "MLFLOW_", "PG")  # what leads to other servers
+        kept = {name: value for name, value in self.environ.items() if not name.startswith(others)}
+        here = str(Path(__file__).resolve().parents[2])
+        path = ":".join(dict.fromkeys([here, *filter(None, kept.get("PYTHONPATH", "").split(":"))]))
+        direct = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+        return {**kept, **direct, **self.client(), "PYTHONPATH": path}
+
+    def told(self) -> dict[str, int]:
+        """Ports by service."""
+        return asdict(self.ports)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def write_private(path: Path, text: str) -> None:
+    """A file that only this user reads, whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.unlink(missing_ok=True)
+    aside.touch(mode=0o600)
+    aside.write_text(text)
+    aside.replace(path)

@@ -1,0 +1,125 @@
+"""Sources that are asked over a connection: Zendesk and Postgres. Part of the `source` section (`schemas/source.py`).
+
+What they hold is first brought into an own file, `ingest.duckdb`, and read from there.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.columns import Shape, TicketColumn
+from schemas.secret import Secret
+from schemas.spec import Spec
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class ZendeskSource(Spec):
+    """Tickets and comments of a Zendesk account, by its incremental export; the extra `zendesk`."""
+
+    kind: Literal["zendesk"]
+    subdomain: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    """`acme` for acme.zendesk.com; exactly one of `subdomain` and `base_url`."""
+    base_url: str | None = None
+    """Scheme and host of another address; https, or http on this machine."""
+    email: str | None = None
+    """Of the agent whose `api_token` it is."""
+    api_token: Secret | None = None
+    """`${env:NAME}`; with `email`. Exactly one of `api_token` and `oauth_token`."""
+    oauth_token: Secret | None = None
+    """`${env:NAME}`."""
+    start: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    """Tickets that changed on this day, UTC, or later."""
+    statuses: tuple[Literal["new", "open", "pending", "hold", "solved", "closed"], ...] = Field(
+        default=("solved", "closed"), min_length=1
+    )
+    """Tickets of other statuses are dropped as `other_status`, and their comments are not fetched."""
+    reply: Literal["last", "first", "longest"] = "last"
+    """Which public comment of an agent is the reply."""
+    page_size: int = Field(default=1000, ge=1, le=1000)
+    """Tickets of one page of the export."""
+    requests_per_minute: int = Field(default=10, ge=1, le=700)
+    """Pages of the export asked for in a minute; Zendesk's limit is 10, or 30 with an add-on."""
+    columns: dict[TicketColumn, str] = Field(default={})
+    """Ticket column -> what it is read from; `fields.360001` is the custom field of that id (docs/sources.md)."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> ZendeskSource:
+        if (self.subdomain is None) == (self.base_url is None):
+            raise ValueError("give exactly one of `subdomain` and `base_url`")
+        if (self.api_token is None) == (self.oauth_token is None):
+            raise ValueError("give exactly one of `api_token` and `oauth_token`")
+        if (self.api_token is None) != (self.email is None):
+            raise ValueError("`email` goes with `api_token`, and only with it")
+        return self
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "https://unset")
+        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+            raise ValueError("is no https address (http only on this machine)")
+        if not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
+            raise ValueError("holds more than scheme, host and port")
+        return value
+
+    @field_validator("start")
+    @classmethod
+    def _is_a_day(cls, value: str) -> str:
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{value} is no day of the calendar") from None
+        return value
+
+    @property
+    def address(self) -> str:
+        """Where it is asked, without a slash at the end."""
+        return (self.base_url or f"https://{self.subdomain}.zendesk.com").rstrip("/")
+
+    @property
+    def start_time(self) -> int:
+        """Seconds since 1970."""
+        return int(datetime.fromisoformat(self.start).replace(tzinfo=UTC).timestamp())
+
+
+class PostgresSource(Spec):
+    """A table, or one SELECT, of a Postgres database, read-only and incrementally by a cursor column; the extra
+    `postgres`."""
+
+    kind: Literal["postgres"]
+    dsn: Secret
+    """`${env:NAME}`; the variable holds `postgresql://user:password@host:5432/database`."""
+    table: str | None = None
+    """`table` or `schema.table`."""
+    query: str | None = None
+    """One SELECT statement in Postgres' dialect; exactly one of `table` and `query`."""
+    key: tuple[str, ...] = Field(min_length=1, max_length=8)
+    """Columns that name a row: together unique and never null."""
+    cursor: str
+    """Column that grows whenever a row is written, such as `updated_at`."""
+    page_size: int = Field(default=5000, ge=1, le=100_000)
+    """Rows that are fetched and kept at a time."""
+    overlap_s: int = Field(default=120, ge=0, le=86_400)
+    """Where the cursor is a time: seconds before the highest one seen that are read again, for rows whose transaction
+    ended late."""
+    statement_timeout_s: int = Field(default=300, ge=1, le=86_400)
+    """The server ends a statement that runs longer."""
+    deletions: Literal["compare", "ignore"] = "compare"
+    """`compare` reads all keys after each sync: rows that are gone become `deleted_upstream`, and rows that the cursor
+    did not show are fetched."""
+    shape: Shape = "auto"
+    columns: dict[TicketColumn, str] = Field(default={})
+    extra_columns: Literal["ignore", "error"] = "ignore"
+
+    @model_validator(mode="after")
+    def _one_of(self) -> PostgresSource:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give exactly one of `table` and `query`")
+        if len(set(self.key)) < len(self.key):
+            raise ValueError("`key` names a column twice")
+        return self

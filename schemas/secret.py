@@ -1,0 +1,67 @@
+"""Credentials in pipelines.yaml: a reference to an environment variable, looked up only where it is used.
+
+The reference, never the value, is part of a spec: keys, ledger, reports and errors hold `${env:NAME}` and nothing
+more. Used by `schemas/environment.py`, which leaves these references as they are, and by whoever opens a connection.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, WithJsonSchema
+
+from schemas.errors import ConfigError
+
+PATTERN = r"\$\{env:[A-Za-z_][A-Za-z0-9_]*\}"
+_REFERENCE = re.compile(r"\$\{env:(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
+_PLACES = re.compile(r".*\.source\.(api_token|oauth_token|dsn)")
+
+
+def is_secret(path: str) -> bool:
+    """Does this place of the file hold a credential?
+
+    >>> is_secret("pipelines.replies.source.dsn"), is_secret("pipelines.replies.source.table")
+    (True, False)
+    """
+    return _PLACES.fullmatch(path) is not None
+
+
+def variable_of(reference: str) -> str | None:
+    """The variable that a value is a reference to; None for anything else.
+
+    >>> variable_of("${env:ZENDESK_TOKEN}"), variable_of("hunter2"), variable_of("${env:A:-hunter2}")
+    ('ZENDESK_TOKEN', None, None)
+    """
+    found = _REFERENCE.fullmatch(reference)
+    return found["name"] if found else None
+
+
+def secret_value(reference: str, *, where: str, environ: Mapping[str, str] = os.environ) -> str:
+    """What the variable holds now.
+
+    Raises:
+        ConfigError: TG0114, it is not set or empty.
+    """
+    name = variable_of(reference) or ""
+    value = environ.get(name)
+    if not value:
+        raise ConfigError(
+            f"environment variable {name} is not set; it holds a credential",
+            code="TG0114",
+            where=where,
+            hint=f"export {name}, in this shell or in the environment of the scheduler",
+        )
+    return value
+
+
+def _checked(value: str) -> str:
+    if variable_of(value) is None:
+        raise ValueError("a credential is written as `${env:NAME}` and nothing else; its value belongs in no file")
+    return value
+
+
+Secret = Annotated[str, AfterValidator(_checked), WithJsonSchema({"type": "string", "pattern": f"^{PATTERN}$"})]
+"""A reference such as `${env:ZENDESK_TOKEN}`."""

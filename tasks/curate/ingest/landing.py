@@ -1,0 +1,210 @@
+"""`ingest.duckdb`: rows of a service as they came, each with its state, and how far they were read.
+
+A page and the place after it are committed together, so whoever is killed goes on behind the last whole page. It knows
+nothing of services or tickets. Called by `zendesk.py` and `postgres.py`; read by `tasks/curate/readers/read_landed.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import DataError
+from tasks.failpoint import reach
+from tasks.files import sha256_json
+from tasks.warehouse import connect
+
+if TYPE_CHECKING:
+    import duckdb
+
+FILE = "ingest.duckdb"
+TABLES = {
+    "rows": "stream VARCHAR, key VARCHAR, parent VARCHAR, status VARCHAR, version VARCHAR, fetched VARCHAR, "
+    "state VARCHAR, content VARCHAR",
+    "marks": "name VARCHAR, value VARCHAR",
+}
+_COLUMNS = ("stream", "key", "parent", "status", "version", "fetched", "state", "content")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a stream.
+
+    Attributes:
+        key: Names it in its stream.
+        parent: Key of the row that it belongs to, in another stream.
+        status: What decides, without a look into `content`, whether more of it is wanted.
+        version: Greater when it changed; only equal or greater ones replace it.
+        fetched: Version for which everything below it was fetched.
+        state: `live`, `deleted` or `redacted` upstream, or `faulty`: no row that could be used.
+        content: JSON; null where nothing may be kept.
+    """
+
+    stream: str
+    key: str
+    content: str | None
+    parent: str | None = None
+    status: str | None = None
+    version: str | None = None
+    fetched: str | None = None
+    state: str = "live"
+
+
+class Landing:
+    """An open `ingest.duckdb`; made by `open_landing`."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        for name, columns in TABLES.items():
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
+
+    def mark(self, name: str) -> str | None:
+        """What was noted under this name."""
+        found = self.ask("SELECT value FROM marks WHERE name = ?", name)
+        return found[0][0] if found else None
+
+    def ask(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT."""
+        return self._connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def step(self, **marks: str | None) -> Iterator[None]:
+        """One transaction: what the block writes, and these marks; null takes a mark away."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+            for name, value in marks.items():
+                self._connection.execute("DELETE FROM marks WHERE name = ?", [name])
+                if value is not None:
+                    self._connection.execute("INSERT INTO marks VALUES (?, ?)", [name, value])
+            reach("ingest.written")
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+        reach("ingest.committed")
+
+    def put(self, rows: list[Row]) -> int:
+        """Take in rows of one page; returns how many changed something. Inside `step`.
+
+        A row that is older than what is here changes nothing, nor does one that is equal. Where a text goes, the mark
+        `replaced` says that its bytes are still in the file.
+        """
+        import pyarrow as pa
+
+        newest = {(row.stream, row.key): row for row in sorted(rows, key=lambda row: _order(row.version))}
+        table = pa.table({name: [getattr(row, name) for row in newest.values()] for name in _COLUMNS},
+                         schema=pa.schema([(name, pa.string()) for name in _COLUMNS]))  # fmt: skip
+        self._connection.register("arrived", table)
+        same = "r.stream = a.stream AND r.key = a.key"
+        differs = "(r.content, r.state, r.parent, r.status) IS DISTINCT FROM (a.content, a.state, a.parent, a.status)"
+        self._connection.execute(
+            "CREATE OR REPLACE TEMP TABLE changed AS SELECT a.*, "
+            "r.content IS NOT NULL AND r.content IS DISTINCT FROM a.content AS loses_text "
+            f"FROM arrived a LEFT JOIN rows r ON {same} "
+            f"WHERE r.key IS NULL OR ({_not_older('a', 'r')} AND ({differs} OR r.version IS DISTINCT FROM a.version))"
+        )
+        self._connection.execute(f"DELETE FROM rows r USING changed a WHERE {same}")
+        self._connection.execute(f"INSERT INTO rows SELECT {', '.join(_COLUMNS)} FROM changed")
+        (n_changed, n_lost) = self.ask("SELECT count(*), count(*) FILTER (loses_text) FROM changed")[0]
+        self._connection.unregister("arrived")
+        if n_lost:
+            self._replaced()
+        return int(n_changed)
+
+    def remove(self, stream: str, *, parent: str) -> None:
+        """Take all rows of a stream that belong to this parent. Inside `step`."""
+        if self.ask("SELECT 1 FROM rows WHERE stream = ? AND parent = ? LIMIT 1", stream, parent):
+            self._connection.execute("DELETE FROM rows WHERE stream = ? AND parent = ?", [stream, parent])
+            self._replaced()
+
+    def clear(self, stream: str) -> None:
+        """Take all rows of a stream. Inside `step`."""
+        self._connection.execute("DELETE FROM rows WHERE stream = ?", [stream])
+
+    def set_fetched(self, stream: str, key: str) -> None:
+        """Everything below this row was fetched for its version. Inside `step`."""
+        self._connection.execute("UPDATE rows SET fetched = version WHERE stream = ? AND key = ?", [stream, key])
+
+    def digest(self) -> str:
+        """sha256 over what the rows say: equal content, equal digest, in whatever order and however often it came."""
+        fields = "stream, key, coalesce(parent, ''), coalesce(status, ''), state, coalesce(content, '')"
+        row = f"sha256(concat_ws(chr(31), {fields}))"
+        found = self.ask(f"SELECT sha256(coalesce(string_agg({row}, '' ORDER BY stream, key), '')) FROM rows")
+        return str(found[0][0])
+
+    def finish(self, *, at: str) -> str:
+        """Everything is here: note the digest, under which readers find it."""
+        digest = self.digest()
+        with self.step(complete=digest, finished_at=at):
+            pass
+        reach("ingest.finished")
+        return digest
+
+    def _replaced(self) -> None:
+        self._connection.execute("DELETE FROM marks WHERE name = 'replaced'")
+        self._connection.execute("INSERT INTO marks VALUES ('replaced', 'yes')")
+
+
+@contextmanager
+def open_landing(folder: Path) -> Iterator[Landing]:
+    """The folder's `ingest.duckdb`, made when it is absent.
+
+    Raises:
+        LockedError: TG0551, another process brings the same source in.
+        StorageError: TG0552, the file is damaged.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with connect(folder / FILE, threads=1) as connection:
+        (folder / FILE).chmod(0o600)
+        yield Landing(connection)
+
+
+@contextmanager
+def read_landing(folder: Path) -> Iterator[Landing | None]:
+    """The same for reading; None where nothing was ever brought in, or nothing to its end."""
+    path = folder / FILE
+    if not path.is_file() or not path.stat().st_size:
+        yield None
+        return
+    with connect(path, read_only=True, threads=1) as connection:
+        tables = {name for (name,) in connection.sql("SELECT table_name FROM duckdb_tables()").fetchall()}
+        landing = object.__new__(Landing)
+        landing._connection = connection
+        yield landing if tables >= TABLES.keys() and landing.mark("complete") else None
+
+
+def landed_fingerprint(folder: Path) -> str:
+    """The digest of what is here; one of its own while nothing is complete."""
+    with read_landing(folder) as landing:
+        return (landing.mark("complete") if landing else None) or sha256_json({"complete": None})
+
+
+def need_landing(landing: Landing | None, *, where: str) -> Landing:
+    """What was brought in.
+
+    Raises:
+        DataError: TG0266, nothing was.
+    """
+    if landing is None:
+        raise DataError(
+            "nothing of this source has been brought in completely",
+            code="TG0266",
+            where=where,
+            hint="tunegate curate PIPELINE asks the service; plan and reproduce never do",
+        )
+    return landing
+
+
+def _order(version: str | None) -> tuple[int, str]:
+    return (len(version or ""), version or "")
+
+
+def _not_older(one: str, other: str) -> str:
+    return (
+        f"(length(coalesce({one}.version, '')), coalesce({one}.version, '')) >= "
+        f"(length(coalesce({other}.version, '')), coalesce({other}.version, ''))"
+    )

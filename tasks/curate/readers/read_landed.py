@@ -1,0 +1,85 @@
+"""Rows that were brought in from a service, as batches: live ones, faulty ones, and those that are gone upstream.
+
+It knows nothing of connections; `tasks/curate/ingest` brings rows in. Called by `tasks/curate/extract.py`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from schemas.remote_source import PostgresSource, ZendeskSource
+from tasks.curate.ingest.conversation import Comment, ticket_row
+from tasks.curate.ingest.landing import Landing, need_landing, read_landing
+from tasks.curate.readers.records import BATCH_ROWS, Batch, Fault, Record, in_batches
+
+DELETED = Fault("deleted_upstream", "The source says that it was deleted or redacted.", outcome="dropped")
+OTHER_STATUS = Fault("other_status", "The ticket has a status that is not asked for.", outcome="dropped")
+_IN_ORDER = "ORDER BY length(key), key"
+
+
+def read_landed(source: ZendeskSource | PostgresSource, folder: Path) -> Iterator[Batch]:
+    """Every row, ordered by its key; rows of a table are numbered in that order, tickets by their id.
+
+    Raises:
+        DataError: TG0266, nothing was brought in.
+        LockedError: TG0551, it is being brought in right now.
+    """
+    with read_landing(folder) as found:
+        landing = need_landing(found, where=str(folder))
+        records = _tickets(source, landing) if isinstance(source, ZendeskSource) else _rows(source, landing)
+        yield from in_batches(records)
+
+
+def _tickets(source: ZendeskSource, landing: Landing) -> Iterator[Record]:
+    keys = landing.ask(f"SELECT key, state, status FROM rows WHERE stream = 'ticket' {_IN_ORDER}")
+    for start in range(0, len(keys), BATCH_ROWS):
+        some = keys[start : start + BATCH_ROWS]
+        listed = [key for key, _, _ in some]
+        contents = dict(
+            landing.ask("SELECT key, content FROM rows WHERE stream = 'ticket' AND list_contains(?, key)", listed)
+        )
+        comments = _comments(landing, listed)
+        for key, state, status in some:
+            if state != "live":
+                yield Record(int(key), None, DELETED, ticket_id=key)
+            elif status not in source.statuses:
+                yield Record(int(key), None, OTHER_STATUS, ticket_id=key)
+            else:
+                row = ticket_row(orjson.loads(contents[key]), comments[key], reply=source.reply)
+                yield Record(int(key), None, DELETED if row is None else row, ticket_id=key)
+    yield from _faulty(landing, 0)
+
+
+def _comments(landing: Landing, tickets: list[str]) -> dict[str, list[Comment]]:
+    found: dict[str, list[Comment]] = defaultdict(list)
+    for parent, key, state, content in landing.ask(
+        "SELECT parent, key, state, content FROM rows WHERE stream = 'comment' AND list_contains(?, parent)", tickets
+    ):
+        found[parent].append(Comment(key, state, orjson.loads(content)))
+    return found
+
+
+def _rows(source: PostgresSource, landing: Landing) -> Iterator[Record]:
+    named = source.columns.get("ticket_id", "ticket_id")
+    place = source.key.index(named) if named in source.key else None
+    number = 0
+    keys = landing.ask("SELECT key FROM rows WHERE stream = 'row' ORDER BY key")
+    for start in range(0, len(keys), BATCH_ROWS):
+        listed = [key for (key,) in keys[start : start + BATCH_ROWS]]
+        for key, state, content in landing.ask(
+            "SELECT key, state, content FROM rows WHERE stream = 'row' AND list_contains(?, key) ORDER BY key", listed
+        ):
+            number += 1
+            ticket_id = None if place is None else str(orjson.loads(key)[place])
+            yield Record(number, None, DELETED if state == "deleted" else orjson.loads(content), ticket_id=ticket_id)
+    yield from _faulty(landing, number)
+
+
+def _faulty(landing: Landing, number: int) -> Iterator[Record]:
+    for (content,) in landing.ask("SELECT content FROM rows WHERE stream = 'faulty' ORDER BY length(key), key"):
+        number += 1
+        yield Record(number, None, Fault("TG0267", orjson.loads(content)))

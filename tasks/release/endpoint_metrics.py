@@ -1,0 +1,86 @@
+"""How the endpoint is used, as Prometheus metrics: requests by route and status, and how long they took.
+
+It sees paths, statuses and times, never a body. What the ledger knows is handed in by the caller and told in the same
+answer. Called by `tasks/release/endpoint.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.routing import Route
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+ROUTES = ("/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions")
+BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class EndpointMetrics:
+    """Counts while the process lives; `told` are metrics that stand elsewhere, in the same format."""
+
+    def __init__(self, told: Callable[[], bytes] | None = None) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Histogram
+
+        self.told = told
+        self.registry = CollectorRegistry()
+        names = ("route", "status")
+        self.requests = Counter("tunegate_requests", "Requests by route and status", names, registry=self.registry)
+        self.seconds = Histogram(
+            "tunegate_request_seconds", "From a request's head to the end of its answer, seconds", ("route",),
+            buckets=BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """The application, counted."""
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            status, started = 500, time.monotonic()
+
+            async def heard(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                await send(message)
+
+            try:
+                await app(scope, receive, heard)
+            finally:
+                route = _route(scope["path"])
+                self.requests.labels(route, str(status)).inc()
+                self.seconds.labels(route).observe(time.monotonic() - started)
+
+        return counted
+
+    def route(self, admit: Callable[[Request], None]) -> Route:
+        """`/metrics`, for whom `admit` does not refuse."""
+        from starlette.concurrency import run_in_threadpool
+        from starlette.responses import Response
+        from starlette.routing import Route
+
+        async def show(request: Request) -> Response:
+            admit(request)
+            return Response(await run_in_threadpool(self.text), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+        return Route("/metrics", show)
+
+    def text(self) -> bytes:
+        """All of it in the text format 0.0.4."""
+        from prometheus_client import generate_latest
+
+        return bytes(generate_latest(self.registry)) + (self.told() if self.told else b"")
+
+
+def _route(path: str) -> str:
+    """The route without what a caller may write into it: each value of a label is kept for ever.
+
+    >>> _route("/v1/models/version-3"), _route("/.env")
+    ('/v1/models', 'other')
+    """
+    return next((route for route in ROUTES if path == route or path.startswith(f"{route}/")), "other")

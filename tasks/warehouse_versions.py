@@ -1,0 +1,67 @@
+"""The storage version of DuckDB files: what a file has, and a file written anew in the version that is made here.
+
+DuckDB reads more versions than it writes by default, and an older DuckDB reads no newer one. Called by
+`flows/commands/migrate.py`; what a file of a version that is not read is told is in `tasks/warehouse.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from schemas.errors import StorageError
+from tasks.warehouse import STORAGE_VERSION, connect, quote_identifier, quote_text
+
+OURS = 68
+"""The number of STORAGE_VERSION in a file's header."""
+
+
+def storage_version(path: Path) -> int:
+    """The number in the file's header; 0 when it is no DuckDB file."""
+    with path.open("rb") as stream:
+        head = stream.read(20)
+    return int.from_bytes(head[12:20], "little") if head[8:12] == b"DUCK" else 0
+
+
+def rewrite(path: Path, backup: Path) -> None:
+    """Write the file anew in our storage version, after a copy of it as it is; a reader sees the old one or the new.
+
+    Raises:
+        StorageError: TG0519, it is of a version that is not read, or the new one holds other rows: the old stays.
+        LockedError: TG0551, another process holds it.
+    """
+    import duckdb
+
+    with connect(path, threads=1):  # as a writer: what a kill left in the log beside it goes into the file
+        pass
+    shutil.copy2(path, backup)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.unlink(missing_ok=True)
+    with duckdb.connect(":memory:") as connection:
+        connection.execute(f"ATTACH {quote_text(str(path))} AS old (READ_ONLY)")
+        connection.execute(f"ATTACH {quote_text(str(aside))} AS new (STORAGE_VERSION '{STORAGE_VERSION}')")
+        connection.execute("COPY FROM DATABASE old TO new")
+        counts = [_counts(connection, name) for name in ("old", "new")]
+        connection.execute("DETACH new")
+    if counts[0] != counts[1]:
+        aside.unlink()
+        raise StorageError("the file, written anew, holds other rows", code="TG0519", where=str(path))
+    aside.chmod(0o600)
+    descriptor = os.open(aside, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    aside.replace(path)
+
+
+def _counts(connection: object, database: str) -> dict[str, tuple[int, int]]:
+    """Table -> rows, and a sum over their hashes."""
+    run = connection.execute  # type: ignore[attr-defined]
+    tables = run("SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ?", [database]).fetchall()
+    found = {}
+    for schema, table in sorted(tables):
+        name = f"{database}.{quote_identifier(schema)}.{quote_identifier(table)}"
+        found[f"{schema}.{table}"] = run(f"SELECT count(*), coalesce(sum(hash(t)), 0) FROM {name} t").fetchone()
+    return found

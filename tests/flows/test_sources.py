@@ -1,0 +1,115 @@
+"""Sources behind a connection, by the real command: what is deleted upstream goes, and what can be told is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pytest
+
+from flows.commands.config import validate
+from flows.commands.doctor import doctor
+from flows.commands.plan import plan
+from schemas.errors import ConfigError, SecurityError
+from schemas.load import load_file
+from tasks.curate.ingest.bring import bring_in
+from tests.flows.conftest import small_document
+from tests.tasks.curate.zendesk_desk import TOKEN, ZendeskDesk, zendesk_desk
+
+if TYPE_CHECKING:
+    from schemas.artifacts import ModelRef
+    from tests.flows.conftest import Workplace
+
+
+@pytest.fixture
+def desk() -> Iterator[ZendeskDesk]:
+    with zendesk_desk() as desk:
+        for number in range(1, 31):
+            desk.add(number, " ".join(f"w{(number * 31 + k * k * 13) % 997}" for k in range(12)))
+        yield desk
+
+
+def zendesk(url: str) -> dict[str, Any]:
+    return {
+        "kind": "zendesk", "base_url": url, "email": "ada@example.com", "api_token": "${env:DESK_TOKEN}",
+        "start": "2026-06-01", "requests_per_minute": 700, "columns": {"category": "fields.360001"},
+    }  # fmt: skip
+
+
+@pytest.mark.server
+def test_a_ticket_that_is_deleted_upstream_goes_from_the_account_to_the_warehouse(
+    workplace: Workplace, desk: ZendeskDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workplace.declare(lambda document: document["pipelines"]["small"].update(source=zendesk(desk.url)))
+    workplace.environ["DESK_TOKEN"] = TOKEN
+    monkeypatch.setenv("DESK_TOKEN", TOKEN)
+    spec = load_file(workplace.folder / "pipelines.yaml").get("small")
+    landed = workplace.home / "ingest" / "small"
+    bring_in(spec.source, root=workplace.folder, landed=landed)
+    text = desk.comments[7][0]["plain_body"]
+    desk.touch(7, status="deleted", subject="SCRUBBED")
+
+    curated = workplace.json("curate", "small")
+    first = curated["funnel"][0]
+    assert (first["n_in"], first["n_out"], first["n_dropped"]) == (30, 29, 1)
+    with duckdb.connect(curated["warehouse"], read_only=True) as client:
+        assert client.sql("SELECT step, code FROM dropped WHERE ticket_id = '7'").fetchall() == [
+            ("extract", "deleted_upstream")
+        ]
+        assert client.sql("SELECT count(*) FROM raw_tickets WHERE ticket_id = '7'").fetchall() == [(0,)]
+    # Neither the text nor the token is in any file: ledger, keys and snapshots hold the reference.
+    for path in filter(Path.is_file, workplace.home.rglob("*")):
+        held = path.read_bytes()
+        assert text.encode() not in held, path
+        assert TOKEN.encode() not in held, path
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("DESK_TOKEN", raising=False)
+    monkeypatch.setenv("TUNEGATE_HOME", str(tmp_path / "home"))
+    return tmp_path / "pipelines.yaml"
+
+
+def declare(config: Path, source: dict[str, Any], model: str = "nowhere") -> None:
+    document = small_document(model)
+    document["pipelines"]["small"]["source"] = source
+    config.write_text(json.dumps(document))
+
+
+def test_validate_plan_and_doctor_speak_of_the_source_and_ask_nobody(
+    config: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(config, zendesk("https://nobody.invalid"), str(tiny_model.root))
+    with pytest.raises(ConfigError) as unset:
+        validate(config=config, as_json=False)
+    assert "environment variable DESK_TOKEN is not set" in str(unset.value)
+    monkeypatch.setenv("DESK_TOKEN", TOKEN)
+    assert validate(config=config, as_json=False) == 0
+    assert plan(pipeline="small", config=config, as_json=True) == 0
+    told = json.loads(capsys.readouterr().out.partition("\n")[2])["source"]
+    assert told == "zendesk: nothing has been brought in yet; a plan asks no service, the next run does"
+    doctor(config=config, as_json=True)
+    findings = {row["told"]: row for row in json.loads(capsys.readouterr().out) if row["what"] == "source"}
+    assert findings[f"small: {told}"]["state"] == "ok"
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match="TG0112"):
+        validate(config=config, as_json=False)
+    doctor(config=config, as_json=True)
+    (bad, *_) = [row for row in json.loads(capsys.readouterr().out) if row["what"] == "source"]
+    assert (bad["state"], "zendesk" in bad["fix"]) == ("bad", True)
+
+
+def test_validate_refuses_what_postgres_would_be_asked(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HELPDESK_DSN", "postgresql://ada:hunter2@db.invalid/help")
+    source = {"kind": "postgres", "dsn": "${env:HELPDESK_DSN}", "key": ["id"], "cursor": "updated_at"}
+    declare(config, {**source, "query": "delete from tickets"})
+    with pytest.raises(SecurityError, match="TG0814"):
+        validate(config=config, as_json=False)
+    declare(config, {**source, "table": "tickets", "dsn": "postgresql://ada:hunter2@db.invalid/help"})
+    with pytest.raises(ConfigError, match="a credential is written as") as literal:
+        validate(config=config, as_json=False)
+    assert "dsn" in str(literal.value)

@@ -1,0 +1,78 @@
+"""A real Postgres for tests, of its own and gone afterwards: no service of the machine is needed or touched."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from flows.servers import free_port
+from infra.stack.postgres import QUICK, Cluster, PostgresError, programs
+
+_numbers = count(1)
+
+
+class Postgres:
+    """A server on loopback that trusts whoever comes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._cluster = Cluster(folder, free_port(), settings=QUICK)
+        self._cluster.create()
+        self._server: subprocess.Popen[bytes] | None = None
+
+    @property
+    def port(self) -> int:
+        return self._cluster.port
+
+    @property
+    def url(self) -> str:
+        """The first database."""
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        return self._cluster.url(database)
+
+    def fresh(self) -> str:
+        """The address of a new, empty database."""
+        import psycopg2
+
+        name = f"fresh_{next(_numbers)}"
+        with closing(psycopg2.connect(self.url)) as connection:
+            connection.autocommit = True
+            connection.cursor().execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        return self.url_of(name)
+
+    def start(self) -> None:
+        self._server = self._cluster.start(self._cluster.folder / "log")
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """End it: SIGINT closes its connections, SIGKILL is a power cut."""
+        if self._server is not None:
+            self._cluster.stop(self._server, number)
+        self._server = None
+
+
+@contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """One that is gone, with its folder, at the end of the block."""
+    try:
+        programs()
+    except PostgresError as error:
+        pytest.skip(str(error))
+    folder = Path(tempfile.mkdtemp(prefix="tunegate-postgres-"))
+    server = None
+    try:
+        server = Postgres(folder)
+        server.start()
+        yield server
+    finally:
+        if server is not None:
+            server.stop()
+        shutil.rmtree(folder, ignore_errors=True)

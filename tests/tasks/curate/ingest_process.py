@@ -1,0 +1,102 @@
+"""Brings sources in by forks of one process, each with its own failpoint: dlt takes seconds to import.
+
+A job is a line of JSON on stdin: source, root, landed, failpoint (empty: none), variables. The answer is a line: how
+the fork ended.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+DELAY_S = 0.001
+
+
+class Ingests:
+    """The process that is forked."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def bring_in(self, source: Any, folder: Path, failpoint: str = "") -> bool:
+        """True when it came to its end, False when the failpoint killed it."""
+        named = re.findall(r"\$\{env:(\w+)\}", source.model_dump_json())
+        variables = {name: os.environ[name] for name in named}
+        job = {
+            "source": source.model_dump(mode="json"), "root": str(folder), "landed": str(folder / "landed"),
+            "failpoint": failpoint, "variables": variables,
+        }  # fmt: skip
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        status = int(self._process.stdout.readline())
+        assert status in (0, -9), status
+        return status == 0
+
+
+@contextmanager
+def ingests(project: Path) -> Iterator[Ingests]:
+    environ = {**os.environ, "PYTHONPATH": str(project)}
+    process = subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
+    )
+    try:
+        yield Ingests(process)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(60)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def _main() -> None:
+    from pydantic import TypeAdapter
+
+    import tasks.curate.ingest.zendesk as zendesk
+    import tasks.curate.ingest.zendesk_api as api
+    from schemas.errors import TunegateError
+    from schemas.remote_source import ZendeskSource
+    from schemas.source import SourceSpec
+    from tasks.curate.ingest.bring import bring_in
+    from tasks.failpoint import VARIABLE
+
+    os.environ.update(api.QUIET)
+    for name in ("duckdb", "psycopg2", "pyarrow"):
+        importlib.import_module(name)
+
+    # What dlt makes once in a process, it makes before the forks; nothing is asked for.
+    about = ZendeskSource(kind="zendesk", base_url="http://127.0.0.1:1", oauth_token="${env:PATH}", start="2026-06-01")
+    api.ZendeskApi(about)._pages("nowhere", {}, api._export_paginator())
+    zendesk.FIRST_DELAY_S = api.FIRST_DELAY_S = DELAY_S  # a test waits for nobody
+    for line in sys.stdin:
+        job = json.loads(line)
+        pid = os.fork()
+        if pid:
+            sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")
+            sys.stdout.flush()
+            continue
+        os.environ |= {**job["variables"], VARIABLE: job["failpoint"]}
+        try:
+            source = TypeAdapter(SourceSpec).validate_python(job["source"])
+            bring_in(source, root=Path(job["root"]), landed=Path(job["landed"]))
+        except TunegateError as error:
+            sys.stderr.write(f"{error}\n")
+            os._exit(error.exit_code)
+        except BaseException as error:
+            sys.stderr.write(f"{error!r}\n")
+            os._exit(99)
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    _main()

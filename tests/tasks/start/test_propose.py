@@ -1,0 +1,314 @@
+"""What a file's columns are taken for, with which evidence, and the settings that follow from its size."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.errors import ConfigError, DataError
+from schemas.load import PipelineFile, load_file
+from tasks.start.propose import Proposal, propose_pipeline
+from tasks.start.sections import file_of
+from tasks.start.sizes import choose_sizes, power_of, rules_for
+from tasks.start.yaml_out import to_yaml
+from tests.tasks.start.conftest import WriteCsv, ticket
+
+MAPPED = {
+    "ticket_id": "Ticket ID", "created_at": "Created", "customer_id": "Requester", "subject": "Title",
+    "body": "Message", "reply": "Agent Reply", "category": "Issue Type",
+}  # fmt: skip
+
+
+def proposed(path: Path) -> Proposal:
+    return propose_pipeline(path, name=None, root=path.parent)
+
+
+def columns(proposal: Proposal) -> dict[str, str]:
+    return {str(role.column): role.name for role in proposal.roles.found}
+
+
+def loaded(proposal: Proposal, folder: Path) -> tuple[str, PipelineFile]:
+    """The text of the file, and what the loader makes of it."""
+    text = to_yaml(file_of(proposal))
+    (folder / "pipelines.yaml").write_text(text)
+    return text, load_file(folder / "pipelines.yaml")
+
+
+def test_columns_are_told_by_name_and_borne_out_by_their_values(write_csv: WriteCsv, tmp_path: Path) -> None:
+    proposal = proposed(write_csv(map(ticket, range(600))))
+    assert columns(proposal) == MAPPED
+    assert proposal.routing is not None
+    evidence = {role.column: role.evidence for role in proposal.roles.found}
+    assert evidence["created_at"] == "100 % of 600 values parse as ISO 8601 or seconds since 1970"
+    assert evidence["category"] == "3 different values in 600 rows"
+    assert "600 different values in 600 of 600 rows" in evidence["ticket_id"]
+    left = "\n".join(proposal.roles.left_out)
+    assert "Customer Email: personal data (e-mail in 100 %)" in left
+    assert "Notes: empty in every row" in left
+    assert "lang: 1 languages" in left or "lang: " in left
+    text, file = loaded(proposal, tmp_path)
+    spec = file.get("tickets")
+    assert spec.evaluate.routing_field == "category"
+    assert spec.train.prompt.answer == "[{category}]\n{reply}"
+    assert [step.uses for step in spec.curate.steps] == [
+        "redact", "language", "rule", "rule", "length", "quality", "dedup",
+    ]  # fmt: skip
+    assert "# 100 % of 600 values parse as ISO 8601" in text
+    assert max(map(len, (line for line in text.splitlines() if "base_model" not in line))) <= 120
+
+
+def test_no_text_of_a_ticket_is_written(write_csv: WriteCsv, tmp_path: Path) -> None:
+    rows = [ticket(number) for number in range(200)]
+    text, _ = loaded(proposed(write_csv(rows)), tmp_path)
+    words = {word for row in rows for name in ("Title", "Message", "Agent Reply", "Customer Email", "Requester")
+             for word in re.findall(r"\w{6,}", row[name].lower())}  # fmt: skip
+    ours = set(re.findall(r"\w{6,}", text.lower()))
+    assert words & ours <= {"please", "number"}
+    assert "xylophone" in words
+    assert not ours & {"billing", "delivery", "returns"}
+
+
+def test_a_time_that_does_not_parse_is_no_time(write_csv: WriteCsv, tmp_path: Path) -> None:
+    rows = [{**ticket(number), "Created": f"{1 + number % 28}.{1 + number % 12}.2026 at noon"} for number in range(100)]
+    proposal = proposed(write_csv(rows))
+    assert "created_at" not in columns(proposal)
+    assert "Created: no created_at: 0 % of 100 values parse" in "\n".join(proposal.roles.left_out)
+    text, file = loaded(proposal, tmp_path)
+    assert file.get("tickets").split.by_time is False
+    assert "CHECK: no column is a time" in text
+
+
+def test_ids_that_repeat_are_no_ids(write_csv: WriteCsv) -> None:
+    rows = [{**ticket(number), "Ticket ID": f"K-{number // 2}"} for number in range(100)]
+    proposal = proposed(write_csv(rows))
+    assert "ticket_id" not in columns(proposal)
+    assert "50 different values in 100 of 100 rows" in "\n".join(proposal.roles.left_out)
+
+
+def test_without_names_only_what_is_unambiguous_is_guessed_and_marked(write_csv: WriteCsv, tmp_path: Path) -> None:
+    rows = [{"c1": ticket(number)["Message"], "c2": ticket(number)["Issue Type"]} for number in range(100)]
+    text, file = loaded(proposed(write_csv(rows)), tmp_path)
+    assert file.get("tickets").train.prompt.answer == "[{category}]"
+    assert text.count("CHECK: no name says so, only the values") == 2
+    both = [{"c1": row["Message"], "c2": row["Agent Reply"]} for row in map(ticket, range(100))]
+    with pytest.raises(ConfigError, match="TG0167"):
+        proposed(write_csv(both))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"description": f"my xylophone is broken again {number}"} for number in range(40)],  # nothing to learn
+        [{"colour": "red", "size": number} for number in range(40)],  # no text
+        [{"2026-01-02": "x", "anne@example.org": "y", "my xylophone, it broke": "z"} for _ in range(40)],  # no header
+    ],
+)
+def test_a_file_that_cannot_teach_is_refused_without_its_text(rows: list[dict[str, Any]], write_csv: WriteCsv) -> None:
+    with pytest.raises(ConfigError) as caught:
+        proposed(write_csv(rows))
+    assert caught.value.code == "TG0167"
+    assert "xylophone" not in str(caught.value)
+    assert "anne" not in str(caught.value)
+
+
+def test_too_few_tickets_are_refused_and_few_are_told(write_csv: WriteCsv, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="TG0168"):
+        proposed(write_csv(map(ticket, range(12))))
+    proposal = proposed(write_csv(map(ticket, range(60))))
+    assert not proposal.sizes.gate_works
+    text, _ = loaded(proposal, tmp_path)
+    assert "too little data for a gate: about 18 held-out tickets, and below 50 every verdict is HOLD" in " ".join(
+        text.replace("#", " ").split()
+    )
+
+
+def test_sizes_follow_from_the_power_of_the_gate() -> None:
+    def sizes(n: int, *, continuous: bool = False) -> Any:
+        return choose_sizes(n, continuous=continuous, example_chars=900, reply_chars=300, where="f")
+
+    many, some, few = sizes(5000), sizes(900), sizes(300)
+    assert (many.test_fraction, many.max_items, many.margin) == (0.2, 248, 0.05)
+    assert (some.test_fraction, some.margin) == (0.3, 0.05)
+    assert (few.test_fraction, few.n_held_out) == (0.3, 90)
+    assert 0.05 < few.margin <= 0.1
+    for each in (many, some, few):
+        (refresh, *_) = power_of(rules_for("field_category", each.margin, floors=("format",)), each.max_items)
+        assert not refresh.underpowered  # the margin is one that the items show
+    assert not sizes(600, continuous=True).gate_works
+    assert sizes(700, continuous=True).gate_works
+
+
+def test_copies_do_not_count_as_tickets(write_csv: WriteCsv) -> None:
+    rows = [{**ticket(number), "Message": ticket(number % 100)["Message"]} for number in range(400)]
+    assert proposed(write_csv(rows)).sizes.n_tickets == 100
+
+
+def test_faulty_rows_are_told_by_code_and_allowed_for(write_csv: WriteCsv, tmp_path: Path) -> None:
+    path = write_csv(map(ticket, range(200)))
+    lines = path.read_text().splitlines()
+    lines[10:40] = [line + ",one,too,many" for line in lines[10:40]]
+    path.write_text("\n".join(lines) + "\n")
+    text, file = loaded(proposed(path), tmp_path)
+    assert file.get("tickets").table.fail_above > 0.15
+    assert "CHECK: about 15 % of the rows are faulty: TG02" in text
+
+
+def test_html_is_told(write_csv: WriteCsv, tmp_path: Path) -> None:
+    rows = [{**ticket(n), "Agent Reply": f"<p>We are sorry, case {n}.</p>"} for n in range(100)]
+    text, _ = loaded(proposed(write_csv(rows)), tmp_path)
+    assert "CHECK: 100 % of the rows hold HTML tags" in text
+    assert "HTML" not in loaded(proposed(write_csv(map(ticket, range(100)))), tmp_path)[0]
+
+
+def test_other_formats_and_compression_are_read_alike(write_csv: WriteCsv, tmp_path: Path) -> None:
+    rows = [ticket(number) for number in range(120)]
+    plain = write_csv(rows)
+    packed = tmp_path / "packed.csv.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    table = tmp_path / "table.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), table)
+    for path in (packed, table):
+        assert columns(proposed(path)) == MAPPED
+
+
+def test_a_large_file_is_looked_at_evenly(write_csv: WriteCsv) -> None:
+    rows = [{**ticket(number), "Issue Type": "late" if number > 9000 else "early"} for number in range(10_000)]
+    proposal = proposed(write_csv(rows))
+    assert proposal.look.n_rows == 10_000
+    assert 1800 <= proposal.look.n_looked < 4000
+    assert proposal.look.columns["Issue Type"].n_distinct == 2
+
+
+def test_nested_help_desk_rows_are_recognised(write_jsonl: WriteCsv, tmp_path: Path) -> None:
+    def talk(number: int) -> dict[str, Any]:
+        row = ticket(number)
+        return {
+            "id": number, "subject": row["Title"], "created_at": row["Created"], "requester_id": number % 40,
+            "description": row["Message"], "type": row["Issue Type"], "priority": "high" if number % 2 else "low",
+            "via": {"channel": "mail" if number % 5 else "web"},
+            "comments": [
+                {"body": row["Message"], "public": True},
+                {"body": row["Agent Reply"], "public": number % 10 != 0},
+            ],
+        }  # fmt: skip
+
+    proposal = proposed(write_jsonl(map(talk, range(150))))
+    assert "Zendesk" in proposal.roles.told
+    found = columns(proposal)
+    assert (found["body"], found["reply"], found["channel"]) == ("description", "comments[1].body", "via.channel")
+    reply = proposal.roles.of("reply")
+    assert reply is not None
+    assert "90 % of 150 have public true" in reply.evidence
+    loaded(proposal, tmp_path)
+
+
+def test_intercom_and_freshdesk_are_recognised(write_jsonl: WriteCsv) -> None:
+    def intercom(number: int) -> dict[str, Any]:
+        row = ticket(number)
+        part = {"body": row["Agent Reply"], "author": {"type": "admin"}}
+        return {
+            "id": str(number), "created_at": 1_780_000_000 + number,
+            "source": {"type": "email", "subject": row["Title"], "body": row["Message"], "author": {"id": number % 9}},
+            "conversation_parts": {"conversation_parts": [part]},
+        }  # fmt: skip
+
+    def freshdesk(number: int) -> dict[str, Any]:
+        row = ticket(number)
+        return {
+            "id": number, "requester_id": number % 9, "created_at": row["Created"], "type": row["Issue Type"],
+            "description_text": row["Message"], "conversations": [{"body_text": row["Agent Reply"], "incoming": False}],
+        }  # fmt: skip
+
+    one = proposed(write_jsonl(map(intercom, range(60)), "a.jsonl"))
+    assert columns(one)["reply"] == "conversation_parts.conversation_parts[0].body"
+    assert one.split_by_time
+    two = proposed(write_jsonl(map(freshdesk, range(60)), "b.jsonl"))
+    assert (two.roles.shape, columns(two)["reply"]) == ("ticket", "conversations[0].body_text")
+
+
+SHAPES = {
+    "messages": lambda q, a: {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]},
+    "sharegpt": lambda q, a: {"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]},
+    "alpaca": lambda q, a: {"instruction": q, "input": "", "output": a},
+    "prompt_completion": lambda q, a: {"prompt": q, "completion": a},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_conversations_of_every_shape_are_recognised(shape: str, write_jsonl: WriteCsv, tmp_path: Path) -> None:
+    rows = [SHAPES[shape](ticket(n)["Message"], ticket(n)["Agent Reply"]) for n in range(80)]
+    proposal = proposed(write_jsonl(rows))
+    assert proposal.roles.shape == shape
+    assert (proposal.sampled.n_usable, proposal.metric) == (80, "chrf")
+    _, file = loaded(proposal, tmp_path)
+    assert file.get("tickets").evaluate.routing_field is None
+
+
+def test_names_that_yaml_or_the_loader_could_misread_survive(write_csv: WriteCsv, tmp_path: Path) -> None:
+    odd = {"Message": "body: #1 ${env:HOME}", "Agent Reply": "reply"}
+    rows = [{odd.get(key, key): value for key, value in ticket(n).items()} for n in range(100)]
+    rows = [{**row, "body": row["body: #1 ${env:HOME}"]} for row in rows]
+    path = write_csv(rows)
+    proposal = proposed(path)
+    _, file = loaded(proposal, tmp_path)
+    source = file.get("tickets").source
+    assert dict(getattr(source, "columns"))["reply"] == "reply"  # noqa: B009
+    from tasks.start.yaml_out import Key, Section
+
+    for name in (
+        "no",
+        "1e3",
+        "a: b",
+        "x # y",
+        "${env:HOME}",
+        'q"uo\\te',
+        "tab\t",
+        "\x85\u2028",
+        "日本",
+        "",
+        " a",
+        "-",
+        "?",
+    ):
+        text = to_yaml(Section((Key("k", name),)))
+        (tmp_path / "x.yaml").write_text(text)
+        from schemas.diagnostics import read_source
+        from schemas.yaml_text import read_tree
+        from tasks.start.foreign import plain
+
+        read = plain(read_tree(read_source(tmp_path / "x.yaml", max_bytes=1000, max_line=1000)))
+        assert read["k"].replace("$${", "${") == name
+
+
+def test_real_files_are_proposed_for_or_refused_with_a_reason(shared_data: Path, tmp_path: Path) -> None:
+    bitext = proposed(shared_data / "bitext_support" / "bitext_support_training_2023-08-18.csv")
+    assert columns(bitext) == {"body": "instruction", "reply": "response", "category": "category"}
+    banking = proposed(shared_data / "banking77" / "train.csv")
+    assert (columns(banking), banking.has_reply) == ({"body": "text", "category": "category"}, False)
+    assert banking.look.columns["category"].n_distinct == 77
+    for each in (bitext, banking):
+        loaded(each, tmp_path)
+    outcomes: dict[str, str] = {}
+    folders = ("zendesk_fivetran_seeds/seeds", "freshdesk_fixtures/freshdesk/v2/tests/sample_json_data",
+               "llamafactory_data", "axolotl_fixtures/alpaca")  # fmt: skip
+    for folder in folders:
+        for path in sorted((shared_data / folder).iterdir()):
+            if path.suffix not in (".csv", ".json"):
+                continue
+            try:
+                proposal = proposed(path)
+            except (ConfigError, DataError) as error:
+                outcomes[path.name] = error.code
+            else:
+                loaded(proposal, tmp_path)
+                outcomes[path.name] = proposal.roles.shape
+    assert outcomes["identity.json"] == "alpaca"
+    assert outcomes["alpaca.json"] in ("alpaca", "TG0168")
+    assert outcomes["ticket_data.csv"] in ("TG0167", "TG0168")
+    assert len(outcomes) > 40
