@@ -6,10 +6,10 @@ MARKS ?= not campaign
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train torture torture-135m lint-infra lock sbom audit fuzz up down stack clean
+.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train bench-forget torture torture-135m docs lint-infra lock sbom audit fuzz up down stack clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 install: .venv/.installed ## bootstrap uv into .venv and install the locked requirements
 
@@ -59,6 +59,9 @@ bench-redact: install ## redaction measured beside presidio; QUICK=1 within thre
 bench-read: install ## MB/s of reading JSON Lines beside other libraries, and the rows each loses
 	@$(BIN)/python -m benchmarks.readers
 
+bench-forget: install ## how long `tunegate forget --plan` takes in a workspace of a million rows; QUICK=1, RECORD=1
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.forget
+
 bench-gates: install ## simulated candidates through the gate beside peers' rules; QUICK=1 for seconds, RECORD=1 keeps it
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gates.py $(if $(QUICK),--quick) $(if $(RECORD),--record)
 
@@ -76,8 +79,11 @@ torture-135m: install ## the same on SmolLM2-135M; SCALE=0.1 for a tenth of the 
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra dev --extra postgres --extra servers --extra semantic --extra names --extra signing --extra zendesk \
+		--python-version 3.11 --extra dev --extra postgres --extra servers --extra semantic --extra names --extra signing --extra zendesk --extra docs \
 		--output-file requirements.lock pyproject.toml
+
+docs: install ## the site in .tunegate/site, without network: open .tunegate/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --config-file infra/site/mkdocs.yml
 
 sbom: install ## bill of materials of this release (CycloneDX), as sbom.cdx.json
 	@$(BIN)/tunegate sbom > sbom.cdx.json

@@ -23,6 +23,7 @@ from flows.cli_gate import gate_app
 from flows.cli_operations import add_operations_commands
 from flows.cli_options import CONFIG, Config, Json, Pipeline, call
 from flows.cli_planning import add_planning_commands
+from flows.cli_privacy import add_privacy_commands
 from flows.cli_registry import add_registry_commands
 from flows.cli_start import add_start_commands
 from flows.engine.guard import guard_process, say_traceback
@@ -232,6 +233,7 @@ app.add_typer(gate_app, name="gate")
 add_planning_commands(app)
 add_deciding_commands(app)
 add_registry_commands(app)
+add_privacy_commands(app)
 add_operations_commands(app)
 add_export_commands(app)
 add_examples(app)

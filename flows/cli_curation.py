@@ -1,4 +1,4 @@
-"""`tunegate curate`, `funnel`, `quarantine`, `sample` and `lineage`: arguments; the work is in `flows/commands/`."""
+"""`tunegate curate`, `funnel`, `quarantine` and `sample`: arguments; the work is in `flows/commands/`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Rows shown at most
 
 def add_curation_commands(app: typer.Typer) -> None:
     """Give the application the commands of data teams."""
-    for command in (curate, funnel, quarantine, sample, lineage):
+    for command in (curate, funnel, quarantine, sample):
         app.command()(command)
 
 
@@ -66,13 +66,3 @@ def sample(
         "curation", "sample", pipeline=pipeline, where=where, n_rows=n, seed=seed, raw=raw, config=config,
         as_json=as_json,
     )  # fmt: skip
-
-
-def lineage(
-    ticket: Annotated[str, typer.Argument(help="Ticket id, as in the source.", show_default=False)],
-    pipeline: Annotated[str | None, typer.Option(help="Only this pipeline; else all that have a warehouse.")] = None,
-    config: Config = CONFIG,
-    as_json: Json = False,
-) -> int:
-    """Say what became of a ticket, and why it is not in the training set."""
-    return call("curation", "lineage", ticket_id=ticket, pipeline=pipeline, config=config, as_json=as_json)

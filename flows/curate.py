@@ -11,6 +11,7 @@ from flows.earlier import Earlier
 from flows.engine.step import Step
 from flows.feedback import insert_behind_redaction
 from flows.finetune import base_model_step
+from flows.privacy.index import index_new_results
 from flows.retention import forget_old_texts
 from flows.session import attach
 from flows.snapshots import publish_snapshot
@@ -23,6 +24,8 @@ from tasks.curate.extract import extract_tickets
 from tasks.curate.publish import publish_warehouse
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
+from tasks.files import sha256_json
+from tasks.forget.hashes import Forgotten
 
 NOTHING = Earlier()
 
@@ -36,6 +39,7 @@ def curate_steps(
     landed: Path | None = None,
     earlier: Earlier = NOTHING,
     learned: Step | None = None,
+    forgotten: Forgotten | None = None,
 ) -> list[Step]:
     """The steps in order.
 
@@ -46,13 +50,15 @@ def curate_steps(
         landed: Where sources are brought in (`flows/ingest.py`).
         earlier: What the last complete run left.
         learned: What agents' feedback brings in; goes behind redaction.
+        forgotten: Customers whose rows are not read.
     """
     extract = Step(
         "extract",
         extract_tickets,
         TicketTable,
         params={"source": spec.source, "fingerprint": fingerprint},
-        context={"root": root, "landed": landed},
+        context={"root": root, "landed": landed, "forgotten": forgotten},
+        also={"forgotten": sha256_json(sorted(forgotten.owners))} if forgotten else {},
         libraries=("datasets", "duckdb", "orjson", "pyarrow", "zstandard"),
         reports=True,
     )
@@ -118,4 +124,5 @@ def curate(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = N
     with attach(pipeline, config, run_id) as session:
         run_stage(session, "curate")
         publish_snapshot(session)
+        index_new_results(session.settings)
         forget_old_texts(session)

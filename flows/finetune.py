@@ -11,6 +11,7 @@ from flows.assess import validation_step
 from flows.choice import choice_steps
 from flows.choice_report import report_choice
 from flows.engine.step import Step
+from flows.privacy.index import index_new_results
 from flows.session import attach
 from flows.steps import run_stage
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
@@ -83,4 +84,5 @@ def finetune(pipeline: str, config: str = "pipelines.yaml", run_id: str | None =
     with attach(pipeline, config, run_id) as session:
         run_stage(session, "finetune")
         report_choice(session)
+        index_new_results(session.settings)  # whom the model learned from, while its examples are there
         shutil.rmtree(trunks_of(session.settings.home, session.spec.name), ignore_errors=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.engine.step import Step
+from flows.privacy.keys import load_forgotten
 from schemas.artifacts import TicketTable
 from schemas.errors import TunegateError
 from tasks.curate.ingest.bring import Brought, bring_in, brought, check_source, ingest_folder
@@ -42,7 +43,9 @@ def source_at_hand(session: Session) -> Iterator[None]:
 
     session.listeners.started(step)
     try:
-        here = bring_in(spec.source, root=session.root, landed=landed, progress=progress)
+        here = bring_in(
+            spec.source, root=session.root, landed=landed, forgotten=load_forgotten(session.settings), progress=progress
+        )
         if here is not None:
             session.listeners.noted(told(spec, here))
         yield

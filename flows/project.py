@@ -163,8 +163,8 @@ def _publish(
     complete_run(client, mlflow_run, record, files=files, curves=curves, trials=trials, uri=uri)
     ledger.name_run(record.run_id, mlflow_run_id=mlflow_run)
     reach("mlflow.run")
-    tags = {**record.tags, "tunegate.verdict": row.verdict, "tunegate.reason": row.reason[:REASON_CHARS]}
-    tags["tunegate.bundle"] = row.ref.bundle.digest
+    tags = {**record.tags, "tunegate.verdict": row.verdict, "tunegate.reason": row.reason[:REASON_CHARS],
+            "tunegate.bundle": row.ref.bundle.digest, **ledger.mark_tags(name, version)}  # fmt: skip
     number = register_version(
         client, row.ref.bundle, name=name, version=version, mlflow_run=mlflow_run, tags=tags, uri=uri
     )

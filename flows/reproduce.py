@@ -73,12 +73,16 @@ def reproduce_run(
     done: dict[str, Artifact | None] = {step.name: None for stage in STAGES for step in stages[stage]}
     for step in steps:
         recorded = store.look(step.folder, rows[step.name].key, step.returns)
-        if not isinstance(recorded, step.returns):
+        gone = ledger.gone_at(f"store/{step.folder}/{rows[step.name].key}")
+        if not isinstance(recorded, step.returns) or gone is not None:
+            why = f": its rows of a forgotten customer were removed at {gone.at}" if gone is not None else ""
             raise ConfigError(
-                f"the result of step {step.name} is not in the store any more",
+                f"the result of step {step.name} is not in the store any more{why}",
                 code="TG0157",
                 where=run.run_id,
-                hint="raw texts go after curate.keep_raw_days; a damaged result is made again by the next run",
+                hint="what was forgotten is not made again"
+                if gone is not None
+                else "raw texts go after curate.keep_raw_days; a damaged result is made again by the next run",
             )
         # A warehouse's bytes may differ where its rows do not; what is picked was repeated in its own place.
         if not isinstance(recorded, WarehouseRef) and step.pick is None:

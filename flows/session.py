@@ -26,6 +26,8 @@ from flows.ingest import landed_folder, source_at_hand
 from flows.listener import Listeners
 from flows.measured import Measured
 from flows.notify import tell_end
+from flows.privacy.forget import apply_tombstones
+from flows.privacy.keys import load_forgotten
 from flows.settings import Settings, load_settings, open_ledger
 from flows.standing import Standing, standing_of
 from schemas.artifacts import Artifact, Splits, WarehouseRef
@@ -133,8 +135,9 @@ def declare(
     fingerprint = fingerprint_source(spec.source, root=root, landed=landed)
     learned = learn_step(spec, settings.home)
     curation = curate_steps(
-        spec, fingerprint=fingerprint, root=root, cache=settings.cache, landed=landed, earlier=earlier, learned=learned
-    )
+        spec, fingerprint=fingerprint, root=root, cache=settings.cache, landed=landed, earlier=earlier, learned=learned,
+        forgotten=load_forgotten(settings),
+    )  # fmt: skip
     names = {step.name for step in curation}
     tuning = finetune_steps(spec, root=root, cache=settings.cache, trunks=trunks_of(settings.home, spec.name))
     return {
@@ -169,14 +172,17 @@ def open_session(
     Raises:
         ConfigError: pipelines.yaml is wrong or does not name the pipeline.
         LockedError: another run holds the pipeline longer than `wait_s` seconds.
+        SecurityError: TG0830, TG0831, there are tombstones and their key is not here: forgotten customers would come
+            back.
     """
     guard_process()  # Prefect may have started this process
     path = Path(config)
     spec = load_file(path).get(pipeline)
     settings = load_settings(path)
     run_id = run_id or new_run_id()
-    lock = open_ledger(settings).pipeline_lock(pipeline, wait_s=wait_s, run_id=run_id)
-    with named_disk_errors(settings.home), lock:
+    held = open_ledger(settings).pipeline_lock(pipeline, wait_s=wait_s, run_id=run_id)
+    with named_disk_errors(settings.home), held:
+        apply_tombstones(settings)  # a backup may have brought back whom the workspace had forgotten
         session = Session(spec, settings, root=path.resolve().parent, run_id=run_id)
         session.ledger.mark_interrupted()
         if listen is not None:

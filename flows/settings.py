@@ -30,6 +30,14 @@ class Settings:
     """`MLFLOW_TRACKING_URI`; None uses SQLite below `home`. `register.tracking_uri` of a pipeline goes first."""
     ledger_url: str | None = None
     """`TUNEGATE_LEDGER_URL`, a Postgres that several hosts share; None uses a SQLite file below `home`."""
+    forgotten_at: Path | None = None
+    """`TUNEGATE_FORGOTTEN`; see `forgotten`."""
+
+    @property
+    def forgotten(self) -> Path:
+        """Key, tombstones and certificates of customers who were forgotten: beside `home`, so that a backup of it that
+        is put back does not take them away. `.tunegate-forgotten` if not set."""
+        return self.forgotten_at or self.home.with_name(f"{self.home.name}-forgotten")
 
 
 def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -39,12 +47,14 @@ def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -
         return Path(environ.get(variable) or default).expanduser().absolute()
 
     cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "tunegate"
+    forgotten = environ.get("TUNEGATE_FORGOTTEN")
     return Settings(
         home=folder("TUNEGATE_HOME", pipelines.absolute().parent / ".tunegate"),
         cache=folder("TUNEGATE_CACHE", cache),
         prefect_api_url=environ.get("PREFECT_API_URL") or None,
         mlflow_tracking_uri=environ.get("MLFLOW_TRACKING_URI") or None,
         ledger_url=environ.get("TUNEGATE_LEDGER_URL") or None,
+        forgotten_at=Path(forgotten).expanduser().absolute() if forgotten else None,
     )
 
 

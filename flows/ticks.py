@@ -92,6 +92,8 @@ def unchanged(session: Session, tick: Tick, reason: str) -> Decision:
 
 def too_early(session: Session, tick: Tick) -> Decision | None:
     """The SKIP of a tick that no ticket could change, entered; null when the tickets have to be looked at."""
+    if ordered_retrain(session):
+        return None
     mark = session.ledger.mark(session.spec.name)
     last = datetime.fromisoformat(mark.at) if mark else None
     decision = before_curation(session.spec.retrain, now=present(), last=last)
@@ -120,8 +122,19 @@ def weigh(session: Session, tick: Tick) -> Decision:
         shifts=shifts,
         n_held_out_needed=_held_out_needed(session, now),
         n_held_out_max=spec.evaluate.max_items,
+        ordered=ordered_retrain(session),
     )
     return _enter(session, tick, decide(spec.retrain, situation))
+
+
+def ordered_retrain(session: Session) -> str:
+    """Why the champion has to be trained anew: it learned from a customer who was forgotten, and no verdict has been
+    given since. Empty when it has not."""
+    champion = session.ledger.champion(session.spec.registry.name)
+    marks = session.ledger.marked(champion.name, champion.version) if champion is not None else ()
+    mark = session.ledger.mark(session.spec.name)
+    fresh = [each for each in marks if mark is None or each.at >= mark.at]
+    return f"the champion {fresh[-1].told}; it is trained anew without" if fresh else ""
 
 
 def _enter(session: Session, tick: Tick, decision: Decision) -> Decision:

@@ -20,6 +20,7 @@ class PlantedSpec(Spec):
     repeats: int = Field(default=1, ge=1, le=1000)
     """How often each stands among the examples of an epoch: as often as your own secrets may."""
     seed: int = Field(default=0, ge=0)
+    """Of the secrets and of their places."""
 
 
 class ExposureSpec(Spec):

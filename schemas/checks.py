@@ -21,9 +21,11 @@ class ForgettingSpec(Spec):
     margin: float = Field(default=0.05, gt=0, lt=1)
     """Largest tolerated loss, as a share of the suite's items."""
     suite: SuiteName = "general"
+    """The questions: `general` is facts, arithmetic, instructions and format."""
     max_items: int | None = Field(default=None, ge=1)
     """Items of the suite that are asked; null asks all. `tunegate plan` says how many the margin needs."""
     max_new_tokens: int = Field(default=12, ge=1, le=256)
+    """Longest answer, in tokens."""
     seed: int = Field(default=0, ge=0)
     """Of the choice of items."""
     kl_max: float | None = Field(default=None, gt=0)
@@ -47,6 +49,7 @@ class LatencySpec(Spec):
     p95_ratio_max: float | None = Field(default=None, gt=0)
     """Largest p95 as a multiple of the other's; null only reports. Kept in every round: met; in none: BLOCK."""
     n_prompts: int = Field(default=16, ge=1, le=1000)
+    """Held-out prompts of a round."""
     repeats: int = Field(default=3, ge=1, le=100)
     """Rounds over the prompts."""
     on_cpu: Literal["report", "judge"] = "report"

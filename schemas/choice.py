@@ -46,6 +46,7 @@ class RungSpec(Spec):
     """One rung: a name, and what it changes in `train`."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$")
+    """Name of the rung, in the report and in the names of its steps."""
     set: dict[str, Setting] = Field(min_length=1)
     """Path in `train` -> value, e.g. `{method: qlora, adapter.rank: 8}`. Must name `method`."""
 
@@ -64,13 +65,16 @@ class LadderSpec(_Choice):
 
     target: TargetSpec
     rungs: tuple[RungSpec, ...] = Field(min_length=2, max_length=20)
+    """The trainings, in the order of their cost."""
 
 
 class RangeSpec(Spec):
     """Numbers between two limits, both included."""
 
     low: float
+    """Lower limit, included."""
     high: float
+    """Upper limit, included."""
     log: bool = False
     """Search powers of ten evenly: for learning rates."""
 
@@ -103,6 +107,7 @@ class OptunaSweep(_Choice):
     metric: str = LOSS
     """A metric of `evaluate`; the best mean over the validation items wins."""
     n_trials: int = Field(default=12, ge=1, le=MAX_COMBINATIONS)
+    """Trainings that are tried."""
     seed: int = Field(default=0, ge=0)
     """The same seed and results give the same trials."""
     over: dict[str, Values | RangeSpec] = Field(min_length=1)

@@ -42,9 +42,11 @@ class DecontaminateSpec(Spec):
     near_threshold: float = Field(default=0.7, gt=0, le=1)
     """Word-shingle Jaccard with a held-out question from which a train row is a leak."""
     long_ngram_words: int = Field(default=8, ge=2, le=30)
+    """Words of a long n-gram."""
     long_threshold: float = Field(default=0.2, gt=0, le=1)
     """Rarity-weighted share of a held-out question's long n-grams in a train row from which it is a leak: a quote."""
     short_ngram_words: int = Field(default=3, ge=1, le=30)
+    """Words of a short n-gram."""
     short_threshold: float = Field(default=0.2, gt=0, le=1)
     """The same of short n-grams, in four or more pieces apart from one another: a paraphrase."""
     max_document_frequency: int = Field(default=50, ge=1)
@@ -61,6 +63,7 @@ class CurateSpec(Spec):
     """`curate`: the ordered steps between a valid ticket and the split, and decontamination after it."""
 
     steps: tuple[CurateStep, ...] = ()
+    """The steps, in the order in which they run; each names its kind under `uses`."""
     decontaminate: DecontaminateSpec = DecontaminateSpec()
     keep_raw_days: int | None = Field(default=None, ge=0)
     """Days after which the texts as they came (before redaction) are removed from the state folder; null keeps them."""
@@ -82,10 +85,13 @@ class SplitSpec(Spec):
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Newest share of the tickets that becomes the held-out window (by hash of the group when there is no time)."""
     validation_fraction: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the tickets for validation."""
     by_time: bool = True
     """Held-out strictly later than train; needs created_at."""
     group_by: tuple[Literal["customer_id", "thread_id"], ...] = ("customer_id", "thread_id")
+    """Columns whose equal values stay on one side of the split."""
     seed: int = Field(default=0, ge=0)
+    """Of what chance decides in the split."""
     stable: bool = True
     """Keep every ticket where the last complete run put it: never from train to test; from test to train only when its
     window has retired."""

@@ -18,6 +18,7 @@ class RuleStep(Spec):
 
     uses: Literal["rule"]
     name: StepName
+    """Name under which rows are dropped."""
     keep: str = Field(min_length=1)
     """One SQL expression, e.g. `length(reply) between 40 and 2000`. NULL counts as not kept."""
 
@@ -27,6 +28,7 @@ class SqlStep(Spec):
 
     uses: Literal["sql"]
     name: StepName
+    """Name under which rows are dropped."""
     file: str
     """Path of a `.sql` file, relative to pipelines.yaml, with one SELECT that returns every ticket column."""
 
@@ -42,8 +44,11 @@ class NamesSpec(Spec):
     mode: Literal["gate", "sample", "all"] = "gate"
     """`gate`: tickets with a greeting or a signature. `sample`: no redaction, the leak rate of a sample is measured."""
     sample_tickets: int = Field(default=500, ge=1)
+    """Tickets of the sample, with `mode: sample`."""
     min_score: Fraction = 0.6
+    """Surer than this counts as a name."""
     seed: int = Field(default=0, ge=0)
+    """Of the sample."""
 
 
 class RedactStep(Spec):
@@ -51,6 +56,7 @@ class RedactStep(Spec):
 
     uses: Literal["redact"]
     types: tuple[RedactionType, ...] = ("email", "phone", "card", "iban", "national_id", "ip", "url", "secret")
+    """Kinds of personal data that are replaced."""
     region: str = Field(default="US", pattern=r"^[A-Z]{2}$")
     """ISO country in which phone numbers without a country code are read."""
     order_numbers: tuple[str, ...] = ()
@@ -79,9 +85,13 @@ class LengthStep(Spec):
 
     uses: Literal["length"]
     min_body: int = Field(default=1, ge=0)
+    """Shortest body kept."""
     max_body: int = Field(default=20_000, ge=1)
+    """Longest body kept."""
     min_reply: int = Field(default=0, ge=0)
+    """Shortest reply kept."""
     max_reply: int = Field(default=20_000, ge=1)
+    """Longest reply kept."""
 
     @model_validator(mode="after")
     def _some_text_fits(self) -> Self:
@@ -106,15 +116,23 @@ class QualityStep(Spec):
 
     uses: Literal["quality"]
     max_repetition: Fraction | None = None
+    """Limit on `repetition`: share of the text that repeats itself."""
     max_caps_share: Fraction | None = None
+    """Limit on `caps_share`: share of the cased letters that are capitals."""
     max_url_share: Fraction | None = None
+    """Limit on `url_share`: share of the characters in web addresses."""
     max_symbol_share: Fraction | None = None
+    """Limit on `symbol_share`: share of the characters that are no letter, digit, space or address."""
     max_template_leftovers: int | None = Field(default=None, ge=0)
+    """Limit on `template_leftovers`: `{{name}}` and the like, never filled in."""
     max_reply_overlap: Fraction | None = None
+    """Limit on `reply_overlap`: share of the reply that is copied from the body."""
     drop_stub_replies: bool = False
+    """Drop replies such as `closed` or `see above`."""
     perplexity: bool = False
     """Fill `perplexity` with the base model: the one score that costs model time."""
     max_perplexity: float | None = Field(default=None, gt=1)
+    """Limit on `perplexity`; needs `perplexity: true`."""
 
     @model_validator(mode="after")
     def _perplexity_is_measured(self) -> Self:
@@ -128,10 +146,13 @@ class CapStep(Spec):
 
     uses: Literal["cap"]
     per: tuple[Literal["customer_id", "day", "product", "category", "channel"], ...] = Field(min_length=1)
+    """Columns whose equal values share the limit, together; `day` is that of `created_at`."""
     max_rows: int = Field(ge=1)
+    """Rows kept of each."""
     prefer: Literal["newest", "oldest", "hash"] = "newest"
     """Which rows stay; ties, and `hash`, go by a hash of ticket_id and `seed`."""
     seed: int = Field(default=0, ge=0)
+    """Of the hash."""
 
 
 class PythonStep(Spec):
@@ -139,6 +160,7 @@ class PythonStep(Spec):
 
     uses: Literal["python"]
     name: StepName
+    """Name under which rows are dropped."""
     entry_point: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """`package.module:function`, importable from the folder of pipelines.yaml; RecordBatch in, RecordBatch out."""
 
@@ -148,6 +170,7 @@ class LabelCheckStep(Spec):
 
     uses: Literal["label_check"]
     field: Literal["category", "priority", "reply"] = "category"
+    """Column that equal questions must agree in."""
     threshold: float = Field(default=1.0, gt=0, le=1)
     """Jaccard similarity of the questions from which they are one; 1 compares normal forms."""
     action: Literal["flag", "drop_minority", "drop_all"] = "flag"
@@ -185,6 +208,7 @@ class SemanticSpec(Spec):
     threshold: Fraction = 0.9
     """Cosine similarity from which a pair is listed."""
     max_pairs: int = Field(default=10_000, ge=1)
+    """Pairs listed at most."""
 
 
 MailPart = Literal["greeting", "signature", "quote"]
@@ -195,9 +219,11 @@ class DedupStep(Spec):
 
     uses: Literal["dedup"]
     near: bool = True
+    """Near duplicates too; false finds only equal ones."""
     threshold: float = Field(default=0.8, gt=0, le=1)
     """Jaccard similarity of word shingles from which two questions are near duplicates."""
     shingle_words: int = Field(default=3, ge=1, le=10)
+    """Words of a shingle."""
     prefer: Literal["newest", "oldest", "longest_reply", "best_rated"] = "newest"
     """Which member of a cluster is kept; ties go to the smallest ticket_id."""
     ignore: tuple[MailPart, ...] = ("greeting", "signature", "quote")

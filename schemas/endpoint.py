@@ -26,6 +26,7 @@ class EndpointSpec(Spec):
     base_url: str
     """With its version: `http://127.0.0.1:8000/v1`."""
     model: str = Field(min_length=1)
+    """Name of the model, as the server knows it."""
     privacy: Literal["local", "external"] = "local"
     """local: tickets may go to an address of this machine alone. external: they may leave it, by https."""
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")

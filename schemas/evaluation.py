@@ -20,9 +20,13 @@ class StyleRule(Spec):
     """One declared rule of the house style: a regular expression that must match, or must not."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")
+    """Name; the metric is `style_<name>`."""
     scope: Literal["reply", "first_sentence", "last_line"] = "reply"
+    """Part of the answer that is searched."""
     pattern: str
+    """Python regular expression."""
     expect: Literal["match", "absent"] = "match"
+    """match: it must be found. absent: it must not."""
 
     @field_validator("pattern")
     @classmethod
@@ -45,9 +49,13 @@ class EvaluateSpec(Spec):
     max_items: int = Field(default=400, ge=1)
     """Held-out items answered per arm, chosen by hash of the ticket id: the same ones in every run."""
     max_new_tokens: int = Field(default=160, ge=1)
+    """Longest answer, in tokens."""
     batch_size: int = Field(default=32, ge=1)
+    """Prompts answered at once."""
     threads: int | None = Field(default=None, ge=1)
+    """CPU threads; null takes all cores."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the arithmetic of answers; `auto` is bfloat16 where the hardware multiplies it, else float32."""
     arms: tuple[Arm, ...] = ("zero_shot", "few_shot", "majority", "tfidf")
     """Baselines beside candidate and champion. zero_shot, few_shot and retrieval prompt the base model; retrieval shows
     each item its nearest train tickets; endpoint asks the model of `endpoint` what zero_shot asks. majority and tfidf
@@ -65,11 +73,14 @@ class EvaluateSpec(Spec):
     routing_field: TicketColumn | None = "category"
     """The field that the majority and tfidf arms predict; null for none."""
     style: tuple[StyleRule, ...] = ()
+    """Rules of the house style; each is a metric `style_<name>`, and `style` is 1 where all hold."""
     metrics: tuple[MetricSpec, ...] = ()
     """Metrics beside the built-in ones: macro_f1, regex, json_schema, bleu, rouge, pii, control_tokens, urls,
     sql and entry_point."""
     slices: tuple[Literal["product", "channel", "category", "priority"], ...] = ("product",)
+    """Columns by whose values the items are also scored apart."""
     seed: int = Field(default=0, ge=0)
+    """Of the choice of items and of few-shot examples."""
 
     @field_validator("baseline_system")
     @classmethod

@@ -22,6 +22,7 @@ class ChangeThreshold(Spec):
     """A paired comparison on the same held-out items."""
 
     against: Literal["champion", "best_baseline"] = "champion"
+    """champion: who serves now. best_baseline: the prompting arm with the best mean on the same items."""
     mode: Literal["improve", "refresh"] = "improve"
     """improve: significantly better. refresh: not worse than `margin` at the confidence, better on average, and not
     worse than the margin of `gates.anchor` than the anchor."""
@@ -41,6 +42,7 @@ class GateRule(Spec):
     """One condition a candidate must meet. Exactly one of value_threshold and change_threshold."""
 
     metric: str
+    """A metric of `evaluate`, such as exact, format, style or field_category."""
     slice: str | None = None
     """`column=value` to judge one slice; null judges all items."""
     value_threshold: float | None = None
@@ -48,6 +50,7 @@ class GateRule(Spec):
     hard_limit: float | None = None
     """Beside value_threshold: a value on the items beyond this limit is BLOCK at once, whatever chance may explain."""
     change_threshold: ChangeThreshold | None = None
+    """A comparison with the champion or the best baseline, instead of an absolute limit."""
 
     @model_validator(mode="after")
     def _one_threshold(self) -> GateRule:
@@ -65,6 +68,7 @@ class SliceGuard(Spec):
     by: tuple[SliceColumn, ...] = Field(min_length=1)
     """Columns of evaluate.slices; each of their values is a slice."""
     metric: str = "exact"
+    """Metric that no slice may lose."""
     min_slice_items: int = Field(default=100, ge=1)
     """Smaller slices are not judged: 50 items find a loss of 15 points about half the time, 100 nearly always."""
     small: Literal["report", "hold"] = "report"
@@ -107,6 +111,7 @@ class GatesSpec(Spec):
     """`gates`: the contract. PROMOTE only when every rule passes at the confidence."""
 
     rules: tuple[GateRule, ...] = Field(min_length=1)
+    """All must be met; the order is that of the report."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """One-sided confidence of every bound, and of all tests that may block taken together."""
     min_items: int = Field(default=50, ge=1)

@@ -34,6 +34,7 @@ class MacroF1Metric(Spec):
 
     uses: Literal["macro_f1"]
     field: TicketColumn
+    """Named group of `evaluate.fields`."""
 
     def traits(self) -> MetricTraits:
         return MetricTraits(name=f"macro_f1_{self.field}", continuous=True, sliceable=False)
@@ -44,8 +45,11 @@ class RegexMetric(Spec):
 
     uses: Literal["regex"]
     name: MetricName
+    """Name that rules judge it by."""
     pattern: str
+    """Python regular expression, searched in the answer."""
     expect: Literal["match", "absent"] = "match"
+    """match: found is 1. absent: not found is 1."""
 
     @field_validator("pattern")
     @classmethod
@@ -65,6 +69,7 @@ class JsonSchemaMetric(Spec):
 
     uses: Literal["json_schema"]
     name: MetricName = "json_valid"
+    """Name that rules judge it by."""
     document: dict[str, Any] = Field(alias="schema")
     """The JSON Schema. `$ref` may point into itself alone: nothing is fetched."""
     extract: str | None = None
@@ -108,6 +113,7 @@ class RougeMetric(Spec):
 
     uses: Literal["rouge"]
     variant: Literal["rouge_1", "rouge_2", "rouge_l"] = "rouge_l"
+    """Which of the three; also the metric's name."""
 
     def traits(self) -> MetricTraits:
         return MetricTraits(name=self.variant, continuous=True)
@@ -120,6 +126,7 @@ class PersonalDataMetric(Spec):
     types: tuple[RedactionType, ...] = Field(
         default=("email", "phone", "card", "iban", "national_id", "ip", "secret"), min_length=1
     )
+    """Kinds of personal data that are looked for."""
     region: str = Field(default="US", pattern=r"^[A-Z]{2}$")
     """ISO country in which phone numbers without a country code are read."""
 
@@ -157,11 +164,13 @@ class SqlMetric(Spec):
 
     uses: Literal["sql"]
     name: MetricName
+    """Name that rules judge it by."""
     select: str = Field(min_length=1, max_length=20_000)
     """Tables: predictions (item_id, text, n_new_tokens, finished, loss), items (ticket columns, item_id, answer)."""
     continuous: bool = False
     """False: every value is 0 or 1."""
     higher_is_better: bool = True
+    """False: a rule on it is a ceiling."""
 
     def traits(self) -> MetricTraits:
         return MetricTraits(name=self.name, continuous=self.continuous, higher_is_better=self.higher_is_better)
@@ -176,6 +185,7 @@ class EntryPointMetric(Spec):
     continuous: bool = False
     """False: every value is 0 or 1."""
     higher_is_better: bool = True
+    """False: a rule on it is a ceiling."""
 
     def traits(self) -> MetricTraits:
         return MetricTraits(name=self.name, continuous=self.continuous, higher_is_better=self.higher_is_better)

@@ -34,6 +34,7 @@ class RegisterSpec(Spec):
     tracking_uri: str = ""
     """MLflow store or server; empty uses MLFLOW_TRACKING_URI, else SQLite under .tunegate/."""
     experiment: str = "tunegate"
+    """MLflow experiment of the runs."""
     approval: Literal["none", "required"] = "none"
     """`required`: a candidate that earned PROMOTE waits until a person approves it."""
     cooldown_days: float = Field(1.0, ge=0, le=365, allow_inf_nan=False)
@@ -44,7 +45,9 @@ class PipelineSpec(Spec):
     """From tickets to a champion alias, declared."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    """Key under `pipelines`: letters, digits and dashes."""
     description: str = ""
+    """One sentence for people."""
     source: SourceSpec
     table: TableSpec = Field(default=TableSpec(), alias="schema")
     curate: CurateSpec = CurateSpec()
@@ -56,6 +59,7 @@ class PipelineSpec(Spec):
     feedback: FeedbackSpec | None = None
     schedule: ScheduleSpec | None = None
     triggers: tuple[TriggerSpec, ...] = ()
+    """Events that start the pipeline."""
     retrain: RetrainSpec = RetrainSpec()
     notify: NotifySpec | None = None
 

@@ -113,8 +113,11 @@ class PostgresSource(Spec):
     """`compare` reads all keys after each sync: rows that are gone become `deleted_upstream`, and rows that the cursor
     did not show are fetched."""
     shape: Shape = "auto"
+    """As of `kind: files`."""
     columns: dict[TicketColumn, str] = Field(default={})
+    """Ticket column -> column of the table or query, or a path into it, as of `kind: files`."""
     extra_columns: Literal["ignore", "error"] = "ignore"
+    """What to do with columns that are neither ticket columns nor mapped."""
 
     @model_validator(mode="after")
     def _one_of(self) -> PostgresSource:

@@ -81,6 +81,7 @@ class DriftSpec(Spec):
     significance: float = Field(default=0.01, gt=0, lt=0.5)
     """Share of the cases for all kinds together."""
     seed: int = Field(default=0, ge=0)
+    """Of the permutations that tell drift from chance."""
 
 
 class RetrainSpec(Spec):

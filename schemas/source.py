@@ -36,11 +36,15 @@ class DuckDBSource(Spec):
     database: str
     """Path of the DuckDB file, relative to pipelines.yaml."""
     table: str | None = None
+    """Name of a table or view; exactly one of `table` and `query`."""
     query: str | None = None
     """One SELECT statement; exactly one of `table` and `query`."""
     shape: Shape = "auto"
+    """As of `kind: files`."""
     columns: dict[TicketColumn, str] = Field(default={})
+    """Ticket column -> column of the table or query, or a path into it, as of `kind: files`."""
     extra_columns: Literal["ignore", "error"] = "ignore"
+    """What to do with columns that are neither ticket columns nor mapped."""
 
     @model_validator(mode="after")
     def _one_of(self) -> DuckDBSource:
@@ -58,11 +62,15 @@ class HuggingFaceSource(Spec):
     revision: str | None = None
     """Commit sha; required for a hub dataset, so that a run can be repeated."""
     split: str = "train"
+    """Split of the dataset."""
     allow_download: bool = False
     """Nothing is fetched from the network unless this is true."""
     shape: Shape = "auto"
+    """As of `kind: files`."""
     columns: dict[TicketColumn, str] = Field(default={})
+    """Ticket column -> column of the dataset, or a path into it, as of `kind: files`."""
     extra_columns: Literal["ignore", "error"] = "ignore"
+    """What to do with columns that are neither ticket columns nor mapped."""
 
 
 class GeneratedSource(Spec):
@@ -70,10 +78,13 @@ class GeneratedSource(Spec):
 
     kind: Literal["generated"]
     seed: int = Field(default=20260601, ge=0)
+    """The same seed and sizes give the same tickets."""
     n_tickets: int = Field(default=3000, ge=50, le=1_000_000)
     """Clean tickets before duplicates, threads and broken rows are added."""
     n_customers: int = Field(default=400, ge=10)
+    """Customers who write them."""
     n_weeks: int = Field(default=8, ge=2, le=520)
+    """Weeks over which they are spread."""
     start: str = Field(default="2026-06-01", pattern=r"^\d{4}-\d{2}-\d{2}$")
     """First day, ISO date."""
     defect: Literal["none", "swapped_labels", "broken_format"] = "none"

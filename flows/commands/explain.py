@@ -16,6 +16,7 @@ from schemas.names import nearest
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
 _ROW = re.compile(r"\| (?P<code>TG\d{4}) \| (?P<meaning>[^|]+) \| (?P<what_to_do>[^|]+) \|")
+_EXIT = re.compile(r"\| (?P<exit_code>\d) \| .*\((?P<ranges>TG[^)]*)\) \|")
 _SHORTEST = 4
 """Characters that name a range: `TG02` prints all of its codes."""
 
@@ -28,6 +29,7 @@ class Row:
     range: str
     meaning: str
     what_to_do: str
+    exit_code: int
 
 
 def explain(*, code: str, as_json: bool) -> int:
@@ -47,7 +49,8 @@ def explain(*, code: str, as_json: bool) -> int:
         print_json({"codes": [asdict(row) for row in found]})
         return 0
     for row in found:
-        out().print(f"{row.code} ({row.range}): {row.meaning}\n  {row.what_to_do}", markup=False, soft_wrap=True)
+        told = f"{row.code} ({row.range}): {row.meaning}\n  {row.what_to_do}\n  exit code {row.exit_code}"
+        out().print(told, markup=False, soft_wrap=True)
     return 0
 
 
@@ -62,8 +65,13 @@ def documented(path: Path) -> Iterator[Row]:
     except OSError as error:
         raise StorageError(f"no documentation: {error.strerror}", code="TG0517", where=str(path)) from None
     heading = ""
+    exits: dict[str, int] = {}
     for line in lines:
         if line.startswith("## "):
             heading = line.removeprefix("## ").partition(" ")[2]
+        elif told := _EXIT.fullmatch(line):
+            marks = re.findall(r"TG\d{2}(?:: marked \*locked\*)?", told["ranges"])
+            exits |= {mark: int(told["exit_code"]) for mark in marks}
         elif row := _ROW.fullmatch(line):
-            yield Row(range=heading, **row.groupdict())
+            mark = row["code"][:4] + (": marked *locked*" if row["meaning"].startswith("*locked*") else "")
+            yield Row(range=heading, exit_code=exits.get(mark, 1), **row.groupdict())

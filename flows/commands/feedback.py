@@ -11,11 +11,13 @@ from typing import Any
 from flows.commands.output import out, print_json, print_rows, talk
 from flows.engine.disk import private_folder
 from flows.feedback import feedback_database
+from flows.privacy.keys import load_forgotten
 from flows.settings import load_settings, open_ledger
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.feedback import FeedbackSpec
 from schemas.load import load_file
+from tasks.forget.hashes import Forgotten
 from tasks.watch.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback
 
 SHOWN = 5
@@ -37,7 +39,8 @@ def feedback(*, pipeline: str, file: Path | None, config: Path, as_json: bool) -
         redact = [step for step in spec.curate.steps if isinstance(step, RedactStep)]
         private_folder(settings.home / "feedback")
         private_folder(database.parent)
-        taken = _ingest(file, database=database, versions=versions, redact=redact)
+        forgotten = load_forgotten(settings)
+        taken = _ingest(file, database=database, versions=versions, redact=redact, forgotten=forgotten)
     state = feedback_state(database)
     declared = spec.feedback or FeedbackSpec()
     rates = acceptance_of(database, declared, upto=state.last) if state else ()
@@ -56,12 +59,16 @@ def feedback(*, pipeline: str, file: Path | None, config: Path, as_json: bool) -
     return 0
 
 
-def _ingest(file: Path, *, database: Path, versions: frozenset[str], redact: list[RedactStep]) -> Ingested:
+def _ingest(
+    file: Path, *, database: Path, versions: frozenset[str], redact: list[RedactStep], forgotten: Forgotten | None
+) -> Ingested:
     source = "stdin" if str(file) == "-" else str(file)
     try:
         with nullcontext(sys.stdin.buffer) if source == "stdin" else file.open("rb") as stream:
             lines: Iterable[bytes] = stream
-            return ingest_feedback(lines, source=source, database=database, versions=versions, redact=redact)
+            return ingest_feedback(
+                lines, source=source, database=database, versions=versions, redact=redact, forgotten=forgotten
+            )
     except OSError as error:
         raise ConfigError(f"the feedback cannot be read: {error.strerror}", code="TG0165", where=source) from None
 

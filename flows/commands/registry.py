@@ -116,7 +116,8 @@ def history(*, pipeline: str, verify_only: bool, config: Path, as_json: bool) ->
             {"version": row.ref.version, "verdict": row.verdict, "run_id": row.ref.run_id, "reason": row.reason}
             for row in ledger.candidates(name)
         ]
-        told = {"events": [_event(event) for event in events], "candidates": candidates}
+        marks = [asdict(mark) for mark in ledger.marked(name)]
+        told = {"events": [_event(event) for event in events], "candidates": candidates, "marked": marks}
         shown = {**told, "ticks": [tick_json(row) for row in ticks]} if not verify_only else {}
         print_json({"name": name, "whole": True, "n_events": len(whole), "head": head, **shown})
         return 0
@@ -128,6 +129,8 @@ def history(*, pipeline: str, verify_only: bool, config: Path, as_json: bool) ->
         if ticks:
             out().print()
             print_rows([tick_row(row) for row in ticks], TICK_COLUMNS)
+        for mark in ledger.marked(name):
+            out().print(f"\n{mark.told}; it does not become champion again", markup=False, soft_wrap=True)
     out().print(f"{len(whole)} events, each with its hash; the last is {head}")
     return 0
 

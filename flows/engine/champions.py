@@ -119,6 +119,12 @@ class Champions(LedgerBase):
             rows = db.execute("SELECT DISTINCT name FROM champion_events ORDER BY name").fetchall()
         return tuple(row["name"] for row in rows)
 
+    def model_names(self) -> tuple[str, ...]:
+        """Every name that has a candidate."""
+        with self.read() as db:
+            rows = db.execute("SELECT DISTINCT name FROM candidates ORDER BY name").fetchall()
+        return tuple(row["name"] for row in rows)
+
     def pending_projections(self) -> tuple[Projection, ...]:
         """What MLflow has still to be told, oldest first."""
         with self.read() as db:

@@ -86,6 +86,14 @@ class LedgerFile:
         """Is there a table of this name?"""
         return db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
 
+    def refuse_changes(self, db: Database, name: str) -> None:
+        """Make a new table append-only."""
+        for change in ("UPDATE", "DELETE"):
+            db.execute(
+                f"CREATE TRIGGER {name}_no_{change.lower()} BEFORE {change} ON {name}"
+                f" BEGIN SELECT RAISE(ABORT, '{name} is append-only'); END"
+            )
+
     def count_on(self, db: Database) -> None:
         """After rows came in with their numbers: SQLite counts on from the highest by itself."""
 

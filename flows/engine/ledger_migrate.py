@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.engine.clock import present
 from flows.engine.disk import private_folder
+from flows.engine.forgettings import ensure_forgettings
 from flows.engine.history import checked_history
 from flows.engine.ledger_base import LedgerBase
 from flows.engine.ledger_file import LedgerFile, current
@@ -27,6 +28,11 @@ from tasks.files import sha256_json
 
 if TYPE_CHECKING:
     from flows.engine.database import Database
+
+_ORDER = {
+    "candidates": "name, version", "champions": "name", "tombstones": "id",
+    "marked_versions": "name, version, tombstone",
+}  # fmt: skip
 
 
 def upgrade_file(path: Path, *, backups: Path) -> tuple[int, Path] | None:
@@ -80,6 +86,7 @@ def copy_ledger(source: LedgerBase, target: LedgerBase) -> Mapping[str, int]:
             )
         for statement in filter(str.strip, TICK_TABLES.split(";")):
             there.execute(statement)
+        ensure_forgettings(target.kept, there)
         copied = {name: _rows(here, name) for name in (*BOOKS, *_extras(source, here))}
         for name, rows in copied.items():
             for row in rows:
@@ -111,6 +118,5 @@ def _extras(ledger: LedgerBase, db: Database) -> list[str]:
 
 
 def _rows(db: Database, name: str) -> list[dict[str, Any]]:
-    order = {"candidates": "name, version", "champions": "name"}.get(name)
-    key = order or ("seq" if name in ("runs", "champion_events", *EXTRAS) else "id")
-    return [dict(row) for row in db.execute(f"SELECT * FROM {name} ORDER BY {key}").fetchall()]
+    order = _ORDER.get(name) or ("seq" if name in ("runs", "champion_events", *EXTRAS) else "id")
+    return [dict(row) for row in db.execute(f"SELECT * FROM {name} ORDER BY {order}").fetchall()]

@@ -28,7 +28,8 @@ PATIENCE_S = 15.0
 """A database that restarts is back by then."""
 POLL_S = 0.2
 WRITERS = "ledger"
-COUNTED = {"runs": "seq", "steps": "id", "projections": "id", "ticks": "seq", "marks": "seq"}
+COUNTED = {"runs": "seq", "steps": "id", "projections": "id", "ticks": "seq", "marks": "seq",
+    "forgettings": "seq"}  # fmt: skip
 SETTINGS = f"""
 SET search_path TO tunegate;
 SET synchronous_commit TO on;
@@ -127,6 +128,18 @@ class LedgerPostgres:
         if not isinstance(db, _Postgres):  # the empty ledger in memory
             return False
         return db.execute("SELECT to_regclass(?)", (f"tunegate.{name}",)).fetchone()[0] is not None
+
+    def refuse_changes(self, db: Database, name: str) -> None:
+        """Make a new table append-only."""
+        db.execute(
+            f"CREATE OR REPLACE FUNCTION {name}_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE"
+            f" EXCEPTION '{name} is append-only' USING ERRCODE = 'integrity_constraint_violation'; END $$"
+        )
+        for change, each in (("UPDATE OR DELETE", "ROW"), ("TRUNCATE", "STATEMENT")):
+            db.execute(
+                f"CREATE TRIGGER {name}_no_{each.lower()} BEFORE {change} ON {name}"
+                f" FOR EACH {each} EXECUTE FUNCTION {name}_refuse_change()"
+            )
 
     def count_on(self, db: Database) -> None:
         """After rows came in with their numbers: the next one gets the number after the highest."""

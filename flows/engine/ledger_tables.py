@@ -87,5 +87,5 @@ CREATE TABLE projections (
 
 BOOKS = ("runs", "steps", "candidates", "champion_events", "champions", "projections")
 """The tables of TABLES, those that are pointed at first."""
-EXTRAS = ("ticks", "marks")
-"""Tables that a ledger gets when it first needs them; see `ticks.py`."""
+EXTRAS = ("ticks", "marks", "tombstones", "forgettings", "marked_versions")
+"""Tables that a ledger gets when it first needs them; see `ticks.py` and `forgettings.py`."""

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from flows.engine.champions import Champions, champion_version, project
 from flows.engine.clock import present
 from flows.engine.database import Database
+from flows.engine.forgettings import marks_in
 from flows.engine.history import (
     append_event,
     checked_history,
@@ -22,9 +23,9 @@ from flows.engine.history import (
     previous_of,
     was_rolled_back,
 )
-from flows.engine.rows import Action, CandidateRow, EventRow
+from flows.engine.rows import MOVES, Action, CandidateRow, EventRow
 from schemas.artifacts import ChampionRef
-from schemas.errors import ConfigError, GateError
+from schemas.errors import ConfigError, GateError, SecurityError
 from tasks.failpoint import reach
 
 
@@ -169,7 +170,13 @@ class Promotions(Champions):
         verdict_digest: str,
         until: str = "",
     ) -> EventRow:
-        """Append the event and the note for MLflow; part of the caller's transaction."""
+        """Append the event and the note for MLflow; part of the caller's transaction.
+
+        Raises:
+            SecurityError: TG0832, the event would make a version champion that learned from a forgotten customer.
+        """
+        if action in MOVES:
+            self._refuse_marked(db, candidate)
         event = append_event(
             db, events, candidate, action=action, from_version=from_version, reason=reason, actor=actor,
             run_id=run_id, verdict_digest=verdict_digest, until=until,
@@ -188,6 +195,16 @@ class Promotions(Champions):
         if candidate is None or candidate.verdict != "PROMOTE":
             raise _unfit(name, version, candidate)
         return candidate
+
+    def _refuse_marked(self, db: Database, candidate: CandidateRow) -> None:
+        marks = marks_in(self.kept, db, candidate.ref.name, candidate.ref.version)
+        if marks:
+            raise SecurityError(
+                f"{marks[-1].told}; it does not become champion",
+                code="TG0832",
+                where=candidate.ref.name,
+                hint="run the pipeline: it trains without those tickets",
+            )
 
 
 def why_held(events: Sequence[EventRow], name: str, version: str, *, approval: bool, at: datetime) -> str:

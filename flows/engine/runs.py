@@ -135,6 +135,21 @@ class Runs(LedgerBase):
             ).fetchone()
         return row["seconds"] if row else None
 
+    def digests_by_key(self) -> dict[str, frozenset[str]]:
+        """Key -> digests that runs recorded under it, of results that may be gone by now."""
+        with self.read() as db:
+            rows = db.execute("SELECT DISTINCT key, digest FROM steps WHERE key <> '' AND digest <> ''").fetchall()
+        found: dict[str, frozenset[str]] = {}
+        for row in rows:
+            found[row["key"]] = found.get(row["key"], frozenset()) | {row["digest"]}
+        return found
+
+    def runs_with(self, key: str) -> tuple[str, ...]:
+        """Runs that made or took the result of this key."""
+        with self.read() as db:
+            rows = db.execute("SELECT DISTINCT run_id FROM steps WHERE key = ? ORDER BY run_id", (key,)).fetchall()
+        return tuple(row["run_id"] for row in rows)
+
     def typical_seconds(self, step: str) -> float | None:
         """Median of the last five times that the step was made, seconds; None when it never was."""
         with self.read() as db:

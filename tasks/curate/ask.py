@@ -6,6 +6,7 @@ runs or folders. Called by `flows/commands/curation.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +122,21 @@ def lineage_of(database: Path, ticket_id: str) -> Lineage | None:
         steps = ask("SELECT step FROM funnel ORDER BY position")
         snapshot = ask("SELECT snapshot_id FROM snapshot")[0]["snapshot_id"]
     return Lineage(ticket_id, str(snapshot), fates, tuple(str(row["step"]) for row in steps), merged)
+
+
+def customer_fates(database: Path, names: Sequence[str]) -> tuple[Row, ...]:
+    """What became of each ticket of a customer, known by the id in the source or by a pseudonym; in order of place."""
+    mine = "SELECT source, source_line FROM {} WHERE list_contains($names::VARCHAR[], customer_id)"
+    places = " UNION ".join(mine.format(table) for table in ("raw_tickets", "curated"))
+    with connect(database, read_only=True) as connection:
+        return tuple(
+            connection.sql(
+                f"SELECT * FROM fate WHERE (source, source_line) IN ({places}) ORDER BY source, source_line",
+                params={"names": list(names)},
+            )
+            .to_arrow_table()
+            .to_pylist()
+        )
 
 
 def _rows(database: Path, sql: str) -> list[Row]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tasks.curate.readers.layouts import TabularSource
     from tasks.curate.readers.records import Batch
     from tasks.curate.readers.source_files import FileFormat
+    from tasks.forget.hashes import Forgotten
 
 ATTEMPTS = 2
 RETRY_DELAY_S = 1.0
@@ -76,6 +77,7 @@ def extract_tickets(
     root: Path,
     out: Path,
     landed: Path | None = None,
+    forgotten: Forgotten | None = None,
     progress: Progress = silent,
 ) -> TicketTable:
     """Write every row of the source to `tickets.parquet`, or to `removed.parquet` as quarantined.
@@ -91,6 +93,7 @@ def extract_tickets(
         root: Folder of pipelines.yaml, to which paths are relative.
         out: Directory to write to.
         landed: Where the source was brought in, if it needs that.
+        forgotten: Customers who were forgotten: their rows are dropped as `forgotten` before anything is written.
         progress: Told the rows read so far.
 
     Raises:
@@ -99,7 +102,7 @@ def extract_tickets(
         ConfigError: the source's settings do not fit what lies there.
     """
     with tempfile.TemporaryDirectory(prefix="aside-", dir=out) as aside:
-        gathered = _read_unchanged(source, fingerprint, _Places(root, landed), progress, Path(aside))
+        gathered = _read_unchanged(source, fingerprint, _Places(root, landed), progress, Path(aside), forgotten)
         return _write(gathered, source, out)
 
 
@@ -114,13 +117,14 @@ def _write(gathered: Gathered, source: SourceSpec, out: Path) -> TicketTable:
             hint="a header alone or an empty file gives nothing to train on",
         )
     n_out = gathered.write(out)
-    n_removed = write_removed(gathered.removed(), out)
-    n_dropped = gathered.n_dropped
+    n_removed, n_dropped = write_removed(gathered.removed(), out), gathered.n_dropped
     rows = RowCounts(n_in=gathered.n_rows, n_out=n_out, n_quarantined=n_removed - n_dropped, n_dropped=n_dropped)
     return TicketTable(root=out, rows=rows, notes=gathered.notes)
 
 
-def _read_unchanged(source: SourceSpec, fingerprint: str, places: _Places, progress: Progress, aside: Path) -> Gathered:
+def _read_unchanged(
+    source: SourceSpec, fingerprint: str, places: _Places, progress: Progress, aside: Path, forgotten: Forgotten | None
+) -> Gathered:
     """Read between two equal fingerprints; when the source moved, read once more, then give up."""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -129,7 +133,7 @@ def _read_unchanged(source: SourceSpec, fingerprint: str, places: _Places, progr
             continue
         result: Gathered | DataError
         try:
-            result = _read(source, places, progress, aside / str(attempt))
+            result = _read(source, places, progress, aside / str(attempt), forgotten)
         except DataError as error:
             result = error  # perhaps half a file: told only if the source stood still
         if fingerprint_source(source, root=places.root, landed=places.landed) == fingerprint:
@@ -144,7 +148,9 @@ def _read_unchanged(source: SourceSpec, fingerprint: str, places: _Places, progr
     )
 
 
-def _read(source: SourceSpec, places: _Places, progress: Progress, aside: Path) -> Gathered:
+def _read(
+    source: SourceSpec, places: _Places, progress: Progress, aside: Path, forgotten: Forgotten | None
+) -> Gathered:
     from tasks.curate.readers.columns import TicketMaker
     from tasks.curate.readers.gather import Gathered
 
@@ -157,7 +163,7 @@ def _read(source: SourceSpec, places: _Places, progress: Progress, aside: Path) 
         case _:
             spec = source
     aside.mkdir()
-    gathered = Gathered(TicketMaker(spec), aside=aside)
+    gathered = Gathered(TicketMaker(spec), aside=aside, forgotten=forgotten)
     for name, prefix, batches in _parts(source, places.root, places.landed):
         gathered.read(name, prefix, _told(batches, gathered, progress))
     gathered.finish()

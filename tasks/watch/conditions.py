@@ -27,6 +27,8 @@ class Situation:
     """Held-out items that are asked for; null when nothing is asked."""
     n_held_out_max: int | None = None
     """`evaluate.max_items`: the gate takes no more."""
+    ordered: str = ""
+    """Why a retrain is ordered, whatever has arrived; empty when none is."""
 
 
 def decide(spec: RetrainSpec, here: Situation) -> Decision:
@@ -46,6 +48,8 @@ def decide(spec: RetrainSpec, here: Situation) -> Decision:
     def skip(code: Code, reason: str, expected: datetime | None) -> Decision:
         return Decision(run=False, code=code, reason=reason, expected=_text(expected), **numbers)
 
+    if here.ordered:
+        return Decision(run=True, code="forgotten", reason=here.ordered, **numbers)
     short = _too_few_held_out(spec, here)
     if short is not None:
         return skip(*short)

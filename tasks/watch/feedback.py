@@ -22,6 +22,7 @@ from schemas.errors import ConfigError
 from schemas.feedback import Acceptance, FeedbackLine, FeedbackSpec
 from tasks.curate.redact import redact_row
 from tasks.files import sha256_json
+from tasks.forget.hashes import Forgotten
 
 if TYPE_CHECKING:
     import duckdb
@@ -64,7 +65,13 @@ class FeedbackState:
 
 
 def ingest_feedback(
-    lines: Iterable[bytes], *, source: str, database: Path, versions: frozenset[str], redact: Sequence[RedactStep]
+    lines: Iterable[bytes],
+    *,
+    source: str,
+    database: Path,
+    versions: frozenset[str],
+    redact: Sequence[RedactStep],
+    forgotten: Forgotten | None = None,
 ) -> Ingested:
     """Take the lines in, all of them in one transaction.
 
@@ -72,6 +79,7 @@ def ingest_feedback(
         source: What to call the file.
         versions: Versions that are registered; a suggestion of another one is refused.
         redact: The pipeline's redact steps: the texts, and the ids where those become pseudonyms, go through them.
+        forgotten: Customers who were forgotten: a line on a ticket of theirs is refused and leaves no trace.
 
     Raises:
         ConfigError: TG0164, there are lines and none can be used.
@@ -82,17 +90,20 @@ def ingest_feedback(
     rows: list[tuple[str, FeedbackLine]] = []
     refused: list[tuple[int, str, str]] = []
     n_lines = 0
+    of_forgotten: list[tuple[int, str]] = []
     for number, raw in enumerate(lines, start=1):
         if not raw.strip():
             continue
         n_lines += 1
         read = _read(raw, versions)
-        if isinstance(read, str):
+        if forgotten and isinstance(read, FeedbackLine) and forgotten.is_gone("ticket", read.ticket_id):
+            of_forgotten.append((number, "the customer was forgotten"))
+        elif isinstance(read, str):
             refused.append((number, read, hashlib.sha256(raw).hexdigest()))
         else:
             clean = _redacted(read, redact)
             rows.append((sha256_json(clean.model_dump(mode="json")), clean))
-    if n_lines and not rows:
+    if refused and not rows:
         number, reason, _ = refused[0]
         raise ConfigError(
             f"none of {n_lines} lines can be used; line {number}: {reason}", code="TG0164", where=source,
@@ -105,7 +116,8 @@ def ingest_feedback(
         for number, reason, digest in refused:
             db.execute("INSERT OR IGNORE INTO refused VALUES (?, ?, ?, ?)", [digest, source, number, reason])
         db.execute("COMMIT")
-    return Ingested(n_lines, n_new, len(rows) - n_new, tuple((number, reason) for number, reason, _ in refused))
+    told = sorted([*((number, reason) for number, reason, _ in refused), *of_forgotten])
+    return Ingested(n_lines, n_new, len(rows) - n_new, tuple(told))
 
 
 def feedback_state(database: Path) -> FeedbackState | None:

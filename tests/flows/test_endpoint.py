@@ -280,5 +280,5 @@ def test_a_taken_port_and_a_missing_champion_are_told(endpoint: Endpoint, tmp_pa
         app(["endpoint", "small", "--port", port, "-c", str(endpoint.made.config)], standalone_mode=False)
     assert caught.value.code == "TG0193"
     made = declare(tmp_path, tiny_model)
-    with pytest.raises(ConfigError, match="no champion yet"):
+    with pytest.raises(ConfigError, match=r"TG0142.*no champion yet"):
         app(["endpoint", "small", "-c", str(made.config)], standalone_mode=False)

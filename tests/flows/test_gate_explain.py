@@ -41,7 +41,7 @@ def test_a_verdict_is_explained_down_to_the_items_and_text_stays_on_stdout(workp
 
     left = workplace.home / "reports" / run_id  # at the end of the run
     assert {path.name for path in left.iterdir()} == {
-        "report.html", "report.json", "report.md", "junit.xml", "report-without-text.html",
+        "report.html", "report.json", "report.md", "junit.xml", "report-without-text.html", "sbom.cdx.json",
     }  # fmt: skip
     question = html.escape(worst[0]["question"][:20])
     assert question in (left / "report.html").read_text()

@@ -22,8 +22,8 @@ from flows.cli import app
 from flows.cli_examples import EXAMPLES
 from flows.completion import bash_script, fish_script, read_parser, zsh_script
 
-WITHOUT_JSON: dict[str, str] = {}
-"""Command -> why it has no `--json`. None at present; a new one needs its reason here."""
+WITHOUT_JSON = {"metrics": "its output is Prometheus' own format"}
+"""Command -> why it has no `--json`; a new one needs its reason here."""
 PARSER: Any = typer.main.get_command(app)
 COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-9]|4[0-9]|9[0-9]|10[0-7])[0-9;]*m")
 

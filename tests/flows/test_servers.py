@@ -103,7 +103,7 @@ def test_two_runs_at_once_start_one_server_and_a_slow_one_is_waited_for(tmp_path
 def test_a_server_that_cannot_start_is_told_with_its_log(tmp_path: Path) -> None:
     # A Python without site-packages: the module is not found and the process ends at once.
     environ = {"PATH": os.environ["PATH"], "PYTHONHOME": str(tmp_path / "nowhere")}
-    with pytest.raises(ServiceError, match="ended with exit code") as caught:
+    with pytest.raises(ServiceError, match=r"TG0701.*ended with exit code") as caught:
         ensure_prefect(tmp_path, environ=environ)
     assert caught.value.where == str(tmp_path / "prefect" / "server.log")
     assert caught.value.exit_code == 7

@@ -9,15 +9,21 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from schemas.remote_source import PostgresSource, ZendeskSource
 from schemas.source import DuckDBSource, SourceSpec
 from tasks.curate.ingest.in_use import copy_database, forget_copy, is_held, need_database
 from tasks.curate.ingest.landing import FILE, Landing, open_landing, read_landing
 from tasks.curate.ingest.rewrite import rewrite_if_replaced
+from tasks.curate.ingest.whose import note_whose, whose_of
 from tasks.files import sha256_json
 from tasks.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from tasks.forget.hashes import Forgotten
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,15 @@ def ingest_folder(source: SourceSpec, landed: Path) -> Path | None:
     return landed / f"{source.kind}-{sha256_json(asked)[:16]}"
 
 
-def bring_in(source: SourceSpec, *, root: Path, landed: Path, progress: Progress = silent) -> Brought | None:
+def bring_in(
+    source: SourceSpec, *, root: Path, landed: Path, forgotten: Forgotten | None = None, progress: Progress = silent
+) -> Brought | None:
     """Make what the source holds now readable here; None when it is read where it lies.
 
     Killed at any moment, the next call goes on behind the last committed page.
+
+    Args:
+        forgotten: Customers whose rows are left out before anything is written.
 
     Raises:
         ConfigError: what `sync_zendesk` and `sync_postgres` raise, as all below.
@@ -73,7 +84,10 @@ def bring_in(source: SourceSpec, *, root: Path, landed: Path, progress: Progress
     if isinstance(source, PostgresSource):
         _start_over_elsewhere(source, folder)
     rewrite_if_replaced(folder)
-    with open_landing(folder) as landing:
+    whose = whose_of(source)
+    leaves = partial(whose.leaves, forgotten=forgotten) if forgotten else None
+    with open_landing(folder, leaves=leaves) as landing:
+        note_whose(landing, whose)
         if landing.mark("complete") is not None:
             with landing.step(complete=None):
                 pass

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-_AGENTS = ("agent", "admin")
+AGENTS = ("agent", "admin")
 _SCORES = {"good": 1.0, "bad": 0.0}
 _ROW = ("created_at", "updated_at", "subject", "priority", "channel", "status", "type", "tags", "fields")
 _IDS = ("brand_id", "group_id", "organization_id")
@@ -44,7 +44,7 @@ def ticket_row(
     answers = [
         each for each in public
         if question is not None and each.order > question.order
-        and each.content.get("author_id") != requester and each.content.get("role") in _AGENTS
+        and each.content.get("author_id") != requester and each.content.get("role") in AGENTS
     ]  # fmt: skip
     if reply == "longest" and any(each.state != "live" for each in answers):
         return None  # whether it was the longest cannot be told any more

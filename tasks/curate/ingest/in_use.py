@@ -105,10 +105,22 @@ def copy_of(folder: Path) -> Path:
 
 def forget_copy(folder: Path) -> None:
     """Remove this process's copy, and those of processes that are no more."""
-    for path in folder.glob("copy-*"):
-        pid = int(path.name.split("-")[1].split(".")[0])
-        if pid == os.getpid() or not Path(f"/proc/{pid}").exists():
-            path.unlink(missing_ok=True)
+    for path in (*folder.glob(f"copy-{os.getpid()}.*"), *_of_the_dead(folder, "copy-*", "-")):
+        path.unlink(missing_ok=True)
+
+
+def cut_off(folder: Path) -> list[Path]:
+    """Files of processes that are no more: copies, and databases that were being written anew."""
+    return [*_of_the_dead(folder, "copy-*", "-"), *_of_the_dead(folder, ".ingest.duckdb.*", "duckdb.")]
+
+
+def _of_the_dead(folder: Path, pattern: str, before_pid: str) -> list[Path]:
+    """The files whose name tells a process that is no more."""
+    return [
+        path
+        for path in sorted(folder.glob(pattern))
+        if not Path(f"/proc/{path.name.partition(before_pid)[2].split('.')[0]}").exists()
+    ]
 
 
 def _copy(path: Path, to: Path) -> None:

@@ -6,7 +6,7 @@ nothing of services or tickets. Called by `zendesk.py` and `postgres.py`; read b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ TABLES = {
     "state VARCHAR, content VARCHAR",
     "marks": "name VARCHAR, value VARCHAR",
 }
+_AT_A_TIME = 4096
 _COLUMNS = ("stream", "key", "parent", "status", "version", "fetched", "state", "content")
 
 
@@ -56,8 +57,8 @@ class Row:
 class Landing:
     """An open `ingest.duckdb`; made by `open_landing`."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+    def __init__(self, connection: duckdb.DuckDBPyConnection, leaves: Callable[[Row], bool] | None = None) -> None:
+        self._connection, self._leaves = connection, leaves
         for name, columns in TABLES.items():
             connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
 
@@ -69,6 +70,12 @@ class Landing:
     def ask(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """All rows of a SELECT."""
         return self._connection.execute(sql, values).fetchall()
+
+    def each(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of a SELECT, some thousands in memory at a time; ask nothing else meanwhile."""
+        found = self._connection.execute(sql)
+        while some := found.fetchmany(_AT_A_TIME):
+            yield from some
 
     @contextmanager
     def step(self, **marks: str | None) -> Iterator[None]:
@@ -90,12 +97,18 @@ class Landing:
     def put(self, rows: list[Row]) -> int:
         """Take in rows of one page; returns how many changed something. Inside `step`.
 
-        A row that is older than what is here changes nothing, nor does one that is equal. Where a text goes, the mark
+        A row that is older than what is here changes nothing, nor does one that is equal; one of a forgotten customer
+        is left out, and what is here of it goes. Where a text goes, the mark
         `replaced` says that its bytes are still in the file.
         """
         import pyarrow as pa
 
         newest = {(row.stream, row.key): row for row in sorted(rows, key=lambda row: _order(row.version))}
+        if self._leaves is not None:
+            gone = [place for place, row in newest.items() if self._leaves(row)]
+            self.drop(gone)
+            for place in gone:
+                del newest[place]
         table = pa.table({name: [getattr(row, name) for row in newest.values()] for name in _COLUMNS},
                          schema=pa.schema([(name, pa.string()) for name in _COLUMNS]))  # fmt: skip
         self._connection.register("arrived", table)
@@ -120,6 +133,15 @@ class Landing:
         if self.ask("SELECT 1 FROM rows WHERE stream = ? AND parent = ? LIMIT 1", stream, parent):
             self._connection.execute("DELETE FROM rows WHERE stream = ? AND parent = ?", [stream, parent])
             self._replaced()
+
+    def drop(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Take rows by stream and key, with everything that belongs to them. Inside `step`."""
+        for stream, key in rows:
+            if self.ask("SELECT 1 FROM rows WHERE stream = ? AND key = ?", stream, key):
+                self._connection.execute("DELETE FROM rows WHERE stream = ? AND key = ?", [stream, key])
+                self._replaced()
+            if stream == "ticket":
+                self.remove("comment", parent=key)
 
     def clear(self, stream: str) -> None:
         """Take all rows of a stream. Inside `step`."""
@@ -150,8 +172,11 @@ class Landing:
 
 
 @contextmanager
-def open_landing(folder: Path) -> Iterator[Landing]:
+def open_landing(folder: Path, *, leaves: Callable[[Row], bool] | None = None) -> Iterator[Landing]:
     """The folder's `ingest.duckdb`, made when it is absent.
+
+    Args:
+        leaves: Says of a row that arrives whether it is left out.
 
     Raises:
         LockedError: TG0551, another process brings the same source in.
@@ -160,12 +185,12 @@ def open_landing(folder: Path) -> Iterator[Landing]:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with connect(folder / FILE, threads=1) as connection:
         (folder / FILE).chmod(0o600)
-        yield Landing(connection)
+        yield Landing(connection, leaves)
 
 
 @contextmanager
-def read_landing(folder: Path) -> Iterator[Landing | None]:
-    """The same for reading; None where nothing was ever brought in, or nothing to its end."""
+def read_landing(folder: Path, *, complete: bool = True) -> Iterator[Landing | None]:
+    """The same for reading; None where nothing was ever brought in, or (if `complete`) nothing to its end."""
     path = folder / FILE
     if not path.is_file() or not path.stat().st_size:
         yield None
@@ -174,7 +199,7 @@ def read_landing(folder: Path) -> Iterator[Landing | None]:
         tables = {name for (name,) in connection.sql("SELECT table_name FROM duckdb_tables()").fetchall()}
         landing = object.__new__(Landing)
         landing._connection = connection
-        yield landing if tables >= TABLES.keys() and landing.mark("complete") else None
+        yield landing if tables >= TABLES.keys() and (not complete or landing.mark("complete")) else None
 
 
 def landed_fingerprint(folder: Path) -> str:

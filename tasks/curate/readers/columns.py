@@ -34,6 +34,8 @@ class Made(NamedTuple):
     """Index of the row -> its first fault."""
     ids: dict[int, str | None]
     """Index of a row with a fault -> its ticket_id, where it could be read that far."""
+    customers: dict[int, str | None]
+    """Index of a row with a fault -> its customer_id, likewise."""
 
 
 class TicketMaker:
@@ -82,7 +84,7 @@ class TicketMaker:
                 columns[column], wrong = typed_column(column, values[column])
                 for index, fault in wrong.items():
                     faults.setdefault(index, fault)
-        return Made(columns, faults, self._ids(rows, faults))
+        return Made(columns, faults, self._ids(rows, faults, "ticket_id"), self._ids(rows, faults, "customer_id"))
 
     def finish(self) -> dict[str, int]:
         """Counts for the step's notes.
@@ -188,13 +190,13 @@ class TicketMaker:
                 spoken[column][index] = None if fault else row.get(column)
         values |= spoken
 
-    def _ids(self, rows: RowsRead, faults: dict[int, Fault]) -> dict[int, str | None]:
+    def _ids(self, rows: RowsRead, faults: dict[int, Fault], column: str) -> dict[int, str | None]:
         if not faults:
             return {}
-        name = self._mapping.declared.get("ticket_id", "ticket_id")
-        path = self._mapping.paths.get("ticket_id")
+        name = self._mapping.declared.get(column, column)
+        path = self._mapping.paths.get(column)
         ids = _as_list(rows.reach(name, path) if path else rows.values(name), len(rows))
-        texts = {index: None if ids[index] is MISSING else to_text("ticket_id", ids[index]) for index in faults}
+        texts = {index: None if ids[index] is MISSING else to_text(column, ids[index]) for index in faults}
         return {index: text if isinstance(text, str) else None for index, text in texts.items()}
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.curate.readers.columns import TicketMaker
+from tasks.curate.readers.columns import Made, TicketMaker
 from tasks.curate.readers.records import Batch, Fault
 from tasks.curate.readers.spill import Part, merge_parts
 from tasks.curate.rows import TICKETS_ARROW, removed_table, write_ordered_tickets, write_tickets
+from tasks.forget.hashes import Forgotten
 
 _SOURCE = TICKETS_ARROW.field("source")
 _OFFSET = pa.field("byte_offset", pa.int64())
@@ -26,6 +27,9 @@ _OFFSET = pa.field("byte_offset", pa.int64())
 HELD_BYTES = 1 << 25
 """Tickets held in memory before they go to a file aside."""
 _HELD_REMOVED = 4096
+FORGOTTEN = "forgotten"
+"""Rule that takes the rows of forgotten customers."""
+_GONE = Fault(FORGOTTEN, "The customer was forgotten.", outcome="dropped")
 
 
 class Gathered:
@@ -34,11 +38,13 @@ class Gathered:
     Args:
         maker: Makes tickets of rows.
         aside: An empty folder for tickets beyond `HELD_BYTES`; None: all are held.
+        forgotten: Customers whose rows are dropped before they are held or put aside.
     """
 
-    def __init__(self, maker: TicketMaker, *, aside: Path | None = None) -> None:
+    def __init__(self, maker: TicketMaker, *, aside: Path | None = None, forgotten: Forgotten | None = None) -> None:
         self.n_rows = 0
         self.n_dropped = 0
+        self._forgotten = forgotten
         self.notes: dict[str, int] = {}
         self._maker = maker
         self._aside = aside
@@ -66,7 +72,9 @@ class Gathered:
         for batch in batches:
             self.n_rows += len(batch)
             for record in batch.faulty:
-                if isinstance(record.content, Fault):
+                if self._forgotten and self._forgotten.is_gone("ticket", record.ticket_id):
+                    self._drop_forgotten(name, record.line)
+                elif isinstance(record.content, Fault):
                     self._remove(record.content, name, record.line, record.offset, record.ticket_id)
             self._take(name, batch)
             if self._aside is not None and self._n_held >= HELD_BYTES:
@@ -89,25 +97,42 @@ class Gathered:
         return pa.concat_tables([TICKETS_ARROW.empty_table(), *self._tables])
 
     def removed(self) -> pa.Table:
-        """Rows for `removed.parquet`."""
+        """Rows for `removed.parquet`: the quarantined, the deleted, and the places of those of forgotten customers."""
         return pa.concat_tables([*self._removed_tables, removed_table(self._removed)])
 
     def _take(self, name: str, batch: Batch) -> None:
         made = self._maker.make(batch)
+        gone = self._gone(made)
+        for index in gone:
+            self._drop_forgotten(name, int(batch.lines[index]))
         for index, fault in made.faults.items():
-            offset = None if batch.offsets is None else int(batch.offsets[index])
-            self._remove(fault, name, int(batch.lines[index]), offset, made.ids[index])
-        n_rows = len(batch.rows)
-        if n_rows == len(made.faults):
+            if index not in gone:
+                offset = None if batch.offsets is None else int(batch.offsets[index])
+                self._remove(fault, name, int(batch.lines[index]), offset, made.ids[index])
+        n_rows, leaves = len(batch.rows), made.faults.keys() | gone
+        if n_rows == len(leaves):
             return
         columns = {**made.columns, "source_line": pa.array(batch.lines)}
         if batch.offsets is not None:
             columns["byte_offset"] = pa.array(batch.offsets)
         table = pa.Table.from_arrays(list(columns.values()), names=list(columns))
-        if made.faults:
-            table = table.filter(pa.array([index not in made.faults for index in range(n_rows)], pa.bool_()))
+        if leaves:
+            table = table.filter(pa.array([index not in leaves for index in range(n_rows)], pa.bool_()))
         self._file.append(table)
         self._n_held += table.nbytes
+
+    def _gone(self, made: Made) -> set[int]:
+        """Rows of forgotten customers, by their position in the batch; those with a fault as well."""
+        forgotten = self._forgotten
+        if not forgotten:
+            return set()
+        faulty = {index for index, customer in made.customers.items() if forgotten.is_gone("customer", customer)}
+        if "customer_id" not in made.columns:
+            return faulty
+        return faulty | set(pc.indices_nonzero(forgotten.mask("customer", made.columns["customer_id"])).to_pylist())
+
+    def _drop_forgotten(self, name: str, line: int) -> None:
+        self._remove(_GONE, name, line, None, None)
 
     def _end_file(self, name: str, prefix: str) -> None:
         """Give ids to a file without any; in a file with ids, quarantine the rows that lack theirs."""

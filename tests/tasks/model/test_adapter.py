@@ -109,12 +109,12 @@ def test_full_trains_every_weight_once(tiny_model: ModelRef) -> None:
 def test_top_layers_leave_the_lower_ones_alone(tiny_model: ModelRef) -> None:
     model = open_for_training(tiny_model, _spec(adapter={"top_layers": 1}))
     assert {name.split(".")[4] for name in trainable_tensors(model)} == {"1"}
-    with pytest.raises(ConfigError, match="the model has 2 layers"):
+    with pytest.raises(ConfigError, match=r"TG0180.*the model has 2 layers"):
         open_for_training(tiny_model, _spec(adapter={"top_layers": 3}))
 
 
 def test_a_misspelt_target_is_refused_although_others_exist(tiny_model: ModelRef) -> None:
-    with pytest.raises(ConfigError, match=r"no linear layer 'v_porj'; it has down_proj, gate_proj") as caught:
+    with pytest.raises(ConfigError, match=r"TG0181.*no linear layer 'v_porj'; it has down_proj, gate_proj") as caught:
         open_for_training(tiny_model, _spec(adapter={"target_modules": ["q_proj", "v_porj"]}))
     assert caught.value.hint == "did you mean 'v_proj'?"
 
@@ -177,13 +177,13 @@ def test_a_truncated_adapter_is_refused(tiny_model: ModelRef, saved: Saved) -> N
     _, trained = saved(_spec())
     path = trained.root / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(StorageError, match="does not load"):
+    with pytest.raises(StorageError, match=r"TG0534.*does not load"):
         load_trained(tiny_model, trained, dtype="float32")
 
 
 def test_an_adapter_is_not_put_on_another_base(tiny_model: ModelRef, saved: Saved) -> None:
     _, trained = saved(_spec())
-    with pytest.raises(TrainingError, match="asked to answer on base 0000"):
+    with pytest.raises(TrainingError, match=r"TG0403.*asked to answer on base 0000"):
         load_trained(tiny_model.model_copy(update={"digest": "0" * 64}), trained, dtype="float32")
 
 
@@ -191,7 +191,7 @@ def test_a_checkpoint_of_another_adapter_size_is_not_loaded(tiny_model: ModelRef
     _, trained = saved(_spec(adapter=AdapterSpec(rank=4)))
     config = trained.root / "adapter_config.json"
     config.write_text(config.read_text().replace('"r": 4', '"r": 8'))
-    with pytest.raises(StorageError, match="has shape"):
+    with pytest.raises(StorageError, match=r"TG0535.*has shape"):
         load_trained(tiny_model, trained, dtype="float32")
 
 

@@ -170,3 +170,14 @@ def test_smollm2_is_bit_identical_to_gguf_pys_dequantisation(smollm2: ModelRef, 
             ours = gguf_kit.llama_cpp_order(ours, 9 if part.startswith("attn_q") else 3)
         theirs = dequantize(tensor.data, tensor.tensor_type).reshape(ours.shape)
         assert np.array_equal(theirs.view(np.uint32), np.ascontiguousarray(ours).view(np.uint32)), tensor.name
+
+
+def test_a_quantisation_that_is_not_read_is_refused(tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_tensor("t.weight", np.zeros((1, 144), np.uint8), raw_dtype=GGMLQuantizationType.Q4_K)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with GgufFile(tmp_path / "m.gguf") as file, pytest.raises(DataError, match="TG0311"):
+        file.dequantise("t.weight")

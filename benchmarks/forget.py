@@ -1,0 +1,209 @@
+"""`make bench-forget`: how long `tunegate forget CUSTOMER --plan` takes in a workspace of a million rows.
+
+The workspace is made by the program's own store: five ticket tables of N rows each as curation leaves them, two splits,
+encoded examples, a snapshot and a published warehouse; texts are short, since the plan reads none. Told are the index's
+first making (a run does that, table by table), the plan inside one process, and the whole command. QUICK=1: fewer rows.
+`--record` or RECORD=1: writes `benchmarks/results/forget.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.home import PROJECT, bench_home, describe_machine, load
+from flows.engine.keys import KeyParts
+from flows.engine.store import Store
+from flows.privacy.graph import Graph
+from flows.privacy.index import update_index
+from flows.privacy.keys import load_hashes
+from flows.privacy.trace import Tracer
+from flows.privacy.who import hashes_of
+from flows.settings import Settings, load_settings, open_ledger
+from schemas.artifacts import Artifact, DatasetRef, RowCounts, Splits, TicketTable
+from tasks.curate.rows import TICKETS_ARROW, write_removed, write_tickets
+from tasks.files import sha256_json
+from tasks.warehouse import connect, quote_text
+
+N_ROWS, N_QUICK = 1_000_000, 20_000
+ROWS_PER_CUSTOMER = 10
+ROUNDS = 5
+CUSTOMER = "c00077"
+CONFIG = """version: 1
+pipelines:
+  big:
+    source: {kind: files, paths: [tickets.jsonl]}
+    train: {base_model: "file:none", method: lora}
+    gates: {rules: [{metric: format, value_threshold: 0.0}]}
+    register: {name: big}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", default=bool(os.environ.get("QUICK")))
+    parser.add_argument("--record", action="store_true", default=bool(os.environ.get("RECORD")))
+    arguments = parser.parse_args()
+    n_rows = N_QUICK if arguments.quick else N_ROWS
+    folder = bench_home() / f"forget-{n_rows}"
+    settings = _workspace(folder, n_rows)
+    hashes = load_hashes(settings)
+    began, cpu = time.perf_counter(), time.process_time()
+    update_index(settings, Graph(settings.home, open_ledger(settings)), hashes)
+    first, first_cpu = time.perf_counter() - began, time.process_time() - cpu
+    plans, plan_cpus = map(list, zip(*(_plan(settings) for _ in range(ROUNDS)), strict=True))
+    commands, cpus = map(list, zip(*(_command(folder) for _ in range(ROUNDS)), strict=True))
+    size = sum(file.stat().st_size for file in (settings.home / "index").rglob("*.parquet"))
+    lines = [
+        f"{n_rows:,} rows of {n_rows // ROWS_PER_CUSTOMER:,} customers in each of 5 ticket tables, in 2 splits, a "
+        "snapshot and a warehouse; the tables were indexed "
+        f"in {first_cpu:.1f} s of CPU ({first:.1f} s by the clock) at first ({size / 2**20:.1f} MiB).",
+        "",
+        "| what | median | of | load |",
+        "|---|---|---|---|",
+        f"| the plan, in one process, CPU | {statistics.median(plan_cpus):.2f} s | {_all(plan_cpus)} | {load()} |",
+        f"| the plan, in one process, by the clock | {statistics.median(plans):.2f} s | {_all(plans)} | {load()} |",
+        f"| `tunegate forget CUSTOMER --plan`, by the clock | {statistics.median(commands):.2f} s | {_all(commands)} "
+        f"| {load()} |",
+        f"| the same, CPU | {statistics.median(cpus):.2f} s | {_all(cpus)} | {load()} |",
+    ]
+    print("\n".join(lines))
+    if arguments.record:
+        head = "# Finding a customer\n\n`make bench-forget`, "
+        head += f"{'; '.join(describe_machine().values())}\n\n"
+        (PROJECT / "benchmarks" / "results" / "forget.md").write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _all(seconds: list[float]) -> str:
+    return ", ".join(f"{each:.2f}" for each in sorted(seconds))
+
+
+def _plan(settings: Settings) -> tuple[float, float]:
+    """Seconds by the clock, and of CPU."""
+    began, cpu = time.perf_counter(), time.process_time()
+    owner, forgotten = hashes_of(CUSTOMER, [], load_hashes(settings))
+    held = Tracer(settings, forgotten).holdings(owner, forgotten)
+    assert held.n_tickets == ROWS_PER_CUSTOMER, held
+    return time.perf_counter() - began, time.process_time() - cpu
+
+
+def _command(folder: Path) -> tuple[float, float]:
+    """Seconds by the clock, and of CPU."""
+    began = time.perf_counter()
+    command = [
+        sys.executable,
+        "-m",
+        "flows.cli",
+        "forget",
+        CUSTOMER,
+        "--plan",
+        "--config",
+        str(folder / "pipelines.yaml"),
+    ]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=PROJECT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - began, cpu
+
+
+def _workspace(folder: Path, n_rows: int) -> Settings:
+    """Make it once; a later call with the same number of rows takes what is there, without its index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pipelines.yaml").write_text(CONFIG)
+    settings = replace(load_settings(folder / "pipelines.yaml"), home=folder / ".tunegate")
+    for file in (settings.home / "index").rglob("*.parquet") if (settings.home / "index").exists() else ():
+        file.unlink()
+    if (folder / "made").exists():
+        return settings
+    table = _tickets(n_rows)
+    made: Artifact | None = None
+    for step in ("extract", "validate", "redact", "rules", "dedup"):
+        made = _keep(settings, step, made, lambda out: _table(table, out), TicketTable)
+    splits = _keep(settings, "split", made, lambda out: _splits(table, out), Splits)
+    clean = _keep(settings, "decontaminate", splits, lambda out: _splits(table, out), Splits)
+    _keep(settings, "encode", clean, lambda out: _examples(table, out), DatasetRef)
+    _publish(settings, clean)
+    (folder / "made").touch()
+    return settings
+
+
+def _tickets(n_rows: int) -> pa.Table:
+    numbers = range(n_rows)
+    columns: dict[str, object] = {
+        name: pa.nulls(n_rows, TICKETS_ARROW.field(name).type) for name in TICKETS_ARROW.names
+    }
+    columns |= {
+        "ticket_id": [f"t{number:07d}" for number in numbers],
+        "customer_id": [f"c{number % (n_rows // ROWS_PER_CUSTOMER):05d}" for number in numbers],
+        "body": [f"body of ticket {number}" for number in numbers],
+        "reply": [f"reply to ticket {number}" for number in numbers],
+        "source": ["tickets.jsonl"] * n_rows,
+        "source_line": list(numbers),
+    }
+    return pa.table(columns, schema=TICKETS_ARROW)
+
+
+def _keep(settings: Settings, step: str, before: Artifact | None, make: object, kind: type[Artifact]) -> Artifact:
+    inputs = {} if before is None else {"before": before.digest}
+    parts = KeyParts(step=step, function="benchmark", inputs=inputs, params={}, code={}, libraries={})
+    return Store(settings.home).obtain(step, sha256_json([step]), kind, make, parts=parts).artifact  # type: ignore[arg-type]
+
+
+def _table(table: pa.Table, out: Path) -> TicketTable:
+    write_removed([], out)
+    n_rows = write_tickets(table, out)
+    return TicketTable(root=out, rows=RowCounts(n_in=n_rows, n_out=n_rows))
+
+
+def _splits(table: pa.Table, out: Path) -> Splits:
+    n_test = table.num_rows // 10
+    write_removed([], out)
+    parts = {
+        "test": table.slice(0, n_test),
+        "validation": table.slice(n_test, n_test),
+        "train": table.slice(2 * n_test),
+    }
+    counts = {f"n_{name}": write_tickets(part, out, name=f"{name}.parquet") for name, part in parts.items()}
+    return Splits(root=out, rows=RowCounts(n_in=table.num_rows, n_out=table.num_rows), **counts)
+
+
+def _examples(table: pa.Table, out: Path) -> DatasetRef:
+    ids = table.select(["ticket_id"]).slice(2 * (table.num_rows // 10))
+    (out / "train").mkdir()
+    with (
+        pa.OSFile(str(out / "train" / "data-00000-of-00001.arrow"), "wb") as sink,
+        pa.ipc.new_stream(sink, ids.schema) as writer,
+    ):
+        writer.write_table(ids)
+    return DatasetRef(
+        root=out, n_train=ids.num_rows, n_validation=0, n_tokens=1, n_supervised=1, n_dropped=0, max_tokens=1
+    )
+
+
+def _publish(settings: Settings, clean: Artifact) -> None:
+    snapshot = settings.home / "warehouse" / "big" / "snapshots" / "0123456789abcdef"
+    snapshot.mkdir(parents=True)
+    for name in ("train", "validation", "test"):
+        (snapshot / f"{name}.parquet").hardlink_to(clean.root / f"{name}.parquet")
+    pq.write_table(pa.table({"a": [1]}), snapshot / "funnel.parquet")
+    raw = settings.home / "store" / "extract" / sha256_json(["extract"]) / "tickets.parquet"
+    (snapshot / "raw_tickets.parquet").hardlink_to(raw)
+    with connect(settings.home / "warehouse" / "big" / "warehouse.duckdb", readable=(settings.home,)) as db:
+        source = f"read_parquet({quote_text(str(raw))})"
+        db.execute(f"CREATE TABLE raw_tickets AS SELECT * FROM {source}")
+        db.execute(f"CREATE TABLE curated AS SELECT 'train' AS split, * FROM {source}")
+
+
+if __name__ == "__main__":
+    main()

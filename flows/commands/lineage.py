@@ -1,0 +1,134 @@
+"""`tunegate lineage`: a ticket's way, a customer's tickets and who learned from them, or what a model was made from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flows.commands.output import out, print_json
+from flows.privacy.keys import load_hashes
+from flows.privacy.model_lineage import find_version, model_lineage, told_lines
+from flows.privacy.trace import Tracer
+from flows.privacy.who import hashes_of, names_of
+from flows.settings import Settings, load_settings, open_ledger
+from flows.snapshots import warehouse_folder
+from schemas.errors import DataError
+from schemas.load import load_file
+from schemas.pipeline import PipelineSpec
+from tasks.curate.ask import Lineage, customer_fates, lineage_of
+
+SHOWN_TICKETS = 20
+
+
+def lineage(*, what: str, pipeline: str | None, config: Path, as_json: bool) -> int:
+    """Tell whatever is known under this name, as a model, as a ticket and as a customer.
+
+    Raises:
+        DataError: TG0265, it is none of them.
+        ConfigError: TG0190, a pipeline makes pseudonyms of customers, and their key is not in the environment.
+    """
+    loaded, settings = load_file(config), load_settings(config)
+    names = [pipeline] if pipeline is not None else sorted(loaded.pipelines)
+    specs = [loaded.get(name) for name in names]
+    row = find_version(open_ledger(settings), what)
+    model = None if row is None else model_lineage(settings, row)
+    databases = dict(_databases(settings, names, asked_for=pipeline is not None))
+    tickets = {name: told for name, database in databases.items() if (told := lineage_of(database, what)) is not None}
+    customer = None if model or tickets else _customer(settings, specs, databases, what)
+    if not model and not tickets and not customer:
+        raise DataError(
+            "no ledger knows this model, no warehouse this ticket or this customer",
+            code="TG0265",
+            where=what,
+            hint="`tunegate curate PIPELINE` first; ids are those of the source, made ones are FILE-LINE; "
+            "models are NAME or NAME/VERSION",
+        )
+    if as_json:
+        found = {"ticket_id": what, "pipelines": {name: asdict(told) for name, told in tickets.items()}}
+        print_json({**(found if tickets else {}), "model": model, "customer": customer})
+        return 0
+    for line in [
+        *(told_lines(model) if model else []),
+        *_ticket_lines(tickets),
+        *(_customer_lines(customer) if customer else []),
+    ]:
+        out().print(line, markup=False, soft_wrap=True)
+    return 0
+
+
+def _databases(settings: Settings, names: list[str], *, asked_for: bool) -> Iterator[tuple[str, Path]]:
+    for name in names:
+        database = warehouse_folder(settings.home, name) / "warehouse.duckdb"
+        if database.is_file() or asked_for:
+            yield name, database
+
+
+def _customer(
+    settings: Settings, specs: list[PipelineSpec], databases: dict[str, Path], what: str
+) -> dict[str, Any] | None:
+    """Fates of a customer's tickets by pipeline, and the versions that learned from them; null for nobody's id."""
+    fates = {
+        spec.name: customer_fates(databases[spec.name], names_of(what, [spec]))
+        for spec in specs
+        if spec.name in databases
+    }
+    owner, forgotten = hashes_of(what, specs, load_hashes(settings))
+    tracer = Tracer(settings, forgotten, skip_locked=True)
+    versions = list(tracer.versions(tracer.found(sorted(forgotten.owners))))
+    buried = [each.at for each in tracer.ledger.tombstones() if each.id == owner]
+    if not any(fates.values()) and not versions and not buried:
+        return None
+    return {
+        "pipelines": {name: list(rows) for name, rows in fates.items() if rows},
+        "learned_by": [version.model_dump(mode="json") for version in versions],
+        "forgotten_at": buried[0] if buried else None,
+    }
+
+
+def _customer_lines(customer: dict[str, Any]) -> Iterator[str]:
+    if customer["forgotten_at"]:
+        yield f"forgotten at {customer['forgotten_at']}"
+    for name, fates in customer["pipelines"].items():
+        counts = Counter(fate["split"] or f"{fate['outcome']} by {fate['step']}" for fate in fates)
+        told = ", ".join(f"{n:,} {where}" for where, n in sorted(counts.items()))
+        yield f"{name}  {len(fates):,} tickets: {told}"
+        for fate in fates[:SHOWN_TICKETS]:
+            where = f"in {fate['split']}" if fate["split"] else f"{fate['outcome']} by {fate['step']} as {fate['code']}"
+            yield f"  {fate['ticket_id']} from {fate['source']}:{fate['source_line']}, {where}"
+        if len(fates) > SHOWN_TICKETS:
+            yield f"  and {len(fates) - SHOWN_TICKETS:,} more"
+    for version in customer["learned_by"]:
+        yield f"{version['name']} v{version['version']} learned {version['how']} from {version['n_rows']:,} examples"
+    if not customer["learned_by"]:
+        yield "no registered model learned from them"
+
+
+def _ticket_lines(found: dict[str, Lineage]) -> Iterator[str]:
+    for name, told in found.items():
+        yield f"{name}  snapshot {told.snapshot_id}"
+        yield from (f"  {line}" for line in _told(told))
+
+
+def _told(told: Lineage) -> list[str]:
+    lines = []
+    for fate in told.fates:
+        lines.append(f"read from {fate['source']}:{fate['source_line']}")
+        lines.append(_ending(fate, told.steps))
+    if told.merged_into_it:
+        members = ", ".join(f"{row['ticket_id']} ({row['score']:.3f})" for row in told.merged_into_it[:10])
+        more = len(told.merged_into_it) - 10
+        lines.append(f"kept in place of {members}{f' and {more} more' if more > 0 else ''}")
+    return lines
+
+
+def _ending(fate: dict[str, Any], steps: tuple[str, ...]) -> str:
+    if fate["step"] is None:
+        return f"passed {', '.join(steps)}; it is in {fate['split']}"
+    passed = steps[: steps.index(fate["step"])]
+    way = f"passed {', '.join(passed)}; " if passed else ""
+    kept = f"; the other ticket is {fate['kept_id']}" if fate["kept_id"] else ""
+    score = f" (similarity {fate['score']:.3f})" if fate["score"] is not None else ""
+    return f"{way}{fate['outcome']} by {fate['step']} as {fate['code']}: {fate['reason']}{kept}{score}"

@@ -1,0 +1,1 @@
+"""A customer is forgotten: what holds their tickets, what becomes of it, and the proof."""

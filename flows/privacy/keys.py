@@ -1,0 +1,149 @@
+"""The secret key under which customers are hashed, and the file of tombstones that outlives the home folder.
+
+The key is that of the environment, or of a file that is made at first use with the rights of its owner alone. With the
+first tombstone it is copied beside them: a home folder that is put back from a backup would bring another one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from flows.engine.disk import private_folder
+from flows.engine.forgettings import joined
+from flows.settings import Settings, open_ledger
+from schemas.errors import SecurityError, StorageError
+from schemas.forget import Tombstone
+from tasks.files import write_atomic
+from tasks.forget.hashes import Forgotten, KeyedHash
+
+VARIABLE = "TUNEGATE_FORGET_KEY"
+SHORTEST_KEY = 16
+KEY_FILE, TOMBSTONES = "forget.key", "tombstones.jsonl"
+
+
+def load_hashes(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> KeyedHash:
+    """Hashes under the key of this workspace; the key is made where there is none.
+
+    Raises:
+        SecurityError: TG0830, the key is too short, or others may read its file.
+    """
+    given = environ.get(VARIABLE, "")
+    if given:
+        return KeyedHash(_long_enough(given.encode(), VARIABLE))
+    for file in (settings.forgotten / KEY_FILE, settings.home / KEY_FILE):
+        if file.exists():
+            return KeyedHash(_read_key(file))
+    file = private_folder(settings.home) / KEY_FILE
+    _write_key(file, secrets.token_hex(32).encode())
+    return KeyedHash(_read_key(file))
+
+
+def keep_tombstone(settings: Settings, tombstone: Tombstone) -> None:
+    """Enter the tombstone into the ledger and into the file outside of the home folder, the key beside it."""
+    folder = private_folder(settings.forgotten)
+    if not os.environ.get(VARIABLE) and not (folder / KEY_FILE).exists():
+        _write_key(folder / KEY_FILE, _read_key(settings.home / KEY_FILE))
+    kept = {each.id: each for each in _read(settings)}
+    kept[tombstone.id] = joined(kept[tombstone.id], tombstone) if tombstone.id in kept else tombstone
+    _write(settings, kept)
+    open_ledger(settings).bury(tombstone)
+
+
+def all_tombstones(settings: Settings) -> tuple[Tombstone, ...]:
+    """Those of the ledger and of the file; changes nothing.
+
+    Raises:
+        StorageError: TG0566, the file cannot be read.
+    """
+    found: dict[str, Tombstone] = {}
+    for each in (*open_ledger(settings).tombstones(), *_read(settings)):
+        found[each.id] = joined(found[each.id], each) if each.id in found else each
+    return tuple(found.values())
+
+
+def load_forgotten(settings: Settings) -> Forgotten | None:
+    """Who was forgotten; None where nobody was.
+
+    Raises:
+        SecurityError: TG0831, a tombstone was written under another key, so nobody can tell whose it is.
+    """
+    tombstones = all_tombstones(settings)
+    if not tombstones:
+        return None
+    hashes = load_hashes(settings)
+    foreign = [each for each in tombstones if each.key_id != hashes.key_id]
+    if foreign:
+        raise SecurityError(
+            f"{len(foreign)} of {len(tombstones)} tombstones are under another key: "
+            f"{foreign[0].key_id}, and this one is {hashes.key_id}",
+            code="TG0831",
+            where=str(settings.forgotten / TOMBSTONES),
+            hint=f"put the key back: {VARIABLE}, or {settings.forgotten / KEY_FILE}; without it forgotten customers "
+            "would come back",
+        )
+    owners = (owner for each in tombstones for owner in each.owners)
+    tickets = (ticket for each in tombstones for ticket in each.tickets)
+    return Forgotten(hashes, owners=owners, tickets=tickets)
+
+
+def _read(settings: Settings) -> list[Tombstone]:
+    file = settings.forgotten / TOMBSTONES
+    try:
+        lines = file.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    try:
+        return [Tombstone.model_validate_json(line) for line in lines if line.strip()]
+    except ValidationError:
+        raise StorageError(
+            "the tombstones of forgotten customers cannot be read",
+            code="TG0566",
+            where=str(file),
+            hint="put the file back from a backup: without it forgotten customers would come back",
+        ) from None
+
+
+def _write(settings: Settings, tombstones: Mapping[str, Tombstone]) -> None:
+    file = settings.forgotten / TOMBSTONES
+    write_atomic(file, b"".join(each.model_dump_json().encode() + b"\n" for _, each in sorted(tombstones.items())))
+    file.chmod(0o600)
+
+
+def _write_key(file: Path, key: bytes) -> None:
+    aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(key + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    try:
+        file.hardlink_to(aside)  # of two who make one, the first wins
+    except FileExistsError:
+        pass
+    finally:
+        aside.unlink()
+
+
+def _read_key(file: Path) -> bytes:
+    if stat.S_IMODE(file.stat().st_mode) & 0o077:
+        raise SecurityError(
+            "others may read the key of forgotten customers", code="TG0830", where=str(file), hint=f"chmod 600 {file}"
+        )
+    return _long_enough(file.read_bytes().strip(), str(file))
+
+
+def _long_enough(key: bytes, where: str) -> bytes:
+    if len(key) < SHORTEST_KEY:
+        raise SecurityError(
+            f"the key of forgotten customers has {len(key)} characters; {SHORTEST_KEY} or more are allowed",
+            code="TG0830",
+            where=where,
+            hint=f'export {VARIABLE}="$(openssl rand -hex 32)"; keep it: tombstones mean nothing without it',
+        )
+    return key

@@ -1,0 +1,236 @@
+"""Where a customer's tickets are: results, snapshots, databases, reports, and the models that learned from them.
+
+What holds rows with the customer's id is in the index; what was made from that holds their texts perhaps (a prompt
+shows other people's tickets) and goes with it, since after the removal it would be made anew in any case. Reads only
+(but for the index). Called by `tunegate forget`, `tunegate lineage` and the beginning of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.engine.rows import CandidateRow
+from flows.privacy.graph import Graph, Node
+from flows.privacy.index import LANDED, SNAPSHOT, WAREHOUSE, Indexed, published, update_index
+from flows.settings import Settings, open_ledger
+from schemas.forget import Holding, Holdings, LearnedVersion
+from tasks.curate.ingest.in_use import cut_off
+from tasks.forget.hashes import Forgotten
+from tasks.forget.holders import EXAMPLES, look_up, places_of
+from tasks.forget.tables import has_answers, is_split
+
+WITHOUT_ROWS = ("base_model", "bundle", "gate", "card")
+"""Results that hold weights, figures and no row of anybody."""
+PAGES = ("report.html", "report.json")
+"""Files of a report that show tickets."""
+LEFTOVERS = ("scratch", "tmp", "damaged")
+"""Work that was cut off: nobody can say whose rows it holds."""
+SHOWN_LINES = 20
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the index says of a customer."""
+
+    rows: dict[tuple[str, str], int]
+    """(step, key) -> rows with their id, of what is there."""
+    learned: dict[str, int]
+    """Key of encoded examples, there or gone -> examples of theirs that were for training."""
+
+
+class Tracer:
+    """One look at a workspace; asks about several customers are cheap after the first."""
+
+    def __init__(self, settings: Settings, forgotten: Forgotten, *, skip_locked: bool = False) -> None:
+        self.settings, self.home = settings, settings.home
+        self.ledger = open_ledger(settings)
+        self.graph = Graph(settings.home, self.ledger)
+        self.index = update_index(settings, self.graph, forgotten.hashes, skip_locked=skip_locked)
+
+    def holdings(self, owner: str, forgotten: Forgotten, *, sources: bool = True) -> Holdings:
+        """Everything that is held of one customer.
+
+        Args:
+            owner: The tombstone's id.
+            forgotten: The customer's hashes.
+            sources: Also say which rows of the source are theirs.
+        """
+        found = self.found(sorted(forgotten.owners))
+        results = [*self._results(found)]
+        held = [
+            *results,
+            *self._published(found),
+            *self._feedback(forgotten),
+            *self._reports([each.place for each in results]),
+            *(self._sources(found, forgotten) if sources else ()),
+        ]
+        n_tickets = max(
+            (n for (step, _), n in found.rows.items() if step not in (SNAPSHOT, WAREHOUSE, LANDED)), default=0
+        )
+        return Holdings(owner=owner, n_tickets=n_tickets, held=tuple(held), versions=tuple(self.versions(found)))
+
+    def found(self, owners: Sequence[str]) -> Found:
+        """What the index says."""
+        rows: dict[tuple[str, str], int] = {}
+        learned: dict[str, int] = {}
+        for held in look_up(self.index, owners):
+            entry = Indexed.of(held.file)
+            if held.part == EXAMPLES:
+                learned[entry.key] = learned.get(entry.key, 0) + held.n_rows
+            else:
+                rows[entry.step, entry.key] = rows.get((entry.step, entry.key), 0) + held.n_rows
+        return Found(rows, learned)
+
+    def versions(self, found: Found) -> Iterator[LearnedVersion]:
+        """Registered versions that learned from the customer."""
+        direct, inherited = self._learned(found)
+        for name in self.ledger.model_names():
+            champion = self.ledger.champion(name)
+            for row in reversed(self.ledger.candidates(name)):
+                key = _stored_key(row)
+                if key in direct or key in inherited:
+                    yield LearnedVersion(
+                        name=name, version=row.ref.version, run_id=row.ref.run_id,
+                        how="directly" if key in direct else "by inheritance",
+                        n_rows=direct.get(key, inherited.get(key, 0)),
+                        is_champion=champion is not None and champion.version == row.ref.version,
+                    )  # fmt: skip
+
+    def _learned(self, found: Found) -> tuple[dict[str, int], dict[str, int]]:
+        """Key of a training -> examples of the customer: its own, and those of trainings that it goes on from."""
+        examples = {
+            digest: found.learned[node.key]
+            for node in self.graph.nodes
+            if node.key in found.learned
+            for digest in node.digests
+        }
+        direct: dict[str, int] = {}
+        for node in self.graph.nodes:
+            seen = [examples[digest] for digest in node.inputs if digest in examples]
+            if seen and self._holds_weights(node):
+                direct[node.key] = max(seen)
+        inherited: dict[str, int] = {}
+        reached = {
+            digest: direct[node.key] for node in self.graph.nodes if node.key in direct for digest in node.digests
+        }
+        grown = True
+        while grown:
+            grown = False
+            for node in self.graph.nodes:
+                seen = [reached[digest] for digest in node.inputs if digest in reached]
+                if seen and node.key not in direct and node.key not in inherited and self._holds_weights(node):
+                    inherited[node.key] = max(seen)
+                    reached |= dict.fromkeys(node.digests, max(seen))
+                    grown = True
+        return direct, inherited
+
+    def _holds_weights(self, node: Node) -> bool:
+        """Is it a training or a whole model? Told by what lies there; of one that is gone, by its step."""
+        if not node.digest:
+            return node.step == "train"
+        fields = self.graph.reference(node)
+        return "n_trainable" in fields or "vocab_size" in fields
+
+    def _results(self, found: Found) -> Iterator[Holding]:
+        registered = {_stored_key(row) for name in self.ledger.model_names() for row in self.ledger.candidates(name)}
+        roots = [node for node in self.graph.present if (node.step, node.key) in found.rows]
+        for node in self.graph.made_from(roots):
+            if not node.digest or node.step in WITHOUT_ROWS:
+                continue
+            n_rows = found.rows.get((node.step, node.key), found.learned.get(node.key, 0))
+            holding = Holding(kind="result", place=node.place, digest=node.digest, n_rows=n_rows, fate="removed")
+            folder = self.graph.path(node)
+            if node.key in registered and self._holds_weights(node):
+                if has_answers(folder):
+                    told = "weights stay, the version is marked; texts written for validation tickets go"
+                    yield holding.model_copy(update={"fate": "rewritten", "told": told})
+                else:
+                    told = "weights; the version is marked"
+                    yield holding.model_copy(update={"fate": "kept", "told": told})
+            elif is_split(folder):
+                told = "everybody else stays held out who was"
+                yield holding.model_copy(update={"fate": "rewritten", "told": told})
+            else:
+                yield holding
+
+    def _published(self, found: Found) -> Iterator[Holding]:
+        for step, key, place in published(self.home):
+            n_rows = found.rows.get((step, key), 0)
+            if not n_rows:
+                continue
+            below = place.relative_to(self.home).as_posix()
+            if step == WAREHOUSE:
+                yield Holding(kind="warehouse", place=below, n_rows=n_rows, fate="rewritten")
+            elif step == LANDED:
+                yield Holding(kind="landed", place=below, n_rows=n_rows, fate="rewritten", told="rows and comments")
+            else:
+                yield Holding(kind="snapshot", place=below, n_rows=n_rows, fate="removed")
+
+    def _feedback(self, forgotten: Forgotten) -> Iterator[Holding]:
+        for database in feedback_databases(self.home):
+            from tasks.forget.databases import count_feedback  # brings DuckDB in: only where there is any
+
+            n_rows = count_feedback(database, forgotten)
+            if n_rows:
+                place = database.relative_to(self.home).as_posix()
+                yield Holding(kind="feedback", place=place, n_rows=n_rows, fate="rewritten")
+
+    def _reports(self, places: Sequence[str]) -> Iterator[Holding]:
+        runs = {run for place in places for run in self.ledger.runs_with(place.rpartition("/")[2])}
+        for run in sorted(runs):
+            if any((self.home / "reports" / run / page).exists() for page in PAGES):
+                told = f"`tunegate report {run}` draws it anew from what is left"
+                yield Holding(kind="report", place=f"reports/{run}", fate="removed", told=told)
+
+    def _sources(self, found: Found, forgotten: Forgotten) -> Iterator[Holding]:
+        """Rows of the newest extraction that has any: the program reads sources, it does not change them."""
+        read = [node for node in self.graph.present if node.step == "extract" and (node.step, node.key) in found.rows]
+        newest = sorted(read, key=lambda node: self.graph.path(node).stat().st_mtime)[-1:]
+        for node in newest:
+            lines: dict[str, list[int]] = {}
+            for row in places_of(self.graph.path(node) / "tickets.parquet", forgotten):
+                lines.setdefault(str(row["source"]), []).append(int(str(row["source_line"])))
+            for source, numbers in sorted(lines.items()):
+                more = f" and {len(numbers) - SHOWN_LINES:,} more" if len(numbers) > SHOWN_LINES else ""
+                told = f"lines {', '.join(map(str, numbers[:SHOWN_LINES]))}{more}: remove them there"
+                yield Holding(kind="source", place=source, n_rows=len(numbers), fate="yours", told=told)
+
+
+def with_tickets(tracer: Tracer, forgotten: Forgotten) -> Forgotten:
+    """The customer with the ids of their tickets in every result that holds them: the source's, and pseudonyms."""
+    ids: set[str] = set()
+    for step, key in tracer.found(sorted(forgotten.owners)).rows:
+        folder = tracer.home / "store" / step / key
+        for name in ("tickets.parquet", "train.parquet", "validation.parquet", "test.parquet", "items.parquet"):
+            if (folder / name).is_file():
+                ids |= {str(row["ticket_id"]) for row in places_of(folder / name, forgotten)}
+    tickets = [forgotten.hashes.of("ticket", each) for each in ids]
+    return Forgotten(forgotten.hashes, owners=forgotten.owners, tickets=tickets, names=forgotten.names)
+
+
+def leftovers(home: Path) -> list[Holding]:
+    """Folders of work that was cut off, where they hold anything."""
+    told = "work that was cut off: nobody can say whose rows it holds"
+    return [
+        *(
+            Holding(kind="landed", place=file.relative_to(home).as_posix(), fate="removed", told=told)
+            for folder in sorted((home / "ingest").glob("*/*"))
+            for file in cut_off(folder)
+        ),
+        *(
+            Holding(kind="result", place=name, fate="removed", told=told)
+            for name in LEFTOVERS
+            if any(path.is_file() and path.suffix != ".lock" for path in (home / name).rglob("*"))
+        ),
+    ]
+
+
+def feedback_databases(home: Path) -> list[Path]:
+    """Every feedback that was taken in."""
+    return [file for file in sorted((home / "feedback").glob("*/feedback.duckdb")) if file.stat().st_size]
+
+
+def _stored_key(row: CandidateRow) -> str:
+    return row.ref.trained.root.name

@@ -1,0 +1,106 @@
+"""Hashes of customers and tickets under a secret key: equal for equal ids, meaningless without the key.
+
+It knows nothing of files. Called by extraction (which drops the rows of those who were forgotten), by feedback, and by
+`tasks/forget/`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Kind = Literal["customer", "ticket"]
+
+
+class KeyedHash:
+    """Hashes under one key; each distinct id is hashed once.
+
+    >>> KeyedHash(b"k" * 16).of("customer", "7") == KeyedHash(b"k" * 16).of("ticket", "7")
+    False
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._known: dict[tuple[Kind, str], str] = {}
+
+    @property
+    def key_id(self) -> str:
+        """Tells keys apart, not what they are."""
+        return hmac.digest(self._key, b"tunegate forget: which key", "sha256").hex()[:16]
+
+    def of(self, kind: Kind, value: str) -> str:
+        """The id's hash, 64 hexadecimal digits."""
+        known = self._known.get((kind, value))
+        if known is None:
+            known = hmac.digest(self._key, f"{kind}\0{value}".encode(), "sha256").hex()
+            self._known[kind, value] = known
+        return known
+
+
+def short(hashed: str) -> int:
+    """The first 63 bits of a hash, as tables of an index keep it."""
+    return int(hashed[:16], 16) >> 1
+
+
+class Forgotten:
+    """Who was forgotten, as it stands in the tombstones; or who is asked about, whose names are known.
+
+    Args:
+        names: The customers in clear, all of them or none: known ones are found without hashing everybody's.
+    """
+
+    def __init__(
+        self, hashes: KeyedHash, *, owners: Iterable[str], tickets: Iterable[str] = (), names: Iterable[str] = ()
+    ) -> None:
+        self.hashes = hashes
+        self.names = frozenset(names)
+        self.owners = frozenset(owners)
+        self.tickets = frozenset(tickets)
+
+    def __bool__(self) -> bool:
+        return bool(self.owners or self.tickets)
+
+    def is_gone(self, kind: Kind, value: str | None) -> bool:
+        """Was this customer, or the customer of this ticket, forgotten?"""
+        wanted = self.owners if kind == "customer" else self.tickets
+        return value is not None and bool(wanted) and self.hashes.of(kind, value) in wanted
+
+    def gone(self, kind: Kind, ids: pa.ChunkedArray | pa.Array) -> list[str]:
+        """Those of the ids that were forgotten, each once; of customers perhaps others as well."""
+        import pyarrow.compute as pc
+
+        if kind == "customer" and self.names:
+            return sorted(self.names)
+        return [value for value in pc.unique(ids).to_pylist() if self.is_gone(kind, value)]
+
+    def mask(self, kind: Kind, ids: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+        """True for the rows of those; false for null."""
+        return any_of(ids, self.gone(kind, ids))
+
+
+def any_of(values: pa.ChunkedArray | pa.Array, wanted: Sequence[str] | Sequence[int]) -> Any:
+    """True where a value is one of these; false for null."""
+    import pyarrow.compute as pc
+
+    return pc.is_in(values, value_set=_array(wanted, values.type), skip_nulls=True)
+
+
+def _array(values: Sequence[str] | Sequence[int], type_: pa.DataType) -> pa.Array:
+    """The values as Arrow's, from their bytes: `pyarrow.array` of Python objects imports pandas, which takes
+    longer than a whole answer."""
+    import pyarrow as pa
+
+    if not (pa.types.is_int64(type_) or pa.types.is_string(type_)):
+        return pa.array(values, type_)
+    if pa.types.is_int64(type_):
+        return pa.Array.from_buffers(type_, len(values), [None, pa.py_buffer(array("q", values).tobytes())])
+    texts = [str(value).encode() for value in values]
+    offsets = array("i", [0, *accumulate(len(text) for text in texts)])
+    buffers = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(b"".join(texts))]
+    return pa.Array.from_buffers(pa.string(), len(texts), buffers)

@@ -1,0 +1,132 @@
+"""The command and YAML blocks of README.md, docs/ and the other pages, for the tests that run them.
+
+A block in `bash` holds commands. One in `console` is an overview: a command, two spaces or more, what it does, with
+` | ` between alternatives; or, where lines begin with `$ `, these commands and what was said. `no-run="reason"` behind
+the language: its commands are parsed and not run. YAML is a whole file, or what a pipeline that extends
+`support-replies` would write.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.main import get_command
+
+_FENCE = re.compile(r"^```(?P<language>\w*)(?: no-run=\"(?P<why>[^\"]+)\")?\n(?P<text>.*?)^```$", re.M | re.S)
+_INLINE = re.compile(r"`((?:\w+=\S+ )?(?:tunegate|make) [^`]+)`")
+COMMANDS = ("bash", "console")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block.
+
+    Attributes:
+        why_not: Why its commands are not run; empty where they are.
+    """
+
+    page: str
+    line: int
+    language: str
+    why_not: str
+    text: str
+
+    @property
+    def place(self) -> str:
+        """For messages."""
+        return f"{self.page}:{self.line}"
+
+    def commands(self) -> list[str]:
+        """The commands, each on one line, without comments."""
+        text = self.text.replace("\\\n", " ")
+        if self.language == "console" and (typed := re.findall(r"^\$ (.+)$", text, re.M)):
+            return typed
+        if self.language == "console":
+            return [each for line in text.splitlines() for each in _alternatives(re.split(r" {2,}", line.strip())[0])]
+        return [line for line in _whole_lines(text) if line]
+
+
+def blocks(project: Path) -> list[Block]:
+    """Every fenced block of every page."""
+    return [block for path in pages(project) for block in _blocks_of(path, project)]
+
+
+def pages(project: Path) -> list[Path]:
+    """Pages for people; decisions are history and may name what is gone."""
+    others = (project / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"))
+    return [*others, *sorted((project / "docs").glob("*.md"))]
+
+
+def inline_commands(path: Path) -> list[str]:
+    """Commands in the running text: `tunegate plan`."""
+    return _INLINE.findall(_FENCE.sub("", path.read_text(encoding="utf-8")))
+
+
+def unknown(app: typer.Typer, words: list[str], *, complete: bool) -> str:
+    """What the argument parser would refuse in `tunegate WORDS`; empty for nothing.
+
+    Args:
+        complete: Whether it is a command to type; else a mention, which may leave arguments out.
+    """
+    command = _parser(app)
+    words = [word for word in words if word != "--debug"]
+    if words and words[0].isupper() and not complete:
+        return ""  # `tunegate COMMAND --help`
+    while hasattr(command, "commands"):
+        if not words or words[0] not in command.commands:
+            return f"no command {' '.join(words[:1])!r}" if words and not words[0].startswith("-") else ""
+        command = command.commands[words.pop(0)]
+    if not complete:
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        options = [word.split("=")[0] for word in words if word.startswith("-") and len(word) > 1]
+        return ", ".join(option for option in options if option not in known | {"-h", "--help"})
+    try:
+        command.make_context(command.name, list(words))
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        return str(error.format_message())
+    return ""
+
+
+@cache
+def _parser(app: typer.Typer) -> Any:
+    """The argument parser; every command has its `params`, a group has `commands`."""
+    return get_command(app)
+
+
+def _blocks_of(path: Path, project: Path) -> Iterator[Block]:
+    text = path.read_text(encoding="utf-8")
+    for found in _FENCE.finditer(text):
+        line = text.count("\n", 0, found.start()) + 1
+        name = path.relative_to(project).as_posix()
+        yield Block(name, line, found["language"], found["why"] or "", found["text"])
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+    """Lines without comments; one whose quotes are open takes the next along."""
+    held = ""
+    for line in text.splitlines():
+        held = f"{held}\n{line}" if held else line
+        try:
+            words = shlex.split(held, comments=True)
+        except ValueError:
+            continue
+        yield shlex.join(words)
+        held = ""
+    assert not held, f"an open quote: {held}"
+
+
+def _alternatives(line: str) -> Iterator[str]:
+    """`tunegate up | down` -> `tunegate up`, `tunegate down`; an alternative in options keeps the command's name."""
+    first, *others = line.split(" | ")
+    yield first
+    start = first.split()[:2] if others and others[0].startswith("-") else first.split()[:1]
+    yield from (" ".join([*start, other]) for other in others)

@@ -1,0 +1,88 @@
+"""The site: built strictly and without network, complete, and asking no other host when it is read."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from flows.commands.explain import documented
+from infra.site.hooks import POLICY
+
+_FETCHED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "use": "href"}
+"""Tags of which a browser fetches an address by itself."""
+
+
+@pytest.fixture(scope="module")
+def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All pages as `make docs` builds them, by a process that can reach no network."""
+    out = tmp_path_factory.mktemp("site")
+    # Whatever asks for another host asks a proxy that is not there.
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "-f", "infra/site/mkdocs.yml", "-d", str(out)],
+        cwd=project, capture_output=True, text=True, check=False, timeout=500,
+        env={**os.environ, **nowhere, "PYTHONPATH": str(project), "NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no warning, and strict
+    return out
+
+
+class Fetches(HTMLParser):
+    """Collects what a browser would fetch for a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.policy = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = dict(attrs)
+        if tag in _FETCHED and (address := told.get(_FETCHED[tag])):
+            self.found.append(address)
+        if tag == "meta" and told.get("http-equiv") == "Content-Security-Policy":
+            self.policy = told.get("content") or ""
+
+
+def fetches(page: Path) -> Fetches:
+    reader = Fetches()
+    reader.feed(page.read_text(encoding="utf-8"))
+    return reader
+
+
+def test_no_page_fetches_anything_from_another_host(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 280
+    for page in pages:
+        read = fetches(page)
+        assert read.policy == POLICY, page
+        assert read.found, page
+        for address in read.found:
+            assert not re.match(r"(https?:)?//", address), f"{page.name}: {address}"
+            if page.name != "404.html":  # its addresses start at the top of whatever serves it
+                assert (page.parent / address.partition("?")[0].partition("#")[0]).resolve().exists(), address
+    for style in site.rglob("*.css"):
+        assert not re.search(r"(@import|url\()\s*['\"]?(https?:)?//", style.read_text(encoding="utf-8")), style
+
+
+def test_every_page_of_the_docs_and_every_code_has_its_place(site: Path, project: Path) -> None:
+    for path in sorted((project / "docs").rglob("*.md")):
+        assert (site / path.relative_to(project / "docs")).with_suffix(".html").is_file(), path
+    index = (site / "errors.html").read_text(encoding="utf-8")
+    for row in documented(project / "docs" / "errors.md"):
+        assert (site / "errors" / f"{row.code}.html").is_file()
+        assert f'href="errors/{row.code}.html"' in index
+    menu = (site / "index.html").read_text(encoding="utf-8")
+    for name in ("quickstart", "tour", "deciding", "configuration", "reference", "operations", "results/gates"):
+        assert f'href="{name}.html"' in menu
+    assert 'href="errors/TG0553.html"' in (site / "release.html").read_text(encoding="utf-8")
+
+
+def test_notes_for_the_tests_are_not_shown(site: Path) -> None:
+    assert "no-run=" not in (site / "quickstart.html").read_text(encoding="utf-8")

@@ -1,0 +1,55 @@
+"""Codes of the gate: what cannot be compared is refused; the verdict is ERROR, whose reason says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from schemas.artifacts import Scores
+from schemas.checks import ForgettingSpec
+from schemas.errors import GateError
+from schemas.gates import GateRule, GatesSpec
+from tasks.assess.clusters import Clusters
+from tasks.assess.evidence import ArmScores, line_up
+from tasks.assess.forgetting import ask_forgetting
+from tasks.assess.opponents import Arms, find_baseline
+from tasks.assess.questions import Asker
+from tasks.assess.suite import METRIC
+
+MakeScores = Callable[..., Scores]
+SLICED = GateRule(metric="exact", slice="product=lamp", value_threshold=0.5)
+RIGHT = [1.0] * 60
+
+
+def alone(candidate: ArmScores) -> Arms:
+    """A candidate beside nobody."""
+    return Arms(
+        candidate=candidate, champion=None, champion_version=None, anchor=None, anchor_version=None, baselines={}
+    )
+
+
+def test_what_cannot_be_compared_is_refused(make_scores: MakeScores) -> None:
+    candidate = ArmScores(make_scores("tuned", {"exact": RIGHT}))
+    other = ArmScores(make_scores("champion", {"exact": RIGHT}, first_item=1))
+    with pytest.raises(GateError, match="TG0604"):
+        line_up(candidate, other, metric="exact", slice_name=None)
+    with pytest.raises(GateError, match="TG0605"):
+        find_baseline(alone(candidate), metric="exact", items=None)
+    with pytest.raises(GateError, match="TG0607"):
+        Clusters.read(None, "customer_id")
+
+
+def test_a_slice_that_was_not_made_is_refused(make_scores: MakeScores) -> None:
+    asker = Asker(alone(ArmScores(make_scores("tuned", {"exact": RIGHT}))), GatesSpec(rules=(SLICED,)), None)
+    with pytest.raises(GateError, match="TG0606"):
+        asker._slice_items(SLICED)
+    (asked,) = asker.ask_all()
+    assert "add it to evaluate.slices" in (asked.reason or "")
+
+
+def test_a_base_that_knows_nothing_tells_no_loss(make_scores: MakeScores) -> None:
+    gates = GatesSpec(rules=(SLICED,), forgetting=ForgettingSpec())
+    arms = [make_scores(arm, {METRIC: [0.0] * 60}) for arm in ("tuned", "champion")]
+    (asked,) = ask_forgetting(gates, *arms)
+    assert "under 0.2 a loss cannot be told" in (asked.reason or "")  # TG0610
