@@ -97,7 +97,8 @@ def _head(size: str) -> list[str]:
         f"{machine['processor']}, {machine['memory']}; {machine['system']}; {machine['libraries']}.", "",
         "Each try: a run under the fault, then one undisturbed run and `reconcile`. `lost`: something that was "
         "acknowledged is gone. `wrong`: a digest of snapshot, adapter, verdict or bundle, the champion, its history or "
-        "MLflow's aliases differ from an uninterrupted run's. `stuck`: a run does not end, or the next one fails.", "",
+        "MLflow's aliases differ from an uninterrupted run's. `stuck`: a run does not end, or the next one fails. "
+        "`missed`: of the tries, those whose run was over before the fault came.", "",
     ]  # fmt: skip
 
 

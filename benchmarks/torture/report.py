@@ -11,12 +11,12 @@ from benchmarks.torture.trial import Fault, Tried
 def table(faults: Sequence[Fault], tried: Sequence[Tried], skipped: Mapping[str, str]) -> list[str]:
     """A row per fault."""
     lines = [
-        "| fault | what is done | tries | lost | wrong | stuck | recovered |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| fault | what is done | tries | lost | wrong | stuck | recovered | missed |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for fault in faults:
         if fault.name in skipped:
-            lines.append(f"| {fault.name} | skipped: {skipped[fault.name]} | 0 | | | | |")
+            lines.append(f"| {fault.name} | skipped: {skipped[fault.name]} | 0 | | | | | |")
             continue
         mine = [one for one in tried if one.fault == fault.name]
         if mine:
@@ -28,17 +28,18 @@ def table(faults: Sequence[Fault], tried: Sequence[Tried], skipped: Mapping[str,
     return lines
 
 
-FIGURES = ("tries", "lost", "wrong", "stuck", "recovered")
+FIGURES = ("tries", "lost", "wrong", "stuck", "recovered", "missed")
 
 
 def totals(tried: Sequence[Tried]) -> dict[str, int]:
-    """How many tries lost something, left something wrong, could not be finished, recovered."""
+    """How many tries lost something, left something wrong, could not be finished, recovered, met no fault."""
     return {
         "tries": len(tried),
         "lost": sum(bool(one.lost) for one in tried),
         "wrong": sum(bool(one.wrong) for one in tried),
         "stuck": sum(bool(one.stuck) for one in tried),
         "recovered": sum(one.is_recovered for one in tried),
+        "missed": sum(one.missed for one in tried),
     }
 
 

@@ -84,6 +84,7 @@ def _inject(trial: Trial, calls: str, error: str, *, stays: bool) -> Iterator[st
     ended = trial.heard(child.wait())
     tracer.wait(30)
     n_hit = (trial.folder / "trace.txt").read_text(errors="replace").count("INJECTED") if error else int(ended.code < 0)
+    trial.missed = n_hit == 0
     yield f"{calls} {error or 'SIGKILL'} at {number}{'+' if stays else ''}: {n_hit} hit, {ended.error or ended.code}"
 
 

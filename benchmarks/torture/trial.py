@@ -39,6 +39,8 @@ class Trial:
     tick: str | None = None
     has_to_say: bool = False
     """A run that fails has to end with an error that has a code, not with a traceback."""
+    missed: bool = False
+    """The run was over before the fault came; the try says nothing about it."""
     exempt: bool = False
     """What was acknowledged may be gone, because the fault destroyed it; it must be made again."""
 
@@ -108,6 +110,7 @@ class Tried:
     stuck: str
     said: str
     seconds: float
+    missed: bool = False
 
     @property
     def is_recovered(self) -> bool:
@@ -139,7 +142,7 @@ def play(fault: Fault, number: int, *, seed: int, homes: Homes, folder: Path) ->
         said = "\n".join(one.said[-3000:] for one in trial.ended)
     return Tried(
         fault.name, number, f"{told} ({trial.stage})", tuple(dict.fromkeys(lost)), tuple(dict.fromkeys(wrong)), stuck,
-        said, time.monotonic() - began,
+        said, time.monotonic() - began, trial.missed,
     )  # fmt: skip
 
 

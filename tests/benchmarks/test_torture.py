@@ -53,7 +53,7 @@ def test_what_was_acknowledged_before_a_kill_is_read_whole() -> None:
 def test_a_try_that_lost_something_is_counted_and_a_skipped_fault_is_told() -> None:
     bad = Tried(FAULTS[0].name, 0, "killed", ("train is not in the ledger",), (), "", "", 1.0)
     good = Tried(FAULTS[0].name, 1, "killed", (), (), "", "", 1.0)
-    assert totals([bad, good]) == {"tries": 2, "lost": 1, "wrong": 0, "stuck": 0, "recovered": 1}
+    assert totals([bad, good]) == {"tries": 2, "lost": 1, "wrong": 0, "stuck": 0, "recovered": 1, "missed": 0}
     lines = table(FAULTS[:2], [bad, good], {FAULTS[1].name: "needs root"})
-    assert lines[2].endswith("| 2 | 1 | 0 | 0 | 1 |")
+    assert lines[2].endswith("| 2 | 1 | 0 | 0 | 1 | 0 |")
     assert "skipped: needs root" in lines[3]
