@@ -216,26 +216,3 @@ def test_every_entry_of_the_registry_of_llamafactory_gets_a_fate(shared_data: Pa
     assert len(outcomes) == 104
     assert outcomes["identity"] == outcomes["glaive_toolcall_en_demo"] == "mapped"
     assert 30 < sum(outcome == "mapped" for outcome in outcomes.values()) < 80
-
-
-def test_every_yaml_beside_the_checkout_is_translated(shared_data: Path, tmp_path: Path) -> None:
-    found = [
-        path
-        for folder in ("axolotl_fixtures", "llamafactory_data")
-        for suffix in ("*.yml", "*.yaml")
-        for path in sorted((shared_data / folder).rglob(suffix))
-    ]
-    if not found:
-        pytest.skip("the shared data has no example YAML of either program here")
-    refused: dict[Path, str] = {}
-    for path in found:
-        text = path.read_text()
-        try:
-            done = translate(path, name="x", root=tmp_path)
-        except ConfigError as error:
-            refused[path] = error.code
-            continue
-        assert covers(done, YAML(typ="safe").load(text)) == set(), path
-        (tmp_path / "pipelines.yaml").write_text(to_yaml(done.section))
-        load_file(tmp_path / "pipelines.yaml")
-    assert set(refused.values()) <= {"TG0166", "TG0107", "TG0108"}
