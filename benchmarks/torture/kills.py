@@ -16,6 +16,11 @@ from tasks.failpoint import PLACES, VARIABLE
 _FETCHING = "its source is a service; tests/tasks/curate/test_zendesk.py and test_postgres.py kill there"
 ELSEWHERE = {
     **{place: _FETCHING for place in PLACES if place.startswith("ingest.")},
+    **{
+        place: "no run forgets; tests/flows/test_forget.py kills there"
+        for place in PLACES
+        if place.startswith("forget.")
+    },
     "train.rank.reduced": "several training processes; tests/tasks/train/test_distributed.py kills one of them",
 }
 """Places that the campaign does not come to, and why."""

@@ -79,5 +79,5 @@ def test_a_server_that_dies_meanwhile_is_gone_on_without(workplace: Workplace, r
     assert run.returncode == 0, talk
     assert "does not answer any more" in " ".join(talk.split())
     assert json.loads(out)["verdict"] == "PROMOTE"
-    (row,) = workplace.json("runs")
+    (row,) = workplace.json("runs")["runs"]
     assert (row["status"], row["verdict"]) == ("DONE", "PROMOTE")
