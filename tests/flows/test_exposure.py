@@ -92,7 +92,8 @@ def test_a_state_folder_that_others_may_read_is_a_warning(tmp_path: Path) -> Non
     home = tmp_path / "home"
     settings = Settings(home=home, cache=tmp_path, prefect_api_url=None, mlflow_tracking_uri=None)
     assert list(check_rights(settings, Path("x"))) == []
-    home.mkdir(mode=0o750)
+    home.mkdir()
+    home.chmod(0o750)  # whatever the umask of this process
     (finding,) = check_rights(settings, Path("x"))
     assert (finding.state, finding.fix) == ("warn", f"chmod 700 {home}")
     home.chmod(0o700)

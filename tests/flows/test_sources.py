@@ -93,13 +93,13 @@ def test_validate_plan_and_doctor_speak_of_the_source_and_ask_nobody(
     told = json.loads(capsys.readouterr().out.partition("\n")[2])["source"]
     assert told == "zendesk: nothing has been brought in yet; a plan asks no service, the next run does"
     doctor(config=config, as_json=True)
-    findings = {row["told"]: row for row in json.loads(capsys.readouterr().out) if row["what"] == "source"}
+    findings = {row["told"]: row for row in json.loads(capsys.readouterr().out)["findings"] if row["what"] == "source"}
     assert findings[f"small: {told}"]["state"] == "ok"
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match="TG0112"):
         validate(config=config, as_json=False)
     doctor(config=config, as_json=True)
-    (bad, *_) = [row for row in json.loads(capsys.readouterr().out) if row["what"] == "source"]
+    (bad, *_) = [row for row in json.loads(capsys.readouterr().out)["findings"] if row["what"] == "source"]
     assert (bad["state"], "zendesk" in bad["fix"]) == ("bad", True)
 
 
