@@ -59,7 +59,9 @@ def helpdesk_world(size: Size) -> World:
             "reuse": {"budget": 100},
             "round_trip": {"n_prompts": 2},
             "slices": {"by": ["product"], "min_slice_items": size.slice_items},
-            "forgetting": {"margin": 0.15, "max_items": size.suite},
+            # The shipped learning rate costs the champion 18 points of general ability (0.371 against 0.554 of its base on
+            # 240 items); the planted destruction costs nearly all of it.
+            "forgetting": {"margin": 0.35, "max_items": size.suite},
             "rules": [
                 {"metric": "exact", "change_threshold": {"against": "champion", "mode": "improve"}},
                 {"metric": "exact", "change_threshold": {"against": "best_baseline", "mode": "improve"}},
