@@ -76,8 +76,8 @@ def services(place: Place) -> tuple[Service, ...]:
     pipeline = with_champion(place)
     if pipeline is not None:
         answer = (*python, "flows.cli", "endpoint", pipeline, *loopback, str(ports.endpoint))
-        works = lambda: answers(f"http://127.0.0.1:{ports.endpoint}/health")  # noqa: E731
-        found.append(Service("endpoint", answer, client, works))
+        health_url = f"http://127.0.0.1:{ports.endpoint}/health"
+        found.append(Service("endpoint", answer, client, lambda: answers(health_url)))
     return tuple(found)
 
 

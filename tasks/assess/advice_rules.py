@@ -31,11 +31,13 @@ def _prompting(known: Evidence) -> Said:
     return Said("tuning" if known.prompting_meets == "no" else "more items", told)
 
 
+_SAYS_OF: dict[str, Says] = {"PROMOTE": "tuning", "BLOCK": "prompting"}
+
+
 def _tuned(known: Evidence) -> Said:
     if known.tuned is None:
         return Said("missing", "no tuned model was judged beside prompting", f"tunegate run {known.pipeline}")
-    says: Says = {"PROMOTE": "tuning", "BLOCK": "prompting"}.get(known.tuned.verdict, "more items")  # type: ignore[assignment]
-    return Said(says, known.tuned.reason)
+    return Said(_SAYS_OF.get(known.tuned.verdict, "more items"), known.tuned.reason)
 
 
 def _retrieval(known: Evidence) -> Said:

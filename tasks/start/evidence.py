@@ -5,7 +5,6 @@ It decides from counts alone and repeats no value. Called by `tasks/start/roles.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from schemas.columns import TicketColumn
@@ -95,8 +94,7 @@ def percent(n: int, of: int) -> str:
     ('99.9 %', '100 %', '0.1 %')
     """
     share = 100 * n / of if of else 0.0
-    rounded: Callable[[float], float] = lambda value: round(value, 1 if value > 99 or value < 1 else 0)  # noqa: E731
-    value = rounded(share)
+    value = round(share, 1 if share > 99 or share < 1 else 0)
     if n < of:
         value = min(value, 99.9)
     if n > 0:

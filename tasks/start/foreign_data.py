@@ -105,9 +105,14 @@ def _messages(named: Named, entry: Mapping[str, Any]) -> str | None:
     content = str(properties.get("content") or entry.get("message_field_content") or "content")
     if role not in _ROLE_KEYS or content not in _CONTENT_KEYS:
         return None
+    return _conversation(named, column, sharegpt=", which reads role and content as well as from and value")
+
+
+def _conversation(named: Named, column: str, *, sharegpt: str = "") -> str:
+    """A conversation lies in this column; what is said of it, with a remark where ShareGPT's names make it that."""
     if column in ("conversations", "conversation"):
         named.shape = "sharegpt"
-        return "source.shape: sharegpt, which reads role and content as well as from and value"
+        return f"source.shape: sharegpt{sharegpt}"
     named.shape = "messages"
     if column != "messages":
         named.columns = {"messages": column}
@@ -224,13 +229,7 @@ def _sharegpt(named: Named, entry: Mapping[str, Any]) -> str | None:
     column = str((entry.get("columns") or {}).get("messages") or "conversations")
     if tags.get("role_tag", "from") not in _ROLE_KEYS or tags.get("content_tag", "value") not in _CONTENT_KEYS:
         return None
-    if column in ("conversations", "conversation"):
-        named.shape = "sharegpt"
-        return "source.shape: sharegpt"
-    named.shape = "messages"
-    if column != "messages":
-        named.columns = {"messages": column}
-    return "source.shape: messages"
+    return _conversation(named, column)
 
 
 def _alpaca(named: Named, columns: Mapping[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from schemas.remote_source import PostgresSource, ZendeskSource
 from schemas.source import DuckDBSource, SourceSpec
+from tasks.curate.ingest.extras import need_package
 from tasks.curate.ingest.in_use import copy_database, forget_copy, is_held, need_database
 from tasks.curate.ingest.landing import FILE, Landing, open_landing, read_landing
 from tasks.curate.ingest.rewrite import rewrite_if_replaced
@@ -106,9 +107,7 @@ def check_source(source: SourceSpec) -> None:
         SecurityError: TG0814, its query is not one SELECT.
     """
     if isinstance(source, ZendeskSource):
-        from tasks.curate.ingest.zendesk_api import need_dlt
-
-        need_dlt()
+        need_package("dlt", kind="zendesk")
     elif isinstance(source, PostgresSource):
         from tasks.curate.ingest.postgres import origin_of
         from tasks.curate.ingest.postgres_sql import check_query

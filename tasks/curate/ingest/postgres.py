@@ -16,6 +16,7 @@ import orjson
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.remote_source import PostgresSource
 from schemas.secret import secret_value
+from tasks.curate.ingest.extras import need_package
 from tasks.curate.ingest.landing import Landing, Row
 from tasks.curate.ingest.postgres_sql import Statements, check_query
 from tasks.failpoint import reach
@@ -209,7 +210,7 @@ def _ask_nothing(connection: Connection, *statements: str) -> None:
 @contextmanager
 def _told(source: PostgresSource) -> Iterator[None]:
     """Errors of the driver in words of ours; theirs may hold the address with its password, or a value of a row."""
-    need_psycopg()
+    need_package("psycopg2", kind="postgres")
     import psycopg2
 
     where = source.table or "query"
@@ -247,26 +248,9 @@ def _told(source: PostgresSource) -> Iterator[None]:
         ) from None
 
 
-def need_psycopg() -> None:
-    """Raise when the extra is not there.
-
-    Raises:
-        ConfigError: TG0112.
-    """
-    from importlib.util import find_spec
-
-    if find_spec("psycopg2") is None:
-        raise ConfigError(
-            "`source.kind: postgres` needs psycopg2, which is not installed",
-            code="TG0112",
-            where="source.kind",
-            hint="make install, or `uv sync --extra postgres`",
-        )
-
-
 def origin_of(source: PostgresSource) -> str:
     """Host, port, database and user behind the `dsn`, without the password."""
-    need_psycopg()
+    need_package("psycopg2", kind="postgres")
     from psycopg2 import ProgrammingError
     from psycopg2.extensions import parse_dsn
 

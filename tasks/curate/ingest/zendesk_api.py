@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import ConfigError, ServiceError
+from schemas.errors import ServiceError
 from schemas.remote_source import ZendeskSource
 from schemas.secret import secret_value
+from tasks.curate.ingest.extras import need_package
 
 if TYPE_CHECKING:
     from requests import Session
@@ -131,28 +132,11 @@ class ZendeskApi:
         return self._session
 
     def _login(self, source: ZendeskSource) -> dict[str, str]:
-        need_dlt()
+        need_package("dlt", kind="zendesk")
         if source.oauth_token is not None:
             return {"type": "bearer", "token": secret_value(source.oauth_token, where="source.oauth_token")}
         token = secret_value(source.api_token or "", where="source.api_token")
         return {"type": "http_basic", "username": f"{source.email}/token", "password": token}
-
-
-def need_dlt() -> None:
-    """Raise when the extra is not there.
-
-    Raises:
-        ConfigError: TG0112.
-    """
-    from importlib.util import find_spec
-
-    if find_spec("dlt") is None:
-        raise ConfigError(
-            "`source.kind: zendesk` needs dlt, which is not installed",
-            code="TG0112",
-            where="source.kind",
-            hint="make install, or `uv sync --extra zendesk`",
-        )
 
 
 def _read_whole(response: Any) -> None:
