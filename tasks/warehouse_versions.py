@@ -9,9 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from schemas.errors import StorageError
 from tasks.warehouse import STORAGE_VERSION, connect, quote_identifier, quote_text
+
+if TYPE_CHECKING:
+    import duckdb
 
 OURS = 68
 """The number of STORAGE_VERSION in a file's header."""
@@ -56,12 +60,12 @@ def rewrite(path: Path, backup: Path) -> None:
     aside.replace(path)
 
 
-def _counts(connection: object, database: str) -> dict[str, tuple[int, int]]:
+def _counts(connection: duckdb.DuckDBPyConnection, database: str) -> dict[str, tuple[int, ...]]:
     """Table -> rows, and a sum over their hashes."""
-    run = connection.execute  # type: ignore[attr-defined]
+    run = connection.execute
     tables = run("SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ?", [database]).fetchall()
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for schema, table in sorted(tables):
         name = f"{database}.{quote_identifier(schema)}.{quote_identifier(table)}"
-        found[f"{schema}.{table}"] = run(f"SELECT count(*), coalesce(sum(hash(t)), 0) FROM {name} t").fetchone()
+        found[f"{schema}.{table}"] = run(f"SELECT count(*), coalesce(sum(hash(t)), 0) FROM {name} t").fetchall()[0]
     return found

@@ -103,4 +103,4 @@ def _changes(event: str, arguments: tuple[Any, ...]) -> bool:
 
 
 def _is_below(path: Any, folder: str) -> bool:
-    return isinstance(path, str | os.PathLike) and os.fspath(path).startswith(folder)  # type: ignore[arg-type]
+    return isinstance(path, str | os.PathLike) and str(os.fspath(path)).startswith(folder)
