@@ -10,6 +10,8 @@ from schemas.errors import ConfigError
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+MAX_PORT = 65_535
+
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; port 0 takes any that is free.
@@ -18,15 +20,21 @@ def listen(host: str, port: int) -> socket.socket:
         ConfigError: TG0193, it cannot listen there.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if not 0 <= port <= MAX_PORT:
+        raise _refused(host, port, f"a port is a number from 0 to {MAX_PORT}")
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}",
-            code="TG0193",
-            where="--port",
-            hint="take another --port; 0 takes any that is free",
-        ) from None
+        raise _refused(host, port, error.strerror or str(error)) from None
+
+
+def _refused(host: str, port: int, why: str) -> ConfigError:
+    return ConfigError(
+        f"cannot listen on {host} port {port}: {why}",
+        code="TG0193",
+        where="--port",
+        hint="take another --port; 0 takes any that is free",
+    )
 
 
 def run_server(app: Starlette, listener: socket.socket) -> None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flows.commands.listening import listen
 from schemas.artifacts import ModelRef
+from schemas.errors import ConfigError
 from tests.browser import NARROW, WIDE, check_page, open_browser, watched
 from tests.flows.candidates import Candidates
 from tests.flows.conftest import Workplace
@@ -76,3 +78,10 @@ def test_the_check_of_pages_finds_what_is_wrong(browser: Browser) -> None:
         page.set_content("<html><body><img src='data:,'><input></body></html>")
         with pytest.raises(AssertionError):
             check_page(page)
+
+
+@pytest.mark.parametrize("port", [99_999, -1])
+def test_a_number_that_is_no_port_is_refused_with_what_to_do(port: int) -> None:
+    with pytest.raises(ConfigError, match="cannot listen on") as refused:
+        listen("127.0.0.1", port)
+    assert (refused.value.code, "--port" in (refused.value.hint or "")) == ("TG0193", True)
