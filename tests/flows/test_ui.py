@@ -35,6 +35,7 @@ def test_a_person_finds_runs_champions_a_comparison_and_removed_tickets(
 ) -> None:
     workplace.json("curate", "small")
     made = Candidates(workplace.folder, tiny_model)
+    curated = made.ledger.runs(limit=1)[0].run_id
     for seed, verdict in ((1, "PROMOTE"), (2, "BLOCK"), (3, "PROMOTE")):
         made.add(seed, verdict)  # type: ignore[arg-type]
     before = made.ledger.path.read_bytes()
@@ -66,6 +67,10 @@ def test_a_person_finds_runs_champions_a_comparison_and_removed_tickets(
                 page.get_by_role("link", name="tunegate").click()
                 page.get_by_role("link", name="run-2").first.click()
                 assert "is worse than allowed" in page.inner_text("main")
+                check_page(page)
+                page.go_back()
+                page.get_by_role("link", name=curated).first.click()  # its page has a real curation card
+                assert "What each step did to the rows" in page.inner_text("main")
                 check_page(page)
         assert made.ledger.path.read_bytes() == before
     finally:

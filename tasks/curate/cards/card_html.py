@@ -76,7 +76,7 @@ def _funnel(numbers: CardNumbers) -> str:
         bars = [Bar("out", step.rows.n_out, "kept"), *(Bar(kind, n, kind) for kind, n in taken.items())]
         told = [number(step.rows.n_in), *(number(n) if n else "" for n in taken.values()), number(step.rows.n_out)]
         rows.append([cell(step.step), stacked(bars, numbers.n_read), *(cell(text, "n") for text in told)])
-    head = ("step", "", "in", "merged", "dropped", "quarantined", "out")
+    head = ("step", "drawn", "in", "merged", "dropped", "quarantined", "out")
     return panel("What each step did to the rows", legend(_OUTCOMES) + table(head, rows), wide=True)
 
 
@@ -94,7 +94,7 @@ def _reasons(numbers: CardNumbers) -> str:
         ]
         for reason in numbers.reasons
     ]
-    return panel("Why rows went", table(("step", "code", "outcome", "", "rows"), rows), wide=True)
+    return panel("Why rows went", table(("step", "code", "outcome", "drawn", "rows"), rows), wide=True)
 
 
 def _weeks(numbers: CardNumbers) -> str:
@@ -140,7 +140,7 @@ def _balance(name: str, distribution: Distribution) -> str:
             n, total = getattr(counts, part), totals[part]
             row += [stacked([Bar(part, n, part)], longest * total), cell(percent(n, total), "n")]
         rows.append([*row, cell(number(counts.n), "n")])
-    head = (name, "train", "", "validation", "", "test", "", "tickets")
+    head = (name, "train", "share", "validation", "share", "test", "share", "tickets")
     return panel(f"Balance of {name}", table(head, rows), wide=True)
 
 
@@ -182,7 +182,7 @@ def _personal_data(numbers: CardNumbers) -> str:
         for kind, n in found.n_values.items()
     ]
     told = f"<p>In {number(found.n_tickets)} tickets values were replaced by placeholders.</p>"
-    return panel("Personal data replaced", told + table(("type", "", "values"), rows))
+    return panel("Personal data replaced", told + table(("type", "drawn", "values"), rows))
 
 
 def _scores(numbers: CardNumbers) -> str:
@@ -219,5 +219,5 @@ def _drift(drift: Drift | None) -> str:
         "(Siddiqi 2006). By chance: what so few tickets show on average without any change.</p>"
     )
     return panel(
-        "Against the last card", note + table(("column", "", "index", "by chance", "verdict"), rows), wide=True
+        "Against the last card", note + table(("column", "drawn", "index", "by chance", "verdict"), rows), wide=True
     )

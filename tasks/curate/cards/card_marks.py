@@ -90,8 +90,10 @@ def tile(name: str, value: str, note: str) -> str:
 
 
 def panel(title: str, body: str, *, wide: bool = False) -> str:
-    """A titled box around finished HTML."""
-    return f'<div class="panel{" wide" if wide else ""}"><h3>{escape(title)}</h3>{body}</div>'
+    """A titled box around finished HTML; where it is too wide for the screen it scrolls, by keyboard too."""
+    kind = "panel wide" if wide else "panel"
+    name = escape(title, quote=True)
+    return f'<div class="{kind}" tabindex="0" role="region" aria-label="{name}"><h3>{escape(title)}</h3>{body}</div>'
 
 
 def cell(text: str, kind: str = "") -> str:

@@ -210,8 +210,9 @@ def test_values_from_tickets_are_escaped_and_the_page_holds_nothing_that_acts(
     }  # fmt: skip
     assert {name for name, _ in page.attributes} <= {
         "class", "style", "title", "scope", "role", "aria-label", "viewbox", "x", "y", "width", "height", "x1", "x2",
-        "y1", "y2", "text-anchor",
+        "y1", "y2", "text-anchor", "tabindex",
     }  # fmt: skip
+    assert {value for name, value in page.attributes if name == "tabindex"} == {"0"}
     assert not re.search(r"url\(|@import|https?:|javascript:", text)
     assert "\u202e" not in text
     assert "\x00" not in text
