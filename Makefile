@@ -65,7 +65,7 @@ bench-forget: install ## how long `tunegate forget --plan` takes in a workspace 
 bench-gates: install ## simulated candidates through the gate beside peers' rules; QUICK=1 for seconds, RECORD=1 keeps it
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gates.py $(if $(QUICK),--quick) $(if $(RECORD),--record)
 
-bench-regressions: install ## planted regressions through whole runs: an hour on two cores; QUICK=1 in a toy world within two minutes, RECORD=1
+bench-regressions: install ## planted regressions through whole runs: an hour on two cores; QUICK=1 in a toy world within two minutes, RECORD=1, KEEP=1
 	@$(BIN)/python -m benchmarks.regressions
 
 bench-train: install ## training and generation beside other trainers; QUICK=1 within three minutes, RECORD=1 writes the result

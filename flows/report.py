@@ -14,14 +14,25 @@ from flows.choice_report import choice_of, choice_row
 from flows.costs import costs_of
 from flows.engine.disk import private_folder
 from flows.measured import memory_sentence, read_measured
-from flows.recorded import Recorded, settings_of, shown_finding
+from flows.recorded import Recorded, settings_of, shown_finding, spec_of
 from flows.settings import Settings
-from schemas.artifacts import Artifact, CurationCard, DatasetRef, GateDecision, Scores, TrainedRef, ValidationCurves
+from schemas.artifacts import (
+    Artifact,
+    CurationCard,
+    DatasetRef,
+    GateDecision,
+    Scores,
+    TrainedRef,
+    ValidationCurves,
+    WarehouseRef,
+)
 from schemas.costs import CostReport
 from schemas.curation_card import CardNumbers
+from schemas.curation_steps import RedactStep
 from schemas.errors import TunegateError
-from schemas.report import ArmLine, Change, Curve, Example, FunnelLine, RunReport, StepLine
+from schemas.report import ArmLine, Change, Curve, Example, FunnelLine, RemovedExample, RunReport, StepLine
 from tasks.assess.worst import WorstItem
+from tasks.curate.ask import removed_examples
 from tasks.files import write_atomic
 from tasks.release.reports.junit import write_junit
 from tasks.release.reports.markdown import write_markdown
@@ -31,6 +42,9 @@ from tasks.release.reports.read import read_curves, token_lengths
 if TYPE_CHECKING:
     from flows.outcome import Outcome
     from flows.session import Session
+
+REMOVED_ROWS = 3
+"""Rows shown of each code that removed any."""
 
 
 def leave_report(session: Session) -> None:
@@ -42,7 +56,7 @@ def leave_report(session: Session) -> None:
         told, card = gather(session.settings, session.run_id, outcome=session.outcome)
         write_report(told, card, report_folder(session.settings.home, session.run_id))
         page = page_without_text(session.settings.home, session.run_id)
-        write_atomic(page, draw_page(told.model_copy(update={"worst": ()}), card=card).encode())
+        write_atomic(page, draw_page(told.model_copy(update={"worst": (), "removed": ()}), card=card).encode())
         page.chmod(0o600)
     except Exception as error:  # its words may quote a ticket
         why = f"the report was not written ({type(error).__name__})"
@@ -55,7 +69,7 @@ def gather(
     """The report of a recorded run, and its curation card as an HTML fragment (empty when it made none).
 
     Args:
-        n_items: Worst items that are shown, redacted; 0 keeps every ticket's text out.
+        n_items: Worst items that are shown, redacted, beside a few removed rows; 0 keeps every ticket's text out.
         outcome: Of a run that the ledger does not yet know to be over.
     """
     recorded = Recorded(settings, run_id)
@@ -81,6 +95,7 @@ def gather(
         findings=decision.findings if decision else (),
         arms=_arms(recorded),
         funnel=_funnel(card),
+        removed=_removed(recorded) if n_items else (),
         training=_training(recorded, dataset),
         curves=_curves(recorded),
         token_lengths=token_lengths(dataset.root / "train") if dataset else (),
@@ -141,6 +156,19 @@ def _funnel(card: CurationCard | None) -> tuple[FunnelLine, ...]:
         return ()
     numbers = CardNumbers.model_validate_json((card.root / "card.json").read_bytes())
     return tuple(FunnelLine(step=step.step, **step.rows.model_dump()) for step in numbers.funnel)
+
+
+def _removed(recorded: Recorded) -> tuple[RemovedExample, ...]:
+    """Redacted as the run did it; a configuration that cannot be read any more leaves the page without."""
+    warehouse = recorded.result("warehouse", WarehouseRef)
+    if warehouse is None:
+        return ()
+    try:
+        steps = spec_of(recorded).curate.steps
+    except TunegateError:
+        return ()
+    redact = next((step for step in steps if isinstance(step, RedactStep)), RedactStep(uses="redact"))
+    return tuple(removed_examples(warehouse.database, redact=redact, n_rows=REMOVED_ROWS))
 
 
 def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Everything a run's report shows, as plain data: `report.json` is this, and the page is drawn from nothing else.
 
 `flows/report.py` gathers it from ledger and store; `tasks/release/reports/` writes the page, the comment and the
-JUnit file. Texts of tickets are redacted ones, and stand in `worst` alone.
+JUnit file. Texts of tickets are redacted ones, and stand in `worst` and `removed` alone.
 """
 
 from __future__ import annotations
@@ -45,6 +45,19 @@ class FunnelLine(_Part):
     n_merged: int
     n_dropped: int
     n_quarantined: int
+
+
+class RemovedExample(_Part):
+    """One row that curation removed."""
+
+    step: str
+    outcome: str
+    code: str
+    reason: str
+    where: str
+    """Source and line; empty where the row has no place."""
+    text: str
+    """Subject and beginning of the body, redacted; empty where they are not kept."""
 
 
 class Curve(_Part):
@@ -100,6 +113,8 @@ class RunReport(_Part):
     findings: tuple[Finding, ...]
     arms: tuple[ArmLine, ...]
     funnel: tuple[FunnelLine, ...]
+    removed: tuple[RemovedExample, ...]
+    """Three rows of each code that curation removed any under; empty where texts are kept out."""
     training: dict[str, str]
     """What was trained and what it took, name -> value in words."""
     curves: tuple[Curve, ...]

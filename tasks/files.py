@@ -118,6 +118,10 @@ def read_manifest(directory: Path) -> dict[str, dict[str, Any]]:
         }
         digest = sha256_json(entries)
         as_sealed = told.get("digest", digest) == digest  # manifests of earlier versions do not tell
+    except (FileNotFoundError, NotADirectoryError):
+        raise StorageError(
+            "there is no manifest", code="TG0510", where=str(path), hint="name the folder that was exported or stored"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise StorageError(f"no readable manifest: {type(error).__name__}", code="TG0510", where=str(path)) from None
     if not as_sealed:

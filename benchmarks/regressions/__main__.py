@@ -3,17 +3,21 @@
 QUICK=1 plays the scenes in the toy world, within two minutes. TRIAL=1 plays all of the help desk at a size that only
 proves that it runs, with one seed of the five. Without them SmolLM2 learns the shipped help desk: the scenes, then
 five predeclared seeds of a neutral retrain and of twice the data, all of them told. RECORD=1 writes
-`benchmarks/results/regressions.md`. The last line of stdout is JSON. Exit code 1 where a scene did not end as declared.
+`benchmarks/results/regressions.md`. KEEP=1 keeps the results of complete steps under BENCH_HOME: a campaign that was
+cut off goes on where it was, and its minutes are those of its last part. The last line of stdout is JSON. Exit code 1
+where a scene did not end as declared.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.home import PROJECT, bench_home, describe_machine
@@ -30,8 +34,7 @@ def main() -> int:
     """Play what the environment asks for."""
     quick, trial = bool(os.environ.get("QUICK")), bool(os.environ.get("TRIAL"))
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=bench_home() / "scratch") as scratch:
-        folder = Path(scratch)
+    with workspace() as folder:
         world = toy_world(folder) if quick else helpdesk_world(TRIAL if trial else FULL)
         seeds = () if quick else SEEDS[:1] if trial else SEEDS
         config = world.write(folder, seeds=seeds)
@@ -51,6 +54,24 @@ def main() -> int:
     print(json.dumps(figures), flush=True)
     kept = figures["champion_kept"] and all(one.as_declared for one in played)
     return 0 if kept or trial else 1
+
+
+@contextmanager
+def workspace() -> Iterator[Path]:
+    """An empty folder, gone afterwards; with KEEP=1 one that stays, empty but for the results of complete steps.
+
+    The ledger starts anew in both, so that the scenes meet the same history.
+    """
+    if not os.environ.get("KEEP"):
+        with tempfile.TemporaryDirectory(dir=bench_home() / "scratch") as scratch:
+            yield Path(scratch)
+        return
+    folder = bench_home() / "regressions"
+    for old in (*folder.glob("*"), *folder.glob(".tunegate/*")):
+        if old.name not in (".tunegate", "store"):
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    folder.mkdir(exist_ok=True)
+    yield folder
 
 
 def play_seeds(config: Path, chosen: Sequence[int]) -> tuple[list[str], dict[str, object]]:

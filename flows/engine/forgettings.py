@@ -6,6 +6,7 @@ finishes. Nothing in it names a customer in clear. Its tables are added to a led
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -118,7 +119,8 @@ class Forgettings(LedgerBase):
         if open_:
             return str(open_[0][0])
         last = self._rows("forgettings", "SELECT max(seq) FROM forgettings")
-        began = f"{now()} {(last[0][0] or 0) + 1 if last else 1}"  # two may begin in one second
+        # Two may begin in one second, and the second of them in a ledger that was put back to before the first.
+        began = f"{now()} {(last[0][0] or 0) + 1 if last else 1} {secrets.randbelow(10**9):09d}"
         with self.write() as db:
             _journal(self.kept, db, tombstone, began, "began", [])
         return began

@@ -1,22 +1,33 @@
 """Questions about a published warehouse: what was removed, what became of one ticket, what rows look like.
 
 The database is opened read-only and locked down, so that a question can read it and nothing else. It knows nothing of
-runs or folders. Called by `flows/commands/curation.py`.
+runs or folders. Called by `flows/commands/curation.py` and by the report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
+from schemas.report import RemovedExample
+from tasks.curate.redact import redact_row
 from tasks.curate.sql.predicate import check_predicate
 from tasks.warehouse import connect, quote_identifier
 
 Row = dict[str, Any]
 SampleTable = Literal["curated", "raw_tickets"]
+MAX_TEXT = 280
+"""Characters of an example."""
+_EXAMPLES = (
+    "WITH chosen AS (SELECT *, row_number() OVER (PARTITION BY step, outcome, code "
+    "ORDER BY sha256(concat_ws(chr(0), source, source_line, byte_offset))) AS n FROM removed QUALIFY n <= {n_rows}) "
+    "SELECT step, outcome, code, reason, source, source_line, raw.subject, raw.body, raw.reference FROM chosen "
+    "JOIN funnel USING (step) LEFT JOIN raw_tickets raw USING (source, source_line) ORDER BY position, code, n"
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,32 @@ def reasons_of(database: Path) -> list[Row]:
         database,
         "SELECT step, outcome, code, any_value(reason) AS example, count(*) AS n_rows FROM removed "
         "JOIN funnel USING (step) GROUP BY position, step, outcome, code ORDER BY position, n_rows DESC, code",
+    )
+
+
+def removed_examples(database: Path, *, redact: RedactStep, n_rows: int) -> list[RemovedExample]:
+    """Some rows of each code that removed any, redacted, in the order of the steps; the same for the same warehouse.
+
+    Rows that went before `redact` are redacted here as it would have been done, and all of them by what is personal
+    by default; texts that are no longer kept, and lines that could not be read, are empty.
+
+    Args:
+        redact: How the pipeline redacts.
+        n_rows: Of each step and code.
+    """
+    redactions = (redact, RedactStep(uses="redact"))
+    return [_example(row, redactions) for row in _rows(database, _EXAMPLES.format(n_rows=int(n_rows)))]
+
+
+def _example(row: Row, redactions: Iterable[RedactStep]) -> RemovedExample:
+    texts = {name: row[name] for name in ("subject", "body", "reference")}
+    for redact in redactions:
+        texts, _ = redact_row(texts, redact)
+    text = " / ".join(text for text in (texts["subject"], texts["body"]) if text)
+    return RemovedExample(
+        **{name: row[name] for name in ("step", "outcome", "code", "reason")},
+        where=f"{row['source']}:{row['source_line']}" if row["source"] else "",
+        text=text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}...",
     )
 
 

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from schemas.artifacts import RowCounts, Splits, TicketTable, WarehouseRef
+from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError, SecurityError
 from schemas.tables import TICKETS
 from tasks.curate.ask import (
+    MAX_TEXT,
     funnel_of,
     lineage_of,
     quarantine_of,
     reasons_of,
+    removed_examples,
     sample_rows,
     select_rows,
 )
@@ -233,6 +236,39 @@ def test_a_pseudonym_leads_to_the_row_it_stands_for(tmp_path: Path, new_folder: 
         told = lineage_of(database, name)
         assert told is not None
         assert (told.fates[0]["ticket_id"], told.fates[0]["split"]) == ("t0", "train")
+
+
+def test_three_redacted_rows_of_each_code_show_what_went(tmp_path: Path, new_folder: Any) -> None:
+    stages, split, clean = stages_of(tmp_path)
+    mail = "Order [ORDER_1] of ann@example.org, IBAN DE89 3704 0044 0532 0130 00. " + "More. " * 60
+    rows = [
+        {"ticket_id": f"t{i}", "source": "a.jsonl", "source_line": i + 11, "subject": f"Parcel {i}", "body": mail}
+        for i in range(9)
+    ]
+    gone = [
+        {"ticket_id": f"t{i}", "source": "a.jsonl", "source_line": i + 11, "outcome": "dropped", "code": "mine",
+         "reason": "A rule of ours."}
+        for i in range(3, 9)
+    ]  # fmt: skip
+    write_tickets(ticket_table(rows), stages[0].root)
+    write_removed(gone, stages[1].root)
+    names = ("extract", "mine")
+    made = publish_warehouse(stages=stages, stage_names=names, split=split, clean=clean, out=new_folder())
+    # Of what the pipeline does not redact, too.
+    only = RedactStep(uses="redact", types=("iban",))
+    shown = removed_examples(made.database, redact=only, n_rows=3)
+    assert [(row.step, row.code) for row in shown] == [
+        ("extract", "TG0240"), *[("mine", "mine")] * 3, ("decontaminate", "leak_exact")
+    ]  # fmt: skip
+    assert (shown[0].where, shown[0].text) == ("a.jsonl:9", "")
+    assert len({row.where for row in shown[1:4]}) == 3
+    for row in shown[1:4]:
+        assert row.text.startswith("Parcel ")
+        assert " / Order [ORDER_1] of [EMAIL_1], IBAN [IBAN_1]. More." in row.text
+        assert len(row.text) == MAX_TEXT + 3
+    assert removed_examples(made.database, redact=only, n_rows=3) == shown
+    forget_raw(made.database)
+    assert {row.text for row in removed_examples(made.database, redact=only, n_rows=3)} == {""}
 
 
 def test_forgotten_texts_are_in_no_byte_of_the_file_and_everything_else_stays(warehouse: WarehouseRef) -> None:

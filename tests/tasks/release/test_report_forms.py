@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.report import ArmLine, Change, Curve, Example, RunReport, StepLine
+from schemas.report import ArmLine, Change, Curve, Example, RemovedExample, RunReport, StepLine
 from schemas.verdicts import Finding
 from tasks.assess.costing import Measures, reckon_costs
 from tasks.assess.economics import read_prices
@@ -50,6 +50,11 @@ def report(**change: object) -> RunReport:
         evidence="verdict 2 of at most 20 on these items", n_items=96,
         findings=(finding("BLOCK"), finding("PROMOTE", part="contamination"), finding("HOLD", decides=False)),
         arms=(ArmLine(arm="tuned", n_items=96, means={"exact": 0.7, "chrf": None}),), funnel=(),
+        removed=(
+            RemovedExample(
+                step="rule", outcome="dropped", code=HOSTILE, reason=HOSTILE, where=HOSTILE, text=f"went: {HOSTILE}"
+            ),
+        ),
         training={"method": "lora"},
         curves=(
             Curve(name="loss", steps=(1, 2, 3), values=(3.0, 2.0, 1.5)),
@@ -97,6 +102,11 @@ def test_a_page_tells_cost_and_break_even_and_does_without_them() -> None:
     for words in ("Cost and latency", "own model, one at a time, on l4", "API small, few_shot prompt", "300 fewer"):
         assert words in text
     assert "Cost and latency" not in draw_page(report(costs=None), card="")
+
+
+def test_a_page_shows_rows_that_went_and_does_without_them() -> None:
+    assert "went: " in Tags(draw_page(report(), card="")).text
+    assert "Rows that went" not in draw_page(report(removed=()), card="")
 
 
 def test_a_page_runs_nothing_loads_nothing_and_shows_hostile_text_as_text() -> None:
