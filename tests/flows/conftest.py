@@ -27,7 +27,7 @@ from schemas.verdicts import Verdict
 from tasks.files import seal, write_json
 from tasks.release.register import VERSION_TAG, alias_version
 from tasks.release.tracking import RUN_TAG, choose_uri, open_client
-from tests.flows.warm import Warm, WarmProcess
+from tests.flows.warm import FRESH_WORKER, Warm, WarmProcess
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -135,6 +135,12 @@ def small_document(model: str) -> dict[str, Any]:
             },
         },
     }
+
+
+@pytest.fixture
+def fresh_worker(workplace: Workplace) -> None:
+    """Let commands start the training as users have it: as a new interpreter, with its own memory and environment."""
+    workplace.environ[FRESH_WORKER] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tasks.files import sha256_json
+
 if TYPE_CHECKING:
     from tests.flows.conftest import Workplace
 
@@ -33,6 +35,7 @@ def test_a_run_is_reproduced_and_a_changed_one_is_not(workplace: Workplace) -> N
     manifest = trained / "MANIFEST.json"
     entries = json.loads(manifest.read_bytes())
     entries["files"][weights.name]["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    entries["digest"] = sha256_json(entries["files"])
     manifest.write_text(json.dumps(entries))
     done = workplace.run("reproduce", run)
     assert done.returncode == 1

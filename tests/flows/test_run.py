@@ -54,6 +54,7 @@ def post(url: str, body: dict[str, Any]) -> Any:
         return json.load(response)
 
 
+@pytest.mark.usefixtures("fresh_worker")
 def test_a_first_run_promotes_a_twin_is_blocked_and_nothing_new_is_skipped(workplace: Workplace) -> None:
     first = workplace.json("run", "small")
     assert first["verdict"] == "PROMOTE", first
@@ -106,6 +107,7 @@ def test_a_sub_flow_started_alone_takes_its_own_run_and_does_what_it_needs(workp
     assert workplace.json("run", "small")["verdict"] == "SKIP"
 
 
+@pytest.mark.usefixtures("fresh_worker")
 def test_plan_says_what_run_then_does(workplace: Workplace) -> None:
     shutil.rmtree(workplace.home)
     before = {row["step"]: row["state"] for row in workplace.json("plan", "small")["steps"]}
@@ -147,6 +149,7 @@ def test_a_training_that_cannot_fit_is_told_by_plan_and_refused_by_run(workplace
     assert "this fits: train.batch_size" in " ".join(refused.stderr.split())
 
 
+@pytest.mark.usefixtures("fresh_worker")
 def test_a_run_killed_in_training_ends_with_the_bytes_of_an_uninterrupted_one(
     workplace: Workplace, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -210,6 +213,7 @@ def test_the_second_of_two_runs_is_told_who_holds_the_pipeline(workplace: Workpl
     assert json.loads(out)["verdict"] == "PROMOTE", talk
 
 
+@pytest.mark.usefixtures("fresh_worker")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_interrupted_run_leaves_no_process_and_says_so(workplace: Workplace, number: int, code: int) -> None:
     workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(max_steps=4000, epochs=1000))
@@ -232,6 +236,7 @@ def test_bad_data_ends_with_code_3_and_names_the_quarantine(workplace: Workplace
     assert workplace.json("runs")["runs"][0]["status"] == "FAILED"
 
 
+@pytest.mark.usefixtures("fresh_worker")
 def test_diverging_training_ends_with_code_4_and_promotes_nothing(workplace: Workplace) -> None:
     def explode(document: dict[str, Any]) -> None:
         document["pipelines"]["small"]["train"].update(
@@ -320,6 +325,7 @@ def test_a_damaged_champion_is_found_and_not_served(workplace: Workplace) -> Non
     assert [each["state"] for each in told["findings"] if "not what the ledger recorded" in each["told"]] == ["bad"]
 
 
+@pytest.mark.usefixtures("fresh_worker")
 def test_no_ticket_text_and_no_secret_reaches_the_screen_the_ledger_or_mlflow(workplace: Workplace) -> None:
     secrets = {
         "HF_TOKEN": "hf_tell-nobody-1",

@@ -2,7 +2,8 @@
 
 Importing torch, transformers, peft and MLflow takes a command ten CPU seconds, and the tests run a hundred commands.
 A fork is a process like any other: own pid, environment, folder, pipes, signals and exit code; what is ours and what
-reads its environment when imported (flows, tasks, Prefect) is imported in the fork.
+reads its environment when imported (flows, tasks, Prefect) is imported in the fork. The training process of such a
+command is a fork again, of the command; with `FRESH_WORKER` in its environment it is the interpreter that users get.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ("torch", "transformers", "peft", "mlflow", "sklearn.linear_model", "scipy.stats", "datasets", "pandas")
+PRELOADED = (
+    "torch", "transformers", "peft", "mlflow", "sklearn.linear_model", "scipy.stats", "datasets", "pandas", "duckdb",
+    "transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto", "pyarrow.parquet",
+    "transformers.generation.utils", "mlflow.store.tracking.sqlalchemy_store", "sqlalchemy.orm", "jsonschema", "httpx",
+    "torch.utils.checkpoint", "torch.distributed.fsdp", "sklearn.feature_extraction.text", "rich.console",
+)  # fmt: skip
+FRESH_WORKER = "FRESH_WORKER"
 _POLL_S = 0.01
 
 
@@ -182,6 +189,8 @@ def _become(request: dict[str, Any], ends: Sequence[int]) -> None:
         sys.argv = ["tunegate", *request["arguments"]]
         from flows.cli import main
 
+        if FRESH_WORKER not in os.environ:
+            _fork_the_training()
         main()
         code = 0
     except SystemExit as ended:
@@ -193,6 +202,13 @@ def _become(request: dict[str, Any], ends: Sequence[int]) -> None:
             handler.flush()
         _run_exit_handlers()
         os._exit(code)
+
+
+def _fork_the_training() -> None:
+    from benchmarks.forked import Forked
+    from tasks.train import launch
+
+    launch._start = Forked  # type: ignore[assignment]
 
 
 def _run_exit_handlers() -> None:

@@ -115,13 +115,19 @@ def _weights(out: Path) -> dict[str, torch.Tensor]:
 
 
 def _assert_same_training(one: Path, several: Path) -> None:
-    """Losses, norms and weights within the rounding of another order of additions."""
+    """Losses, norms and weights within the rounding of another order of additions.
+
+    Adam divides by the root of the squared gradient: where a gradient is nearly zero its rounding is no longer small.
+    One weight of thousands moved by 2e-5 of another, on one kind of processor; a step is 1e-3.
+    """
     for alone, shared in zip(_losses(one), _losses(several), strict=True):
         assert shared == pytest.approx(alone, rel=2e-5)
     whole, parts = _weights(one), _weights(several)
     assert whole.keys() == parts.keys()
     for name, tensor in whole.items():
-        torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=2e-6)
+        close = torch.isclose(parts[name], tensor, rtol=1e-4, atol=2e-6)
+        assert (~close).float().mean() <= 1e-3, name
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)
