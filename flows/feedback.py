@@ -1,19 +1,24 @@
 """The feedback of a registered model: where it lies, and where it goes into a run.
 
-Into curation as a step behind redaction, into the gate as a parameter. A run takes the state of its beginning; what
-comes in meanwhile is the next run's. Called by `flows/session.py` and `flows/standing.py`.
+It comes in by `tunegate feedback` and at the endpoint's `/v1/feedback`. Into curation it goes as a step behind
+redaction, into the gate as a parameter. A run takes the state of its beginning; what comes in meanwhile is the next
+run's. Called by these commands, `flows/session.py` and `flows/standing.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from flows.engine.disk import private_folder
 from flows.engine.step import Step
+from flows.privacy.keys import load_forgotten
+from flows.settings import Settings, open_ledger
 from schemas.artifacts import TicketTable
+from schemas.curation_steps import RedactStep
 from schemas.pipeline import PipelineSpec
-from tasks.watch.feedback import FeedbackState, feedback_state
+from tasks.watch.feedback import FeedbackState, Ingested, feedback_state, ingest_feedback
 from tasks.watch.learn import learn_from_feedback
 
 STEP = "feedback"
@@ -22,6 +27,30 @@ STEP = "feedback"
 def feedback_database(home: Path, name: str) -> Path:
     """Where the feedback on the registered model `name` lies."""
     return home / "feedback" / name / "feedback.duckdb"
+
+
+def take_in(lines: Iterable[bytes], *, source: str, spec: PipelineSpec, settings: Settings) -> Ingested:
+    """Keep what agents did, one JSON object a line; when it returns, it is on the disk.
+
+    Args:
+        source: What to call where the lines are from.
+
+    Raises:
+        ConfigError: TG0164, no line can be used.
+        LockedError: another process has the feedback open.
+    """
+    name = spec.registry.name
+    database = feedback_database(settings.home, name)
+    private_folder(settings.home / "feedback")
+    private_folder(database.parent)
+    return ingest_feedback(
+        lines,
+        source=source,
+        database=database,
+        versions=frozenset(row.ref.version for row in open_ledger(settings).candidates(name)),
+        redact=[step for step in spec.curate.steps if isinstance(step, RedactStep)],
+        forgotten=load_forgotten(settings),
+    )
 
 
 def state_of(spec: PipelineSpec, home: Path) -> FeedbackState | None:

@@ -16,6 +16,7 @@ from flows.commands.listening import listen, run_server
 from flows.commands.output import print_json, talk
 from flows.engine.history import entries_of
 from flows.engine.ledger import Ledger
+from flows.feedback import take_in
 from flows.metrics import exposition
 from flows.named import VERIFIED, aliases_of
 from flows.settings import load_settings, open_ledger
@@ -68,6 +69,7 @@ def endpoint(
         token=token,
         hosts=LOOPBACK_NAMES if host in LOOPBACK else ("*",),
         told=lambda: exposition(settings),
+        take_feedback=lambda lines: take_in(lines, source="endpoint", spec=spec, settings=settings).told(),
     )
     with listen(host, port) as listener:
         _tell(listener, sorted(models.offers()), as_json=as_json)

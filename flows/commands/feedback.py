@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from flows.commands.output import out, print_json, print_rows, talk
-from flows.engine.disk import private_folder
-from flows.feedback import feedback_database
-from flows.privacy.keys import load_forgotten
-from flows.settings import load_settings, open_ledger
-from schemas.curation_steps import RedactStep
+from flows.feedback import feedback_database, take_in
+from flows.settings import Settings, load_settings
 from schemas.errors import ConfigError
 from schemas.feedback import FeedbackSpec
 from schemas.load import load_file
-from tasks.forget.hashes import Forgotten
-from tasks.watch.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback
+from schemas.pipeline import PipelineSpec
+from tasks.watch.feedback import Ingested, acceptance_of, feedback_state
 
 SHOWN = 5
 """Refused lines that are told."""
@@ -35,18 +31,13 @@ def feedback(*, pipeline: str, file: Path | None, config: Path, as_json: bool) -
     database = feedback_database(settings.home, name)
     taken = None
     if file is not None:
-        versions = frozenset(row.ref.version for row in open_ledger(settings).candidates(name))
-        redact = [step for step in spec.curate.steps if isinstance(step, RedactStep)]
-        private_folder(settings.home / "feedback")
-        private_folder(database.parent)
-        forgotten = load_forgotten(settings)
-        taken = _ingest(file, database=database, versions=versions, redact=redact, forgotten=forgotten)
+        taken = _ingest(file, spec, settings)
     state = feedback_state(database)
     declared = spec.feedback or FeedbackSpec()
     rates = acceptance_of(database, declared, upto=state.last) if state else ()
     rows: list[dict[str, Any]] = [{**each.model_dump(), "rate": each.rate} for each in rates]
     if as_json:
-        print_json({"name": name, "ingested": None if taken is None else _told(taken), "versions": rows})
+        print_json({"name": name, "ingested": None if taken is None else taken.told(), "versions": rows})
         return 0
     if taken is not None:
         out().print(f"{taken.n_lines} lines: {taken.n_new} new, {taken.n_known} known, {len(taken.refused)} refused")
@@ -59,22 +50,10 @@ def feedback(*, pipeline: str, file: Path | None, config: Path, as_json: bool) -
     return 0
 
 
-def _ingest(
-    file: Path, *, database: Path, versions: frozenset[str], redact: list[RedactStep], forgotten: Forgotten | None
-) -> Ingested:
+def _ingest(file: Path, spec: PipelineSpec, settings: Settings) -> Ingested:
     source = "stdin" if str(file) == "-" else str(file)
     try:
         with nullcontext(sys.stdin.buffer) if source == "stdin" else file.open("rb") as stream:
-            lines: Iterable[bytes] = stream
-            return ingest_feedback(
-                lines, source=source, database=database, versions=versions, redact=redact, forgotten=forgotten
-            )
+            return take_in(stream, source=source, spec=spec, settings=settings)
     except OSError as error:
         raise ConfigError(f"the feedback cannot be read: {error.strerror}", code="TG0165", where=source) from None
-
-
-def _told(taken: Ingested) -> dict[str, Any]:
-    return {
-        "lines": taken.n_lines, "new": taken.n_new, "known": taken.n_known,
-        "refused": [{"line": number, "reason": reason} for number, reason in taken.refused],
-    }  # fmt: skip

@@ -1,4 +1,5 @@
-"""An OpenAI-compatible HTTP endpoint over `tasks/release/live.py`: models, chat, plain completions, streaming.
+"""An OpenAI-compatible HTTP endpoint over `tasks/release/live.py`: models, chat, plain completions, streaming; and
+`/v1/feedback`, where what agents did with the answers comes back.
 
 Refuses what it does not do, in OpenAI's form of an error. No text of a request or an answer is ever logged or quoted
 in an error. Why not transformers' own server: docs/decisions/0024-an-own-endpoint.md. Called by `tunegate endpoint`.
@@ -23,6 +24,7 @@ from schemas.errors import DataError, TunegateError
 from schemas.openai_api import ChatRequest, CompletionRequest, TextRequest
 from tasks.prompts import Message
 from tasks.release.endpoint_metrics import EndpointMetrics
+from tasks.release.feedback_route import feedback_route
 from tasks.release.live import LiveModel, LiveModels, Offer
 from tasks.release.openai_answers import Form, as_chunks, as_completion, as_usage_chunk, first_chunks
 from tasks.release.openai_errors import Refused, as_error, as_refused, malformed, unknown_model
@@ -60,6 +62,7 @@ def build_endpoint(
     token: str | None = None,
     hosts: Sequence[str] = LOOPBACK,
     told: Callable[[], bytes] | None = None,
+    take_feedback: Callable[[list[bytes]], dict[str, Any]] | None = None,
 ) -> Starlette:
     """The application.
 
@@ -70,6 +73,7 @@ def build_endpoint(
         token: What `Authorization: Bearer` must carry; None asks for nothing.
         hosts: Names under which it may be called; a page in a browser could otherwise reach it under its own name.
         told: Metrics of elsewhere that `/metrics` shows as well.
+        take_feedback: Keeps lines of feedback and says what became of them; None leaves the route out.
     """
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -77,8 +81,10 @@ def build_endpoint(
     from starlette.routing import Route
 
     desk, metrics = _Desk(models, limits, redact, token), EndpointMetrics(told)
+    feedback = [] if take_feedback is None else [feedback_route(take_feedback, desk.read_body)]
     return Starlette(
         routes=[
+            *feedback,
             Route("/health", desk.health),
             metrics.route(desk.admit),
             Route("/v1/models", desk.list_models),
@@ -160,15 +166,19 @@ class _Desk:
         if not hmac.compare_digest(given.encode(), self.token.encode()):
             raise Refused(401, "the token is missing or wrong", code="invalid_api_key")
 
-    async def _read(self, request: Request, kind: type[R]) -> R:
+    async def read_body(self, request: Request) -> bytes:
+        """What an admitted caller sends; refused as soon as it is too much."""
         self.admit(request)
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > self.limits.max_bytes:
                 raise Refused(413, f"a request may have {self.limits.max_bytes:,} bytes", code="request_too_large")
+        return bytes(body)
+
+    async def _read(self, request: Request, kind: type[R]) -> R:
         try:
-            return kind.model_validate(orjson.loads(body))
+            return kind.model_validate(orjson.loads(await self.read_body(request)))
         except orjson.JSONDecodeError:
             raise Refused(400, "the request is not JSON", code="invalid_json") from None
         except ValidationError as error:
@@ -289,7 +299,10 @@ async def _refused(_request: Request, error: Exception) -> Response:
     refused = as_refused(error)
     if refused.status >= 500:
         log.warning("%s %s", refused.code, refused.message)
-    return _json(as_error(refused), refused.status)
+    response = _json(as_error(refused), refused.status)
+    if refused.retry_after_s is not None:
+        response.headers["Retry-After"] = str(refused.retry_after_s)
+    return response
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -16,9 +16,12 @@ from schemas.errors import TunegateError
 class Refused(Exception):  # noqa: N818  # what a client is told
     """A request that is answered with an error."""
 
-    def __init__(self, status: int, message: str, *, code: str, param: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, *, code: str, param: str | None = None, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
+        self.retry_after_s = retry_after_s
 
 
 def unknown_model(names: Iterable[str]) -> Refused:

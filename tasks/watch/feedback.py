@@ -2,7 +2,7 @@
 
 A line taken in again changes nothing. A later decision on the same suggestion is a further row and counts instead of
 the earlier one; rows are numbered, so that a run can name the state it has seen. Lines that cannot be used are kept by
-their place, their reason and their sha256, without their text. Called by `flows/commands/feedback.py`.
+their place, their reason and their sha256, without their text. Called by `flows/feedback.py`.
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ class Ingested:
     n_known: int
     refused: tuple[tuple[int, str], ...]
     """Line (1-based) and reason."""
+
+    def told(self) -> dict[str, Any]:
+        """The same as JSON."""
+        refused = [{"line": number, "reason": reason} for number, reason in self.refused]
+        return {"lines": self.n_lines, "new": self.n_new, "known": self.n_known, "refused": refused}
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ from ruamel.yaml import YAML
 from flows.cli import app
 from flows.commands.endpoint import TOKEN, offers
 from flows.engine.ledger import Ledger
+from flows.feedback import feedback_database
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, StorageError
 from tasks.release.live import LiveModels
 from tasks.release.serve import load_bundle
+from tasks.watch.feedback import last_words
 from tests.flows.candidates import Candidates
 from tests.flows.conftest import small_document
 from tests.flows.warm import Warm, WarmProcess
@@ -240,7 +244,65 @@ def test_beyond_loopback_a_token_is_needed_and_asked_for(
         guarded.client.models.list()
     known = guarded.client.with_options(api_key="0123456789abcdef")
     assert next(iter(known.models.list())).id == "champion"
+    assert httpx.post(f"{guarded.url}/feedback", json=decision("T-1")).status_code == 401
     assert httpx.get(guarded.url.replace("/v1", "/health")).status_code == 200
+
+
+def decision(ticket_id: str, **more: Any) -> dict[str, Any]:
+    return {"ticket_id": ticket_id, "version": "2", "outcome": "accepted", "at": "2026-06-08T09:12:00Z", **more}
+
+
+def test_what_agents_did_is_on_the_disk_before_it_is_acknowledged(
+    start: Callable[..., Endpoint], tmp_path: Path, tiny_model: ModelRef
+) -> None:
+    made = declare(tmp_path, tiny_model)
+    made.add(1)
+    made.add(2)
+    served = start(made)
+    database = feedback_database(made.folder / ".tunegate", "small")
+
+    def post(body: bytes) -> httpx.Response:
+        return httpx.post(f"{served.url}/feedback", content=body, timeout=60)
+
+    edited = decision("T-2", outcome="edited", reply=f"Sent, {MARKER}, by ann@example.org")
+    assert post(json.dumps(decision("T-1"), indent=1).encode()).json() == {
+        "lines": 1, "new": 1, "known": 0, "refused": [],
+    }  # fmt: skip
+    lines = [decision("T-1"), edited, decision("T-3", version="9")]
+    told = post(b"\n".join(json.dumps(each).encode() for each in lines)).json()
+    assert (told["new"], told["known"], told["refused"][0]["line"]) == (1, 1, 3)
+    assert "version 9 is not registered" in told["refused"][0]["reason"]
+
+    for body, status, code in (
+        (b"", 400, "invalid_request"),
+        (b'{"ticket_id": "T-4"}', 400, "TG0164"),
+        (b" " * 300_000, 413, "request_too_large"),
+    ):
+        refused = post(body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
+    holder = multiprocessing.get_context("spawn").Process(target=hold, args=(database, tmp_path / "held"))
+    holder.start()
+    while not (tmp_path / "held").exists():
+        time.sleep(0.02)
+    busy = post(json.dumps(decision("T-5")).encode())
+    assert (busy.status_code, busy.headers["retry-after"]) == (503, "2")
+    holder.terminate()
+    holder.join()
+
+    assert post(json.dumps(decision("T-5")).encode()).json()["new"] == 1
+    served.process.kill()
+    served.process.communicate(timeout=60)
+    assert last_words(database, upto=9) == {
+        "T-1": ("accepted", None), "T-2": ("edited", f"Sent, {MARKER}, by [EMAIL_1]"), "T-5": ("accepted", None),
+    }  # fmt: skip
+
+
+def hold(database: Path, told: Path) -> None:
+    import duckdb
+
+    with duckdb.connect(str(database)):
+        told.touch()
+        time.sleep(60)
 
 
 def test_a_version_is_loaded_once_let_go_when_others_are_asked_for_and_refused_when_damaged(
