@@ -14,8 +14,9 @@ from flows.choice_report import choice_of, choice_row
 from flows.costs import costs_of
 from flows.engine.disk import private_folder
 from flows.measured import memory_sentence, read_measured
-from flows.recorded import Recorded, settings_of, shown_finding, spec_of
+from flows.recorded import Recorded, shown_finding, spec_of
 from flows.settings import Settings
+from flows.since_champion import changes_since
 from schemas.artifacts import (
     Artifact,
     CurationCard,
@@ -30,7 +31,7 @@ from schemas.costs import CostReport
 from schemas.curation_card import CardNumbers
 from schemas.curation_steps import RedactStep
 from schemas.errors import TunegateError
-from schemas.report import ArmLine, Change, Curve, Example, FunnelLine, RemovedExample, RunReport, StepLine
+from schemas.report import ArmLine, Curve, Example, FunnelLine, RemovedExample, RunReport, StepLine
 from tasks.assess.worst import WorstItem
 from tasks.curate.ask import removed_examples
 from tasks.files import write_atomic
@@ -101,7 +102,7 @@ def gather(
         token_lengths=token_lengths(dataset.root / "train") if dataset else (),
         choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
         worst=_worst(recorded, decision, n_items),
-        changes=_changes(recorded, decision),
+        changes=changes_since(recorded, decision),
         costs=_costs(recorded),
         steps=tuple(
             StepLine(
@@ -245,21 +246,3 @@ def _example(item: WorstItem, metric: str) -> Example:
         item_id=item.item_id, metric=metric, candidate=item.candidate, reference=item.reference, question=item.question,
         wanted=item.wanted, candidate_answer=item.candidate_answer, reference_answer=item.reference_answer,
     )  # fmt: skip
-
-
-def _changes(recorded: Recorded, decision: GateDecision | None) -> tuple[Change, ...]:
-    """Settings and digests that differ from the run that the compared champion comes from."""
-    version = decision.champion_version if decision else None
-    candidate = recorded.ledger.candidate(recorded.row.model_name, version) if version else None
-    if candidate is None or candidate.ref.run_id == recorded.row.run_id:
-        return ()
-    before = recorded.ledger.run(candidate.ref.run_id)
-    ours, theirs = settings_of(recorded.row), settings_of(before)
-    for steps, told in ((recorded.steps, ours), (recorded.ledger.steps(before.run_id), theirs)):
-        told |= {f"digest of {step.step}": step.digest[:16] for step in steps if step.step in ("extract", "encode")}
-    ours["code"], theirs["code"] = recorded.row.code[:16], before.code[:16]
-    return tuple(
-        Change(what=what, champion=theirs.get(what), candidate=ours.get(what))
-        for what in sorted(ours.keys() | theirs.keys())
-        if ours.get(what) != theirs.get(what)
-    )

@@ -75,6 +75,19 @@ def test_a_first_run_promotes_a_twin_is_blocked_and_nothing_new_is_skipped(workp
     assert rows["answers_champion"]["state"] == "reused"  # what the candidate answered before its promotion
     assert rows["answers_zero_shot"]["state"] == "reused"
 
+    def changed() -> dict[str, tuple[str, str]]:
+        told = workplace.json("report", outcome["run_id"])["changes"]
+        return {row["what"]: (row["champion"], row["candidate"]) for row in told}
+
+    assert changed()["train.seed"] == ("0", "1")
+    assert not any(what.startswith(("code of", "version of")) for what in changed())
+    (made_from,) = (workplace.home / "keys" / "train").glob(f"{rows['train']['key']}*")
+    parts = json.loads(made_from.read_bytes())
+    parts["code"]["tasks.train.engine"], parts["libraries"]["torch"] = "0" * 32, "9.9"
+    made_from.write_text(json.dumps(parts))
+    assert {"code of tasks.train.engine", "version of torch"} <= changed().keys()
+    assert changed()["version of torch"][1].endswith(", 9.9")
+
     begun = time.monotonic()
     third = workplace.json("run", "small")
     assert third["verdict"] == "SKIP"
