@@ -30,7 +30,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Iter
         **client_environment(server),
         "REAL_DATA": str(shared_data),
         "TUNEGATE_HOME": str(home),
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
     }
     stop_all(home)
 
