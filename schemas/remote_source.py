@@ -1,4 +1,4 @@
-"""Sources that are asked over a connection: Zendesk and Postgres. Part of the `source` section (`schemas/source.py`).
+"""Sources that are asked over a connection: Zendesk, Freshdesk, Postgres. Part of `source` (`schemas/source.py`).
 
 What they hold is first brought into an own file, `ingest.duckdb`, and read from there.
 """
@@ -6,10 +6,10 @@ What they hold is first brought into an own file, `ingest.duckdb`, and read from
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from schemas.columns import Shape, TicketColumn
 from schemas.secret import Secret
@@ -18,43 +18,26 @@ from schemas.spec import Spec
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-class ZendeskSource(Spec):
-    """Tickets and comments of a Zendesk account, by its incremental export; the extra `zendesk`."""
+class _Desk(Spec):
+    """What help desks have in common."""
 
-    kind: Literal["zendesk"]
+    _host: ClassVar[str]
+
     subdomain: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    """`acme` for acme.zendesk.com; exactly one of `subdomain` and `base_url`."""
+    """`acme` for acme.zendesk.com or acme.freshdesk.com; exactly one of `subdomain` and `base_url`."""
     base_url: str | None = None
     """Scheme and host of another address; https, or http on this machine."""
-    email: str | None = None
-    """Of the agent whose `api_token` it is."""
-    api_token: Secret | None = None
-    """`${env:NAME}`; with `email`. Exactly one of `api_token` and `oauth_token`."""
-    oauth_token: Secret | None = None
-    """`${env:NAME}`."""
     start: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
     """Tickets that changed on this day, UTC, or later."""
-    statuses: tuple[Literal["new", "open", "pending", "hold", "solved", "closed"], ...] = Field(
-        default=("solved", "closed"), min_length=1
-    )
-    """Tickets of other statuses are dropped as `other_status`, and their comments are not fetched."""
     reply: Literal["last", "first", "longest"] = "last"
     """Which public comment of an agent is the reply."""
-    page_size: int = Field(default=1000, ge=1, le=1000)
-    """Tickets of one page of the export."""
-    requests_per_minute: int = Field(default=10, ge=1, le=700)
-    """Pages of the export asked for in a minute; Zendesk's limit is 10, or 30 with an add-on."""
     columns: dict[TicketColumn, str] = Field(default={})
-    """Ticket column -> what it is read from; `fields.360001` is the custom field of that id (docs/sources.md)."""
+    """Ticket column -> what it is read from; `fields.NAME` is a custom field (docs/sources.md)."""
 
     @model_validator(mode="after")
-    def _whole(self) -> ZendeskSource:
+    def _has_one_address(self) -> Self:
         if (self.subdomain is None) == (self.base_url is None):
             raise ValueError("give exactly one of `subdomain` and `base_url`")
-        if (self.api_token is None) == (self.oauth_token is None):
-            raise ValueError("give exactly one of `api_token` and `oauth_token`")
-        if (self.api_token is None) != (self.email is None):
-            raise ValueError("`email` goes with `api_token`, and only with it")
         return self
 
     @field_validator("base_url")
@@ -79,12 +62,61 @@ class ZendeskSource(Spec):
     @property
     def address(self) -> str:
         """Where it is asked, without a slash at the end."""
-        return (self.base_url or f"https://{self.subdomain}.zendesk.com").rstrip("/")
+        return (self.base_url or f"https://{self.subdomain}.{self._host}").rstrip("/")
 
     @property
     def start_time(self) -> int:
         """Seconds since 1970."""
         return int(datetime.fromisoformat(self.start).replace(tzinfo=UTC).timestamp())
+
+
+class ZendeskSource(_Desk):
+    """Tickets and comments of a Zendesk account, by its incremental export; the extra `zendesk`."""
+
+    _host = "zendesk.com"
+
+    kind: Literal["zendesk"]
+    email: str | None = None
+    """Of the agent whose `api_token` it is."""
+    api_token: Secret | None = None
+    """`${env:NAME}`; with `email`. Exactly one of `api_token` and `oauth_token`."""
+    oauth_token: Secret | None = None
+    """`${env:NAME}`."""
+    statuses: tuple[Literal["new", "open", "pending", "hold", "solved", "closed"], ...] = Field(
+        default=("solved", "closed"), min_length=1
+    )
+    """Tickets of other statuses are dropped as `other_status`, and their comments are not fetched."""
+    page_size: int = Field(default=1000, ge=1, le=1000)
+    """Tickets of one page of the export."""
+    requests_per_minute: int = Field(default=10, ge=1, le=700)
+    """Pages of the export asked for in a minute; Zendesk's limit is 10, or 30 with an add-on."""
+
+    @model_validator(mode="after")
+    def _has_one_login(self) -> Self:
+        if (self.api_token is None) == (self.oauth_token is None):
+            raise ValueError("give exactly one of `api_token` and `oauth_token`")
+        if (self.api_token is None) != (self.email is None):
+            raise ValueError("`email` goes with `api_token`, and only with it")
+        return self
+
+
+class FreshdeskSource(_Desk):
+    """Tickets and conversations of a Freshdesk account, by its list of what changed; the extra `freshdesk`."""
+
+    _host = "freshdesk.com"
+
+    kind: Literal["freshdesk"]
+    api_key: Secret
+    """`${env:NAME}`; the key of an agent who may see all tickets."""
+    statuses: tuple[Annotated[str, StringConstraints(pattern=r"^(open|pending|resolved|closed|[0-9]{1,6})$")], ...] = (
+        Field(default=("resolved", "closed"), min_length=1)
+    )
+    """Tickets of other statuses are dropped as `other_status`, and their conversations are not fetched; a status of
+    your own is its number."""
+    page_size: int = Field(default=100, ge=1, le=100)
+    """Tickets of one page of the list."""
+    requests_per_minute: int = Field(default=50, ge=1, le=700)
+    """Of lists and conversations together; Freshdesk's limit depends on the plan."""
 
 
 class PostgresSource(Spec):
@@ -126,3 +158,7 @@ class PostgresSource(Spec):
         if len(set(self.key)) < len(self.key):
             raise ValueError("`key` names a column twice")
         return self
+
+
+DeskSource = ZendeskSource | FreshdeskSource
+RemoteSource = DeskSource | PostgresSource

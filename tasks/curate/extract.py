@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.errors import DataError
-from schemas.remote_source import PostgresSource, ZendeskSource
+from schemas.remote_source import FreshdeskSource, PostgresSource, RemoteSource, ZendeskSource
 from schemas.source import DuckDBSource, FilesSource, GeneratedSource, HuggingFaceSource, SourceSpec
 from tasks.progress import Progress, silent
 
@@ -38,7 +38,7 @@ class _Places(NamedTuple):
 def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = None) -> str:
     """sha256 of what the source holds now: file names and bytes, the DuckDB file, or the generator's settings.
 
-    Of Zendesk and Postgres it is what was brought in below `landed`; nobody is asked.
+    Of Zendesk, Freshdesk and Postgres it is what was brought in below `landed`; nobody is asked.
 
     A dataset of the hub is known by its commit; nothing is fetched to fingerprint it. How rows are mapped plays no
     part: that is in the spec.
@@ -66,7 +66,7 @@ def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = 
             return sha256_json({"path": source.path, "revision": source.revision, "split": source.split})
         case GeneratedSource():
             return sha256_json(source.model_dump(mode="json"))
-        case ZendeskSource() | PostgresSource():
+        case ZendeskSource() | FreshdeskSource() | PostgresSource():
             return landed_fingerprint(_folder(source, landed))
 
 
@@ -158,8 +158,8 @@ def _read(
     match source:
         case GeneratedSource():
             spec = FilesSource(kind="files", paths=("generated",))
-        case ZendeskSource():
-            spec = FilesSource(kind="files", paths=("zendesk",), shape="ticket", columns=source.columns)
+        case ZendeskSource() | FreshdeskSource():
+            spec = FilesSource(kind="files", paths=(source.kind,), shape="ticket", columns=source.columns)
         case _:
             spec = source
     aside.mkdir()
@@ -196,7 +196,7 @@ def _parts(source: SourceSpec, root: Path, landed: Path | None) -> Iterator[tupl
             from tasks.curate.readers.streams import blocks_of
 
             yield "generated", "generated", parse_blocks(blocks_of(generate_tickets(source)))
-        case ZendeskSource() | PostgresSource():
+        case ZendeskSource() | FreshdeskSource() | PostgresSource():
             from tasks.curate.readers.read_landed import read_landed
 
             name = _described(source)
@@ -236,7 +236,7 @@ def _database(source: DuckDBSource, root: Path, landed: Path | None) -> Path:
     return root / Path(source.database).expanduser()
 
 
-def _folder(source: ZendeskSource | PostgresSource, landed: Path | None) -> Path:
+def _folder(source: RemoteSource, landed: Path | None) -> Path:
     from tasks.curate.ingest.bring import ingest_folder
 
     folder = ingest_folder(source, landed or Path())
@@ -255,7 +255,7 @@ def _described(source: SourceSpec) -> str:
             return source.path
         case GeneratedSource():
             return "generated"
-        case ZendeskSource():
+        case ZendeskSource() | FreshdeskSource():
             return urlsplit(source.address).hostname or source.address
         case PostgresSource():
             return source.table or "query"

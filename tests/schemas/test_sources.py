@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from schemas.load import PipelineFile
-from schemas.remote_source import ZendeskSource
+from schemas.remote_source import FreshdeskSource, ZendeskSource
 from schemas.source import SourceSpec
 
 Load = Callable[..., PipelineFile]
@@ -62,6 +62,24 @@ def test_what_does_not_fit_together_is_refused(changes: dict[str, object], told:
         ZendeskSource.model_validate({**whole, **changes})
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"subdomain": None}, "exactly one of `subdomain` and `base_url`"),
+        ({"subdomain": None, "base_url": "http://acme.example"}, "no https address"),
+        ({"api_key": "s3cret"}, "env:"),
+        ({"statuses": ("solved",)}, "statuses"),
+        ({"page_size": 101}, "page_size"),
+    ],
+)
+def test_a_freshdesk_account_is_declared_as_it_is(changes: dict[str, object], told: str) -> None:
+    whole = {"kind": "freshdesk", "subdomain": "acme", "api_key": "${env:A}", "start": "2026-01-01"}
+    source = FreshdeskSource.model_validate(whole)
+    assert (source.address, source.statuses) == ("https://acme.freshdesk.com", ("resolved", "closed"))
+    with pytest.raises(ValidationError, match=told):
+        FreshdeskSource.model_validate({**whole, **changes})
+
+
 def test_the_examples_of_the_documentation_are_valid(project: Path) -> None:
     blocks = (project / "docs" / "sources.md").read_text().split("```yaml\n")[1:]
     kinds = []
@@ -71,4 +89,4 @@ def test_the_examples_of_the_documentation_are_valid(project: Path) -> None:
         if "start" in declared:
             declared["start"] = str(declared["start"])
         kinds.append(TypeAdapter(SourceSpec).validate_python(declared).kind)
-    assert kinds == ["zendesk", "postgres", "duckdb"]
+    assert kinds == ["zendesk", "freshdesk", "postgres", "duckdb"]

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.remote_source import PostgresSource, ZendeskSource
+from schemas.remote_source import DeskSource, FreshdeskSource, PostgresSource, RemoteSource, ZendeskSource
 from schemas.source import DuckDBSource, SourceSpec
 from tasks.curate.ingest.extras import need_package
 from tasks.curate.ingest.in_use import copy_database, forget_copy, is_held, need_database
@@ -48,7 +48,7 @@ def ingest_folder(source: SourceSpec, landed: Path) -> Path | None:
     What is only made of the rows plays no part: with other `columns` nothing is brought in anew.
     """
     match source:
-        case ZendeskSource():
+        case ZendeskSource() | FreshdeskSource():
             asked: dict[str, object] = {"address": source.address, "start": source.start}
         case PostgresSource():
             asked = source.model_dump(include={"dsn", "table", "query", "key", "cursor"}, mode="json")
@@ -70,7 +70,7 @@ def bring_in(
         forgotten: Customers whose rows are left out before anything is written.
 
     Raises:
-        ConfigError: what `sync_zendesk` and `sync_postgres` raise, as all below.
+        ConfigError: what `sync_zendesk`, `sync_freshdesk` and `sync_postgres` raise, as all below.
         DataError: TG0268 and TG0209.
         LockedError: TG0551, another process brings it in.
         ServiceError: TG0707 to TG0709.
@@ -80,7 +80,7 @@ def bring_in(
         return None
     if isinstance(source, DuckDBSource):
         return _copy_if_held(root / Path(source.database).expanduser(), folder)
-    if not isinstance(source, ZendeskSource | PostgresSource):
+    if not isinstance(source, RemoteSource):
         return None
     if isinstance(source, PostgresSource):
         _start_over_elsewhere(source, folder)
@@ -106,8 +106,8 @@ def check_source(source: SourceSpec) -> None:
             database; TG0136, its query does not parse.
         SecurityError: TG0814, its query is not one SELECT.
     """
-    if isinstance(source, ZendeskSource):
-        need_package("dlt", kind="zendesk")
+    if isinstance(source, DeskSource):
+        need_package("dlt", kind=source.kind)
     elif isinstance(source, PostgresSource):
         from tasks.curate.ingest.postgres import origin_of
         from tasks.curate.ingest.postgres_sql import check_query
@@ -132,11 +132,15 @@ def _counted(landing: Landing) -> Brought:
     return Brought(n_rows, n_gone, landing.mark("finished_at") or "")
 
 
-def _sync(source: ZendeskSource | PostgresSource, landing: Landing, progress: Progress) -> None:
+def _sync(source: RemoteSource, landing: Landing, progress: Progress) -> None:
     if isinstance(source, ZendeskSource):
         from tasks.curate.ingest.zendesk import sync_zendesk
 
         sync_zendesk(source, landing, progress=progress)
+    elif isinstance(source, FreshdeskSource):
+        from tasks.curate.ingest.freshdesk import sync_freshdesk
+
+        sync_freshdesk(source, landing, progress=progress)
     else:
         from tasks.curate.ingest.postgres import sync_postgres
 

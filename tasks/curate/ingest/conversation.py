@@ -1,8 +1,9 @@
-"""A Zendesk ticket and its comments as one row: which comment is the question, which one the reply.
+"""A ticket of a help desk and its comments as one row: which comment is the question, which one the reply.
 
-The question is the first public comment of the requester, the reply a public comment of an agent after it (`reply` says
-which). A tombstone in the place of either takes the whole ticket: what stands there now is not what was asked or
-answered. It knows nothing of files. Called by `tasks/curate/readers/read_landed.py`.
+The question is the first public comment of the requester (a ticket of Freshdesk holds it itself), the reply a public
+comment of an agent after it (`reply` says which). A tombstone in the place of either takes the whole ticket: what
+stands there now is not what was asked or answered. It knows nothing of files. Called by
+`tasks/curate/readers/read_landed.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Literal
 AGENTS = ("agent", "admin")
 _SCORES = {"good": 1.0, "bad": 0.0}
 _ROW = ("created_at", "updated_at", "subject", "priority", "channel", "status", "type", "tags", "fields")
-_IDS = ("brand_id", "group_id", "organization_id")
+_IDS = ("brand_id", "group_id", "organization_id", "product_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,10 @@ def ticket_row(
     ticket: Mapping[str, Any], comments: Sequence[Comment], *, reply: Literal["last", "first", "longest"]
 ) -> dict[str, object] | None:
     """The row, with `body` and `reply` where there are such comments; None where one of them is gone upstream."""
-    public = sorted((comment for comment in comments if comment.content.get("public")), key=lambda each: each.order)
     requester = ticket.get("requester_id")
+    first = {"author_id": requester, "public": True, "created_at": ticket.get("created_at")}
+    own = [Comment("", "live", {**first, "body": ticket["question"]})] if ticket.get("question") else []
+    public = sorted((each for each in (*own, *comments) if each.content.get("public")), key=lambda each: each.order)
     question = next((each for each in public if each.content.get("author_id") == requester), None)
     answers = [
         each for each in public

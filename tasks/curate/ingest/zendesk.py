@@ -12,12 +12,12 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-import orjson
-
 from schemas.errors import ServiceError
 from schemas.remote_source import ZendeskSource
+from tasks.curate.ingest.desk_rows import GONE, as_json, bring_comments, faulty, has_id, put_tickets, tombstone
 from tasks.curate.ingest.landing import Landing, Row
-from tasks.curate.ingest.zendesk_api import FIRST_DELAY_S, RESTARTS, Page, ZendeskApi
+from tasks.curate.ingest.rest_pages import patiently
+from tasks.curate.ingest.zendesk_api import Page, ZendeskApi
 from tasks.failpoint import reach
 from tasks.progress import Progress, silent
 
@@ -27,7 +27,6 @@ _KEPT = (
 )  # fmt: skip
 _REDACTED = "\N{LOWER SEVEN EIGHTHS BLOCK}"
 """Stands for one redacted character in a comment."""
-_GONE = "deleted"
 
 
 def sync_zendesk(
@@ -44,20 +43,13 @@ def sync_zendesk(
         ConfigError: TG0112, the extra is not installed; TG0114, the token is not in the environment.
     """
     with closing(ZendeskApi(source, sleep=sleep)) as api:
-        _patiently(lambda: _bring_tickets(api, landing, progress), sleep)
-        _patiently(lambda: _bring_comments(api, source, landing, progress), sleep)
-
-
-def _patiently(work: Callable[[], None], sleep: Callable[[float], None]) -> None:
-    """Do the work; after an answer that is of no use go on from the last committed place, a few times."""
-    for attempt in range(RESTARTS + 1):
-        try:
-            work()
-            return
-        except ServiceError as error:
-            if error.code != "TG0708" or attempt == RESTARTS:
-                raise
-            sleep(FIRST_DELAY_S * 2**attempt)
+        patiently(lambda: _bring_tickets(api, landing, progress), sleep)
+        patiently(
+            lambda: bring_comments(
+                landing, lambda key: _comments(key, api.comments(key)), statuses=source.statuses, progress=progress
+            ),
+            sleep,
+        )
 
 
 def _bring_tickets(api: ZendeskApi, landing: Landing, progress: Progress) -> None:
@@ -72,51 +64,30 @@ def _bring_tickets(api: ZendeskApi, landing: Landing, progress: Progress) -> Non
             raise ServiceError("Zendesk sent a page twice, or one without a cursor behind it", code="TG0708")
         rows = [_ticket(value, f"{cursor}/{number}") for number, value in enumerate(page["tickets"])]
         with landing.step(cursor=str(after)):
-            landing.put(rows)
-            for row in rows:
-                if row.state == _GONE:
-                    landing.remove("comment", parent=row.key)
+            put_tickets(landing, rows)
         cursor, n_read = str(after), n_read + len(rows)
         passed.add(cursor)
         progress(n_read, None, "tickets")
 
 
-def _bring_comments(api: ZendeskApi, source: ZendeskSource, landing: Landing, progress: Progress) -> None:
-    statuses = ", ".join("?" for _ in source.statuses)
-    waiting = landing.ask(
-        f"SELECT key, version FROM rows WHERE stream = 'ticket' AND state = 'live' AND status IN ({statuses}) "
-        "AND fetched IS DISTINCT FROM version ORDER BY length(key), key",
-        *source.statuses,
-    )
-    for number, (key, version) in enumerate(waiting, start=1):
-        pages = api.comments(key)
-        reach("ingest.fetched")
-        with landing.step():
-            if pages is None:
-                landing.put([Row("ticket", key, None, version=version, status=_GONE, state=_GONE)])
-                landing.remove("comment", parent=key)
-            else:
-                landing.put(_with_missing(landing, key, _comments(key, pages)))
-                landing.set_fetched("ticket", key)
-        progress(number, len(waiting), "tickets with comments")
-
-
 def _ticket(value: object, place: str) -> Row:
-    if not isinstance(value, dict) or not isinstance(value.get("id"), int) or isinstance(value["id"], bool):
-        return Row("faulty", place, orjson.dumps("The ticket of the export is no object with an id.").decode())
+    if not isinstance(value, dict) or not has_id(value):
+        return faulty(place, "The ticket of the export is no object with an id.")
     key, version = str(value["id"]), str(value.get("generated_timestamp") or 0)
-    if value.get("status") == _GONE:
-        return Row("ticket", key, None, version=version, status=_GONE, state=_GONE)
+    if value.get("status") == GONE:
+        return tombstone(key, version)
     kept: dict[str, Any] = {name: value.get(name) for name in _KEPT}
     via, rating = value.get("via"), value.get("satisfaction_rating")
     kept["channel"] = via.get("channel") if isinstance(via, dict) else None
     kept["score"] = rating.get("score") if isinstance(rating, dict) else None
     fields = value.get("custom_fields")
     kept["fields"] = {str(field["id"]): field.get("value") for field in fields or () if _is_field(field)}
-    return Row("ticket", key, _json(kept), status=str(value.get("status")), version=version)
+    return Row("ticket", key, as_json(kept), status=str(value.get("status")), version=version)
 
 
-def _comments(ticket: str, pages: list[Page]) -> list[Row]:
+def _comments(ticket: str, pages: list[Page] | None) -> list[Row] | None:
+    if pages is None:
+        return None
     users = {user["id"]: user.get("role") for page in pages for user in page.get("users") or () if _is_field(user)}
     rows = []
     for page in pages:
@@ -133,28 +104,12 @@ def _comments(ticket: str, pages: list[Page]) -> list[Row]:
             is_redacted = isinstance(text, str) and _REDACTED in text
             rows.append(
                 Row(
-                    "comment", str(value["id"]), _json(kept if is_redacted else {**kept, "body": text}),
+                    "comment", str(value["id"]), as_json(kept if is_redacted else {**kept, "body": text}),
                     parent=ticket, state="redacted" if is_redacted else "live",
                 )
             )  # fmt: skip
     return rows
 
 
-def _with_missing(landing: Landing, ticket: str, rows: list[Row]) -> list[Row]:
-    """The comments, and a tombstone for each that was here and is no longer listed."""
-    listed = {row.key for row in rows}
-    before = landing.ask("SELECT key, content FROM rows WHERE stream = 'comment' AND parent = ?", ticket)
-    gone = []
-    for key, content in before:
-        if key not in listed:
-            kept = {name: value for name, value in orjson.loads(content).items() if name != "body"}
-            gone.append(Row("comment", key, _json(kept), parent=ticket, state=_GONE))
-    return [*rows, *gone]
-
-
 def _is_field(value: object) -> bool:
     return isinstance(value, dict) and "id" in value
-
-
-def _json(value: dict[str, Any]) -> str:
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()

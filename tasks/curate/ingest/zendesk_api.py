@@ -1,159 +1,77 @@
-"""Zendesk's pages by dlt's declarative `rest_api`: addresses, login, paging, and what is done when it does not answer.
+"""Zendesk's pages: the incremental export behind a cursor, and the comments of one ticket.
 
-dlt only extracts here: none of its pipelines runs, so it writes no file, keeps no state of its own and tells nobody
-anything (docs/decisions/0026-sources-brought-in.md). It knows nothing of what a page means. Called by `zendesk.py`.
+How they are asked for is in `rest_pages.py`, what they mean in `zendesk.py`, which calls this.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from schemas.errors import ServiceError
 from schemas.remote_source import ZendeskSource
 from schemas.secret import secret_value
-from tasks.curate.ingest.extras import need_package
-
-if TYPE_CHECKING:
-    from requests import Session
+from tasks.curate.ingest.rest_pages import RestPages
 
 Page = Mapping[str, Any]
-ATTEMPTS = 6
-"""Of one request, by dlt: after 429 as long as `Retry-After` says, else with growing delays."""
-MAX_DELAY_S = 300
-RESTARTS = 4
-"""Of a stream of pages, from the last committed place, when a page was no JSON or came twice."""
-FIRST_DELAY_S = 1.0
-QUIET = {"RUNTIME__DLTHUB_TELEMETRY": "false", "DLT_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "CRITICAL"}
 
 
 class ZendeskApi:
     """The account as pages: of tickets behind a cursor, and of one ticket's comments."""
 
     def __init__(self, source: ZendeskSource, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        os.environ.update(QUIET)
         self._source = source
-        self._sleep = sleep
-        self._asked: deque[float] = deque(maxlen=source.requests_per_minute)
-        self._session: Session | None = None
-        self._auth = self._login(source)
+        self.rest = RestPages(
+            service="Zendesk", kind="zendesk", address=source.address, auth=_login(source),
+            requests_per_minute=source.requests_per_minute, sleep=sleep,
+            admission="the export is for admins: look at `email` and at what the variable of the token holds",
+        )  # fmt: skip
 
     def tickets(self, cursor: str | None) -> Iterator[Page]:
         """Pages of the export from this cursor on, or from the source's start; each is asked for when it is wanted."""
         source = self._source
         place = {"cursor": cursor} if cursor else {"start_time": str(source.start_time)}
         params = {**place, "per_page": str(source.page_size)}
-        pages = self._pages("api/v2/incremental/tickets/cursor.json", params, _export_paginator())
+        pages = self.rest.pages("api/v2/incremental/tickets/cursor.json", params, export_paginator())
         while True:
-            self._pace()
+            self.rest.pace()
             page = self._next(pages)
             if page is None:
                 return
             if not isinstance(page.get("tickets"), list):
-                raise _unfit(source, "a page of the export without a list of tickets")
+                raise self.rest.unfit("a page of the export without a list of tickets")
             yield page
 
     def comments(self, ticket: str) -> list[Page] | None:
         """All pages of a ticket's comments with their authors; None when the ticket is gone."""
         params = {"page[size]": "100", "include": "users"}
-        pages = self._pages(f"api/v2/tickets/{ticket}/comments.json", params, _comments_paginator(), gone=404)
+        pages = self.rest.pages(f"api/v2/tickets/{ticket}/comments.json", params, _comments_paginator(), gone=404)
         found: list[Page] = []
         while (page := self._next(pages)) is not None:
             if not isinstance(page.get("comments"), list):
-                raise _unfit(self._source, "a page of comments without a list of comments")
+                raise self.rest.unfit("a page of comments without a list of comments")
             found.append(page)
         return found or None
 
     def close(self) -> None:
         """Hang up."""
-        if self._session is not None:
-            self._session.close()
+        self.rest.close()
 
-    def _pages(self, path: str, params: dict[str, str], paginator: Any, *, gone: int | None = None) -> Iterator[Page]:
-        from dlt.sources.rest_api import rest_api_resources
-
-        endpoint: dict[str, Any] = {"path": path, "params": params, "paginator": paginator, "data_selector": "$"}
-        ignored = [{"status_code": gone, "action": "ignore"}] if gone is not None else []
-        endpoint["response_actions"] = [_read_whole, *ignored]
-        client = {"base_url": self._source.address, "auth": self._auth, "session": self._open_session()}
-        config: Any = {"client": client, "resources": [{"name": "pages", "endpoint": endpoint}]}
-        return iter(rest_api_resources(config)[0])
-
-    def _next(self, pages: Iterator[Page]) -> Page | None:
-        """The next page; null at the end.
-
-        Raises:
-            ServiceError: TG0707, the login is refused; TG0708, no usable answer.
-        """
-        from dlt.extract.exceptions import ResourceExtractionError
-        from requests import HTTPError, RequestException
-
-        source = self._source
-        try:
-            page = next(pages, None)
-        except (ResourceExtractionError, RequestException, ValueError) as error:
-            cause = error.__cause__ or error.__context__ or error
-            status = cause.response.status_code if isinstance(cause, HTTPError) and cause.response is not None else None
-            if status in (401, 403):
-                raise ServiceError(
-                    f"Zendesk refuses the login ({status})",
-                    code="TG0707",
-                    where=source.address,
-                    hint="the export is for admins: look at `email` and at what the variable of the token holds",
-                ) from None
-            raise _unfit(source, f"status {status}" if status else type(cause).__name__) from None
+    def _next(self, pages: Iterator[Any]) -> Page | None:
+        page = self.rest.next_page(pages)
         if page is not None and not isinstance(page, Mapping):
-            raise _unfit(source, "JSON that is no object")
+            raise self.rest.unfit("JSON that is no object")
         return page
 
-    def _pace(self) -> None:
-        """Wait until one more request is within the limit of a minute."""
-        if len(self._asked) == self._asked.maxlen:
-            self._sleep(max(0.0, 60.0 - (time.monotonic() - self._asked[0])))
-        self._asked.append(time.monotonic())
 
-    def _open_session(self) -> Session:
-        if self._session is None:
-            from dlt.sources.helpers.requests.retry import Client
-
-            logging.getLogger("dlt").setLevel(logging.CRITICAL)
-            self._session = Client(
-                raise_for_status=False,
-                request_timeout=60,
-                request_max_attempts=ATTEMPTS,
-                request_backoff_factor=FIRST_DELAY_S,
-                request_max_retry_delay=MAX_DELAY_S,
-            ).session
-            self._session.trust_env = False  # a .netrc would replace the login that was declared
-        return self._session
-
-    def _login(self, source: ZendeskSource) -> dict[str, str]:
-        need_package("dlt", kind="zendesk")
-        if source.oauth_token is not None:
-            return {"type": "bearer", "token": secret_value(source.oauth_token, where="source.oauth_token")}
-        token = secret_value(source.api_token or "", where="source.api_token")
-        return {"type": "http_basic", "username": f"{source.email}/token", "password": token}
+def _login(source: ZendeskSource) -> dict[str, str]:
+    if source.oauth_token is not None:
+        return {"type": "bearer", "token": secret_value(source.oauth_token, where="source.oauth_token")}
+    token = secret_value(source.api_token or "", where="source.api_token")
+    return {"type": "http_basic", "username": f"{source.email}/token", "password": token}
 
 
-def _read_whole(response: Any) -> None:
-    """Before anything is made of a response, read it: one that is tried again would keep its connection."""
-    len(response.content)
-
-
-def _unfit(source: ZendeskSource, told: str) -> ServiceError:
-    return ServiceError(
-        f"Zendesk does not answer as it should: {told}",
-        code="TG0708",
-        where=source.address,
-        hint="run again later: what was brought in stays, and it goes on from there",
-    )
-
-
-def _export_paginator() -> Any:
+def export_paginator() -> Any:
     """Behind each page the cursor, until `end_of_stream`."""
     from dlt.sources.helpers.rest_client.paginators import JSONResponseCursorPaginator
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from schemas.remote_source import PostgresSource, ZendeskSource
+from schemas.remote_source import DeskSource, PostgresSource, RemoteSource
 from tasks.curate.ingest.conversation import Comment, ticket_row
 from tasks.curate.ingest.landing import Landing, need_landing, read_landing
 from tasks.curate.readers.records import BATCH_ROWS, Batch, Fault, Record, in_batches
@@ -21,7 +21,7 @@ OTHER_STATUS = Fault("other_status", "The ticket has a status that is not asked 
 _IN_ORDER = "ORDER BY length(key), key"
 
 
-def read_landed(source: ZendeskSource | PostgresSource, folder: Path) -> Iterator[Batch]:
+def read_landed(source: RemoteSource, folder: Path) -> Iterator[Batch]:
     """Every row, ordered by its key; rows of a table are numbered in that order, tickets by their id.
 
     Raises:
@@ -30,11 +30,11 @@ def read_landed(source: ZendeskSource | PostgresSource, folder: Path) -> Iterato
     """
     with read_landing(folder) as found:
         landing = need_landing(found, where=str(folder))
-        records = _tickets(source, landing) if isinstance(source, ZendeskSource) else _rows(source, landing)
+        records = _tickets(source, landing) if isinstance(source, DeskSource) else _rows(source, landing)
         yield from in_batches(records)
 
 
-def _tickets(source: ZendeskSource, landing: Landing) -> Iterator[Record]:
+def _tickets(source: DeskSource, landing: Landing) -> Iterator[Record]:
     keys = landing.ask(f"SELECT key, state, status FROM rows WHERE stream = 'ticket' {_IN_ORDER}")
     for start in range(0, len(keys), BATCH_ROWS):
         some = keys[start : start + BATCH_ROWS]

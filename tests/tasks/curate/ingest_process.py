@@ -62,7 +62,7 @@ def ingests(project: Path) -> Iterator[Ingests]:
 def _main() -> None:
     from pydantic import TypeAdapter
 
-    import tasks.curate.ingest.zendesk as zendesk
+    import tasks.curate.ingest.rest_pages as rest
     import tasks.curate.ingest.zendesk_api as api
     from schemas.errors import TunegateError
     from schemas.remote_source import ZendeskSource
@@ -70,14 +70,14 @@ def _main() -> None:
     from tasks.curate.ingest.bring import bring_in
     from tasks.failpoint import VARIABLE
 
-    os.environ.update(api.QUIET)
+    os.environ.update(rest.QUIET)
     for name in ("duckdb", "psycopg2", "pyarrow"):
         importlib.import_module(name)
 
     # What dlt makes once in a process, it makes before the forks; nothing is asked for.
     about = ZendeskSource(kind="zendesk", base_url="http://127.0.0.1:1", oauth_token="${env:PATH}", start="2026-06-01")
-    api.ZendeskApi(about)._pages("nowhere", {}, api._export_paginator())
-    zendesk.FIRST_DELAY_S = api.FIRST_DELAY_S = DELAY_S  # a test waits for nobody
+    api.ZendeskApi(about).rest.pages("nowhere", {}, api.export_paginator())
+    rest.FIRST_DELAY_S = DELAY_S  # a test waits for nobody
     for line in sys.stdin:
         job = json.loads(line)
         pid = os.fork()

@@ -19,7 +19,7 @@ from schemas.artifacts import TicketTable
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.remote_source import ZendeskSource
 from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.ingest import zendesk, zendesk_api
+from tasks.curate.ingest import rest_pages, zendesk_api
 from tasks.curate.ingest.bring import bring_in, ingest_folder
 from tasks.curate.ingest.landing import FILE
 from tasks.curate.rows import read_rows
@@ -32,8 +32,7 @@ VARIABLE = "DESK_TOKEN"
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[ZendeskDesk]:
     monkeypatch.setenv(VARIABLE, TOKEN)
-    monkeypatch.setattr(zendesk, "FIRST_DELAY_S", DELAY_S)
-    monkeypatch.setattr(zendesk_api, "FIRST_DELAY_S", DELAY_S)
+    monkeypatch.setattr(rest_pages, "FIRST_DELAY_S", DELAY_S)
     with zendesk_desk() as desk:
         yield desk
 
@@ -281,7 +280,7 @@ def test_an_account_that_never_answers_keeps_what_came(
 ) -> None:
     busy(desk)
     desk.plan = dict.fromkeys(range(3, 500), "500")
-    monkeypatch.setattr(zendesk_api, "ATTEMPTS", 2)
+    monkeypatch.setattr(rest_pages, "ATTEMPTS", 2)
     with pytest.raises(ServiceError, match=r"TG0708.*status 500"):
         bring_in(source(desk), root=tmp_path, landed=tmp_path / "landed")
     with pytest.raises(DataError, match=r"TG0266"):

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.tasks.curate.desk_server import send, send_part, serving
 
 START = 1_780_272_000
 """2026-06-01, UTC."""
@@ -88,74 +89,26 @@ class ZendeskDesk:
         login = base64.b64encode(f"ada@example.com/token:{TOKEN}".encode()).decode()
         if handler.headers.get("Authorization") != f"Basic {login}":
             self.refused_logins += 1
-            _send(handler, 401, {"error": "Couldn't authenticate you"})
+            send(handler, 401, {"error": "Couldn't authenticate you"})
             return
         path = before if mood == "again" else handler.path
         parts = urlsplit(path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         found = self.export(query) if "incremental" in parts.path else self.listed(int(parts.path.split("/")[4]), query)
         if mood in ("429", "500"):
-            _send(handler, int(mood), {"error": mood}, {"Retry-After": "0"} if mood == "429" else {})
+            send(handler, int(mood), {"error": mood}, {"Retry-After": "0"} if mood == "429" else {})
         elif found is None:
-            _send(handler, 404, {"error": "RecordNotFound"})
+            send(handler, 404, {"error": "RecordNotFound"})
         elif mood in ("half", "cut", "wrong"):
-            _send_part(handler, found, mood)
+            send_part(handler, found, mood)
         else:
             self.answered[handler.path] += 1
-            _send(handler, 200, found)
-
-
-def _send(handler: BaseHTTPRequestHandler, status: int, body: object, headers: dict[str, str] | None = None) -> None:
-    data = json.dumps(body).encode()
-    handler.send_response(status)
-    for name, value in {
-        "Content-Type": "application/json",
-        "Content-Length": str(len(data)),
-        **(headers or {}),
-    }.items():
-        handler.send_header(name, value)
-    handler.end_headers()
-    handler.wfile.write(data)
-
-
-def _send_part(handler: BaseHTTPRequestHandler, body: object, mood: str) -> None:
-    """`half`: fewer bytes than promised; `cut`: half a document that calls itself whole; `wrong`: another document."""
-    data = json.dumps({"hello": 1} if mood == "wrong" else body).encode()
-    sent = data if mood == "wrong" else data[: len(data) // 2]
-    handler.send_response(200)
-    handler.send_header("Content-Type", "application/json")
-    handler.send_header("Content-Length", str(len(data) if mood == "half" else len(sent)))
-    handler.end_headers()
-    handler.wfile.write(sent)
-    handler.close_connection = True
+            send(handler, 200, found)
 
 
 @contextmanager
 def zendesk_desk() -> Iterator[ZendeskDesk]:
     """The desk, answering on loopback while the block runs."""
     desk = ZendeskDesk()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            desk.answer(self)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: Any) -> None:
-            """A client that was killed hangs up."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    desk.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with serving(desk.answer) as desk.url:
         yield desk
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
