@@ -180,8 +180,8 @@ error[TG0103]: `pipelines.demo.train.method` should be 'full', 'lora', 'qlora' o
     "unknown kind": (
         GOOD.replace("generated", "genrated"),
         """\
-error[TG0103]: `pipelines.demo.source.kind` should be one of files, duckdb, hf, generated, zendesk, freshdesk, postgres, \
-got 'genrated'
+error[TG0103]: `pipelines.demo.source.kind` should be one of files, duckdb, hf, generated, zendesk, freshdesk, \
+postgres, got 'genrated'
   --> pipelines.yaml:4:20
    |
  4 |     source: {kind: genrated}
