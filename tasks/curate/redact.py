@@ -41,9 +41,8 @@ def redact_tickets(*, tickets: TicketTable, step: RedactStep, out: Path) -> Tick
     from tasks.curate.rows import read_rows, write_removed, write_tickets
 
     pseudonyms = load_pseudonyms(step)
-    redactor = TicketRedactor(step)
     counts: Counter[str] = Counter()
-    table = _redact_gated(read_rows(tickets.tickets), _gate(tickets.tickets, step), redactor, counts)
+    table = _redact_gated(read_rows(tickets.tickets), _gate(tickets.tickets, step), step, counts)
     notes = {name: counts[name] for name in (*(f"redacted_{type_}" for type_ in step.types), "redacted_tickets")}
     if step.names is not None and step.names.mode == "sample":
         notes |= _sample_names(table, step)
@@ -84,16 +83,18 @@ def _gate(path: Path, step: RedactStep) -> pa.ChunkedArray:
         return rows.to_arrow_table().column("bits")
 
 
-def _redact_gated(table: pa.Table, bits: pa.ChunkedArray, redactor: TicketRedactor, counts: Counter[str]) -> pa.Table:
+def _redact_gated(table: pa.Table, bits: pa.ChunkedArray, step: RedactStep, counts: Counter[str]) -> pa.Table:
     """The table with the rows that pass the gate redacted; adds to `counts`."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    batches = []
+    from tasks.curate.redaction.gates import other_bits
+
+    redactor, batches = TicketRedactor(step), []
     for start in range(0, table.num_rows, _BATCH_ROWS):
         batch = table.slice(start, _BATCH_ROWS)
-        gate = pa.concat_arrays(bits.slice(start, _BATCH_ROWS).chunks)
+        gate = pc.bit_wise_or(bits.slice(start, _BATCH_ROWS).combine_chunks(), other_bits(batch, step))
         passed = pc.indices_nonzero(gate)
         changed: dict[str, tuple[list[int], list[str | None]]] = {name: ([], []) for name in _REDACTED}
         rows = batch.select(list(_READ)).take(passed).to_pylist()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from tasks.curate.redaction.scripts import PASSWORD
+
 HIDDEN = "\ue000"
 """Stands for a character that another finder has taken: no pattern matches it."""
 
@@ -34,6 +36,7 @@ _WORDS = (
 _NAMED = re.compile(
     rf"""(?ix)(?<![^\W_])(?:
         bearer\s+
+      | {PASSWORD}+\s*(?P<other>:)?\s*
       | (?:{_WORDS})["']?\s*(?P<sign>(?:is\s*)?[:=]|\bis\b)(?P<gap>\s*)["']?
     )(?P<value>(?:[^\s"',;<>\[\]{{}}&]|&(?!\w{{1,40}}=)){{4,}}+)"""  # & ends a value of a URL's query
 )
@@ -89,6 +92,8 @@ def _is_secret(value: str, match: re.Match[str]) -> bool:
     gap = match["gap"] or ""
     if _MORE_THAN_LETTERS.search(value):
         return len(value) >= 6 and gap.count("\n") < 2 and not _DATE_OR_TIME.match(value)
+    if match["other"]:
+        return len(value) >= 4 and gap.count("\n") < 2
     named = match["sign"] is not None and match["sign"][-1] in ":=" and _PASS.search(match[0]) is not None
     return named and len(value) >= 4 and "\n" not in gap and "." not in value and value.lower() not in _NO_PASSWORD
 

@@ -8,6 +8,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from tasks.curate.redaction.scripts import CARD, NATIONAL, PHONE, REFERENCE
+
+_LONGEST_CUE = 32
+"""Characters of a word of another script that became letters of `scripts.py`, or of several that touch."""
 Said = Literal["phone", "reference", "national", "us", "gb", "de", "fr", "es", "it", "nl", "br", "in", "pl", "se"]
 
 # Words and pairs of words, in lower case; what stands between two words does not count: `Steuer-ID` is "steuer id".
@@ -33,12 +37,14 @@ _CUES: dict[Said, str] = {
     "se": "personnummer, personnr, samordningsnummer",
 }
 _SAYS = {cue: said for said, cues in _CUES.items() for cue in " ".join(cues.split()).split(", ")}
+_OF_OTHER_SCRIPTS: dict[str, Said] = {PHONE: "phone", REFERENCE: "reference", NATIONAL: "national"}
+_SAYS |= {letter * n: said for letter, said in _OF_OTHER_SCRIPTS.items() for n in range(1, _LONGEST_CUE + 1)}
 _CARD = frozenset(
     re.findall(
         r"\w+",
         """card cards cc credit debit visa master mastercard amex maestro karte carte tarjeta""",
     )
-)
+) | {CARD * n for n in range(1, _LONGEST_CUE + 1)}
 _WORD = re.compile(r"[0-9]+(?:[.,:][0-9]+)*|[^\W_]+")
 _REACH = 64
 """Characters before a number in which a word can speak for it."""

@@ -7,10 +7,15 @@ nothing of how values are found. Called by `tasks/curate/redact.py`.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from schemas.curation_steps import RedactionType, RedactStep
 from tasks.curate.redaction.number_kinds import IBAN_COUNTRIES
+from tasks.curate.redaction.scripts import OTHER_DIGIT, OTHER_GAP, PASSWORD_WORDS
 from tasks.warehouse import quote_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # \s, \w and \d of Python know all of Unicode, those of RE2 only ASCII: neither stands here. RE2's matching costs the
 # same for one pattern as for ten joined by |, so every type has one pattern and all of them are one.
@@ -35,6 +40,11 @@ _GATES: dict[str, tuple[str, ...]] = {
     "card": ("[0-9](?:[ .-]?[0-9]){11}",),
     "phone": ("[0-9](?:[ .\\-/()\u00a0]{0,3}[0-9]){6}",),
 }  # fmt: skip
+_OTHER_GATES: dict[str, tuple[RedactionType, ...]] = {
+    f"{OTHER_DIGIT}|{OTHER_GAP}": ("iban", "ip", "national_id", "card", "phone"),
+    "|".join(PASSWORD_WORDS): ("secret",),
+}
+"""Pattern -> types: asked as well of texts that are not ASCII alone."""
 TEXTS = ("subject", "body", "reply", "messages")
 TEXT_BITS = 15
 """Bits of one text: more than there are types, and four times as many still fit a BIGINT."""
@@ -55,8 +65,8 @@ def gate_bits(step: RedactStep, *, orders: str | None) -> str:
         step: Its types and how names are found.
         orders: The RE2 pattern of the order numbers when they are replaced.
     """
-    together = [pattern for type_ in step.types for pattern in _patterns(type_, step)]
     alone = [condition for type_ in step.types if (condition := _alone(type_, step, orders, _ALL_TEXT))]
+    together = [pattern for type_ in step.types for pattern in _patterns(type_, step)]
     any_type = " OR ".join([*([_matches(_ALL_TEXT, together)] if together else []), *alone]) or "FALSE"
     bits = [_text_bits(place, name, step, orders) for place, name in enumerate(TEXTS)]
     if "name" in step.types and (of_ticket := _condition("name", step, orders, _ALL_TEXT)) != "FALSE":
@@ -66,12 +76,35 @@ def gate_bits(step: RedactStep, *, orders: str | None) -> str:
     return f"CASE WHEN {_ESCAPED} OR {any_type} THEN {' | '.join(bits)} ELSE 0 END"
 
 
+def other_bits(table: pa.Table, step: RedactStep) -> pa.Array:
+    """The same bits, per row, for values in other digits and words of other scripts.
+
+    Not a part of the SQL: telling ASCII by ASCII costs Arrow next to nothing, and DuckDB a fifth of the gate.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    bits = np.zeros(table.num_rows, np.int64)
+    for place, name in enumerate(TEXTS):
+        texts = table.column(name).combine_chunks()
+        others = pc.indices_nonzero(pc.invert(pc.fill_null(pc.string_is_ascii(texts), True)))
+        if not len(others):
+            continue
+        some = texts.take(others)
+        for pattern, types in _OTHER_GATES.items():
+            mask = sum(1 << (TEXT_BITS * place + step.types.index(type_)) for type_ in types if type_ in step.types)
+            found = others.filter(pc.match_substring_regex(some, pattern)).to_numpy()
+            bits[found] |= mask
+    return pa.array(bits)
+
+
 def _text_bits(place: int, name: str, step: RedactStep, orders: str | None) -> str:
     """The bits of one text: asked type by type only where the one pattern of all types is in it."""
     text = _MESSAGES if name == "messages" else name
     types = [(1 << (TEXT_BITS * place + number), type_) for number, type_ in enumerate(step.types) if type_ != "name"]
-    together = [pattern for _, type_ in types for pattern in _patterns(type_, step)]
     alone = [condition for _, type_ in types if (condition := _alone(type_, step, orders, name))]
+    together = [pattern for _, type_ in types for pattern in _patterns(type_, step)]
     any_type = " OR ".join([*([_matches(text, together)] if together else []), *alone]) or "FALSE"
     each = (f"CASE WHEN {_condition(type_, step, orders, text)} THEN {bit} ELSE 0 END" for bit, type_ in types)
     told = f"CASE WHEN {any_type} THEN {' | '.join(each) or 0} ELSE 0 END"

@@ -1,4 +1,4 @@
-"""Find numbers that a state gave to a person: social security, tax and identity numbers of eleven countries.
+"""Find numbers that a state gave to a person: social security, tax and identity numbers of fifteen countries.
 
 A number is one by its checksum (python-stdnum) and its way of writing. A bare run of digits needs a word that says so
 before or after it: one order number in ten passes a check digit. A word such as "order" speaks against it.
@@ -34,7 +34,12 @@ class _Validator(Protocol):
 _SHAPES: dict[str, tuple[_Kind, ...]] = {
     "999-99-9999": (_Kind("us.ssn", "us", True), _Kind("us.itin", "us", True)),
     "999 99 9999": (_Kind("us.ssn", "us", False), _Kind("us.itin", "us", False)),
-    "999999999": (_Kind("us.ssn", "us", False), _Kind("us.itin", "us", False), _Kind("nl.bsn", "nl", False)),
+    "999999999": (
+        _Kind("us.ssn", "us", False),
+        _Kind("us.itin", "us", False),
+        _Kind("nl.bsn", "nl", False),
+        _Kind("il.idnr", "national", False),
+    ),
     "9999.99.999": (_Kind("nl.bsn", "nl", True),),
     "999 999 999": (_Kind("nl.bsn", "nl", False),),
     "99 999 999 999": (_Kind("de.idnr", "de", False),),  # also how a large amount is written
@@ -49,6 +54,10 @@ _SHAPES: dict[str, tuple[_Kind, ...]] = {
     "999999+9999": (_Kind("se.personnummer", "se", True),),
     "99999999-9999": (_Kind("se.personnummer", "se", True),),
     "9999999999": (_Kind("se.personnummer", "se", False),),
+    "999999-9999999": (_Kind("kr.rrn", "national", True),),
+    "9-9999-99999-99-9": (_Kind("th.pin", "national", True),),
+    "9 9999 99999 99 9": (_Kind("th.pin", "national", True),),
+    "9999999999999": (_Kind("th.pin", "national", False), _Kind("kr.rrn", "national", False)),
 }
 _DNI = _Kind("es.dni", "es", True)
 _DIGITS = re.compile(
@@ -56,6 +65,7 @@ _DIGITS = re.compile(
     r"(?P<letter>[ -]?[A-Za-z](?!\w))?(?!\w|[-.,:/][0-9])"
 )
 _DNI_FORM = re.compile(r"[0-9]{8}[ -]?[A-Za-z]|[0-9]{2}\.[0-9]{3}\.[0-9]{3}[ -]?[A-Za-z]")
+_CHINESE = re.compile(r"[1-9](?<![^\W_][1-9])[0-9]{16}[0-9Xx](?![^\W_])")
 _AFTER_LETTERS = re.compile(r"[0-9](?:(?<=[A-Za-z][0-9])|(?<=[A-Za-z][ -][0-9]))")
 _LETTERS = re.compile(
     r"""(?ix)(?<![^\W_])(?:
@@ -81,6 +91,7 @@ def find_national_ids(text: str, *, digits: bool = True) -> Iterator[tuple[int, 
     ['460-89-9847', '390.533.447-05']
     """
     if digits:
+        yield from _chinese(text)
         yield from _by_digits(text)
     yield from _by_letters(text)
 
@@ -95,6 +106,13 @@ def _by_digits(text: str) -> Iterator[tuple[int, int, str]]:
         compact = re.sub(r"[ .-]", "", text[match.start() : end])
         if kinds and _any_holds(kinds, compact, text, match.start(), end):
             yield match.start(), end, compact.upper()
+
+
+def _chinese(text: str) -> Iterator[tuple[int, int, str]]:
+    """Resident identity numbers: place, day of birth and check digit stand in the number, so no word is needed."""
+    for match in _CHINESE.finditer(text):
+        if said_before(text, match.start()) != "reference" and _validator("cn.ric").is_valid(match[0]):
+            yield match.start(), match.end(), match[0].upper()
 
 
 def _by_letters(text: str) -> Iterator[tuple[int, int, str]]:

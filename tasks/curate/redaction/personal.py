@@ -21,6 +21,7 @@ from tasks.curate.redaction.national_ids import find_national_ids
 from tasks.curate.redaction.number_kinds import card_digits, iban_end
 from tasks.curate.redaction.order_numbers import OrderNumbers
 from tasks.curate.redaction.phones import phone_start
+from tasks.curate.redaction.scripts import as_read, is_read_otherwise
 
 
 class Found(NamedTuple):
@@ -105,14 +106,18 @@ def find_personal(
     """
     found: list[Found] = []
     rest = _hide(text, map(re.Match.span, _PLACEHOLDER.finditer(text))) if "[" in text else text
+    other = is_read_otherwise(text)
+    if other:  # addresses that touch other words first, then those that are of other letters themselves
+        rest = _take_wordy_as_read(rest, types, found)
     for type_, finder in _WORDY:
         if type_ in types:
             rest = _take(finder, type_, rest, found)
-    has_long_number = _SEVEN_DIGITS.search(rest) is not None
+    has_long_number = _SEVEN_DIGITS.search(as_read(rest) if other else rest) is not None
     if orders is not None and ("order_number" in types or has_long_number):
         numbers = list(orders.find(rest))
         rest = _hide(rest, (number[:2] for number in numbers))
         found += [Found(*number[:2], "order_number", number[2]) for number in numbers if "order_number" in types]
+    rest = as_read(rest) if other else rest
     for type_, finder in _NUMBERS:
         if type_ in types:
             rest = _take(finder, type_, rest, found)
@@ -125,6 +130,14 @@ def find_personal(
         if "phone" in types:
             rest = _take(lambda hidden: _phones(hidden, region), "phone", rest, found)
     return sorted(found)
+
+
+def _take_wordy_as_read(rest: str, types: Collection[RedactionType], found: list[Found]) -> str:
+    for type_, finder in _WORDY:
+        if type_ in types:
+            hidden = _take(finder, type_, as_read(rest), found)
+            rest = "".join(HIDDEN if mark == HIDDEN else each for mark, each in zip(hidden, rest, strict=True))
+    return rest
 
 
 def _take(finder: Callable[[str], Spans], type_: RedactionType, rest: str, found: list[Found]) -> str:
