@@ -234,7 +234,7 @@ def test_an_interrupted_run_leaves_no_process_and_says_so(workplace: Workplace, 
     scratch = workplace.home / "scratch" / "train"
     wait_for(lambda: any(workplace.home.rglob("progress.jsonl")))
     run.send_signal(number)
-    run.communicate(timeout=60)
+    run.communicate(timeout=240)
     assert run.returncode == code
     assert workplace.json("runs")["runs"][0]["status"] == "INTERRUPTED"
     left = subprocess.run(["pgrep", "-f", str(scratch.parent)], capture_output=True, text=True, check=False).stdout
