@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-import secrets
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,10 +21,11 @@ from pydantic import ValidationError
 from schemas.errors import DataError, TunegateError
 from schemas.openai_api import ChatRequest, CompletionRequest, TextRequest
 from tasks.prompts import Message
+from tasks.release.answering import Answering
 from tasks.release.endpoint_metrics import EndpointMetrics
 from tasks.release.feedback_route import feedback_route
 from tasks.release.live import LiveModel, LiveModels, Offer
-from tasks.release.openai_answers import Form, as_chunks, as_completion, as_usage_chunk, first_chunks
+from tasks.release.openai_answers import Form
 from tasks.release.openai_errors import Refused, as_error, as_refused, malformed, unknown_model
 
 if TYPE_CHECKING:
@@ -202,7 +201,7 @@ class _Desk:
         finally:
             self.n_busy -= 1
 
-    def _prepare(self, asked: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form) -> _Answering:
+    def _prepare(self, asked: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form) -> Answering:
         model = self.models.find(asked.model)
         if model is None:
             raise unknown_model(self.models.offers())
@@ -225,9 +224,9 @@ class _Desk:
                 code="context_length_exceeded",
                 param="messages",
             )
-        return _Answering(asked, model, prompt, limit, form)
+        return Answering(asked, model, prompt, limit, form)
 
-    async def _stream(self, answering: _Answering) -> AsyncIterator[bytes]:
+    async def _stream(self, answering: Answering) -> AsyncIterator[bytes]:
         from starlette.concurrency import iterate_in_threadpool
 
         self.n_busy += 1  # counted here: a stream that nobody reads never begins
@@ -240,47 +239,6 @@ class _Desk:
         finally:
             self.n_busy -= 1
         yield b"data: [DONE]\n\n"
-
-
-class _Answering:
-    """One request and the model that answers it."""
-
-    def __init__(self, asked: CompletionRequest, model: LiveModel, prompt: list[int], limit: int, form: Form) -> None:
-        self.asked, self.model, self.prompt, self.limit, self.form = asked, model, prompt, limit, form
-        prefix = "chatcmpl" if form == "chat" else "cmpl"
-        self.head = {
-            "id": f"{prefix}-{secrets.token_hex(12)}",
-            "created": int(time.time()),
-            "model": asked.model,
-            "system_fingerprint": f"version-{model.offer.version}-{model.offer.bundle.digest[:12]}",
-        }
-        self.started = time.monotonic()
-
-    def whole(self) -> dict[str, Any]:
-        """The answer in one object."""
-        pieces = list(self.model.answer(self.prompt, max_new_tokens=self.limit, stop=self.asked.stops))
-        last = pieces[-1]
-        self._log(last.n_tokens)
-        text = "".join(piece.text for piece in pieces)
-        return as_completion(self.form, self.head, text, last.finish_reason, len(self.prompt), last.n_tokens)
-
-    def events(self) -> Iterator[dict[str, Any]]:
-        """The answer in chunks; together they are the text of `whole`."""
-        yield from first_chunks(self.form, self.head)
-        n_tokens = 0
-        for piece in self.model.answer(self.prompt, max_new_tokens=self.limit, stop=self.asked.stops):
-            n_tokens = piece.n_tokens
-            yield from as_chunks(self.form, self.head, piece)
-        if self.asked.wants_usage:
-            yield as_usage_chunk(self.form, self.head, len(self.prompt), n_tokens)
-        self._log(n_tokens)
-
-    def _log(self, n_tokens: int) -> None:
-        seconds = time.monotonic() - self.started
-        log.info(
-            "%s %s: %d tokens in, %d out, %.2f s",
-            self.form, self.head["system_fingerprint"], len(self.prompt), n_tokens, seconds,
-        )  # fmt: skip
 
 
 def _model(name: str, offer: Offer) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from schemas.load import PipelineFile
 from schemas.remote_source import FreshdeskSource, ZendeskSource
+from schemas.secret import PATTERN, is_secret
 from schemas.source import SourceSpec
 
 Load = Callable[..., PipelineFile]
@@ -90,3 +91,15 @@ def test_the_examples_of_the_documentation_are_valid(project: Path) -> None:
             declared["start"] = str(declared["start"])
         kinds.append(TypeAdapter(SourceSpec).validate_python(declared).kind)
     assert kinds == ["zendesk", "freshdesk", "postgres", "duckdb"]
+
+
+def test_every_credential_of_a_source_stays_the_reference_that_it_is_written_as() -> None:
+    schema = TypeAdapter(SourceSpec).json_schema()
+    found = {
+        name
+        for definition in schema["$defs"].values()
+        for name, field in definition.get("properties", {}).items()
+        if any(PATTERN in form.get("pattern", "") for form in (field, *field.get("anyOf", ())))
+    }
+    assert found == {"api_token", "oauth_token", "api_key", "dsn"}
+    assert all(is_secret(f"pipelines.replies.source.{name}") for name in found)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+from tasks.visible import visible
+
 MAX_TEXT = 48
 """Characters of a value that are shown."""
 _WIDTH, _WIDE, _HEIGHT = 460, 960, 130
@@ -81,7 +83,7 @@ def trimmed(text: str) -> str:
     >>> trimmed("bil\\u202eling")
     'bil\\ufffdling'
     """
-    shown = "".join(character if character.isprintable() else "\ufffd" for character in text)
+    shown = visible(text.translate({ord("\t"): "\ufffd", ord("\n"): "\ufffd"}))
     return shown if len(shown) <= MAX_TEXT else f"{shown[: MAX_TEXT - 1]}\u2026"
 
 

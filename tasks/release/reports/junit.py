@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET  # it is written here, never read
 
 from schemas.report import RunReport
-from tasks.release.reports.rendering import visible
+from tasks.visible import visible
 
 
 def write_junit(report: RunReport) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from schemas.report import RunReport
-from tasks.release.reports.rendering import figure, signed, visible
+from tasks.release.reports.rendering import figure, signed
+from tasks.visible import visible
 
 
 def write_markdown(report: RunReport) -> str:

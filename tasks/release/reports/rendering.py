@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.visible import visible
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -48,15 +50,6 @@ def signed(value: float | None) -> str:
     ('+0.071', '')
     """
     return "" if value is None else f"{value:+.3f}"
-
-
-def visible(text: str) -> str:
-    """The text without characters that cannot be seen or that turn lines around; line breaks stay.
-
-    >>> visible("a\\u202eb\\nc")
-    'a\\ufffdb\\nc'
-    """
-    return "".join(each if each.isprintable() or each in "\n\t" else "\ufffd" for each in text)
 
 
 def _seen(value: object) -> object:

@@ -48,6 +48,20 @@ def test_the_end_of_turn_carries_loss_although_it_is_the_pad_token(codec: ChatCo
     assert [m for i, m in zip(whole.input_ids, whole.loss_mask, strict=True) if i == codec.end_id] == [0, 1]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "您好，包裹明天送达。", "荷物は明日届く予定です。", "พัสดุจะถึงพรุ่งนี้ค่ะ", "ستصل الشحنة غدا.",
+        "החבילה תגיע מחר.", "소포는 내일 도착합니다.", "می\u200cخواهم 👨\u200d👩\u200d👧 é",
+    ],
+)  # fmt: skip
+def test_texts_of_any_script_come_back_and_only_the_answer_carries_loss(codec: ChatCodec, text: str) -> None:
+    whole = codec.conversation([{"role": "user", "content": text}, {"role": "assistant", "content": text}])
+    spoken = [i for i, m in zip(whole.input_ids, whole.loss_mask, strict=True) if m]
+    assert codec.tokenizer.decode(spoken) == f"{text}<|im_end|>"
+    assert codec.tokenizer.decode(whole.input_ids).count(text) == 2
+
+
 def test_every_assistant_turn_carries_loss(codec: ChatCodec) -> None:
     whole = codec.conversation([USER, ANSWER, USER, {"role": "assistant", "content": "Still."}])
     spoken = [i for i, m in zip(whole.input_ids, whole.loss_mask, strict=True) if m]

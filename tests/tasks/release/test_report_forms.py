@@ -104,6 +104,17 @@ def test_a_page_tells_cost_and_break_even_and_does_without_them() -> None:
     assert "Cost and latency" not in draw_page(report(costs=None), card="")
 
 
+@pytest.mark.parametrize(
+    "text", ["ستصل الشحنة غدا \u200e+971", "می\u200cخواهم", "👨\u200d👩\u200d👧", "荷物は明日届く", "החבילה תגיע מחר"]
+)
+def test_texts_of_any_script_are_shown_whole_and_in_their_own_direction(text: str) -> None:
+    item = report().worst[0].model_copy(update={"question": text, "candidate_answer": f"x {text}", "wanted": text})
+    page = draw_page(report(worst=(item,)), card="")
+    assert f'<p class="text" dir="auto">{text}</p>' in page
+    assert Tags(page).text.count(text) >= 3
+    assert "\ufffd" in draw_page(report(worst=(item.model_copy(update={"question": f"{text}\u202e"}),)), card="")
+
+
 def test_a_page_shows_rows_that_went_and_does_without_them() -> None:
     assert "went: " in Tags(draw_page(report(), card="")).text
     assert "Rows that went" not in draw_page(report(removed=()), card="")
