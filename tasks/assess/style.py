@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from schemas.evaluation import StyleRule
 from tasks.assess.fields import MAX_SCORED_CHARS
 
-# Sentence ends: . ! ? or an ellipsis, closing quotes and brackets, then white space or the end ("3.5" does not end
-# one); full-width marks end one without a space; an empty line ends one unless a comma precedes it ("Hi Ann,").
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？]+|(?<![,\s])(?=[^\S\n]*\n[^\S\n]*\n)")
+# Sentence ends: . ! ?, those of Arabic, Urdu and Hindi, or an ellipsis, closing quotes and brackets, then a space or
+# the end ("3.5" does not end one); full-width marks end one without a space; an empty line ends one unless a comma
+# precedes it ("Hi Ann,").
+_SENTENCE_END = re.compile(r"[.!?…؟۔।]+[\"'”’»)\]]*(?=\s|$)|[。！？]+|(?<![,\s])(?=[^\S\n]*\n[^\S\n]*\n)")
 
 
 def first_sentence(text: str) -> str:

@@ -77,6 +77,8 @@ def test_whole_answers_are_compared_after_unicode_and_white_space_normalisation(
         ("Hi Ann,\nsorry. Bye.", "Hi Ann,\nsorry."),
         ("Dear customer\n\nsorry. Bye.", "Dear customer"),
         ("抱歉。我们会处理。", "抱歉。"),
+        ("هل وصلت؟ شكرا.", "هل وصلت؟"),
+        ("הגיעה? תודה.", "הגיעה?"),
         ("  \n Sorry.\n", "Sorry."),
         ("", ""),
     ],
@@ -215,6 +217,29 @@ def test_answers_to_other_items_are_refused(
     with pytest.raises(GateError) as caught:
         score_answers(items=items, predictions=predictions, evaluate=EvaluateSpec(), arm="tuned", out=tmp_path)
     assert caught.value.code == "TG0601"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["包裹明天送达，感谢您。", "荷物は明日届く予定です。", "พัสดุจะถึงพรุ่งนี้ค่ะ", "ستصل الشحنة غدا.", "החבילה תגיע מחר."],
+)
+def test_answers_of_any_script_are_scored_by_their_characters(
+    answer: str, make_items: Callable[..., EvalSet], make_predictions: Callable[..., Predictions],
+    new_folder: Callable[[], Path],
+) -> None:  # fmt: skip
+    def scored(text: str) -> dict[str, float]:
+        items, said = (
+            make_items([{"ticket_id": "a", "answer": answer}]),
+            make_predictions([{"item_id": "a", "text": text}]),
+        )
+        return dict(
+            score_answers(items=items, predictions=said, evaluate=EvaluateSpec(), arm="tuned", out=new_folder()).means
+        )
+
+    right, part, wrong = scored(answer), scored(answer[: len(answer) * 2 // 3]), scored("Sorry.")
+    assert (right["exact"], part["exact"]) == (1.0, 0.0)
+    assert right["chrf"] == pytest.approx(1.0)
+    assert wrong["chrf"] < 0.1 < part["chrf"] < 1.0
 
 
 def test_chrf_agrees_with_sacrebleu(
