@@ -81,6 +81,9 @@ lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--python-version 3.11 --extra dev --extra postgres --extra servers --extra semantic --extra names --extra signing --extra zendesk --extra docs \
 		--output-file requirements.lock pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--python-version 3.11 --constraint requirements.lock \
+		--output-file infra/kubernetes/requirements.lock infra/kubernetes/requirements.in
 
 docs: install ## the site in .tunegate/site, without network: open .tunegate/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --config-file infra/site/mkdocs.yml

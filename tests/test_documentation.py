@@ -22,6 +22,7 @@ OTHER_PROGRAMS = {
     "eval",
     "export",
     "git",
+    "kubectl",
     "ollama",
     "openssl",
     "pre-commit",

@@ -67,10 +67,12 @@ def test_every_unit_runs_a_service_of_the_stack_and_is_closed(tmp_path: Path) ->
         assert any("ProtectSistem" in fault for fault in lint_units.lint(tmp_path / "units", tmp_path / "root"))
 
 
-def test_the_image_has_both_targets_and_neither_runs_as_root() -> None:
+def test_the_image_has_a_target_for_each_place_and_none_runs_as_root() -> None:
     stages = re.split(r"^FROM ", (INFRA / "Dockerfile").read_text(), flags=re.M)[1:]
     names = {stage.splitlines()[0].rpartition(" ")[2]: stage for stage in stages}
-    assert set(names) == {"base", "code", "gpu", "cpu"}
+    assert set(names) == {"base", "code", "gpu", "cpu", "kubernetes"}
+    assert names["kubernetes"].startswith("gpu AS ")
+    assert names["kubernetes"].rstrip().endswith("USER 10001:10001")
     for name in ("gpu", "cpu"):
         assert "\nUSER 10001:10001\n" in names[name]
         assert 'ENTRYPOINT ["tunegate"]' in names[name]

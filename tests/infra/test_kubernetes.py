@@ -1,0 +1,197 @@
+"""The manifests for a cluster: valid by Kubernetes' own schemas, locked down, and as what runs elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+from ruamel.yaml import YAML
+
+from tasks.release.endpoint_metrics import EndpointMetrics
+
+VERSION = "1.34"
+KINDS = ("base", "gpu")
+PLACEHOLDER = re.compile(r"\{\{ (\w+) \}\}")
+
+
+@pytest.fixture(scope="module")
+def folder(project: Path) -> Path:
+    return project / "infra" / "kubernetes"
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return list(YAML(typ="safe").load_all(path.read_text(encoding="utf-8")))
+
+
+def manifests(folder: Path) -> list[dict[str, Any]]:
+    files = [path for path in folder.glob("*/*.yaml") if path.name != "kustomization.yaml"]
+    return [document for path in sorted(files) for document in read(path)]
+
+
+def pods(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every pod's name and spec, that of the jobs of both pools included."""
+    for document in manifests(folder):
+        if document["kind"] in ("Deployment", "StatefulSet", "Job"):
+            yield document["metadata"]["name"], document["spec"]["template"]["spec"]
+    for kind in KINDS:
+        yield f"job of {kind}", job(folder, kind)["spec"]["template"]["spec"]
+
+
+def template(folder: Path, kind: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((folder / kind / "job-template.json").read_bytes())
+    return loaded
+
+
+def job(folder: Path, kind: str) -> dict[str, Any]:
+    """The job that the worker makes of the template by its defaults: a value that is all placeholder is replaced."""
+    loaded = template(folder, kind)
+    given = {name: form.get("default") for name, form in loaded["variables"]["properties"].items()}
+    given |= {"name": "run", "env": [{"name": "A", "value": "b"}], "labels": {"a": "b"}, "command": ["prefect"]}
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, dict):
+            found = {key: filled(each) for key, each in value.items()}
+            return {key: each for key, each in found.items() if each is not None}
+        if isinstance(value, list):
+            return [filled(each) for each in value]
+        whole = PLACEHOLDER.fullmatch(value) if isinstance(value, str) else None
+        if whole:
+            return given[whole[1]]
+        return PLACEHOLDER.sub(lambda match: str(given[match[1]]), value) if isinstance(value, str) else value
+
+    made: dict[str, Any] = filled(loaded["job_configuration"]["job_manifest"])
+    return made
+
+
+def test_every_manifest_is_one(folder: Path) -> None:
+    found = [*manifests(folder), *(job(folder, kind) for kind in KINDS)]
+    assert len(found) > 25
+    for document in found:
+        kubernetes_validate.validate(document, VERSION, strict=True)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate({**found[0], "speck": {}}, VERSION, strict=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_file_is_part_of_it_or_is_applied_by_hand(folder: Path, kind: str) -> None:
+    (told,) = read(folder / kind / "kustomization.yaml")
+    here = {path.name for path in (folder / kind).glob("*.yaml")} - {"kustomization.yaml", "endpoint.yaml"}
+    assert here == {name for name in told["resources"] if name.endswith(".yaml")}
+    if (kustomize := shutil.which("kustomize")) is None:
+        return  # the rest is what it would make of them
+    done = subprocess.run([kustomize, "build", str(folder / kind)], capture_output=True, text=True, check=True)
+    made = list(YAML(typ="safe").load_all(done.stdout))
+    assert {document["metadata"].get("namespace", "tunegate") for document in made} == {"tunegate"}
+    assert all("tunegate:kubernetes" in str(each) for each in made if "image': 'tunegate" in str(each))
+    for document in made:
+        kubernetes_validate.validate(document, VERSION, strict=True)
+
+
+def test_no_pod_may_do_more_than_it_must(folder: Path) -> None:
+    for name, pod in pods(folder):
+        assert pod["securityContext"]["runAsNonRoot"], name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        reaches_cluster = pod.get("serviceAccountName") == "worker"
+        assert reaches_cluster or pod["automountServiceAccountToken"] is False, name
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert not context["allowPrivilegeEscalation"], name
+            assert context["readOnlyRootFilesystem"], name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+            assert "memory" in container["resources"]["limits"], name
+            assert ":latest" not in container["image"], name
+            assert "ports" not in container or {"readinessProbe", "livenessProbe"} <= container.keys(), name
+
+
+def test_no_secret_stands_in_a_file(folder: Path) -> None:
+    assert not any(document["kind"] == "Secret" for document in manifests(folder))
+    named = re.compile(r"PASSWORD|TOKEN|KEY$")
+    for name, pod in pods(folder):
+        for entry in (each for container in pod["containers"] for each in container.get("env", ())):
+            if named.search(entry["name"]):
+                assert entry["valueFrom"]["secretKeyRef"]["name"] == "tunegate", name
+
+
+def test_processes_have_the_settings_that_they_have_elsewhere(folder: Path, project: Path) -> None:
+    lines = (project / "infra" / "environment.env").read_text().splitlines()
+    elsewhere = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    settings = next(each["data"] for each in manifests(folder) if each["metadata"]["name"] == "settings")
+    assert elsewhere.items() <= settings.items()
+    compose = YAML(typ="safe").load((project / "infra" / "compose.yaml").read_text())
+    for name in ("prefect", "mlflow"):
+        pod = next(pod for each, pod in pods(folder) if each == name)
+        there = compose["services"][name]["entrypoint"]
+        assert [word for word in there if not word.startswith("--allowed-hosts")] == [
+            word
+            for word in pod["containers"][0]["command"]
+            if not word.startswith("--allowed-hosts") and word != "--no-services"
+        ]
+
+
+def test_what_a_pod_asks_for_is_there(folder: Path) -> None:
+    """Claims, settings, services and what is made by hand; named as the documentation names it."""
+    by_hand = {"ConfigMap": {"pipelines"}, "Secret": {"tunegate"}}
+    found = manifests(folder)
+    generated = {"job-template", "gpu-job-template"}
+    there = {
+        kind: {each["metadata"]["name"] for each in found if each["kind"] == kind} | by_hand.get(kind, set())
+        for kind in ("ConfigMap", "PersistentVolumeClaim", "Secret", "Service")
+    }
+    for name, pod in pods(folder):
+        for volume in pod.get("volumes", ()):
+            if "configMap" in volume:
+                assert volume["configMap"]["name"] in there["ConfigMap"] | generated, name
+            if "persistentVolumeClaim" in volume:
+                assert volume["persistentVolumeClaim"]["claimName"] in there["PersistentVolumeClaim"], name
+        for source in (each for container in pod["containers"] for each in container.get("envFrom", ())):
+            for key, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
+                if key in source:
+                    assert source[key]["name"] in there[kind], name
+    settings = " ".join(str(each["data"]) for each in found if each["kind"] == "ConfigMap")
+    hosts = {"redis", *re.findall(r"(?:://|@)(?:[\w]+@)?([a-z]+)[:/]", settings)}
+    assert hosts <= there["Service"], hosts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_template_uses_the_variables_that_it_declares(folder: Path, kind: str) -> None:
+    loaded = template(folder, kind)
+    used = set(PLACEHOLDER.findall(json.dumps(loaded["job_configuration"])))
+    assert used == loaded["variables"]["properties"].keys()
+
+
+def test_the_pools_differ_in_what_a_run_may_take(folder: Path) -> None:
+    base, gpu = (template(folder, kind) for kind in KINDS)
+    assert base["job_configuration"] == gpu["job_configuration"]
+    differ = {
+        name for name, form in base["variables"]["properties"].items() if form != gpu["variables"]["properties"][name]
+    }
+    assert differ == {"gpus", "cpu_request", "memory_request", "memory_limit"}
+    limits = job(folder, "gpu")["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits["nvidia.com/gpu"] == "1"
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are(project: Path) -> None:
+    dashboard = json.loads((project / "infra" / "grafana" / "tunegate.json").read_bytes())
+    asked = {
+        metric
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for metric in re.findall(r"tunegate_\w+", target["expr"])
+    }
+    told = set(re.findall(r"`(tunegate_\w+)`", (project / "docs" / "operations.md").read_text()))
+    told |= {f"{name}_bucket" for name in told}
+    assert asked <= told
+    assert len(asked) > 10
+    of_endpoint = EndpointMetrics().text().decode()
+    assert "tunegate_requests" in of_endpoint
+    assert "tunegate_request_seconds" in of_endpoint
+    places = [panel["gridPos"] for panel in dashboard["panels"]]
+    assert all(place["x"] + place["w"] <= 24 for place in places)
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(places)
