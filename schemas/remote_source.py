@@ -1,4 +1,4 @@
-"""Sources that are asked over a connection: Zendesk, Freshdesk, Postgres. Part of `source` (`schemas/source.py`).
+"""Sources that are asked over a connection: help desks and Postgres. Part of `source` (`schemas/source.py`).
 
 What they hold is first brought into an own file, `ingest.duckdb`, and read from there.
 """
@@ -16,6 +16,30 @@ from schemas.secret import Secret
 from schemas.spec import Spec
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def is_an_address(value: str | None) -> str | None:
+    """Refuse what is more than scheme, host and port of https, or of http on this machine."""
+    parts = urlsplit(value or "https://unset")
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        raise ValueError("is no https address (http only on this machine)")
+    if not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError("holds more than scheme, host and port")
+    return value
+
+
+def is_a_day(value: str) -> str:
+    """Refuse what is no day of the calendar."""
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f"{value} is no day of the calendar") from None
+    return value
+
+
+def day_began(day: str) -> int:
+    """Seconds since 1970, UTC."""
+    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp())
 
 
 class _Desk(Spec):
@@ -40,24 +64,8 @@ class _Desk(Spec):
             raise ValueError("give exactly one of `subdomain` and `base_url`")
         return self
 
-    @field_validator("base_url")
-    @classmethod
-    def _is_an_address(cls, value: str | None) -> str | None:
-        parts = urlsplit(value or "https://unset")
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-            raise ValueError("is no https address (http only on this machine)")
-        if not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
-            raise ValueError("holds more than scheme, host and port")
-        return value
-
-    @field_validator("start")
-    @classmethod
-    def _is_a_day(cls, value: str) -> str:
-        try:
-            datetime.fromisoformat(value)
-        except ValueError:
-            raise ValueError(f"{value} is no day of the calendar") from None
-        return value
+    _address = field_validator("base_url")(is_an_address)
+    _day = field_validator("start")(is_a_day)
 
     @property
     def address(self) -> str:
@@ -67,7 +75,7 @@ class _Desk(Spec):
     @property
     def start_time(self) -> int:
         """Seconds since 1970."""
-        return int(datetime.fromisoformat(self.start).replace(tzinfo=UTC).timestamp())
+        return day_began(self.start)
 
 
 class ZendeskSource(_Desk):
@@ -119,6 +127,44 @@ class FreshdeskSource(_Desk):
     """Of lists and conversations together; Freshdesk's limit depends on the plan."""
 
 
+class IntercomSource(Spec):
+    """Conversations of an Intercom workspace, by its search for what changed; the extra `intercom`."""
+
+    kind: Literal["intercom"]
+    region: Literal["us", "eu", "au"] = "us"
+    """Where the workspace is hosted."""
+    base_url: str | None = None
+    """Scheme and host of another address; https, or http on this machine."""
+    access_token: Secret
+    """`${env:NAME}`; it must be allowed to read conversations."""
+    start: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    """Conversations that changed on this day, UTC, or later."""
+    statuses: tuple[Literal["open", "closed", "snoozed"], ...] = Field(default=("closed",), min_length=1)
+    """Conversations of other states are dropped as `other_status`, and their parts are not fetched."""
+    reply: Literal["last", "first", "longest"] = "last"
+    """Which public part of an agent is the reply."""
+    page_size: int = Field(default=150, ge=1, le=150)
+    """Conversations of one page of the search."""
+    requests_per_minute: int = Field(default=600, ge=1, le=10_000)
+    """Of searches and conversations together; Intercom's limit depends on the plan."""
+    columns: dict[TicketColumn, str] = Field(default={})
+    """Ticket column -> what it is read from; `fields.NAME` is a custom attribute (docs/sources.md)."""
+
+    _address = field_validator("base_url")(is_an_address)
+    _day = field_validator("start")(is_a_day)
+
+    @property
+    def address(self) -> str:
+        """Where it is asked, without a slash at the end."""
+        host = "api.intercom.io" if self.region == "us" else f"api.{self.region}.intercom.io"
+        return (self.base_url or f"https://{host}").rstrip("/")
+
+    @property
+    def start_time(self) -> int:
+        """Seconds since 1970."""
+        return day_began(self.start)
+
+
 class PostgresSource(Spec):
     """A table, or one SELECT, of a Postgres database, read-only and incrementally by a cursor column; the extra
     `postgres`."""
@@ -160,5 +206,5 @@ class PostgresSource(Spec):
         return self
 
 
-DeskSource = ZendeskSource | FreshdeskSource
+DeskSource = ZendeskSource | FreshdeskSource | IntercomSource
 RemoteSource = DeskSource | PostgresSource

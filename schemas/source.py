@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.columns import Shape, TicketColumn
-from schemas.remote_source import FreshdeskSource, PostgresSource, ZendeskSource
+from schemas.remote_source import FreshdeskSource, IntercomSource, PostgresSource, ZendeskSource
 from schemas.spec import Spec
 
 
@@ -104,6 +104,13 @@ class GeneratedSource(Spec):
 
 
 SourceSpec = Annotated[
-    FilesSource | DuckDBSource | HuggingFaceSource | GeneratedSource | ZendeskSource | FreshdeskSource | PostgresSource,
+    FilesSource
+    | DuckDBSource
+    | HuggingFaceSource
+    | GeneratedSource
+    | ZendeskSource
+    | FreshdeskSource
+    | IntercomSource
+    | PostgresSource,
     Field(discriminator="kind"),
 ]

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.errors import DataError
-from schemas.remote_source import FreshdeskSource, PostgresSource, RemoteSource, ZendeskSource
+from schemas.remote_source import FreshdeskSource, IntercomSource, PostgresSource, RemoteSource, ZendeskSource
 from schemas.source import DuckDBSource, FilesSource, GeneratedSource, HuggingFaceSource, SourceSpec
 from tasks.progress import Progress, silent
 
@@ -38,7 +38,7 @@ class _Places(NamedTuple):
 def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = None) -> str:
     """sha256 of what the source holds now: file names and bytes, the DuckDB file, or the generator's settings.
 
-    Of Zendesk, Freshdesk and Postgres it is what was brought in below `landed`; nobody is asked.
+    Of a help desk and of Postgres it is what was brought in below `landed`; nobody is asked.
 
     A dataset of the hub is known by its commit; nothing is fetched to fingerprint it. How rows are mapped plays no
     part: that is in the spec.
@@ -66,7 +66,7 @@ def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = 
             return sha256_json({"path": source.path, "revision": source.revision, "split": source.split})
         case GeneratedSource():
             return sha256_json(source.model_dump(mode="json"))
-        case ZendeskSource() | FreshdeskSource() | PostgresSource():
+        case ZendeskSource() | FreshdeskSource() | IntercomSource() | PostgresSource():
             return landed_fingerprint(_folder(source, landed))
 
 
@@ -158,7 +158,7 @@ def _read(
     match source:
         case GeneratedSource():
             spec = FilesSource(kind="files", paths=("generated",))
-        case ZendeskSource() | FreshdeskSource():
+        case ZendeskSource() | FreshdeskSource() | IntercomSource():
             spec = FilesSource(kind="files", paths=(source.kind,), shape="ticket", columns=source.columns)
         case _:
             spec = source
@@ -196,7 +196,7 @@ def _parts(source: SourceSpec, root: Path, landed: Path | None) -> Iterator[tupl
             from tasks.curate.readers.streams import blocks_of
 
             yield "generated", "generated", parse_blocks(blocks_of(generate_tickets(source)))
-        case ZendeskSource() | FreshdeskSource() | PostgresSource():
+        case ZendeskSource() | FreshdeskSource() | IntercomSource() | PostgresSource():
             from tasks.curate.readers.read_landed import read_landed
 
             name = _described(source)
@@ -255,7 +255,7 @@ def _described(source: SourceSpec) -> str:
             return source.path
         case GeneratedSource():
             return "generated"
-        case ZendeskSource() | FreshdeskSource():
+        case ZendeskSource() | FreshdeskSource() | IntercomSource():
             return urlsplit(source.address).hostname or source.address
         case PostgresSource():
             return source.table or "query"

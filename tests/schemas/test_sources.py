@@ -90,7 +90,7 @@ def test_the_examples_of_the_documentation_are_valid(project: Path) -> None:
         if "start" in declared:
             declared["start"] = str(declared["start"])
         kinds.append(TypeAdapter(SourceSpec).validate_python(declared).kind)
-    assert kinds == ["zendesk", "freshdesk", "postgres", "duckdb"]
+    assert kinds == ["zendesk", "freshdesk", "intercom", "postgres", "duckdb"]
 
 
 def test_every_credential_of_a_source_stays_the_reference_that_it_is_written_as() -> None:
@@ -101,5 +101,5 @@ def test_every_credential_of_a_source_stays_the_reference_that_it_is_written_as(
         for name, field in definition.get("properties", {}).items()
         if any(PATTERN in form.get("pattern", "") for form in (field, *field.get("anyOf", ())))
     }
-    assert found == {"api_token", "oauth_token", "api_key", "dsn"}
+    assert found == {"api_token", "oauth_token", "access_token", "api_key", "dsn"}
     assert all(is_secret(f"pipelines.replies.source.{name}") for name in found)

@@ -13,7 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.remote_source import DeskSource, FreshdeskSource, PostgresSource, RemoteSource, ZendeskSource
+from schemas.remote_source import (
+    DeskSource,
+    FreshdeskSource,
+    IntercomSource,
+    PostgresSource,
+    RemoteSource,
+    ZendeskSource,
+)
 from schemas.source import DuckDBSource, SourceSpec
 from tasks.curate.ingest.extras import need_package
 from tasks.curate.ingest.in_use import copy_database, forget_copy, is_held, need_database
@@ -48,7 +55,7 @@ def ingest_folder(source: SourceSpec, landed: Path) -> Path | None:
     What is only made of the rows plays no part: with other `columns` nothing is brought in anew.
     """
     match source:
-        case ZendeskSource() | FreshdeskSource():
+        case ZendeskSource() | FreshdeskSource() | IntercomSource():
             asked: dict[str, object] = {"address": source.address, "start": source.start}
         case PostgresSource():
             asked = source.model_dump(include={"dsn", "table", "query", "key", "cursor"}, mode="json")
@@ -70,7 +77,7 @@ def bring_in(
         forgotten: Customers whose rows are left out before anything is written.
 
     Raises:
-        ConfigError: what `sync_zendesk`, `sync_freshdesk` and `sync_postgres` raise, as all below.
+        ConfigError: what `sync_zendesk`, `sync_freshdesk`, `sync_intercom` and `sync_postgres` raise, as all below.
         DataError: TG0268 and TG0209.
         LockedError: TG0551, another process brings it in.
         ServiceError: TG0707 to TG0709.
@@ -141,6 +148,10 @@ def _sync(source: RemoteSource, landing: Landing, progress: Progress) -> None:
         from tasks.curate.ingest.freshdesk import sync_freshdesk
 
         sync_freshdesk(source, landing, progress=progress)
+    elif isinstance(source, IntercomSource):
+        from tasks.curate.ingest.intercom import sync_intercom
+
+        sync_intercom(source, landing, progress=progress)
     else:
         from tasks.curate.ingest.postgres import sync_postgres
 

@@ -58,7 +58,7 @@ def ticket_row(
     row |= {name: None if ticket.get(name) is None else str(ticket[name]) for name in _IDS}
     row["ticket_id"] = str(ticket["id"])
     row["customer_id"] = None if requester is None else str(requester)
-    row["rating"] = _SCORES.get(str(ticket.get("score")))
+    row["rating"] = ticket["rating"] if "rating" in ticket else _SCORES.get(str(ticket.get("score")))
     row["body"] = question.text if question else None
     row["reply"] = answer.text if answer else None
     return row

@@ -1,11 +1,12 @@
-"""What the help desks' rows have in common: comments fetched once for each version, tombstones for those that are gone.
+"""What help desks have in common: lists of what changed, comments fetched once for each version, tombstones.
 
-Called by `zendesk.py` and `freshdesk.py`.
+Called by `zendesk.py`, `freshdesk.py` and `intercom.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -15,6 +16,55 @@ from tasks.failpoint import reach
 from tasks.progress import Progress
 
 GONE = "deleted"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """A list of what changed, as a service gives it.
+
+    Attributes:
+        mark: Under which its place is committed.
+        page_size: Rows of a whole page.
+        fetch: Rows that changed at a moment or later, the earliest change first, by moment and number of the page.
+        moment: When a row changed, in a form that sorts as text; null for what is no row.
+        row: What is kept of it, by where it stood.
+    """
+
+    mark: str
+    page_size: int
+    fetch: Callable[[str, int], list[Any]]
+    moment: Callable[[Any], str | None]
+    row: Callable[[Any, str], Row]
+
+
+def bring_changes(changes: Changes, landing: Landing, *, since: str, progress: Progress) -> None:
+    """Bring in a list from a moment to its end.
+
+    Pages by number move when a row changes while they are read, so only the first page from a moment on is asked for,
+    and the next moment is that of its last row. Where a whole page is of one moment, further pages are; they are read
+    again until they bring nothing new.
+    """
+    n_read = 0
+    while True:
+        page, n_new = 1, 0
+        while True:
+            values = changes.fetch(since, page)
+            reach("ingest.fetched")
+            last = max([since, *(moment for value in values if (moment := changes.moment(value)) is not None)])
+            ends = len(values) < changes.page_size
+            with landing.step(**{changes.mark: last if page == 1 and (ends or last > since) else since}):
+                rows = [changes.row(value, f"{changes.mark}/{since}/{page}/{n}") for n, value in enumerate(values)]
+                n_new += put_tickets(landing, rows)
+            n_read += len(values)
+            progress(n_read, None, "tickets")
+            if ends or last > since:
+                break
+            page += 1
+        if page > 1 and n_new:
+            continue
+        if ends:
+            return
+        since = last
 
 
 def bring_comments(

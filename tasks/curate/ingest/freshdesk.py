@@ -12,14 +12,22 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from schemas.remote_source import FreshdeskSource
-from tasks.curate.ingest.desk_rows import as_json, bring_comments, faulty, has_id, put_tickets, tombstone
+from tasks.curate.ingest.desk_rows import (
+    Changes,
+    as_json,
+    bring_changes,
+    bring_comments,
+    faulty,
+    has_id,
+    tombstone,
+)
 from tasks.curate.ingest.freshdesk_api import FreshdeskApi, Listed
 from tasks.curate.ingest.landing import Landing, Row
 from tasks.curate.ingest.rest_pages import patiently
-from tasks.failpoint import reach
 from tasks.progress import Progress, silent
 
 OVERLAP = timedelta(seconds=120)
@@ -49,7 +57,7 @@ def sync_freshdesk(
     """
     with closing(FreshdeskApi(source, sleep=sleep)) as api:
         for listed in _LISTS:
-            patiently(lambda listed=listed: _bring_tickets(api, source, landing, listed, progress), sleep)  # type: ignore[misc]
+            patiently(partial(_bring_tickets, api, source, landing, listed, progress), sleep)
         patiently(
             lambda: bring_comments(
                 landing, lambda key: _conversations(api, key), statuses=source.statuses, progress=progress
@@ -61,34 +69,14 @@ def sync_freshdesk(
 def _bring_tickets(
     api: FreshdeskApi, source: FreshdeskSource, landing: Landing, listed: Listed, progress: Progress
 ) -> None:
-    """From the place that is committed to the end of the list.
-
-    Pages by number move when a ticket changes while they are read, so only the first page from a moment on is asked
-    for, and the next moment is that of its last ticket. Where a whole page is of one second, further pages are; they
-    are read again until they bring nothing new.
-    """
-    mark, n_read = f"since_{listed}", 0
-    since = _earlier(landing.mark(mark), source)
-    while True:
-        page, n_new = 1, 0
-        while True:
-            tickets = api.tickets(listed, since=since, page=page)
-            reach("ingest.fetched")
-            last = max([since, *(value["updated_at"] for value in tickets if _is_ticket(value))])
-            ends = len(tickets) < api.page_size
-            with landing.step(**{mark: last if page == 1 and (ends or last > since) else since}):
-                rows = [_ticket(value, listed, f"{listed}/{since}/{page}/{n}") for n, value in enumerate(tickets)]
-                n_new += put_tickets(landing, rows)
-            n_read += len(tickets)
-            progress(n_read, None, "tickets")
-            if ends or last > since:
-                break
-            page += 1
-        if page > 1 and n_new:
-            continue
-        if ends:
-            return
-        since = last
+    changes = Changes(
+        mark=f"since_{listed}",
+        page_size=api.page_size,
+        fetch=lambda since, page: api.tickets(listed, since=since, page=page),
+        moment=lambda value: value["updated_at"] if _is_ticket(value) else None,
+        row=lambda value, place: _ticket(value, listed, place),
+    )
+    bring_changes(changes, landing, since=_earlier(landing.mark(changes.mark), source), progress=progress)
 
 
 def _earlier(mark: str | None, source: FreshdeskSource) -> str:

@@ -1,8 +1,7 @@
 """Pages of a help desk's HTTP API by dlt's declarative `rest_api`: login, paging, and what is done without an answer.
 
 dlt only extracts here: none of its pipelines runs, so it writes no file, keeps no state of its own and tells nobody
-anything (docs/decisions/0026-sources-brought-in.md). It knows nothing of any service. Called by `zendesk_api.py` and
-`freshdesk_api.py`.
+anything (docs/decisions/0026-sources-brought-in.md). It knows nothing of any service. Called by the `*_api.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import ServiceError
@@ -39,28 +38,38 @@ class RestPages:
         auth: As dlt declares a login.
         requests_per_minute: Waited for by `pace`.
         admission: What to look at when the login is refused.
+        headers: Of every request.
     """
 
     def __init__(
         self, *, service: str, kind: str, address: str, auth: dict[str, str], requests_per_minute: int,
-        admission: str, sleep: Callable[[float], None] = time.sleep,
+        admission: str, headers: Mapping[str, str] | None = None, sleep: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         need_package("dlt", kind=kind)
         os.environ.update(QUIET)
         self.service, self.address, self._auth, self._admission = service, address, auth, admission
-        self._sleep = sleep
+        self._headers, self._sleep = dict(headers or {}), sleep
         self._asked: deque[float] = deque(maxlen=requests_per_minute)
         self._session: Session | None = None
         self._status, self._was_list = 0, False
 
-    def pages(self, path: str, params: dict[str, str], paginator: Any, *, gone: int | None = None) -> Iterator[Any]:
-        """What lies at the path, asked for page by page with `next_page`; none where its status is `gone`."""
+    def pages(
+        self, path: str, params: dict[str, str], paginator: Any, *, gone: int | None = None, body: Any = None
+    ) -> Iterator[Any]:
+        """What lies at the path, asked for page by page with `next_page`; none where its status is `gone`.
+
+        Args:
+            body: JSON that is posted; null gets.
+        """
         from dlt.sources.rest_api import rest_api_resources
 
         endpoint: dict[str, Any] = {"path": path, "params": params, "paginator": paginator, "data_selector": "$"}
+        endpoint |= {} if body is None else {"method": "POST", "json": body}
         ignored = [{"status_code": gone, "action": "ignore"}] if gone is not None else []
         endpoint["response_actions"] = [self._read_whole, *ignored]
-        client = {"base_url": self.address, "auth": self._auth, "session": self._open_session()}
+        client = {
+            "base_url": self.address, "auth": self._auth, "session": self._open_session(), "headers": self._headers,
+        }  # fmt: skip
         config: Any = {"client": client, "resources": [{"name": "pages", "endpoint": endpoint}]}
         return iter(rest_api_resources(config)[0])
 
@@ -99,6 +108,19 @@ class RestPages:
             return None
         if not self._was_list:
             raise self.unfit("JSON that is no list")
+        return found
+
+    def one(self, path: str, params: dict[str, str], *, gone: int | None = None, body: Any = None) -> Any:
+        """The object of one request; None where its status is `gone`.
+
+        Raises:
+            ServiceError: as `next_page`, and TG0708 where it is no object.
+        """
+        found = self.next_page(self.pages(path, params, "single_page", gone=gone, body=body))
+        if found is None and self._status == gone:
+            return None
+        if not isinstance(found, Mapping):
+            raise self.unfit("JSON that is no object")
         return found
 
     def pace(self) -> None:

@@ -37,12 +37,15 @@ def send_part(handler: BaseHTTPRequestHandler, body: object, mood: str) -> None:
 
 @contextmanager
 def serving(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """The address at which every GET is answered while the block runs."""
+    """The address at which every GET and POST is answered while the block runs."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            answer(self)
+
+        def do_POST(self) -> None:
             answer(self)
 
         def log_message(self, *_: Any) -> None:
