@@ -182,6 +182,8 @@ def _become(request: dict[str, Any], ends: Sequence[int]) -> None:
             os.dup2(source, target)
         for end in (nothing, *ends):
             os.close(end)
+        # Whoever starts the tests in the background has it ignored, and so would the command.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
         os.environ.update(request["environ"])
         os.chdir(request["cwd"])
