@@ -4,8 +4,8 @@ QUICK=1 plays the scenes in the toy world, within two minutes. TRIAL=1 plays all
 proves that it runs, with one seed of the five. Without them SmolLM2 learns the shipped help desk: the scenes, then
 five predeclared seeds of a neutral retrain and of twice the data, all of them told. RECORD=1 writes
 `benchmarks/results/regressions.md`. KEEP=1 keeps the results of complete steps under BENCH_HOME: a campaign that was
-cut off goes on where it was, and its minutes are those of its last part. The last line of stdout is JSON. Exit code 1
-where a scene did not end as declared.
+cut off goes on where it was, and its minutes are those of all its parts that came to an end. The last line of stdout
+is JSON. Exit code 1 where a scene did not end as declared.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from benchmarks.regressions.report import parts_table, scenes_table, seeds_table
 from benchmarks.regressions.scenes import CHAMPION, SCENES, SEEDS, TWICE
 from benchmarks.regressions.worlds import World, toy_world
 
+MINUTES = "minutes"
+"""File of a kept campaign: what its parts took so far."""
 RESULT = PROJECT / "benchmarks" / "results" / "regressions.md"
 
 
@@ -47,7 +49,9 @@ def main() -> int:
         if not quick:
             lines, rates = play_seeds(config, seeds)
             tables, figures = [*tables, "", *lines], {**figures, **rates}
-    figures["minutes"] = round((time.monotonic() - began) / 60, 1)
+    figures["minutes"] = round(minutes_before() + (time.monotonic() - began) / 60, 1)
+    if os.environ.get("KEEP"):
+        (bench_home() / "regressions" / MINUTES).write_text(str(figures["minutes"]))
     print("\n".join(tables))
     if os.environ.get("RECORD") and not trial:
         RESULT.write_text("\n".join([*head(world, quick=quick), *tables, "", f"`{json.dumps(figures)}`", ""]))
@@ -68,10 +72,16 @@ def workspace() -> Iterator[Path]:
         return
     folder = bench_home() / "regressions"
     for old in (*folder.glob("*"), *folder.glob(".tunegate/*")):
-        if old.name not in (".tunegate", "store"):
+        if old.name not in (".tunegate", "store", MINUTES):
             shutil.rmtree(old) if old.is_dir() else old.unlink()
     folder.mkdir(exist_ok=True)
     yield folder
+
+
+def minutes_before() -> float:
+    """What the earlier parts of a kept campaign took."""
+    noted = bench_home() / "regressions" / MINUTES
+    return float(noted.read_text()) if os.environ.get("KEEP") and noted.is_file() else 0.0
 
 
 def play_seeds(config: Path, chosen: Sequence[int]) -> tuple[list[str], dict[str, object]]:

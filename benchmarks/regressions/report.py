@@ -44,11 +44,14 @@ def parts_table(played: Sequence[Played]) -> list[str]:
 
 def seeds_table(kind: str, played: Mapping[int, Played]) -> tuple[list[str], dict[str, Any]]:
     """Every seed's verdict, and how often the same rule would promote, by the flips of all seeds together."""
-    lines = [f"| {kind}, seed | right | won : lost | verdict |", "|---|---:|---:|---|"]
+    lines = [f"| {kind}, seed | right | won : lost | verdict | parts that are not met |", "|---|---:|---:|---|---|"]
     found = {seed: against_champion(one) for seed, one in played.items()}
     for seed, one in played.items():
         finding = found[seed]
-        lines.append(f"| {seed} | {100 * one.exact:.1f} % | {finding.won} : {finding.lost} | {one.decision.verdict} |")
+        cells = [
+            str(seed), f"{100 * one.exact:.1f} %", f"{finding.won} : {finding.lost}", one.decision.verdict, not_met(one)
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
     won, lost, n = (
         sum(each) for each in zip(*((f.won or 0, f.lost or 0, f.n_items) for f in found.values()), strict=True)
     )
@@ -56,6 +59,14 @@ def seeds_table(kind: str, played: Mapping[int, Played]) -> tuple[list[str], dic
     verdicts = dict(Counter(one.decision.verdict for one in played.values()))
     figures = {"verdicts": verdicts, "won": won, "lost": lost, "rule_alone_expected": round(rate, 3)}
     return lines, figures
+
+
+def not_met(one: Played) -> str:
+    """Which parts hold or block, and with what."""
+    told = (
+        f"{each.part} {each.verdict}" for each in one.decision.findings if each.decides and each.verdict != "PROMOTE"
+    )
+    return ", ".join(dict.fromkeys(told))
 
 
 def against_champion(one: Played) -> Finding:
