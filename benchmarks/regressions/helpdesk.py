@@ -17,6 +17,8 @@ from tasks.curate.helpdesk import generate_tickets
 from tasks.curate.helpdesk.defects import SWAPPED
 
 PIPELINE = "support-replies"
+QUEUE = "feedback"
+"""Where all tickets of the spoilt product went."""
 _TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
@@ -72,7 +74,7 @@ def helpdesk_world(size: Size) -> World:
     pipeline = merged(document, changes)
     unguarded = [step for step in pipeline["curate"]["steps"] if step["uses"] not in ("dedup", "cap")]
     return World(
-        "helpdesk", rows, cut, relabel, "Fjord Lamp", pipeline,
+        "helpdesk", rows, cut, relabel, "Fjord Lamp", send_to_one_queue, pipeline,
         champion={"train": {"max_examples": size.champion}},
         destroyed={"train": {"learning_rate": 2e-2}},
         leaky={"curate": {"steps": unguarded}},
@@ -86,6 +88,18 @@ def relabel(row: Row) -> Row:
         return row
     other = SWAPPED[category]
     return row | {"category": other, "reply": row["reply"].replace(f"[{category} |", f"[{other} |")}
+
+
+def send_to_one_queue(row: Row) -> Row:
+    """The ticket as a broken rule would have routed it.
+
+    Swapped labels of one product in four do not do: SmolLM2 learned from the other three, and was right on 70 % of that
+    product's tickets as well (50 % before).
+    """
+    category = row.get("category")
+    if not category or not row.get("reply"):
+        return row
+    return row | {"category": QUEUE, "reply": row["reply"].replace(f"[{category} |", f"[{QUEUE} |")}
 
 
 def _rows(source: GeneratedSource) -> list[Row]:

@@ -33,6 +33,8 @@ class World:
     """Tickets from this moment on are held out."""
     relabel: Relabel
     spoilt_product: str
+    spoil: Relabel
+    """What is done to the tickets of that product."""
     pipeline: Document
     """What every candidate has in common."""
     champion: Document
@@ -53,7 +55,7 @@ class World:
             "clean": self.rows,
             "first": self.weaken(self.rows),
             "swapped": swap_labels(self.rows, cut=self.cut, relabel=self.relabel),
-            "slice": swap_labels(self.rows, cut=self.cut, relabel=self.relabel, product=self.spoilt_product),
+            "slice": swap_labels(self.rows, cut=self.cut, relabel=self.spoil, product=self.spoilt_product),
             "leaked": leak_held_out(self.rows, cut=self.cut, moment=moment, n_leaks=40),
         }
 
@@ -131,7 +133,7 @@ def toy_world(folder: Path) -> World:
         "register": {"name": "desk"},
     }  # fmt: skip
     return World(
-        "toy", rows, cut, toy.relabel, "Lamp", pipeline, {}, {"train": {"learning_rate": 1e-2}},
+        "toy", rows, cut, toy.relabel, "Lamp", toy.relabel, pipeline, {}, {"train": {"learning_rate": 1e-2}},
         weaken=lambda rows: [_sent_to_billing(row) if row["created_at"] < cut else row for row in rows],
     )  # fmt: skip
 
