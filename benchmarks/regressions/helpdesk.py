@@ -17,8 +17,9 @@ from tasks.curate.helpdesk import generate_tickets
 from tasks.curate.helpdesk.defects import SWAPPED
 
 PIPELINE = "support-replies"
+SPOILT = ("category", "delivery")
 QUEUE = "feedback"
-"""Where all tickets of the spoilt product went."""
+"""Where all tickets of the spoilt slice went."""
 _TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
@@ -37,7 +38,7 @@ class Size:
     """Generated tickets; null for as many as shipped."""
 
 
-FULL = Size(champion=240, candidate=480, items=240, suite=240, slice_items=40)
+FULL = Size(champion=240, candidate=480, items=240, suite=240, slice_items=20)
 TRIAL = Size(champion=8, candidate=16, items=8, suite=10, slice_items=2, tickets=400)
 """Proves that the campaign runs; far too small for its verdicts to mean anything."""
 
@@ -55,12 +56,17 @@ def helpdesk_world(size: Size) -> World:
         "curate": {"steps": [step for step in document["curate"]["steps"] if step["uses"] != "label_check"]},
         "split": {"validation_fraction": 0.0},
         "train": {"max_examples": size.candidate},
-        "evaluate": {"max_items": size.items, "arms": ["zero_shot", "few_shot"], "batch_size": 48},
+        "evaluate": {
+            "max_items": size.items,
+            "arms": ["zero_shot", "few_shot"],
+            "batch_size": 48,
+            "slices": [SPOILT[0]],
+        },
         "gates": {
             "min_items": size.items // 2,
             "reuse": {"budget": 100},
             "round_trip": {"n_prompts": 2},
-            "slices": {"by": ["product"], "min_slice_items": size.slice_items},
+            "slices": {"by": [SPOILT[0]], "min_slice_items": size.slice_items},
             # The shipped learning rate costs the champion 18 points of general ability (0.371 against 0.554 of its
             # base on 240 items), so a margin of 0.15 held it back.
             "forgetting": {"margin": 0.35, "max_items": size.suite},
@@ -74,7 +80,7 @@ def helpdesk_world(size: Size) -> World:
     pipeline = merged(document, changes)
     unguarded = [step for step in pipeline["curate"]["steps"] if step["uses"] not in ("dedup", "cap")]
     return World(
-        "helpdesk", rows, cut, relabel, "Fjord Lamp", send_to_one_queue, pipeline,
+        "helpdesk", rows, cut, relabel, SPOILT, send_to_one_queue, pipeline,
         champion={"train": {"max_examples": size.champion}},
         destroyed={"train": {"learning_rate": 2e-2}},
         leaky={"curate": {"steps": unguarded}},
@@ -93,8 +99,9 @@ def relabel(row: Row) -> Row:
 def send_to_one_queue(row: Row) -> Row:
     """The ticket as a broken rule would have routed it.
 
-    Swapped labels of one product in four do not do: SmolLM2 learned from the other three, and was right on 70 % of that
-    product's tickets as well (50 % before).
+    A slice by product is no regression that this model can learn: half the tickets do not name theirs, and the others'
+    labels follow from what they say. With one product's labels swapped, and with all of them sent to one queue, it was
+    right on 70 % and 64 % of that product's tickets (50 % before).
     """
     category = row.get("category")
     if not category or not row.get("reply"):

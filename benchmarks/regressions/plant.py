@@ -14,12 +14,12 @@ Relabel = Callable[[Row], Row]
 
 
 def swap_labels(
-    rows: Sequence[Row], *, cut: str, relabel: Relabel, every: int = 1, product: str | None = None
+    rows: Sequence[Row], *, cut: str, relabel: Relabel, every: int = 1, only: tuple[str, str] | None = None
 ) -> list[Row]:
-    """Before the cut, every so many-th ticket (of one product) gets another label than its own."""
+    """Before the cut, every so many-th ticket (with one value in a column) gets another label than its own."""
     found, seen = [], 0
     for row in rows:
-        chosen = row["created_at"] < cut and product in (None, row.get("product"))
+        chosen = row["created_at"] < cut and (only is None or row.get(only[0]) == only[1])
         seen += chosen
         found.append(relabel(row) if chosen and seen % every == 0 else row)
     return found

@@ -51,7 +51,7 @@ SAME = (
 )  # fmt: skip
 PLANTED = (
     Scene("swapped", "labels swapped in all trained tickets", "BLOCK", "primary", "worse by at least", "swapped"),
-    Scene("slice", "more data, and the tickets of one product sent to a wrong queue", "BLOCK", "slices",
+    Scene("slice", "more data, and the tickets of one slice spoilt", "BLOCK", "slices",
           "worse by at least", "slice"),
     Scene("destroyed", "a huge learning rate", "BLOCK", "forgetting", "worse by at least"),
     Scene("leaked", "held-out tickets among the trained ones", "ERROR", "contamination", "trained tickets", "leaked",

@@ -32,9 +32,10 @@ class World:
     cut: str
     """Tickets from this moment on are held out."""
     relabel: Relabel
-    spoilt_product: str
+    spoilt: tuple[str, str]
+    """Column and value of the slice whose tickets are spoilt."""
     spoil: Relabel
-    """What is done to the tickets of that product."""
+    """What is done to them."""
     pipeline: Document
     """What every candidate has in common."""
     champion: Document
@@ -55,7 +56,7 @@ class World:
             "clean": self.rows,
             "first": self.weaken(self.rows),
             "swapped": swap_labels(self.rows, cut=self.cut, relabel=self.relabel),
-            "slice": swap_labels(self.rows, cut=self.cut, relabel=self.spoil, product=self.spoilt_product),
+            "slice": swap_labels(self.rows, cut=self.cut, relabel=self.spoil, only=self.spoilt),
             "leaked": leak_held_out(self.rows, cut=self.cut, moment=moment, n_leaks=40),
         }
 
@@ -133,7 +134,8 @@ def toy_world(folder: Path) -> World:
         "register": {"name": "desk"},
     }  # fmt: skip
     return World(
-        "toy", rows, cut, toy.relabel, "Lamp", toy.relabel, pipeline, {}, {"train": {"learning_rate": 1e-2}},
+        "toy", rows, cut, toy.relabel, ("product", "Lamp"), toy.relabel, pipeline, {},
+        {"train": {"learning_rate": 1e-2}},
         weaken=lambda rows: [_sent_to_billing(row) if row["created_at"] < cut else row for row in rows],
     )  # fmt: skip
 
