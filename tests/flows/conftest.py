@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from flows.engine.disk import private_folder
 from flows.engine.ledger import Ledger
 from flows.servers import client_environment, ensure_prefect, stop_all
+from flows.session import Session
 from flows.settings import Settings, open_ledger
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef, TrainedRef
 from schemas.release import RunRecord
@@ -28,6 +29,7 @@ from tasks.files import seal, write_json
 from tasks.release.register import VERSION_TAG, alias_version
 from tasks.release.tracking import RUN_TAG, choose_uri, open_client
 from tests.flows.warm import FRESH_WORKER, Warm, WarmProcess
+from tests.schemas.test_pipeline import build
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -280,3 +282,12 @@ def place(tmp_path: Path, empty_store: Path) -> Place:
     (home / "mlflow").mkdir(parents=True)
     shutil.copy(empty_store, home / "mlflow" / "mlflow.db")
     return Place(Settings(home=home, cache=tmp_path / "cache", prefect_api_url=None, mlflow_tracking_uri=None))
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    """A session of a run that has begun, without any step done."""
+    settings = Settings(home=tmp_path / "home", cache=tmp_path, prefect_api_url=None, mlflow_tracking_uri=None)
+    session = Session(build(), settings, root=tmp_path, run_id="run-1")
+    session.ledger.start_run("run-1", pipeline="demo", model_name="demo", input_digest="", config_json="{}")
+    return session

@@ -9,11 +9,9 @@ import pytest
 
 from flows.engine.step import Step
 from flows.session import Session
-from flows.settings import Settings
 from flows.steps import run_plainly
 from schemas.artifacts import Artifact
 from schemas.errors import ServiceError
-from tests.schemas.test_pipeline import build
 
 
 def ask(*, port: int, answers_at: int, tries: str, out: Path) -> Artifact:
@@ -24,14 +22,6 @@ def ask(*, port: int, answers_at: int, tries: str, out: Path) -> Artifact:
         socket.create_connection(("127.0.0.1", port), timeout=5)
     (out / "answer").write_text("here")
     return Artifact(root=out)
-
-
-@pytest.fixture
-def session(tmp_path: Path) -> Session:
-    settings = Settings(home=tmp_path / "home", cache=tmp_path, prefect_api_url=None, mlflow_tracking_uri=None)
-    session = Session(build(), settings, root=tmp_path, run_id="run-1")
-    session.ledger.start_run("run-1", pipeline="demo", model_name="demo", input_digest="", config_json="{}")
-    return session
 
 
 @pytest.fixture

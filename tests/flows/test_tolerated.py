@@ -9,10 +9,8 @@ import pytest
 
 from flows.engine.step import Step
 from flows.session import Session
-from flows.settings import Settings
 from schemas.artifacts import Artifact
 from schemas.errors import TrainingError
-from tests.schemas.test_pipeline import build
 
 
 def diverge(*, code: str, out: Path) -> Artifact:
@@ -22,14 +20,6 @@ def diverge(*, code: str, out: Path) -> Artifact:
 def after(*, out: Path, x: Artifact | None = None, several: tuple[Artifact, ...] = ()) -> Artifact:
     (out / "count").write_text(str(len(several)))
     return Artifact(root=out)
-
-
-@pytest.fixture
-def session(tmp_path: Path) -> Session:
-    settings = Settings(home=tmp_path / "home", cache=tmp_path, prefect_api_url=None, mlflow_tracking_uri=None)
-    session = Session(build(), settings, root=tmp_path, run_id="run-1")
-    session.ledger.start_run("run-1", pipeline="demo", model_name="demo", input_digest="", config_json="{}")
-    return session
 
 
 def test_a_diverged_training_is_out_and_the_others_go_on(session: Session) -> None:

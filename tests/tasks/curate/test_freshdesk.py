@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +9,13 @@ from typing import Any
 
 import pytest
 
-from schemas.artifacts import TicketTable
 from schemas.errors import ConfigError, ServiceError
 from schemas.remote_source import FreshdeskSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
 from tasks.curate.ingest import rest_pages
 from tasks.curate.ingest.bring import bring_in, ingest_folder
-from tasks.curate.rows import read_rows
 from tests.tasks.curate.freshdesk_desk import AGENT, KEY, FreshdeskDesk, freshdesk_desk
 from tests.tasks.curate.ingest_process import DELAY_S, Ingests, ingests
+from tests.tasks.curate.synced import extract, fingerprint, removed, sync, tickets
 
 VARIABLE = "DESK_KEY"
 
@@ -41,32 +38,6 @@ def source(desk: FreshdeskDesk, **options: Any) -> FreshdeskSource:
     usual = {"start": "2026-06-01", "columns": {"category": "fields.area"}, "page_size": 2, "requests_per_minute": 700}
     key = f"${{env:{VARIABLE}}}"
     return FreshdeskSource(kind="freshdesk", base_url=desk.url, api_key=key, **{**usual, **options})
-
-
-def sync(spec: FreshdeskSource, folder: Path) -> TicketTable:
-    bring_in(spec, root=folder, landed=folder / "landed")
-    return extract(spec, folder)
-
-
-def extract(spec: FreshdeskSource, folder: Path) -> TicketTable:
-    out = next(folder / f"out-{n}" for n in itertools.count() if not (folder / f"out-{n}").exists())
-    out.mkdir(parents=True)
-    here = folder / "landed"
-    return extract_tickets(source=spec, fingerprint=fingerprint(spec, folder), root=folder, landed=here, out=out)
-
-
-def fingerprint(spec: FreshdeskSource, folder: Path) -> str:
-    return fingerprint_source(spec, root=folder, landed=folder / "landed")
-
-
-def tickets(table: TicketTable) -> dict[str, dict[str, Any]]:
-    rows = read_rows(table.tickets).to_pylist()
-    assert len({row["ticket_id"] for row in rows}) == len(rows)
-    return {row["ticket_id"]: row for row in rows}
-
-
-def removed(table: TicketTable) -> dict[str, str]:
-    return {row["ticket_id"]: row["code"] for row in read_rows(table.removed).to_pylist()}
 
 
 def busy(desk: FreshdeskDesk) -> None:
@@ -188,10 +159,14 @@ def test_what_is_deleted_or_spam_goes_and_comes_back_when_it_is_restored(desk: F
     assert set(tickets(sync(spec, tmp_path))) == {"1", "4", "5"}
 
 
-def test_what_is_no_ticket_is_quarantined_and_counted(desk: FreshdeskDesk, tmp_path: Path) -> None:
+def test_what_is_no_ticket_is_quarantined_and_counted(
+    desk: FreshdeskDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     busy(desk)
     whole = desk.list_tickets
-    desk.list_tickets = lambda query: [*whole(query), "oops"] if query.get("filter") is None else []  # type: ignore[method-assign, list-item]
+    monkeypatch.setattr(
+        desk, "list_tickets", lambda query: [*whole(query), "oops"] if query.get("filter") is None else []
+    )
     table = sync(source(desk, page_size=100), tmp_path)
     assert (table.rows.n_in, table.rows.n_out, table.rows.n_quarantined) == (6, 5, 1)
     assert list(removed(table).values()) == ["TG0267"]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from schemas.artifacts import TicketTable
 from schemas.errors import ServiceError
 from schemas.remote_source import IntercomSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
 from tasks.curate.ingest import rest_pages
 from tasks.curate.ingest.bring import bring_in, ingest_folder
-from tasks.curate.rows import read_rows
 from tests.tasks.curate.ingest_process import DELAY_S, Ingests, ingests
 from tests.tasks.curate.intercom_desk import AGENT, TOKEN, IntercomDesk, intercom_desk
+from tests.tasks.curate.synced import extract, fingerprint, removed, sync, tickets
 
 VARIABLE = "DESK_TOKEN"
 
@@ -40,32 +37,6 @@ def source(desk: IntercomDesk, **options: Any) -> IntercomSource:
     usual = {"start": "2026-06-01", "columns": {"category": "fields.area"}, "page_size": 2, "requests_per_minute": 5000}
     token = f"${{env:{VARIABLE}}}"
     return IntercomSource(kind="intercom", base_url=desk.url, access_token=token, **{**usual, **options})
-
-
-def sync(spec: IntercomSource, folder: Path) -> TicketTable:
-    bring_in(spec, root=folder, landed=folder / "landed")
-    return extract(spec, folder)
-
-
-def extract(spec: IntercomSource, folder: Path) -> TicketTable:
-    out = next(folder / f"out-{n}" for n in itertools.count() if not (folder / f"out-{n}").exists())
-    out.mkdir(parents=True)
-    here = folder / "landed"
-    return extract_tickets(source=spec, fingerprint=fingerprint(spec, folder), root=folder, landed=here, out=out)
-
-
-def fingerprint(spec: IntercomSource, folder: Path) -> str:
-    return fingerprint_source(spec, root=folder, landed=folder / "landed")
-
-
-def tickets(table: TicketTable) -> dict[str, dict[str, Any]]:
-    rows = read_rows(table.tickets).to_pylist()
-    assert len({row["ticket_id"] for row in rows}) == len(rows)
-    return {row["ticket_id"]: row for row in rows}
-
-
-def removed(table: TicketTable) -> dict[str, str]:
-    return {row["ticket_id"]: row["code"] for row in read_rows(table.removed).to_pylist()}
 
 
 def busy(desk: IntercomDesk) -> None:
@@ -160,7 +131,9 @@ def test_what_is_no_conversation_is_quarantined_and_a_refused_login_holds_no_tok
 ) -> None:
     busy(desk)
     whole = desk.search
-    desk.search = lambda asked: {**(found := whole(asked)), "conversations": [*found["conversations"], "oops"]}  # type: ignore[method-assign]
+    monkeypatch.setattr(
+        desk, "search", lambda asked: {**(found := whole(asked)), "conversations": [*found["conversations"], "oops"]}
+    )
     table = sync(source(desk, page_size=100), tmp_path)
     assert (table.rows.n_in, table.rows.n_out, table.rows.n_quarantined) == (6, 5, 1)
     assert list(removed(table).values()) == ["TG0267"]

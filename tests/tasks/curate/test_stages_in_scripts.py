@@ -80,7 +80,8 @@ SCRIPTS = (
 
 @pytest.fixture(params=SCRIPTS, ids=lambda script: script.language)
 def script(request: pytest.FixtureRequest) -> Script:
-    return request.param  # type: ignore[no-any-return]
+    chosen: Script = request.param
+    return chosen
 
 
 def rows(script: Script) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import subprocess
@@ -15,15 +14,14 @@ from typing import Any
 
 import pytest
 
-from schemas.artifacts import TicketTable
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.remote_source import ZendeskSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.extract import fingerprint_source
 from tasks.curate.ingest import rest_pages, zendesk_api
 from tasks.curate.ingest.bring import bring_in, ingest_folder
 from tasks.curate.ingest.landing import FILE
-from tasks.curate.rows import read_rows
 from tests.tasks.curate.ingest_process import DELAY_S, Ingests, ingests
+from tests.tasks.curate.synced import extract, removed, sync, tickets
 from tests.tasks.curate.zendesk_desk import AGENT, TOKEN, ZendeskDesk, zendesk_desk
 
 VARIABLE = "DESK_TOKEN"
@@ -49,28 +47,6 @@ def source(desk: ZendeskDesk, **options: Any) -> ZendeskSource:
         start="2026-06-01", columns={"category": "fields.360001"},
         **{"page_size": 2, "requests_per_minute": 700, **options},
     )  # fmt: skip
-
-
-def sync(spec: ZendeskSource, folder: Path) -> TicketTable:
-    bring_in(spec, root=folder, landed=folder / "landed")
-    return extract(spec, folder)
-
-
-def extract(spec: ZendeskSource, folder: Path) -> TicketTable:
-    out = next(folder / f"out-{n}" for n in itertools.count() if not (folder / f"out-{n}").exists())
-    out.mkdir(parents=True)
-    fingerprint = fingerprint_source(spec, root=folder, landed=folder / "landed")
-    return extract_tickets(source=spec, fingerprint=fingerprint, root=folder, landed=folder / "landed", out=out)
-
-
-def tickets(table: TicketTable) -> dict[str, dict[str, Any]]:
-    rows = read_rows(table.tickets).to_pylist()
-    assert len({row["ticket_id"] for row in rows}) == len(rows)
-    return {row["ticket_id"]: row for row in rows}
-
-
-def removed(table: TicketTable) -> dict[str, str]:
-    return {row["ticket_id"]: row["code"] for row in read_rows(table.removed).to_pylist()}
 
 
 def database(spec: ZendeskSource, folder: Path) -> Path:

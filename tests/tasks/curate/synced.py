@@ -1,0 +1,39 @@
+"""A source brought in and extracted, as the tests of the help desks look at it."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from schemas.artifacts import TicketTable
+from schemas.remote_source import DeskSource
+from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.ingest.bring import bring_in
+from tasks.curate.rows import read_rows
+
+
+def sync(spec: DeskSource, folder: Path) -> TicketTable:
+    bring_in(spec, root=folder, landed=folder / "landed")
+    return extract(spec, folder)
+
+
+def extract(spec: DeskSource, folder: Path) -> TicketTable:
+    out = next(folder / f"out-{n}" for n in itertools.count() if not (folder / f"out-{n}").exists())
+    out.mkdir(parents=True)
+    here = folder / "landed"
+    return extract_tickets(source=spec, fingerprint=fingerprint(spec, folder), root=folder, landed=here, out=out)
+
+
+def fingerprint(spec: DeskSource, folder: Path) -> str:
+    return fingerprint_source(spec, root=folder, landed=folder / "landed")
+
+
+def tickets(table: TicketTable) -> dict[str, dict[str, Any]]:
+    rows = read_rows(table.tickets).to_pylist()
+    assert len({row["ticket_id"] for row in rows}) == len(rows)
+    return {row["ticket_id"]: row for row in rows}
+
+
+def removed(table: TicketTable) -> dict[str, str]:
+    return {row["ticket_id"]: row["code"] for row in read_rows(table.removed).to_pylist()}
