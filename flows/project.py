@@ -16,14 +16,14 @@ from pydantic import ValidationError
 from flows.aliases import tell_aliases
 from flows.choice_report import choice_files
 from flows.chosen import candidates, chosen_names
-from flows.engine.disk import private_folder
+from flows.engine.disk import named_disk_errors, private_folder
 from flows.engine.keys import digest_of
 from flows.engine.source import code_digests
 from flows.measured import read_measured
 from flows.report import page_without_text
 from flows.settings import Settings
 from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef
-from schemas.errors import ServiceError, TunegateError
+from schemas.errors import ServiceError, StorageError, TunegateError
 from schemas.release import DatasetRecord, RunRecord
 from schemas.schedule import OPERATIONS
 from schemas.secrets import masked_value, unmasked
@@ -65,9 +65,14 @@ def synchronise(ledger: Ledger, settings: Settings) -> TunegateError | None:
     """Work off the outbox in order; returns the first error, if there was one.
 
     What one MLflow does not hear (it is down) or one candidate cannot show (its bundle is damaged) stays in the outbox
-    and holds up nothing else. One process of all hosts tells at a time: MLflow would make two versions of one.
+    and holds up nothing else. One process of all hosts tells at a time: MLflow would make two versions of one. Nor does
+    a disk that fails here undo a verdict: what is in the ledger stands.
     """
-    return _told(ledger, settings).late if ledger.pending_projections() else None
+    try:
+        with named_disk_errors(settings.home):
+            return _told(ledger, settings).late if ledger.pending_projections() else None
+    except StorageError as error:
+        return error
 
 
 def reconcile(ledger: Ledger, settings: Settings) -> Told:

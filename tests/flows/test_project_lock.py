@@ -1,7 +1,9 @@
-"""Two processes that tell MLflow: one waits, and says so when it waited in vain."""
+"""Two processes that tell MLflow: one waits, and says so when it waited in vain. And a lock that the disk refuses."""
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,3 +26,19 @@ def test_a_second_process_that_tells_mlflow_gives_up(place: Place, monkeypatch: 
     assert late is not None
     assert late.code == "TG0711"
     assert place.ledger.pending_projections()
+
+
+def test_a_disk_that_refuses_the_lock_leaves_the_verdict_and_the_outbox(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_options: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    place.record(1, "PROMOTE")
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.engine.ledger_base.hold", refuse)
+        late = project.synchronise(place.ledger, place.settings)
+    assert late is not None
+    assert late.code == "TG0554"
+    assert place.ledger.pending_projections()
+    assert project.synchronise(place.ledger, place.settings) is None

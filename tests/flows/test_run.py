@@ -18,9 +18,11 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from flows.engine.ledger import Ledger
 from tasks.files import seal
 
 if TYPE_CHECKING:
+    from flows.engine.rows import RunStatus
     from tests.flows.conftest import Workplace
 
 pytestmark = pytest.mark.server
@@ -193,6 +195,20 @@ def test_a_run_killed_anywhere_is_completed_by_the_next(workplace: Workplace, pl
     assert outcome["verdict"] in {"PROMOTE", "HOLD", "SKIP"}
     history = workplace.json("champion", "small")["history"]
     assert [event["action"] for event in history] == ["promote"]
+    assert aliases(workplace.home) == {"champion": 1}
+
+
+@pytest.mark.parametrize("status", ["INTERRUPTED", "FAILED"])
+def test_a_run_that_ended_behind_its_promotion_is_not_judged_anew(workplace: Workplace, status: RunStatus) -> None:
+    killed = workplace.run("run", "small", TUNEGATE_FAILPOINT="mlflow.told")
+    assert killed.returncode == -signal.SIGKILL
+    ledger = Ledger(workplace.home)
+    first = ledger.runs()[0].run_id
+    ledger.finish_run(first, status=status, reason="TG0554: the disk refuses to read or write", exit_code=1)
+    outcome = workplace.json("run", "small")
+    assert outcome["verdict"] == "PROMOTE"
+    assert "cut off behind its promotion" in outcome["reason"]
+    assert [event["action"] for event in workplace.json("champion", "small")["history"]] == ["promote"]
     assert aliases(workplace.home) == {"champion": 1}
 
 
