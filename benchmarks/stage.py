@@ -87,7 +87,10 @@ class Stage:
 
 
 def run_stage(parquet: Path, jsonl: Path, folder: Path) -> list[Line]:
-    """Every step in the order of a pipeline; what stands apart reads the same tickets, and its result is not used."""
+    """Every step in the order of a pipeline; what stands apart reads the same tickets, and its result is not used.
+
+    It comes last: the first to read a table that this process wrote is handed it, and in a run that is the next step.
+    """
     from tasks.curate.extract import fingerprint_source
 
     stage = Stage(folder)
@@ -106,8 +109,8 @@ def run_stage(parquet: Path, jsonl: Path, folder: Path) -> list[Line]:
         nonlocal tickets
         tickets = stage.run(name, place, keep=tickets, tickets=tickets, **options)
 
-    def apart(name: str, place: str, **options: Any) -> None:
-        stage.run(name, place, counts=False, tickets=tickets, **options)
+    def apart(name: str, place: str, of: Any, **options: Any) -> None:
+        stage.run(name, place, counts=False, tickets=of, **options)
 
     table = TableSpec()
     tickets = stage.run(
@@ -118,13 +121,14 @@ def run_stage(parquet: Path, jsonl: Path, folder: Path) -> list[Line]:
     step("length", "length:drop_by_length", step=LengthStep(uses="length", min_body=30, max_body=5_000, min_reply=10))
     step("language", "language:drop_by_language", step=LanguageStep(uses="language", keep=("en",)))
     step("quality", "quality:score_quality", step=QUALITY)
-    apart("label check", "label_check:check_labels", step=LabelCheckStep(uses="label_check"))
-    apart("exact duplicates alone", "dedup:drop_duplicates", step=DedupStep(uses="dedup", near=False))
+    scored = tickets
     step("exact and near duplicates", "dedup:drop_duplicates", step=DedupStep(uses="dedup"))
-    apart("cap", "cap:cap_rows", step=CapStep(uses="cap", per=("customer_id", "day"), max_rows=20))
     splits = stage.run("split", "split:split_tickets", tickets=tickets, split=SplitSpec(test_fraction=HELD_OUT))
     if splits is not None:
         stage.run("decontaminate", "decontaminate:decontaminate", splits=splits, spec=DecontaminateSpec())
+    apart("exact duplicates alone", "dedup:drop_duplicates", scored, step=DedupStep(uses="dedup", near=False))
+    apart("label check", "label_check:check_labels", scored, step=LabelCheckStep(uses="label_check"))
+    apart("cap", "cap:cap_rows", tickets, step=CapStep(uses="cap", per=("customer_id", "day"), max_rows=20))
     return stage.lines
 
 

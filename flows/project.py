@@ -1,7 +1,7 @@
 """Tell MLflow what the ledger knows: runs, versions, aliases.
 
-Every projection is noted in the ledger's outbox in the transaction that made it true, worked off here, and may be
-told again without harm. A dead MLflow costs a note on the screen, never a verdict: `tunegate reconcile` catches up.
+Every projection is noted in the ledger's outbox in the transaction that made it true, worked off here, and may be told
+again without harm. A dead MLflow costs a note on the screen, never a verdict: `tunegate reconcile` catches up.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def synchronise(ledger: Ledger, settings: Settings) -> TunegateError | None:
     """Work off the outbox in order; returns the first error, if there was one.
 
     What one MLflow does not hear (it is down) or one candidate cannot show (its bundle is damaged) stays in the outbox
-    and holds up nothing else. One process of all hosts tells at a time: MLflow would make two versions of one. Nor does
-    a disk that fails here undo a verdict: what is in the ledger stands.
+    and holds up nothing else; nor does a disk that fails here undo a verdict. One process of all hosts tells at a time:
+    MLflow would make two versions of one.
     """
     try:
         with named_disk_errors(settings.home):
@@ -217,16 +217,13 @@ def _ended(ledger: Ledger) -> dict[str, str]:
 
 def _record(session: Session) -> RunRecord:
     spec, home = session.spec, session.settings.home
-    splits, dataset = (
-        _done(session, "decontaminate", Splits),
-        _done(session, chosen_names(spec.train).dataset, DatasetRef),
-    )
+    names, splits = chosen_names(spec.train), _done(session, "decontaminate", Splits)
+    dataset = _done(session, names.dataset, DatasetRef)
     items, decision = _done(session, "items", EvalSet), _done(session, "gate", GateDecision)
     trained, validated = _done(session, "train", TrainedRef), session.done.get("validation_curves")
     config = orjson.loads(spec.model_dump_json(by_alias=True, exclude={*OPERATIONS, "registry"}))
-    code: dict[str, str] = {}
-    for step in (step for steps in session.stages.values() for step in steps):
-        code |= code_digests(step.run)
+    steps = [step for steps in session.stages.values() for step in steps]
+    code = {name: digest for step in steps for name, digest in code_digests(step.run).items()}
     shown = (decision.root / "decision.json", decision.root / "decision.md", trained.root / "curves.parquet")
     choice = session.done.get("choice")
     page = page_without_text(home, session.run_id)  # written when the verdict is true, before MLflow is told

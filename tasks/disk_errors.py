@@ -59,13 +59,18 @@ _CASES = (
 )
 
 
+_WITHOUT_ROOM = 1 << 16
+"""Bytes without which SQLite cannot open a database at all; it then speaks of an I/O error, not of a full disk."""
+
+
 def name_disk_error(error: BaseException, root: Path) -> StorageError | None:
     """The error with its place and what is left of the disk; None when the disk has no part in it."""
     seen: BaseException | None = error
     while seen is not None:
         for case in _CASES:
             if _is(case, seen):
-                return _placed(case.error, seen, root)
+                is_full = "disk I/O error" in str(seen) and _free_bytes(root) < _WITHOUT_ROOM
+                return _placed(_CASES[0].error if is_full else case.error, seen, root)
         seen = seen.__cause__ or seen.__context__
     return None
 
@@ -78,13 +83,13 @@ def _is(case: _Case, error: BaseException) -> bool:
 
 def _placed(known: StorageError, error: BaseException, root: Path) -> StorageError:
     named = getattr(error, "filename", None)
-    left = f": {shutil.disk_usage(_existing(root)).free:,} bytes are free" if known.code == "TG0501" else ""
+    left = f": {_free_bytes(root):,} bytes are free" if known.code == "TG0501" else ""
     told = f": {error.strerror}" if not left and isinstance(error, OSError) and error.strerror else left
     where = named if isinstance(named, str) and known.code != "TG0501" else str(root)
     return StorageError(f"{known.message}{told}", code=known.code, where=where, hint=known.hint)
 
 
-def _existing(path: Path) -> Path:
+def _free_bytes(path: Path) -> int:
     while not path.exists():
         path = path.parent
-    return path
+    return shutil.disk_usage(path).free

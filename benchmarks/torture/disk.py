@@ -49,8 +49,9 @@ def small_disk(trial: Trial) -> Iterator[str]:
     trial.stack.callback(subprocess.run, ["umount", "-l", str(trial.home)], check=False)
     shutil.copytree(aside, trial.home, dirs_exist_ok=True)
     ended = trial.run()
-    yield f"{size / 8:.1f} MiB left: {ended.error or ended.code}"
+    # Without any room SQLite opens nothing, not even to read.
     subprocess.run(["mount", "-o", "remount,size=256m", str(trial.home)], check=True)
+    yield f"{size / 8:.1f} MiB left: {ended.error or ended.code}"
 
 
 @contextmanager

@@ -207,7 +207,7 @@ def _without(splits: Splits, part: str, gone: set[str], out: Path) -> list[dict[
 
     table = read_rows(getattr(splits, part))
     leaves = pc.is_in(table["ticket_id"], value_set=pa.array(sorted(gone), pa.string()))
-    write_tickets(table.filter(pc.invert(leaves)), out, name=f"{part}.parquet")
+    write_tickets(table.filter(pc.invert(leaves)), out, name=f"{part}.parquet", is_read_next=False)
     origin: pa.Table = table.select(["ticket_id", "source", "source_line"]).filter(leaves)
     rows: list[dict[str, Any]] = origin.to_pylist()
     return rows

@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from schemas.curation import DecontaminateSpec
-from tasks.curate.similarity.words import QUESTION, folded
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
 
     from tasks.curate.similarity.containment import GramIndex, RarePrefix, Rows
@@ -72,13 +70,15 @@ class Compared:
     ids: pa.ChunkedArray
     """Of the pool, in the order of its files."""
     questions: pa.ChunkedArray
-    """Of the pool, in folded form. Ticket text: personal."""
+    """Of the pool, as they were read. Ticket text: personal."""
 
 
 @dataclass(frozen=True)
 class _Batch:
     ids: pa.Array
+    questions: pa.Array
     texts: pa.Array
+    """The questions in folded form."""
     equal: dict[int, int]
     grams: dict[int, Rows]
     """n -> the held-out n-grams in each text."""
@@ -123,20 +123,19 @@ def compare_with_held_out(
         DataError: too many nearly repeated questions to compare.
     """
     from tasks.curate.similarity.containment import EqualTexts, GramIndex, Vocabulary
-    from tasks.warehouse import connect
 
-    with connect(readable=(*pool, held_out)) as connection:
-        held_ids, held_texts = _all_questions(connection, held_out)
-        vocabulary = Vocabulary(held_texts)
-        equal = EqualTexts(vocabulary.held_out)
-        indices = {n: GramIndex(vocabulary.held_out, n_words=n) for n in _lengths(spec, codes)}
+    held_ids, held_texts = _held_out(held_out)
+    vocabulary = Vocabulary(held_texts)
+    equal = EqualTexts(vocabulary.held_out)
+    indices = {n: GramIndex(vocabulary.held_out, n_words=n) for n in _lengths(spec, codes)}
 
-        def compare(batch: tuple[pa.Array, pa.Array]) -> _Batch:
-            words = vocabulary.number(batch[1])
-            grams = {n: index.find(words) for n, index in indices.items()}
-            return _Batch(*batch, equal.find(words), grams)
+    def compare(batch: tuple[pa.Array, pa.Array]) -> _Batch:
+        texts = _folded(batch[1])
+        words = vocabulary.number(texts)
+        grams = {n: index.find(words) for n, index in indices.items()}
+        return _Batch(*batch, texts, equal.find(words), grams)
 
-        batches = _in_threads(compare, (batch for path in pool for batch in _questions(connection, path)))
+    batches = _in_threads(compare, (batch for path in pool for batch in _questions(path)))
     n_pool = sum(len(batch.ids) for batch in batches)
     found, n_unprotected = _apply_rules(batches, indices, spec=spec, codes=codes, n_pool=n_pool)
     leaks = [
@@ -152,15 +151,12 @@ def compare_with_held_out(
     ]
     ordered = tuple(sorted(leaks, key=lambda leak: (leak.ticket_id, leak.kept_id)))
     report = LeakReport(ordered, n_pool=n_pool, n_held_out=len(held_ids), n_unprotected=n_unprotected)
-    return Compared(report, *_columns((batch.ids, batch.texts) for batch in batches))
+    return Compared(report, *_columns((batch.ids, batch.questions) for batch in batches))
 
 
 def read_questions(paths: Sequence[Path]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Ids and questions in folded form of files of tickets, in their order, as `Compared` has them."""
-    from tasks.warehouse import connect
-
-    with connect(readable=tuple(paths)) as connection:
-        return _columns(batch for path in paths for batch in _questions(connection, path))
+    """Ids and questions of files of tickets, in their order, as `Compared` has them."""
+    return _columns(batch for path in paths for batch in _questions(path))
 
 
 def longest_shared_run(one: str, other: str) -> str:
@@ -247,28 +243,32 @@ def _lengths(spec: DecontaminateSpec, codes: Sequence[LeakCode]) -> list[int]:
     return sorted({wanted[code] for code in codes})
 
 
-def _questions(
-    connection: duckdb.DuckDBPyConnection, path: Path, *, order: str = ""
-) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Ids and questions (folded) in batches."""
-    from tasks.warehouse import quote_text
+def _questions(path: Path) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Ids and questions in batches."""
+    import pyarrow.compute as pc
 
-    reader = connection.sql(
-        f"SELECT ticket_id, {folded('text')} AS text "
-        f"FROM (SELECT ticket_id, {QUESTION} AS text FROM read_parquet({quote_text(str(path))})) {order}"
-    ).to_arrow_reader(BATCH_ROWS)
-    for batch in reader:
-        yield batch.column(0), batch.column(1)
+    from tasks.curate.rows import read_columns
+
+    for batch in read_columns(path, ("ticket_id", "subject", "body")).to_batches(max_chunksize=BATCH_ROWS):
+        ids, *texts = batch.columns
+        yield ids, pc.binary_join_element_wise(*texts, " ", null_handling="skip")
 
 
-def _all_questions(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[pa.Array, pa.Array]:
-    """In the order of ids, so that of equal scores the smallest id is the lowest number."""
+def _folded(questions: pa.Array) -> pa.Array:
     import pyarrow as pa
 
-    batches = list(_questions(connection, path, order="ORDER BY ticket_id"))
-    none = [(pa.array([], pa.string()), pa.array([], pa.string()))]
-    ids, texts = zip(*(batches or none), strict=True)
-    return pa.concat_arrays(ids), pa.concat_arrays(texts)
+    from tasks.curate.similarity.letters import fold_batch
+
+    return fold_batch(questions).cast(pa.string())
+
+
+def _held_out(path: Path) -> tuple[pa.Array, pa.Array]:
+    """Ids and questions in folded form, in the order of ids: of equal scores the smallest id is the lowest number."""
+    import pyarrow.compute as pc
+
+    ids, questions = (column.combine_chunks() for column in _columns(_questions(path)))
+    order = pc.sort_indices(ids)
+    return ids.take(order), _folded(questions.take(order))
 
 
 def _columns(batches: Iterable[tuple[pa.Array, pa.Array]]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:

@@ -1,7 +1,7 @@
 """The tables between curation steps as Parquet: exact columns, exact types, rows in one order, equal bytes.
 
-It knows nothing of what a step does with rows. Called by every step of tasks/curate, always inside functions:
-importing pyarrow takes a while.
+A process that reads what it has just written gets the table it wrote. This module knows nothing of what a step does
+with rows. Called by every step of tasks/curate, always inside functions: importing pyarrow takes a while.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ GROUP_BYTES = 1 << 26
 REPEATED = frozenset({"customer_id", "thread_id", "product", "channel", "category", "priority", "source", "language",
     "outcome", "code", "reason", "field", "cluster_id", "kept_id"})  # fmt: skip
 """Text columns whose values repeat: a dictionary of them pays, and their least and greatest value are short."""
+HANDED_BYTES = 1 << 28
+"""Of tables that are held from the step that wrote them to the step that reads them."""
+_handed: dict[tuple[int, ...], pa.Table] = {}  # a file -> what was written to it, the oldest first
 TICKET_ORDER = ("ticket_id", "source", "source_line")
 REMOVED_ORDER = ("source", "source_line", "byte_offset", "ticket_id", "code", "field", "reason", "kept_id")
 
@@ -44,13 +47,16 @@ TICKETS_ARROW = arrow_schema(TICKETS)
 REMOVED_ARROW = arrow_schema(REMOVED)
 
 
-def write_tickets(table: pa.Table, out: Path, *, name: str = "tickets.parquet") -> int:
+def write_tickets(table: pa.Table, out: Path, *, name: str = "tickets.parquet", is_read_next: bool = True) -> int:
     """Write `out/tickets.parquet`, ordered by ticket_id, source and source_line; return the number of rows.
+
+    Args:
+        is_read_next: Whether the next step is to read it, so that the table is worth holding.
 
     Raises:
         ValueError: a column is missing, has another type, or holds a null where none is allowed.
     """
-    return _write(table, TICKETS_ARROW, TICKET_ORDER, out / name)
+    return _write(table, TICKETS_ARROW, TICKET_ORDER, out / name, hand=is_read_next)
 
 
 def write_removed(rows: Iterable[Mapping[str, object]] | pa.Table, out: Path, *, name: str = "removed.parquet") -> int:
@@ -94,7 +100,14 @@ def ticket_table(rows: Iterable[Mapping[str, object]]) -> pa.Table:
 
 def read_rows(path: Path) -> pa.Table:
     """A table written by this module, in its order."""
-    return pq.read_table(path, memory_map=False)
+    handed = _handed.pop(_identity(path), None)
+    return pq.read_table(path, memory_map=False) if handed is None else handed
+
+
+def read_columns(path: Path, names: tuple[str, ...]) -> pa.Table:
+    """These columns of a table written by this module, in its order; the whole may still be read after it."""
+    handed = _handed.get(_identity(path))
+    return pq.read_table(path, columns=list(names), memory_map=False) if handed is None else handed.select(names)
 
 
 def _with_missing(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -104,7 +117,20 @@ def _with_missing(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table
 
 
-def _write(table: pa.Table, schema: pa.Schema, order: tuple[str, ...], path: Path) -> int:
+def _hand(table: pa.Table, path: Path) -> None:
+    """Hold the table for whoever reads the file first; the oldest ones go when it is too much."""
+    _handed[_identity(path)] = table
+    while sum(held.nbytes for held in _handed.values()) > HANDED_BYTES:
+        del _handed[next(iter(_handed))]
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """The file itself, wherever it is moved to; another one when it is written anew."""
+    told = path.stat()
+    return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns
+
+
+def _write(table: pa.Table, schema: pa.Schema, order: tuple[str, ...], path: Path, *, hand: bool = False) -> int:
     """Bytes follow from the rows alone: one order, row groups cut by content, each group one chunk."""
     table = _conform(table, schema, path.name)
     keys = table.select(list(order)).combine_chunks()
@@ -116,6 +142,8 @@ def _write(table: pa.Table, schema: pa.Schema, order: tuple[str, ...], path: Pat
             n_rows = stop - start
             group = wide.slice(start, n_rows) if places is None else wide.take(places.slice(start, n_rows))
             writer.write_table(group.cast(schema).combine_chunks(), row_group_size=GROUP_ROWS)
+    if hand and places is None:
+        _hand(table, path)
     return int(table.num_rows)
 
 

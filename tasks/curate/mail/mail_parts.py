@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from schemas.curation_steps import MailPart
 from tasks.curate.mail import mail_words as words
 from tasks.curate.mail.mail_quotes import mark_quotes
 from tasks.curate.mail.mail_signature import find_signature, is_name
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _MAX_GREETING = 80  # characters
 _MAX_GREETING_WORDS = 7
@@ -69,27 +66,6 @@ def strip_parts(text: str, ignore: tuple[MailPart, ...], *, quotes: bool = True)
         return text
     left = "\n".join([line for line, part in zip(lines, parts, strict=True) if part not in ignore]).strip()
     return left if any(map(str.isalnum, left)) else text
-
-
-def strip_column(texts: pa.ChunkedArray, ignore: tuple[MailPart, ...]) -> pa.ChunkedArray:
-    """`strip_parts` of every row; rows without a sign of the parts are passed through untouched. Nulls stay null."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from tasks.curate.mail.mail_gate import may_hold, may_quote
-
-    if not ignore:
-        return texts
-    chunks = []
-    for chunk in texts.chunks:
-        marked = may_hold(chunk, ignore)
-        rows = chunk.filter(marked)
-        quoting = may_quote(rows).to_pylist()
-        stripped = [
-            strip_parts(text, ignore, quotes=quotes) for text, quotes in zip(rows.to_pylist(), quoting, strict=True)
-        ]
-        chunks.append(pc.replace_with_mask(chunk, marked, pa.array(stripped, chunk.type)) if stripped else chunk)
-    return pa.chunked_array(chunks, texts.type)
 
 
 def mark_parts(lines: list[str], *, quotes: bool = True) -> Marks:

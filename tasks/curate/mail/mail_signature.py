@@ -13,14 +13,14 @@ from tasks.curate.mail import mail_words as words
 
 MAX_LINES = 15
 """Lines with text that a signature has at most; a longer end of a message is text."""
-_MAX_LINE = 72  # characters: a longer line is no name, title or sign-off
-_MAX_DISCLAIMER = 200  # characters of it that are looked at
+MAX_LINE = 72  # characters: a longer line is no name, title or sign-off
+MAX_DISCLAIMER = 200  # characters of it that are looked at
 _MAX_WORDS = 10
 _MAX_NAME_WORD = 24  # characters
 _N_KNOWN = 65_536  # lines whose kind is remembered
 _DELIMITERS = frozenset({"--", "\u2014", "\u2013"})
 _RULER = re.compile(r"[-_=*~\u2014]{3,}")
-_DASHES = "-\u2013\u2014~"
+DASHES = "-\u2013\u2014~"
 _SENTENCE_ENDS = '.!?\u2026)"'
 
 
@@ -45,10 +45,10 @@ def find_signature(lines: list[str], parts: list[MailPart | None], first: int) -
     for at in range(end - 1, first - 1, -1):
         if parts[at] is not None or n_below >= MAX_LINES:
             break
-        line = lines[at][: _MAX_DISCLAIMER + 1].strip(words.BLANK)
+        line = lines[at][: MAX_DISCLAIMER + 1].strip(words.BLANK)
         if not line:
             continue
-        kind = _known_kind(line) if len(line) <= _MAX_LINE else kind_of(line)
+        kind = _known_kind(line) if len(line) <= MAX_LINE else kind_of(line)
         if kind == "delimiter":
             opens = True
         elif kind == "ruler":
@@ -78,7 +78,7 @@ def _names_sender(line: str, above: str | None, *, n_below: int, has_contact: bo
         n_below: Lines of the signature below it.
         has_contact: One of them tells how to reach somebody.
     """
-    if above == "" and line[0] in _DASHES and is_name(line.lstrip(_DASHES)):
+    if above == "" and line[0] in DASHES and is_name(line.lstrip(DASHES)):
         return True
     if has_contact and n_below and above == "":
         return is_name(line, max_words=6)
@@ -91,7 +91,7 @@ def kind_of(line: str) -> str:
     >>> [kind_of(line) for line in ("Best regards,", "Ann Weber", "ann@example.org", "and it does not start again.")]
     ['sign_off', 'title', 'contact', 'text']
     """
-    if len(line) > _MAX_LINE:
+    if len(line) > MAX_LINE:
         return "disclaimer" if words.DISCLAIMER.match(line) else "text"
     if line in _DELIMITERS:
         return "delimiter"
@@ -145,7 +145,7 @@ def _signs_off(line: str) -> bool:
     after = line[found.end() :]
     if after[:1].isalnum():
         return False
-    name = after.strip(words.BLANK + ",.!" + _DASHES)
+    name = after.strip(words.BLANK + ",.!" + DASHES)
     return not name or is_name(name, max_words=4)
 
 

@@ -7,6 +7,7 @@ the structure of every country's IBAN, is imported at the first candidate.
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from tasks.curate.redaction.cue_words import said_before, says_card, words_before
 
@@ -79,24 +80,18 @@ def iban_end(text: str, start: int) -> int | None:
     27
     """
     length = _IBAN_LENGTHS.get(text[start : start + 2].upper())
-    if length is None:
-        return None
-    compact = ""
-    place = start
-    while len(compact) < length:
-        if place < len(text) and text[place] in " -" and compact:
-            place += 1
-        if place >= len(text) or not (text[place].isascii() and text[place].isalnum()):
-            return None
-        compact += text[place].upper()
-        place += 1
-    if place < len(text) and text[place].isascii() and text[place].isalnum():
-        return None
-    return place if _is_iban(compact) else None
+    match = _iban_of(length).match(text, start) if length is not None else None
+    return match.end() if match is not None and _is_iban(match[0]) else None
 
 
-def _is_iban(compact: str) -> bool:
+@cache
+def _iban_of(length: int) -> re.Pattern[str]:
+    """So many letters and digits, a space or a hyphen between any two of them, and none behind."""
+    return re.compile(rf"[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){{{length - 1}}}(?![A-Za-z0-9])")
+
+
+def _is_iban(written: str) -> bool:
     from stdnum import iban
 
     # Not `check_country`: a wrong bank code inside does not make the number less personal.
-    return bool(iban.is_valid(compact, check_country=False))
+    return bool(iban.is_valid(written, check_country=False))

@@ -1,7 +1,7 @@
 """What of each ticket a dedup step compares: subject and body, without the parts of a message that do not count.
 
 It knows nothing of similarity. Called by dedup, inside a function; the parts are found in
-`tasks/curate/mail/mail_parts.py`.
+`tasks/curate/mail/`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.curation_steps import DedupStep
-from tasks.curate.mail.mail_parts import strip_column
+from tasks.curate.mail.mail_column import strip_column
 from tasks.curate.similarity.shingles import BATCH_ROWS
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.curation_steps import MailPart
-from tasks.curate.mail.mail_parts import greeting_length, mark_parts, strip_column, strip_parts
+from tasks.curate.mail.mail_column import strip_column
+from tasks.curate.mail.mail_parts import greeting_length, mark_parts, strip_parts
 
 ALL: tuple[MailPart, ...] = ("greeting", "signature", "quote")
 

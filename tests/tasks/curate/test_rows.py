@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.tables import REMOVED_COLUMNS, TICKET_COLUMNS
-from tasks.curate.rows import read_rows, removed_table, ticket_table, write_removed, write_tickets
+from tasks.curate import rows as tables
+from tasks.curate.rows import read_columns, read_rows, removed_table, ticket_table, write_removed, write_tickets
 
 
 def tickets(n: int) -> list[dict[str, object]]:
@@ -76,3 +77,49 @@ def test_a_column_of_another_kind_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_column_of_a_removed_row_is_refused() -> None:
     with pytest.raises(ValueError, match="body"):
         removed_table([{"outcome": "dropped", "code": "rule", "reason": "Too short.", "body": "text"}])
+
+
+def no_reading(*_: object, **__: object) -> None:
+    raise AssertionError("the file was read")
+
+
+def test_the_first_reader_is_handed_what_was_written_wherever_the_file_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_order = [{**row, "ticket_id": f"t{place:03}"} for place, row in enumerate(tickets(50))]
+    (tmp_path / "aside").mkdir()
+    write_tickets(ticket_table(in_order), tmp_path / "aside")
+    (tmp_path / "aside").rename(tmp_path / "stored")
+    path = tmp_path / "stored" / "tickets.parquet"
+    with monkeypatch.context() as patched:
+        patched.setattr(tables.pq, "read_table", no_reading)
+        two = read_columns(path, ("ticket_id", "body"))
+        handed = read_rows(path)
+    from_file = read_rows(path)
+    assert handed.equals(from_file, check_metadata=True)
+    assert handed.schema == from_file.schema
+    assert two.equals(read_columns(path, ("ticket_id", "body")))
+
+
+def test_a_file_that_is_another_one_now_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "tickets.parquet"
+    first, second = (ticket_table([{"ticket_id": "t1", "source": "a", "source_line": 1, "body": b}]) for b in "xy")
+    write_tickets(first, tmp_path)
+    (tmp_path / "other").mkdir()
+    write_tickets(second, tmp_path / "other", is_read_next=False)
+    path.write_bytes((tmp_path / "other" / "tickets.parquet").read_bytes())
+    assert read_rows(path).equals(second)
+
+
+def test_no_more_is_held_than_allowed_and_nothing_that_was_sorted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_handed", {})
+    one = [{"ticket_id": "t1", "source": "a", "source_line": 1, "body": "x" * 1000}]
+    monkeypatch.setattr(tables, "HANDED_BYTES", int(1.5 * ticket_table(one).nbytes))
+    for name in ("a.parquet", "b.parquet"):
+        write_tickets(ticket_table(one), tmp_path, name=name)
+    assert list(tables._handed) == [tables._identity(tmp_path / "b.parquet")]
+    write_tickets(ticket_table(tickets(20)), tmp_path)
+    assert list(tables._handed) == [tables._identity(tmp_path / "b.parquet")]
+    assert read_rows(tmp_path / "tickets.parquet").num_rows == 20
