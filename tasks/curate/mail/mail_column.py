@@ -49,21 +49,21 @@ def _strip(texts: pa.Array, ignore: tuple[MailPart, ...]) -> pa.Array:
 
     from tasks.curate.mail.mail_gate import may_hold, may_quote
     from tasks.curate.similarity.buffers import text_buffers
-    from tasks.curate.similarity.kernels import message_lines as kernels
+    from tasks.curate.similarity.kernels import message_bytes, message_lines
 
     kind = texts.type
     texts = texts.cast(pa.large_string())
     data, offsets = text_buffers(pc.fill_null(texts, ""))
     status = _bits(may_quote(texts))
-    state = np.zeros((len(texts), kernels.N_STATE), np.int64)
+    state = np.zeros((len(texts), message_bytes.N_STATE), np.int64)
     greeting = np.zeros(len(texts), np.int64)
-    n_bytes = kernels.begin_messages(data, offsets, status, state)
+    n_bytes = message_lines.begin_messages(data, offsets, status, state)
     if ignore != ("quote",):
         _find_greetings(data, state, greeting, n_bytes)
         _find_signatures(data, state)
     out, out_offsets = np.empty(int(offsets[-1] - offsets[0]), np.uint8), np.zeros(len(texts) + 1, np.int64)
     cuts = ("greeting" in ignore, "signature" in ignore)
-    n_bytes = kernels.cut_texts(data, offsets, greeting, *cuts, state, status, out, out_offsets)
+    n_bytes = message_lines.cut_texts(data, offsets, greeting, *cuts, state, status, out, out_offsets)
     cut = pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(out_offsets), pa.py_buffer(out[:n_bytes]))
     if status.any():
         left = pa.array(status.view(bool))
@@ -77,17 +77,17 @@ def _find_greetings(data: Any, state: Any, greeting: Any, n_bytes: int) -> None:
     """Fill `greeting` with the bytes of the first line that greet, and set the walks out."""
     import numpy as np
 
-    from tasks.curate.similarity.kernels import message_lines as kernels
+    from tasks.curate.similarity.kernels import message_bytes, message_lines, message_walk
 
     lines, ends, rows = np.empty(n_bytes, np.uint8), np.zeros(len(state), np.int64), np.zeros(len(state), np.int64)
-    n_lines = kernels.take_first_lines(data, state, _first_letters(words.GREETING_OPENERS), lines, ends, rows)
+    n_lines = message_lines.take_first_lines(data, state, _first_letters(words.GREETING_OPENERS), lines, ends, rows)
     rows = rows[:n_lines]
-    alone = state[rows, kernels.ALONE] == 1
+    alone = state[rows, message_bytes.ALONE] == 1
     found = np.zeros(n_lines, np.int64)
     for is_alone in (False, True):
         chosen = np.flatnonzero(alone == is_alone)
         found[chosen] = _of_each(lines, ends[:n_lines], partial(_greeting, alone=is_alone))[chosen]
-    kernels.begin_walk(found, rows, n_lines, state)
+    message_walk.begin_walk(found, rows, n_lines, state)
     greeting[rows] = found
 
 
@@ -100,29 +100,29 @@ def _find_signatures(data: Any, state: Any) -> None:
     """Walk up every message, a line of each at a time, until none has a line that may still belong to a signature."""
     import numpy as np
 
-    from tasks.curate.similarity.kernels import message_lines as kernels
+    from tasks.curate.similarity.kernels import message_bytes, message_walk
 
     leads = _first_letters((*words.SIGN_OFF_FIRST_WORDS, *words.DEVICE_FIRST_WORDS))
     limits = (MAX_LINES, MAX_LINE, MAX_DISCLAIMER + 1)
-    rows = np.flatnonzero(state[:, kernels.LIVE])
+    rows = np.flatnonzero(state[:, message_bytes.LIVE])
     ends, n_lines = np.empty(len(rows), np.int64), len(rows)
     while n_lines:
         lines = np.empty(4 * (MAX_DISCLAIMER + 1) * n_lines, np.uint8)
-        n_lines = kernels.take_next_lines(data, leads, *limits, state, n_lines, lines, ends, rows)
-        kernels.judge_lines(data, _of_each(lines, ends[:n_lines], _verdict), rows, n_lines, state)
+        n_lines = message_walk.take_next_lines(data, leads, *limits, state, n_lines, lines, ends, rows)
+        message_walk.judge_lines(data, _of_each(lines, ends[:n_lines], _verdict), rows, n_lines, state)
 
 
 @lru_cache(maxsize=_N_KNOWN)
 def _verdict(line: str) -> int:
     """What `find_signature` asks of a line, as bits; the line without blanks around it."""
-    from tasks.curate.similarity.kernels import message_lines as kernels
+    from tasks.curate.similarity.kernels import message_walk
 
-    bits: int = sum(getattr(kernels, name) for name in _OF_KIND.get(kind_of(line), ()))
+    bits: int = sum(getattr(message_walk, name) for name in _OF_KIND.get(kind_of(line), ()))
     if line[0] in DASHES and is_name(line.lstrip(DASHES)):
-        bits |= kernels.DASH_NAME
+        bits |= message_walk.DASH_NAME
     if is_name(line):
-        bits |= kernels.NAME
-    return bits | kernels.LONG_NAME if is_name(line, max_words=6) else bits
+        bits |= message_walk.NAME
+    return bits | message_walk.LONG_NAME if is_name(line, max_words=6) else bits
 
 
 def _first_letters(listed: Iterable[str]) -> Any:
