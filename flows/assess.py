@@ -56,7 +56,12 @@ def assess_steps(spec: PipelineSpec, *, standing: Standing, root: Path = Path())
             select_items,
             EvalSet,
             inputs={"splits": "decontaminate"},
-            params={"max_items": evaluate.max_items, "seed": evaluate.seed, "answer": prompt.answer},
+            params={
+                "max_items": evaluate.max_items,
+                "seed": evaluate.seed,
+                "answer": prompt.answer,
+                "choose": evaluate.choose,
+            },
             libraries=("pyarrow",),
         )
     ]

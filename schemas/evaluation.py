@@ -47,7 +47,10 @@ class EvaluateSpec(Spec):
     """`evaluate`: the held-out items, the arms they are answered by, and how answers are scored."""
 
     max_items: int = Field(default=400, ge=1)
-    """Held-out items answered per arm, chosen by hash of the ticket id: the same ones in every run."""
+    """Held-out items answered per arm."""
+    choose: Literal["hash", "newest"] = "hash"
+    """Which held-out tickets these are. hash: by their ids, the same ones in every run. newest: those written last, so
+    that the gate asks about the present; where the mix of tickets drifts, old ones speak for the old champion."""
     max_new_tokens: int = Field(default=160, ge=1)
     """Longest answer, in tokens."""
     batch_size: int = Field(default=32, ge=1)

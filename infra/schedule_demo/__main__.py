@@ -203,7 +203,7 @@ def declare(folder: Path, *, base: str | None, tiny: bool, steps: int, per_week:
         }  # fmt: skip
     else:
         one["train"] |= {"max_examples": 320, **({"base_model": base} if base else {})}
-        one["evaluate"] |= {"max_items": 48, "batch_size": 48, "arms": ["zero_shot", "few_shot"]}
+        one["evaluate"] |= {"max_items": 48, "choose": "newest", "batch_size": 48, "arms": ["zero_shot", "few_shot"]}
     defaults = {} if tiny else document["defaults"]
     with (folder / "pipelines.yaml").open("w") as stream:
         YAML().dump({"version": 1, "defaults": defaults, "pipelines": {NAME: one}}, stream)

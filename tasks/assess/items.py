@@ -8,14 +8,16 @@ from __future__ import annotations
 import hashlib
 import heapq
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from schemas.artifacts import EvalSet, Splits
 from schemas.errors import ConfigError, DataError
 from tasks.prompts import parse_messages, render_text
 
 
-def select_items(*, splits: Splits, max_items: int, seed: int, answer: str, out: Path) -> EvalSet:
+def select_items(
+    *, splits: Splits, max_items: int, seed: int, answer: str, out: Path, choose: Literal["hash", "newest"] = "hash"
+) -> EvalSet:
     """Write `items.parquet`: the test rows with the `max_items` smallest hashes, ordered by item_id.
 
     The order by hash of seed and ticket id does not depend on the other rows: when tickets are added or go, the
@@ -23,6 +25,7 @@ def select_items(*, splits: Splits, max_items: int, seed: int, answer: str, out:
 
     Args:
         max_items: Most items to choose; all test rows when there are fewer.
+        choose: `newest` takes those written last, then by hash; a ticket without `created_at` counts as the oldest.
         answer: Template of the reference answer; a ticket with its own conversation brings its last turn instead.
 
     Raises:
@@ -35,7 +38,7 @@ def select_items(*, splits: Splits, max_items: int, seed: int, answer: str, out:
             where=str(splits.test),
             hint="give the pipeline more tickets, or raise split.test_fraction",
         )
-    return _select(splits.test, max_items=max_items, seed=seed, answer=answer, out=out)
+    return _select(splits.test, max_items=max_items, seed=seed, answer=answer, out=out, newest=choose == "newest")
 
 
 def select_validation_items(*, splits: Splits, max_items: int, seed: int, answer: str, out: Path) -> EvalSet:
@@ -54,18 +57,22 @@ def select_validation_items(*, splits: Splits, max_items: int, seed: int, answer
     return _select(splits.validation, max_items=max_items, seed=seed, answer=answer, out=out)
 
 
-def _select(split: Path, *, max_items: int, seed: int, answer: str, out: Path) -> EvalSet:
+def _select(split: Path, *, max_items: int, seed: int, answer: str, out: Path, newest: bool = False) -> EvalSet:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    ids: list[str] = pq.read_table(split, columns=["ticket_id"]).column("ticket_id").to_pylist()
+    named = pq.read_table(split, columns=["ticket_id", "created_at"])
+    ids: list[str] = named.column("ticket_id").to_pylist()
     if len(set(ids)) != len(ids):
         raise DataError(
             f"{len(ids) - len(set(ids))} ticket ids are in the {split.stem} split twice",
             code="TG0231",
             where=str(split),
         )
-    chosen = heapq.nsmallest(max_items, ids, key=lambda ticket_id: hash_rank(ticket_id, seed=seed))
+    since = named.column("created_at").cast(pa.int64()).to_pylist()
+    # The newest first; all alike where time does not count.
+    rank = {name: -time if newest and time is not None else 0 for name, time in zip(ids, since, strict=True)}
+    chosen = heapq.nsmallest(max_items, ids, key=lambda name: (rank[name], hash_rank(name, seed=seed)))
     table = pq.read_table(split, filters=[("ticket_id", "in", chosen)]).sort_by("ticket_id")
     rows: list[dict[str, Any]] = table.to_pylist()
     table = table.append_column("item_id", table.column("ticket_id"))

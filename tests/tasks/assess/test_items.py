@@ -1,8 +1,9 @@
-"""The held-out items: chosen by hash, the same ones every time."""
+"""The held-out items: chosen by hash, the same ones every time, or the newest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import orjson
@@ -12,7 +13,7 @@ import pytest
 from schemas.artifacts import Splits
 from schemas.errors import DataError
 from schemas.tables import TICKET_COLUMNS
-from tasks.assess.items import select_items
+from tasks.assess.items import hash_rank, select_items
 
 
 def _tickets(n: int, *, first: int = 0) -> list[dict[str, str]]:
@@ -54,6 +55,26 @@ def test_the_choice_depends_on_the_seed_and_on_nothing_else(
     select_items(splits=make_splits(test=rows), max_items=20, seed=2, answer="{reply}", out=other)
     assert _chosen(first) == _chosen(again)
     assert _chosen(first) != _chosen(other)
+
+
+def test_the_newest_are_chosen_where_the_gate_asks_about_the_present(
+    make_splits: Callable[..., Splits], tmp_path: Path
+) -> None:
+    """Written the later the smaller the number; the last five at one time, and five without any."""
+    rows: list[dict[str, object]] = [
+        {**row, "created_at": datetime(2026, 6, 1 + max(0, 24 - place))} for place, row in enumerate(_tickets(30))
+    ]
+    rows += _tickets(35, first=30)
+    splits = make_splits(test=rows)
+    ranked = sorted((f"t{i:04d}" for i in range(24, 30)), key=lambda name: hash_rank(name, seed=1))
+    for n_items, chosen in (
+        (10, [f"t{i:04d}" for i in range(10)]),
+        (26, sorted([*(f"t{i:04d}" for i in range(24)), *ranked[:2]])),
+    ):
+        select_items(splits=splits, max_items=n_items, seed=1, answer="{reply}", out=tmp_path, choose="newest")
+        assert _chosen(tmp_path) == chosen
+    select_items(splits=splits, max_items=30, seed=1, answer="{reply}", out=tmp_path, choose="newest")
+    assert _chosen(tmp_path) == [f"t{i:04d}" for i in range(30)]
 
 
 def test_new_tickets_only_displace_items_and_never_reshuffle_them(
