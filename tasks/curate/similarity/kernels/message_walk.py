@@ -100,6 +100,9 @@ def _is_plainly_text(data: Any, begin: Any, end: Any, leads: Any, max_line: Any)
     True only where `kind_of` says `text` and no `is_name` says yes: a word begins with a small letter, no word of
     `leads` and no disclaimer begins the line, and it is long, of many words, or ends as a sentence does.
     """
+    if _may_disclaim(data, begin, end):
+        return False
+    is_lead = may_begin(data, begin, end, leads)
     n_words = n_characters = 0
     has_small = False
     after_space = True
@@ -111,16 +114,13 @@ def _is_plainly_text(data: Any, begin: Any, end: Any, leads: Any, max_line: Any)
         if after_space and not space:
             n_words += 1
             has_small = has_small or (n_words > 1 and 97 <= byte <= 122)
+            if has_small and n_words > 10 and not is_lead:
+                return True
         after_space = space
-        if has_small and n_words > 10 and n_characters > max_line:
-            break
-    if not has_small or _may_disclaim(data, begin, end):
-        return False
-    if n_characters > max_line:
-        return True
+    if not has_small or n_characters > max_line:
+        return has_small
     last = data[end - 1]
-    is_sentence = last == 63 or last == 33 or (last == 46 and n_words > 3)
-    return (is_sentence or n_words > 10) and not may_begin(data, begin, end, leads)
+    return (last == 63 or last == 33 or (last == 46 and n_words > 3)) and not is_lead
 
 
 @kernel("u8[] u8[] i64 i64 i64 i64[,] i64 u8[] i64[] i64[]")

@@ -134,9 +134,18 @@ def _scan(data: Any, start: Any, end: Any, classes: Any, lowered: Any, words: An
     at = start
     while at < end:
         byte: Any = np.int64(data[at])
-        stop = 0
-        leftover = False
-        is_url = False
+        if 97 <= byte <= 122 and (open_word or (byte != 104 and byte != 119)):
+            # Most of a text: small letters, the first of which begins no URL. The long way below does the same.
+            if not open_word:
+                word, open_word = _NONE, True
+            first = at
+            while at < end and 97 <= data[at] <= 122:
+                word = (word ^ _U(data[at])) * _ODD
+                word ^= word >> _32
+                at += 1
+            found[1], found[4] = found[1] + at - first, found[4] + at - first
+            continue
+        stop, leftover, is_url = 0, False, False
         if byte == 91:
             stop = _placeholder_end(data, at, end)
             is_url = stop > 0 and at + 5 < end and data[at + 1] == 85 and data[at + 2] == 82 and data[at + 3] == 76
