@@ -1,4 +1,4 @@
-"""The parts of many messages at once: what `strip_parts` does to one, done to a column in a tenth of the time.
+"""The parts of many messages at once: what `strip_parts` does to one, done to a column in half the time.
 
 Messages are stock lines around a few sentences of their own: what a line is, is asked once for each different line,
 and kernels walk over the messages. Where a quote may be, or a blank beyond ASCII, `strip_parts` does it. It compares
@@ -30,7 +30,7 @@ _OF_KIND = {
     "short": ("ENDS_FIT",),
     "text": ("IS_TEXT",),
 }
-"""Kind of a line -> the bits of `message_lines.py`; a title or a disclaimer has none."""
+"""Kind of a line -> the bits of `message_walk.py`; a title or a disclaimer has none."""
 
 
 def strip_column(texts: pa.ChunkedArray, ignore: tuple[MailPart, ...]) -> pa.ChunkedArray:
