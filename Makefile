@@ -36,7 +36,7 @@ lint-infra: install ## image, compose file, nginx, systemd units, by the linters
 test: install ## all tests; those that lack a service or data skip with their reason
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(MARKS)"
 
-campaign: install ## the long proofs: real model, three methods, real tickets, killed sweeps (about 15 minutes)
+campaign: install ## the long proofs: real model, three methods, real tickets, killed sweeps, pulled cables (about 20 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m campaign
 
 demo: install ## the main job on the embedded model: promoted, then blocked, then nothing to do

@@ -35,6 +35,7 @@ from tasks.release.tracking import begin_run, choose_uri, complete_run, end_runs
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from flows.engine.database import Check
     from flows.engine.ledger import Ledger
     from flows.engine.rows import CandidateRow, Projection
     from flows.session import Session
@@ -81,15 +82,12 @@ def reconcile(ledger: Ledger, settings: Settings) -> Told:
 
 
 def _told(ledger: Ledger, settings: Settings, *, every_name: bool = False) -> Told:
-    with ledger.teller(wait_s=TELLER_WAIT_S) as held:
-        if not held:
-            late = ServiceError("another process is telling MLflow", code="TG0711", hint="`tunegate reconcile` later")
-            return Told(late=late)
-        told, silent = _work_off(ledger, settings)
-        return _repair(told, silent, ledger, settings) if every_name else told
+    with ledger.teller(wait_s=TELLER_WAIT_S) as check_turn:
+        told, silent = _work_off(ledger, settings, check_turn)
+        return _repair(told, silent, ledger, settings, check_turn) if every_name else told
 
 
-def _work_off(ledger: Ledger, settings: Settings) -> tuple[Told, set[str]]:
+def _work_off(ledger: Ledger, settings: Settings, check_turn: Check) -> tuple[Told, set[str]]:
     first: TunegateError | None = None
     silent: set[str] = set()
     heard: set[tuple[str, str]] = set()
@@ -97,6 +95,7 @@ def _work_off(ledger: Ledger, settings: Settings) -> tuple[Told, set[str]]:
     for projection in ledger.pending_projections():
         uri = ""
         try:
+            check_turn()
             record = _load_record(_run_of(projection, ledger), ledger, settings)
             uri = choose_uri(record.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
             if uri in silent:
@@ -119,13 +118,14 @@ def _work_off(ledger: Ledger, settings: Settings) -> tuple[Told, set[str]]:
     return Told(n_told, late=first), silent
 
 
-def _repair(told: Told, silent: set[str], ledger: Ledger, settings: Settings) -> Told:
+def _repair(told: Told, silent: set[str], ledger: Ledger, settings: Settings, check_turn: Check) -> Told:
     repaired: list[str] = []
     late = told.late
     for name in ledger.names():
         champion = ledger.champion(name)
         run_id = champion.run_id if champion else ledger.history(name)[-1].run_id
         try:
+            check_turn()
             record = _load_record(run_id, ledger, settings)
             uri = choose_uri(record.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
             if uri not in silent:

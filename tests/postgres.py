@@ -20,11 +20,14 @@ _numbers = count(1)
 
 
 class Postgres:
-    """A server on loopback that trusts whoever comes."""
+    """A server that trusts whoever comes: on loopback, and with `network` (10.0.0.0/24) from there as well."""
 
-    def __init__(self, folder: Path) -> None:
-        self._cluster = Cluster(folder, free_port(), settings=QUICK)
+    def __init__(self, folder: Path, network: str = "") -> None:
+        self._cluster = Cluster(folder, free_port(), settings=(*QUICK, *(("listen_addresses=*",) if network else ())))
         self._cluster.create()
+        if network:
+            with (self._cluster.data / "pg_hba.conf").open("a") as stream:
+                stream.write(f"host all all {network} trust\n")
         self._server: subprocess.Popen[bytes] | None = None
 
     @property
@@ -60,7 +63,7 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
+def running_postgres(network: str = "") -> Iterator[Postgres]:
     """One that is gone, with its folder, at the end of the block."""
     try:
         programs()
@@ -69,7 +72,7 @@ def running_postgres() -> Iterator[Postgres]:
     folder = Path(tempfile.mkdtemp(prefix="tunegate-postgres-"))
     server = None
     try:
-        server = Postgres(folder)
+        server = Postgres(folder, network)
         server.start()
         yield server
     finally:

@@ -6,8 +6,13 @@ their files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
+
+Holds = Callable[[], bool]
+"""Is a lock held at this moment? That of a host which was cut off is not, although its process knows nothing of it."""
+Check = Callable[[], None]
+"""Raises when something does not hold any more."""
 
 
 class Row(Protocol):

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
-from flows.engine.database import Database
+from flows.engine.database import Check, Database, Holds
 from flows.engine.disk import private_folder
 from flows.engine.ledger_file import LedgerFile
 from flows.engine.ledger_postgres import LedgerPostgres
 from flows.engine.lock import GRACE_S, Holder, hold, is_locked, pipeline_lock, refusal
+from schemas.errors import ServiceError
 
 TELLER = "mlflow.teller"
 
@@ -46,8 +48,8 @@ class LedgerBase:
         Raises:
             LockedError: TG0520, another run holds it for longer than `wait_s` seconds.
         """
-        with self.kept.alone(name, wait_s=max(wait_s, GRACE_S), holder=run_id) as held:
-            if not held:
+        with self.kept.alone(name, wait_s=max(wait_s, GRACE_S), holder=run_id) as holds:
+            if not holds():
                 raise refusal(name, self.holder_of(name) or _holder("unknown"))
             with pipeline_lock(self.root, name, wait_s=wait_s, run_id=run_id):
                 yield
@@ -59,14 +61,22 @@ class LedgerBase:
         return here if run_id is None or (here is not None and here.run == run_id) else _holder(run_id)
 
     @contextmanager
-    def teller(self, *, wait_s: float) -> Iterator[bool]:
-        """Be the one process of all hosts that tells MLflow; yields whether it is."""
+    def teller(self, *, wait_s: float) -> Iterator[Check]:
+        """Wait for the turn to tell MLflow, which one process of all hosts has; yields a check for before each telling.
+
+        It raises ServiceError (TG0711) when the turn is another's: a host that was cut off has lost it meanwhile.
+        """
         with hold(private_folder(self.root / "locks") / TELLER, wait_s=wait_s) as here:
             if not here:
-                yield False
+                yield partial(_check_turn, lambda: False)
                 return
-            with self.kept.alone(TELLER, wait_s=wait_s, holder="teller") as held:
-                yield held
+            with self.kept.alone(TELLER, wait_s=wait_s, holder="teller") as holds:
+                yield partial(_check_turn, holds)
+
+
+def _check_turn(holds: Holds) -> None:
+    if not holds():
+        raise ServiceError("another process is telling MLflow", code="TG0711", hint="`tunegate reconcile` later")
 
 
 def _holder(run_id: str) -> Holder:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from flows.engine.database import Database
+from flows.engine.database import Database, Holds
 from flows.engine.disk import named_disk_errors, private_folder
 from flows.engine.ledger_tables import TABLES, VERSION
 from flows.engine.lock import hold
@@ -74,9 +74,9 @@ class LedgerFile:
                     raise
 
     @contextmanager
-    def alone(self, _what: str, *, wait_s: float, holder: str) -> Iterator[bool]:
+    def alone(self, _what: str, *, wait_s: float, holder: str) -> Iterator[Holds]:
         """Nothing to do: a file is used from one machine, whose locks are enough."""
-        yield True
+        yield lambda: True
 
     def holder(self, _what: str) -> str | None:
         """As `alone`: nobody holds more than the machine's locks."""

@@ -15,17 +15,22 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from flows.engine.database import Database, Rows
+from flows.engine.database import Database, Holds, Rows
 from flows.engine.ledger_file import BUSY_TIMEOUT_S, busy, current, empty_ledger
 from flows.engine.ledger_tables import TABLES, VERSION
 from flows.engine.postgres_errors import driver, named_errors, refused_for_good, unreachable
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, ServiceError
 
 if TYPE_CHECKING:
     import psycopg2.extensions
 
 PATIENCE_S = 15.0
 """A database that restarts is back by then."""
+SILENCE_S = 20
+"""A connection on which nothing has come for so long is given up, by either end: a writer that was cut off the network
+holds the others up for less than they wait (BUSY_TIMEOUT_S)."""
+HOLDER_SILENCE_S = 60
+"""The same for the connection that holds a pipeline: a run of hours outlives a switch that restarts."""
 POLL_S = 0.2
 WRITERS = "ledger"
 COUNTED = {"runs": "seq", "steps": "id", "projections": "id", "ticks": "seq", "marks": "seq",
@@ -89,10 +94,11 @@ class LedgerPostgres:
             connection.commit()
 
     @contextmanager
-    def alone(self, what: str, *, wait_s: float, holder: str) -> Iterator[bool]:
-        """Hold a lock that every host of this ledger sees while the block runs; yields whether it is held."""
+    def alone(self, what: str, *, wait_s: float, holder: str) -> Iterator[Holds]:
+        """Hold a lock that every host of this ledger sees while the block runs, or until the server ends the
+        connection; yields what tells whether it is held."""
         with named_errors(self.place):
-            connection = self._connect(application=f"tunegate {holder}"[:63])
+            connection = self._connect(application=f"tunegate {holder}"[:63], silence_s=HOLDER_SILENCE_S)
         with closing(connection):
             connection.autocommit = True
             db, deadline = _Postgres(connection), time.monotonic() + wait_s
@@ -104,7 +110,7 @@ class LedgerPostgres:
                     time.sleep(POLL_S)
                 else:
                     held = True
-            yield held
+            yield lambda: held and self._answers(db)
 
     def holder(self, what: str) -> str | None:
         """Which run holds that lock; None when nobody does."""
@@ -149,23 +155,28 @@ class LedgerPostgres:
                 (f"tunegate.{table}", column),
             )
 
+    def _answers(self, db: _Postgres) -> bool:
+        try:
+            with named_errors(self.place):
+                db.execute("SELECT 1")
+        except ServiceError:
+            return False
+        return True
+
     @contextmanager
     def _connected(self) -> Iterator[psycopg2.extensions.connection]:
         with closing(self._connect()) as connection:
             yield connection
 
-    def _connect(self, *, application: str = "tunegate") -> psycopg2.extensions.connection:
+    def _connect(self, *, application: str = "tunegate", silence_s: int = SILENCE_S) -> psycopg2.extensions.connection:
         """Waits for a database that restarts; nothing has been asked yet, so that asking again is safe."""
-        db_api = driver()
+        db_api, bounds = driver(), _bounds_here(silence_s)
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                connection = db_api.connect(
-                    self.url, application_name=application, connect_timeout=10, keepalives_idle=30,
-                    keepalives_interval=10, keepalives_count=3,
-                )  # fmt: skip
+                connection = db_api.connect(self.url, application_name=application, connect_timeout=10, **bounds)
                 with connection.cursor() as cursor:
-                    cursor.execute(SETTINGS)
+                    cursor.execute(SETTINGS + _bounds_there(bounds))
                 connection.commit()  # what is set inside a transaction that is rolled back is not set
                 return connection
             except db_api.OperationalError as error:
@@ -186,6 +197,24 @@ class _Postgres:
         cursor: Rows = self._connection.cursor(cursor_factory=self._kind)
         cursor.execute(_translated(sql), _storable(values) or None)  # type: ignore[attr-defined]
         return cursor
+
+
+def _bounds_here(silence_s: int) -> dict[str, int]:
+    """How libpq's socket notices that the other end is gone: by probes while it is idle, and while it waits for an
+    answer, when there are none, by the time that what it sent (a COMMIT) stays without receipt. Left to itself the
+    kernel takes a quarter of an hour for that.
+
+    Source: tcp(7), TCP_USER_TIMEOUT (milliseconds; it also says when probes are enough); tcp_retries2.
+    """
+    return {
+        "keepalives_idle": silence_s // 2, "keepalives_interval": silence_s // 4, "keepalives_count": 2,
+        "tcp_user_timeout": silence_s * 1000,
+    }  # fmt: skip
+
+
+def _bounds_there(bounds: dict[str, int]) -> str:
+    """The same for the server's socket, which would hold the locks of a host that was cut off for over two hours."""
+    return "".join(f"SET tcp_{name.removeprefix('tcp_')} TO {value};\n" for name, value in bounds.items())
 
 
 def checked_url(url: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from flows import project
+from flows.engine.ledger_file import LedgerFile
 from flows.engine.lock import hold
 
 if TYPE_CHECKING:
@@ -26,6 +29,26 @@ def test_a_second_process_that_tells_mlflow_gives_up(place: Place, monkeypatch: 
     assert late is not None
     assert late.code == "TG0711"
     assert place.ledger.pending_projections()
+
+
+def test_a_host_that_loses_its_turn_between_two_tellings_tells_nothing_more(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [True, False]
+
+    @contextmanager
+    def alone(self: LedgerFile, what: str, **_options: object) -> Iterator[Callable[[], bool]]:
+        yield lambda: answers.pop(0) if answers else False
+
+    place.promote(1, after=None)
+    with monkeypatch.context() as patched:
+        patched.setattr(LedgerFile, "alone", alone)
+        told = project.reconcile(place.ledger, place.settings)
+    assert told.late is not None
+    assert (told.n_told, told.repaired, told.late.code) == (1, (), "TG0711")
+    assert [one.kind for one in place.ledger.pending_projections()] == ["champion"]
+    assert project.synchronise(place.ledger, place.settings) is None
+    assert place.told()["versions"] == [("1", "PROMOTE")]
 
 
 def test_a_disk_that_refuses_the_lock_leaves_the_verdict_and_the_outbox(

@@ -51,10 +51,13 @@ def in_file(tmp_path: Path) -> Ledger:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start `engine_process.py` with these arguments; whatever still runs at the end is killed."""
+    """Start `engine_process.py` with these arguments, `at` a host of a network if one is given; whatever still runs at
+    the end is killed."""
     running: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: object, failpoint: str = "", **environ: str) -> subprocess.Popen[str]:
+    def start(
+        *arguments: object, failpoint: str = "", at: tuple[str, ...] = (), **environ: str
+    ) -> subprocess.Popen[str]:
         if isinstance(arguments[0], Ledger):  # this very ledger, in another process
             environ["TUNEGATE_LEDGER_URL"] = getattr(arguments[0].kept, "url", "")
             arguments = (arguments[0].root, *arguments[1:])
@@ -65,8 +68,8 @@ def start() -> Iterator[Start]:
             **environ,
         }
         process = subprocess.Popen(
-            [sys.executable, "-c", RUN, *map(str, arguments)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            [*at, sys.executable, "-c", RUN, *map(str, arguments)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         running.append(process)
         return process

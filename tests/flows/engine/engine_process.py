@@ -12,6 +12,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from flows.engine import promotions
 from flows.engine.keys import step_key
 from flows.engine.ledger import Ledger
 from flows.engine.plan import run_step
@@ -114,6 +115,49 @@ def hold(home: Path, name: str, seconds: str) -> object:
     return {}
 
 
+def whole_run(home: Path, number: str, expected: str = "", wait_s: str = "0") -> object:
+    """A run that was compared with the expected champion and promotes when it is told to."""
+    ledger, run_id = open_here(home), f"run-{number}"
+    with ledger.pipeline_lock("support", wait_s=float(wait_s), run_id=run_id):
+        ledger.mark_interrupted()
+        ledger.start_run(run_id, pipeline="support", model_name="replies", input_digest="in", config_json="{}")
+        version = ledger.record_candidate(candidate_ref(home, int(number)), verdict="PROMOTE", reason="better")
+        wait_for_a_word("holding")
+        promoted = ledger.promote("replies", expected=expected or None, version=version, run_id=run_id, reason="better")
+        ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0)
+    return {"version": promoted.to_version}
+
+
+def slow_release(home: Path, number: str, place: str) -> object:
+    """A promotion that stops at a failpoint's place until it is told to go on."""
+    promotions.reach = lambda here: wait_for_a_word(here) if here == place else None
+    return release(home, number, "")
+
+
+def teller(home: Path, wait_s: str) -> object:
+    with open_here(home).teller(wait_s=float(wait_s)) as check_turn:
+        check_turn()
+        wait_for_a_word("telling")
+        check_turn()
+    return {"told": True}
+
+
+def look(home: Path) -> object:
+    """What the ledger says; reading its history checks the chain of hashes."""
+    ledger, champion = open_here(home), open_here(home).champion("replies")
+    return {
+        "champion": champion.version if champion else None,
+        "moves": [[event.from_version, event.to_version] for event in ledger.history()],
+        "runs": {row.run_id: row.status for row in ledger.runs()},
+    }
+
+
+def wait_for_a_word(text: str) -> None:
+    say(text)
+    if not sys.stdin.readline():
+        sys.exit("nobody is there any more")
+
+
 def key(_home: Path) -> object:
     return {"key": step_key(table_step(Path("journal")), {"tickets": "abc", "several": ("d", "e")}).key}
 
@@ -126,6 +170,7 @@ def say(text: str) -> None:
 def main() -> int:
     home, command, *arguments = sys.argv[1:]
     programs = {"obtain": obtain, "release": release, "hold": hold, "key": key}
+    programs |= {"run": whole_run, "slow_release": slow_release, "teller": teller, "look": look}
     programs |= {name: partial(decide, name) for name in ("approve", "force", "rollback")}
     try:
         say(json.dumps(programs[command](Path(home), *arguments)))

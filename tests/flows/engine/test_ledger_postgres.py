@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
 from flows.engine.ledger import Ledger
-from flows.engine.ledger_postgres import without_password
+from flows.engine.ledger_file import BUSY_TIMEOUT_S
+from flows.engine.ledger_postgres import HOLDER_SILENCE_S, SILENCE_S, without_password
 from schemas.errors import ConfigError, LockedError, ServiceError
 from tests.postgres import running_postgres
 
@@ -24,6 +27,13 @@ def hosts(postgres, tmp_path):
 
 def begin(ledger, run_id):
     ledger.start_run(run_id, pipeline="support", model_name="replies", input_digest="in", config_json="{}")
+
+
+def wait_until_free(ledger, pipeline):
+    """The server ends a session, and with it the lock, when it comes to it."""
+    deadline = time.monotonic() + 10
+    while ledger.holder_of(pipeline) is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def test_what_one_host_writes_the_other_reads(hosts, kit):
@@ -50,7 +60,7 @@ def test_a_pipeline_runs_on_one_host_at_a_time_and_a_live_run_is_not_taken_for_a
             two.pipeline_lock("support", wait_s=0, run_id="run-2"),
         ):
             pass
-    assert two.holder_of("support") is None
+    wait_until_free(two, "support")
     assert [row.run_id for row in two.mark_interrupted()] == ["run-1"]
 
 
@@ -62,20 +72,46 @@ def test_the_lock_of_a_killed_run_is_free_on_every_host(hosts, start):
     assert two.mark_interrupted() == ()
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 10
-    while two.holder_of("support") is not None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until_free(two, "support")
     assert [row.run_id for row in two.mark_interrupted()] == [f"run-{process.pid}"]
 
 
 def test_one_host_tells_mlflow_at_a_time(hosts):
     one, two = hosts
-    with one.teller(wait_s=0) as first:
-        assert first
-        with two.teller(wait_s=0) as second:
-            assert not second
-    with two.teller(wait_s=0) as second:
-        assert second
+    with one.teller(wait_s=0) as check_one:
+        check_one()
+        with two.teller(wait_s=0) as check_two, pytest.raises(ServiceError, match="TG0711"):
+            check_two()
+    with two.teller(wait_s=10) as check_two:  # as `wait_until_free`
+        check_two()
+
+
+def test_a_teller_whose_connection_the_server_ended_is_told_that_it_has_lost_its_turn(hosts):
+    import psycopg2
+
+    one, two = hosts
+    with one.teller(wait_s=0) as check_one:
+        with closing(psycopg2.connect(one.kept.url)) as connection:
+            query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tunegate teller'"
+            connection.cursor().execute(query)
+        with two.teller(wait_s=5) as check_two:
+            check_two()
+            with pytest.raises(ServiceError, match="TG0711"):
+                check_one()
+
+
+def test_either_end_gives_a_silent_connection_up_before_other_writers_lose_patience(hosts):
+    import socket
+
+    one, _ = hosts
+    with one.write() as db:
+        names = ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")
+        there = [db.execute("SELECT current_setting(?)", (f"tcp_{name}",)).fetchone()[0] for name in names]
+        with socket.socket(fileno=os.dup(db._connection.fileno())) as connection:
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+            here = [connection.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+    assert (there, here) == (["10", "5", "2", "20000"], [10, 5, 2, 20_000])
+    assert here[0] + here[1] * here[2] == SILENCE_S < BUSY_TIMEOUT_S < HOLDER_SILENCE_S
 
 
 def test_a_writer_that_freezes_in_its_transaction_is_waited_for_and_then_told(hosts, monkeypatch):
