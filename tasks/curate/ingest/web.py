@@ -92,8 +92,6 @@ class Web:
                         return
             except httpx.TransportError as error:
                 raise _untrusted(url, error) or PassingError(type(error).__name__) from None
-            except httpx.InvalidURL:
-                raise unfit(url, "a redirect to what is no address") from None
             to = check_redirect(at, target, where=url)
             if urlsplit(to).netloc != urlsplit(at).netloc:
                 sent = {name: value for name, value in sent.items() if name.lower() not in private}

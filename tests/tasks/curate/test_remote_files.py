@@ -130,7 +130,7 @@ def test_what_stays_wrong_is_told_and_the_last_snapshot_stays(afar: FileServer, 
     sync(spec, tmp_path)
     before = fingerprint(spec, tmp_path)
     afar.put("/web/one.jsonl", rows(71))
-    told = {"to https://[::1": "TG0714.*no address", "to https://h.example:99999/": "TG0714.*no address",
+    told = {"to https://[::1": "TG0714", "to https://h.example:99999/": "TG0714",
             "500": "TG0714.*status 500", "changed": "TG0715", "401": "TG0707", "418": "TG0714.*418", "half": "TG0714",
             "no length": "TG0714.*without a length", "wait 9000": "TG0714.*429",
             "to /web/one.jsonl": "TG0714.*redirects",
@@ -263,6 +263,9 @@ def test_a_redirect_from_outside_to_inside_is_refused(to: str) -> None:
     with pytest.raises(SecurityError, match="TG0829"):
         web.check_redirect("https://8.8.8.8/one.csv", to, where="u")
     assert web.check_redirect("https://8.8.8.8/one.csv", "https://9.9.9.9/x", where="u") == "https://9.9.9.9/x"
+    assert web.check_redirect("https://8.8.8.8/one.csv", "two.csv", where="u") == "https://8.8.8.8/two.csv"
+    with pytest.raises(ServiceError, match=r"TG0714.*no address"):
+        web.check_redirect("https://8.8.8.8/one.csv", "https://[::1", where="u")
 
 
 def test_a_harmless_redirect_is_followed_and_another_host_is_not_told_the_token(
