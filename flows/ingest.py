@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.engine.step import Step
+from flows.privacy.copies import let_go
 from flows.privacy.keys import load_forgotten
 from schemas.artifacts import TicketTable
 from schemas.errors import TunegateError
+from schemas.remote_files import RemoteFilesSource
+from schemas.remote_source import RemoteSource
 from tasks.curate.ingest.bring import Brought, bring_in, brought, check_source, ingest_folder
 from tasks.curate.ingest.in_use import forget_copy
 
@@ -36,6 +39,7 @@ def source_at_hand(session: Session) -> Iterator[None]:
     if folder is None:
         yield
         return
+    forgotten = load_forgotten(session.settings)
     step = Step("ingest", _no_step, TicketTable, reports=True)  # only for who listens: it has no result of the store
 
     def progress(done: int, total: int | None, unit: str, **figures: float) -> None:
@@ -43,14 +47,14 @@ def source_at_hand(session: Session) -> Iterator[None]:
 
     session.listeners.started(step)
     try:
-        here = bring_in(
-            spec.source, root=session.root, landed=landed, forgotten=load_forgotten(session.settings), progress=progress
-        )
+        here = bring_in(spec.source, root=session.root, landed=landed, forgotten=forgotten, progress=progress)
         if here is not None:
             session.listeners.noted(told(spec, here))
         yield
     finally:
         forget_copy(folder)
+        if forgotten is not None:
+            let_go(session.settings, folder, forgotten)
 
 
 def _no_step() -> TicketTable:
@@ -62,7 +66,7 @@ def told(spec: PipelineSpec, here: Brought) -> str:
     if spec.source.kind == "duckdb":
         return "the DuckDB file is open for writing elsewhere: reading a copy of its last committed state"
     gone = f", {here.n_gone:,} of them deleted upstream" if here.n_gone else ""
-    return f"{spec.source.kind}: {here.n_rows:,} rows brought in{gone}, as of {here.finished_at}"
+    return f"{spec.source.kind}: {here.n_rows:,} {here.unit} brought in{gone}, as of {here.finished_at}"
 
 
 def source_fault(spec: PipelineSpec) -> TunegateError | None:
@@ -77,7 +81,7 @@ def source_fault(spec: PipelineSpec) -> TunegateError | None:
 
 def told_without_asking(spec: PipelineSpec, settings: Settings) -> str | None:
     """The same for a plan, which asks no service; None for a source that is read where it lies."""
-    if spec.source.kind not in ("zendesk", "postgres"):
+    if not isinstance(spec.source, RemoteSource | RemoteFilesSource):
         return None
     here = brought(spec.source, landed=landed_folder(settings, spec.name))
     if here is None:

@@ -15,13 +15,13 @@ from schemas.columns import Shape, TicketColumn
 from schemas.secret import Secret
 from schemas.spec import Spec
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def is_an_address(value: str | None) -> str | None:
     """Refuse what is more than scheme, host and port of https, or of http on this machine."""
     parts = urlsplit(value or "https://unset")
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
         raise ValueError("is no https address (http only on this machine)")
     if not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError("holds more than scheme, host and port")

@@ -8,25 +8,18 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.columns import Shape, TicketColumn
+from schemas.file_reading import FileReading
+from schemas.remote_files import RemoteFilesSource
 from schemas.remote_source import FreshdeskSource, IntercomSource, PostgresSource, ZendeskSource
 from schemas.spec import Spec
 
 
-class FilesSource(Spec):
+class FilesSource(FileReading):
     """CSV, JSONL or Parquet files, optionally .gz or .zst, by path or glob."""
 
     kind: Literal["files"]
     paths: tuple[str, ...] = Field(min_length=1)
     """Paths or globs, relative to pipelines.yaml."""
-    format: Literal["auto", "csv", "jsonl", "parquet"] = "auto"
-    """`auto` goes by the file's suffix, never by its content."""
-    shape: Shape = "auto"
-    """`auto` detects messages, Alpaca, ShareGPT and prompt-completion rows by their keys; a mix is refused."""
-    columns: dict[TicketColumn, str] = Field(default={})
-    """Canonical column -> column of the file, or a path into nested rows (`requester.id`, `comments[-1].body`). Columns
-    not named here are taken by their own name."""
-    extra_columns: Literal["ignore", "error"] = "ignore"
-    """What to do with columns that are neither canonical nor mapped (they are counted either way)."""
 
 
 class DuckDBSource(Spec):
@@ -58,7 +51,7 @@ class HuggingFaceSource(Spec):
 
     kind: Literal["hf"]
     path: str
-    """`org/name`, or a local directory saved by `datasets`."""
+    """`org/name`, or a local directory: saved by `datasets`, or with the Parquet files of a dataset."""
     revision: str | None = None
     """Commit sha; required for a hub dataset, so that a run can be repeated."""
     split: str = "train"
@@ -105,6 +98,7 @@ class GeneratedSource(Spec):
 
 SourceSpec = Annotated[
     FilesSource
+    | RemoteFilesSource
     | DuckDBSource
     | HuggingFaceSource
     | GeneratedSource

@@ -17,11 +17,12 @@ from flows.privacy.graph import Graph, Node
 from flows.privacy.keys import load_hashes
 from flows.settings import Settings, open_ledger
 from schemas.errors import LockedError
+from tasks.curate.ingest.whose_copies import all_copies, copy_customers, reading_digest
 from tasks.forget.hashes import KeyedHash
 from tasks.forget.holders import EXAMPLES, index_customers, index_rows, parts_of
 from tasks.forget.tables import is_split
 
-SNAPSHOT, WAREHOUSE, LANDED = "snapshot", "warehouse_published", "landed"
+SNAPSHOT, WAREHOUSE, LANDED, COPIED = "snapshot", "warehouse_published", "landed", "copied"
 LEARNED = ".learned.parquet"
 
 
@@ -111,6 +112,8 @@ def _index_published(home: Path, root: Path, files: set[str], hashes: KeyedHash,
             from tasks.forget.databases import customers_of
 
             index_customers({"warehouse.duckdb": customers_of(place)}, hashes, root / name)
+        elif step == COPIED:
+            index_customers({place.name: copy_customers(place)}, hashes, root / name)
         elif step == LANDED:
             from tasks.curate.ingest.whose import landed_customers
 
@@ -125,7 +128,7 @@ def _index_published(home: Path, root: Path, files: set[str], hashes: KeyedHash,
 
 
 def published(home: Path) -> Iterator[tuple[str, str, Path]]:
-    """(step and key in the index, path) of every published warehouse and snapshot, and of sources brought in."""
+    """(step and key in the index, path) of every published warehouse and snapshot, and of what was brought in."""
     for folder in sorted((home / "warehouse").glob("*")):
         database = folder / "warehouse.duckdb"
         if database.is_file():
@@ -136,6 +139,10 @@ def published(home: Path) -> Iterator[tuple[str, str, Path]]:
     for database in sorted((home / "ingest").glob("*/*/ingest.duckdb")):
         if database.stat().st_size:
             yield LANDED, snapshot_key(database.parent.parent.name, database.parent.name), database
+    for copy in all_copies(home / "ingest"):
+        source = copy.parent.parent
+        below = snapshot_key(source.parent.name, snapshot_key(source.name, copy.name.partition(".")[0]))
+        yield COPIED, snapshot_key(below, reading_digest(copy)), copy
 
 
 def _stamp(place: Path) -> str:

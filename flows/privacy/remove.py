@@ -14,6 +14,7 @@ from typing import Any
 from flows.engine.ledger import Ledger
 from flows.engine.rewrite import RewritingStore
 from flows.privacy.certificate import write_certificate
+from flows.privacy.copies import unread_copies
 from flows.privacy.graph import digest_at
 from flows.privacy.trace import LEFTOVERS, PAGES, Tracer, leftovers
 from flows.settings import Settings, open_ledger
@@ -38,10 +39,12 @@ def remove_customer(settings: Settings, tombstone: Tombstone, hashes: KeyedHash)
     forgotten = Forgotten(hashes, owners=tombstone.owners, tickets=tombstone.tickets)
     ledger = open_ledger(settings)
     began = ledger.begin_forgetting(tombstone.id)
-    held = Tracer(settings, forgotten).holdings(tombstone.id, forgotten)
+    tracer = Tracer(settings, forgotten)
+    held = tracer.holdings(tombstone.id, forgotten)
     ledger.mark_versions(tombstone.id, held.versions)
     for _ in range(PASSES):
-        ledger.note_going(tombstone.id, began, (*held.to_do, *_yours(held), *leftovers(settings.home)))
+        loose = (*leftovers(settings.home), *unread_copies(settings.home, tracer.index, hashes))
+        ledger.note_going(tombstone.id, began, (*held.to_do, *_yours(held), *loose))
         reach("forget.noted")
         _remove_noted(settings, ledger, tombstone.id, began, forgotten)
         left = Tracer(settings, forgotten).holdings(tombstone.id, forgotten, sources=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flows.engine.rows import CandidateRow
 from flows.privacy.graph import Graph, Node
-from flows.privacy.index import LANDED, SNAPSHOT, WAREHOUSE, Indexed, published, update_index
+from flows.privacy.index import COPIED, LANDED, SNAPSHOT, WAREHOUSE, Indexed, published, update_index
 from flows.settings import Settings, open_ledger
 from schemas.forget import Holding, Holdings, LearnedVersion
 from tasks.curate.ingest.in_use import cut_off
@@ -67,7 +67,7 @@ class Tracer:
             *(self._sources(found, forgotten) if sources else ()),
         ]
         n_tickets = max(
-            (n for (step, _), n in found.rows.items() if step not in (SNAPSHOT, WAREHOUSE, LANDED)), default=0
+            (n for (step, _), n in found.rows.items() if step not in (SNAPSHOT, WAREHOUSE, LANDED, COPIED)), default=0
         )
         return Holdings(owner=owner, n_tickets=n_tickets, held=tuple(held), versions=tuple(self.versions(found)))
 
@@ -165,6 +165,9 @@ class Tracer:
                 yield Holding(kind="warehouse", place=below, n_rows=n_rows, fate="rewritten")
             elif step == LANDED:
                 yield Holding(kind="landed", place=below, n_rows=n_rows, fate="rewritten", told="rows and comments")
+            elif step == COPIED:
+                told = "fetched anew by the next run, which leaves these rows out"
+                yield Holding(kind="landed", place=below, n_rows=n_rows, fate="removed", told=told)
             else:
                 yield Holding(kind="snapshot", place=below, n_rows=n_rows, fate="removed")
 

@@ -9,6 +9,8 @@ _UNITS = {
     r".*_minutes": "minutes",
     r"page_size": "rows",
     r"requests_per_minute": "pages",
+    r".*_mb": "megabytes",
+    r"max_files": "files",
     r".*_days": "days",
     r"n_weeks|defect_weeks": "weeks",
     r".*_s": "seconds",

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.errors import DataError
+from schemas.remote_files import RemoteFilesSource
 from schemas.remote_source import FreshdeskSource, IntercomSource, PostgresSource, RemoteSource, ZendeskSource
 from schemas.source import DuckDBSource, FilesSource, GeneratedSource, HuggingFaceSource, SourceSpec
 from tasks.progress import Progress, silent
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tasks.curate.readers.gather import Gathered
     from tasks.curate.readers.layouts import TabularSource
     from tasks.curate.readers.records import Batch
-    from tasks.curate.readers.source_files import FileFormat
+    from tasks.curate.readers.source_files import FileFormat, SourceFile
     from tasks.forget.hashes import Forgotten
 
 ATTEMPTS = 2
@@ -38,7 +39,7 @@ class _Places(NamedTuple):
 def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = None) -> str:
     """sha256 of what the source holds now: file names and bytes, the DuckDB file, or the generator's settings.
 
-    Of a help desk and of Postgres it is what was brought in below `landed`; nobody is asked.
+    Of a help desk, of Postgres and of files from afar it is what was brought in below `landed`; nobody is asked.
 
     A dataset of the hub is known by its commit; nothing is fetched to fingerprint it. How rows are mapped plays no
     part: that is in the spec.
@@ -48,6 +49,7 @@ def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = 
         LockedError: TG0551, it is being brought in right now.
         StorageError: TG0552, the file is no DuckDB database.
     """
+    from tasks.curate.ingest.copies import copies_fingerprint
     from tasks.curate.ingest.in_use import fingerprint_database
     from tasks.curate.ingest.landing import landed_fingerprint
     from tasks.curate.readers.read_arrow import local_dataset
@@ -57,6 +59,8 @@ def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = 
     match source:
         case FilesSource():
             return fingerprint_files(find_files(source, root=root))
+        case RemoteFilesSource():
+            return copies_fingerprint(source, _folder(source, landed))
         case DuckDBSource():
             return fingerprint_database(_database(source, root, landed))
         case HuggingFaceSource():
@@ -174,10 +178,10 @@ def _read(
 def _parts(source: SourceSpec, root: Path, landed: Path | None) -> Iterator[tuple[str, str, Iterator[Batch]]]:
     """(name kept with the rows, prefix of ids made for them, batches of rows), one for each file or table."""
     match source:
-        case FilesSource():
-            from tasks.curate.readers.source_files import file_format, find_files, id_prefixes
+        case FilesSource() | RemoteFilesSource():
+            from tasks.curate.readers.source_files import file_format, id_prefixes
 
-            files = find_files(source, root=root)
+            files = _files(source, root, landed)
             prefixes = id_prefixes(files)
             for file in files:
                 yield file.name, prefixes[file.name], reader_of(file_format(file, source.format))(file.path)
@@ -201,6 +205,15 @@ def _parts(source: SourceSpec, root: Path, landed: Path | None) -> Iterator[tupl
 
             name = _described(source)
             yield f"{source.kind}:{name}", name, read_landed(source, _folder(source, landed))
+
+
+def _files(source: FilesSource | RemoteFilesSource, root: Path, landed: Path | None) -> tuple[SourceFile, ...]:
+    from tasks.curate.ingest.copies import need_copies
+    from tasks.curate.readers.source_files import find_files
+
+    if isinstance(source, FilesSource):
+        return find_files(source, root=root)
+    return need_copies(source, _folder(source, landed))
 
 
 def reader_of(form: FileFormat) -> Callable[[Path], Iterator[Batch]]:
@@ -236,7 +249,7 @@ def _database(source: DuckDBSource, root: Path, landed: Path | None) -> Path:
     return root / Path(source.database).expanduser()
 
 
-def _folder(source: RemoteSource, landed: Path | None) -> Path:
+def _folder(source: RemoteSource | RemoteFilesSource, landed: Path | None) -> Path:
     from tasks.curate.ingest.bring import ingest_folder
 
     folder = ingest_folder(source, landed or Path())
@@ -249,6 +262,8 @@ def _described(source: SourceSpec) -> str:
     match source:
         case FilesSource():
             return ", ".join(source.paths)
+        case RemoteFilesSource():
+            return ", ".join(source.urls)
         case DuckDBSource():
             return source.database
         case HuggingFaceSource():

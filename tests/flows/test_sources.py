@@ -17,6 +17,7 @@ from schemas.errors import ConfigError, SecurityError
 from schemas.load import load_file
 from tasks.curate.ingest.bring import bring_in
 from tests.flows.conftest import small_document
+from tests.tasks.curate.file_server import KEY_ID, SECRET, file_server
 from tests.tasks.curate.zendesk_desk import TOKEN, ZendeskDesk, zendesk_desk
 
 if TYPE_CHECKING:
@@ -101,6 +102,62 @@ def test_validate_plan_and_doctor_speak_of_the_source_and_ask_nobody(
     doctor(config=config, as_json=True)
     (bad, *_) = [row for row in json.loads(capsys.readouterr().out)["findings"] if row["what"] == "source"]
     assert (bad["state"], "zendesk" in bad["fix"]) == ("bad", True)
+
+
+def test_files_from_afar_are_fetched_by_a_run_alone_and_a_plan_says_what_is_here(
+    config: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FILES_TOKEN", TOKEN)
+    with file_server() as afar:
+        declared = {
+            "kind": "remote_files", "urls": ["s3://desk/*.jsonl", f"{afar.url}/web/x.jsonl"], "endpoint": afar.url,
+            "bearer_token": "${env:FILES_TOKEN}",
+        }  # fmt: skip
+        declare(config, declared, str(tiny_model.root))
+        assert validate(config=config, as_json=False) == 0
+        assert plan(pipeline="small", config=config, as_json=True) == 0
+        doctor(config=config, as_json=True)
+        assert afar.asked == []
+        told = capsys.readouterr().out
+        assert "remote_files: nothing has been brought in yet; a plan asks no service, the next run does" in told
+        afar.put("/desk/1.jsonl", '{"body": "q", "reply": "a"}\n')
+        afar.put("/web/x.jsonl", '{"body": "q", "reply": "b"}\n')
+        spec = load_file(config).get("small")
+        bring_in(spec.source, root=config.parent, landed=config.parent / "home" / "ingest" / "small")
+        n_asked = len(afar.asked)
+        capsys.readouterr()
+        assert plan(pipeline="small", config=config, as_json=True) == 0
+        assert "remote_files: 2 files brought in, as of" in capsys.readouterr().out
+        assert len(afar.asked) == n_asked
+
+
+@pytest.mark.server
+def test_a_file_that_vanishes_from_a_bucket_goes_with_its_rows_by_the_real_command(workplace: Workplace) -> None:
+    with file_server() as afar:
+        afar.secret = SECRET
+        for name, numbers in {"a": range(20), "b": range(20, 30)}.items():
+            rows = [{"ticket_id": n, "customer_id": n, "body": _words(n), "reply": f"so {_words(n)}"} for n in numbers]
+            afar.put(f"/desk/{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        declared = {
+            "kind": "remote_files", "urls": ["s3://desk/*.jsonl"], "endpoint": afar.url,
+            "access_key_id": "${env:S3_ID}", "secret_access_key": "${env:S3_SECRET}",
+        }  # fmt: skip
+        workplace.declare(lambda document: document["pipelines"]["small"].update(source=declared))
+        workplace.environ |= {"S3_ID": KEY_ID, "S3_SECRET": SECRET}
+        first = workplace.json("curate", "small")["funnel"][0]
+        assert (first["n_in"], first["n_out"]) == (30, 30)
+        del afar.files["/desk/b.jsonl"]
+        done = workplace.run("curate", "small")
+        assert "remote_files: 2 files brought in, 1 of them deleted upstream" in done.stdout + done.stderr
+        again = workplace.json("curate", "small")["funnel"][0]
+        assert (again["n_in"], again["n_out"]) == (20, 20)
+        assert len(afar.gets("/desk/a.jsonl")) == 1
+    for path in filter(Path.is_file, workplace.home.rglob("*")):
+        assert SECRET.encode() not in path.read_bytes(), path
+
+
+def _words(number: int) -> str:
+    return " ".join(f"w{(number * 31 + k * k * 13) % 997}" for k in range(12))
 
 
 def test_validate_refuses_what_postgres_would_be_asked(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

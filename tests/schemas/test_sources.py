@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
+from schemas.file_reading import FileReading
 from schemas.load import PipelineFile
+from schemas.remote_files import RemoteFilesSource
 from schemas.remote_source import FreshdeskSource, ZendeskSource
 from schemas.secret import PATTERN, is_secret
-from schemas.source import SourceSpec
+from schemas.source import FilesSource, SourceSpec
 
 Load = Callable[..., PipelineFile]
 Explain = Callable[..., str]
@@ -81,6 +84,64 @@ def test_a_freshdesk_account_is_declared_as_it_is(changes: dict[str, object], to
         FreshdeskSource.model_validate({**whole, **changes})
 
 
+AFAR = {"kind": "remote_files", "urls": ["s3://desk/*.csv", "https://h.example/x.csv?download=1"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"urls": []}, "urls"),
+        *(
+            ({"urls": [url]}, "begins neither with s3:// nor with https://")
+            for url in ("http://h.example/x.csv", "ftp://h.example/x.csv", "file:///etc/passwd", "x.csv", "gs://b/x.csv")
+        ),
+        *(({"urls": [url]}, "is not `s3://bucket/key`") for url in ("s3://desk", "s3://desk/", "s3://*/x", "s3://d/x/")),
+        ({"urls": ["https://a:b@h.example/x.csv"]}, "no address of a file"),
+        ({"urls": ["https://h.example/"]}, "no address of a file"),
+        ({"urls": ["https://h.example:99999/x.csv"]}, "[Pp]ort"),
+        ({"urls": ["https://[::1/x.csv"]}, "IPv6"),
+        ({"urls": ["https://h.example/x.csv?X-Amz-Signature=0a"]}, "holds a credential"),
+        ({"urls": ["https://h.example/x.csv?sig=0a"]}, "holds a credential"),
+        ({"urls": ["https://h.example/*.csv"]}, "only s3:// has patterns"),
+        ({"urls": ["s3://desk/a b.csv"]}, "blanks"),
+        ({"endpoint": "http://minio.example"}, "is no https address"),
+        ({"endpoint": "https://minio.example/path"}, "more than scheme, host and port"),
+        ({"access_key_id": "AKIA", "secret_access_key": "x"}, "credential is written as"),
+        ({"access_key_id": "${env:A}"}, "give both"),
+        ({"session_token": "${env:A}"}, "goes with `access_key_id`"),
+        ({"bearer_token": "${env:A}", "urls": ["s3://desk/x.csv"]}, "of one host; there are 0"),
+        ({"bearer_token": "${env:A}", "urls": ["https://a.example/x", "https://b.example/x"]}, "there are 2"),
+        ({"sha256": {"https://h.example/y.csv": "0" * 64}}, "none of `urls`"),
+        ({"sha256": {"s3://desk/x.csv": "00"}}, "sha256"),
+        ({"max_total_mb": 0}, "max_total_mb"),
+    ],
+)  # fmt: skip
+def test_files_from_afar_are_declared_by_safe_addresses(changes: dict[str, object], told: str) -> None:
+    whole = RemoteFilesSource.model_validate({**AFAR, "sha256": {"s3://desk/x.csv": "0" * 64}})
+    assert whole.model_dump()["sha256"] == {"s3://desk/x.csv": "0" * 64}
+    with pytest.raises(ValidationError, match=told):
+        RemoteFilesSource.model_validate({**AFAR, **changes})
+
+
+def test_what_files_have_in_common_is_declared_once() -> None:
+    shared = {"format", "shape", "columns", "extra_columns"}
+    for kind in (FilesSource, RemoteFilesSource):
+        assert issubclass(kind, FileReading)
+        assert shared.isdisjoint(kind.__annotations__)
+
+
+def test_the_codes_of_a_wrong_scheme_and_of_a_written_credential_are_told_with_their_lines(explain: Explain) -> None:
+    declared = "{kind: remote_files, urls: [CHANGE], access_key_id: '${env:A}', secret_access_key: SECRET}"
+    text = re.sub(r"\{kind: zendesk.*\}", declared, TEXT)
+    wrong = explain(text.replace("CHANGE", "ftp://h.example/x").replace("SECRET", "'${env:A}'"), {"A": "AKIAX"})
+    assert "TG0103" in wrong
+    assert "begins neither with s3:// nor with https://" in wrong
+    written = explain(text.replace("CHANGE", "s3://desk/x.csv").replace("SECRET", "hunter2"), {"A": "AKIAX"})
+    assert "TG0103" in written
+    assert "a credential is written as `${env:NAME}` and nothing else" in written
+    assert "TG0106" in explain(text.replace("CHANGE", "s3://desk/x.csv").replace("SECRET", "'${env:A}'"), {})
+
+
 def test_the_examples_of_the_documentation_are_valid(project: Path) -> None:
     blocks = (project / "docs" / "sources.md").read_text().split("```yaml\n")[1:]
     kinds = []
@@ -90,7 +151,7 @@ def test_the_examples_of_the_documentation_are_valid(project: Path) -> None:
         if "start" in declared:
             declared["start"] = str(declared["start"])
         kinds.append(TypeAdapter(SourceSpec).validate_python(declared).kind)
-    assert kinds == ["zendesk", "freshdesk", "intercom", "postgres", "duckdb"]
+    assert kinds == ["zendesk", "freshdesk", "intercom", "postgres", "remote_files", "duckdb"]
 
 
 def test_every_credential_of_a_source_stays_the_reference_that_it_is_written_as() -> None:
@@ -101,5 +162,8 @@ def test_every_credential_of_a_source_stays_the_reference_that_it_is_written_as(
         for name, field in definition.get("properties", {}).items()
         if any(PATTERN in form.get("pattern", "") for form in (field, *field.get("anyOf", ())))
     }
-    assert found == {"api_token", "oauth_token", "access_token", "api_key", "dsn"}
+    assert found == {
+        "api_token", "oauth_token", "access_token", "api_key", "dsn", "access_key_id", "secret_access_key",
+        "session_token", "bearer_token",
+    }  # fmt: skip
     assert all(is_secret(f"pipelines.replies.source.{name}") for name in found)

@@ -1,7 +1,7 @@
 """Bring a source in before a run reads it, and say what is here: one folder for each source below `ingest`.
 
-Files, datasets and generated tickets need nothing. The network is asked here and nowhere else, and only because the
-source says so. Called by `flows/ingest.py`; `tasks/curate/extract.py` reads what is here.
+Local files, datasets and generated tickets need nothing. The network is asked here and nowhere else, and only because
+the source says so. Called by `flows/ingest.py`; `tasks/curate/extract.py` reads what is here.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from schemas.remote_files import RemoteFilesSource
 from schemas.remote_source import (
     DeskSource,
     FreshdeskSource,
@@ -22,6 +23,7 @@ from schemas.remote_source import (
     ZendeskSource,
 )
 from schemas.source import DuckDBSource, SourceSpec
+from tasks.curate.ingest.copies import asked_for, read_snapshot
 from tasks.curate.ingest.extras import need_package
 from tasks.curate.ingest.in_use import copy_database, forget_copy, is_held, need_database
 from tasks.curate.ingest.landing import FILE, Landing, open_landing, read_landing
@@ -39,14 +41,16 @@ class Brought:
     """What lies here for a source.
 
     Attributes:
-        n_rows: Tickets or rows, those that are gone upstream included; 0 for a copied DuckDB file.
+        n_rows: Tickets, rows or files, those that are gone upstream included; 0 for a copied DuckDB file.
         n_gone: Of these, deleted upstream.
         finished_at: When it was complete, UTC, ISO 8601.
+        unit: What was counted.
     """
 
     n_rows: int
     n_gone: int
     finished_at: str
+    unit: Literal["rows", "files"] = "rows"
 
 
 def ingest_folder(source: SourceSpec, landed: Path) -> Path | None:
@@ -61,6 +65,8 @@ def ingest_folder(source: SourceSpec, landed: Path) -> Path | None:
             asked = source.model_dump(include={"dsn", "table", "query", "key", "cursor"}, mode="json")
         case DuckDBSource():
             asked = {"database": source.database}
+        case RemoteFilesSource():
+            asked = {"endpoint": source.endpoint}  # urls come and go, and their files stay
         case _:
             return None
     return landed / f"{source.kind}-{sha256_json(asked)[:16]}"
@@ -77,16 +83,23 @@ def bring_in(
         forgotten: Customers whose rows are left out before anything is written.
 
     Raises:
-        ConfigError: what `sync_zendesk`, `sync_freshdesk`, `sync_intercom` and `sync_postgres` raise, as all below.
-        DataError: TG0268 and TG0209.
-        LockedError: TG0551, another process brings it in.
-        ServiceError: TG0707 to TG0709.
+        ConfigError: what `sync_zendesk`, `sync_freshdesk`, `sync_intercom`, `sync_postgres` and `bring_files` raise, as
+            all below.
+        DataError: TG0268, TG0209 and TG0270 to TG0272.
+        LockedError: TG0551 and TG0560, another process brings it in.
+        SecurityError: TG0829.
+        ServiceError: TG0707 to TG0709 and TG0714 to TG0716.
     """
     folder = ingest_folder(source, landed)
     if folder is None:
         return None
     if isinstance(source, DuckDBSource):
         return _copy_if_held(root / Path(source.database).expanduser(), folder)
+    if isinstance(source, RemoteFilesSource):
+        from tasks.curate.ingest.remote_files import bring_files
+
+        bring_files(source, folder, at=datetime.now(UTC).isoformat(timespec="seconds"), progress=progress)
+        return brought(source, landed=landed)
     if not isinstance(source, RemoteSource):
         return None
     if isinstance(source, PostgresSource):
@@ -128,6 +141,11 @@ def brought(source: SourceSpec, *, landed: Path) -> Brought | None:
     folder = ingest_folder(source, landed)
     if folder is None or isinstance(source, DuckDBSource):
         return None
+    if isinstance(source, RemoteFilesSource):
+        last = read_snapshot(folder)
+        if last is None or last.asked != asked_for(source):
+            return None
+        return Brought(len(last.copies) + len(last.gone), len(last.gone), last.finished_at, "files")
     with read_landing(folder) as landing:
         return _counted(landing) if landing else None
 

@@ -110,8 +110,9 @@ def forget_copy(folder: Path) -> None:
 
 
 def cut_off(folder: Path) -> list[Path]:
-    """Files of processes that are no more: copies, and databases that were being written anew."""
-    return [*_of_the_dead(folder, "copy-*", "-"), *_of_the_dead(folder, ".ingest.duckdb.*", "duckdb.")]
+    """Files of processes that are no more: copies, parts of files, and databases that were being written anew."""
+    patterns = {"copy-*": "-", "part-*": "-", ".ingest.duckdb.*": "duckdb."}
+    return [path for pattern, before_pid in patterns.items() for path in _of_the_dead(folder, pattern, before_pid)]
 
 
 def _of_the_dead(folder: Path, pattern: str, before_pid: str) -> list[Path]:

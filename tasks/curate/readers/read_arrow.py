@@ -48,10 +48,14 @@ def read_saved_dataset(source: HuggingFaceSource, *, root: Path) -> Iterator[Bat
 
     Raises:
         ConfigError: TG0131, a hub dataset without permission or commit; TG0132, no such split.
-        DataError: TG0202, the directory is not one that `datasets` saved.
+        DataError: TG0202, the directory is neither one that `datasets` saved nor a dataset of Parquet files.
         ServiceError: TG0722, the hub does not answer, or offline mode forbids asking.
     """
     folder = local_dataset(source, root=root)
+    files = _parquet_files(source, folder) if folder else []
+    if files:
+        yield from arrow_batches(_batches_of(files))
+        return
     dataset = _from_disk(source, folder) if folder else _from_hub(source)
     check_header(dataset.column_names, where=source.path)
     yield from arrow_batches(
@@ -117,6 +121,41 @@ def _plain_times(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
+def _parquet_files(source: HuggingFaceSource, folder: Path) -> list[Path]:
+    """Files of the split in a folder as the hub keeps datasets: `train-00000-of-00002.parquet`, `train/0.parquet`."""
+    files = sorted(folder.rglob("*.parquet"))
+    split = source.split
+    found = [
+        file
+        for file in files
+        if re.fullmatch(rf"{re.escape(split)}([-_.].*)?", file.stem) or split in file.relative_to(folder).parts[:-1]
+    ]
+    if files and not found:
+        names = sorted({re.split(r"-\d", file.stem)[0] for file in files})
+        raise ConfigError(
+            f"no Parquet file of split {split!r}; there are: {listing(names)}",
+            code="TG0132",
+            where=str(folder),
+            hint=did_you_mean(split, names) or "for files that are no split use `kind: files` with a glob",
+        )
+    return found
+
+
+def _batches_of(files: Iterable[Path]) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in files:
+        try:
+            with pq.ParquetFile(path) as file:
+                check_header(file.schema_arrow.names, where=str(path))
+                yield from file.iter_batches(batch_size=BATCH_ROWS)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"not readable as Parquet: {str(error).partition(chr(10))[0][:200]}", code="TG0202", where=str(path)
+            ) from None
+
+
 def _from_disk(source: HuggingFaceSource, folder: Path) -> Any:
     import datasets
 
@@ -127,7 +166,7 @@ def _from_disk(source: HuggingFaceSource, folder: Path) -> Any:
             f"not a directory saved by `datasets`: {type(error).__name__}",
             code="TG0202",
             where=str(folder),
-            hint="for a folder of Parquet, CSV or JSONL files use `kind: files` with a glob",
+            hint="for a folder of CSV or JSONL files use `kind: files` with a glob",
         ) from None
     if isinstance(loaded, datasets.DatasetDict):
         if source.split not in loaded:

@@ -51,6 +51,16 @@ def find_files(source: FilesSource, *, root: Path) -> tuple[SourceFile, ...]:
     return tuple(sorted(found.values(), key=lambda file: file.name))
 
 
+def ending_of(name: str) -> str:
+    """The endings of the name that say how the file is read; empty where none does.
+
+    >>> ending_of("exports/2026.06/tickets.CSV.gz"), ending_of("tickets")
+    ('.csv.gz', '')
+    """
+    found = _ENDING.search(name)
+    return found[0].lower() if found else ""
+
+
 def file_format(file: SourceFile, declared: Literal["auto", "csv", "jsonl", "parquet"]) -> FileFormat:
     """The declared format, or the one the suffix names.
 

@@ -63,6 +63,7 @@ def _main() -> None:
     from pydantic import TypeAdapter
 
     import tasks.curate.ingest.rest_pages as rest
+    import tasks.curate.ingest.web as web
     import tasks.curate.ingest.zendesk_api as api
     from schemas.errors import TunegateError
     from schemas.remote_source import ZendeskSource
@@ -71,13 +72,13 @@ def _main() -> None:
     from tasks.failpoint import VARIABLE
 
     os.environ.update(rest.QUIET)
-    for name in ("duckdb", "psycopg2", "pyarrow"):
+    for name in ("duckdb", "httpx", "psycopg2", "pyarrow"):
         importlib.import_module(name)
 
     # What dlt makes once in a process, it makes before the forks; nothing is asked for.
     about = ZendeskSource(kind="zendesk", base_url="http://127.0.0.1:1", oauth_token="${env:PATH}", start="2026-06-01")
     api.ZendeskApi(about).rest.pages("nowhere", {}, api.export_paginator())
-    rest.FIRST_DELAY_S = DELAY_S  # a test waits for nobody
+    rest.FIRST_DELAY_S = web.FIRST_DELAY_S = DELAY_S  # a test waits for nobody
     for line in sys.stdin:
         job = json.loads(line)
         pid = os.fork()

@@ -417,6 +417,30 @@ def without_source(table: TicketTable) -> Rows:
     return [{**row, "source": ""} for row in tickets(table)]
 
 
+def test_a_folder_of_a_datasets_parquet_files_is_read_split_by_split(tmp_path: Path, tidy: pa.Table) -> None:
+    for name in ("data/train-00000-of-00002", "data/train-00001-of-00002", "data/test-00000-of-00001", "default/odd/0"):
+        (tmp_path / f"hub/{name}.parquet").parent.mkdir(parents=True, exist_ok=True)
+    half = tidy.num_rows // 2
+    pq.write_table(tidy.slice(0, half), tmp_path / "hub/data/train-00000-of-00002.parquet")
+    pq.write_table(tidy.slice(half), tmp_path / "hub/data/train-00001-of-00002.parquet")
+    pq.write_table(tidy.slice(0, 1), tmp_path / "hub/data/test-00000-of-00001.parquet")
+    pq.write_table(tidy.slice(1, 1), tmp_path / "hub/default/odd/0.parquet")
+    pq.write_table(tidy, tmp_path / "t.parquet")
+    whole = without_source(extract(files("t.parquet"), tmp_path))
+
+    def split(name: str) -> Rows:
+        return without_source(extract(HuggingFaceSource(kind="hf", path="hub", split=name), tmp_path))
+
+    assert split("train") == whole
+    assert [row["ticket_id"] for row in split("test")] == [whole[0]["ticket_id"]]
+    assert [row["ticket_id"] for row in split("odd")] == [whole[1]["ticket_id"]]
+    with pytest.raises(ConfigError, match=r"TG0132.*test, train"):
+        split("validation")
+    (tmp_path / "hub/data/test-00000-of-00001.parquet").write_bytes(b"PAR1 cut off")
+    with pytest.raises(DataError, match="TG0202"):
+        split("test")
+
+
 def test_parquet_duckdb_and_saved_datasets_give_equal_rows(tmp_path: Path, tidy: pa.Table) -> None:
     import datasets
 

@@ -1,0 +1,24 @@
+"""How files of tickets are read, wherever they lie. Part of `source` (`schemas/source.py`)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from schemas.columns import Shape, TicketColumn
+from schemas.spec import Spec
+
+
+class FileReading(Spec):
+    """What files here and files from afar have in common."""
+
+    format: Literal["auto", "csv", "jsonl", "parquet"] = "auto"
+    """`auto` goes by the file's suffix, never by its content."""
+    shape: Shape = "auto"
+    """`auto` detects messages, Alpaca, ShareGPT and prompt-completion rows by their keys; a mix is refused."""
+    columns: dict[TicketColumn, str] = Field(default={})
+    """Canonical column -> column of the file, or a path into nested rows (`requester.id`, `comments[-1].body`). Columns
+    not named here are taken by their own name."""
+    extra_columns: Literal["ignore", "error"] = "ignore"
+    """What to do with columns that are neither canonical nor mapped (they are counted either way)."""

@@ -1,0 +1,223 @@
+"""One GET of a server that may misbehave: asked again after what passes, redirected only where that is harmless.
+
+Certificates are verified (`SSL_CERT_FILE` adds an authority of one's own). It knows nothing of files or of S3. Called
+by `download.py` and `s3.py`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+from schemas.errors import SecurityError, ServiceError
+from schemas.remote_source import LOOPBACK
+
+if TYPE_CHECKING:
+    from httpx import Client, Response
+
+ATTEMPTS = 6
+"""Of one file or one page of a listing."""
+FIRST_DELAY_S = 1.0
+MAX_DELAY_S = 300.0
+"""A server that asks for more patience is told as one that does not answer."""
+TIMEOUT_S = 60.0
+MAX_REDIRECTS = 5
+PASSING = (408, 425, 429, 500, 502, 503, 504)
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class PassingError(Exception):
+    """An answer that may be another one next time.
+
+    Args:
+        told: What it was, without text of the answer.
+        after_s: Seconds that the server asks to wait; null where it does not say.
+        changed: It is the file that is another one.
+    """
+
+    def __init__(self, told: str, after_s: float | None = None, *, changed: bool = False) -> None:
+        super().__init__(told)
+        self.told, self.after_s, self.changed = told, after_s, changed
+
+
+class Web:
+    """Connections to any number of servers.
+
+    Args:
+        sleep: Waits so many seconds.
+    """
+
+    def __init__(self, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._client: Client | None = None
+        self._sleep = sleep
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._client is not None:
+            self._client.close()
+
+    @contextmanager
+    def get(
+        self, url: str, headers: Mapping[str, str], *, follow: bool, private: tuple[str, ...]
+    ) -> Iterator[Response]:
+        """The answer, whose body has not been read; no body is unpacked on the way.
+
+        Args:
+            follow: Go where a redirect leads.
+            private: Names of headers that no other host than the first is told.
+
+        Raises:
+            PassingError: no connection, or a status that passes.
+            SecurityError: TG0829, a redirect leads where it must not.
+            ServiceError: TG0707, the login is refused; TG0714, another redirect; TG0716, an untrusted certificate.
+        """
+        import httpx
+
+        at, sent = url, dict(headers)
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                with self._open().stream("GET", at, headers=sent) as response:
+                    target = response.headers.get("location") if response.status_code in _REDIRECTS else None
+                    if target is None or not follow:
+                        _check_status(response, url)
+                        yield response
+                        return
+            except httpx.TransportError as error:
+                raise _untrusted(url, error) or PassingError(type(error).__name__) from None
+            to = check_redirect(at, target, where=url)
+            if urlsplit(to).netloc != urlsplit(at).netloc:
+                sent = {name: value for name, value in sent.items() if name.lower() not in private}
+            at = to
+        raise unfit(url, f"more than {MAX_REDIRECTS} redirects")
+
+    def wait(self, attempt: int, error: PassingError, *, where: str) -> None:
+        """Wait before the next attempt.
+
+        Raises:
+            ServiceError: TG0714, it was the last one, or the server asks for more patience than there is; TG0715, the
+                last one found that the file had changed.
+        """
+        delay = error.after_s if error.after_s is not None else FIRST_DELAY_S * 2**attempt
+        if attempt + 1 >= ATTEMPTS or delay > MAX_DELAY_S:
+            raise (_unsteady(where) if error.changed else unfit(where, error.told)) from None
+        self._sleep(delay)
+
+    def _open(self) -> Client:
+        if self._client is None:
+            import httpx
+
+            direct = {f"all://{'[::1]' if host == '::1' else host}": None for host in LOOPBACK}
+            self._client = httpx.Client(timeout=TIMEOUT_S, mounts=direct, headers={"Accept-Encoding": "identity"})
+        return self._client
+
+
+def unfit(where: str, told: str) -> ServiceError:
+    """The error of an answer that is of no use."""
+    return ServiceError(
+        f"the server does not answer as it should: {told}",
+        code="TG0714",
+        where=where,
+        hint="run again later: whole files stay, and it goes on behind them",
+    )
+
+
+def _unsteady(where: str) -> ServiceError:
+    return ServiceError(
+        "the file changed each time while it was fetched",
+        code="TG0715",
+        where=where,
+        hint="run when its writer is done; better, let it write another name and rename",
+    )
+
+
+def check_redirect(origin: str, target: str, *, where: str) -> str:
+    """The target of a redirect, if it may be followed: https (or http from here to here), never from outside to inside.
+
+    Args:
+        target: As the server wrote it, perhaps relative to `origin`.
+
+    Raises:
+        SecurityError: TG0829.
+        ServiceError: TG0714, it is no address.
+    """
+    try:
+        target = urljoin(origin, target)
+        to = urlsplit(target)
+    except ValueError:
+        raise unfit(where, "a redirect to what is no address") from None
+    local = urlsplit(origin).hostname in LOOPBACK and to.hostname in LOOPBACK
+    told = ""
+    if to.scheme != "https" and not (to.scheme == "http" and local):
+        told = f"to {to.scheme}:, not https:"
+    elif not to.hostname or "@" in to.netloc:
+        told = "to no address of a host"
+    elif not is_inside(urlsplit(origin).hostname or "") and is_inside(to.hostname):
+        told = "from a public address to one of this machine or network"
+    if told:
+        raise SecurityError(
+            f"the server redirects {told}",
+            code="TG0829",
+            where=where,
+            hint="write the address that is meant into pipelines.yaml, if you trust it",
+        )
+    return target
+
+
+def is_inside(host: str) -> bool:
+    """Is it an address of this machine or of a network that is not public? False for names that nobody knows here."""
+    try:
+        found = {str(each[4][0]).partition("%")[0] for each in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False
+    return any(not ipaddress.ip_address(address).is_global for address in found)
+
+
+def retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
+    """Seconds of a `Retry-After`, which is a number of them or a date; null where it is neither.
+
+    >>> retry_after("7"), retry_after("soon")
+    (7.0, None)
+    """
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - (now or datetime.now(UTC))).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _check_status(response: Response, url: str) -> None:
+    status = response.status_code
+    if status in PASSING:
+        raise PassingError(f"status {status}", retry_after(response.headers.get("retry-after")))
+    if status in (401, 403):
+        raise ServiceError(
+            f"the server refuses access ({status})",
+            code="TG0707",
+            where=url,
+            hint="look at what the variables of the credentials hold, at `region`, and at the rights to list and read",
+        )
+
+
+def _untrusted(url: str, error: Exception) -> ServiceError | None:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return ServiceError(
+                f"the server's certificate is not to be trusted: {cause.verify_message}",
+                code="TG0716",
+                where=url,
+                hint="for an authority of your own let SSL_CERT_FILE name its certificate",
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None
