@@ -1,6 +1,7 @@
 """Plays the story of `weeks.py`: each Monday the export is written, `tunegate tick` decides, and agents work.
 
 Every tick is a process of its own, a fork of this one, which has the libraries imported. The clock is TUNEGATE_NOW.
+With RECORD=1 the table is kept in `benchmarks/results/schedule.md`, from which `infra/site/plots.py` draws the chart.
 Usage: `python -m infra.schedule_demo [--base URI] [--tiny] [--story steady,quiet,...] [--out FOLDER]`.
 """
 
@@ -20,14 +21,14 @@ from ruamel.yaml import YAML
 
 from flows.engine.ledger import Ledger
 from flows.servers import client_environment, ensure_prefect, stop_all
-from infra.schedule_demo.chart import svg, table
+from infra.schedule_demo.chart import COLUMNS, POLICIES, chart, record, table
 from infra.schedule_demo.weeks import EVENTS, FAILPOINTS, STORY, Row, Weeks, make_weeks
 from schemas.artifacts import ChampionRef
 
 PROJECT = Path(__file__).resolve().parents[2]
 NAME = "replies"
-POLICIES = ("gated (tunegate)", "never retrained", "always promote")
-COLUMNS = ("week", "arrives", "tick", "why", "new", "edited", "verdict", "champion", *POLICIES)
+RESULT = PROJECT / "benchmarks" / "results" / "schedule.md"
+TITLES = (*COLUMNS, *POLICIES)
 KILLED = -9
 
 
@@ -46,7 +47,7 @@ class Demo:
         for week in range(1, len(self.weeks.story) + 1):
             since = time.monotonic()
             rows.append(self._week(week))
-            say(table(COLUMNS, rows[-1:]) + f"   ({time.monotonic() - since:.0f} s)")
+            say(table(TITLES, rows[-1:]) + f"   ({time.monotonic() - since:.0f} s)")
         return rows
 
     def _week(self, week: int) -> list[object]:
@@ -235,11 +236,13 @@ def main() -> int:
         rows = Demo(folder, weeks, tiny=asked.tiny, n_answers=(6 if asked.quick else 16) if asked.tiny else 32).play()
     finally:
         stop_all(folder / ".tunegate")
-    text = table(COLUMNS, rows)
-    labels = [f"{row[0]} {row[1]}" for row in rows]
-    lines = {name: [_number(row[-3 + place]) for row in rows] for place, name in enumerate(POLICIES)}
-    (folder / "weeks.svg").write_text(svg("Right answers to the coming week's tickets", labels, lines))
+    text = table(TITLES, rows)
+    (folder / "weeks.svg").write_text(chart(rows))
     (folder / "weeks.txt").write_text(text + "\n")
+    if os.environ.get("RECORD"):
+        from benchmarks.home import describe_machine
+
+        RESULT.write_text(record(rows, machine=describe_machine(), command="RECORD=1 make demo-schedule"))
     sys.stdout.write(f"{text}\n\n{folder / 'weeks.svg'}\n")
     return 0 if all(row[6] != "FAILED" for row in rows) else 1
 
@@ -251,10 +254,6 @@ def _import_all() -> None:
     for name in ("torch", "transformers", "peft", "mlflow", "sklearn.linear_model", "scipy.stats", "prefect",
                  "flows.pipeline", "flows.commands.run"):  # fmt: skip
         importlib.import_module(name)
-
-
-def _number(value: object) -> float | None:
-    return value if isinstance(value, float) else None
 
 
 def say(text: str) -> None:

@@ -1,10 +1,13 @@
-"""The end of the demo: a table, and the same as an SVG line chart."""
+"""The end of the demo: a table, the same as an SVG line chart, and as a page that is kept."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
+TITLE = "Right answers to the coming week's tickets"
+COLUMNS = ("week", "arrives", "tick", "why", "new", "edited", "verdict", "champion")
+POLICIES = ("gated (tunegate)", "never retrained", "always promote")
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 760, 400, 60, 60, 200, 60
 STYLES = (("#1a7f37", "", 3.0), ("#57606a", "6 4", 2.0), ("#cf222e", "2 3", 2.0))
 """Colour, dashes and width per line."""
@@ -67,3 +70,48 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _cell(cell: object) -> str:
     return f"{cell:.2f}" if isinstance(cell, float) else str(cell)
+
+
+def chart(rows: Sequence[Sequence[object]]) -> str:
+    """The SVG of the demo's rows: `COLUMNS`, then a share of right answers for each of `POLICIES`."""
+    labels = [f"{row[0]} {row[1]}" for row in rows]
+    first = len(COLUMNS)
+    lines = {name: [_share(row[first + place]) for row in rows] for place, name in enumerate(POLICIES)}
+    return svg(TITLE, labels, lines)
+
+
+def record(rows: Sequence[Sequence[object]], *, machine: Mapping[str, str], command: str) -> str:
+    """The page that is kept: machine, and the rows as a Markdown table."""
+    shown = [["" if cell is None else _cell(cell) for cell in row] for row in rows]
+    return "\n".join(
+        [
+            "# Weeks under a fake clock",
+            "",
+            f"Written by `{command}`; what is played: docs/operations.md. Shares are of 32 tickets of the coming week",
+            "that the model which each policy would serve routes rightly in the right form.",
+            "",
+            *(f"- {name}: {value}" for name, value in machine.items()),
+            "",
+            *(f"| {' | '.join(row)} |" for row in [[*COLUMNS, *POLICIES], ["---"] * len(shown[0]), *shown]),
+            "",
+        ]
+    )
+
+
+def recorded_rows(page: str) -> list[list[object]]:
+    """The rows of a page that `record` wrote; what a chart needs of them.
+
+    >>> recorded_rows("| 1 | steady | RUN | first | 9 | 0 | PROMOTE | v1 | 0.50 | 0.50 | 0.50 |")[0][-1]
+    0.5
+    """
+    rows: list[list[object]] = []
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and cells[0].isdigit():
+            told: list[object] = list(cells[: len(COLUMNS)])
+            rows.append([*told, *(float(cell) if cell else None for cell in cells[len(COLUMNS) :])])
+    return rows
+
+
+def _share(value: object) -> float | None:
+    return value if isinstance(value, float) else None

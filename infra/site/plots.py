@@ -1,4 +1,4 @@
-"""The plots of docs/deciding.md: drawn from the tables that `make bench-gates RECORD=1` wrote, and from nothing else.
+"""The plots of the pages, drawn from the tables that `make bench-gates` and `make demo-schedule` wrote with RECORD=1.
 
 `python -m infra.site.plots` writes them into docs/plots/; a test fails when they are not those of the recorded figures.
 """
@@ -10,7 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from infra.schedule_demo.chart import chart, recorded_rows
+
 PROJECT = Path(__file__).resolve().parents[2]
+WEEKS = PROJECT / "benchmarks" / "results" / "schedule.md"
 RECORDED = PROJECT / "benchmarks" / "results" / "gates.md"
 FOLDER = PROJECT / "docs" / "plots"
 RULES = {
@@ -126,5 +129,6 @@ def _svg(width: int, height: int, label: str, parts: Sequence[str]) -> str:
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for name, drawing in draw(RECORDED.read_text(encoding="utf-8")).items():
+    drawings = draw(RECORDED.read_text(encoding="utf-8"))
+    for name, drawing in {**drawings, "weeks.svg": chart(recorded_rows(WEEKS.read_text(encoding="utf-8")))}.items():
         (FOLDER / name).write_text(drawing, encoding="utf-8")

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from flows.commands.explain import documented
+from infra.schedule_demo.chart import chart, record, recorded_rows
 from infra.site.error_pages import error_pages
 from infra.site.examples import accepts, example_of, written_values
-from infra.site.plots import CANDIDATES, FOLDER, RECORDED, RULES, draw, promotions, regressions
+from infra.site.plots import CANDIDATES, FOLDER, RECORDED, RULES, WEEKS, draw, promotions, regressions
 from infra.site.reference import keys_of, reference_page, sections
 from schemas.pipeline import PipelineSpec
 
@@ -93,6 +94,15 @@ def test_the_plots_are_drawn_from_the_recorded_figures() -> None:
         assert "http" not in drawing.replace('xmlns="http://www.w3.org/2000/svg"', "")
     other = draw(text.replace("| tunegate improve | 1000 | 0.0 |", "| tunegate improve | 1000 | 9.9 |"))
     assert other["promotions.svg"] != draw(text)["promotions.svg"]
+
+
+def test_the_weeks_are_drawn_from_the_recorded_table() -> None:
+    rows = recorded_rows(WEEKS.read_text(encoding="utf-8"))
+    assert [row[0] for row in rows] == [str(week) for week in range(1, 9)]
+    assert (FOLDER / "weeks.svg").read_text(encoding="utf-8") == chart(rows), "python -m infra.site.plots"
+    told = record(rows, machine={"processor": "one"}, command="make demo-schedule")
+    assert recorded_rows(told) == rows
+    assert {row[6] for row in rows} >= {"PROMOTE", "BLOCK"}
 
 
 def test_the_recorded_tables_are_read_whole() -> None:
