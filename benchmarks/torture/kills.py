@@ -14,8 +14,10 @@ from benchmarks.torture.trial import Fault, Trial
 from tasks.failpoint import PLACES, VARIABLE
 
 _FETCHING = "its source is a service; tests/tasks/curate/test_zendesk.py and test_postgres.py kill there"
+_COPYING = "its files are elsewhere; tests/tasks/curate/test_remote_files.py kills there"
 ELSEWHERE = {
     **{place: _FETCHING for place in PLACES if place.startswith("ingest.")},
+    **{place: _COPYING for place in PLACES if place.startswith("copies.")},
     **{
         place: "no run forgets; tests/flows/test_forget.py kills there"
         for place in PLACES
