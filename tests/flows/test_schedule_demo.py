@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tests.flows.conftest import Workplace
 
 
-@pytest.mark.campaign
 @pytest.mark.server
 def test_three_weeks_are_killed_skipped_and_blocked(
     workplace: Workplace, project: Path, tmp_path: Path, empty_store: Path, capsys: pytest.CaptureFixture[str]
