@@ -129,11 +129,13 @@ def described(status: int, headers: object) -> str:
 
 
 def _parsed(body: bytes) -> ElementTree.Element:
-    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
-        raise PassingError("a listing with declarations of its own")
     try:
-        page = ElementTree.fromstring(body)  # noqa: S314 - no declaration is in it, and it is of limited size
-    except ElementTree.ParseError:
+        # As text without NUL: else the parser chooses UTF-16 or what is declared, in which no declaration is seen here.
+        text = body.decode("utf-8")
+        if "\0" in text or "<!DOCTYPE" in text or "<!ENTITY" in text:
+            raise PassingError("a listing with declarations of its own")
+        page = ElementTree.fromstring(text)  # noqa: S314 - no declaration is in it, and it is of limited size
+    except (ElementTree.ParseError, UnicodeDecodeError, ValueError):
         raise PassingError("a listing that is no XML") from None
     if not page.tag.endswith("ListBucketResult"):
         raise PassingError("XML that is no listing")
