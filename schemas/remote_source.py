@@ -48,7 +48,7 @@ class _Desk(Spec):
     _host: ClassVar[str]
 
     subdomain: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    """`acme` for acme.zendesk.com or acme.freshdesk.com; exactly one of `subdomain` and `base_url`."""
+    """`acme` for acme.zendesk.com, acme.freshdesk.com or acme.atlassian.net; exactly one of `subdomain` and `base_url`."""
     base_url: str | None = None
     """Scheme and host of another address; https, or http on this machine."""
     start: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
@@ -125,6 +125,46 @@ class FreshdeskSource(_Desk):
     """Tickets of one page of the list."""
     requests_per_minute: int = Field(default=50, ge=1, le=700)
     """Of lists and conversations together; Freshdesk's limit depends on the plan."""
+
+
+class JiraSource(_Desk):
+    """Requests of Jira Service Management with their public comments, by the search for what changed; the extra
+    `jira`."""
+
+    _host = "atlassian.net"
+
+    kind: Literal["jira"]
+    cloud_id: str | None = Field(default=None, pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+    """Instead of `subdomain`, for a token with scopes: https://SUBDOMAIN.atlassian.net/_edge/tenant_info tells it."""
+    email: str
+    """Of the account whose `api_token` it is."""
+    api_token: Secret
+    """`${env:NAME}`; of an agent who may see all requests of the projects."""
+    projects: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,99}$")], ...] = Field(min_length=1)
+    """Keys of the service projects, such as `SUP`."""
+    statuses: tuple[Literal["new", "indeterminate", "done"], ...] = Field(default=("done",), min_length=1)
+    """Categories of Jira's statuses: `new` is to do, `indeterminate` in progress. Tickets of others are dropped as
+    `other_status`, and their comments are not fetched."""
+    deletions: Literal["compare", "ignore"] = "compare"
+    """`compare` lists all ids after each search: tickets that are gone become `deleted_upstream`, and tickets that the
+    search did not show are fetched."""
+    page_size: int = Field(default=100, ge=1, le=100)
+    """Tickets of one page of the search; Jira may give fewer."""
+    requests_per_minute: int = Field(default=300, ge=1, le=10_000)
+    """Of searches and comments together; Jira's limit depends on the plan."""
+
+    @model_validator(mode="after")
+    def _has_one_address(self) -> Self:
+        if sum(each is not None for each in (self.subdomain, self.cloud_id, self.base_url)) != 1:
+            raise ValueError("give exactly one of `subdomain`, `cloud_id` and `base_url`")
+        if len(set(self.projects)) < len(self.projects):
+            raise ValueError("`projects` names a project twice")
+        return self
+
+    @property
+    def address(self) -> str:
+        """Where it is asked, without a slash at the end."""
+        return f"https://api.atlassian.com/ex/jira/{self.cloud_id}" if self.cloud_id else super().address
 
 
 class IntercomSource(Spec):
@@ -206,5 +246,5 @@ class PostgresSource(Spec):
         return self
 
 
-DeskSource = ZendeskSource | FreshdeskSource | IntercomSource
+DeskSource = ZendeskSource | FreshdeskSource | IntercomSource | JiraSource
 RemoteSource = DeskSource | PostgresSource

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from schemas.columns import Shape, TicketColumn
 from schemas.file_reading import FileReading
 from schemas.remote_files import RemoteFilesSource
-from schemas.remote_source import FreshdeskSource, IntercomSource, PostgresSource, ZendeskSource
+from schemas.remote_source import FreshdeskSource, IntercomSource, JiraSource, PostgresSource, ZendeskSource
 from schemas.spec import Spec
 
 
@@ -105,6 +105,7 @@ SourceSpec = Annotated[
     | ZendeskSource
     | FreshdeskSource
     | IntercomSource
+    | JiraSource
     | PostgresSource,
     Field(discriminator="kind"),
 ]

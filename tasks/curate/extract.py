@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.errors import DataError
 from schemas.remote_files import RemoteFilesSource
-from schemas.remote_source import FreshdeskSource, IntercomSource, PostgresSource, RemoteSource, ZendeskSource
+from schemas.remote_source import FreshdeskSource, IntercomSource, JiraSource, PostgresSource, RemoteSource, ZendeskSource
 from schemas.source import DuckDBSource, FilesSource, GeneratedSource, HuggingFaceSource, SourceSpec
 from tasks.progress import Progress, silent
 
@@ -70,7 +70,7 @@ def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = 
             return sha256_json({"path": source.path, "revision": source.revision, "split": source.split})
         case GeneratedSource():
             return sha256_json(source.model_dump(mode="json"))
-        case ZendeskSource() | FreshdeskSource() | IntercomSource() | PostgresSource():
+        case ZendeskSource() | FreshdeskSource() | IntercomSource() | JiraSource() | PostgresSource():
             return landed_fingerprint(_folder(source, landed))
 
 
@@ -162,7 +162,7 @@ def _read(
     match source:
         case GeneratedSource():
             spec = FilesSource(kind="files", paths=("generated",))
-        case ZendeskSource() | FreshdeskSource() | IntercomSource():
+        case ZendeskSource() | FreshdeskSource() | IntercomSource() | JiraSource():
             spec = FilesSource(kind="files", paths=(source.kind,), shape="ticket", columns=source.columns)
         case _:
             spec = source
@@ -200,7 +200,7 @@ def _parts(source: SourceSpec, root: Path, landed: Path | None) -> Iterator[tupl
             from tasks.curate.readers.streams import blocks_of
 
             yield "generated", "generated", parse_blocks(blocks_of(generate_tickets(source)))
-        case ZendeskSource() | FreshdeskSource() | IntercomSource() | PostgresSource():
+        case ZendeskSource() | FreshdeskSource() | IntercomSource() | JiraSource() | PostgresSource():
             from tasks.curate.readers.read_landed import read_landed
 
             name = _described(source)
@@ -270,7 +270,7 @@ def _described(source: SourceSpec) -> str:
             return source.path
         case GeneratedSource():
             return "generated"
-        case ZendeskSource() | FreshdeskSource() | IntercomSource():
+        case ZendeskSource() | FreshdeskSource() | IntercomSource() | JiraSource():
             return urlsplit(source.address).hostname or source.address
         case PostgresSource():
             return source.table or "query"

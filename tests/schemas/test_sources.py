@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from schemas.file_reading import FileReading
 from schemas.load import PipelineFile
 from schemas.remote_files import RemoteFilesSource
-from schemas.remote_source import FreshdeskSource, ZendeskSource
+from schemas.remote_source import FreshdeskSource, JiraSource, ZendeskSource
 from schemas.secret import PATTERN, is_secret
 from schemas.source import FilesSource, SourceSpec
 
@@ -84,6 +84,35 @@ def test_a_freshdesk_account_is_declared_as_it_is(changes: dict[str, object], to
         FreshdeskSource.model_validate({**whole, **changes})
 
 
+CLOUD = "0a1b2c3d-0000-4000-8000-00112233aabb"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"subdomain": None}, "exactly one of `subdomain`, `cloud_id` and `base_url`"),
+        ({"cloud_id": CLOUD}, "exactly one of `subdomain`, `cloud_id` and `base_url`"),
+        ({"subdomain": None, "cloud_id": "acme/../x"}, "cloud_id"),
+        ({"api_token": "s3cret"}, "env:"),
+        ({"projects": []}, "projects"),
+        ({"projects": ["SUP", "SUP"]}, "names a project twice"),
+        ({"projects": ['SUP") OR project in ("HR']}, "projects"),
+        ({"statuses": ["Resolved"]}, "statuses"),
+        ({"page_size": 101}, "page_size"),
+    ],
+)
+def test_a_jira_site_is_declared_by_its_projects(changes: dict[str, object], told: str) -> None:
+    whole = {
+        "kind": "jira", "subdomain": "acme", "email": "a@b.c", "api_token": "${env:A}", "start": "2026-01-01",
+        "projects": ["SUP"],
+    }  # fmt: skip
+    assert JiraSource.model_validate(whole).address == "https://acme.atlassian.net"
+    scoped = JiraSource.model_validate({**whole, "subdomain": None, "cloud_id": CLOUD})
+    assert scoped.address == f"https://api.atlassian.com/ex/jira/{CLOUD}"
+    with pytest.raises(ValidationError, match=told):
+        JiraSource.model_validate({**whole, **changes})
+
+
 AFAR = {"kind": "remote_files", "urls": ["s3://desk/*.csv", "https://h.example/x.csv?download=1"]}
 
 
@@ -151,7 +180,7 @@ def test_the_examples_of_the_documentation_are_valid(project: Path) -> None:
         if "start" in declared:
             declared["start"] = str(declared["start"])
         kinds.append(TypeAdapter(SourceSpec).validate_python(declared).kind)
-    assert kinds == ["zendesk", "freshdesk", "intercom", "postgres", "remote_files", "duckdb"]
+    assert kinds == ["zendesk", "freshdesk", "intercom", "jira", "postgres", "remote_files", "duckdb"]
 
 
 def test_every_credential_of_a_source_stays_the_reference_that_it_is_written_as() -> None:

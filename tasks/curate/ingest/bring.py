@@ -18,6 +18,7 @@ from schemas.remote_source import (
     DeskSource,
     FreshdeskSource,
     IntercomSource,
+    JiraSource,
     PostgresSource,
     RemoteSource,
     ZendeskSource,
@@ -61,6 +62,8 @@ def ingest_folder(source: SourceSpec, landed: Path) -> Path | None:
     match source:
         case ZendeskSource() | FreshdeskSource() | IntercomSource():
             asked: dict[str, object] = {"address": source.address, "start": source.start}
+        case JiraSource():
+            asked = {"address": source.address, "start": source.start, "projects": sorted(source.projects)}
         case PostgresSource():
             asked = source.model_dump(include={"dsn", "table", "query", "key", "cursor"}, mode="json")
         case DuckDBSource():
@@ -83,7 +86,7 @@ def bring_in(
         forgotten: Customers whose rows are left out before anything is written.
 
     Raises:
-        ConfigError: what `sync_zendesk`, `sync_freshdesk`, `sync_intercom`, `sync_postgres` and `bring_files` raise, as
+        ConfigError: what `sync_zendesk`, `sync_freshdesk`, `sync_intercom`, `sync_jira`, `sync_postgres` and `bring_files` raise, as
             all below.
         DataError: TG0268, TG0209 and TG0270 to TG0272.
         LockedError: TG0551 and TG0560, another process brings it in.
@@ -170,6 +173,10 @@ def _sync(source: RemoteSource, landing: Landing, progress: Progress) -> None:
         from tasks.curate.ingest.intercom import sync_intercom
 
         sync_intercom(source, landing, progress=progress)
+    elif isinstance(source, JiraSource):
+        from tasks.curate.ingest.jira import sync_jira
+
+        sync_jira(source, landing, progress=progress)
     else:
         from tasks.curate.ingest.postgres import sync_postgres
 

@@ -1,6 +1,6 @@
 """What help desks have in common: lists of what changed, comments fetched once for each version, tombstones.
 
-Called by `zendesk.py`, `freshdesk.py` and `intercom.py`.
+Called by `zendesk.py`, `freshdesk.py`, `intercom.py` and `jira.py`.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class RestPages:
         self._headers, self._sleep = dict(headers or {}), sleep
         self._asked: deque[float] = deque(maxlen=requests_per_minute)
         self._session: Session | None = None
-        self._status, self._was_list = 0, False
+        self._status, self._was_list, self._was_html = 0, False, False
 
     def pages(
         self, path: str, params: dict[str, str], paginator: Any, *, gone: int | None = None, body: Any = None
@@ -92,7 +92,8 @@ class RestPages:
                     f"{self.service} refuses the login ({status})", code="TG0707", where=self.address,
                     hint=self._admission,
                 ) from None  # fmt: skip
-            raise self.unfit(f"status {status}" if status else type(cause).__name__) from None
+            told = "a page of HTML, perhaps to log in" if self._was_html else type(cause).__name__
+            raise self.unfit(f"status {status}" if status else told) from None
 
     def listed(self, path: str, params: dict[str, str], *, gone: int | None = None) -> list[Any] | None:
         """The items of one request whose answer is a list; None where its status is `gone`.
@@ -145,7 +146,8 @@ class RestPages:
 
     def _read_whole(self, response: Response) -> None:
         """Before anything is made of a response, read it: one that is tried again would keep its connection."""
-        self._status, self._was_list = response.status_code, response.content.lstrip()[:1] == b"["
+        begin = response.content.lstrip()[:1]
+        self._status, self._was_list, self._was_html = response.status_code, begin == b"[", begin == b"<"
 
     def _open_session(self) -> Session:
         if self._session is None:

@@ -25,11 +25,14 @@ def send(handler: BaseHTTPRequestHandler, status: int, body: object, headers: di
 
 
 def send_part(handler: BaseHTTPRequestHandler, body: object, mood: str) -> None:
-    """`half`: fewer bytes than promised; `cut`: half a document that calls itself whole; `wrong`: another document."""
+    """`half`: fewer bytes than promised; `cut`: half a document that calls itself whole; `wrong`: another document;
+    `login`: a page of HTML that calls itself well."""
     data = json.dumps({"hello": 1} if mood == "wrong" else body).encode()
-    sent = data if mood == "wrong" else data[: len(data) // 2]
+    if mood == "login":
+        data = b"<!DOCTYPE html><title>Log in</title>"
+    sent = data if mood in ("wrong", "login") else data[: len(data) // 2]
     handler.send_response(200)
-    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Type", "text/html" if mood == "login" else "application/json")
     handler.send_header("Content-Length", str(len(data) if mood == "half" else len(sent)))
     handler.end_headers()
     handler.wfile.write(sent)
