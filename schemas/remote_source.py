@@ -48,7 +48,8 @@ class _Desk(Spec):
     _host: ClassVar[str]
 
     subdomain: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    """`acme` for acme.zendesk.com, acme.freshdesk.com or acme.atlassian.net; exactly one of `subdomain` and `base_url`."""
+    """`acme` for acme.zendesk.com, acme.freshdesk.com or acme.atlassian.net; exactly one of `subdomain` and
+    `base_url`."""
     base_url: str | None = None
     """Scheme and host of another address; https, or http on this machine."""
     start: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")

@@ -204,8 +204,8 @@ class JiraDesk:
         return [number, self.issues[number]["updated"]]
 
     def _issue(self, number: int) -> dict[str, Any]:
-        return {"id": str(number), "key": f"{self.issues[number]['project']['key']}-{number}",
-                "fields": {name: value for name, value in self.issues[number].items() if name != "comment"}}  # fmt: skip
+        fields = self.issues[number]
+        return {"id": str(number), "key": f"{fields['project']['key']}-{number}", "fields": fields}
 
 
 @contextmanager

@@ -176,7 +176,7 @@ def test_a_token_that_always_comes_again_and_a_page_of_html_are_told(
     with pytest.raises(ServiceError, match=r"TG0708.*a token of a page that was there already"):
         bring_in(source(desk), root=tmp_path, landed=tmp_path / "landed")
     assert len(desk.asked) < 60
-    monkeypatch.setattr(desk, "search", lambda asked, _: {**(found := whole(asked, None) or {}), "nextPageToken": None})
+    monkeypatch.setattr(desk, "search", lambda asked, _: {**(whole(asked, None) or {}), "nextPageToken": None})
     with pytest.raises(ServiceError, match=r"TG0708.*not the last, without a token"):
         bring_in(source(desk), root=tmp_path, landed=tmp_path / "landed")
     desk.plan = dict.fromkeys(range(1000), "login")
@@ -294,7 +294,7 @@ def test_what_is_no_issue_is_quarantined_once(desk: JiraDesk, tmp_path: Path) ->
     desk.touch(1)
     table = sync(spec, tmp_path)
     assert (table.rows.n_in, table.rows.n_out, table.rows.n_quarantined) == (7, 5, 2)
-    assert list(removed(table).values()) == ["TG0267", "TG0267"]
+    assert set(removed(table).values()) == {"TG0267"}
 
 
 def test_who_is_not_let_in_is_told_and_loses_nothing(
