@@ -87,12 +87,17 @@ class RemoteFilesSource(FileReading):
     """`${env:NAME}`."""
     session_token: Secret | None = None
     """`${env:NAME}`, of temporary credentials."""
+    profile: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._@+-]{1,128}$")
+    """Section of `~/.aws/credentials` (or of the file that `AWS_SHARED_CREDENTIALS_FILE` names) that holds the keys,
+    instead of `access_key_id` and `secret_access_key`."""
     bearer_token: Secret | None = None
     """`${env:NAME}`; sent to the one host of the https addresses, and nowhere it redirects to."""
     sha256: dict[str, _Digest] = Field(default={})
     """Url -> what the bytes of its file must be; for a pattern by the url of each object."""
     max_total_mb: int = Field(default=20_480, ge=1, le=1_048_576)
     """Megabytes (of 1,048,576 bytes) of all files together, as they come; more is refused, and nothing of it kept."""
+    parallel: int = Field(default=4, ge=1, le=32)
+    """Files fetched at a time."""
     max_files: int = Field(default=10_000, ge=1, le=100_000)
     """More files than this are refused."""
 
@@ -102,6 +107,8 @@ class RemoteFilesSource(FileReading):
     def _fits_together(self) -> RemoteFilesSource:
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ValueError("give both of `access_key_id` and `secret_access_key`, or neither")
+        if self.profile is not None and self.access_key_id is not None:
+            raise ValueError("give `profile` or the keys themselves, not both")
         if self.session_token is not None and self.access_key_id is None:
             raise ValueError("`session_token` goes with `access_key_id`")
         hosts = {urlsplit(url).netloc for url in self.urls if not url.startswith(S3)}

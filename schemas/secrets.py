@@ -46,13 +46,28 @@ def know_secrets(environ: Mapping[str, str], *, named: Iterable[str] = ()) -> No
 
     Forms that a value takes when it is written in JSON, in a Python literal or in an address are known as well.
     """
-    global _pattern
     wanted = set(named)
     for name, value in environ.items():
         if name in wanted or is_secret(name, value):
             _remember(value, f"${{env:{name}}}")
         if (userinfo := _USERINFO.match(value)) is not None:
             _remember(userinfo[1], "***")
+    _know()
+
+
+def know_secret(value: str, *, shown: str) -> None:
+    """The same of one that is in no variable, with what stands in its place.
+
+    >>> know_secret("a-key-in-a-file", shown="(a key of profile demo)")
+    >>> masked("403 for a-key-in-a-file")
+    '403 for (a key of profile demo)'
+    """
+    _remember(value, shown)
+    _know()
+
+
+def _know() -> None:
+    global _pattern
     longest_first = sorted(_known, key=len, reverse=True)
     _pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 

@@ -94,9 +94,9 @@ def is_whole(folder: Path, copy: Copy) -> bool:
         return False
 
 
-def aside(folder: Path) -> Path:
-    """Where this process writes the file that it is fetching."""
-    return folder / f"part-{os.getpid()}.tmp"
+def aside(folder: Path, number: int) -> Path:
+    """Where this process writes the file of this number while it is fetching it."""
+    return folder / f"part-{os.getpid()}-{number}.tmp"
 
 
 def keep(folder: Path, part: Path, copy: Copy) -> None:

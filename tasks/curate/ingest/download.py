@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,29 @@ if TYPE_CHECKING:
 _PACKED = {"gzip": ".gz", "x-gzip": ".gz", "zstd": ".zst"}
 
 
+class Room:
+    """Bytes that all files together may still have; files that are fetched at the same time share it."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self._left, self._lock = n_bytes, threading.Lock()
+
+    def has(self, n_bytes: int) -> bool:
+        """Would so many fit?"""
+        return n_bytes <= self._left
+
+    def take(self, n_bytes: int) -> bool:
+        """Take so many, if they fit."""
+        with self._lock:
+            fits = n_bytes <= self._left
+            self._left -= n_bytes if fits else 0
+            return fits
+
+    def give_back(self, n_bytes: int) -> None:
+        """What was taken for a half that is begun anew."""
+        with self._lock:
+            self._left += n_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """How a file is asked for.
@@ -36,12 +60,12 @@ class Request:
         private: Names of headers that no other host is told.
         etag: Of the copy that is here; the file comes only if it is another one.
         modified: `Last-Modified` of that copy, for servers without ETag.
-        room: Bytes that it may have.
+        room: What its bytes are taken from.
     """
 
     url: str
     ask: Callable[[], tuple[str, dict[str, str]]]
-    room: int
+    room: Room
     follow: bool = False
     private: tuple[str, ...] = ()
     etag: str | None = None
@@ -74,7 +98,7 @@ def fetch(web: Web, request: Request, part: Path) -> Fetched | Literal["unchange
     """
     with part.open("wb") as stream:
         part.chmod(0o600)
-        state = _State(request, stream)
+        state = _State(web, request, stream)
         for attempt in range(ATTEMPTS):
             address, headers = request.ask()
             try:
@@ -90,8 +114,8 @@ def fetch(web: Web, request: Request, part: Path) -> Fetched | Literal["unchange
 class _State:
     """What of a file is written aside."""
 
-    def __init__(self, request: Request, stream: BinaryIO) -> None:
-        self._request, self._stream = request, stream
+    def __init__(self, web: Web, request: Request, stream: BinaryIO) -> None:
+        self._web, self._request, self._stream = web, request, stream
         self._size, self._sha = 0, hashlib.sha256()
         self._etag: str | None = None
         self._modified: str | None = None
@@ -129,6 +153,7 @@ class _State:
     def _begin(self) -> None:
         self._stream.seek(0)
         self._stream.truncate()
+        self._request.room.give_back(self._size)
         self._size, self._sha, self._etag = 0, hashlib.sha256(), None
 
     def _need_same(self, response: Response) -> None:
@@ -152,20 +177,20 @@ class _State:
         length = response.headers.get("content-length", "")
         if not length.isdigit() and "chunked" not in response.headers.get("transfer-encoding", "").lower():
             raise unfit(self._request.url, "an answer without a length: nobody could tell whether it is whole")
-        self._need_room(int(length) if length.isdigit() else 0)
+        room = self._request.room
+        if not room.has(int(length) if length.isdigit() else 0):
+            raise too_much(self._request.url, "bytes than `max_total_mb` allows")
         try:
             for chunk in response.iter_raw():  # as they come, 64 KiB at most; of a half nothing is lost
-                self._need_room(len(chunk))
+                self._web.go_on()
+                if not room.take(len(chunk)):
+                    raise too_much(self._request.url, "bytes than `max_total_mb` allows")
                 self._stream.write(chunk)
                 self._sha.update(chunk)
                 self._size += len(chunk)
                 reach("copies.part")
         except httpx.TransportError as error:
             raise PassingError(type(error).__name__) from None
-
-    def _need_room(self, more: int) -> None:
-        if self._size + more > self._request.room:
-            raise too_much(self._request.url, "bytes than `max_total_mb` allows")
 
 
 def too_much(where: str, than: str) -> DataError:

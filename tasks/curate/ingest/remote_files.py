@@ -1,11 +1,14 @@
 """Bring files in from S3-compatible storage and https addresses: what changed is fetched, what vanished is let go.
 
-Called by `bring.py`; what lies here afterwards is in `copies.py`.
+Several files come at a time; which ones, in which order, plays no part in what lies here afterwards (`copies.py`).
+Called by `bring.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -26,9 +29,9 @@ from tasks.curate.ingest.copies import (
     prepared,
     read_snapshot,
 )
-from tasks.curate.ingest.download import Fetched, Request, fetch, too_much
+from tasks.curate.ingest.download import Fetched, Request, Room, fetch, too_much
 from tasks.curate.ingest.s3 import Listed, Storage
-from tasks.curate.ingest.web import Web
+from tasks.curate.ingest.web import StoppedError, Web
 from tasks.progress import Progress, silent
 
 _MEGABYTE = 1 << 20
@@ -41,7 +44,7 @@ def bring_files(source: RemoteFilesSource, folder: Path, *, at: str, progress: P
         at: The moment, UTC, ISO 8601.
 
     Raises:
-        ConfigError: TG0114, the variable of a credential is not set.
+        ConfigError: TG0114, the variable of a credential is not set; TG0118, the profile holds no keys.
         DataError: TG0270, a url stands for no file; TG0271, a file is not the one whose sha256 is declared; TG0272,
             more than `max_total_mb` or `max_files`.
         LockedError: TG0560, another process brings the same source in.
@@ -51,11 +54,7 @@ def bring_files(source: RemoteFilesSource, folder: Path, *, at: str, progress: P
     with prepared(folder), closing(Web()) as web:
         note_reading(folder, source)
         files = _Round(source, folder, web)
-        listed = files.listed()
-        for number, (url, shown) in enumerate(sorted(listed.items())):
-            progress(number, len(listed), "files")
-            files.bring(url, shown)
-        progress(len(listed), len(listed), "files")
+        files.bring_all(files.listed(), progress)
         snapshot = files.snapshot(at)
         finish(folder, snapshot)
     return snapshot
@@ -73,7 +72,8 @@ class _Round:
         self._before = {copy.url for copy in last.copies} if last else set()
         self._gone_before = set(last.gone) if last else set()
         self._copies: dict[str, Copy] = {}
-        self._room = source.max_total_mb * _MEGABYTE
+        self._room = Room(source.max_total_mb * _MEGABYTE)
+        self._placing = threading.Lock()
 
     def listed(self) -> dict[str, Listed | None]:
         """Every file that the urls stand for, with what a listing shows of it."""
@@ -91,15 +91,52 @@ class _Round:
         self._need_few(found)
         return found
 
-    def bring(self, url: str, shown: Listed | None) -> None:
-        """Fetch one file, unless it lies here as it is there."""
-        known, wanted = self._known.get(url), self._source.sha256.get(url)
-        if known is not None and wanted not in (None, known.sha256):
-            known = None
-        if known is not None and shown is not None and (known.etag, known.size) == (shown.etag, shown.size):
-            self._add(known)
-            return
-        part = aside(self._folder)
+    def bring_all(self, listed: Mapping[str, Listed | None], progress: Progress) -> None:
+        """Fetch what does not lie here as it is there, `parallel` files at a time.
+
+        After the first fault no further file is begun and those that are coming are left; what is whole stays.
+        """
+        waiting = [(url, shown) for url, shown in sorted(listed.items()) if not self._is_here(url, shown)]
+        n_here = len(listed) - len(waiting)
+        progress(n_here, len(listed), "files")
+        with ThreadPoolExecutor(self._source.parallel, "files") as pool:
+            coming = [pool.submit(self._bring, number, url, shown) for number, (url, shown) in enumerate(waiting)]
+            try:
+                for n_done in self._ended(coming):
+                    progress(n_here + n_done, len(listed), "files")
+            finally:
+                self._web.stop()
+                pool.shutdown(cancel_futures=True)
+        faults = [fault for each in coming if not each.cancelled() and (fault := each.exception()) is not None]
+        for fault in faults:
+            if not isinstance(fault, StoppedError):
+                raise fault  # the first by url
+
+    @staticmethod
+    def _ended(coming: list[Future[None]]) -> Iterable[int]:
+        """How many have ended, each time that one does, until all have or one is at fault."""
+        left = set(coming)
+        while left:
+            done, left = wait(left, return_when=FIRST_COMPLETED)
+            yield len(coming) - len(left)
+            if any(each.exception() is not None for each in done):
+                return
+
+    def _is_here(self, url: str, shown: Listed | None) -> bool:
+        known = self._wanted(url)
+        if known is None or shown is None or (known.etag, known.size) != (shown.etag, shown.size):
+            return False
+        self._add(known)
+        return True
+
+    def _wanted(self, url: str) -> Copy | None:
+        """The copy that is here, unless another one is declared."""
+        known, declared = self._known.get(url), self._source.sha256.get(url)
+        return known if known is None or declared in (None, known.sha256) else None
+
+    def _bring(self, number: int, url: str, shown: Listed | None) -> None:
+        """Fetch one file; in a thread of its own."""
+        known, part = self._wanted(url), aside(self._folder, number)
         try:
             fetched = fetch(self._web, self._request(url, known), part)
             if fetched == "unchanged" and known is not None:
@@ -150,14 +187,16 @@ class _Round:
             )
         name = copy_name(url, fetched.sha256, packed=fetched.packed)
         copy = Copy(url, name, fetched.size, fetched.sha256, fetched.etag, fetched.modified)
-        keep(self._folder, part, copy)
-        self._add(copy)
+        with self._placing:
+            keep(self._folder, part, copy)
+            self._copies[url] = copy
 
     def _add(self, copy: Copy) -> None:
-        if copy.size > self._room:
+        """A copy that lies here: nothing was taken for it on the way."""
+        if not self._room.take(copy.size):
             raise too_much(copy.url, "bytes than `max_total_mb` allows")
-        self._room -= copy.size
-        self._copies[copy.url] = copy
+        with self._placing:
+            self._copies[copy.url] = copy
 
     def _need_few(self, found: dict[str, Listed | None]) -> None:
         if len(found) > self._source.max_files:

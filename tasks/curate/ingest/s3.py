@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 from schemas.errors import DataError
 from schemas.remote_files import S3, RemoteFilesSource, in_pattern
 from schemas.secret import secret_value
+from tasks.curate.ingest.aws_profile import profile_keys
 from tasks.curate.ingest.s3_signature import Credentials, encoded_path, encoded_query, signed_headers
 from tasks.curate.ingest.web import ATTEMPTS, PassingError, Web, unfit
 
@@ -36,7 +37,7 @@ class Storage:
     """The storage of one source.
 
     Raises:
-        ConfigError: TG0114, the variable of a credential is not set.
+        ConfigError: TG0114, the variable of a credential is not set; TG0118, the profile holds no keys.
     """
 
     def __init__(self, source: RemoteFilesSource, web: Web) -> None:
@@ -143,6 +144,8 @@ def _parsed(body: bytes) -> ElementTree.Element:
 
 
 def _credentials(source: RemoteFilesSource) -> Credentials | None:
+    if source.profile is not None:
+        return profile_keys(source.profile)
     if source.access_key_id is None or source.secret_access_key is None:
         return None
     values = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
-import time
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -48,21 +48,35 @@ class PassingError(Exception):
         self.told, self.after_s, self.changed = told, after_s, changed
 
 
+class StoppedError(Exception):
+    """Nobody wants the answer any more."""
+
+
 class Web:
-    """Connections to any number of servers.
+    """Connections to any number of servers, for any number of threads.
 
     Args:
-        sleep: Waits so many seconds.
+        sleep: Waits so many seconds; by default until it is stopped.
     """
 
-    def __init__(self, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, *, sleep: Callable[[float], object] | None = None) -> None:
         self._client: Client | None = None
-        self._sleep = sleep
+        self._opening, self._stopped = threading.Lock(), threading.Event()
+        self._sleep = sleep or self._stopped.wait
 
     def close(self) -> None:
         """Hang up."""
         if self._client is not None:
             self._client.close()
+
+    def stop(self) -> None:
+        """Let whoever fetches or waits end with the next piece."""
+        self._stopped.set()
+
+    def go_on(self) -> None:
+        """Raises `StoppedError` when it was stopped."""
+        if self._stopped.is_set():
+            raise StoppedError
 
     @contextmanager
     def get(
@@ -109,14 +123,16 @@ class Web:
         if attempt + 1 >= ATTEMPTS or delay > MAX_DELAY_S:
             raise (_unsteady(where) if error.changed else unfit(where, error.told)) from None
         self._sleep(delay)
+        self.go_on()
 
     def _open(self) -> Client:
-        if self._client is None:
-            import httpx
+        with self._opening:
+            if self._client is None:
+                import httpx
 
-            direct = {f"all://{'[::1]' if host == '::1' else host}": None for host in LOOPBACK}
-            self._client = httpx.Client(timeout=TIMEOUT_S, mounts=direct, headers={"Accept-Encoding": "identity"})
-        return self._client
+                direct = {f"all://{'[::1]' if host == '::1' else host}": None for host in LOOPBACK}
+                self._client = httpx.Client(timeout=TIMEOUT_S, mounts=direct, headers={"Accept-Encoding": "identity"})
+            return self._client
 
 
 def unfit(where: str, told: str) -> ServiceError:
