@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from schemas.columns import Shape, TicketColumn
 from schemas.file_reading import FileReading
+from schemas.iceberg import IcebergSource
 from schemas.remote_files import RemoteFilesSource
 from schemas.remote_source import FreshdeskSource, IntercomSource, JiraSource, PostgresSource, ZendeskSource
 from schemas.spec import Spec
@@ -38,6 +39,16 @@ class DuckDBSource(Spec):
     """Ticket column -> column of the table or query, or a path into it, as of `kind: files`."""
     extra_columns: Literal["ignore", "error"] = "ignore"
     """What to do with columns that are neither ticket columns nor mapped."""
+
+    @field_validator("database")
+    @classmethod
+    def _is_a_file(cls, value: str) -> str:
+        if value.startswith("ducklake:"):
+            raise ValueError(
+                "DuckLake is not read; with its extension: COPY (FROM lake.tickets AT (VERSION => 12)) TO "
+                "'tickets.parquet', and `kind: files` (docs/sources.md)"
+            )
+        return value
 
     @model_validator(mode="after")
     def _one_of(self) -> DuckDBSource:
@@ -100,6 +111,7 @@ SourceSpec = Annotated[
     FilesSource
     | RemoteFilesSource
     | DuckDBSource
+    | IcebergSource
     | HuggingFaceSource
     | GeneratedSource
     | ZendeskSource

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 _UNITS = {
-    r"seed|version": "-",
+    r"seed|version|snapshot_id": "-",
     r".*_minutes": "minutes",
     r"page_size": "rows",
     r"requests_per_minute": "pages",
     r".*_mb": "megabytes",
-    r"max_files": "files",
+    r"max_files|parallel": "files",
     r".*_days": "days",
     r"n_weeks|defect_weeks": "weeks",
     r".*_s": "seconds",

@@ -15,8 +15,16 @@ from urllib.parse import urlsplit
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.errors import DataError
+from schemas.iceberg import IcebergSource
 from schemas.remote_files import RemoteFilesSource
-from schemas.remote_source import FreshdeskSource, IntercomSource, JiraSource, PostgresSource, RemoteSource, ZendeskSource
+from schemas.remote_source import (
+    FreshdeskSource,
+    IntercomSource,
+    JiraSource,
+    PostgresSource,
+    RemoteSource,
+    ZendeskSource,
+)
 from schemas.source import DuckDBSource, FilesSource, GeneratedSource, HuggingFaceSource, SourceSpec
 from tasks.progress import Progress, silent
 
@@ -63,6 +71,10 @@ def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = 
             return copies_fingerprint(source, _folder(source, landed))
         case DuckDBSource():
             return fingerprint_database(_database(source, root, landed))
+        case IcebergSource():
+            from tasks.curate.readers.read_iceberg import fingerprint_iceberg
+
+            return fingerprint_iceberg(source, root=root)
         case HuggingFaceSource():
             folder = local_dataset(source, root=root)
             if folder:
@@ -190,6 +202,11 @@ def _parts(source: SourceSpec, root: Path, landed: Path | None) -> Iterator[tupl
 
             name = source.table or "query"
             yield f"{source.database}:{name}", name, read_duckdb(source, _database(source, root, landed))
+        case IcebergSource():
+            from tasks.curate.readers.read_iceberg import read_iceberg, snapshot_named
+
+            named = snapshot_named(source, root=root)
+            yield f"iceberg:{named}", _described(source).rpartition(".")[2], read_iceberg(source, root=root)
         case HuggingFaceSource():
             from tasks.curate.readers.read_arrow import read_saved_dataset
 
@@ -266,6 +283,8 @@ def _described(source: SourceSpec) -> str:
             return ", ".join(source.urls)
         case DuckDBSource():
             return source.database
+        case IcebergSource():
+            return source.table or Path(source.path or "").name.removesuffix(".metadata.json")
         case HuggingFaceSource():
             return source.path
         case GeneratedSource():

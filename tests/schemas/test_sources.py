@@ -11,11 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from schemas.file_reading import FileReading
+from schemas.iceberg import IcebergSource
 from schemas.load import PipelineFile
 from schemas.remote_files import RemoteFilesSource
 from schemas.remote_source import FreshdeskSource, JiraSource, ZendeskSource
 from schemas.secret import PATTERN, is_secret
-from schemas.source import FilesSource, SourceSpec
+from schemas.source import DuckDBSource, FilesSource, SourceSpec
 
 Load = Callable[..., PipelineFile]
 Explain = Callable[..., str]
@@ -84,6 +85,29 @@ def test_a_freshdesk_account_is_declared_as_it_is(changes: dict[str, object], to
         FreshdeskSource.model_validate({**whole, **changes})
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"path": None}, "exactly one of `path` and `catalog`"),
+        ({"catalog": "c.db", "table": "a.b"}, "exactly one of `path` and `catalog`"),
+        ({"table": "a.b"}, "`table` goes with `catalog`"),
+        ({"path": None, "catalog": "c.db"}, "`table` goes with `catalog`"),
+        ({"path": None, "catalog": "c.db", "table": "b"}, "table"),
+        ({"snapshot_id": -1}, "snapshot_id"),
+    ],
+)
+def test_an_iceberg_table_is_declared_by_its_path_or_its_catalog(changes: dict[str, object], told: str) -> None:
+    whole = {"kind": "iceberg", "path": "lake/tickets"}
+    assert IcebergSource.model_validate(whole).snapshot_id is None
+    with pytest.raises(ValidationError, match=told):
+        IcebergSource.model_validate({**whole, **changes})
+
+
+def test_a_ducklake_is_refused_with_what_works() -> None:
+    with pytest.raises(ValidationError, match=r"DuckLake is not read.*COPY \(FROM lake.tickets AT"):
+        DuckDBSource(kind="duckdb", database="ducklake:lake.ducklake", table="tickets")
+
+
 CLOUD = "0a1b2c3d-0000-4000-8000-00112233aabb"
 
 
@@ -138,6 +162,10 @@ AFAR = {"kind": "remote_files", "urls": ["s3://desk/*.csv", "https://h.example/x
         ({"access_key_id": "AKIA", "secret_access_key": "x"}, "credential is written as"),
         ({"access_key_id": "${env:A}"}, "give both"),
         ({"session_token": "${env:A}"}, "goes with `access_key_id`"),
+        ({"profile": "a", "access_key_id": "${env:A}", "secret_access_key": "${env:A}"}, "not both"),
+        ({"profile": "a]\n[b"}, "profile"),
+        ({"parallel": 0}, "parallel"),
+        ({"parallel": 33}, "parallel"),
         ({"bearer_token": "${env:A}", "urls": ["s3://desk/x.csv"]}, "of one host; there are 0"),
         ({"bearer_token": "${env:A}", "urls": ["https://a.example/x", "https://b.example/x"]}, "there are 2"),
         ({"sha256": {"https://h.example/y.csv": "0" * 64}}, "none of `urls`"),
@@ -180,7 +208,7 @@ def test_the_examples_of_the_documentation_are_valid(project: Path) -> None:
         if "start" in declared:
             declared["start"] = str(declared["start"])
         kinds.append(TypeAdapter(SourceSpec).validate_python(declared).kind)
-    assert kinds == ["zendesk", "freshdesk", "intercom", "jira", "postgres", "remote_files", "duckdb"]
+    assert kinds == ["zendesk", "freshdesk", "intercom", "jira", "postgres", "remote_files", "duckdb", "iceberg"]
 
 
 def test_every_credential_of_a_source_stays_the_reference_that_it_is_written_as() -> None:

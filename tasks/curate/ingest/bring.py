@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from schemas.iceberg import IcebergSource
 from schemas.remote_files import RemoteFilesSource
 from schemas.remote_source import (
     DeskSource,
@@ -24,6 +25,7 @@ from schemas.remote_source import (
     ZendeskSource,
 )
 from schemas.source import DuckDBSource, SourceSpec
+from tasks.curate.ingest.aws_profile import profile_keys
 from tasks.curate.ingest.copies import asked_for, read_snapshot
 from tasks.curate.ingest.extras import need_package
 from tasks.curate.ingest.in_use import copy_database, forget_copy, is_held, need_database
@@ -86,8 +88,7 @@ def bring_in(
         forgotten: Customers whose rows are left out before anything is written.
 
     Raises:
-        ConfigError: what `sync_zendesk`, `sync_freshdesk`, `sync_intercom`, `sync_jira`, `sync_postgres` and `bring_files` raise, as
-            all below.
+        ConfigError: what the `sync_...` of its kind and `bring_files` raise, as all below.
         DataError: TG0268, TG0209 and TG0270 to TG0272.
         LockedError: TG0551 and TG0560, another process brings it in.
         SecurityError: TG0829.
@@ -126,11 +127,15 @@ def check_source(source: SourceSpec) -> None:
 
     Raises:
         ConfigError: TG0112, its extra is not installed; TG0114, a variable is not set; TG0115, it holds no address of a
-            database; TG0136, its query does not parse.
+            database; TG0118, the profile holds no keys; TG0136, its query does not parse.
         SecurityError: TG0814, its query is not one SELECT.
     """
     if isinstance(source, DeskSource):
         need_package("dlt", kind=source.kind)
+    elif isinstance(source, IcebergSource):
+        need_package("pyiceberg", kind=source.kind)
+    elif isinstance(source, RemoteFilesSource) and source.profile is not None:
+        profile_keys(source.profile)
     elif isinstance(source, PostgresSource):
         from tasks.curate.ingest.postgres import origin_of
         from tasks.curate.ingest.postgres_sql import check_query

@@ -136,7 +136,9 @@ class JiraApi:
             values = page.get("values")
             if not isinstance(values, list) or not isinstance(page.get("isLastPage"), bool):
                 raise self.rest.unfit("a page of a request's comments without their list or its end")
-            found |= {str(value.get("id")) for value in values if isinstance(value, Mapping) and value.get("public") is True}
+            found |= {
+                str(value.get("id")) for value in values if isinstance(value, Mapping) and value.get("public") is True
+            }
             start += len(values)
             if page["isLastPage"]:
                 return found

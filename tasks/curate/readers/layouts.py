@@ -10,6 +10,7 @@ from typing import get_args
 
 from schemas.columns import TicketColumn
 from schemas.errors import ConfigError
+from schemas.iceberg import IcebergSource
 from schemas.remote_files import RemoteFilesSource
 from schemas.remote_source import PostgresSource
 from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource
@@ -18,7 +19,7 @@ from tasks.curate.readers.records import Fault
 from tasks.curate.readers.shapes import RowShape, detect_shape, shape_keys
 
 CANONICAL: tuple[str, ...] = get_args(TicketColumn)
-TabularSource = FilesSource | RemoteFilesSource | DuckDBSource | HuggingFaceSource | PostgresSource
+TabularSource = FilesSource | RemoteFilesSource | DuckDBSource | IcebergSource | HuggingFaceSource | PostgresSource
 
 
 @dataclass(frozen=True, slots=True)

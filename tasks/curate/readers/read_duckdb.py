@@ -19,6 +19,9 @@ from tasks.warehouse import connect, quote_identifier
 if TYPE_CHECKING:
     import duckdb
 
+LAKE = "ducklake_snapshot"
+"""A table of every DuckLake's catalog."""
+
 
 def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
     """Every row of the table or SELECT, numbered from 1 in the order DuckDB gives them with one thread.
@@ -66,9 +69,10 @@ def _table(connection: duckdb.DuckDBPyConnection, name: str) -> str:
     ).fetchall()
     known = {(table if schema == "main" else f"{schema}.{table}"): (schema, table) for schema, table in found}
     if name not in known:
-        raise ConfigError(
-            f"no table {name!r}; there are: {listing(known)}", code="TG0133", hint=did_you_mean(name, known)
-        )
+        hint = did_you_mean(name, known)
+        if LAKE in known:
+            hint = f"this is the catalog of a DuckLake, which is not read: COPY (FROM lake.{name}) TO 'x.parquet' there"
+        raise ConfigError(f"no table {name!r}; there are: {listing(known)}", code="TG0133", hint=hint)
     return ".".join(quote_identifier(part) for part in known[name])
 
 

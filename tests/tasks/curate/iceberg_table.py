@@ -1,0 +1,152 @@
+"""Iceberg tables on disk as other engines leave them: with position deletes, equality deletes and old snapshots.
+
+pyiceberg writes tables and never such deletes, so files, manifests and metadata of these are put together here, as the
+specification has them; the DuckDB extension of another version reads them alike.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.manifest import (
+    DataFile,
+    DataFileContent,
+    FileFormat,
+    ManifestContent,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestWriterV2,
+    write_manifest_list,
+)
+from pyiceberg.table import Table
+from pyiceberg.typedef import Record
+
+SCHEMA = pa.schema([
+    ("ticket_id", pa.string()), ("customer_id", pa.string()), ("question", pa.string()), ("reply", pa.string()),
+    ("created_at", pa.timestamp("us", tz="UTC")),
+])  # fmt: skip
+NAME = "support.tickets"
+_POSITION = pa.schema(
+    [
+        pa.field("file_path", pa.string(), nullable=False, metadata={"PARQUET:field_id": "2147483546"}),
+        pa.field("pos", pa.int64(), nullable=False, metadata={"PARQUET:field_id": "2147483545"}),
+    ]
+)
+
+
+class _Deletes(ManifestWriterV2):
+    def content(self) -> ManifestContent:
+        return ManifestContent.DELETES
+
+    @property
+    def _meta(self) -> dict[str, str]:
+        return {**super()._meta, "content": "deletes"}
+
+
+class Lake:
+    """A SQL catalog with one table of tickets."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.database = folder, folder / "catalog.db"
+        self._catalog = SqlCatalog("lake", uri=f"sqlite:///{self.database}", warehouse=f"file://{folder}/warehouse")
+        self._catalog.create_namespace("support")
+        self._catalog.create_table(NAME, SCHEMA, properties={"format-version": "2"})
+
+    def close(self) -> None:
+        self._catalog.close()
+
+    @property
+    def table(self) -> Table:
+        return self._catalog.load_table(NAME)
+
+    @property
+    def root(self) -> Path:
+        return Path(self.table.location().removeprefix("file://"))
+
+    @property
+    def metadata(self) -> Path:
+        return Path(self.table.metadata_location.removeprefix("file://"))
+
+    @property
+    def snapshot_id(self) -> int:
+        snapshot = self.table.current_snapshot()
+        assert snapshot is not None
+        return snapshot.snapshot_id
+
+    def append(self, numbers: Iterable[int], text: str = "question") -> str:
+        """One more data file; its path."""
+        before = set(self.data_files())
+        rows = [
+            {"ticket_id": f"t{n}", "customer_id": f"c{n % 3}", "question": f"{text} {n}", "reply": f"answer {n}",
+             "created_at": 1_780_315_200_000_000 + n}
+            for n in numbers
+        ]  # fmt: skip
+        columns = {name: [row[name] for row in rows] for name in SCHEMA.names}
+        self.table.append(pa.table(columns, schema=SCHEMA))
+        (path,) = set(self.data_files()) - before
+        return path
+
+    def data_files(self) -> list[str]:
+        return [task.file.file_path for task in self.table.scan().plan_files()] if self.table.snapshots() else []
+
+    def delete_positions(self, places: Mapping[str, Iterable[int]]) -> None:
+        """Commit a file of position deletes."""
+        rows = sorted((path, place) for path, some in places.items() for place in some)
+        found = pa.table(
+            {"file_path": [path for path, _ in rows], "pos": [place for _, place in rows]}, schema=_POSITION
+        )
+        self._commit(found, DataFileContent.POSITION_DELETES)
+
+    def delete_equal(self, column: str, values: list[str]) -> None:
+        """Commit a file of equality deletes."""
+        number = self.table.schema().find_field(column).field_id
+        field = pa.field(column, pa.string(), metadata={"PARQUET:field_id": str(number)})
+        found = pa.table({column: values}, schema=pa.schema([field]))
+        self._commit(found, DataFileContent.EQUALITY_DELETES, equality_ids=[number])
+
+    def _commit(self, deletes: pa.Table, content: DataFileContent, **more: Any) -> None:
+        table, files = self.table, PyArrowFileIO()
+        told = json.loads(self.metadata.read_text())
+        sequence, snapshot = told["last-sequence-number"] + 1, 1000 + told["last-sequence-number"]
+        path = self.root / "data" / f"delete-{sequence}.parquet"
+        pq.write_table(deletes, path, write_page_checksum=True)
+        data_file = DataFile.from_args(
+            content=content, file_path=f"file://{path}", file_format=FileFormat.PARQUET,
+            partition=Record(), record_count=deletes.num_rows, file_size_in_bytes=path.stat().st_size, **more,
+        )  # fmt: skip
+        data_file.spec_id = table.spec().spec_id
+        manifest = files.new_output(f"file://{self.root}/metadata/deletes-{sequence}.avro")
+        with _Deletes(table.spec(), table.schema(), manifest, snapshot, "null") as writer:
+            writer.add(ManifestEntry.from_args(status=ManifestEntryStatus.ADDED, data_file=data_file))
+        current = table.current_snapshot()
+        assert current is not None
+        listed = files.new_output(f"file://{self.root}/metadata/snap-{snapshot}.avro")
+        with write_manifest_list(2, listed, snapshot, current.snapshot_id, sequence, "null") as lister:
+            lister.add_manifests([*current.manifests(table.io), writer.to_manifest_file()])
+        told["snapshots"].append({
+            "snapshot-id": snapshot, "parent-snapshot-id": current.snapshot_id, "sequence-number": sequence,
+            "timestamp-ms": told["last-updated-ms"] + 1, "manifest-list": listed.location, "schema-id": 0,
+            "summary": {"operation": "delete"},
+        })  # fmt: skip
+        told |= {"current-snapshot-id": snapshot, "last-sequence-number": sequence}
+        told["last-updated-ms"] += 1
+        told["refs"]["main"]["snapshot-id"] = snapshot
+        self.publish(told)
+
+    def publish(self, told: dict[str, Any]) -> Path:
+        """Make this the table's metadata, in the catalog as well."""
+        path = self.root / "metadata" / f"{told['last-sequence-number']:05d}-{len(told['snapshots'])}.metadata.json"
+        path.write_text(json.dumps(told))
+        with closing(sqlite3.connect(self.database)) as connection, connection:
+            connection.execute("UPDATE iceberg_tables SET metadata_location = ?", [f"file://{path}"])
+        return path
