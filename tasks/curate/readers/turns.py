@@ -70,6 +70,10 @@ def _turn(message: object, number: int) -> Turn | Fault:
         return Fault("TG0302", f"Message {number} {found}; known are {', '.join(ROLES)}.", "messages")
     if message.get("tool_calls") or message.get("function_call"):
         return Fault("TG0307", f"Message {number} calls tools, which are not trained on.", "messages")
+    if isinstance(content, list):
+        content = _joined(content, number)
+        if isinstance(content, Fault):
+            return content
     if not isinstance(content, str):
         return Fault("TG0303", f"The content of message {number} is {kind_of(content)}; it must be text.", "messages")
     if not content.strip():
@@ -78,6 +82,19 @@ def _turn(message: object, number: int) -> Turn | Fault:
     if weight is not None and (weight not in (0, 1) or isinstance(weight, bool)):
         return Fault("TG0301", f"The weight of message {number} is neither 0 nor 1.", "messages")
     return Turn(ROLES[role.lower()], content, None if weight is None else int(weight))
+
+
+def _joined(parts: list[object], number: int) -> str | Fault:
+    """Content in parts, as OpenAI's files may have it: texts, each on a line of its own."""
+    texts = []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        text = part.get("text") if isinstance(part, dict) and kind == "text" else None
+        if not isinstance(text, str):
+            found = "an image" if kind == "image_url" else "no text"
+            return Fault("TG0303", f"A part of message {number} is {found}; only text is trained on.", "messages")
+        texts.append(text)
+    return "\n".join(texts)
 
 
 def _weight_fault(answer: object) -> Fault | None:

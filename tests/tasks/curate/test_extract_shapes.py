@@ -255,6 +255,33 @@ def test_files_for_openai_fine_tuning_are_read_by_their_rules(tmp_path: Path, ex
     assert weights == [[None, None, None], [None, 0, None, 1]]
 
 
+def test_content_in_parts_is_their_text_and_a_picture_is_not_read_past(tmp_path: Path, extract: Extract) -> None:
+    said: dict[str, Any] = {"type": "text", "text": "q"}
+    picture = {"type": "image_url", "image_url": {"url": "https://x.example/amber-ibis.png"}}
+    contents: list[Any] = [
+        [said], [said, {"type": "text", "text": "more"}], [said, picture],
+        [{"type": "refusal", "refusal": "amber ibis"}], [], [said, "q"], [{"type": "text"}],
+    ]  # fmt: skip
+    answer = {"role": "assistant", "name": "desk", "content": [{"type": "text", "text": "a"}]}
+    jsonl(tmp_path / "t.jsonl", *({"messages": [{"role": "user", "content": each}, answer]} for each in contents))
+    table = extract("t.jsonl")
+    assert [(row["body"], row["reply"]) for row in tickets(table)] == [("q", "a"), ("q\nmore", "a")]
+    faults = removed(table)
+    assert [(row["source_line"], row["code"]) for row in faults] == [(line, "TG0303") for line in range(3, 8)]
+    assert "A part of message 1 is an image; only text is trained on." in faults[0]["reason"]
+    assert "ibis" not in str(faults)
+
+
+def test_preferences_of_openai_are_mapped_by_paths(tmp_path: Path, extract: Extract) -> None:
+    preferred, other = ([{"role": "assistant", "content": text}] for text in ("good", "bad"))
+    asked = {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}], "tools": []}
+    jsonl(tmp_path / "t.jsonl", {"input": asked, "preferred_output": preferred, "non_preferred_output": other})
+    with pytest.raises(DataError, match="TG0207"):
+        extract("t.jsonl")
+    columns = {"body": "input.messages[-1].content", "reply": "preferred_output[0].content"}
+    assert [(row["body"], row["reply"]) for row in tickets(extract("t.jsonl", columns=columns))] == [("q", "good")]
+
+
 def test_the_old_form_of_openai_fine_tuning_is_prompt_and_completion(tmp_path: Path, extract: Extract) -> None:
     jsonl(tmp_path / "t.jsonl", {"prompt": "Where is it?\n\n###\n\n", "completion": " Here. END"})
     table = extract("t.jsonl")
