@@ -221,7 +221,9 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _account(user: Any) -> str | None:
-    return str(user["accountId"]) if isinstance(user, dict) and user.get("accountId") else None
+    """Null also for `unknown`, which stands for everyone whose account is lost."""
+    named = _object(user).get("accountId")
+    return str(named) if named and named != "unknown" else None
 
 
 def _name(value: Any) -> str | None:

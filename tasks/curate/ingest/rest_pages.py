@@ -65,6 +65,7 @@ class RestPages:
 
         endpoint: dict[str, Any] = {"path": path, "params": params, "paginator": paginator, "data_selector": "$"}
         endpoint |= {} if body is None else {"method": "POST", "json": body}
+        self._was_html = False
         ignored = [{"status_code": gone, "action": "ignore"}] if gone is not None else []
         endpoint["response_actions"] = [self._read_whole, *ignored]
         client = {

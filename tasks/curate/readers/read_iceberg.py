@@ -21,6 +21,7 @@ from schemas.errors import ConfigError, DataError, SecurityError, TunegateError
 from schemas.iceberg import IcebergSource
 from tasks.curate.ingest.extras import need_package
 from tasks.curate.readers.headers import check_header, did_you_mean, listing
+from tasks.curate.readers.iceberg_deletes import Deletes, inexact, plain_path
 from tasks.curate.readers.read_arrow import arrow_batches
 from tasks.curate.readers.records import Batch
 from tasks.files import sha256_json
@@ -28,8 +29,7 @@ from tasks.files import sha256_json
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.io import FileIO
-    from pyiceberg.manifest import DataFile
-    from pyiceberg.table import DataScan, FileScanTask
+    from pyiceberg.table import DataScan
     from pyiceberg.table.metadata import TableMetadata
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
@@ -90,44 +90,15 @@ def _rows(table: _Table, scan: DataScan) -> Iterator[pa.RecordBatch]:
     from pyiceberg.manifest import clear_manifest_cache
 
     clear_manifest_cache()  # it goes by path alone, and another table may have been at this one
+    deletes = Deletes(table.files)
     reader = ArrowScan(table.metadata, table.files, scan.projection(), scan.row_filter)
     for task in sorted(scan.plan_files(), key=lambda task: task.file.file_path):
-        expected, n_rows = task.file.record_count - _n_deleted(table, task), 0
+        expected, n_rows = task.file.record_count - deletes.n_rows(task.file, task.delete_files), 0
         for batch in reader.to_record_batches([task]):
             n_rows += batch.num_rows
             yield batch
         if n_rows != expected:
-            raise _inexact(f"a data file gives {n_rows:,} rows, and {expected:,} of it are not deleted")
-
-
-def _n_deleted(table: _Table, task: FileScanTask) -> int:
-    """How many rows of a data file are deleted, by a count of our own."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    data_file = _plain(task.file.file_path)
-    gone: set[int] = set()
-    for deletes in task.delete_files:
-        if _format(deletes) == "PUFFIN":  # a deletion vector is of one data file alone, and there is one at most
-            return int(deletes.record_count)
-        if _format(deletes) != "PARQUET":
-            raise _inexact(f"it has position deletes in {_format(deletes)} files")
-        with table.files.new_input(deletes.file_path).open() as stream:
-            found = pq.read_table(
-                pa.PythonFile(stream, mode="r"), columns=["file_path", "pos"], page_checksum_verification=True
-            )
-        places = zip(found["file_path"].to_pylist(), found["pos"].to_pylist(), strict=True)
-        gone |= {place for path, place in places if _plain(path) == data_file}
-    return len(gone)
-
-
-def _format(file: DataFile) -> str:
-    return str(getattr(file.file_format, "value", file.file_format)).upper()
-
-
-def _plain(location: str) -> str:
-    """`file:/a`, `file:///a` and `/a` are one place."""
-    return re.sub(r"^file:/+", "/", location)
+            raise inexact(f"a data file gives {n_rows:,} rows, and {expected:,} of it are not deleted")
 
 
 def _scan(table: _Table, source: IcebergSource) -> DataScan:
@@ -203,7 +174,7 @@ def _in_catalog(database: Path, table: str) -> Path:
         raise ConfigError(
             f"table {table!r} {told}", code="TG0133", where="source.table", hint=did_you_mean(table, names)
         )
-    place = _plain(str(places[0]))
+    place = plain_path(str(places[0]))
     if _SCHEME.match(place):
         raise _elsewhere(place)
     return Path(place)
@@ -213,13 +184,13 @@ def _files_of(folder: Path, location: str) -> FileIO:
     """What opens the table's files: those inside its folder, and no others."""
     from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 
-    inside, told = folder.resolve(), _plain(location).rstrip("/")
+    inside, told = folder.resolve(), plain_path(location).rstrip("/")
 
     class TableFiles(PyArrowFileIO):  # type: ignore[misc, unused-ignore]
         """Reads, and only here."""
 
         def new_input(self, location: str) -> PyArrowFile:
-            named = _plain(location)
+            named = plain_path(location)
             path = inside / named[len(told) :].lstrip("/") if named.startswith(f"{told}/") else Path(named)
             if not path.resolve().is_relative_to(inside) or (path == Path(named) and _SCHEME.match(named)):
                 raise _elsewhere(location)
@@ -245,7 +216,7 @@ def _told(source: IcebergSource) -> Iterator[None]:
         raise _absent(Path(described(source)), f"a file of the table is not there: {error.filename or ''}") from None
     except Exception as error:  # of a damaged file whatever its parser meets: zlib.error, TypeError, SystemError
         if "equality deletes" in str(error):
-            raise _inexact("it has equality deletes, which are not read here", source) from None
+            raise inexact("it has equality deletes, which are not read here", where=described(source)) from None
         raise DataError(
             f"the table cannot be read: {type(error).__name__}", code="TG0202", where=described(source),
             hint="a file of it is damaged, or of a form that is not known; nothing of it was kept",
@@ -257,15 +228,6 @@ def _absent(path: Path, told: str) -> DataError:
         told, code="TG0201", where=str(path),
         hint="name the *.metadata.json that your catalog calls current; relative paths start at pipelines.yaml",
     )  # fmt: skip
-
-
-def _inexact(told: str, source: IcebergSource | None = None) -> DataError:
-    return DataError(
-        f"deleted rows of the table might be read: {told}",
-        code="TG0273",
-        where=described(source) if source else None,
-        hint="let the engine that writes it apply deletes to the data files (rewrite_data_files, OPTIMIZE), then run",
-    )
 
 
 def _elsewhere(location: str) -> SecurityError:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import struct
+import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -29,6 +31,7 @@ from pyiceberg.manifest import (
 )
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
+from pyroaring import BitMap
 
 SCHEMA = pa.schema([
     ("ticket_id", pa.string()), ("customer_id", pa.string()), ("question", pa.string()), ("reply", pa.string()),
@@ -107,6 +110,23 @@ class Lake:
         )
         self._commit(found, DataFileContent.POSITION_DELETES)
 
+    def delete_by_vector(self, places: Mapping[str, Iterable[int]]) -> Path:
+        """Commit deletion vectors, all in one Puffin file."""
+        content, blobs = b"PFA1", []
+        for path, some in places.items():
+            bits = BitMap(some)
+            vector = bytes.fromhex("d1d33964") + struct.pack("<Q", 1) + struct.pack("<I", 0) + bits.serialize()
+            blob = struct.pack(">I", len(vector)) + vector + struct.pack(">I", zlib.crc32(vector))
+            blobs.append({
+                "type": "deletion-vector-v1", "fields": [2147483645], "snapshot-id": -1, "sequence-number": -1,
+                "offset": len(content), "length": len(blob),
+                "properties": {"referenced-data-file": path, "cardinality": str(len(bits))},
+            })  # fmt: skip
+            content += blob
+        footer = json.dumps({"blobs": blobs}).encode()
+        content += b"PFA1" + footer + struct.pack("<I", len(footer)) + bytes(4) + b"PFA1"
+        return self._commit(content, DataFileContent.POSITION_DELETES)
+
     def delete_equal(self, column: str, values: list[str]) -> None:
         """Commit a file of equality deletes."""
         number = self.table.schema().find_field(column).field_id
@@ -114,15 +134,20 @@ class Lake:
         found = pa.table({column: values}, schema=pa.schema([field]))
         self._commit(found, DataFileContent.EQUALITY_DELETES, equality_ids=[number])
 
-    def _commit(self, deletes: pa.Table, content: DataFileContent, **more: Any) -> None:
+    def _commit(self, deletes: pa.Table | bytes, content: DataFileContent, **more: Any) -> Path:
         table, files = self.table, PyArrowFileIO()
         told = json.loads(self.metadata.read_text())
         sequence, snapshot = told["last-sequence-number"] + 1, 1000 + told["last-sequence-number"]
-        path = self.root / "data" / f"delete-{sequence}.parquet"
-        pq.write_table(deletes, path, write_page_checksum=True)
+        in_table = isinstance(deletes, pa.Table)
+        path = self.root / "data" / f"delete-{sequence}.{'parquet' if in_table else 'puffin'}"
+        if isinstance(deletes, bytes):
+            path.write_bytes(deletes)
+        else:
+            pq.write_table(deletes, path, write_page_checksum=True)
+        form = FileFormat.PARQUET if in_table else FileFormat.PUFFIN
         data_file = DataFile.from_args(
-            content=content, file_path=f"file://{path}", file_format=FileFormat.PARQUET,
-            partition=Record(), record_count=deletes.num_rows, file_size_in_bytes=path.stat().st_size, **more,
+            content=content, file_path=f"file://{path}", file_format=form,
+            partition=Record(), record_count=len(deletes), file_size_in_bytes=path.stat().st_size, **more,
         )  # fmt: skip
         data_file.spec_id = table.spec().spec_id
         manifest = files.new_output(f"file://{self.root}/metadata/deletes-{sequence}.avro")
@@ -142,6 +167,7 @@ class Lake:
         told["last-updated-ms"] += 1
         told["refs"]["main"]["snapshot-id"] = snapshot
         self.publish(told)
+        return path
 
     def publish(self, told: dict[str, Any]) -> Path:
         """Make this the table's metadata, in the catalog as well."""

@@ -21,6 +21,7 @@ from tasks.curate.extract import extract_tickets, fingerprint_source
 from tasks.curate.ingest import extras
 from tasks.curate.ingest.bring import bring_in, brought, check_source
 from tasks.curate.readers import read_iceberg as reader
+from tasks.curate.readers.iceberg_deletes import Deletes
 from tasks.curate.readers.read_duckdb import read_duckdb
 from tasks.curate.rows import read_rows
 from tests.tasks.curate.iceberg_table import NAME, Lake
@@ -86,6 +87,19 @@ def test_deleted_rows_are_read_from_no_snapshot_in_which_they_are_deleted(lake: 
     assert set(rows(source(lake), tmp_path)) == named(1, 2, 5, 8, 20, 21, 22)
 
 
+def test_rows_that_deletion_vectors_name_are_not_read(lake: Lake, tmp_path: Path) -> None:
+    one, two, _ = lake.append(range(5)), lake.append(range(5, 9)), lake.append(range(9, 12))
+    path = lake.delete_by_vector({one: [0, 3], two: [1]})
+    assert set(rows(source(lake), tmp_path)) == named(1, 2, 4, 5, 7, 8, 9, 10, 11)
+    lake.delete_positions({one: [4]})
+    assert set(rows(source(lake), tmp_path)) == named(1, 2, 5, 7, 8, 9, 10, 11)
+    whole = path.read_bytes()
+    for place in range(12, 60, 3):  # in the vector of the first data file
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(DataError, match="TG0202"):
+            rows(source(lake), tmp_path)
+
+
 def test_equality_deletes_are_refused_and_an_earlier_snapshot_is_not(lake: Lake, tmp_path: Path) -> None:
     lake.append(range(5))
     before = lake.snapshot_id
@@ -103,7 +117,7 @@ def test_deletes_that_do_not_meet_their_rows_are_told(
     lake.delete_positions({path.removeprefix("file://"): [0, 3]})  # another spelling of the same file
     with pytest.raises(DataError, match=r"TG0273.*gives 5 rows, and 3 of it are not deleted"):
         rows(source(lake), tmp_path)
-    monkeypatch.setattr(reader, "_n_deleted", lambda *_: 0)
+    monkeypatch.setattr(Deletes, "n_rows", lambda *_: 0)
     assert len(rows(source(lake), tmp_path)) == 5, "without our own count two deleted rows would be learned from"
 
 

@@ -73,6 +73,7 @@ def test_requests_hold_their_question_and_get_their_last_public_answer(desk: Jir
     desk.say(7, "Because.")
     desk.add(8, reporter=None, creator=ROBOT, issuetype={"name": "Task"})
     desk.issues[8]["customfield_10010"] = None
+    desk.add(9, reporter={"accountId": "unknown"}, creator={"accountId": "unknown"})
     found = tickets(table := sync(source(desk), tmp_path))
     names = ("body", "reply", "category", "customer_id", "priority", "rating", "subject", "created_at")
     assert {name: str(found["1"][name]) for name in names} == {
@@ -82,10 +83,11 @@ def test_requests_hold_their_question_and_get_their_last_public_answer(desk: Jir
     }  # fmt: skip
     assert (found["2"]["body"], found["2"]["reply"]) == ("Question 2, please help.", "Bye.")
     assert (found["7"]["body"], found["7"]["reply"]) == ("Why do you write?", "Because.")
-    assert found["8"]["customer_id"] is None
+    assert (found["8"]["customer_id"], found["9"]["customer_id"]) == (None, None)
+    assert found["9"]["reply"] == "Answer 9 of the desk."
     assert removed(table) == {"6": "other_status"}
     assert "6" not in comments_asked(desk)
-    assert (table.rows.n_in, table.rows.n_out, table.rows.n_dropped) == (8, 7, 1)
+    assert (table.rows.n_in, table.rows.n_out, table.rows.n_dropped) == (9, 8, 1)
     named = source(desk, columns={"category": "type", "product": "fields.key", "channel": "fields.resolution"})
     n_asked = len(desk.asked)
     again = tickets(extract(named, tmp_path))
