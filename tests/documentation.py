@@ -1,9 +1,10 @@
 """The command and YAML blocks of README.md, docs/ and the other pages, for the tests that run them.
 
 A block in `bash` holds commands. One in `console` is an overview: a command, two spaces or more, what it does, with
-` | ` between alternatives; or, where lines begin with `$ `, these commands and what was said. `no-run="reason"` behind
-the language: its commands are parsed and not run. YAML is a whole file, or what a pipeline that extends
-`support-replies` would write.
+` | ` between alternatives; or, where lines begin with `$ `, these commands and what was said. Behind the language may
+stand `scene="NAME"`: it needs a server, a file or minutes, and `tests/flows/test_documented_scenes.py` has a test that
+makes them; or `no-run="reason"`: its commands are parsed and never run. YAML is a whole file, or what a pipeline that
+extends `support-replies` would write.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from typing import Any
 import typer
 from typer.main import get_command
 
-_FENCE = re.compile(r"^```(?P<language>\w*)(?: no-run=\"(?P<why>[^\"]+)\")?\n(?P<text>.*?)^```$", re.M | re.S)
+_FENCE = re.compile(
+    r"^```(?P<language>\w*)(?: (?:no-run=\"(?P<why>[^\"]+)\"|scene=\"(?P<scene>\w+)\"))?\n(?P<text>.*?)^```$",
+    re.M | re.S,
+)
 _INLINE = re.compile(r"`((?:\w+=\S+ )?(?:tunegate|make) [^`]+)`")
 COMMANDS = ("bash", "console")
 
@@ -29,13 +33,15 @@ class Block:
     """One fenced block.
 
     Attributes:
-        why_not: Why its commands are not run; empty where they are.
+        why_not: Why its commands are never run; empty where they are.
+        scene: The test that runs it, with all it needs; empty for a block that needs nothing but tickets and a model.
     """
 
     page: str
     line: int
     language: str
     why_not: str
+    scene: str
     text: str
 
     @property
@@ -107,7 +113,7 @@ def _blocks_of(path: Path, project: Path) -> Iterator[Block]:
     for found in _FENCE.finditer(text):
         line = text.count("\n", 0, found.start()) + 1
         name = path.relative_to(project).as_posix()
-        yield Block(name, line, found["language"], found["why"] or "", found["text"])
+        yield Block(name, line, found["language"], found["why"] or "", found["scene"] or "", found["text"])
 
 
 def _whole_lines(text: str) -> Iterator[str]:

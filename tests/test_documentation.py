@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -13,6 +14,7 @@ from ruamel.yaml import YAML
 from flows.cli import app
 from schemas.load import load_file
 from tests.documentation import COMMANDS, blocks, inline_commands, pages, unknown
+from tests.flows import test_documented_scenes
 
 OTHER_PROGRAMS = {
     "cd",
@@ -30,6 +32,8 @@ OTHER_PROGRAMS = {
     "uv",
 }
 """Their arguments are theirs; `python -m MODULE` and `make TARGET` are looked up."""
+NEVER_RUN = {"docs/operations.md": "needs a cluster", "docs/memory.md": "settings of accelerate, not of tunegate"}
+"""Page -> why a block of it is run by no test."""
 LOOKS_LIKE_COMMANDS = re.compile(r"^(?:\$ )?(?:tunegate|make|curl|git|uv|docker|python) ", re.M)
 
 
@@ -83,6 +87,22 @@ def test_every_command_in_the_running_text_exists_with_its_options(project: Path
     assert wrong == []
 
 
+def test_every_block_is_run_by_a_test_or_says_why_it_cannot_be(project: Path) -> None:
+    scenes = {
+        name.removeprefix("test_scene_") for name in dir(test_documented_scenes) if name.startswith("test_scene_")
+    }
+    assert {block.scene for block in blocks(project) if block.scene} == scenes
+    assert {block.page: block.why_not for block in blocks(project) if block.why_not} == NEVER_RUN
+
+
+def test_every_target_of_make_has_a_recipe(project: Path) -> None:
+    for target in targets(project):
+        done = subprocess.run(
+            ["make", "--dry-run", "--always-make", target], cwd=project, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, bool(done.stdout)) == (0, True), f"{target}: {done.stderr}"
+
+
 def test_what_the_parser_refuses_is_found(project: Path) -> None:
     assert "no command" in refused("tunegate runn support-replies", project)
     assert "--agian" in refused("tunegate run support-replies --agian", project)
@@ -95,7 +115,7 @@ def test_no_command_hides_in_a_block_without_a_language(project: Path) -> None:
     found = [block for block in blocks(project) if block.language not in COMMANDS]
     assert [block.place for block in found if LOOKS_LIKE_COMMANDS.search(block.text)] == []
     fences = sum(path.read_text(encoding="utf-8").count("\n```") for path in pages(project))
-    assert fences == 2 * len(blocks(project)), "a fence is neither ```LANGUAGE nor ```LANGUAGE no-run"
+    assert fences == 2 * len(blocks(project)), "a fence is neither ```LANGUAGE nor with scene or no-run"
 
 
 def test_every_yaml_block_is_read_by_the_loader(project: Path, tmp_path: Path) -> None:
@@ -111,7 +131,7 @@ def test_every_yaml_block_is_read_by_the_loader(project: Path, tmp_path: Path) -
             path = tmp_path / "pipelines.yaml"
             path.write_text(block.text, encoding="utf-8")
             assert load_file(path, environ={}).pipelines, block.place
-        elif not block.why_not:
+        elif not block.why_not and not block.scene:
             name = f"{Path(block.page).stem.lower()}-{block.line}"  # faults are told with it
             document["pipelines"][name] = {"extends": "support-replies", **written}
         n += 1

@@ -2,8 +2,8 @@
 
 QUICK=1 plays a part that CI has time for, SIZE=135m the real model. SEED decides all that is drawn by lot. ONLY plays
 the faults whose names hold it (or one of several, with commas), or one try as `NAME#NUMBER`; SCALE multiplies the
-tries. RECORD=1 writes `benchmarks/results/torture.md`. The last line of stdout is JSON. Exit code 1 where a try did not
-recover.
+tries. RECORD=1 writes `benchmarks/results/torture.md`, of the real model `torture-135m.md`. The last line of stdout is
+JSON. Exit code 1 where a try did not recover.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.torture.report import again, table, totals
 from benchmarks.torture.trial import Fault, Tried, play
 from benchmarks.torture.world import big_world, toy_world
 
-RESULT = PROJECT / "benchmarks" / "results" / "torture.md"
+RESULTS = PROJECT / "benchmarks" / "results"
 MEMORY = Path("/dev/shm")  # noqa: S108
 ROOM = 2 << 30
 """Bytes of memory that the folders of the toy may take; its thousands of fsyncs cost nothing there."""
@@ -55,7 +55,10 @@ def main() -> int:
     }  # fmt: skip
     print("\n".join(rows))
     if os.environ.get("RECORD"):
-        RESULT.write_text("\n".join([*_head(size), *rows, "", f"`{json.dumps(figures)}`", ""]), encoding="utf-8")
+        name = "torture.md" if size == "toy" else f"torture-{size}.md"
+        (RESULTS / name).write_text(
+            "\n".join([*_head(size), *rows, "", f"`{json.dumps(figures)}`", ""]), encoding="utf-8"
+        )
     print(json.dumps(figures), flush=True)
     return 0 if tried and figures["recovered"] == figures["tries"] else 1
 
@@ -91,9 +94,10 @@ def _scratch(size: str) -> Path:
 
 def _head(size: str) -> list[str]:
     machine = describe_machine()
+    asked = "".join(f'{name}="{os.environ[name]}" ' for name in ("QUICK", "ONLY", "SCALE") if os.environ.get(name))
     return [
-        "# Faults", "",
-        f"`{'QUICK=1 ' if os.environ.get('QUICK') else ''}SIZE={size} make torture`, {machine['time']}; "
+        "# Faults" if size == "toy" else f"# Faults, SmolLM2-{size.upper()}", "",
+        f"`{asked}SIZE={size} make torture`, {machine['time']}; "
         f"{machine['processor']}, {machine['memory']}; {machine['system']}; {machine['libraries']}.", "",
         "Each try: a run under the fault, then one undisturbed run and `reconcile`. `lost`: something that was "
         "acknowledged is gone. `wrong`: a digest of snapshot, adapter, verdict or bundle, the champion, its history or "

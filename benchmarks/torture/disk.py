@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.torture.homes import MIB, used_bytes
 from benchmarks.torture.injected import fail_from, limit
 from benchmarks.torture.trial import Fault, Trial
-
-MIB = 1 << 20
 
 
 @contextmanager
@@ -43,14 +42,14 @@ def small_disk(trial: Trial) -> Iterator[str]:
     aside, size = trial.folder / "aside", trial.dice.randint(1, 24)
     trial.home.rename(aside)
     trial.home.mkdir(mode=0o700)
-    used = sum(path.stat().st_blocks * 512 for path in aside.rglob("*") if path.is_file())
-    room = f"size={used + size * MIB // 8}"
+    room = f"size={used_bytes(aside) + size * MIB // 8}"
     subprocess.run(["mount", "-t", "tmpfs", "-o", room, "tmpfs", str(trial.home)], check=True)
     trial.stack.callback(subprocess.run, ["umount", "-l", str(trial.home)], check=False)
     shutil.copytree(aside, trial.home, dirs_exist_ok=True)
     ended = trial.run()
     # Without any room SQLite opens nothing, not even to read.
-    subprocess.run(["mount", "-o", "remount,size=256m", str(trial.home)], check=True)
+    enough = 256 + 3 * trial.homes.mib
+    subprocess.run(["mount", "-o", f"remount,size={enough}m", str(trial.home)], check=True)
     yield f"{size / 8:.1f} MiB left: {ended.error or ended.code}"
 
 

@@ -19,6 +19,7 @@ from flows.settings import load_settings
 from schemas.load import load_file
 
 HOME = ".tunegate"
+MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Homes:
     folder: Path
     golden: Truth
     stages: Mapping[str, Stage]
+    mib: int
+    """What a finished home takes on the disk, MiB."""
 
     def copy(self, stage: str, target: Path) -> Path:
         """A new folder with everything done that comes before the stage."""
@@ -81,7 +84,12 @@ def build_homes(folder: Path, write_world: Callable[[Path], None]) -> Homes:
             sum(ack["n"] for ack in ended.acks if ack["kind"] == "operations"),
             sum(ack["kind"] == "step" and not ack["reused"] for ack in ended.acks),
         )
-    return Homes(folder, read_truth(whole / HOME), stages)
+    return Homes(folder, read_truth(whole / HOME), stages, mib=-(-used_bytes(whole / HOME) // MIB))
+
+
+def used_bytes(folder: Path) -> int:
+    """What its files take on the disk."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
 def _run(place: Path, folder: Path, *, until: str = "release") -> fork.Ended:

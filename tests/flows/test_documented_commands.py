@@ -1,8 +1,9 @@
 """The commands of the pages, run in the order of the pages, in one folder with a help desk and a tiny model.
 
 What a page calls RUN, PIPELINE or NAME is filled in. Each command must end with 0, but for the few that are told here
-with the code they end with. Pages are read by `tests/documentation.py`; blocks with `no-run` are parsed elsewhere. Runs
-are forks of the warm process, all other commands run in this one; `make campaign` runs all.
+with the code they end with. Pages are read by `tests/documentation.py`; blocks with `scene` are run in
+`test_documented_scenes.py`. Runs are forks of the warm process, all other commands run in this one; `make campaign`
+runs all.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def exported_tickets() -> Iterator[bytes]:
 def runnable(project: Path) -> Iterator[tuple[Block, str]]:
     """Commands of tunegate in blocks that are run, in the order of the pages."""
     for block in blocks(project):
-        if block.language in COMMANDS and not block.why_not:
+        if block.language in COMMANDS and not block.why_not and not block.scene:
             for command in block.commands():
                 if command.startswith("tunegate ") and command.split()[1] not in SERVES:
                     yield block, command

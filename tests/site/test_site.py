@@ -85,4 +85,4 @@ def test_every_page_of_the_docs_and_every_code_has_its_place(site: Path, project
 
 
 def test_notes_for_the_tests_are_not_shown(site: Path) -> None:
-    assert "no-run=" not in (site / "quickstart.html").read_text(encoding="utf-8")
+    assert "scene=" not in (site / "quickstart.html").read_text(encoding="utf-8")
