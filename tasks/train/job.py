@@ -24,6 +24,8 @@ ERROR = "error.json"
 LOG = "worker.log"
 FINAL = "final"
 CHECKPOINTS = "checkpoints"
+ANSWERS = "answers"
+"""Folder of answers to validation tickets, by job and step."""
 MEMORY_FIGURES = ("predicted_memory_bytes", "peak_memory_bytes")
 """Of one training process, as told when training has ended: predicted before, measured after."""
 INTERRUPTED = 75
