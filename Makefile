@@ -79,7 +79,7 @@ torture-135m: install ## the same on SmolLM2-135M; SCALE=0.1 for a tenth of the 
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra dev --extra postgres --extra servers --extra semantic --extra names --extra signing --extra zendesk --extra docs \
+		--python-version 3.11 --extra dev --extra postgres --extra servers --extra semantic --extra names --extra signing --extra zendesk --extra ray --extra docs \
 		--output-file requirements.lock pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--python-version 3.11 --constraint requirements.lock \

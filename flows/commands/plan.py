@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from flows.choice_report import changes_text
 from flows.chosen import candidates, first_names
+from flows.cluster import check_cluster
 from flows.commands.output import out, print_json, print_rows, talk
 from flows.earlier import Earlier, earlier_results
 from flows.engine.plan import PlannedStep, plan_steps
@@ -34,6 +35,7 @@ from tasks.train.memory_check import Forecast, forecast, workload_of
 def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     """Walk the same steps as a run would and tell what it would do."""
     spec, settings = load_file(config).get(pipeline), load_settings(config)
+    check_cluster(spec, settings)
     found = open_ledger(settings)
     ledger = found if found.exists() else None
     standing = standing_of(spec, ledger)
