@@ -35,7 +35,7 @@ def folder_of(key: str) -> str:
     return f"trainings/{key}"
 
 
-def alone(name: str, value: Callable[[], str]) -> str:
+def alone(_: str, value: Callable[[], str]) -> str:
     """There is nobody to agree with."""
     return value()
 
@@ -57,7 +57,7 @@ class Depot:
         key: str,
         *,
         agreed: Agreed = alone,
-        told: Callable[[int], None] = lambda step: None,
+        told: Callable[[int], None] = lambda _: None,
         warn: Callable[[str], None] = log.warning,
     ) -> None:
         self._shared, self._agreed, self._told, self._warn = shared, agreed, told, warn

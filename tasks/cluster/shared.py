@@ -96,7 +96,7 @@ class Shared:
 
         For what holds no tickets: it stays. A single file lies in it under its name.
         """
-        cache = _node_cache()
+        cache = node_cache()
         cache.mkdir(parents=True, exist_ok=True)
         folder = cache / address
         with (cache / f".{address}.lock").open("w") as lock:
@@ -207,7 +207,8 @@ def _check(folder: Path, entries: Mapping[str, Mapping[str, Any]], address: str,
             )
 
 
-def _node_cache() -> Path:
+def node_cache() -> Path:
+    """This node's folder for what comes from the shared storage: below `TUNEGATE_CACHE`, as downloads are."""
     chosen = os.environ.get("TUNEGATE_CACHE")
     cache = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tunegate"
     return cache.expanduser() / "shared"

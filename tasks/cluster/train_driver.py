@@ -39,7 +39,7 @@ ATTEMPTS = 4
 _POLL_S = 0.3
 
 
-def lead_on_ray(job_file: Path, job: TrainJob, lock: int) -> int:
+def lead_on_ray(_job_file: Path, job: TrainJob, _lock: int) -> int:
     """Have the job done by workers on the cluster; returns the exit code of the training.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How many workers of what size a cluster holds: CPUs for the threads that compute, and a card each where there are any.
+"""How many workers of what size a cluster holds: CPUs for the threads that compute, and a card each if it has any.
 
 It knows nothing of trainings' contents. Used by tasks/cluster/train_driver.py and tasks/cluster/answers.py.
 """

@@ -146,9 +146,9 @@ def _answer_elsewhere(job: Job, scratch: Path) -> dict[str, dict[str, Any]]:
 
 def main(path: Path) -> None:
     """The other process: load base and candidate, answer the items of the job, write `answers.json` beside it."""
+    from tasks.model.answer_engine import Engine
     from tasks.model.base_model import load_tokenizer, resolve_dtype
     from tasks.model.chat_codec import ChatCodec
-    from tasks.model.answer_engine import Engine
     from tasks.model.generate import read_items
 
     job = Job.model_validate_json(path.read_bytes())

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import ModelRef, TrainedRef
 from schemas.evaluation import DecodingSpec
 from tasks.model.adapter import load_trained, put_adapter_on
+from tasks.model.answer_engine import memory_told, stop_ids
 from tasks.model.base_model import load_base, resolve_dtype
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoder import Decoder, Ids, open_decoder
-from tasks.model.answer_engine import memory_told, stop_ids
 
 if TYPE_CHECKING:
     from torch import nn

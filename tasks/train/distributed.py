@@ -2,7 +2,8 @@
 
 Nothing is averaged: each process divides by the number of supervised tokens in all processes' rows, so the sum of the
 gradients is the gradient of the mean over the whole batch, however many tokens each has. It knows nothing of how the
-processes were started (tasks/train/ranks.py; on a cluster by Ray). Called by tasks/train/worker.py; spoken to by tasks/train/engine.py.
+processes were started (tasks/train/ranks.py; on a cluster by Ray). Called by tasks/train/part.py; spoken to by
+tasks/train/engine.py.
 """
 
 from __future__ import annotations

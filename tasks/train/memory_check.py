@@ -138,9 +138,7 @@ def predict_parts(work: Workload, spec: TrainSpec, *, device: Literal["cpu", "cu
     return {"runtime": runtime, **parts, "total": total}
 
 
-def sum_of(
-    parts: dict[str, int], spec: TrainSpec, device: Literal["cpu", "cuda"], *, here: int | None = None
-) -> int:
+def sum_of(parts: dict[str, int], spec: TrainSpec, device: Literal["cpu", "cuda"], *, here: int | None = None) -> int:
     """What must be free: of all processes (or those `here`) on a CPU, of one card otherwise.
 
     Pages of files that are only mapped while they are loaded do not count: the system takes them when it needs them.

@@ -33,9 +33,7 @@ class Depot(Protocol):
         """Copy a sealed checkpoint and the answers so far: complete or absent for `bring`."""
 
 
-def do_part(
-    job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot: Depot | None = None
-) -> int:
+def do_part(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot: Depot | None = None) -> int:
     """Train until the end or until asked to stop; the first process puts the sealed result into `job.scratch`.
 
     Args:

@@ -18,12 +18,12 @@ from schemas.evaluation import DecodingSpec
 from schemas.training import AdapterSpec
 from tasks.files import seal
 from tasks.model.adapter import attach_adapter
+from tasks.model.answer_engine import Engine, greedy
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoder import Decoder, open_decoder
 from tasks.model.fused_decoder import FusedDecoder, is_fusable
 from tasks.model.fused_weights import JoinedLinear, packs
-from tasks.model.answer_engine import Engine, greedy
 from tasks.model.generate import generate_answers, shared_prefix
 from tasks.model.plain_decoder import PlainDecoder
 from tasks.prompts import dump_messages
