@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -11,12 +13,15 @@ from typing import Any
 import pytest
 
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
+from schemas.errors import ConfigError, TrainingError
 from schemas.training import AdapterSpec, TrainSpec
+from tasks.cluster.connect import connect
+from tasks.cluster.train_driver import result_of
 from tasks.cluster.training import TrainingOnRay
 from tasks.files import MANIFEST
-from tasks.train.job import FINAL, PROGRESS, ProgressLog
-from tasks.train.launch import THIS_MACHINE, train_model
-from tasks.train.place import TrainingPlace
+from tasks.train.job import FINAL, PROGRESS, ProgressLog, TrainJob
+from tasks.train.launch import train_model
+from tests.forked_training import server_with_torch, train_forked
 from tests.ray_cluster import TwoNodes
 from tests.tasks.train.conftest import write_dataset
 
@@ -25,12 +30,13 @@ SETTINGS: dict[str, Any] = {
     "adapter": AdapterSpec(rank=4, alpha=8, dropout=0.2),
     "dtype": "float32",
     "learning_rate": 2e-3,
-    "batch_size": 4,
-    "epochs": 1,
-    "save_every": 2,
+    "batch_size": 1,
+    "epochs": 4,
+    "save_every": 1,
     "seed": 3,
     "threads": 1,
 }
+HERE = Callable[..., bytes]
 
 
 @pytest.fixture(scope="session")
@@ -38,59 +44,150 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetRef:
     return write_dataset(tmp_path_factory.mktemp("dataset"))
 
 
-class Training:
-    """One training in a folder of its own, in a thread: what it heard, and its result or its error."""
+@pytest.fixture(scope="module")
+def here(dataset: DatasetRef, tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> HERE:
+    """The manifest of a training on this machine."""
+    processes = server_with_torch()
 
-    def __init__(self, folder: Path, dataset: DatasetRef, model: ModelRef, place: TrainingPlace, **settings: Any) -> None:
+    def train(**settings: Any) -> bytes:
+        scratch = tmp_path_factory.mktemp("here")
+        spec = TrainSpec.model_validate(SETTINGS | settings)
+        job = TrainJob(dataset=dataset, model=tiny_model, spec=spec, scratch=scratch, threads=1)
+        assert train_forked(processes, job) == 0, (scratch / "worker.log").read_text()
+        return (scratch / FINAL / MANIFEST).read_bytes()
+
+    return train
+
+
+class Training:
+    """One on the cluster, in a folder of its own, started in a thread: what it told, its result or its error."""
+
+    def __init__(self, folder: Path, cluster: TwoNodes, dataset: DatasetRef, model: ModelRef, **settings: Any) -> None:
         self.scratch, self.out = folder / "scratch", folder / "out"
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.out.mkdir(exist_ok=True)
         self.heard: list[int] = []
         self.trained: TrainedRef | None = None
         self.error: BaseException | None = None
+        self._told = {"dataset": dataset, "model": model, "place": TrainingOnRay(cluster.place)}
         self._spec = TrainSpec.model_validate(SETTINGS | settings)
-        self._told = {"dataset": dataset, "model": model, "place": place}
+        self._before = len(self.events())
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
         try:
             self.trained = train_model(
-                **self._told, spec=self._spec, out=self.out, scratch=self.scratch, progress=self._hear
+                **self._told, spec=self._spec, out=self.out, scratch=self.scratch, progress=self.hear
             )
         except BaseException as error:
             self.error = error
 
-    def _hear(self, done: int, total: int | None, unit: str, **figures: float) -> None:
+    def hear(self, done: int, total: int | None, unit: str, **figures: float) -> None:
         self.heard.append(done)
 
+    def events(self) -> list[dict[str, Any]]:
+        """What all attempts in this folder have told."""
+        return ProgressLog(self.scratch / PROGRESS).read(0)[0]
+
+    def starts(self) -> list[int]:
+        return [event["step"] for event in self.events() if event["event"] == "started"]
+
     def wait_for(self, event: str, **fields: Any) -> None:
-        deadline = time.monotonic() + 120
-        while not any(
-            each["event"] == event and fields.items() <= each.items() for each in self.events()
-        ):
-            assert time.monotonic() < deadline
+        deadline = time.monotonic() + 180
+        while not any(each["event"] == event and fields.items() <= each.items() for each in self.events()):
+            assert time.monotonic() < deadline, self.events()
             assert self._thread.is_alive(), self.error
             time.sleep(0.05)
 
-    def events(self) -> list[dict[str, Any]]:
-        return ProgressLog(self.scratch / PROGRESS).read(0)[0]
+    def end(self) -> None:
+        self._thread.join()
 
     def manifest(self) -> bytes:
-        self._thread.join()
-        assert self.error is None, (self.scratch / "worker.log").read_text()
+        self.end()
+        assert self.error is None, f"{self.error}\n{(self.scratch / 'worker.log').read_text()}"
         return (self.scratch / FINAL / MANIFEST).read_bytes()
 
 
-def test_a_training_on_the_cluster_gives_the_bytes_of_one_here(
+def processes_of(words: str) -> list[int]:
+    """Processes whose command line has these words."""
+    found = []
+    for place in Path("/proc").iterdir():
+        try:
+            line = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode() if place.name.isdigit() else ""
+        except OSError:
+            continue
+        if words in line:
+            found.append(int(place.name))
+    return found
+
+
+def test_a_node_killed_in_the_middle_changes_nothing(
+    tmp_path: Path, both: TwoNodes, here: HERE, dataset: DatasetRef, tiny_model: ModelRef
+) -> None:
+    there = Training(tmp_path, both, dataset, tiny_model, processes=2)
+    wanted = here(processes=2)
+    there.wait_for("kept", step=3)
+    both.kill(both.second)
+    there.wait_for("lost")
+    both.renew_second()
+    assert there.manifest() == wanted
+    assert there.starts()[0] == 0
+    assert there.starts()[1] >= 3
+    assert there.heard[-1] == 48
+    assert there.trained is not None
+    assert there.trained.n_steps == 48
+    assert list((both.shared / "trainings").iterdir()) == [], "what the run has is no longer on the storage"
+    assert not list((both.folder / "cache" / "shared" / "trainings").glob("[!.]*")), "nor on a node"
+
+
+def test_a_training_whose_driver_was_killed_goes_on_from_the_storage(
+    tmp_path: Path, both: TwoNodes, here: HERE, dataset: DatasetRef, tiny_model: ModelRef
+) -> None:
+    there = Training(tmp_path, both, dataset, tiny_model)
+    wanted = here()
+    there.wait_for("kept", step=2)
+    (driver,) = processes_of(f"tasks.cluster.train_driver {there.scratch}")
+    os.kill(driver, signal.SIGKILL)
+    there.end()
+    assert isinstance(there.error, TrainingError)
+    assert there.error.code == "TG0405"
+    # As if the run had been moved to another machine: nothing of its folder is there.
+    again = Training(tmp_path / "again", both, dataset, tiny_model)
+    assert again.manifest() == wanted
+    assert again.starts()[0] >= 2
+    assert len(again.starts()) == 1
+
+
+@pytest.mark.filterwarnings("ignore")  # of Ray about itself, in this process
+def test_an_error_of_a_worker_comes_back_as_itself_and_a_result_without_metrics_is_one(
     tmp_path: Path, both: TwoNodes, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:
-    place = TrainingOnRay(both.place)
-    for processes in (1, 2):
-        here = Training(tmp_path / f"here-{processes}", dataset, tiny_model, THIS_MACHINE, processes=processes)
-        wanted = here.manifest()
-        started = time.monotonic()
-        there = Training(tmp_path / f"there-{processes}", dataset, tiny_model, place, processes=processes)
-        assert there.manifest() == wanted
-        print(processes, time.monotonic() - started)
-        assert there.heard == here.heard
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    misspelt = Training(tmp_path, both, dataset, tiny_model, adapter=AdapterSpec(target_modules=("q_proj", "v_porj")))
+    connect(both.place)
+    silent = TorchTrainer(
+        lambda: 0,
+        scaling_config=ScalingConfig(num_workers=1),
+        run_config=RunConfig(name="silent", storage_path=str(both.shared / "silent")),
+    )
+    result = silent.fit()
+    assert (result.error, result.return_value) == (None, 0)
+    with pytest.raises(TrainingError, match="has no metrics") as caught:
+        result_of(result)
+    assert caught.value.code == "TG0424"
+    misspelt.end()
+    assert isinstance(misspelt.error, ConfigError)
+    assert misspelt.error.hint == "did you mean `v_proj`?"
+
+
+def test_more_workers_than_the_nodes_hold_are_refused_before_any_starts(
+    tmp_path: Path, both: TwoNodes, dataset: DatasetRef, tiny_model: ModelRef
+) -> None:
+    too_many = Training(tmp_path, both, dataset, tiny_model, processes=3)
+    too_many.end()
+    assert isinstance(too_many.error, TrainingError)
+    assert too_many.error.code == "TG0417"
+    assert "3 workers of 1 CPUs are wanted, the nodes of the cluster hold 2" in too_many.error.message
