@@ -22,7 +22,7 @@ from tasks.files import MANIFEST
 from tasks.train.job import FINAL, PROGRESS, ProgressLog, TrainJob
 from tasks.train.launch import train_model
 from tests.forked_training import server_with_torch, train_forked
-from tests.ray_cluster import TwoNodes
+from tests.ray_cluster import TwoNodes, processes_of
 from tests.tasks.train.conftest import write_dataset
 
 SETTINGS: dict[str, Any] = {
@@ -107,19 +107,6 @@ class Training:
         self.end()
         assert self.error is None, f"{self.error}\n{(self.scratch / 'worker.log').read_text()}"
         return (self.scratch / FINAL / MANIFEST).read_bytes()
-
-
-def processes_of(words: str) -> list[int]:
-    """Processes whose command line has these words."""
-    found = []
-    for place in Path("/proc").iterdir():
-        try:
-            line = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode() if place.name.isdigit() else ""
-        except OSError:
-            continue
-        if words in line:
-            found.append(int(place.name))
-    return found
 
 
 def test_a_node_killed_in_the_middle_changes_nothing(
