@@ -2,16 +2,18 @@
 
 1. Each part makes sets and keys of its rows. Keys meet by bucket: of equal texts the first in the order speaks for all.
 2. Hashes are counted over all parts, in cells. By these counts, the same everywhere, each part chooses the rare prefix
-   of each text and sends the text, with its set, to the bucket of each shingle of the prefix.
-3. Two texts with J >= threshold have the rarest shingle that they share in both prefixes, and meet in its bucket; there
-   the kernel of `join.py` verifies them, or knows them to be connected by verified pairs already. That a text lies in a
-   bucket with a part of its prefix only makes the kernel rule out less: the places of shingles in it are lower.
+   of each text and sends word of the text (its size, its sketch) to the bucket of each shingle of the prefix.
+3. Two texts with J >= threshold have the rarest shingle that they share in both prefixes, and meet in its bucket. There
+   those are marked whose size, sketch and place of that shingle allow a similar one, and their sets are sent for. The
+   kernel of `join.py` verifies the pairs, or knows them to be connected by verified pairs already. That a text lies in
+   a bucket with a part of its prefix only makes the kernels rule out less: the places of shingles in it are lower.
    Each bucket gives a forest of connected texts, never all pairs, and the forests together the components.
 4. No pair with J >= threshold leaves a component, so each is walked alone, in the declared order: the decisions are
    those of walking all texts.
 
-What travels grows with the data: texts once, keys once, four bytes of each shingle, sets once for each bucket that
-their prefix meets and once more for those in company. The counts, at most 256 MiB, go to every node.
+What travels grows with the data: texts once, keys once, four bytes of each shingle, eight of each in a prefix and about
+fifty of each text for each bucket that it meets; sets of marked texts for each bucket in which they are, and once more
+for those in company. The counts, at most 256 MiB, go to every node.
 `max_comparisons` holds for each bucket and for each pack of components. Called by `tasks/curate/dedup.py`.
 """
 
@@ -26,10 +28,12 @@ import pyarrow as pa
 
 from schemas.curation_steps import DedupStep
 from tasks.curate.parts.dedup_work import (
+    both,
     cells_of_piece,
     connect_bucket,
     count_range,
     first_of_equal,
+    mark_bucket,
     meet,
     pick,
     shingle_piece,
@@ -76,7 +80,7 @@ def decide_in_parts(table: pa.Table, step: DedupStep, *, order: Any, spread: Spr
         texts = [np.flatnonzero(is_first[start:stop]) for start, stop in ranges]
         limits = (step.threshold, step.max_comparisons, where)
         try:
-            component, n_connected = _components(spread, held, texts, cell_bits(n_hashes), limits, n_rows)
+            component, n_connected = _components(spread, held, ranges, order, texts, cell_bits(n_hashes), limits)
             kept, score, n_walked = _walked(spread, held, ranges, order, component, limits)
             n_compared = n_connected + n_walked
         except CrowdedFamilyError as error:
@@ -104,7 +108,13 @@ def _firsts(spread: Spread, keys: Sequence[Sequence[Any]], n_rows: int) -> tuple
 
 
 def _components(
-    spread: Spread, held: Sequence[Any], texts: Sequence[Any], bits: int, limits: tuple[float, int, str], n_rows: int
+    spread: Spread,
+    held: Sequence[Any],
+    ranges: Sequence[tuple[int, int]],
+    order: Any,
+    texts: Sequence[Any],
+    bits: int,
+    limits: tuple[float, int, str],
 ) -> tuple[Any, int]:
     """By rank: the smallest rank of its component; its own where it is alone. And the comparisons made."""
     n_buckets = len(held)
@@ -122,12 +132,26 @@ def _components(
         n_outputs=n_buckets,
     )
     del counts
-    joined, n_compared = [np.empty((0, 2), np.int64)], 0
-    for found in spread.each(connect_bucket, ((*limits, *several) for several in zip(*meetings, strict=True))):
+    marked = spread.hold(mark_bucket, ((*limits[:2], *several) for several in zip(*meetings, strict=True)), n_outputs=3)
+    del meetings
+    candidates, n_compared = [], 0
+    for ranks, n_made in spread.each(both, ((ranks, n_made) for ranks, _, n_made in marked)):
+        if n_made > limits[1]:
+            raise CrowdedFamilyError(members=ranks.tolist(), max_comparisons=limits[1], where=limits[2])
+        candidates.append(np.array(ranks))
+        n_compared += n_made
+    buckets = np.repeat(np.arange(n_buckets), [len(ranks) for ranks in candidates])
+    picked = _picked(spread, held, ranges, order[np.concatenate(candidates)], buckets)
+    joined = [np.empty((0, 2), np.int64)]
+    meetings_of = (meeting for _, meeting, _ in marked)
+    for found in spread.each(
+        connect_bucket,
+        ((*limits, meeting, *several) for meeting, several in zip(meetings_of, zip(*picked, strict=True), strict=True)),
+    ):
         ranks, others, n_made = _not_refused(found, limits)
         joined.append(np.stack([ranks, others], axis=1))
         n_compared += n_made
-    return _smallest_of_component(np.concatenate(joined), n_rows), n_compared
+    return _smallest_of_component(np.concatenate(joined), len(order)), n_compared
 
 
 def _walked(
@@ -144,23 +168,29 @@ def _walked(
     # Whole components one after the other, cut into packs of about as many texts.
     several = np.where(sizes > 1, sizes, 0)
     pack_of = (np.cumsum(several) - several) * n_packs // len(in_company)
-    rows, packs = order[in_company], pack_of[component[in_company]]
-    by_row = np.argsort(rows)
-    rows, packs = rows[by_row], packs[by_row]
-    bounds = np.searchsorted(rows, [start for start, _ in ranges] + [ranges[-1][1]])
-    picked = spread.hold(
-        pick,
-        (
-            (piece, rows[low:high] - start, packs[low:high], n_packs)
-            for piece, (start, _), low, high in zip(held, ranges, bounds[:-1], bounds[1:], strict=True)
-        ),
-        n_outputs=n_packs,
-    )
+    picked = _picked(spread, held, ranges, order[in_company], pack_of[component[in_company]])
     for found in spread.each(walk_pack, ((*limits, *several) for several in zip(*picked, strict=True))):
         gone, instead, similarity, n_made = _not_refused(found, limits)
         kept[gone], score[gone] = instead, similarity
         n_compared += n_made
     return kept, score, n_compared
+
+
+def _picked(
+    spread: Spread, held: Sequence[Any], ranges: Sequence[tuple[int, int]], rows: Any, packs: Any
+) -> list[tuple[Any, ...]]:
+    """The sets of these rows, of each part by pack; a row may be in several packs."""
+    by_row = np.argsort(rows, kind="stable")
+    rows, packs = rows[by_row], packs[by_row]
+    bounds = np.searchsorted(rows, [start for start, _ in ranges] + [ranges[-1][1]])
+    return spread.hold(
+        pick,
+        (
+            (piece, rows[low:high] - start, packs[low:high], len(held))
+            for piece, (start, _), low, high in zip(held, ranges, bounds[:-1], bounds[1:], strict=True)
+        ),
+        n_outputs=len(held),
+    )
 
 
 def _not_refused(found: Any, limits: tuple[float, int, str]) -> Any:

@@ -6,7 +6,8 @@ arguments.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,13 @@ from tasks.curate.similarity.join import (
     choose_prefixes,
     connect_components,
     count_hashes,
+    family,
     walk,
 )
+from tasks.curate.similarity.kernels.meeting import mark_candidates
 from tasks.curate.similarity.kernels.prefixes import count_cells, group_equal
-from tasks.curate.similarity.kernels.sketches import WORDS, sketch_sets
 from tasks.curate.similarity.kernels.walk import ADD_IF_ALONE, LOOK
-from tasks.curate.similarity.shingles import BATCH_ROWS, ShingleSets, power_of_two, shingle_sets
+from tasks.curate.similarity.shingles import BATCH_ROWS, power_of_two, shingle_sets
 
 Refused = list[int]
 """Ranks of a family that is too crowded to be compared."""
@@ -58,13 +60,17 @@ class Firsts:
 
 @dataclass(frozen=True)
 class Meeting:
-    """Texts of one part that have a prefix shingle in one bucket, with those of their prefix that are in it."""
+    """Texts that have a prefix shingle in one bucket, with those of their prefix that are in it, and without sets."""
 
-    texts: Chosen
+    ranks: Any
+    sizes: Any
+    sketches: Any
     prefixes: Any
+    """uint64: the shingles, those of one text after those of another, rarest first."""
     n_prefix: Any
     n_index: Any
     n_alone: Any
+    """int32, as in `Prefixes`."""
 
 
 def shingle_piece(piece: pa.Buffer, ranks: Any, step: DedupStep, n_buckets: int) -> tuple[Any, ...]:
@@ -117,30 +123,65 @@ def meet(piece: Piece, texts: Any, threshold: float, bits: int, n_buckets: int, 
     chosen = choose_by_cells(sets, cells, np.uint64(64 - bits), threshold=threshold, n_slices=1)
     of = np.repeat(np.arange(len(texts)), chosen.sizes)
     is_index = np.arange(len(of)) - chosen.starts[of] < chosen.n_index[of]
-    bucket = chosen.hashes % np.uint64(n_buckets)
+    bucket = (chosen.hashes % np.uint64(n_buckets)).astype(np.int64)
+    by_bucket = np.argsort(bucket, kind="stable")
+    ends = np.cumsum(np.bincount(bucket, minlength=n_buckets))
 
-    def meeting(number: int) -> Meeting:
-        there = bucket == number
-        n_prefix = np.bincount(of[there], minlength=len(texts)).astype(np.int32)
-        n_index = np.bincount(of[there & is_index], minlength=len(texts)).astype(np.int32)
-        some = np.flatnonzero(n_prefix)
+    def meeting(low: int, high: int) -> Meeting:
+        entries = by_bucket[low:high]  # in the order of texts, and of each text's prefix
+        some, first, n_prefix = np.unique(of[entries], return_index=True, return_counts=True)
+        n_index = np.add.reduceat(is_index[entries], first, dtype=np.int32) if len(some) else n_prefix
         return Meeting(
-            choose(piece, texts[some]), chosen.hashes[there], n_prefix[some], n_index[some], chosen.n_alone[some]
+            piece.ranks[texts[some]],
+            sets.sizes[some],
+            chosen.sketches[some],
+            chosen.hashes[entries],
+            n_prefix.astype(np.int32),
+            n_index.astype(np.int32),
+            chosen.n_alone[some],
         )
 
-    return tuple(meeting(number) for number in range(n_buckets))
+    return tuple(meeting(low, high) for low, high in zip([0, *ends[:-1]], ends, strict=True))
+
+
+def mark_bucket(threshold: float, max_comparisons: int, *meetings: Meeting) -> tuple[Any, Meeting, int]:
+    """The texts of a bucket that may be similar to another in it: their ranks, and what is known of them here.
+
+    The ranks are those of a family too crowded to be compared when there are more comparisons than allowed.
+    """
+    together = _together(meetings)
+    prefixes = _prefixes_of(together)
+    marked, tried = np.zeros(len(together.ranks), np.uint8), np.zeros(len(together.ranks), np.int64)
+    n_compared = mark_candidates(
+        together.sizes, prefixes.sketches, prefixes.hashes, prefixes.starts, prefixes.sizes, prefixes.n_index,
+        prefixes.n_alone, prefixes.cells, prefixes.shift, threshold, np.argsort(together.sizes, kind="stable"),
+        marked, tried, max_comparisons, *_work_arrays(len(together.ranks), int(together.n_index.sum(dtype=np.int64))),
+    )  # fmt: skip
+    if n_compared > max_comparisons:
+        return together.ranks[family(prefixes, tried)], _some(together, np.empty(0, np.int64)), n_compared
+    some = np.flatnonzero(marked)
+    some = some[np.argsort(together.ranks[some])]
+    return together.ranks[some], _some(together, some), n_compared
+
+
+def both(one: Any, other: Any) -> tuple[Any, Any]:
+    """Bring two things that are held."""
+    return one, other
 
 
 def connect_bucket(
-    threshold: float, max_comparisons: int, where: str, *meetings: Meeting
+    threshold: float, max_comparisons: int, where: str, meeting: Meeting, *several: Chosen
 ) -> tuple[Any, Any, int] | Refused:
-    """Connect the similar texts that met in a bucket: for each but one of a component its rank and that of another;
-    and the comparisons made."""
-    ranks, sets = sets_of([each.texts for each in meetings])
-    prefixes = _prefixes_of(sets, meetings)
+    """Connect the similar texts among those that were marked in a bucket, by their sets.
+
+    Gives, for each but one of a component, its rank and that of another; and the comparisons made.
+    """
+    ranks, sets = sets_of(several)
+    order = np.argsort(ranks)
+    ranks, sets = ranks[order], sets.take(order)
     try:
         component, n_compared = connect_components(
-            sets, prefixes, threshold=threshold, max_comparisons=max_comparisons, where=where
+            sets, _prefixes_of(meeting), threshold=threshold, max_comparisons=max_comparisons, where=where
         )
     except CrowdedFamilyError as error:
         return [int(rank) for rank in ranks[error.members]]
@@ -149,7 +190,7 @@ def connect_bucket(
 
 
 def pick(piece: Piece, texts: Any, packs: Any, n_packs: int) -> tuple[Chosen, ...]:
-    """These texts with their sets, by the pack that each is in."""
+    """These texts, in ascending order, with their sets, by the pack that each is in."""
     return tuple(choose(piece, texts[packs == number]) for number in range(n_packs))
 
 
@@ -177,18 +218,47 @@ def walk_pack(
     return ranks[goes], ranks[walked.best[goes]], walked.score[goes], walked.n_comparisons
 
 
-def _prefixes_of(sets: ShingleSets, meetings: tuple[Meeting, ...]) -> Prefixes:
-    """The parts of the prefixes that are in this bucket, as the kernels take whole ones."""
-    hashes = np.concatenate([np.empty(0, np.uint64), *(each.prefixes for each in meetings)])
-    sizes, n_index, n_alone = (
-        np.concatenate([np.empty(0, np.int32), *(getattr(each, name) for each in meetings)])
-        for name in ("n_prefix", "n_index", "n_alone")
+def _together(meetings: Sequence[Meeting]) -> Meeting:
+    return Meeting(
+        *(np.concatenate([getattr(each, field.name) for each in meetings]) for field in fields(Meeting)),
     )
-    starts = starts_of(sizes)
-    cells, shift = count_hashes(hashes, starts, sizes, len(hashes))
-    sketches = np.zeros((len(sets), WORDS), np.uint64)
-    sketch_sets(sets.hashes, sets.starts, sets.sizes, 0, len(sets), sketches)
-    return Prefixes(hashes, starts, sizes, cells, shift, n_index, n_alone, sketches)
+
+
+def _some(meeting: Meeting, texts: Any) -> Meeting:
+    """These texts of a meeting, in this order."""
+    n_prefix = meeting.n_prefix[texts]
+    starts = starts_of(meeting.n_prefix)[texts]
+    places = np.arange(int(n_prefix.sum(dtype=np.int64))) + np.repeat(starts - starts_of(n_prefix), n_prefix)
+    return Meeting(
+        meeting.ranks[texts],
+        meeting.sizes[texts],
+        meeting.sketches[texts],
+        meeting.prefixes[places],
+        n_prefix,
+        meeting.n_index[texts],
+        meeting.n_alone[texts],
+    )
+
+
+def _prefixes_of(meeting: Meeting) -> Prefixes:
+    """The parts of the prefixes that are in this bucket, as the kernels take whole ones."""
+    starts = starts_of(meeting.n_prefix)
+    cells, shift = count_hashes(meeting.prefixes, starts, meeting.n_prefix, len(meeting.prefixes))
+    return Prefixes(
+        meeting.prefixes, starts, meeting.n_prefix, cells, shift, meeting.n_index, meeting.n_alone, meeting.sketches
+    )
+
+
+def _work_arrays(n: int, n_nodes: int) -> tuple[Any, ...]:
+    """Slot keys, two lists per slot, nodes and compared, as `mark_candidates` describes them."""
+    n_slots = power_of_two(max(64, 2 * n_nodes))
+    return (
+        np.zeros(n_slots, np.uint64),
+        np.full(n_slots, -1, np.int32),
+        np.full(n_slots, -1, np.int32),
+        np.empty((n_nodes, 3), np.int32),
+        np.full(n, -1, np.int32),
+    )
 
 
 def _range_length(bits: int, n_ranges: int) -> int:
