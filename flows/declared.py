@@ -108,7 +108,7 @@ def _step(
         case TriggerScanStep():
             return step(scan_triggers, "scipy")
         case DedupStep():
-            return step(drop_duplicates, "numba", "numpy", "scipy")
+            return step(drop_duplicates, "numba", "numpy", "scipy", context={"spread": spread})
 
 
 def _perplexity(after: str) -> Step:

@@ -87,6 +87,8 @@ def connect(place: Place) -> None:
             )  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise _no_answer(place.address, type(error).__name__) from None
+    # Ray's switch for what it prints about lost nodes, on stdout, where `--json` prints: we tell what matters.
+    ray._private.worker._worker_logs_enabled = False
 
 
 def disconnect() -> None:

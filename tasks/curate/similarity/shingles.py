@@ -67,6 +67,7 @@ def shingle_sets(
     text_of: Callable[[B], pa.Array] = _itself,
     budget: int | None = None,
     spill: Path | None = None,
+    threads: int | None = None,
 ) -> ShingleSets:
     """Shingle texts (`text_batches`), in their order.
 
@@ -76,11 +77,13 @@ def shingle_sets(
         n_words: Words of a shingle.
         budget: Bytes of hashes held in memory; None: a quarter of what is free now.
         spill: Folder of the temporary file; None: the system's. The file has no name once it is open.
+        threads: Of how many at most; None: one for each processor.
     """
+    threads = n_threads() if threads is None else threads
     store = _HashStore(budget if budget is not None else _free_memory() // _SHARE_OF_MEMORY, spill)
     sizes, keys = [np.empty(0, np.int32)], [np.empty((0, 2), np.uint64)]
-    with ThreadPoolExecutor(n_threads()) as pool:
-        for batch_hashes, batch_sizes, batch_keys in _in_order(pool, batches, text_of, n_words):
+    with ThreadPoolExecutor(threads) as pool:
+        for batch_hashes, batch_sizes, batch_keys in _in_order(pool, threads, batches, text_of, n_words):
             store.add(batch_hashes)
             sizes.append(batch_sizes)
             keys.append(batch_keys)
@@ -108,12 +111,12 @@ def shingles_of_texts(texts: pa.ChunkedArray | Iterable[str], *, n_words: int) -
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, batches: Iterable[B], text_of: Callable[[B], pa.Array], n_words: int
+    pool: ThreadPoolExecutor, threads: int, batches: Iterable[B], text_of: Callable[[B], pa.Array], n_words: int
 ) -> Iterator[tuple[Any, Any, Any]]:
     waiting: deque[Any] = deque()
     for batch in batches:
         waiting.append(pool.submit(_shingle_batch, batch, text_of, n_words))
-        if len(waiting) > n_threads():
+        if len(waiting) > threads:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()

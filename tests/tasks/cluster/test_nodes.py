@@ -14,6 +14,18 @@ from tests.ray_cluster import TwoNodes
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray about its own future
 
+OTHER_CHECKOUT = """
+import sys
+from importlib.machinery import PathFinder
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, [{source!r}]) if name in ("tasks", "schemas") else None
+
+sys.meta_path.insert(0, Finder)
+"""
+
 
 def test_equal_nodes_are_fit(both: TwoNodes) -> None:
     nodes = list(look_at_nodes(both.place))
@@ -37,8 +49,10 @@ def test_a_node_with_another_library_is_named_with_both_versions(both: TwoNodes,
 
 def test_a_node_with_other_source_is_named(both: TwoNodes, tmp_path: Path, project: Path) -> None:
     for package in ("tasks", "schemas"):
-        shutil.copytree(project / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "tasks" / "spread.py").write_text("CHANGED = 1\n")
+        shutil.copytree(project / package, tmp_path / "source" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "source" / "tasks" / "spread.py").write_text("CHANGED = 1\n")
+    # Ray puts the driver's folders first; a machine with another checkout would not have them.
+    (tmp_path / "sitecustomize.py").write_text(OTHER_CHECKOUT.format(source=str(tmp_path / "source")))
     other = both.add_node(env_vars={"PYTHONPATH": str(tmp_path)})
     try:
         with pytest.raises(ConfigError, match="source of tasks/ ") as error:

@@ -71,7 +71,9 @@ def test_a_node_killed_in_the_middle_changes_nothing(both: TwoNodes) -> None:
     assert results == [n * n for n in range(10)]
 
 
-def test_what_a_killed_node_held_is_made_again(both: TwoNodes, tmp_path: Path) -> None:
+def test_what_a_killed_node_held_is_made_again(
+    both: TwoNodes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     spread = RaySpread(both.place)
     texts = [letter.encode() * 400_000 for letter in "abcdef"]
     held = spread.hold(work.noted_halves, [(text, str(tmp_path)) for text in texts], n_outputs=2)
@@ -81,6 +83,8 @@ def test_what_a_killed_node_held_is_made_again(both: TwoNodes, tmp_path: Path) -
     assert joined == [b"".join(text[:200_000] for text in texts)]
     assert n_done == 6
     assert len(list(tmp_path.iterdir())) > 6  # some lay on the node that is gone
+    time.sleep(2)
+    assert capfd.readouterr().out == ""
 
 
 def test_work_goes_on_when_nobody_wants_the_rest(both: TwoNodes) -> None:
