@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from flows.arms import Arm, learnable
 from flows.assess import assess_steps
-from flows.cluster import place_of, spread_of
+from flows.cluster import on_cluster, place_of, spread_of
 from flows.curate import curate_steps
 from flows.earlier import Earlier, earlier_results
 from flows.engine.plan import run_step
@@ -178,7 +178,7 @@ class Ablation:
                 self._store.discard(step.folder, made.root.name)
 
     def _do(self, arm: str, steps: Iterable[Step], done: dict[str, Artifact]) -> None:
-        for step in steps:
+        for step in on_cluster(steps, place_of(self.spec, self.settings)):
             if step.name in done:
                 continue
             obtained = run_step(step, done, self._store, progress=silent)

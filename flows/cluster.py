@@ -6,12 +6,15 @@ Objects made here connect when the first part of a step is to be done. Called by
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from schemas.errors import ConfigError
 from tasks.cluster.place import Place
 
 if TYPE_CHECKING:
+    from flows.engine.step import Step
     from flows.settings import Settings
     from schemas.pipeline import PipelineSpec
     from tasks.cluster.ray_spread import RaySpread
@@ -48,6 +51,22 @@ def spread_of(place: Place | None) -> RaySpread | None:
     from tasks.cluster.ray_spread import RaySpread
 
     return RaySpread(place)
+
+
+def on_cluster(steps: Iterable[Step], place: Place | None) -> list[Step]:
+    """The same steps, whose trainings and answers are had from the cluster; as they are where there is none."""
+    if place is None:
+        return list(steps)
+    from tasks.cluster.answers import AnsweringOnRay
+    from tasks.cluster.training import TrainingOnRay
+    from tasks.model.generate import generate_answers
+    from tasks.train.launch import train_model
+
+    where: dict[Any, dict[str, Any]] = {
+        train_model: {"place": TrainingOnRay(place)},
+        generate_answers: {"answering": AnsweringOnRay(place)},
+    }
+    return [replace(step, context={**step.context, **where.get(step.run, {})}) for step in steps]
 
 
 def check_cluster(spec: PipelineSpec, settings: Settings) -> Place | None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.cluster import check_cluster, place_of, spread_of
+from flows.cluster import check_cluster, on_cluster, place_of, spread_of
 from flows.earlier import Earlier, earlier_results
 from flows.engine.clock import present
 from flows.engine.disk import named_disk_errors
@@ -144,8 +144,8 @@ def declare(
     tuning = finetune_steps(spec, root=root, cache=settings.cache, trunks=trunks_of(settings.home, spec.name))
     return {
         "curate": curation,
-        "finetune": [step for step in tuning if step.name not in names],
-        "assess": assess_steps(spec, standing=standing, root=root),
+        "finetune": on_cluster((step for step in tuning if step.name not in names), place),
+        "assess": on_cluster(assess_steps(spec, standing=standing, root=root), place),
         "release": release_steps(spec),
     }
 

@@ -124,7 +124,12 @@ def _row(this: PlannedStep, seconds: float | None, changes: str) -> dict[str, An
 
 
 def _memory(spec: PipelineSpec, planned: tuple[PlannedStep, ...]) -> Forecast | None:
-    """As the (first) training itself asks before it loads anything; None before its base model is there, or unknown."""
+    """As the (first) training itself asks before it loads anything; None before its base model is there, or unknown.
+
+    On a cluster each node asks for itself.
+    """
+    if spec.engine == "ray":
+        return None
     known = {this.step.name: this.artifact for this in planned}
     first, train = first_names(spec.train), spec.train.first()
     dataset, model = known.get(first.dataset), known.get(first.model)

@@ -18,11 +18,14 @@ import orjson
 from schemas.errors import StorageError
 from tasks.cluster.notes import Notes
 from tasks.cluster.shared import Shared
-from tasks.train.checkpoint import KEPT
-from tasks.train.job import ANSWERS, CHECKPOINTS
+from tasks.failpoint import reach
+from tasks.files import write_json
+from tasks.train.job import ANSWERS, CHECKPOINTS, KEPT
 
 log = logging.getLogger("tunegate.train")
 
+MARK = "on-shared-storage.json"
+"""A file in the scratch folder of a training on a cluster, see `mark`."""
 _RESULT = "result"
 _STEP = "step-"
 
@@ -80,6 +83,7 @@ class Depot:
         """See `tasks.train.part.Depot`; older checkpoints than the last `KEPT` go."""
         answers = self._shared.put(scratch / ANSWERS) if (scratch / ANSWERS).is_dir() else None
         note = {"checkpoint": self._shared.put(checkpoint), "answers": answers}
+        reach("train.depot.put")
         self._notes.write(checkpoint.name, note)
         self._told(int(checkpoint.name.removeprefix(_STEP)))
         found = self._checkpoints()
@@ -113,6 +117,32 @@ class Depot:
     def _remove(self, addresses: Iterable[str]) -> None:
         for address in sorted(addresses):
             self._shared.remove(address)
+
+
+def mark(scratch: Path, url: str, key: str, dataset: str) -> None:
+    """Note in the scratch folder what lies on the storage for as long as the training lasts, and perhaps longer.
+
+    Args:
+        scratch: Of the training.
+        url: Of the storage.
+        key: Of the job.
+        dataset: Address of the data set.
+    """
+    write_json(scratch / MARK, {"shared": url, "key": key, "dataset": dataset})
+
+
+def clear_marked(folder: Path) -> None:
+    """Remove from the storage what trainings that were cut off have there, by the marks below the folder.
+
+    Raises:
+        StorageError: TG0568, the storage cannot be used.
+    """
+    for path in sorted(folder.rglob(MARK)):
+        told = orjson.loads(path.read_bytes())
+        shared = Shared(told["shared"])
+        shared.remove(told["dataset"])
+        Depot(shared, told["key"]).clear()
+        path.unlink()
 
 
 def _addresses(notes: Iterable[dict[str, Any]]) -> set[str]:

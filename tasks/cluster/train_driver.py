@@ -20,7 +20,7 @@ from typing import Any
 
 from schemas.errors import TrainingError
 from tasks.cluster.connect import connect
-from tasks.cluster.depot import Depot, folder_of
+from tasks.cluster.depot import Depot, clear_marked, folder_of, mark
 from tasks.cluster.errors import Failed, named_cluster_errors, unpacked
 from tasks.cluster.mailbox import Mailbox
 from tasks.cluster.nodes import check_nodes
@@ -62,6 +62,7 @@ def lead_on_ray(_job_file: Path, job: TrainJob, _lock: int) -> int:
             address = told
     shutil.rmtree(job.scratch / FINAL, ignore_errors=True)
     verify(shared.bring(address, job.scratch / FINAL))
+    clear_marked(job.scratch)
     depot.clear()
     return 0
 
@@ -111,6 +112,7 @@ class _Training:
         """
         job = self._job
         dataset = self._shared.put(job.dataset.root)
+        mark(job.scratch, self._shared.url, job.key(), dataset)
         try:
             told = {
                 "job": job.model_dump(mode="json"),
