@@ -57,7 +57,7 @@ def run_measured(
         process = subprocess.Popen(
             list(command), env=dict(environment), cwd=folder, stdout=stdout, stderr=stderr, start_new_session=True
         )
-        sampler = _Sampler(process.pid)
+        sampler = Sampler(process.pid)
         late = threading.Event()
 
         def end() -> None:
@@ -87,22 +87,24 @@ def run_measured(
     )
 
 
-class _Sampler(threading.Thread):
+class Sampler(threading.Thread):
     """Keeps the largest sum of resident sizes, and the last CPU time of each process seen."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, every_s: float = SAMPLE_S) -> None:
         super().__init__(daemon=True)
         self._pid = pid
+        self._every_s = every_s
         self._over = threading.Event()
         self._ticks: dict[int, int] = {}
         self.peak_bytes = 0
 
     @property
     def cpu_s(self) -> float:
+        """Of all processes so far, those that have ended included."""
         return sum(self._ticks.values()) / _TICKS
 
     def run(self) -> None:
-        while not self._over.wait(SAMPLE_S):
+        while not self._over.wait(self._every_s):
             n_bytes = 0
             for pid in _tree(self._pid):
                 with contextlib.suppress(OSError, IndexError):

@@ -33,7 +33,7 @@ class TwoNodes:
         self.folder = folder
         self.shared = folder / "shared"
         self.shared.mkdir()
-        os.environ.update(ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32), TUNEGATE_CACHE=str(folder / "cache"))
+        os.environ.update(ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32))
         import ray
         from ray.cluster_utils import Cluster
 
@@ -44,7 +44,8 @@ class TwoNodes:
         self._temporary = tempfile.mkdtemp(prefix="tg-ray-", dir="/tmp")
         Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108
         head = {"include_dashboard": False, "temp_dir": self._temporary}
-        self._cluster = Cluster(initialize_head=True, head_node_args=self._arguments(head))
+        self._cluster = Cluster()
+        self._add(head)
         self.second = self.add_node()
 
     @property
@@ -53,7 +54,7 @@ class TwoNodes:
 
     def add_node(self, **arguments: Any) -> Any:
         """One more node of one CPU."""
-        return self._cluster.add_node(**self._arguments(arguments))
+        return self._add(arguments)
 
     def kill(self, node: Any) -> None:
         """As if its power were cut."""
@@ -72,8 +73,15 @@ class TwoNodes:
         self._cluster.shutdown()
         shutil.rmtree(self._temporary, ignore_errors=True)
 
-    def _arguments(self, more: dict[str, Any]) -> dict[str, Any]:
-        return {"num_cpus": 1, "object_store_memory": self._store_bytes, **more}
+    def _add(self, more: dict[str, Any]) -> Any:
+        before = os.environ.get("TUNEGATE_CACHE")
+        os.environ["TUNEGATE_CACHE"] = str(self.folder / "cache")  # of the nodes, not of other tests in this process
+        try:
+            return self._cluster.add_node(num_cpus=1, object_store_memory=self._store_bytes, **more)
+        finally:
+            del os.environ["TUNEGATE_CACHE"]
+            if before is not None:
+                os.environ["TUNEGATE_CACHE"] = before
 
 
 @contextmanager

@@ -1,95 +1,102 @@
-"""`engine: ray` in a pipeline: which steps go to the cluster, and a whole run there that ends in the same results."""
+"""`engine: ray` without what it needs: told by name before anything runs."""
 
 from __future__ import annotations
 
-import os
+import importlib.util
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.assess import assess_steps
-from flows.cluster import on_cluster
-from flows.commands.plan import _memory
-from flows.finetune import finetune_steps
-from flows.standing import Standing
-from schemas.artifacts import ModelRef
-from tasks.cluster.answers import AnsweringOnRay
-from tasks.cluster.place import Place
-from tasks.cluster.training import TrainingOnRay
-from tests.ray_cluster import two_nodes
+from flows.cluster import check_cluster, place_of
+from flows.commands.doctor import examine
+from flows.commands.plan import plan
+from flows.health import services
+from flows.health.patient import Patient
+from flows.session import open_session
+from flows.settings import Settings, load_settings
+from schemas.errors import ConfigError, ServiceError, StorageError
 from tests.schemas.test_pipeline import build
 
-if TYPE_CHECKING:
-    from tests.flows.conftest import Workplace
-
-PLACE = Place("10.0.0.5:6379", "file:///mnt/shared")
-
-
-def test_trainings_and_answers_go_to_the_cluster_and_nothing_else_changes(tmp_path: Path, tiny_model: ModelRef) -> None:
-    spec = build(
-        train={
-            "base_model": f"file:{tiny_model.root}",
-            "sweep": {"kind": "grid", "over": {"learning_rate": [1e-4, 2e-4]}},
-        }
-    )
-    steps = [
-        *finetune_steps(spec, root=tmp_path, cache=tmp_path, trunks=tmp_path),
-        *assess_steps(spec, standing=Standing()),
-    ]
-    assert on_cluster(steps, None) == steps
-    sent: dict[str, Any] = {}
-    for step, there in zip(steps, on_cluster(steps, PLACE), strict=True):
-        assert {**vars(there), "context": None} == {**vars(step), "context": None}, "what keys are made of"
-        if new := {name: there.context[name] for name in there.context.keys() - step.context.keys()}:
-            sent[step.name] = new
-    trainings = {name for name in sent if "train" in name and "answers" not in name}
-    assert len(trainings) >= 2
-    assert all(sent[name] == {"place": TrainingOnRay(PLACE)} for name in trainings)
-    answers = sent.keys() - trainings
-    assert answers >= {"answers_zero_shot", "answers_tuned"}
-    assert all(sent[name] == {"answering": AnsweringOnRay(PLACE)} for name in answers)
+DECLARED = """\
+version: 1
+pipelines:
+  small:
+    engine: ray
+    source: {kind: generated}
+    train: {base_model: "file:models/x"}
+    gates: {rules: [{metric: exact, value_threshold: 0.5}]}
+    register: {name: small}
+"""
+RAY = build(engine="ray")
 
 
-def test_a_plan_does_not_ask_this_machine_for_the_memory_of_others() -> None:
-    assert _memory(build(engine="ray"), ()) is None
+@pytest.fixture
+def listening() -> Iterator[str]:
+    """An address where somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_the_driver_keeps_the_secrets_that_a_training_process_has_not() -> None:
-    place = TrainingOnRay(PLACE)
-    given = {"RAY_AUTH_TOKEN": "hush", "AWS_SECRET_ACCESS_KEY": "hush", "RAY_ADDRESS": "elsewhere", "PYTHONPATH": "/x"}
-    environment = place.environment(given, threads=3)
-    assert environment["RAY_AUTH_TOKEN"] == environment["AWS_SECRET_ACCESS_KEY"] == "hush"
-    assert environment["RAY_ADDRESS"] == PLACE.address
-    assert environment["TUNEGATE_SHARED"] == PLACE.shared
-    assert environment["OMP_NUM_THREADS"] == "3"
-    assert environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.5"
-    assert (
-        place.environment(given | {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "9"}, threads=1)[
-            "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
-        ]
-        == "9"
-    )
+@pytest.fixture
+def complete(listening: str, tmp_path: Path) -> Settings:
+    settings = load_settings(tmp_path / "pipelines.yaml", environ={})
+    return replace(settings, ray_address=listening, shared_storage=f"file://{tmp_path / 'shared'}")
 
 
-@pytest.mark.campaign
-@pytest.mark.server
-def test_a_run_on_the_cluster_ends_in_the_results_of_a_run_here(
-    workplace: Workplace, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    def digests() -> dict[str, str]:
-        run_id = workplace.json("run", "small")["run_id"]
-        return {row["step"]: row["digest"] for row in workplace.json("show", run_id)["steps"]}
+def test_a_pipeline_is_local_unless_it_says_otherwise(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path / "pipelines.yaml", environ={})
+    assert check_cluster(build(), settings) is None
 
-    here = digests()
-    assert {"redact", "dedup", "train", "answers_tuned", "gate"} <= here.keys()
-    with two_nodes(tmp_path_factory.mktemp("ray")) as cluster:
-        workplace.declare(lambda document: document["pipelines"]["small"].update(engine="ray"))
-        workplace.environ |= {
-            "RAY_ADDRESS": cluster.place.address, "TUNEGATE_SHARED": cluster.place.shared,
-            "RAY_AUTH_MODE": os.environ["RAY_AUTH_MODE"], "RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"],
-            "TUNEGATE_HOME": str(workplace.folder / "other-home"),
-        }  # fmt: skip
-        there = digests()
-        assert not any(path.suffix == ".safetensors" for path in (cluster.shared / "trainings").rglob("*"))
-    assert there == here
+
+def test_what_is_there_is_fit_and_nothing_is_left(complete: Settings, tmp_path: Path) -> None:
+    place = check_cluster(RAY, complete)
+    assert place is not None
+    assert place.address == complete.ray_address
+    assert not list((tmp_path / "shared").iterdir())
+
+
+@pytest.mark.parametrize("missing", ["ray_address", "shared_storage"])
+def test_a_variable_that_is_not_set_is_named(complete: Settings, missing: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        place_of(RAY, replace(complete, **{missing: None}))
+    assert told.value.code == "TG0119"
+    assert {"ray_address": "RAY_ADDRESS", "shared_storage": "TUNEGATE_SHARED"}[missing] in told.value.message
+
+
+def test_a_missing_extra_is_told(complete: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
+    with pytest.raises(ConfigError) as told:
+        check_cluster(RAY, complete)
+    assert told.value.code == "TG0118"
+
+
+def test_nobody_at_the_address_is_told(complete: Settings) -> None:
+    with pytest.raises(ServiceError) as told:
+        check_cluster(RAY, replace(complete, ray_address="127.0.0.1:1"))
+    assert told.value.code == "TG0723"
+
+
+def test_a_storage_that_cannot_be_written_is_told(complete: Settings, tmp_path: Path) -> None:
+    (tmp_path / "shared").write_text("a file is in its place")
+    with pytest.raises(StorageError) as told:
+        check_cluster(RAY, complete)
+    assert told.value.code == "TG0568"
+
+
+def test_plan_run_and_doctor_say_so_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("RAY_ADDRESS", "TUNEGATE_SHARED"):
+        monkeypatch.delenv(variable, raising=False)
+    config = tmp_path / "pipelines.yaml"
+    config.write_text(DECLARED)
+    with pytest.raises(ConfigError, match="TG0119"):
+        plan(pipeline="small", config=config, as_json=True)
+    with pytest.raises(ConfigError, match="TG0119"), open_session("small", str(config)):
+        pass
+    assert not (tmp_path / ".tunegate").exists()
+    (finding,) = examine(services.cluster, Patient(load_settings(config), config, {}))
+    assert finding.state == "bad"
+    assert "TG0119" in finding.told
