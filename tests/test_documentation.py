@@ -22,6 +22,7 @@ OTHER_PROGRAMS = {
     "eval",
     "export",
     "git",
+    "helm",
     "kubectl",
     "ollama",
     "openssl",

@@ -93,6 +93,15 @@ def test_an_error_of_an_actor_comes_back_as_itself(tmp_path: Path, both: TwoNode
     assert caught.value.code == "TG0403"
 
 
+def test_a_batch_that_ends_each_of_its_processes_is_given_up(
+    tmp_path: Path, both: TwoNodes, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.cluster.answers.RETRIES", 0)
+    with pytest.raises(TrainingError, match="were lost 1 times") as caught:
+        Asked(tmp_path, tiny_model, None, AnsweringOnRay(both.place))
+    assert caught.value.code == "TG0425"
+
+
 def test_threads_that_no_node_has_are_refused(tmp_path: Path, both: TwoNodes, tiny_model: ModelRef) -> None:
     for name in ("out", "scratch"):
         (tmp_path / name).mkdir()
