@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import TrainingError
-from tasks.cluster.connect import connect
 from tasks.cluster.errors import Failed, named_cluster_errors, packed, unpacked
+from tasks.cluster.nodes import check_nodes
 from tasks.cluster.place import Place
 from tasks.cluster.shared import Shared, node_cache
 from tasks.cluster.workers import has_cards, n_workers, no_room, nodes_now
@@ -76,13 +76,13 @@ class AnsweringOnRay:
 
         Raises:
             TrainingError: TG0417, no node has the CPUs that the threads need; TG0425, a batch's actors were lost.
-            ServiceError: TG0723, the cluster does not answer.
+            TunegateError: As `tasks.cluster.nodes.check_nodes`.
         """
         if not batches:
             return
-        connect(self.place)
-        shared = Shared(self.place.shared)
         with named_cluster_errors("evaluate"):
+            check_nodes(self.place)
+            shared = Shared(self.place.shared)
             model = shared.put(job.model.root)
             trained = shared.put(job.trained.root) if job.trained is not None else None
             actors = _start(job, len(batches), model=model, trained=trained, url=shared.url)

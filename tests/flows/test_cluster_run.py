@@ -79,7 +79,9 @@ def test_a_run_on_the_cluster_ends_in_the_results_of_a_run_here(
 ) -> None:
     def digests() -> dict[str, str]:
         run_id = workplace.json("run", "small")["run_id"]
-        return {row["step"]: row["digest"] for row in workplace.json("show", run_id)["steps"]}
+        found = {row["step"]: row["digest"] for row in workplace.json("show", run_id)["steps"]}
+        assert found.pop("warehouse"), "of which rows are equal, and bytes may differ"
+        return found
 
     here = digests()
     assert {"redact", "dedup", "train", "answers_tuned", "gate"} <= here.keys()
