@@ -148,7 +148,7 @@ class _Training:
             if self._hear():
                 return INTERRUPTED
             if isinstance(ended, Exception):
-                raise self._crash() from ended
+                raise self._crash(f"Ray has given the training up: {type(ended).__name__}") from ended
             if ended is not None:
                 return result_of(ended)
 
@@ -174,13 +174,12 @@ class _Training:
         if failed is not None:
             raise unpacked(failed)
         if self._attempts > ATTEMPTS:
-            raise self._crash()
+            raise self._crash(f"the workers were lost {ATTEMPTS} times in a row without another checkpoint")
         return stopped
 
-    def _crash(self) -> TrainingError:
-        why = f"; the last of them: {self._lost}" if self._lost else ""
+    def _crash(self, what: str) -> TrainingError:
         return TrainingError(
-            f"the workers of the training were lost {max(1, self._attempts)} times without another checkpoint{why}",
+            f"{what}; the last loss: {self._lost}" if self._lost else what,
             code="TG0407",
             where=str(self._job.scratch),
             hint="`ray status`, and the workers' logs on their nodes; run again: it goes on from the last checkpoint",

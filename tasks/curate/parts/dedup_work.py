@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from schemas.curation_steps import DedupStep
 from tasks.curate.parts.pieces import unpacked
-from tasks.curate.parts.sets import Chosen, Piece, choose, sets_of, starts_of
+from tasks.curate.parts.sets import Chosen, Piece, choose, sets_of
 from tasks.curate.similarity.compared import compared_texts
 from tasks.curate.similarity.join import (
     CrowdedFamilyError,
@@ -30,7 +30,7 @@ from tasks.curate.similarity.join import (
 from tasks.curate.similarity.kernels.meeting import mark_candidates
 from tasks.curate.similarity.kernels.prefixes import count_cells, group_equal
 from tasks.curate.similarity.kernels.walk import ADD_IF_ALONE, LOOK
-from tasks.curate.similarity.shingles import BATCH_ROWS, power_of_two, shingle_sets
+from tasks.curate.similarity.shingles import BATCH_ROWS, power_of_two, shingle_sets, starts_of
 
 Refused = list[int]
 """Ranks of a family that is too crowded to be compared."""

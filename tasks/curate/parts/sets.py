@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.shingles import ShingleSets
+from tasks.curate.similarity.shingles import ShingleSets, starts_of
 
 _DENSE = 0.15
 """Share of a part's hashes from which going through all of them is faster than fetching each."""
@@ -65,10 +65,3 @@ def sets_of(several: Sequence[Chosen]) -> tuple[Any, ShingleSets]:
     hashes = np.concatenate([np.empty(0, np.uint64), *(each.hashes for each in several)])
     ranks = np.concatenate([np.empty(0, np.int64), *(each.ranks for each in several)])
     return ranks, ShingleSets(hashes, starts_of(sizes), sizes, np.zeros((len(sizes), 2), np.uint64))
-
-
-def starts_of(sizes: Any) -> Any:
-    """Where each set starts when they lie one after the other."""
-    starts = np.zeros(len(sizes), np.int64)
-    np.cumsum(sizes[:-1], out=starts[1:])
-    return starts

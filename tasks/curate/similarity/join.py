@@ -27,7 +27,7 @@ from tasks.curate.similarity.kernels import walk as walk_kernel
 from tasks.curate.similarity.kernels.kernel import in_slices, n_threads
 from tasks.curate.similarity.kernels.sketches import WORDS, sketch_sets
 from tasks.curate.similarity.kernels.walk import ADD, EMIT, LOOK
-from tasks.curate.similarity.shingles import ShingleSets, power_of_two, shingles_of_texts
+from tasks.curate.similarity.shingles import ShingleSets, power_of_two, shingles_of_texts, starts_of
 
 MAX_COMPARISONS = 200_000_000
 SLICED_FROM = 10_000
@@ -212,7 +212,7 @@ def choose_by_cells(sets: ShingleSets, cells: Any, shift: Any, *, threshold: flo
 
     parts = in_slices(choose, np.linspace(0, len(sets), n_slices + 1).astype(int).tolist())
     hashes = np.concatenate(parts)
-    starts = _starts(sizes)
+    starts = starts_of(sizes)
     again, shift = count_hashes(hashes, starts, sizes, len(hashes))
     return Prefixes(hashes, starts, sizes, again, shift, n_index, n_alone, sketches)
 
@@ -284,12 +284,6 @@ def count_hashes(hashes: Any, starts: Any, sizes: Any, n_hashes: int) -> tuple[A
     cells, shift = np.zeros(1 << bits, np.uint8), np.uint64(64 - bits)
     prefix_kernels.count_cells(hashes, starts, sizes, shift, cells)
     return cells, shift
-
-
-def _starts(sizes: Any) -> Any:
-    starts = np.zeros(len(sizes), np.int64)
-    np.cumsum(sizes[:-1], out=starts[1:])
-    return starts
 
 
 def _work_arrays(sets: ShingleSets, n_nodes: int) -> tuple[Any, ...]:

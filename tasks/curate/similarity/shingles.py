@@ -88,9 +88,7 @@ def shingle_sets(
             sizes.append(batch_sizes)
             keys.append(batch_keys)
     all_sizes = np.concatenate(sizes)
-    starts = np.zeros(len(all_sizes), np.int64)
-    np.cumsum(all_sizes[:-1], out=starts[1:])
-    return ShingleSets(store.all(), starts, all_sizes, np.concatenate(keys))
+    return ShingleSets(store.all(), starts_of(all_sizes), all_sizes, np.concatenate(keys))
 
 
 def text_batches(connection: duckdb.DuckDBPyConnection, *, relation: str, text: str) -> Iterator[pa.Array]:
@@ -135,6 +133,13 @@ def _shingle_batch(batch: B, text_of: Callable[[B], pa.Array], n_words: int) -> 
     met = np.full(power_of_two(max(64, int(np.diff(offsets).max(initial=0)) + 1)), -1, np.int64)
     n_hashes = shingle_texts(data, words, offsets, classes, ring, met, hashes, sizes, keys)
     return hashes[:n_hashes], sizes, keys
+
+
+def starts_of(sizes: Any) -> Any:
+    """Where each set starts when they lie one after the other; int64."""
+    starts = np.zeros(len(sizes), np.int64)
+    np.cumsum(sizes[:-1], out=starts[1:])
+    return starts
 
 
 def power_of_two(least: int) -> int:

@@ -8,12 +8,18 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import ConfigError, StorageError
+from tasks.cluster import nodes
 from tasks.cluster.nodes import check_nodes, look_at_nodes
 from tasks.cluster.place import Place
 from tests.ray_cluster import TwoNodes
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray about its own future
 
+NEVER_READY = """
+import sys, time
+if any("default_worker" in argument for argument in sys.orig_argv):
+    time.sleep(60)
+"""
 OTHER_CHECKOUT = """
 import sys
 from importlib.machinery import PathFinder
@@ -28,8 +34,7 @@ sys.meta_path.insert(0, Finder)
 
 
 def test_equal_nodes_are_fit(both: TwoNodes) -> None:
-    nodes = list(look_at_nodes(both.place))
-    assert [node.fault for node in nodes] == [None, None]
+    assert [node.fault for node in look_at_nodes(both.place)] == [None, None]
     assert not list(both.shared.iterdir())  # the probe is gone
 
 
@@ -58,6 +63,17 @@ def test_a_node_with_other_source_is_named(both: TwoNodes, tmp_path: Path, proje
         with pytest.raises(ConfigError, match="source of tasks/ ") as error:
             check_nodes(both.place)
         assert "source of schemas/" not in error.value.message
+    finally:
+        both.kill(other)
+
+
+def test_a_node_that_does_not_answer_is_named(both: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "ANSWER_S", 4.0)
+    (tmp_path / "sitecustomize.py").write_text(NEVER_READY)
+    other = both.add_node(env_vars={"PYTHONPATH": str(tmp_path)})
+    try:
+        faults = [node.fault for node in look_at_nodes(both.place) if other.node_id[:8] in node.name]
+        assert [fault.code for fault in faults if fault is not None] == ["TG0725"]
     finally:
         both.kill(other)
 

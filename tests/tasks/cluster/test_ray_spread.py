@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import ConfigError, DataError, ServiceError
+from tasks.cluster import ray_spread
 from tasks.cluster.connect import check_address
 from tasks.cluster.errors import WorkerFaultError, packed, unpacked
 from tasks.cluster.ray_spread import RaySpread
@@ -87,6 +92,14 @@ def test_what_a_killed_node_held_is_made_again(
     assert capfd.readouterr().out == ""
 
 
+def test_a_part_that_is_lost_again_and_again_ends_the_step(both: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_spread, "RETRIES", 1)
+    with pytest.raises(ServiceError) as told:
+        list(RaySpread(both.place).each(work.vanish, [(1,)]))
+    assert told.value.code == "TG0724"
+    assert told.value.transient
+
+
 def test_work_goes_on_when_nobody_wants_the_rest(both: TwoNodes) -> None:
     spread, started = RaySpread(both.place), time.monotonic()
     results = spread.each(work.slow_square, [(n, 5.0 if n else 0.0) for n in range(4)])
@@ -118,3 +131,18 @@ def test_an_error_of_a_subclass_keeps_its_words() -> None:
     back = unpacked(packed(OddError("odd", code="TG0250", where="here")))
     assert type(back) is DataError
     assert str(back) == str(OddError("odd", code="TG0250", where="here"))
+
+
+def test_a_driver_without_the_token_is_not_let_in(both: TwoNodes) -> None:
+    code = (
+        "from tasks.cluster.connect import connect\n"
+        "from tasks.cluster.place import Place\n"
+        f"connect(Place({both.place.address!r}, 'memory://x'))\n"
+    )
+    environment = {**os.environ, "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_NUM_REDIS_GET_RETRIES": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert "TG0723" in done.stderr
+    assert "Unauthenticated" in done.stderr

@@ -229,7 +229,7 @@ def test_workers_that_are_lost_again_and_again_end_the_training(
         time.sleep(0.5)
     assert isinstance(there.error, TrainingError)
     assert there.error.code == "TG0407"
-    assert "lost 5 times without another checkpoint; the last of them: " in there.error.message
+    assert "lost 4 times in a row without another checkpoint; the last loss: " in there.error.message
     assert len(there.starts()) >= 4
 
 

@@ -51,5 +51,9 @@ def refuse(number: int) -> int:
     return number
 
 
+def vanish(number: int) -> int:
+    os._exit(number)
+
+
 def break_down(number: int) -> int:
     raise KeyError(number)
