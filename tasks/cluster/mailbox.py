@@ -19,7 +19,7 @@ class Mailbox:
         self._stopping = False
 
     def tell(self, entry: dict[str, Any]) -> None:
-        """An entry of `tasks.train.job.ProgressLog`, or `attempt`, `kept` (step) and `lost` (rank, why)."""
+        """An entry of `tasks.train.job.ProgressLog`, or `crash` (rank, trace), which is for the driver's log alone."""
         self._entries.append(entry)
 
     def fail(self, failed: Failed) -> None:

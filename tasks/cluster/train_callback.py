@@ -15,9 +15,8 @@ class Losses(UserCallback):  # type: ignore[misc]
         self._box = box
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """For progress the class, and Ray's own words; a traceback may quote a ticket and goes to the log alone."""
+        """Ray's own words, and of other errors the class alone: the rest may quote a ticket."""
         for rank, error in worker_exceptions.items():
-            inner = getattr(error, "_base_exc", error)
-            words = next(iter(str(inner).splitlines()), "") if isinstance(inner, RayError) else ""
-            why = type(inner).__name__ + (f": {words}" if words else "")
-            self._box.tell.remote({"event": "lost", "rank": rank, "why": why, "trace": f"worker {rank}: {error}\n"})
+            words = next(iter(str(error).splitlines()), "") if isinstance(error, RayError) else ""
+            why = type(error).__name__ + (f": {words}" if words else "")
+            self._box.tell.remote({"event": "lost", "rank": rank, "why": why})

@@ -160,7 +160,9 @@ class _Training:
         entries, failed = ray.get(self._box.take.remote())
         stopped = False
         for entry in entries:
-            print(entry.pop("trace", ""), end="", file=sys.stderr, flush=True)  # noqa: T201
+            if entry["event"] == "crash":  # to the log alone, as that of a process here
+                print(f"worker {entry['rank']}: {entry['trace']}", file=sys.stderr, flush=True)  # noqa: T201
+                continue
             self._log.write(**entry)
             match entry["event"]:
                 case "attempt":

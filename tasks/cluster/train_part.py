@@ -10,6 +10,7 @@ import os
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,7 @@ def train_part(told: dict[str, Any]) -> int:
     except Exception as error:
         named = error if isinstance(error, TunegateError) else named_error(error, job)
         if named is None:
+            box.tell.remote({"event": "crash", "rank": context.get_world_rank(), "trace": traceback.format_exc()})
             raise
         _tell(box, named)
         raise

@@ -97,6 +97,8 @@ class _Gathered:
     """Whole copies of weights and moments, for as long as a checkpoint is written or read."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        for module in _sharded(model):
+            module.reshard()  # a forward without a backward (validation) has left whole weights in the parts' places
         self._parts, self._optimizer = trainable_tensors(model), optimizer
         self._names = _names(model)
         self.weights = {name: _whole(part) for name, part in self._parts.items()}

@@ -206,14 +206,14 @@ def test_more_workers_than_the_nodes_hold_are_refused_before_any_starts(
 def test_an_interrupted_training_saves_a_checkpoint_and_goes_on(
     tmp_path: Path, both: TwoNodes, here: HERE, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:
-    there = Training(tmp_path, both, dataset, tiny_model, save_every=10**6, tired_after=5)
+    there = Training(tmp_path, both, dataset, tiny_model, save_every=10**6, epochs=60, tired_after=5)
     there.end()
     assert isinstance(there.error, Tired)
     assert there.events()[-1] == {"event": "ended", "finished": False}
     kept = [event["step"] for event in there.events() if event["event"] == "kept"]
     assert len(kept) == 1
-    again = Training(tmp_path, both, dataset, tiny_model)
-    assert again.manifest() == here()
+    again = Training(tmp_path, both, dataset, tiny_model, epochs=60)
+    assert again.manifest() == here(epochs=60)
     assert again.starts() == [0, kept[0]]
 
 

@@ -150,9 +150,10 @@ def test_a_killed_process_ends_all_and_the_retry_ends_in_the_bytes_of_an_uninter
 
 
 def test_a_sharded_training_goes_on_from_its_checkpoint(tmp_path: Path, make_spec: MakeSpec, run: Run) -> None:
-    spec = make_spec(processes=2, sharding="full", epochs=1, save_every=1, **METHODS["full"])
+    # Step 3 is validated and saved.
+    spec = make_spec(processes=2, sharding="full", epochs=2, save_every=1, **METHODS["full"])
     assert run(spec, tmp_path / "whole") == 0
-    assert run(spec, tmp_path / "killed", "train.checkpoint.renamed:2") != 0
+    assert run(spec, tmp_path / "killed", "train.checkpoint.renamed:4") != 0
     assert run(spec, tmp_path / "killed") == 0
     manifests = [(tmp_path / name / FINAL / MANIFEST).read_bytes() for name in ("whole", "killed")]
     assert manifests[0] == manifests[1]
