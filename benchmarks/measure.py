@@ -40,7 +40,13 @@ class Cost:
 
 
 def run_measured(
-    command: Sequence[str], *, limit_s: float, environment: Mapping[str, str], folder: Path, scratch: Path
+    command: Sequence[str],
+    *,
+    limit_s: float,
+    environment: Mapping[str, str],
+    folder: Path,
+    scratch: Path,
+    every_s: float = SAMPLE_S,
 ) -> Cost:
     """Run to the end, or kill the whole group after `limit_s`.
 
@@ -50,6 +56,7 @@ def run_measured(
         environment: The whole environment of the process.
         folder: Its working directory.
         scratch: Folder for its output while it runs.
+        every_s: Seconds between looks at the tree; each costs about as much as the tree has threads.
     """
     out, err = scratch / "stdout.txt", scratch / "stderr.txt"
     with out.open("w") as stdout, err.open("w") as stderr:
@@ -57,7 +64,7 @@ def run_measured(
         process = subprocess.Popen(
             list(command), env=dict(environment), cwd=folder, stdout=stdout, stderr=stderr, start_new_session=True
         )
-        sampler = Sampler(process.pid)
+        sampler = Sampler(process.pid, every_s=every_s)
         late = threading.Event()
 
         def end() -> None:

@@ -29,7 +29,8 @@ SIZES, QUICK_SIZES, WARM = (200_000, 1_000_000, 5_000_000), (20_000, 100_000), 2
 STEPS, ENGINES = ("redact", "dedup"), ("local", "ray")
 LIMIT_S = 900.0
 STORE_BYTES = 4 << 30
-NODES_SAMPLE_S = 0.1
+SAMPLE_S = 0.3
+"""Of nodes and drivers: Ray's processes have hundreds of threads, and looking at them takes time from the measured."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ def measure(n_tickets: int, table: Path, step: str, engine: str, nodes: Nodes, s
     command = [sys.executable, "-m", "benchmarks.scale_run", step, engine, str(table), str(out), *place]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONHASHSEED": "0", "TMPDIR": str(scratch)}
     before = nodes.cpu_s()
-    cost = run_measured(command, limit_s=LIMIT_S, environment=environment, folder=PROJECT, scratch=scratch)
+    cost = run_measured(
+        command, limit_s=LIMIT_S, environment=environment, folder=PROJECT, scratch=scratch, every_s=SAMPLE_S
+    )
     nodes_cpu_s = nodes.cpu_s() - before if engine == "ray" else 0.0
     shutil.rmtree(out, ignore_errors=True)
     if not cost.complete:
@@ -114,7 +117,8 @@ def measure(n_tickets: int, table: Path, step: str, engine: str, nodes: Nodes, s
 @contextmanager
 def two_nodes(folder: Path) -> Iterator[Nodes]:
     """A cluster of two nodes of one processor each."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Workers are nice by default: beside anything else on the machine they would wait, and the local run would not.
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0")
     from ray.cluster_utils import Cluster
 
     before = set(children())
@@ -126,7 +130,7 @@ def two_nodes(folder: Path) -> Iterator[Nodes]:
         cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, **arguments)
     (folder / "shared").mkdir()
     try:
-        samplers = tuple(Sampler(pid, every_s=NODES_SAMPLE_S) for pid in set(children()) - before)
+        samplers = tuple(Sampler(pid, every_s=SAMPLE_S) for pid in set(children()) - before)
         for sampler in samplers:
             sampler.start()
         yield Nodes(cluster.address, f"file://{folder / 'shared'}", samplers)
