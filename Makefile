@@ -6,7 +6,7 @@ MARKS ?= not campaign
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train bench-forget torture torture-135m docs lint-infra lock sbom audit fuzz up down stack clean
+.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train bench-scale bench-forget torture torture-135m docs lint-infra lock sbom audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -71,6 +71,9 @@ bench-regressions: install ## planted regressions through whole runs: an hour on
 bench-train: install ## training and generation beside other trainers; QUICK=1 within three minutes, RECORD=1 writes the result
 	@$(BIN)/python -m benchmarks.train
 
+bench-scale: install ## redaction and dedup by one process and by two nodes of a Ray cluster; QUICK=1 within three minutes, RECORD=1
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale
+
 torture: install ## kills, full disks, damaged files, power cuts over all stages; QUICK=1 for minutes, RECORD=1 keeps it
 	@$(BIN)/python -m benchmarks.torture
 
@@ -79,7 +82,7 @@ torture-135m: install ## the same on SmolLM2-135M; SCALE=0.1 for a tenth of the 
 
 lock: install ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra dev --extra postgres --extra servers --extra semantic --extra names --extra signing --extra zendesk --extra iceberg --extra docs \
+		--python-version 3.11 --extra dev --extra postgres --extra servers --extra semantic --extra names --extra signing --extra zendesk --extra iceberg --extra ray --extra docs \
 		--output-file requirements.lock pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--python-version 3.11 --constraint requirements.lock \

@@ -18,7 +18,7 @@ from tasks.train.job import JOB, TrainJob
 class Forked:
     """The part of `subprocess.Popen` that `tasks/train/launch.py` uses."""
 
-    def __init__(self, job: TrainJob, _stderr: IO[bytes]) -> None:
+    def __init__(self, job: TrainJob, _place: object, _stderr: IO[bytes]) -> None:
         parent = os.getpid()
 
         def work() -> None:

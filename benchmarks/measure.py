@@ -40,7 +40,13 @@ class Cost:
 
 
 def run_measured(
-    command: Sequence[str], *, limit_s: float, environment: Mapping[str, str], folder: Path, scratch: Path
+    command: Sequence[str],
+    *,
+    limit_s: float,
+    environment: Mapping[str, str],
+    folder: Path,
+    scratch: Path,
+    every_s: float = SAMPLE_S,
 ) -> Cost:
     """Run to the end, or kill the whole group after `limit_s`.
 
@@ -50,6 +56,7 @@ def run_measured(
         environment: The whole environment of the process.
         folder: Its working directory.
         scratch: Folder for its output while it runs.
+        every_s: Seconds between looks at the tree; each costs about as much as the tree has threads.
     """
     out, err = scratch / "stdout.txt", scratch / "stderr.txt"
     with out.open("w") as stdout, err.open("w") as stderr:
@@ -57,7 +64,7 @@ def run_measured(
         process = subprocess.Popen(
             list(command), env=dict(environment), cwd=folder, stdout=stdout, stderr=stderr, start_new_session=True
         )
-        sampler = _Sampler(process.pid)
+        sampler = Sampler(process.pid, every_s=every_s)
         late = threading.Event()
 
         def end() -> None:
@@ -87,22 +94,24 @@ def run_measured(
     )
 
 
-class _Sampler(threading.Thread):
+class Sampler(threading.Thread):
     """Keeps the largest sum of resident sizes, and the last CPU time of each process seen."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, every_s: float = SAMPLE_S) -> None:
         super().__init__(daemon=True)
         self._pid = pid
+        self._every_s = every_s
         self._over = threading.Event()
         self._ticks: dict[int, int] = {}
         self.peak_bytes = 0
 
     @property
     def cpu_s(self) -> float:
+        """Of all processes so far, those that have ended included."""
         return sum(self._ticks.values()) / _TICKS
 
     def run(self) -> None:
-        while not self._over.wait(SAMPLE_S):
+        while not self._over.wait(self._every_s):
             n_bytes = 0
             for pid in _tree(self._pid):
                 with contextlib.suppress(OSError, IndexError):

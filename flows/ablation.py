@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from flows.arms import Arm, learnable
 from flows.assess import assess_steps
+from flows.cluster import on_cluster, place_of, spread_of
 from flows.curate import curate_steps
 from flows.earlier import Earlier, earlier_results
 from flows.engine.plan import run_step
@@ -150,7 +151,7 @@ class Ablation:
         """Curation, token ids, the held-out items, and whether the train tickets give any of them away."""
         steps = curate_steps(
             spec, fingerprint=self._fingerprint, root=self.root, cache=self.settings.cache, earlier=earlier,
-            learned=learn_step(spec, self.settings.home),
+            learned=learn_step(spec, self.settings.home), spread=spread_of(place_of(spec, self.settings)),
         )  # fmt: skip
         tuning = finetune_steps(spec, root=self.root, cache=self.settings.cache)
         yield from (step for step in steps if step.folder not in LEFT_OUT)
@@ -177,7 +178,7 @@ class Ablation:
                 self._store.discard(step.folder, made.root.name)
 
     def _do(self, arm: str, steps: Iterable[Step], done: dict[str, Artifact]) -> None:
-        for step in steps:
+        for step in on_cluster(steps, place_of(self.spec, self.settings)):
             if step.name in done:
                 continue
             obtained = run_step(step, done, self._store, progress=silent)

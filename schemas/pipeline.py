@@ -48,6 +48,9 @@ class PipelineSpec(Spec):
     """Key under `pipelines`: letters, digits and dashes."""
     description: str = ""
     """One sentence for people."""
+    engine: Literal["local", "ray"] = "local"
+    """Where steps do their work: in processes of this machine, or on the nodes of the Ray cluster that RAY_ADDRESS
+    names. The results are the same bytes."""
     source: SourceSpec
     table: TableSpec = Field(default=TableSpec(), alias="schema")
     curate: CurateSpec = CurateSpec()

@@ -53,6 +53,7 @@ PLACES: dict[str, str] = {
     "train.best.kept": "the weights of a better validation are kept, no checkpoint speaks of them yet",
     "train.trunk.written": "the output of the frozen layers is written aside, it is not complete",
     "train.checkpoint.renamed": "a checkpoint is complete, older ones are still there",
+    "train.depot.put": "a checkpoint lies on the storage that a cluster shares, no note says that it is complete",
     "train.rank.reduced": "a process that is not the first has added its gradients to the others', no step is done",
 }
 """Every place and what is true there."""

@@ -24,6 +24,7 @@ OTHER_PROGRAMS = {
     "eval",
     "export",
     "git",
+    "helm",
     "kubectl",
     "ollama",
     "openssl",

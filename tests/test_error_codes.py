@@ -28,8 +28,8 @@ RANGES = {
 }
 
 SHARED = {
-    "TG0180", "TG0181", "TG0194", "TG0197", "TG0199", "TG0208",
-    "TG0301", "TG0308", "TG0321", "TG0401", "TG0420", "TG0511", "TG0512",
+    "TG0119", "TG0180", "TG0181", "TG0194", "TG0197", "TG0199", "TG0208",
+    "TG0301", "TG0308", "TG0321", "TG0401", "TG0407", "TG0420", "TG0511", "TG0512",
 }  # fmt: skip
 """Codes that several folders use in one meaning. A new one is either listed here or a number used twice."""
 

@@ -23,6 +23,7 @@ ELSEWHERE = {
         for place in PLACES
         if place.startswith("forget.")
     },
+    "train.depot.put": "a cluster trains; tests/tasks/cluster/test_depot.py kills there",
     "train.rank.reduced": "several training processes; tests/tasks/train/test_distributed.py kills one of them",
 }
 """Places that the campaign does not come to, and why."""

@@ -30,7 +30,7 @@ CHECKS: tuple[Check, ...] = (
     machine.python, machine.packages, machine.name_clashes, machine.torch, machine.config, machine.disk, machine.clock,
     rights, state.locks, state.ledger, state.interrupted, state.warehouses, state.mlflow_store,
     state.champions, state.pending_sync,
-    services.local_servers, services.prefect, services.mlflow, services.sources, exposure,
+    services.local_servers, services.prefect, services.mlflow, services.sources, services.cluster, exposure,
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from flows.choice_report import changes_text
 from flows.chosen import candidates, first_names
+from flows.cluster import check_cluster
 from flows.commands.output import out, print_json, print_rows, talk
 from flows.earlier import Earlier, earlier_results
 from flows.engine.plan import PlannedStep, plan_steps
@@ -34,6 +35,7 @@ from tasks.train.memory_check import Forecast, forecast, workload_of
 def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     """Walk the same steps as a run would and tell what it would do."""
     spec, settings = load_file(config).get(pipeline), load_settings(config)
+    check_cluster(spec, settings)
     found = open_ledger(settings)
     ledger = found if found.exists() else None
     standing = standing_of(spec, ledger)
@@ -122,7 +124,12 @@ def _row(this: PlannedStep, seconds: float | None, changes: str) -> dict[str, An
 
 
 def _memory(spec: PipelineSpec, planned: tuple[PlannedStep, ...]) -> Forecast | None:
-    """As the (first) training itself asks before it loads anything; None before its base model is there, or unknown."""
+    """As the (first) training itself asks before it loads anything; None before its base model is there, or unknown.
+
+    On a cluster each node asks for itself.
+    """
+    if spec.engine == "ray":
+        return None
     known = {this.step.name: this.artifact for this in planned}
     first, train = first_names(spec.train), spec.train.first()
     dataset, model = known.get(first.dataset), known.get(first.model)

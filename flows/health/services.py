@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flows.cluster import check_cluster
 from flows.commands.findings import Finding
 from flows.health.patient import Patient, bare_url
 from flows.ingest import source_fault, told_without_asking
@@ -61,6 +62,23 @@ def _remote(what: str, url: str, health: str, login: tuple[str, ...], patient: P
         yield Finding(what, "bad", f"{shown} answers {code} instead of 200", "look into the server's log")
     else:
         yield Finding(what, "ok", f"{shown} answers")
+
+
+def cluster(patient: Patient) -> Iterator[Finding]:
+    """Of pipelines with `engine: ray`: the address, the shared storage, and every node. Joins the cluster."""
+    declared = [spec for spec in load_file(patient.config).pipelines.values() if spec.engine == "ray"]
+    if not declared:
+        return
+    place = check_cluster(declared[0], patient.settings)
+    if place is None:
+        return
+    from tasks.cluster.nodes import look_at_nodes
+
+    for node in look_at_nodes(place):
+        if node.fault is None:
+            yield Finding("node", "ok", f"{node.name}: same Python, libraries and source; sees {place.shared}")
+        else:
+            yield Finding("node", "bad", f"{node.fault.code}: {node.fault.message}", node.fault.hint or "")
 
 
 def sources(patient: Patient) -> Iterator[Finding]:

@@ -81,11 +81,13 @@ def _remove(
     settings: Settings, store: RewritingStore, ledger: Ledger, kind: str, place: str, fate: str, digest: str,
     forgotten: Forgotten,
 ) -> None:  # fmt: skip
+    from tasks.cluster.depot import clear_marked
     from tasks.curate.ingest.whose import remove_landed
     from tasks.forget.databases import rewrite_feedback, rewrite_warehouse
 
     path = settings.home / place
     if place in LEFTOVERS:
+        clear_marked(path)  # what trainings on a cluster have left on its storage
         store.clear(place)
     elif kind == "result":
         _, step, key = place.split("/")

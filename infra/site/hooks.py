@@ -19,7 +19,7 @@ from infra.site.reference import reference_page
 PROJECT = Path(__file__).resolve().parents[2]
 ORDER = (
     "index", "quickstart", "init", "tour", "deciding", "configuration", "reference", "curation", "sources",
-    "training", "memory", "economics", "gates", "release", "operations", "security", "errors", "words",
+    "training", "memory", "economics", "gates", "release", "operations", "scale", "security", "errors", "words",
 )  # fmt: skip
 WRITTEN = ("reference", "security")
 POLICY = "default-src 'self' file: data: blob: 'unsafe-inline'"

@@ -11,12 +11,13 @@ recognising the texts, reading and writing it took 0.9 CPU-seconds, and shinglin
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import DedupStep, SemanticSpec
 from schemas.errors import DataError
 from tasks.curate.similarity.words import compared_text
+from tasks.spread import Spread
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,7 +35,12 @@ _COMPARED = {"question": "the question", "question_and_answer": "the question wi
 
 
 def drop_duplicates(
-    *, tickets: TicketTable, step: DedupStep, out: Path, memory_budget: int | None = None
+    *,
+    tickets: TicketTable,
+    step: DedupStep,
+    out: Path,
+    memory_budget: int | None = None,
+    spread: Spread | None = None,
 ) -> TicketTable:
     """Keep of each family of duplicates the preferred tickets; the others are merged into them.
 
@@ -44,13 +50,14 @@ def drop_duplicates(
     preferred. cluster_id is the smallest ticket_id of the connected component. Questions shorter than a shingle are
     compared exactly; empty ones are never merged. The result does not depend on the order of rows.
     Notes: `clusters` (components of two or more), `exact_duplicates`, `near_duplicates`, `empty_questions`,
-    `comparisons` (pairs whose similarity was computed), `semantic_pairs` where they were asked for.
+    `semantic_pairs` where they were asked for.
 
     With `semantic`, pairs of kept tickets alike in meaning are listed in `out/semantic_pairs.parquet` (ticket_id,
     other_id, cosine; most similar first); they are for people to look at, nothing is merged.
 
     Args:
         memory_budget: Bytes of hashes held in memory, the rest in a file beside `out`; None: a quarter of what is free.
+        spread: Does parts of the work elsewhere (`tasks/curate/parts/dedup_parts.py`). The result is the same.
 
     Raises:
         ConfigError: `semantic` is set and its extra is not installed.
@@ -61,10 +68,7 @@ def drop_duplicates(
 
     from tasks.curate.rows import read_rows, write_removed, write_tickets
     from tasks.curate.similarity.buffers import numpy_column
-    from tasks.curate.similarity.compared import compared_texts, message_batches
-    from tasks.curate.similarity.families import decide
     from tasks.curate.similarity.join import CrowdedFamilyError
-    from tasks.curate.similarity.shingles import shingle_sets
     from tasks.warehouse import connect, quote_text
 
     if step.semantic is not None:
@@ -74,25 +78,15 @@ def drop_duplicates(
     with connect(readable=(tickets.tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets.tickets))}, file_row_number = true)"
         connection.execute(f"CREATE TEMP VIEW tickets AS SELECT * FROM {source}").fetchall()
-        sets = shingle_sets(
-            message_batches(connection, relation="tickets", step=step),
-            text_of=compared_texts(step),
-            n_words=step.shingle_words,
-            budget=memory_budget,
-            spill=out.parent,
-        )
-        order = connection.sql(
+        ordered = connection.sql(
             f"SELECT file_row_number FROM tickets ORDER BY {_PREFERENCE[step.prefer]}, ticket_id, source, source_line"
-        ).to_arrow_table()["file_row_number"]
+        ).to_arrow_table()
+        order = numpy_column(ordered["file_row_number"])
         try:
-            decisions = decide(
-                sets,
-                order=numpy_column(order),
-                near=step.near,
-                threshold=step.threshold,
-                max_comparisons=step.max_comparisons,
-                where=WHERE,
-            )
+            if spread is None:
+                decisions = _decide(connection, step, order, budget=memory_budget, spill=out.parent)
+            else:
+                decisions = _decide_spread(tickets.tickets, step, order, spread)
         except CrowdedFamilyError as error:
             raise _name_family(connection, error.members, step) from None
         _store(connection, decisions)
@@ -112,7 +106,7 @@ def drop_duplicates(
             "count(*) FILTER (kept IS NOT NULL AND NOT exact) AS near_duplicates, "
             "count(*) FILTER (empty) AS empty_questions FROM decisions"
         ).to_arrow_table()
-        counts = notes.to_pylist()[0] | {"comparisons": decisions.n_comparisons}
+        counts = notes.to_pylist()[0]
         if step.semantic is not None:
             counts["semantic_pairs"] = _list_meanings(connection, step, step.semantic, out)
     n_out = write_tickets(kept, out)
@@ -122,6 +116,40 @@ def drop_duplicates(
         rows=RowCounts(n_in=n_out + n_merged, n_out=n_out, n_merged=n_merged),
         notes=counts,
     )
+
+
+def _decide(
+    connection: duckdb.DuckDBPyConnection, step: DedupStep, order: Any, *, budget: int | None, spill: Path
+) -> Decisions:
+    """The decisions about the rows of `tickets`, in this process."""
+    from tasks.curate.similarity.compared import compared_texts, message_batches
+    from tasks.curate.similarity.families import decide
+    from tasks.curate.similarity.shingles import shingle_sets
+
+    sets = shingle_sets(
+        message_batches(connection, relation="tickets", step=step),
+        text_of=compared_texts(step),
+        n_words=step.shingle_words,
+        budget=budget,
+        spill=spill,
+    )
+    return decide(
+        sets,
+        order=order,
+        near=step.near,
+        threshold=step.threshold,
+        max_comparisons=step.max_comparisons,
+        where=WHERE,
+    )
+
+
+def _decide_spread(path: Path, step: DedupStep, order: Any, spread: Spread) -> Decisions:
+    """The same, in parts on the workers."""
+    from tasks.curate.parts.dedup_parts import decide_in_parts
+    from tasks.curate.rows import read_columns
+    from tasks.curate.similarity.compared import compared_columns
+
+    return decide_in_parts(read_columns(path, compared_columns(step)), step, order=order, spread=spread, where=WHERE)
 
 
 def _store(connection: duckdb.DuckDBPyConnection, decisions: Decisions) -> None:

@@ -17,16 +17,13 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import RedactStep
 from tasks.curate.redaction.ticket import TEXT_COLUMNS, TicketRedactor, texts_of
+from tasks.spread import Spread
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_REDACTED = (*TEXT_COLUMNS, "messages")
-_READ = (*_REDACTED, "reference")
-_BATCH_ROWS = 16_384  # rows whose texts are Python objects at a time
 
-
-def redact_tickets(*, tickets: TicketTable, step: RedactStep, out: Path) -> TicketTable:
+def redact_tickets(*, tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | None = None) -> TicketTable:
     """Redact subject, body, reply and messages; every row stays.
 
     A value equal to the ticket's `reference` is kept: the answer must repeat it. Numbers go on after placeholders
@@ -34,21 +31,28 @@ def redact_tickets(*, tickets: TicketTable, step: RedactStep, out: Path) -> Tick
     objects. Notes: `redacted_<type>` counts the values replaced, `redacted_tickets` the rows; `names_sampled` and
     `names_found_permille` say in how many of a thousand sampled tickets a name is left.
 
+    Args:
+        spread: Does parts of the rows elsewhere; sampling and pseudonyms stay here. The result is the same.
+
     Raises:
         ConfigError: the pseudonyms' key or the extra `names` is missing, or an order number's pattern is no RE2.
     """
+    from tasks.curate.redaction.batches import with_column
     from tasks.curate.redaction.pseudonyms import load_pseudonyms
-    from tasks.curate.rows import read_rows, write_removed, write_tickets
+    from tasks.curate.rows import write_removed, write_tickets
 
     pseudonyms = load_pseudonyms(step)
     counts: Counter[str] = Counter()
-    table = _redact_gated(read_rows(tickets.tickets), _gate(tickets.tickets, step), step, counts)
+    if spread is None:
+        table = _redact_gated(tickets.tickets, step, counts)
+    else:
+        table = _redact_spread(tickets.tickets, step, counts, spread)
     notes = {name: counts[name] for name in (*(f"redacted_{type_}" for type_ in step.types), "redacted_tickets")}
     if step.names is not None and step.names.mode == "sample":
         notes |= _sample_names(table, step)
     if pseudonyms is not None:
         for name in step.pseudonymise:
-            table = _with_column(table, name, pseudonyms.of_all(table.column(name).to_pylist()))
+            table = with_column(table, name, pseudonyms.of_all(table.column(name).to_pylist()))
         notes["pseudonyms"] = len(pseudonyms)
     n_rows = write_tickets(table, out)
     write_removed([], out)
@@ -70,53 +74,31 @@ def _redactor(step: RedactStep) -> TicketRedactor:
     return TicketRedactor(step)
 
 
-def _gate(path: Path, step: RedactStep) -> pa.ChunkedArray:
-    """One number per row, in the file's order: which types each of its texts may hold, 0 for none."""
-    from tasks.curate.redaction.gates import gate_bits
-    from tasks.curate.redaction.order_numbers import order_numbers
+def _redact_gated(path: Path, step: RedactStep, counts: Counter[str]) -> pa.Table:
+    """The file's table with the rows that pass the gate redacted; adds to `counts`."""
+    import pyarrow as pa
+
+    from tasks.curate.redaction.batches import BATCH_ROWS, changed_table, find_changes, gate_of
+    from tasks.curate.rows import read_rows
     from tasks.warehouse import connect, quote_text
 
-    orders = order_numbers(step.order_numbers) if "order_number" in step.types else None
-    bits = gate_bits(step, orders=orders.pattern if orders else None)
+    table = read_rows(path)
     with connect(readable=(path,)) as connection:
-        rows = connection.sql(f"SELECT ({bits})::BIGINT AS bits FROM read_parquet({quote_text(str(path))})")
-        return rows.to_arrow_table().column("bits")
-
-
-def _redact_gated(table: pa.Table, bits: pa.ChunkedArray, step: RedactStep, counts: Counter[str]) -> pa.Table:
-    """The table with the rows that pass the gate redacted; adds to `counts`."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from tasks.curate.redaction.gates import other_bits
-
+        bits = gate_of(connection, f"read_parquet({quote_text(str(path))})", step)
     redactor, batches = TicketRedactor(step), []
-    for start in range(0, table.num_rows, _BATCH_ROWS):
-        batch = table.slice(start, _BATCH_ROWS)
-        gate = pc.bit_wise_or(bits.slice(start, _BATCH_ROWS).combine_chunks(), other_bits(batch, step))
-        passed = pc.indices_nonzero(gate)
-        changed: dict[str, tuple[list[int], list[str | None]]] = {name: ([], []) for name in _REDACTED}
-        rows = batch.select(list(_READ)).take(passed).to_pylist()
-        for place, row, row_bits in zip(passed.to_pylist(), rows, gate.take(passed).to_pylist(), strict=True):
-            redacted, placeholders = redactor.redact(row, redactor.types_of(row_bits))
-            if not placeholders.counts:
-                continue
-            for name, (places, texts) in changed.items():
-                if redacted[name] is not row[name] and redacted[name] != row[name]:
-                    places.append(place)
-                    texts.append(redacted[name])
-            counts.update({f"redacted_{type_}": n_values for type_, n_values in placeholders.counts.items()})
-            counts["redacted_tickets"] += 1
-        for name, (places, texts) in changed.items():
-            if places:
-                mask = np.zeros(batch.num_rows, bool)
-                mask[places] = True
-                column = pa.concat_arrays(batch.column(name).chunks)
-                new = pc.replace_with_mask(column, pa.array(mask), pa.array(texts, column.type))
-                batch = _with_column(batch, name, new)
-        batches.append(batch)
+    for start in range(0, table.num_rows, BATCH_ROWS):
+        batch = table.slice(start, BATCH_ROWS)
+        changes = find_changes(batch, bits.slice(start, BATCH_ROWS), step, redactor, counts)
+        batches.append(changed_table(batch, changes))
     return pa.concat_tables(batches) if batches else table
+
+
+def _redact_spread(path: Path, step: RedactStep, counts: Counter[str], spread: Spread) -> pa.Table:
+    """The same, the rows in parts on the workers."""
+    from tasks.curate.parts.redact_parts import redact_in_parts
+    from tasks.curate.rows import read_rows
+
+    return redact_in_parts(read_rows(path), step, counts, spread)
 
 
 def _sample_names(table: pa.Table, step: RedactStep) -> dict[str, int]:
@@ -132,14 +114,6 @@ def _sample_names(table: pa.Table, step: RedactStep) -> dict[str, int]:
 
     ids = table.column("ticket_id").to_pylist()
     chosen = sorted(range(len(ids)), key=lambda row: lot(ids[row]))[: step.names.sample_tickets]
-    rows = table.select(list(_READ)).take(chosen).to_pylist()
+    rows = table.select([*TEXT_COLUMNS, "messages", "reference"]).take(chosen).to_pylist()
     n_found = sum(any(any(find_names(text, min_score=min_score)) for text in texts_of(row)) for row in rows)
     return {"names_sampled": len(rows), "names_found_permille": round(1000 * n_found / len(rows)) if rows else 0}
-
-
-def _with_column(table: pa.Table, name: str, values: object) -> pa.Table:
-    import pyarrow as pa
-
-    place = table.schema.get_field_index(name)
-    field = table.schema.field(place)
-    return table.set_column(place, field, pa.array(values, field.type) if isinstance(values, list) else values)

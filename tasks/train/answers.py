@@ -19,9 +19,9 @@ from schemas.artifacts import ModelRef
 from schemas.errors import TrainingError
 from schemas.training import TrainSpec
 from tasks.files import write_json
+from tasks.model.answer_engine import Engine, Item, stop_ids
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
-from tasks.model.generate import Engine, Item, stop_ids
 from tasks.model.plain_decoder import PlainDecoder
 
 if TYPE_CHECKING:

@@ -25,10 +25,9 @@ from schemas.errors import StorageError
 from tasks.failpoint import reach
 from tasks.files import seal, sync_directory, verify, write_json
 from tasks.train.early_stopping import Best, BestWeights
+from tasks.train.job import KEPT
 from tasks.train.optimizer_state import moments_of, restore_moments
 
-KEPT = 2
-"""Checkpoints that are kept: the newest, and the one before in case the newest turns out damaged."""
 _PREFIX = "step-"
 
 

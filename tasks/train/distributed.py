@@ -2,7 +2,8 @@
 
 Nothing is averaged: each process divides by the number of supervised tokens in all processes' rows, so the sum of the
 gradients is the gradient of the mean over the whole batch, however many tokens each has. It knows nothing of how the
-processes were started (tasks/train/ranks.py). Called by tasks/train/worker.py; spoken to by tasks/train/engine.py.
+processes were started (tasks/train/ranks.py; on a cluster by Ray). Called by tasks/train/part.py; spoken to by
+tasks/train/engine.py.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import Store, TCPStore
+from torch.distributed.distributed_c10d import _get_default_store
 
 from schemas.errors import TrainingError
 from schemas.training import TrainSpec
@@ -39,11 +41,32 @@ TIMEOUT = timedelta(minutes=30)
 def join(spec: TrainSpec) -> Group:
     """Meet the other processes of this training; alone when there are none.
 
+    Where a group of processes is there already (a Ray cluster makes one), it is that one.
+
     Raises:
         TrainingError: TG0416, the processes are not as many as declared, or do not sit on the same kind of device.
     """
     if spec.processes == 1:
         return Group()
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if dist.is_initialized():
+        rank, size, store = dist.get_rank(), dist.get_world_size(), _get_default_store()
+        _same_everywhere(store, "device", kind, rank, size)
+    else:
+        _meet(kind)
+    from tasks.train.sharding import Shards
+
+    group = Replicas() if spec.sharding == "none" else Shards()
+    there = int(group.total(1.0)[0])
+    if not there == group.size == spec.processes:
+        raise TrainingError(
+            f"{there} processes answer in a group of {group.size}, {spec.processes} are declared", code="TG0416"
+        )
+    return group
+
+
+def _meet(kind: str) -> None:
+    """Make the group of this machine's processes, at the port that the one that started them has open."""
     rank, size = int(os.environ[RANK]), int(os.environ[SIZE])
     listener = int(os.environ[LISTENER]) if LISTENER in os.environ else None
     store = TCPStore(
@@ -54,20 +77,26 @@ def join(spec: TrainSpec) -> Group:
         timeout=TIMEOUT,
         master_listen_fd=listener,
     )
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
     _same_everywhere(store, "device", kind, rank, size)
     dist.init_process_group(
         "nccl" if kind == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT
     )
-    from tasks.train.sharding import Shards
 
-    group = Replicas() if spec.sharding == "none" else Shards()
-    there = int(group.total(1.0)[0])
-    if not there == group.size == spec.processes:
-        raise TrainingError(
-            f"{there} processes answer in a group of {group.size}, {spec.processes} are declared", code="TG0416"
-        )
-    return group
+
+def agreed(name: str, value: Callable[[], str]) -> str:
+    """The first process's value, in all processes; its own where there is no group.
+
+    Args:
+        name: Of the question, the same in all processes and asked once.
+        value: Asked in the first process alone.
+    """
+    if not dist.is_initialized():
+        return value()
+    store = _get_default_store()
+    if dist.get_rank() == 0:
+        store.set(name, value())
+    told: bytes = store.get(name)
+    return told.decode()
 
 
 def _same_everywhere(store: Store, name: str, value: str, rank: int, size: int) -> None:

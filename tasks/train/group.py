@@ -6,11 +6,11 @@ tasks/train/engine.py speaks to this interface and knows nothing of processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tasks.model.adapter import trainable_tensors
 from tasks.train.batches import Batch, Examples
@@ -24,6 +24,8 @@ class Group:
     size = 1
     """Processes. Each step takes `size * batch_size * gradient_accumulation_steps` examples."""
     rank = 0
+    saved: Callable[[Path], None] | None = None
+    """Told by the leader of each checkpoint that is complete."""
 
     @property
     def leads(self) -> bool:
@@ -56,7 +58,14 @@ class Group:
     def save(self, folder: Path, state: State, *, key: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """As `tasks.train.checkpoint.save_checkpoint`, by the leader alone; the others help to gather."""
         if self.leads:
-            save_checkpoint(folder, state, key=key, weights=trainable_tensors(model), optimizer=optimizer)
+            self._write(folder, state, key, trainable_tensors(model), optimizer)
+
+    def _write(
+        self, folder: Path, state: State, key: str, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+    ) -> None:
+        written = save_checkpoint(folder, state, key=key, weights=weights, optimizer=optimizer)
+        if self.saved is not None:
+            self.saved(written)
 
     def agree(self, step: int, model: nn.Module) -> None:
         """Refuse to go on when processes stand at different steps or hold different weights."""

@@ -24,6 +24,10 @@ ERROR = "error.json"
 LOG = "worker.log"
 FINAL = "final"
 CHECKPOINTS = "checkpoints"
+KEPT = 2
+"""Checkpoints that are kept: the newest, and the one before in case the newest turns out damaged."""
+ANSWERS = "answers"
+"""Folder of answers to validation tickets, by job and step."""
 MEMORY_FIGURES = ("predicted_memory_bytes", "peak_memory_bytes")
 """Of one training process, as told when training has ended: predicted before, measured after."""
 INTERRUPTED = 75
@@ -71,7 +75,8 @@ class ProgressLog:
     `event: step` has `step`, `n_steps`, `loss` (nats per supervised token), `learning_rate`, `grad_norm`, `n_tokens`
     (of all steps so far), `step_tokens` and `seconds` (of this step). Other events: `started`, `validation` (loss),
     `warning` (message), `trunk` (path, filled: computed now), `ended`, and of a finished training `memory`
-    (`MEMORY_FIGURES`).
+    (`MEMORY_FIGURES`). Of a training on a cluster also `attempt` (workers begin), `kept` (step: a checkpoint is on the
+    shared storage) and `lost` (rank, why).
     """
 
     path: Path

@@ -1,6 +1,7 @@
 """Training as a step: a process of its own, watched until it ends; its result or its error comes back.
 
-It knows nothing of optimisers and imports no torch. `train_model` is a step of flows/finetune.py.
+Where the process has its training done is the business of tasks/train/place.py. It knows nothing of optimisers and
+imports no torch. `train_model` is a step of flows/finetune.py.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -20,18 +19,18 @@ import orjson
 from schemas import errors
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.errors import StorageError, TrainingError, TunegateError
-from schemas.secrets import without_secrets
 from schemas.training import TrainSpec
 from tasks.files import MANIFEST, verify, write_json
 from tasks.progress import Progress, silent
 from tasks.train.job import ERROR, FINAL, INTERRUPTED, JOB, LOG, MEMORY_FIGURES, PROGRESS, ProgressLog, TrainJob
 from tasks.train.memory import memory_advice
-from tasks.train.memory_check import check_memory, device_at_hand, predict_parts
+from tasks.train.memory_check import device_at_hand, predict_parts
+from tasks.train.place import ThisMachine, TrainingPlace
 
 GRACE_S = 10.0
 """Seconds between the wish to stop (finish the step, save a checkpoint) and SIGKILL."""
 _POLL_S = 0.2
-_PROJECT = Path(__file__).resolve().parents[2]
+THIS_MACHINE = ThisMachine()
 
 
 def train_model(
@@ -42,6 +41,7 @@ def train_model(
     out: Path,
     scratch: Path,
     trunks: Path | None = None,
+    place: TrainingPlace = THIS_MACHINE,
     progress: Progress = silent,
 ) -> TrainedRef:
     """Train in a separate process and put the result into `out`; a killed attempt goes on from its last checkpoint.
@@ -54,6 +54,7 @@ def train_model(
         scratch: Outlives a killed attempt: checkpoints, `progress.jsonl`, `worker.log`.
         trunks: Folder where trainings share what frozen layers computed; None for one of its own. Used only where the
             training would compute that for itself too: it must not change the last bits of the result.
+        place: Where the training runs; it must not change the result.
         progress: Told of each step with loss and tokens_per_s.
 
     Raises:
@@ -72,12 +73,12 @@ def train_model(
         trunks=trunks.resolve() if trunks is not None and caches_trunk(spec) else None,
     )
     if not _is_complete(scratch / FINAL):
-        check_memory(job.workload(), spec)
+        place.check(job)
         for stale in (scratch / FINAL, scratch / f".{FINAL}.tmp"):
             shutil.rmtree(stale, ignore_errors=True)
         (scratch / ERROR).unlink(missing_ok=True)
         write_json(scratch / JOB, job.model_dump(mode="json"))
-        _run(job, progress)
+        _run(job, place, progress)
     return _collect(job, out)
 
 
@@ -90,13 +91,13 @@ def caches_trunk(spec: TrainSpec) -> bool:
     return spec.cache_trunk == "on" or (spec.cache_trunk == "auto" and spec.epochs > 1 and spec.max_steps is None)
 
 
-def _run(job: TrainJob, progress: Progress) -> None:
+def _run(job: TrainJob, place: TrainingPlace, progress: Progress) -> None:
     """Start the process and watch it to its end."""
     log = ProgressLog(job.scratch / PROGRESS)
     offset = log.path.stat().st_size if log.path.exists() else 0
     deadline = time.monotonic() + job.spec.timeout_minutes * 60
     with (job.scratch / LOG).open("wb") as stderr:
-        process = _start(job, stderr)
+        process = _start(job, place, stderr)
         try:
             while process.poll() is None:
                 offset = _report(log, offset, progress)
@@ -118,38 +119,15 @@ def _run(job: TrainJob, progress: Progress) -> None:
         raise _error_of(job, process.returncode)
 
 
-def _start(job: TrainJob, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
-    # -P and an absolute PYTHONPATH: neither the working directory nor its folders can stand in for ours.
-    command = [sys.executable, "-P", "-m", "tasks.train.worker", str(job.scratch / JOB), str(os.getpid())]
+def _start(job: TrainJob, place: TrainingPlace, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command,
-        env=worker_environment(os.environ, threads=job.threads),
+        place.command(job.scratch / JOB),
+        env=place.environment(os.environ, threads=job.threads),
         stdin=subprocess.DEVNULL,
         stdout=stderr,
         stderr=stderr,
         start_new_session=True,
     )
-
-
-def worker_environment(environ: Mapping[str, str], *, threads: int) -> dict[str, str]:
-    """The environment of the training process: threads, no network, no telemetry, no secrets, our modules first."""
-    paths = [str(_PROJECT), *filter(None, [environ.get("PYTHONPATH")])]
-    return {
-        **without_secrets(environ),
-        "PYTHONPATH": os.pathsep.join(paths),
-        "PYTHONHASHSEED": "0",
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        # Waiting threads sleep: spinning ones starve each other as soon as something else runs.
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

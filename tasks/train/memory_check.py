@@ -66,33 +66,39 @@ def workload_of(model: ModelRef, *, max_tokens: int, supervised_share: float = 1
     return None if dims is None else Workload(dims, stored_bytes(model.root), max_tokens, supervised_share)
 
 
-def forecast(work: Workload, spec: TrainSpec) -> Forecast:
-    """Compare the training with this machine, and look for the smallest change when it does not fit."""
+def forecast(work: Workload, spec: TrainSpec, *, here: int | None = None) -> Forecast:
+    """Compare the training with this machine, and look for the smallest change when it does not fit.
+
+    Args:
+        work: What is trained on what.
+        spec: The settings.
+        here: Processes of it that run on this machine; None for all.
+    """
     card = free_card_bytes()
     device: Literal["cpu", "cuda"] = "cpu" if card is None else "cuda"
     available = free_bytes() if card is None else card
-    predicted = sum_of(predict_parts(work, spec, device=device), spec, device)
+    predicted = sum_of(predict_parts(work, spec, device=device), spec, device, here=here)
     if predicted <= available:
         return Forecast(device, predicted, available)
     for changes in _changes(spec):
         # model_copy checks nothing: the learning rate of another method would be refused.
         changed = spec.model_copy(update=changes)
-        needed = sum_of(predict_parts(work, changed, device=device), changed, device)
+        needed = sum_of(predict_parts(work, changed, device=device), changed, device, here=here)
         if needed <= available:
             told = ", ".join(f"train.{name}: {_yaml(value)}" for name, value in changes.items())
             return Forecast(device, predicted, available, f"{told} ({needed / GIB:.2f} GiB)")
     return Forecast(device, predicted, available)
 
 
-def check_memory(work: Workload | None, spec: TrainSpec) -> None:
-    """Refuse a training that cannot fit, or warn, or do nothing, as `train.memory_check` says.
+def check_memory(work: Workload | None, spec: TrainSpec, *, here: int | None = None) -> None:
+    """Refuse a training that cannot fit, or warn, or do nothing, as `train.memory_check` says; see `forecast`.
 
     Raises:
         TrainingError: TG0415, predicted peak above the memory at hand.
     """
     if work is None or spec.memory_check == "off":
         return
-    found = forecast(work, spec)
+    found = forecast(work, spec, here=here)
     if found.fits:
         return
     hint = (
@@ -132,13 +138,14 @@ def predict_parts(work: Workload, spec: TrainSpec, *, device: Literal["cpu", "cu
     return {"runtime": runtime, **parts, "total": total}
 
 
-def sum_of(parts: dict[str, int], spec: TrainSpec, device: Literal["cpu", "cuda"]) -> int:
-    """What must be free: of all processes on a CPU, of one card otherwise.
+def sum_of(parts: dict[str, int], spec: TrainSpec, device: Literal["cpu", "cuda"], *, here: int | None = None) -> int:
+    """What must be free: of all processes (or those `here`) on a CPU, of one card otherwise.
 
     Pages of files that are only mapped while they are loaded do not count: the system takes them when it needs them.
     """
     step = sum(size for name, size in parts.items() if name not in ("total", "load"))
-    return step * (spec.processes if device == "cpu" else 1)
+    n_here = spec.processes if here is None else min(here, spec.processes)
+    return step * (n_here if device == "cpu" else 1)
 
 
 def device_at_hand() -> Literal["cpu", "cuda"]:

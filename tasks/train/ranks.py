@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.train.job import INTERRUPTED, TrainJob
-from tasks.train.launch import worker_environment
+from tasks.train.place import worker_environment
 
 LOOPBACK = "127.0.0.1"
 RANK, SIZE, PORT, LISTENER = (f"TUNEGATE_TRAIN_{name}" for name in ("RANK", "SIZE", "PORT", "LISTENER"))

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from tasks.model.adapter import trainable_tensors
 from tasks.model.decoder import language_model
 from tasks.train.batches import Batch, Examples
-from tasks.train.checkpoint import State, load_newest, save_checkpoint
+from tasks.train.checkpoint import State, load_newest
 from tasks.train.distributed import Replicas, without_targets
 from tasks.train.forward import Losses, plain_losses
 
@@ -64,7 +64,7 @@ class Shards(Replicas):
     def save(self, folder: Path, state: State, *, key: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         whole = _Gathered(model, optimizer)  # all processes take part
         if self.leads:
-            save_checkpoint(folder, state, key=key, weights=whole.weights, optimizer=whole.as_optimizer())
+            self._write(folder, state, key, whole.weights, whole.as_optimizer())
 
     def _compared(self, model: nn.Module) -> list[Tensor]:
         return []  # no process holds what another holds
@@ -97,6 +97,8 @@ class _Gathered:
     """Whole copies of weights and moments, for as long as a checkpoint is written or read."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        for module in _sharded(model):
+            module.reshard()  # a forward without a backward (validation) has left whole weights in the parts' places
         self._parts, self._optimizer = trainable_tensors(model), optimizer
         self._names = _names(model)
         self.weights = {name: _whole(part) for name, part in self._parts.items()}

@@ -20,10 +20,11 @@ from safetensors.torch import load_file, save_file
 from schemas.artifacts import ModelRef, PromptSet
 from schemas.training import TrainSpec
 from tasks.model.adapter import open_for_training, put_adapter_on, save_trained
+from tasks.model.answer_engine import memory_told
 from tasks.model.base_model import fetch_base_model, load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.download import download_member
-from tasks.model.generate import memory_told, read_items
+from tasks.model.generate import read_items
 from tasks.model.model_uri import PypiUri
 from tasks.train.answers import Answerer
 from tasks.train.batches import Examples

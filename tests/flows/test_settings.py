@@ -23,6 +23,7 @@ def test_the_environment_decides_and_an_empty_variable_does_not(tmp_path):
         environ={
             "TUNEGATE_HOME": "~/state", "TUNEGATE_CACHE": "relative", "PREFECT_API_URL": "http://p/api",
             "MLFLOW_TRACKING_URI": "", "TUNEGATE_LEDGER_URL": "postgresql://db/ledger",
+            "RAY_ADDRESS": "10.0.0.5:6379", "TUNEGATE_SHARED": "",
         },
     )  # fmt: skip
     assert settings.home == Path.home() / "state"
@@ -30,6 +31,7 @@ def test_the_environment_decides_and_an_empty_variable_does_not(tmp_path):
     assert settings.prefect_api_url == "http://p/api"
     assert settings.ledger_url == "postgresql://db/ledger"
     assert settings.mlflow_tracking_uri is None
+    assert (settings.ray_address, settings.shared_storage) == ("10.0.0.5:6379", None)
 
 
 def test_the_cache_follows_the_desktop_convention(tmp_path):

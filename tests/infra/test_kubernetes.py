@@ -12,12 +12,15 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
 from tasks.release.endpoint_metrics import EndpointMetrics
 
 VERSION = "1.34"
 KINDS = ("base", "gpu")
+OF_RAY = "RayCluster"
+"""A kind that Kubernetes does not know."""
 PLACEHOLDER = re.compile(r"\{\{ (\w+) \}\}")
 
 
@@ -38,10 +41,19 @@ def manifests(folder: Path) -> list[dict[str, Any]]:
 def pods(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every pod's name and spec, that of the jobs of both pools included."""
     for document in manifests(folder):
+        if document["kind"] == OF_RAY:
+            for name, template in ray_pods(document):
+                yield name, template["spec"]
         if document["kind"] in ("Deployment", "StatefulSet", "Job"):
             yield document["metadata"]["name"], document["spec"]["template"]["spec"]
     for kind in KINDS:
         yield f"job of {kind}", job(folder, kind)["spec"]["template"]["spec"]
+
+
+def ray_pods(cluster: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The pods that the operator makes of a Ray cluster."""
+    for group in (cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]):
+        yield f"ray {group.get('groupName', 'head')}", group["template"]
 
 
 def template(folder: Path, kind: str) -> dict[str, Any]:
@@ -71,7 +83,8 @@ def job(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def test_every_manifest_is_one(folder: Path) -> None:
-    found = [*manifests(folder), *(job(folder, kind) for kind in KINDS)]
+    of_kubernetes = [each for each in manifests(folder) if each["kind"] != OF_RAY]
+    found = [*of_kubernetes, *(job(folder, kind) for kind in KINDS)]
     assert len(found) > 25
     for document in found:
         kubernetes_validate.validate(document, VERSION, strict=True)
@@ -79,7 +92,25 @@ def test_every_manifest_is_one(folder: Path) -> None:
         kubernetes_validate.validate({**found[0], "speck": {}}, VERSION, strict=True)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_the_ray_cluster_is_one_by_its_operators_schema(folder: Path, project: Path) -> None:
+    (cluster,) = (each for each in manifests(folder) if each["kind"] == OF_RAY)
+    schema = Draft202012Validator(json.loads((project / "tests/infra/raycluster.schema.json").read_bytes()))
+    schema.validate(cluster["spec"])
+    assert not schema.is_valid({**cluster["spec"], "speck": {}})
+    assert cluster["apiVersion"] == "ray.io/v1"
+    (told,) = read(folder / "ray" / "kustomization.yaml")
+    image = "{newName}:{newTag}".format(**told["images"][0])
+    for name, pod in ray_pods(cluster):
+        document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": pod["spec"]}
+        kubernetes_validate.validate(document, VERSION, strict=True)
+        assert pod["spec"]["containers"][0]["image"] == image, name
+    worker = next(pod for name, pod in pods(folder) if name == "worker-ray")["containers"][0]
+    assert f"--address={cluster['metadata']['name']}-head-svc:6379" in worker["command"][-1]
+    secret = next(each for each in worker["env"] if each["name"] == "RAY_AUTH_TOKEN")["valueFrom"]["secretKeyRef"]
+    assert cluster["spec"]["authOptions"]["secretName"] == secret["name"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "ray"])
 def test_every_file_is_part_of_it_or_is_applied_by_hand(folder: Path, kind: str) -> None:
     (told,) = read(folder / kind / "kustomization.yaml")
     here = {path.name for path in (folder / kind).glob("*.yaml")} - {"kustomization.yaml", "endpoint.yaml"}
@@ -90,7 +121,7 @@ def test_every_file_is_part_of_it_or_is_applied_by_hand(folder: Path, kind: str)
     made = list(YAML(typ="safe").load_all(done.stdout))
     assert {document["metadata"].get("namespace", "tunegate") for document in made} == {"tunegate"}
     assert all("tunegate:kubernetes" in str(each) for each in made if "image': 'tunegate" in str(each))
-    for document in made:
+    for document in (each for each in made if each["kind"] != OF_RAY):
         kubernetes_validate.validate(document, VERSION, strict=True)
 
 

@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 import torch
 
 from schemas.artifacts import ModelRef
+from tasks.model.answer_engine import greedy
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoder import left_padded, open_decoder
-from tasks.model.generate import greedy, shared_prefix
+from tasks.model.generate import shared_prefix
 
 BATCH = 64
 

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     import duckdb
 
 
+def compared_columns(step: DedupStep) -> tuple[str, ...]:
+    """The columns that are compared, in the order of the compared text."""
+    return ("subject", "body", *(("reply",) if step.compare == "question_and_answer" else ()))
+
+
 def message_batches(
     connection: duckdb.DuckDBPyConnection, *, relation: str, step: DedupStep
 ) -> Iterator[pa.RecordBatch]:
     """The columns that are compared, in the relation's order; meanwhile the connection is taken."""
-    columns = ("subject", "body", *(("reply",) if step.compare == "question_and_answer" else ()))
-    yield from connection.sql(f"SELECT {', '.join(columns)} FROM {relation}").to_arrow_reader(BATCH_ROWS)
+    yield from connection.sql(f"SELECT {', '.join(compared_columns(step))} FROM {relation}").to_arrow_reader(BATCH_ROWS)
 
 
 def compared_texts(step: DedupStep) -> Callable[[pa.RecordBatch], pa.Array]:

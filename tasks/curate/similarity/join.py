@@ -27,7 +27,7 @@ from tasks.curate.similarity.kernels import walk as walk_kernel
 from tasks.curate.similarity.kernels.kernel import in_slices, n_threads
 from tasks.curate.similarity.kernels.sketches import WORDS, sketch_sets
 from tasks.curate.similarity.kernels.walk import ADD, EMIT, LOOK
-from tasks.curate.similarity.shingles import ShingleSets, power_of_two, shingles_of_texts
+from tasks.curate.similarity.shingles import ShingleSets, power_of_two, shingles_of_texts, starts_of
 
 MAX_COMPARISONS = 200_000_000
 SLICED_FROM = 10_000
@@ -183,7 +183,13 @@ def by_size(sets: ShingleSets, prefixes: Prefixes) -> Any:
 
 def choose_prefixes(sets: ShingleSets, *, threshold: float) -> Prefixes:
     """Count shingles, and choose each text's rare prefix; empty for a text that is proven to have no partner."""
-    cells, shift = _count(sets.hashes, sets.starts, sets.sizes, int(sets.sizes.sum(dtype=np.int64)))
+    cells, shift = count_hashes(sets.hashes, sets.starts, sets.sizes, int(sets.sizes.sum(dtype=np.int64)))
+    n_slices = 1 if len(sets) < SLICED_FROM else 4 * n_threads()
+    return choose_by_cells(sets, cells, shift, threshold=threshold, n_slices=n_slices)
+
+
+def choose_by_cells(sets: ShingleSets, cells: Any, shift: Any, *, threshold: float, n_slices: int) -> Prefixes:
+    """The same by counts that are known, of these and perhaps of other texts; in so many slices on threads."""
     # A text's prefix has n - ceil(t n) + 1 shingles at most.
     most = sets.sizes - np.ceil(threshold * sets.sizes - 1e-9).astype(np.int64) + 1
     ends = np.concatenate([[0], np.cumsum(np.where(sets.sizes, most, 0))])
@@ -204,11 +210,10 @@ def choose_prefixes(sets: ShingleSets, *, threshold: float) -> Prefixes:
         sketch_sets(sets.hashes, sets.starts, sets.sizes, low, high, sketches)
         return chosen[:n_chosen].copy()
 
-    n_slices = 1 if len(sets) < SLICED_FROM else 4 * n_threads()
     parts = in_slices(choose, np.linspace(0, len(sets), n_slices + 1).astype(int).tolist())
     hashes = np.concatenate(parts)
-    starts = _starts(sizes)
-    again, shift = _count(hashes, starts, sizes, len(hashes))
+    starts = starts_of(sizes)
+    again, shift = count_hashes(hashes, starts, sizes, len(hashes))
     return Prefixes(hashes, starts, sizes, again, shift, n_index, n_alone, sketches)
 
 
@@ -268,18 +273,17 @@ def family(prefixes: Prefixes, tried: Any) -> list[int]:
     return [int(member) for member in members]
 
 
-def _count(hashes: Any, starts: Any, sizes: Any, n_hashes: int) -> tuple[Any, Any]:
-    """Cells, about as many as hashes and at most 2 ** 28, and the shift that leads from a hash to its cell."""
-    bits = min(28, max(10, n_hashes.bit_length()))
+def cell_bits(n_hashes: int) -> int:
+    """Of a hash so many bits, the highest, name its cell: cells are about as many as hashes, at most 2 ** 28."""
+    return min(28, max(10, n_hashes.bit_length()))
+
+
+def count_hashes(hashes: Any, starts: Any, sizes: Any, n_hashes: int) -> tuple[Any, Any]:
+    """Cells, each with how many hashes fall into it (up to 255), and the shift that leads from a hash to its cell."""
+    bits = cell_bits(n_hashes)
     cells, shift = np.zeros(1 << bits, np.uint8), np.uint64(64 - bits)
     prefix_kernels.count_cells(hashes, starts, sizes, shift, cells)
     return cells, shift
-
-
-def _starts(sizes: Any) -> Any:
-    starts = np.zeros(len(sizes), np.int64)
-    np.cumsum(sizes[:-1], out=starts[1:])
-    return starts
 
 
 def _work_arrays(sets: ShingleSets, n_nodes: int) -> tuple[Any, ...]:

@@ -67,6 +67,7 @@ def shingle_sets(
     text_of: Callable[[B], pa.Array] = _itself,
     budget: int | None = None,
     spill: Path | None = None,
+    threads: int | None = None,
 ) -> ShingleSets:
     """Shingle texts (`text_batches`), in their order.
 
@@ -76,18 +77,18 @@ def shingle_sets(
         n_words: Words of a shingle.
         budget: Bytes of hashes held in memory; None: a quarter of what is free now.
         spill: Folder of the temporary file; None: the system's. The file has no name once it is open.
+        threads: Of how many at most; None: one for each processor.
     """
+    threads = n_threads() if threads is None else threads
     store = _HashStore(budget if budget is not None else _free_memory() // _SHARE_OF_MEMORY, spill)
     sizes, keys = [np.empty(0, np.int32)], [np.empty((0, 2), np.uint64)]
-    with ThreadPoolExecutor(n_threads()) as pool:
-        for batch_hashes, batch_sizes, batch_keys in _in_order(pool, batches, text_of, n_words):
+    with ThreadPoolExecutor(threads) as pool:
+        for batch_hashes, batch_sizes, batch_keys in _in_order(pool, threads, batches, text_of, n_words):
             store.add(batch_hashes)
             sizes.append(batch_sizes)
             keys.append(batch_keys)
     all_sizes = np.concatenate(sizes)
-    starts = np.zeros(len(all_sizes), np.int64)
-    np.cumsum(all_sizes[:-1], out=starts[1:])
-    return ShingleSets(store.all(), starts, all_sizes, np.concatenate(keys))
+    return ShingleSets(store.all(), starts_of(all_sizes), all_sizes, np.concatenate(keys))
 
 
 def text_batches(connection: duckdb.DuckDBPyConnection, *, relation: str, text: str) -> Iterator[pa.Array]:
@@ -108,12 +109,12 @@ def shingles_of_texts(texts: pa.ChunkedArray | Iterable[str], *, n_words: int) -
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, batches: Iterable[B], text_of: Callable[[B], pa.Array], n_words: int
+    pool: ThreadPoolExecutor, threads: int, batches: Iterable[B], text_of: Callable[[B], pa.Array], n_words: int
 ) -> Iterator[tuple[Any, Any, Any]]:
     waiting: deque[Any] = deque()
     for batch in batches:
         waiting.append(pool.submit(_shingle_batch, batch, text_of, n_words))
-        if len(waiting) > n_threads():
+        if len(waiting) > threads:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
@@ -132,6 +133,13 @@ def _shingle_batch(batch: B, text_of: Callable[[B], pa.Array], n_words: int) -> 
     met = np.full(power_of_two(max(64, int(np.diff(offsets).max(initial=0)) + 1)), -1, np.int64)
     n_hashes = shingle_texts(data, words, offsets, classes, ring, met, hashes, sizes, keys)
     return hashes[:n_hashes], sizes, keys
+
+
+def starts_of(sizes: Any) -> Any:
+    """Where each set starts when they lie one after the other; int64."""
+    starts = np.zeros(len(sizes), np.int64)
+    np.cumsum(sizes[:-1], out=starts[1:])
+    return starts
 
 
 def power_of_two(least: int) -> int:

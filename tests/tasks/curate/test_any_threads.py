@@ -118,7 +118,7 @@ def test_threads_and_the_order_of_rows_change_no_byte(
     for n_threads in (1, 2, 4):
         spread = use_threads(n_threads)
         found.append(curate(rows, n_threads, new_folder))
-        assert ("choose_prefixes", 4 * n_threads) in spread, "the join's work was not spread"
+        assert ("choose_by_cells", 4 * n_threads) in spread, "the join's work was not spread"
     notes, _ = found[0]
     assert notes[0]["near_duplicates"] > 100
     assert notes[-1]["dropped_leak_quote"] + notes[-1]["dropped_leak_paraphrase"] > 0

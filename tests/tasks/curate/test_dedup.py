@@ -175,7 +175,6 @@ def test_punctuation_case_and_the_split_into_subject_and_body_make_no_difference
         "exact_duplicates": 2,
         "near_duplicates": 0,
         "empty_questions": 0,
-        "comparisons": 0,
     }
 
 

@@ -17,14 +17,14 @@ from schemas.errors import DataError, TrainingError
 from schemas.evaluation import DecodingSpec
 from schemas.training import AdapterSpec
 from tasks.files import seal
-from tasks.model import generate
 from tasks.model.adapter import attach_adapter
+from tasks.model.answer_engine import Engine, greedy
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoder import Decoder, open_decoder
 from tasks.model.fused_decoder import FusedDecoder, is_fusable
 from tasks.model.fused_weights import JoinedLinear, packs
-from tasks.model.generate import generate_answers, greedy, shared_prefix
+from tasks.model.generate import generate_answers, shared_prefix
 from tasks.model.plain_decoder import PlainDecoder
 from tasks.prompts import dump_messages
 
@@ -239,18 +239,18 @@ def test_a_killed_run_continues_with_the_same_bytes(
     prompts = prompt_set(tmp_path / "prompts")
     whole = answers(tmp_path, prompts, tiny_model, SPEC, "whole")
     answered: list[int] = []
-    real = generate.Engine.answer
+    real = Engine.answer
 
-    def dying(self: generate.Engine, items: Any) -> Any:
+    def dying(self: Engine, items: Any) -> Any:
         if len(answered) == 1:
             raise KeyboardInterrupt
         answered.append(len(items))
         return real(self, items)
 
-    monkeypatch.setattr(generate.Engine, "answer", dying)
+    monkeypatch.setattr(Engine, "answer", dying)
     with pytest.raises(KeyboardInterrupt):
         answers(tmp_path, prompts, tiny_model, SPEC, "killed")
-    monkeypatch.setattr(generate.Engine, "answer", lambda self, items: answered.append(-1) or real(self, items))
+    monkeypatch.setattr(Engine, "answer", lambda self, items: answered.append(-1) or real(self, items))
     again = answers(tmp_path, prompts, tiny_model, SPEC, "killed")
     assert answered == [3, -1, -1], "the first batch was kept, the two others were answered now"
     assert seal(again.root) == seal(whole.root)

@@ -13,10 +13,10 @@ from schemas.errors import TrainingError
 from schemas.evaluation import DecodingSpec
 from schemas.training import TrainSpec
 from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
+from tasks.model.answer_engine import Engine, greedy
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.fused_decoder import FusedDecoder
-from tasks.model.generate import Engine, greedy
 from tasks.model.shared_base import SharedBases
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

@@ -149,7 +149,7 @@ def test_it_answers_as_the_gate_had_it_answer(
 
 
 def test_the_adapter_counts(bundle: BundleRef, tiny_model: ModelRef) -> None:
-    from tasks.model.generate import Engine
+    from tasks.model.answer_engine import Engine
 
     served = load_bundle(bundle.root, base=tiny_model.root)
     codec = served._engine.codec

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.training import AdapterSpec, EarlyStoppingSpec, TrainSpec
-from tasks.failpoint import VARIABLE
-from tasks.files import MANIFEST, write_json
+from tasks.files import MANIFEST
 from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
 from tasks.train.launch import train_model
+from tests.forked_training import server_with_torch, train_forked
 
 MakeSpec = Callable[..., TrainSpec]
 Run = Callable[..., int | None]
@@ -30,54 +30,10 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-FORKED = """
-import os, sys, traceback
-from pathlib import Path
-
-class Forked:
-    # What tasks.train.ranks asks of a process, with torch loaded already.
-    def __init__(self, command, *, env, stdin, pass_fds):
-        self.returncode = None
-        self.pid = os.fork()
-        if not self.pid:
-            os.environ.update(env)
-            try:
-                from tasks.train.worker import main
-                os._exit(main(Path(command[4]), int(command[5])))
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-
-    def poll(self, flags=os.WNOHANG):
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, flags)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
-
-    def wait(self):
-        return self.poll(0)
-
-    def send_signal(self, number):
-        os.kill(self.pid, number)
-
-    def kill(self):
-        self.send_signal(9)
-
-import types
-import tasks.train.ranks
-tasks.train.ranks.subprocess = types.SimpleNamespace(Popen=Forked, DEVNULL=None)
-"""
-
-
 @pytest.fixture(scope="module")
 def processes() -> multiprocessing.context.ForkServerContext:
     """As in test_resume.py: processes with torch loaded."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["tasks.train.worker", "tasks.train.engine", "tasks.train.distributed", "peft", "datasets", "bitsandbytes"]
-    )
-    return context
+    return server_with_torch()
 
 
 @pytest.fixture
@@ -85,20 +41,8 @@ def run(processes: multiprocessing.context.ForkServerContext, dataset: DatasetRe
     """Trains in `folder`; returns the exit code."""
 
     def work(spec: TrainSpec, scratch: Path, failpoint: str = "") -> int | None:
-        scratch.mkdir(exist_ok=True)
         job = TrainJob(dataset=dataset, model=tiny_model, spec=spec, scratch=scratch, threads=1)
-        write_json(scratch / "job.json", job.model_dump(mode="json"))
-        code = (
-            f"{FORKED}\nos.environ.update({{{VARIABLE!r}: {failpoint!r}, 'OMP_NUM_THREADS': '1'}})\n"
-            f"log = os.open({str(scratch / 'worker.log')!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)\n"
-            "os.dup2(log, 1); os.dup2(log, 2)\n"
-            "from tasks.train.worker import main\n"
-            f"sys.exit(main(Path({str(scratch / 'job.json')!r})))"
-        )
-        process = processes.Process(target=exec, args=(code, {}))
-        process.start()
-        process.join()
-        return process.exitcode
+        return train_forked(processes, job, failpoint)
 
     return work
 
@@ -206,9 +150,10 @@ def test_a_killed_process_ends_all_and_the_retry_ends_in_the_bytes_of_an_uninter
 
 
 def test_a_sharded_training_goes_on_from_its_checkpoint(tmp_path: Path, make_spec: MakeSpec, run: Run) -> None:
-    spec = make_spec(processes=2, sharding="full", epochs=1, save_every=1, **METHODS["full"])
+    # Step 3 is validated and saved.
+    spec = make_spec(processes=2, sharding="full", epochs=2, save_every=1, **METHODS["full"])
     assert run(spec, tmp_path / "whole") == 0
-    assert run(spec, tmp_path / "killed", "train.checkpoint.renamed:2") != 0
+    assert run(spec, tmp_path / "killed", "train.checkpoint.renamed:4") != 0
     assert run(spec, tmp_path / "killed") == 0
     manifests = [(tmp_path / name / FINAL / MANIFEST).read_bytes() for name in ("whole", "killed")]
     assert manifests[0] == manifests[1]

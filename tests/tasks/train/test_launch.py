@@ -19,7 +19,8 @@ from schemas.training import AdapterSpec, TrainSpec
 from tasks.failpoint import VARIABLE
 from tasks.files import write_json
 from tasks.train.job import CHECKPOINTS, PROGRESS, ProgressLog, TrainJob
-from tasks.train.launch import train_model, worker_environment
+from tasks.train.launch import train_model
+from tasks.train.place import worker_environment
 
 MakeSpec = Callable[..., TrainSpec]
 

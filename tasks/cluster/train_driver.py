@@ -1,0 +1,223 @@
+"""The process of a training with `engine: ray`: `python -m tasks.cluster.train_driver job.json parent`.
+
+Like tasks/train/worker.py it is started and watched by tasks/train/launch.py, answers by the files of
+tasks/train/job.py and dies with its parent; with it Ray ends its workers. The training itself is that of
+tasks/cluster/train_part.py. Checkpoints outlive both: a new attempt goes on from the newest complete one.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import secrets
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import TrainingError
+from tasks.cluster.connect import connect
+from tasks.cluster.depot import Depot, clear_marked, folder_of, mark
+from tasks.cluster.errors import Failed, named_cluster_errors, unpacked
+from tasks.cluster.mailbox import Mailbox
+from tasks.cluster.nodes import check_nodes
+from tasks.cluster.place import Place
+from tasks.cluster.shared import Shared
+from tasks.cluster.train_part import RESULT, train_part
+from tasks.cluster.workers import TrainWorkers, workers_for
+from tasks.files import verify
+from tasks.train.job import FINAL, INTERRUPTED, PROGRESS, ProgressLog, TrainJob
+from tasks.train.place import library_settings
+from tasks.train.worker import main
+
+ADDRESS, SHARED = "RAY_ADDRESS", "TUNEGATE_SHARED"
+ATTEMPTS = 4
+"""How often workers may be lost in a row without another checkpoint in between."""
+_POLL_S = 0.3
+
+
+def lead_on_ray(_job_file: Path, job: TrainJob, _lock: int) -> int:
+    """Have the job done by workers on the cluster; returns the exit code of the training.
+
+    Raises:
+        TunegateError: What a worker could say itself; TG0723 and TG0724 of the cluster.
+    """
+    asked_to_stop: list[int] = []
+    place = Place(os.environ[ADDRESS], os.environ[SHARED])
+    connect(place)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: asked_to_stop.append(received))
+    shared = Shared(place.shared)
+    depot = Depot(shared, job.key())
+    with named_cluster_errors("train"):
+        address = depot.result()
+        if address is None:
+            check_nodes(place)
+            told = _Training(job, shared, asked_to_stop).run()
+            if not isinstance(told, str):
+                return told
+            address = told
+    shutil.rmtree(job.scratch / FINAL, ignore_errors=True)
+    verify(shared.bring(address, job.scratch / FINAL))
+    clear_marked(job.scratch)
+    depot.clear()
+    return 0
+
+
+def result_of(result: Any) -> str | int:
+    """Address of the sealed result, or the exit code of a training that was stopped.
+
+    Args:
+        result: A `ray.train.Result`.
+
+    Raises:
+        TrainingError: TG0424, it is said to be done and has no metrics.
+    """
+    if result.return_value == INTERRUPTED:
+        return INTERRUPTED
+    metrics = result.metrics or {}
+    address = metrics.get(RESULT)
+    if not isinstance(address, str):
+        raise TrainingError(
+            "Ray says that the training is done, and its result has no metrics: what was trained is not known",
+            code="TG0424",
+            where="train",
+            hint="run again: it goes on from the last checkpoint",
+        )
+    return address
+
+
+class _Training:
+    """A TorchTrainer in a thread, and what its workers tell."""
+
+    def __init__(self, job: TrainJob, shared: Shared, asked_to_stop: list[int]) -> None:
+        import ray
+
+        self._job, self._shared, self._asked_to_stop = job, shared, asked_to_stop
+        self._log = ProgressLog(job.scratch / PROGRESS)
+        self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._attempts, self._lost = 0, ""
+        here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+        self._box = ray.remote(num_cpus=0, label_selector=here)(Mailbox).remote()
+
+    def run(self) -> str | int:
+        """The address of the result, or the exit code of a training that was stopped.
+
+        Raises:
+            TunegateError: As of a worker.
+            TrainingError: TG0407, workers were lost `ATTEMPTS` times without another checkpoint.
+        """
+        job = self._job
+        dataset = self._shared.put(job.dataset.root)
+        mark(job.scratch, self._shared.url, job.key(), dataset)
+        try:
+            told = {
+                "job": job.model_dump(mode="json"),
+                "dataset": dataset,
+                "model": self._shared.put(job.model.root),
+                "shared": self._shared.url,
+                "mailbox": self._box,
+            }
+            trainer = _trainer(told, workers_for(job.spec, job.threads), self._shared, self._box, job)
+            threading.Thread(target=self._fit, args=(trainer,), daemon=True, name="ray-train").start()
+            return self._watch()
+        finally:
+            self._shared.remove(dataset)  # token ids of tickets
+
+    def _fit(self, trainer: Any) -> None:
+        """Not in the main thread: there Ray takes SIGINT for itself, and nobody could hear the mailbox."""
+        try:
+            self._ended.put(trainer.fit())
+        except Exception as error:
+            traceback.print_exc()
+            self._ended.put(error)
+
+    def _watch(self) -> str | int:
+        told_to_stop = False
+        while True:
+            if self._asked_to_stop and not told_to_stop:
+                self._box.stop.remote()
+                told_to_stop = True
+            try:
+                ended = self._ended.get(timeout=_POLL_S)
+            except queue.Empty:
+                ended = None
+            if self._hear():
+                return INTERRUPTED
+            if isinstance(ended, Exception):
+                raise self._crash(f"Ray has given the training up: {type(ended).__name__}") from ended
+            if ended is not None:
+                return result_of(ended)
+
+    def _hear(self) -> bool:
+        """Write down what workers have told; True when they have stopped because they were asked to."""
+        import ray
+
+        failed: Failed | None
+        entries, failed = ray.get(self._box.take.remote())
+        stopped = False
+        for entry in entries:
+            if entry["event"] == "crash":  # to the log alone, as that of a process here
+                print(f"worker {entry['rank']}: {entry['trace']}", file=sys.stderr, flush=True)  # noqa: T201
+                continue
+            self._log.write(**entry)
+            match entry["event"]:
+                case "attempt":
+                    self._attempts += 1
+                case "kept":
+                    self._attempts = 1
+                case "lost":
+                    self._lost = entry["why"]
+                case "ended":
+                    stopped = not entry["finished"]
+        if failed is not None:
+            raise unpacked(failed)
+        if self._attempts > ATTEMPTS:
+            raise self._crash(f"the workers were lost {ATTEMPTS} times in a row without another checkpoint")
+        return stopped
+
+    def _crash(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"{what}; the last loss: {self._lost}" if self._lost else what,
+            code="TG0407",
+            where=str(self._job.scratch),
+            hint="`ray status`, and the workers' logs on their nodes; run again: it goes on from the last checkpoint",
+        )
+
+
+def _trainer(told: dict[str, Any], workers: TrainWorkers, shared: Shared, box: Any, job: TrainJob) -> Any:
+    import fsspec
+    import pyarrow.fs
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from tasks.cluster.train_callback import Losses
+
+    files, base = fsspec.core.url_to_fs(shared.url)
+    settings = library_settings(threads=job.threads) | ({} if workers.cards else {"CUDA_VISIBLE_DEVICES": ""})
+    return TorchTrainer(
+        train_part,
+        train_loop_config=told,
+        torch_config=TorchConfig(backend="nccl" if workers.cards else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=job.spec.processes, use_gpu=workers.cards, resources_per_worker=workers.resources
+        ),
+        run_config=RunConfig(
+            # Its own for each attempt: Ray would take up what another one has reported.
+            name=secrets.token_hex(8),
+            storage_path=f"{base}/{folder_of(job.key())}/ray",
+            storage_filesystem=pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(files)),
+            # How often is decided here, by what was reached in between: nodes may come and go for days.
+            failure_config=FailureConfig(max_failures=-1),
+            callbacks=[Losses(box)],
+            worker_runtime_env={"env_vars": settings},
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), work=lead_on_ray))

@@ -1,0 +1,1 @@
+"""Steps of curation cut into independent parts, for a `Spread`. Imports no ray."""

@@ -1,0 +1,74 @@
+"""The tickets of the scale benchmark, and its arithmetic."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks import scale_tickets
+from benchmarks.measure import Sampler
+from benchmarks.scale import Run, as_table, enough_processors, summary, told
+from benchmarks.scale_tickets import scale_table
+from schemas.curation_steps import DedupStep
+from tasks.curate.dedup import drop_duplicates
+
+LOCAL = Run(1000, "redact", "local", 10.0, 0.0, 12.0, 0.0, 0.0, 300.0, 1000, "a")
+RAY = Run(1000, "redact", "ray", 8.0, 3.0, 4.0, 18.0, 50.0, 400.0, 1000, "a")
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(scale_tickets, "N_BASE", 600)
+    monkeypatch.setattr(scale_tickets, "BATCH_ROWS", 250)
+    return scale_table(1500, tmp_path).root
+
+
+def test_duplicates_stay_inside_a_dialect_at_the_same_share(table: Path, tmp_path: Path) -> None:
+    rows = pq.read_table(table / "tickets.parquet")
+    ids = rows.column("ticket_id").to_pylist()
+    assert len(set(ids)) == 1500
+    assert ids == sorted(ids)
+    out = tmp_path / "out"
+    out.mkdir()
+    drop_duplicates(tickets=scale_table(1500, tmp_path), step=DedupStep(uses="dedup"), out=out)
+    removed = pq.read_table(out / "removed.parquet").to_pylist()
+    shares = [sum(row["ticket_id"][:3] == f"00{n}" for row in removed) / size for n, size in enumerate((600, 600, 300))]
+    strangers = [row for row in removed if row["ticket_id"][:3] != row["kept_id"][:3]]
+    assert len(strangers) < 0.1 * len(removed)  # "see above" is the same in every dialect
+    assert 0.03 < shares[0] < 0.3
+    assert abs(shares[0] - shares[1]) < 0.05
+
+
+def test_unlike_digests_are_told() -> None:
+    assert summary([LOCAL, RAY])["equal"] is True
+    other = replace(RAY, digest="b")
+    assert summary([LOCAL, other])["equal"] is False
+    assert as_table([LOCAL, other]).endswith("| NO |")
+
+
+def test_the_driver_is_taken_off_before_processors_are_counted() -> None:
+    assert enough_processors(LOCAL, RAY) == pytest.approx(18 / 6)
+    assert enough_processors(LOCAL, replace(RAY, driver_cpu_s=11.0)) is None
+    assert "faster from 1,000 tickets on" in told([LOCAL, RAY])
+
+
+def test_a_run_that_did_not_end_has_no_figures() -> None:
+    late = replace(RAY, told="did not end: over 900 s")
+    assert "over 900 s" in as_table([LOCAL, late])
+    assert summary([LOCAL, late])["steps"] == {}
+
+
+def test_the_sampler_counts_processes_that_have_ended() -> None:
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    parent = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {burn!r}]); time.sleep(0.5)"
+    process = subprocess.Popen([sys.executable, "-c", parent])
+    sampler = Sampler(process.pid, every_s=0.01)
+    sampler.start()
+    process.wait()
+    sampler.stop()
+    assert sampler.cpu_s > 0.35

@@ -1,0 +1,77 @@
+"""The training processes of tasks/train/ranks.py as forks of one that has torch loaded: real, without their imports."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+from tasks.failpoint import VARIABLE
+from tasks.files import write_json
+from tasks.train.job import TrainJob
+
+FORKED = """
+import os, sys, traceback
+from pathlib import Path
+
+class Forked:
+    # What tasks.train.ranks asks of a process, with torch loaded already.
+    def __init__(self, command, *, env, stdin, pass_fds):
+        self.returncode = None
+        self.pid = os.fork()
+        if not self.pid:
+            os.environ.update(env)
+            try:
+                from tasks.train.worker import main
+                os._exit(main(Path(command[4]), int(command[5])))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+
+    def poll(self, flags=os.WNOHANG):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, flags)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self):
+        return self.poll(0)
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(9)
+
+import types
+import tasks.train.ranks
+tasks.train.ranks.subprocess = types.SimpleNamespace(Popen=Forked, DEVNULL=None)
+"""
+
+
+def server_with_torch() -> multiprocessing.context.ForkServerContext:
+    """Starts processes that have loaded what a training needs."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["tasks.train.worker", "tasks.train.engine", "tasks.train.distributed", "peft", "datasets", "bitsandbytes"]
+    )
+    return context
+
+
+def train_forked(
+    processes: multiprocessing.context.ForkServerContext, job: TrainJob, failpoint: str = ""
+) -> int | None:
+    """Do the job in a process of its own, which makes those of the ranks; returns its exit code."""
+    scratch = job.scratch
+    scratch.mkdir(exist_ok=True, parents=True)
+    write_json(scratch / "job.json", job.model_dump(mode="json"))
+    code = (
+        f"{FORKED}\nos.environ.update({{{VARIABLE!r}: {failpoint!r}, 'OMP_NUM_THREADS': '1'}})\n"
+        f"log = os.open({str(scratch / 'worker.log')!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)\n"
+        "os.dup2(log, 1); os.dup2(log, 2)\n"
+        "from tasks.train.worker import main\n"
+        f"sys.exit(main(Path({str(scratch / 'job.json')!r})))"
+    )
+    process = processes.Process(target=exec, args=(code, {}))
+    process.start()
+    process.join()
+    return process.exitcode

@@ -1,0 +1,110 @@
+"""A real Ray cluster of two nodes on this machine, with a token, one CPU each and a small object store."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasks.cluster.place import Place
+
+STORE_BYTES = 200 << 20
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # A node that is killed is to be noticed at once.
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "4",
+}
+
+
+class TwoNodes:
+    """The head, which this process is a driver of, and a node that may be killed."""
+
+    def __init__(self, folder: Path, *, store_bytes: int = STORE_BYTES) -> None:
+        self.folder = folder
+        self.shared = folder / "shared"
+        self.shared.mkdir()
+        os.environ.update(ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32))
+        import ray
+        from ray.cluster_utils import Cluster
+
+        self._ray = ray
+        self._store_bytes = store_bytes
+        # Ray notes the newest cluster in /tmp/ray. Sockets lie in our folder, and their paths may have 107 characters:
+        # pytest's own folders are too deep.
+        self._temporary = tempfile.mkdtemp(prefix="tg-ray-", dir="/tmp")
+        Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108
+        head = {"include_dashboard": False, "temp_dir": self._temporary}
+        self._cluster = Cluster()
+        self._add(head)
+        self.second = self.add_node()
+
+    @property
+    def place(self) -> Place:
+        return Place(self._cluster.address, f"file://{self.shared}")
+
+    def add_node(self, **arguments: Any) -> Any:
+        """One more node of one CPU."""
+        return self._add(arguments)
+
+    def kill(self, node: Any) -> None:
+        """As if its power were cut."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def renew_second(self) -> None:
+        """The cluster has two nodes again."""
+        if self.second not in self._cluster.worker_nodes:
+            self.second = self.add_node()
+
+    def stop(self) -> None:
+        """End all processes."""
+        from tasks.cluster.connect import disconnect
+
+        disconnect()
+        self._cluster.shutdown()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _add(self, more: dict[str, Any]) -> Any:
+        before = os.environ.get("TUNEGATE_CACHE")
+        os.environ["TUNEGATE_CACHE"] = str(self.folder / "cache")  # of the nodes, not of other tests in this process
+        try:
+            return self._cluster.add_node(num_cpus=1, object_store_memory=self._store_bytes, **more)
+        finally:
+            del os.environ["TUNEGATE_CACHE"]
+            if before is not None:
+                os.environ["TUNEGATE_CACHE"] = before
+
+
+@contextmanager
+def two_nodes(folder: Path, **options: Any) -> Iterator[TwoNodes]:
+    """A cluster for as long as the block lasts; the environment is as before afterwards."""
+    before = dict(os.environ)
+    cluster = TwoNodes(folder, **options)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def processes_of(words: str) -> list[int]:
+    """Processes whose command line has these words."""
+    found = []
+    for place in Path("/proc").iterdir():
+        try:
+            line = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode() if place.name.isdigit() else ""
+        except OSError:
+            continue
+        if words in line:
+            found.append(int(place.name))
+    return found

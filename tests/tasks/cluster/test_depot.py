@@ -1,0 +1,132 @@
+"""Checkpoints on the shared storage: complete or absent, the last ones alone, and nothing of them when all is over."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tasks.cluster.depot import Depot, clear_marked, mark
+from tasks.cluster.node_folder import NodeFolder
+from tasks.cluster.notes import Notes
+from tasks.cluster.shared import Shared
+from tasks.failpoint import VARIABLE
+from tasks.files import seal, verify, write_json
+from tasks.train.job import ANSWERS, CHECKPOINTS
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Shared:
+    return Shared(f"file://{tmp_path / 'shared'}")
+
+
+def checkpoint(scratch: Path, step: int) -> Path:
+    folder = scratch / CHECKPOINTS / f"step-{step:08d}"
+    folder.mkdir(parents=True)
+    write_json(folder / "state.json", {"step": step})
+    seal(folder)
+    return folder
+
+
+def answers(scratch: Path, step: int) -> None:
+    (scratch / ANSWERS / "key").mkdir(parents=True, exist_ok=True)
+    write_json(scratch / ANSWERS / "key" / f"step-{step}.json", [{"text": f"at {step}"}])
+
+
+def brought(depot: Depot, folder: Path) -> list[str]:
+    folder.mkdir()
+    depot.bring(folder)
+    found = sorted(path for path in (folder / CHECKPOINTS).glob("*"))
+    for path in found:
+        verify(path)
+    return [path.name for path in found]
+
+
+def test_the_last_checkpoints_come_back_with_their_answers_and_leave_nothing(tmp_path: Path, shared: Shared) -> None:
+    kept: list[int] = []
+    depot, scratch = Depot(shared, "k1", told=kept.append), tmp_path / "scratch"
+    assert brought(depot, tmp_path / "before") == []
+    for step in (2, 4, 6):
+        answers(scratch, step)
+        depot.keep(scratch, checkpoint(scratch, step))
+    assert kept == [2, 4, 6]
+    assert brought(depot, tmp_path / "after") == ["step-00000004", "step-00000006"]
+    assert len(list((tmp_path / "after" / ANSWERS / "key").iterdir())) == 3
+    assert brought(Depot(shared, "k2"), tmp_path / "other") == [], "of another training"
+    final = tmp_path / "final"
+    final.mkdir()
+    write_json(final / "training.json", {})
+    seal(final)
+    assert depot.result() is None
+    assert depot.keep_result(final) == depot.result()
+    there = [path for path in (tmp_path / "shared").iterdir() if path.name != "trainings"]
+    assert len(there) == 5, "two checkpoints, two states of the answers, the result"
+    depot.clear()
+    assert [path.name for path in (tmp_path / "shared").rglob("*")] == ["trainings"]
+
+
+def test_a_kill_between_a_checkpoint_and_its_note_leaves_the_one_before(tmp_path: Path, shared: Shared) -> None:
+    depot, scratch = Depot(shared, "k1"), tmp_path / "scratch"
+    depot.keep(scratch, checkpoint(scratch, 2))
+    newer = checkpoint(scratch, 4)
+    child = os.fork()
+    if not child:
+        os.environ[VARIABLE] = "train.depot.put"
+        depot.keep(scratch, newer)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert brought(depot, tmp_path / "after") == ["step-00000002"]
+    depot.keep(scratch, newer)
+    assert brought(depot, tmp_path / "later") == ["step-00000002", "step-00000004"]
+
+
+def test_a_damaged_checkpoint_or_note_is_passed_over(tmp_path: Path, shared: Shared) -> None:
+    warned: list[str] = []
+    depot, scratch = Depot(shared, "k1", warn=warned.append), tmp_path / "scratch"
+    for step in (2, 4):
+        depot.keep(scratch, checkpoint(scratch, step))
+    notes = Notes(shared.url, "trainings/k1")
+    newest = notes.read("step-00000004")
+    assert newest is not None
+    (tmp_path / "shared" / newest["checkpoint"] / "state.json").write_text("{}")
+    assert brought(depot, tmp_path / "after") == ["step-00000002"]
+    assert "step-00000004 on the shared storage is passed over: state.json is not what was put there" in warned[0]
+    path = tmp_path / "shared" / "trainings" / "k1" / "step-00000004.json"
+    path.write_bytes(path.read_bytes()[:-9])
+    assert notes.read("step-00000004") is None
+    assert brought(depot, tmp_path / "later") == ["step-00000002"]
+
+
+def test_what_a_training_that_was_cut_off_has_on_the_storage_is_found_by_its_mark(
+    tmp_path: Path, shared: Shared
+) -> None:
+    scratch = tmp_path / "home" / "scratch" / "train" / "key"
+    dataset = tmp_path / "dataset"
+    dataset.mkdir()
+    (dataset / "ids").write_text("token ids")
+    scratch.mkdir(parents=True)
+    mark(scratch, shared.url, "k1", shared.put(dataset))
+    Depot(shared, "k1").keep(scratch, checkpoint(scratch, 2))
+    clear_marked(tmp_path / "home" / "scratch")
+    assert [path.name for path in (tmp_path / "shared").rglob("*")] == ["trainings"]
+    clear_marked(tmp_path / "home" / "scratch")
+
+
+def test_a_nodes_folder_goes_with_its_last_worker_and_what_a_killed_one_left_with_the_next(tmp_path: Path) -> None:
+    made: list[Path] = []
+
+    def make(place: Path) -> None:
+        place.mkdir()
+        made.append(place)
+
+    killed = tmp_path / ("f" * 16)
+    killed.mkdir()
+    with NodeFolder("a" * 64, trainings=tmp_path) as first:
+        assert not killed.exists()
+        with NodeFolder("a" * 64, trainings=tmp_path) as second:
+            assert first.once("dataset", make) == second.once("dataset", make)
+        assert first.root.exists(), "one is still at work"
+    assert len(made) == 1
+    assert not first.root.exists()

@@ -1,0 +1,104 @@
+"""Folders on the shared storage: complete or absent, verified, brought once per node."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import ConfigError, StorageError
+from tasks.cluster.shared import LISTED, Shared
+from tasks.files import seal, verify
+
+URLS = ("file://{}", "memory://{}")
+"""A folder that is mounted, and a store of objects without folders or renames."""
+
+
+@pytest.fixture(params=URLS)
+def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    return Shared(request.param.format(tmp_path / "shared"))
+
+
+def folder_of(place: Path) -> Path:
+    (place / "inner").mkdir(parents=True)
+    (place / "a.bin").write_bytes(b"a" * 1000)
+    (place / "inner" / "b.bin").write_bytes(b"b")
+    return place
+
+
+def test_a_sealed_folder_comes_back_with_its_seal(storage: Shared, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "made")
+    digest = seal(folder)
+    address = storage.put(folder)
+    assert storage.put(folder) == address
+    brought = storage.bring(address, tmp_path / "brought")
+    assert verify(brought) == digest
+    assert storage.cached(address) == storage.cached(address)
+    assert verify(storage.cached(address)) == digest
+
+
+def test_a_single_file_lies_under_its_name(storage: Shared, tmp_path: Path) -> None:
+    (tmp_path / "one.parquet").write_bytes(b"PAR1")
+    assert (storage.cached(storage.put(tmp_path / "one.parquet")) / "one.parquet").read_bytes() == b"PAR1"
+
+
+def test_what_is_removed_is_absent(storage: Shared, tmp_path: Path) -> None:
+    address = storage.put(folder_of(tmp_path / "made"))
+    assert storage.has(address)
+    storage.remove(address)
+    storage.remove(address)
+    assert not storage.has(address)
+    with pytest.raises(StorageError) as told:
+        storage.bring(address, tmp_path / "brought")
+    assert told.value.code == "TG0568"
+    assert not (tmp_path / "brought").exists()
+
+
+def test_a_damaged_file_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    storage = Shared(f"file://{tmp_path / 'shared'}")
+    address = storage.put(folder_of(tmp_path / "made"))
+    (tmp_path / "shared" / address / "a.bin").write_bytes(b"a" * 999 + b"x")
+    with pytest.raises(StorageError) as told:
+        storage.cached(address)
+    assert told.value.code == "TG0512"
+    assert not [path for path in (tmp_path / "cache" / "shared").iterdir() if path.suffix != ".lock"]
+
+
+def test_an_upload_that_was_cut_off_is_absent_until_it_is_done_again(tmp_path: Path) -> None:
+    storage = Shared(f"file://{tmp_path / 'shared'}")
+    folder = folder_of(tmp_path / "made")
+    address = storage.put(folder)
+    (tmp_path / "shared" / address / LISTED).unlink()
+    (tmp_path / "shared" / address / "a.bin").write_bytes(b"torn")
+    assert not storage.has(address)
+    assert storage.put(folder) == address
+    assert (storage.bring(address, tmp_path / "brought") / "a.bin").read_bytes() == b"a" * 1000
+
+
+def bring_cached(url: str, address: str) -> str:
+    return str(Shared(url).cached(address))
+
+
+def test_many_processes_of_a_node_bring_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    url = f"file://{tmp_path / 'shared'}"
+    address = Shared(url).put(folder_of(tmp_path / "made"))
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        places = pool.starmap(bring_cached, [(url, address)] * 4)
+    assert len(set(places)) == 1
+
+
+def test_a_storage_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "shared").write_text("a file is in its place")
+    with pytest.raises(StorageError) as told, Shared(f"file://{tmp_path / 'shared'}").probe():
+        pass
+    assert told.value.code == "TG0568"
+
+
+def test_a_storage_whose_package_is_not_installed_is_told() -> None:
+    with pytest.raises(ConfigError) as told:
+        Shared("nowhere://bucket/prefix")
+    assert told.value.code == "TG0119"
