@@ -33,7 +33,11 @@ OTHER_PROGRAMS = {
     "uv",
 }
 """Their arguments are theirs; `python -m MODULE` and `make TARGET` are looked up."""
-NEVER_RUN = {"docs/operations.md": "needs a cluster", "docs/memory.md": "settings of accelerate, not of tunegate"}
+NEVER_RUN = {
+    "docs/operations.md": "needs a cluster",
+    "docs/scale.md": "needs a cluster",
+    "docs/memory.md": "settings of accelerate, not of tunegate",
+}
 """Page -> why a block of it is run by no test."""
 LOOKS_LIKE_COMMANDS = re.compile(r"^(?:\$ )?(?:tunegate|make|curl|git|uv|docker|python) ", re.M)
 

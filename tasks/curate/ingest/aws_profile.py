@@ -24,7 +24,7 @@ def profile_keys(profile: str) -> Credentials:
     """The keys of the profile; from here on they are masked wherever texts are written.
 
     Raises:
-        ConfigError: TG0118, there is no such file or section, or it holds no keys.
+        ConfigError: TG0138, there is no such file or section, or it holds no keys.
     """
     path = Path(os.environ.get(VARIABLE) or "~/.aws/credentials").expanduser()
     parser = RawConfigParser(default_section="")  # as AWS's own: a section [default] is one like others
@@ -51,7 +51,7 @@ def profile_keys(profile: str) -> Credentials:
 def _unfit(path: Path, told: str) -> ConfigError:
     return ConfigError(
         told,
-        code="TG0118",
+        code="TG0138",
         where=f"source.profile ({path})",
         hint="name a profile that holds its keys, or write `access_key_id: ${env:NAME}` and `secret_access_key`",
     )

@@ -127,7 +127,7 @@ def check_source(source: SourceSpec) -> None:
 
     Raises:
         ConfigError: TG0112, its extra is not installed; TG0114, a variable is not set; TG0115, it holds no address of a
-            database; TG0118, the profile holds no keys; TG0136, its query does not parse.
+            database; TG0138, the profile holds no keys; TG0136, its query does not parse.
         SecurityError: TG0814, its query is not one SELECT.
     """
     if isinstance(source, DeskSource):

@@ -44,7 +44,7 @@ def bring_files(source: RemoteFilesSource, folder: Path, *, at: str, progress: P
         at: The moment, UTC, ISO 8601.
 
     Raises:
-        ConfigError: TG0114, the variable of a credential is not set; TG0118, the profile holds no keys.
+        ConfigError: TG0114, the variable of a credential is not set; TG0138, the profile holds no keys.
         DataError: TG0270, a url stands for no file; TG0271, a file is not the one whose sha256 is declared; TG0272,
             more than `max_total_mb` or `max_files`.
         LockedError: TG0560, another process brings the same source in.

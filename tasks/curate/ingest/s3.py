@@ -37,7 +37,7 @@ class Storage:
     """The storage of one source.
 
     Raises:
-        ConfigError: TG0114, the variable of a credential is not set; TG0118, the profile holds no keys.
+        ConfigError: TG0114, the variable of a credential is not set; TG0138, the profile holds no keys.
     """
 
     def __init__(self, source: RemoteFilesSource, web: Web) -> None:

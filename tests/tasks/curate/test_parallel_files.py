@@ -219,6 +219,6 @@ def test_a_profile_without_keys_is_told_without_what_the_file_holds(
     if text is not None:
         file.write_text(text)
     monkeypatch.setenv(VARIABLE, str(file))
-    with pytest.raises(ConfigError, match=rf"TG0118.*{told}") as raised:
+    with pytest.raises(ConfigError, match=rf"TG0138.*{told}") as raised:
         profile_keys("desk")
     assert "hush-hush-1" not in str(raised.value)
