@@ -28,6 +28,7 @@ from tests.documentation import Block, blocks
 from tests.flows.candidates import Candidates
 from tests.flows.conftest import PROJECT
 from tests.flows.test_init import write_export
+from tests.ray_cluster import two_nodes
 
 if TYPE_CHECKING:
     from tests.flows.conftest import Workplace
@@ -318,6 +319,27 @@ def test_scene_stack(shell: Shell, workplace: Workplace, stacks: Callable[[], st
         for home in ("home", "new"):
             shell.environ["TUNEGATE_HOME"] = str(folder / home)
             shell.run(down, codes=(0, 1, 2))
+
+
+def test_scene_cluster(shell: Shell, workplace: Workplace, tmp_path: Path) -> None:
+    [block] = scene("cluster")
+    workplace.declare(_as_spread)
+    install, *others = script_of(block).splitlines()
+    assert install.split()[:2] == ["uv", "sync"]  # what this environment is already
+    with two_nodes(tmp_path) as cluster:
+        place = {"10.0.0.5:6379": cluster.place.address, "file:///mnt/shared": cluster.place.shared}
+        script = "\n".join(others)
+        for name, value in place.items():
+            assert name in script
+            script = script.replace(name, value)
+        shell.environ |= {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+        said = shell.run(script, codes=(0, 1))  # doctor's exit code is of all that it looks at
+    assert said.count("same Python, libraries and source") == 2, said
+
+
+def _as_spread(document: dict[str, Any]) -> None:
+    _as_the_pages(document)
+    document["pipelines"]["support-replies"]["engine"] = "ray"
 
 
 def _as_scheduled(document: dict[str, Any]) -> None:
