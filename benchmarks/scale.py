@@ -186,8 +186,8 @@ def told(runs: list[Run]) -> str:
     lines = []
     if max(os.getloadavg()) > BUSY:
         lines.append(
-            "- The machine was busy (load above): wall times say how much of it each engine got, and more processes get "
-            "more. What follows about processors is from CPU seconds."
+            "- The machine was busy (load above): wall times say how much of it each engine got, and more processes "
+            "get more. What follows about processors is from CPU seconds."
         )
     for step in STEPS:
         of_step = [(one, two) for one, two in pairs(runs) if one.step == step]
@@ -199,8 +199,8 @@ def told(runs: list[Run]) -> str:
             what = "never: the driver alone takes longer" if enough is None else f"{enough:.1f}"
             estimates.append(f"{one.n_tickets:,} tickets: {what}")
         lines.append(
-            f"- {step}: on the same two processors Ray was {on_two}. Processors of nodes from which it would be faster, "
-            f"as estimated: {'; '.join(estimates)}."
+            f"- {step}: on the same two processors Ray was {on_two}. Processors of nodes from which it would be "
+            f"faster, as estimated: {'; '.join(estimates)}."
         )
     return "\n".join(lines)
 
