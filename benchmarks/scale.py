@@ -29,6 +29,8 @@ SIZES, QUICK_SIZES, WARM = (200_000, 1_000_000, 5_000_000), (20_000, 100_000), 2
 STEPS, ENGINES = ("redact", "dedup"), ("local", "ray")
 LIMIT_S = 900.0
 STORE_BYTES = 4 << 30
+BUSY = 3.0
+"""Load average from which wall times of two processors compare little."""
 SAMPLE_S = 0.3
 """Of nodes and drivers: Ray's processes have hundreds of threads, and looking at them takes time from the measured."""
 
@@ -156,10 +158,11 @@ def pairs(runs: list[Run]) -> Iterator[tuple[Run, Run]]:
 def enough_processors(one: Run, two: Run) -> float | None:
     """From how many processors Ray would be faster: its driver's seconds, and the nodes' shared among them.
 
-    An estimate: it leaves out the network, and that the driver overlaps with the nodes. None where the driver alone
-    takes longer than the local run.
+    An estimate: it leaves out the network, and that the driver overlaps with the nodes. The local run counts with its
+    wall seconds, or with its CPU seconds where these are less, as on a machine that others use too. None where the
+    driver alone takes longer.
     """
-    left = one.wall_s - two.driver_cpu_s
+    left = min(one.wall_s, one.driver_cpu_s) - two.driver_cpu_s
     return two.nodes_cpu_s / left if left > 0 else None
 
 
@@ -181,16 +184,24 @@ def summary(runs: list[Run]) -> dict[str, Any]:
 def told(runs: list[Run]) -> str:
     """Where Ray starts to pay, from these figures."""
     lines = []
+    if max(os.getloadavg()) > BUSY:
+        lines.append(
+            "- The machine was busy (load above): wall times say how much of it each engine got, and more processes "
+            "get more. What follows about processors is from CPU seconds."
+        )
     for step in STEPS:
         of_step = [(one, two) for one, two in pairs(runs) if one.step == step]
         faster = [one.n_tickets for one, two in of_step if two.wall_s < one.wall_s]
-        on_two = f"faster from {min(faster):,} tickets on" if faster else "slower at every size"
+        on_two = f"faster at {', '.join(f'{n:,}' for n in faster)} tickets" if faster else "slower at every size"
         estimates = []
         for one, two in of_step:
             enough = enough_processors(one, two)
-            what = "never: the driver alone takes longer" if enough is None else f"{enough:.1f} processors"
+            what = "never: the driver alone takes longer" if enough is None else f"{enough:.1f}"
             estimates.append(f"{one.n_tickets:,} tickets: {what}")
-        lines.append(f"- {step}: on the same two processors Ray is {on_two}. Estimated need: {'; '.join(estimates)}.")
+        lines.append(
+            f"- {step}: on the same two processors Ray was {on_two}. Processors of nodes from which it would be "
+            f"faster, as estimated: {'; '.join(estimates)}."
+        )
     return "\n".join(lines)
 
 
