@@ -52,9 +52,6 @@ class Answerer:
             return packed(error)
 
     def _load(self) -> Engine:
-        import torch
-
-        torch.set_num_threads(self._job.threads)
         shared, trained = Shared(self._url), self._job.trained
         model = self._job.model.model_copy(update={"root": shared.cached(self._model)})
         # What learned from tickets does not stay on the node: it goes when it is loaded.

@@ -23,6 +23,7 @@ from tasks.cluster.node_folder import NodeFolder
 from tasks.cluster.shared import Shared
 from tasks.files import seal, write_json
 from tasks.train.job import FINAL, ProgressLog, TrainJob
+from tasks.train.memory_check import check_memory
 
 POLL_S = 0.5
 """How often the first worker asks whether it shall stop."""
@@ -114,14 +115,11 @@ def _bring(folder: NodeFolder, job: TrainJob, shared: Shared, told: dict[str, An
 
 def _check_memory(job: TrainJob, *, leads: bool, n_here: int) -> None:
     """Before anything is loaded on this node, by one worker of it; the others wait."""
-    import torch.distributed as dist
-
-    from tasks.train.memory_check import check_memory
+    from tasks.train.distributed import wait_for_all
 
     if leads:
         check_memory(job.workload(), job.spec, here=n_here)
-    if dist.is_initialized():
-        dist.barrier()
+    wait_for_all()
 
 
 def _asked(box: Any) -> Callable[[], bool]:

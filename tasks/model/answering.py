@@ -32,7 +32,10 @@ class AnswerJob:
     """CPU threads that compute; equal bytes need an equal number."""
 
     def load(self) -> Engine:
-        """The engine, here."""
+        """The engine, here; this process computes with the job's threads from now on."""
+        import torch
+
+        torch.set_num_threads(self.threads)
         codec = ChatCodec.of(load_tokenizer(self.model), self.format)
         return Engine.load(self.model, self.trained, self.decoding, codec, list(self.prefix))
 

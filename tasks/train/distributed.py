@@ -83,6 +83,12 @@ def _meet(kind: str) -> None:
     )
 
 
+def wait_for_all() -> None:
+    """Return when every process of the group is here; at once where there is no group."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def agreed(name: str, value: Callable[[], str]) -> str:
     """The first process's value, in all processes; its own where there is no group.
 

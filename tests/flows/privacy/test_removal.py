@@ -22,6 +22,8 @@ from flows.privacy.keys import KEY_FILE, TOMBSTONES, VARIABLE, load_forgotten, l
 from schemas.artifacts import Splits, TrainedRef
 from schemas.errors import LockedError, SecurityError, StorageError
 from schemas.forget import Certificate
+from tasks.cluster.depot import mark
+from tasks.cluster.shared import Shared
 from tasks.failpoint import VARIABLE as FAILPOINT
 from tasks.files import verify
 from tasks.watch.feedback import feedback_state, ingest_feedback, last_words
@@ -209,3 +211,15 @@ def test_the_text_was_there_to_be_found(here: Workspace) -> None:
     for step in ("extract", "redact", "split", "encode", "prompts", "train"):
         assert any(name.startswith(f"store/{step}/") for name in found), step
     assert any(name.startswith("feedback/") and TEXT in name for name in found)
+
+
+def test_what_a_training_that_was_cut_off_has_on_a_clusters_storage_goes_too(here: Workspace, tmp_path: Path) -> None:
+    shared = Shared(f"file://{tmp_path / 'shared'}")
+    scratch, dataset = here.settings.home / "scratch" / "train" / "key", tmp_path / "dataset"
+    scratch.mkdir(parents=True)
+    dataset.mkdir()
+    (dataset / "ids").write_text("token ids")
+    mark(scratch, shared.url, "k1", shared.put(dataset))
+    go(here)
+    assert list((tmp_path / "shared").iterdir()) == []
+    assert not scratch.exists()

@@ -37,6 +37,7 @@ SETTINGS: dict[str, Any] = {
     "threads": 1,
 }
 HERE = Callable[..., bytes]
+WORKER = "ray::RayTrainWorker"
 
 
 @pytest.fixture(scope="session")
@@ -157,10 +158,15 @@ def test_a_training_whose_driver_was_killed_goes_on_from_the_storage(
     wanted = here(**settings)
     there.wait_for("kept", step=5)
     (driver,) = processes_of(f"tasks.cluster.train_driver {there.scratch}")
+    assert processes_of(WORKER)
     os.kill(driver, signal.SIGKILL)
     there.end()
     assert isinstance(there.error, TrainingError)
     assert there.error.code == "TG0405"
+    deadline = time.monotonic() + 60
+    while processes_of(WORKER):
+        assert time.monotonic() < deadline, "workers end with their driver"
+        time.sleep(0.1)
     # As if the run had been moved to another machine: nothing of its folder is there.
     again = Training(tmp_path / "again", both, dataset, tiny_model, **settings)
     assert again.manifest() == wanted
@@ -224,7 +230,7 @@ def test_workers_that_are_lost_again_and_again_end_the_training(
     there = Training(tmp_path, both, dataset, tiny_model, save_every=10**6, epochs=4000)
     while there.is_running():
         if there.events() and there.events()[-1]["event"] == "step":
-            for worker in processes_of("ray::RayTrainWorker"):
+            for worker in processes_of(WORKER):
                 os.kill(worker, signal.SIGKILL)
         time.sleep(0.5)
     assert isinstance(there.error, TrainingError)
