@@ -1,0 +1,223 @@
+"""`make bench-scale-model`: what a billion tickets and a 70B base would take, reckoned from what was measured.
+
+Measured are the recorded results of `bench-curate` and `bench-scale`, and the shuffle of near deduplication, which is
+played here bucket by bucket (`benchmarks/scale_shuffle.py`). Everything else is arithmetic over them, over the dated
+price book and over the assumptions below; each table says which is which. RECORD=1 writes
+`benchmarks/results/scale-model.md`, QUICK=1 plays smaller shuffles. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.home import PROJECT, bench_home, describe_machine
+from benchmarks.scale_shuffle import Played, buckets_met, play
+from benchmarks.scale_tickets import scale_table
+from tasks.assess.economics import read_prices
+from tasks.curate.parts.dedup_parts import MOST_ROWS
+from tasks.train.fit import CARDS, GIB, MARGIN, RUNTIME_GIB, fit_methods, known_dims, spec_for
+
+RESULTS = PROJECT / "benchmarks" / "results"
+SIZES = (10**6, 10**7, 10**8, 10**9)
+NODE_CORES, NODE_GB, NETWORK_GB_S, USD_PER_CORE_HOUR = 16, 64, 1.25, 0.05
+"""Assumed: of a node its processors, memory and network (10 Gbit/s), and the rent of a processor (a list price)."""
+UTILISATION = 0.35
+"""Assumed: share of a card's peak that a training uses. Published figures for dense decoders: 0.3 to 0.5."""
+CARD, PEAK_TFLOPS = "80 GB", 989.0
+"""An H100: dense bfloat16, of the maker's data sheet."""
+EXAMPLE_TOKENS, EPOCHS = 200, 3
+"""Assumed: a ticket with its reply, prompt included, and passes over it."""
+FLOP_PER_TOKEN = {"full": 6, "lora": 4, "qlora": 4}
+"""Per weight and token: forward 2, backward 2 for the activations and 2 for the gradients of trained weights."""
+MODELS = (("smollm2-135m", "full"), ("llama-3.1-8b", "lora"), ("llama-3.1-70b", "qlora"), ("llama-3.1-70b", "lora"))
+EXAMPLES = (10**4, 10**5, 10**6)
+
+
+@dataclass(frozen=True)
+class Curation:
+    """Measured, per ticket."""
+
+    driver_cpu_s: float
+    """What stays on the driver: reading, the steps that are not spread, and of those that are what joins the parts."""
+    nodes_cpu_s: float
+    """Redaction and deduplication, in parts."""
+    driver_bytes: float
+    """Most memory of the driver."""
+    moved_bytes: float
+    """Over the network, at many buckets."""
+
+
+def measured_curation(curate: Mapping[str, Any], rows: list[dict[str, str]], moved_bytes: float) -> Curation:
+    """From `bench-curate`'s last line and the largest size of `bench-scale`'s table."""
+    number = {name: curate["steps"][name] / curate["n_tickets"] for name in curate["steps"]}
+    stays = ("extract Parquet", "validate", "rules", "length", "language", "quality", "split", "decontaminate")
+    ray = [row for row in rows if row["engine"] == "ray" and row["wall s"].replace(".", "").isdigit()]
+    largest = max(_count(row["tickets"]) for row in ray)
+    spread = [row for row in ray if _count(row["tickets"]) == largest]
+    return Curation(
+        sum(number[name] for name in stays) + sum(float(row["CPU s driver"]) for row in spread) / largest,
+        sum(float(row["CPU s nodes"]) for row in spread) / largest,
+        max(_count(row["peak MB"]) for row in spread) * 1e6 / largest,
+        moved_bytes,
+    )
+
+
+def curation_row(n: int, per: Curation, *, nodes: int) -> dict[str, float | str]:
+    """What curating n tickets takes on a driver and so many nodes.
+
+    >>> row = curation_row(10**6, Curation(1e-4, 1e-4, 1000, 4000), nodes=10)
+    >>> row["driver h"], row["driver GB"], row["moved TB"], row["bottleneck"]
+    (0.028, 1.0, 0.004, 'driver: processor')
+    """
+    driver_h, driver_gb = per.driver_cpu_s * n / 3600, per.driver_bytes * n / 1e9
+    nodes_h = per.nodes_cpu_s * n / 3600 / (nodes * NODE_CORES)
+    network_h = per.moved_bytes * n / 1e9 / (nodes * NETWORK_GB_S) / 3600
+    hours = driver_h + max(nodes_h, network_h)
+    usd = (hours * nodes * NODE_CORES + hours * max(NODE_CORES, driver_gb / NODE_GB * NODE_CORES)) * USD_PER_CORE_HOUR
+    longest = max((driver_h, "driver: processor"), (nodes_h, "nodes: processors"), (network_h, "nodes: network"))[1]
+    return {
+        "tickets": n, "driver h": round(driver_h, 3), "driver GB": round(driver_gb, 1), "nodes": nodes,
+        "nodes h": round(nodes_h, 3), "moved TB": round(per.moved_bytes * n / 1e12, 4),
+        "network h": round(network_h, 3), "hours": round(hours, 2), "USD": round(usd, 2),
+        "bottleneck": "driver: memory" if driver_gb > 1024 else longest,
+    }  # fmt: skip
+
+
+def training_row(name: str, method: str, n_examples: int, usd_per_hour: float) -> dict[str, float | str]:
+    """Cards by memory, hours by arithmetic.
+
+    >>> row = training_row("llama-3.1-70b", "qlora", 10**5, 4.0)
+    >>> row["cards"], row["hours"], row["USD"]
+    (1, 13.59, 54.35)
+    """
+    dims = known_dims(name)
+    spec = spec_for(name, rank=16, targets=(), batch_size=1, checkpointing=True)
+    [fit] = [each for each in fit_methods(dims, spec, max_tokens=512) if each.method == method]
+    needed = fit.estimate.total / GIB + RUNTIME_GIB
+    cards = -(-needed // (CARDS[CARD] * (1 - MARGIN)))
+    tokens = n_examples * EXAMPLE_TOKENS * EPOCHS
+    card_h = FLOP_PER_TOKEN[method] * dims.n_parameters * tokens / (PEAK_TFLOPS * 1e12 * UTILISATION) / 3600
+    return {
+        "base": name, "method": method, "examples": n_examples, "GiB": round(needed, 1),
+        "cards": int(cards), "hours": round(card_h / cards, 2), "USD": round(card_h * usd_per_hour, 2),
+        "bottleneck": "memory" if cards > 1 else "arithmetic",
+    }  # fmt: skip
+
+
+def moved_at(played: Played, n_buckets: float) -> float:
+    """Bytes that travel for a ticket with so many buckets.
+
+    Word of a text goes to each bucket that it meets, which chance decides, and its set to those where it may have a
+    similar one. Each shingle of its prefix goes to one bucket, however many there are; so does the rest.
+    """
+    grows = buckets_met(played.prefixes, n_buckets) / buckets_met(played.prefixes, played.n_buckets)
+    by_bucket = sum(each.bytes_per_ticket for each in played.shuffles if each.what in BY_BUCKET)
+    shingles = 8 * float(played.prefixes.sum()) / played.n_tickets
+    return played.per_ticket + (grows - 1) * (by_bucket - shingles)
+
+
+BY_BUCKET = ("word of texts", "sets of texts that may be similar")
+
+
+def main() -> None:
+    """Play, reckon and print."""
+    quick = bool(os.environ.get("QUICK"))
+    plays = [(20_000, 16)] if quick else [(20_000, 16), (200_000, 4), (200_000, 32), (200_000, 128), (1_000_000, 128)]
+    played = [play(scale_table(n, bench_home() / "corpora").tickets, n_buckets=buckets) for n, buckets in plays]
+    curate = json.loads(_fenced(RESULTS / "curate.md"))
+    rows = list(table_rows((RESULTS / "scale.md").read_text(encoding="utf-8")))
+    buckets = 10**9 // MOST_ROWS
+    per = measured_curation(curate, rows, moved_at(played[-1], buckets))
+    prices = read_prices()
+    curation = [curation_row(n, per, nodes=max(1, min(64, n // 10**7))) for n in SIZES]
+    training = [
+        training_row(name, method, n, prices.gpus["h100"].usd_per_hour) for name, method in MODELS for n in EXAMPLES
+    ]
+    shuffles = [
+        {
+            "tickets": each.n_tickets, "buckets": each.n_buckets, "bytes a ticket": round(each.per_ticket),
+            **{shuffle.what: round(shuffle.bytes_per_ticket) for shuffle in each.shuffles},
+            "fullest bucket": round(max(s.largest for s in each.shuffles if s.what in BY_BUCKET), 2),
+        }
+        for each in played
+    ]  # fmt: skip
+    text = "\n".join(_page(shuffles, per, curation, training, buckets, prices.dated))
+    print(text)
+    figures = {
+        "bytes_per_ticket": round(per.moved_bytes), "driver_cpu_s_per_million": round(per.driver_cpu_s * 1e6, 1),
+        "nodes_cpu_s_per_million": round(per.nodes_cpu_s * 1e6, 1), "driver_bytes_per_ticket": round(per.driver_bytes),
+        "curation": curation, "training": training, "machine": describe_machine(),
+    }  # fmt: skip
+    if os.environ.get("RECORD"):
+        (RESULTS / "scale-model.md").write_text(f"{text}\n\n```json\n{json.dumps(figures)}\n```\n", encoding="utf-8")
+    print(json.dumps(figures))
+
+
+def _page(
+    shuffles: list[dict[str, Any]], per: Curation, curation: list[dict[str, Any]], training: list[dict[str, Any]],
+    buckets: int, dated: str,
+) -> Iterator[str]:  # fmt: skip
+    yield "# A billion tickets and a 70B base\n\nWritten by `make bench-scale-model RECORD=1`.\n"
+    yield "## The shuffle of near deduplication (played, every byte counted)\n"
+    yield from as_table(shuffles)
+    yield (
+        f"\nFullest bucket: its bytes over those of the mean one. At 10^9 tickets there are {buckets:,} buckets (a part"
+        f" has at most {MOST_ROWS:,} rows), and {per.moved_bytes:,.0f} bytes travel for a ticket: a text meets nearly "
+        "as many buckets as its prefix has shingles, and each gets word of it.\n"
+    )
+    yield "## Curation (reckoned)\n"
+    yield (
+        f"Measured: {per.driver_cpu_s * 1e6:.0f} CPU-seconds a million tickets on the driver, "
+        f"{per.nodes_cpu_s * 1e6:.0f} on the nodes, {per.driver_bytes:,.0f} bytes of the driver's memory a ticket. "
+        f"Assumed: nodes of {NODE_CORES} processors and {NODE_GB} GB with {NETWORK_GB_S * 8:.0f} Gbit/s, "
+        f"{USD_PER_CORE_HOUR} USD an hour for a processor; the driver works on one processor; costs grow with the "
+        "tickets alone.\n"
+    )
+    yield from as_table(curation)
+    yield "\n## Training on H100 (reckoned)\n"
+    yield (
+        f"Assumed: {EXAMPLE_TOKENS} tokens an example, {EPOCHS} epochs, {UTILISATION:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s,"
+        f" batches of 1 with 512 tokens for the memory, {MARGIN:.0%} of a card left free; several cards share a model "
+        f"without loss. Prices of {dated}, examples.\n"
+    )
+    yield from as_table(training)
+
+
+def as_table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """As Markdown; the columns are those of the last row, which has the most."""
+    names = list(rows[-1])
+    yield f"| {' | '.join(names)} |"
+    yield "|---" * len(names) + "|"
+    for row in rows:
+        yield f"| {' | '.join(_cell(row.get(name, '')) for name in names)} |"
+
+
+def table_rows(text: str) -> Iterator[dict[str, str]]:
+    """The rows of the first table of a Markdown page."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    names = [name.strip() for name in lines[0].strip("|").split("|")]
+    for line in lines[2:]:
+        yield dict(zip(names, (cell.strip() for cell in line.strip("|").split("|")), strict=False))
+
+
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _count(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+def _fenced(path: Any) -> str:
+    found = re.search(r"```json\n(.*?)\n```", path.read_text(encoding="utf-8"), re.S)
+    assert found is not None, path
+    return found[1]
+
+
+if __name__ == "__main__":
+    main()
