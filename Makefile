@@ -6,7 +6,7 @@ MARKS ?= not campaign
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train bench-scale bench-forget torture torture-135m docs lint-infra lock sbom audit fuzz up down stack clean
+.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget torture torture-135m docs lint-infra lock sbom audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -58,6 +58,9 @@ bench-redact: install ## redaction measured beside presidio; QUICK=1 within thre
 
 bench-read: install ## MB/s of reading JSON Lines beside other libraries, and the rows each loses
 	@$(BIN)/python -m benchmarks.readers
+
+bench-scale-model: install ## what 10^9 tickets and a 70B base would take, reckoned from recorded figures and a played shuffle
+	@$(BIN)/python -m benchmarks.scale_model
 
 bench-forget: install ## how long `tunegate forget --plan` takes in a workspace of a million rows; QUICK=1, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.forget

@@ -77,8 +77,10 @@ def curation_row(n: int, per: Curation, *, nodes: int) -> dict[str, float | str]
     driver_h, driver_gb = per.driver_cpu_s * n / 3600, per.driver_bytes * n / 1e9
     nodes_h = per.nodes_cpu_s * n / 3600 / (nodes * NODE_CORES)
     network_h = per.moved_bytes * n / 1e9 / (nodes * NETWORK_GB_S) / 3600
-    hours = driver_h + max(nodes_h, network_h)
-    usd = (hours * nodes * NODE_CORES + hours * max(NODE_CORES, driver_gb / NODE_GB * NODE_CORES)) * USD_PER_CORE_HOUR
+    spread_h = max(nodes_h, network_h)
+    hours = driver_h + spread_h
+    driver_cores = NODE_CORES * max(1.0, driver_gb / NODE_GB)  # memory is rented with its processors
+    usd = (hours * driver_cores + spread_h * nodes * NODE_CORES) * USD_PER_CORE_HOUR
     longest = max((driver_h, "driver: processor"), (nodes_h, "nodes: processors"), (network_h, "nodes: network"))[1]
     return {
         "tickets": n, "driver h": round(driver_h, 3), "driver GB": round(driver_gb, 1), "nodes": nodes,
@@ -175,8 +177,8 @@ def _page(
         f"Measured: {per.driver_cpu_s * 1e6:.0f} CPU-seconds a million tickets on the driver, "
         f"{per.nodes_cpu_s * 1e6:.0f} on the nodes, {per.driver_bytes:,.0f} bytes of the driver's memory a ticket. "
         f"Assumed: nodes of {NODE_CORES} processors and {NODE_GB} GB with {NETWORK_GB_S * 8:.0f} Gbit/s, "
-        f"{USD_PER_CORE_HOUR} USD an hour for a processor; the driver works on one processor; costs grow with the "
-        "tickets alone.\n"
+        f"{USD_PER_CORE_HOUR} USD an hour for a processor; the driver works on one processor, and the nodes are "
+        "paid while they work; costs grow with the tickets alone.\n"
     )
     yield from as_table(curation)
     yield "\n## Training on H100 (reckoned)\n"
