@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray about its own future
 NEVER_READY = """
 import sys, time
 if any("default_worker" in argument for argument in sys.orig_argv):
-    time.sleep(60)
+    time.sleep(15)
 """
 OTHER_CHECKOUT = """
 import sys
