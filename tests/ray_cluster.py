@@ -61,9 +61,10 @@ class TwoNodes:
         self._cluster.remove_node(node, allow_graceful=False)
 
     def renew_second(self) -> None:
-        """The cluster has two nodes again."""
+        """The cluster has two nodes again, and knows of no other one: that a node was killed is noticed later."""
         if self.second not in self._cluster.worker_nodes:
             self.second = self.add_node()
+        self._cluster.wait_for_nodes(timeout=60)
 
     def stop(self) -> None:
         """End all processes."""
