@@ -16,9 +16,10 @@ from tests.ray_cluster import TwoNodes
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray about its own future
 
 NEVER_READY = """
-import sys, time
+import os, sys, time
 if any("default_worker" in argument for argument in sys.orig_argv):
-    time.sleep(60)
+    time.sleep(15)
+    os._exit(1)
 """
 OTHER_CHECKOUT = """
 import sys
