@@ -1,9 +1,11 @@
-"""A real Ray cluster of two nodes on this machine, with a token, one CPU each and a small object store."""
+"""A real Ray cluster of two nodes on this machine, with a token, one CPU each and a small object store.
+
+The token is that of `tests/conftest.py`.
+"""
 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +17,6 @@ from tasks.cluster.place import Place
 
 STORE_BYTES = 200 << 20
 ENVIRONMENT = {
-    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -33,7 +34,7 @@ class TwoNodes:
         self.folder = folder
         self.shared = folder / "shared"
         self.shared.mkdir()
-        os.environ.update(ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32))
+        os.environ.update(ENVIRONMENT)
         import ray
         from ray.cluster_utils import Cluster
 
