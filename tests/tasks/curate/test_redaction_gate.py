@@ -10,11 +10,12 @@ from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from schemas.curation_steps import NamesSpec, RedactionType, RedactStep
 from tasks.curate.redact import redact_row, redact_tickets
+from tasks.curate.redaction import credentials
 from tasks.curate.redaction.gates import TEXT_BITS, gate_bits
 from tasks.curate.redaction.ticket import TicketRedactor
 from tasks.curate.rows import read_rows
@@ -146,3 +147,19 @@ def test_every_type_has_room_and_names_are_sought_in_all_texts_or_in_none() -> N
     rows = [{"subject": "late", "body": "Dear Ann, where is it", "reply": "a@b"}, {"body": "where is it"}]
     of_types = [[int(bits) >> TEXT_BITS * text & 3 for text in range(4)] for bits in bits_of(rows, step)]
     assert of_types == [[2, 2, 3, 2], [0, 0, 0, 0]]
+
+
+PIECES = (
+    *credentials.NAMES, *credentials.CODES, "Password", "PASSPHRASE", "passwd", "key", "KEY", "Bearer", "ſecret",
+    "密码", " is ", "word", " ", "_", "-", ":", "=", "\n", '"', "&", "&x=", "abcd", "hunter2", "S3cr3t!", "4711",
+    "code", "number", "x", "İ", "[", ";", ".",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+@example("passcode 1234 password: abcd1")
+@example("token=token=abcdef1 pw:pw:pwpw1")
+def test_secrets_are_looked_for_only_where_a_word_stands_and_found_as_everywhere(text: str) -> None:
+    for pattern, words in ((credentials._NAMED, credentials.NAMES), (credentials._CODE, credentials.CODES)):
+        found = [(match.span(), match.groups()) for match in credentials.find_at(pattern, words, text)]
+        assert found == [(match.span(), match.groups()) for match in pattern.finditer(text)]
