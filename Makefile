@@ -36,7 +36,7 @@ lint-infra: install ## image, compose file, nginx, systemd units, by the linters
 test: install ## all tests; those that lack a service or data skip with their reason
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(MARKS)"
 
-campaign: install ## the long proofs: real model, three methods, real tickets, killed sweeps, pulled cables (about 20 minutes)
+campaign: install ## the long proofs: real model, three methods, real tickets, killed sweeps, pulled cables, clusters, a whole clone (hours)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m campaign
 
 demo: install ## the main job on the embedded model: promoted, then blocked, then nothing to do
@@ -45,7 +45,7 @@ demo: install ## the main job on the embedded model: promoted, then blocked, the
 demo-schedule: install ## eight weeks of arriving tickets under a fake clock: skipped, promoted, blocked, killed, drifted; a chart
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m infra.schedule_demo $(DEMO)
 
-bench: bench-dedup bench-curate bench-redact bench-read bench-gates bench-regressions bench-train ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
+bench: bench-dedup bench-curate bench-redact bench-read bench-gates bench-regressions bench-train bench-forget bench-scale bench-scale-model ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
 
 bench-dedup: install ## deduplication beside other libraries, in environments under BENCH_HOME (default .bench/)
 	@$(BIN)/python -m benchmarks.dedup

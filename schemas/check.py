@@ -122,7 +122,9 @@ class PipelineCheck:
             first, *others = dict.fromkeys(_expected(each) for _, each in errors)
             expected = " or ".join([first, *(other.removeprefix("be ") for other in others)])
             known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
-            hint = _near(entry, known) or _hint(entry, kind)
+            # A pattern says little to people; what the key means says what is wanted.
+            meaning = place.meaning if kind == "string_pattern_mismatch" else ""
+            hint = _near(entry, known) or _hint(entry, kind) or meaning or None
             self._add("TG0103", f"`{label}` should {expected}, got {_got(entry)}", _place(entry), hint)
 
     def _contradiction(self, path: tuple[Key, ...], entry: Entry, error: Exception) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import RedactStep
-from tasks.curate.redaction.ticket import TEXT_COLUMNS, TicketRedactor, texts_of
+from tasks.curate.redaction.ticket import TicketRedactor, texts_of
 from tasks.spread import Spread
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def _redact_spread(path: Path, step: RedactStep, counts: Counter[str], spread: S
 
 def _sample_names(table: pa.Table, step: RedactStep) -> dict[str, int]:
     """In how many of a seeded sample of tickets a name is left. Which ones depends on their ids and the seed alone."""
+    from tasks.curate.redaction.batches import READ
     from tasks.curate.redaction.names import find_names
 
     if step.names is None:
@@ -114,6 +115,6 @@ def _sample_names(table: pa.Table, step: RedactStep) -> dict[str, int]:
 
     ids = table.column("ticket_id").to_pylist()
     chosen = sorted(range(len(ids)), key=lambda row: lot(ids[row]))[: step.names.sample_tickets]
-    rows = table.select([*TEXT_COLUMNS, "messages", "reference"]).take(chosen).to_pylist()
+    rows = table.select(list(READ)).take(chosen).to_pylist()
     n_found = sum(any(any(find_names(text, min_score=min_score)) for text in texts_of(row)) for row in rows)
     return {"names_sampled": len(rows), "names_found_permille": round(1000 * n_found / len(rows)) if rows else 0}

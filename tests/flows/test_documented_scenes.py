@@ -39,7 +39,7 @@ ONLY_LOOKED_UP = {
     "bench": "all of them",
     "bench-dedup": "other libraries in environments of their own, half an hour",
     "bench-redact": "presidio in an environment of its own",
-    "bench-train": "other trainers in environments of their own, 20 minutes",
+    "bench-train": "other trainers in environments of their own, over half an hour",
     "bench-regressions": "an hour",
 }
 """Target -> why `make` is asked for its recipe and does not run it."""

@@ -332,6 +332,16 @@ error[TG0107]: tags are refused
    |                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
    = help: quote text that starts with `!`""",
     ),
+    "a value of another form": (
+        GOOD.replace("{kind: generated}", "{kind: iceberg, catalog: a.db, table: orders}"),
+        """\
+error[TG0103]: `pipelines.demo.source.table` should match pattern '^[^.]+(\\.[^.]+)+$', got 'orders'
+  --> pipelines.yaml:4:51
+   |
+ 4 |     source: {kind: iceberg, catalog: a.db, table: orders}
+   |                                                   ^^^^^^
+   = help: `namespace.table` in the catalog.""",
+    ),
     "settings of one section that exclude each other": (
         GOOD.replace("{kind: generated}", "{kind: duckdb, database: a.db}"),
         """\
