@@ -6,15 +6,17 @@ with rows. Called by every step of tasks/curate, always inside functions: import
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.tables import REMOVED, TICKETS, Column
+from tasks.curate.handed import HANDED_BYTES, hand, look_at_handed, take_handed
+from tasks.curate.row_groups import GROUP_ROWS, RowGroups, cut_groups, texts_of
 
 ARROW_TYPES = {
     "VARCHAR": pa.string(),
@@ -24,16 +26,9 @@ ARROW_TYPES = {
     "BOOLEAN": pa.bool_(),
 }
 """DuckDB type -> Arrow type. TIMESTAMP is UTC without saying so, as in DuckDB."""
-GROUP_ROWS = 65_536
-"""Rows of one Parquet row group."""
-GROUP_BYTES = 1 << 26
-"""Text of one row group; fewer rows where they are long."""
 REPEATED = frozenset({"customer_id", "thread_id", "product", "channel", "category", "priority", "source", "language",
     "outcome", "code", "reason", "field", "cluster_id", "kept_id"})  # fmt: skip
 """Text columns whose values repeat: a dictionary of them pays, and their least and greatest value are short."""
-HANDED_BYTES = 1 << 28
-"""Of tables that are held from the step that wrote them to the step that reads them."""
-_handed: dict[tuple[int, ...], pa.Table] = {}  # a file -> what was written to it, the oldest first
 TICKET_ORDER = ("ticket_id", "source", "source_line")
 REMOVED_ORDER = ("source", "source_line", "byte_offset", "ticket_id", "code", "field", "reason", "kept_id")
 
@@ -56,7 +51,73 @@ def write_tickets(table: pa.Table, out: Path, *, name: str = "tickets.parquet", 
     Raises:
         ValueError: a column is missing, has another type, or holds a null where none is allowed.
     """
-    return _write(table, TICKETS_ARROW, TICKET_ORDER, out / name, hand=is_read_next)
+    return _write(table, TICKETS_ARROW, TICKET_ORDER, out / name, is_read_next=is_read_next)
+
+
+def write_ordered_tickets(
+    batches: Iterable[pa.Table], out: Path, *, name: str = "tickets.parquet", is_read_next: bool = True
+) -> int:
+    """The file that `write_tickets` makes of all rows at once, from batches in its order; see `TicketWriter`.
+
+    Raises:
+        ValueError: as `TicketWriter`.
+    """
+    with TicketWriter(out, name=name, is_read_next=is_read_next) as writer:
+        for batch in batches:
+            writer.add(batch)
+    return writer.n_rows
+
+
+class TicketWriter:
+    """Writes such a file from batches in its order; held are one row group, and all rows while they are few.
+
+    Raises:
+        ValueError: as `write_tickets`, or a batch begins before the one before it ended.
+    """
+
+    def __init__(self, out: Path, *, name: str = "tickets.parquet", is_read_next: bool = True) -> None:
+        self.n_rows = 0
+        self._path = out / name
+        self._file = _open(self._path, TICKETS_ARROW)
+        self._groups = RowGroups()
+        self._last: str | None = None
+        self._handed: list[pa.Table] | None = [TICKETS_ARROW.empty_table()] if is_read_next else None
+        self._n_handed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._write(self._groups.rest())
+        finally:
+            self._file.close()
+        if kind is None and self._handed is not None:
+            hand(pa.concat_tables(self._handed), self._path)
+
+    def add(self, batch: pa.Table) -> None:
+        """Write these rows after those before."""
+        batch = _conform(batch, TICKETS_ARROW, self._path.name)
+        if not batch.num_rows:
+            return
+        self._check_order(batch.column("ticket_id"))
+        self.n_rows += batch.num_rows
+        if self._handed is not None:
+            self._n_handed += batch.nbytes
+            self._handed = [*self._handed, batch] if self._n_handed <= HANDED_BYTES else None
+        self._write(self._groups.add(batch))
+
+    def _write(self, groups: Iterator[pa.Table]) -> None:
+        for group in groups:
+            self._file.write_table(group.combine_chunks(), row_group_size=GROUP_ROWS)
+
+    def _check_order(self, ids: pa.ChunkedArray) -> None:
+        """Of places among equal ids nothing is said here."""
+        falls = pc.any(pc.greater(ids.slice(0, len(ids) - 1), ids.slice(1)), min_count=0).as_py()
+        if falls or (self._last is not None and ids[0].as_py() < self._last):
+            raise ValueError(f"{self._path.name}: rows are not in the order of ticket_id")
+        self._last = ids[-1].as_py()
 
 
 def write_removed(rows: Iterable[Mapping[str, object]] | pa.Table, out: Path, *, name: str = "removed.parquet") -> int:
@@ -100,13 +161,49 @@ def ticket_table(rows: Iterable[Mapping[str, object]]) -> pa.Table:
 
 def read_rows(path: Path) -> pa.Table:
     """A table written by this module, in its order."""
-    handed = _handed.pop(_identity(path), None)
+    handed = take_handed(path)
     return pq.read_table(path, memory_map=False) if handed is None else handed
+
+
+def read_batches(path: Path, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The same row group by row group, or these columns of it; one batch at least, which may be empty."""
+    handed = take_handed(path) if names is None else look_at_handed(path)
+    if handed is not None:
+        wanted = handed if names is None else handed.select(list(names))
+        for start in range(0, max(1, handed.num_rows), GROUP_ROWS):
+            yield wanted.slice(start, GROUP_ROWS)
+        return
+    columns = None if names is None else list(names)
+    with pq.ParquetFile(path, memory_map=False) as file:
+        if not file.num_row_groups:
+            yield file.read(columns=columns)
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, columns=columns)
+
+
+def read_beside(path: Path, *values: Any) -> Iterator[tuple[Any, ...]]:
+    """The batches of a table, each with the slices of what is known of all its rows, in the table's order.
+
+    Raises:
+        ValueError: there are more or fewer values than rows.
+    """
+    start = 0
+    for batch in read_batches(path):
+        stop = start + batch.num_rows
+        yield (batch, *(each[start:stop] for each in values))
+        start = stop
+    if any(len(each) != start for each in values):
+        raise ValueError(f"{path.name}: {start} rows, and not as many values beside them")
+
+
+def count_rows(path: Path) -> int:
+    """Rows of such a table."""
+    return int(pq.read_metadata(path).num_rows)
 
 
 def read_columns(path: Path, names: tuple[str, ...]) -> pa.Table:
     """These columns of a table written by this module, in its order; the whole may still be read after it."""
-    handed = _handed.get(_identity(path))
+    handed = look_at_handed(path)
     return pq.read_table(path, columns=list(names), memory_map=False) if handed is None else handed.select(names)
 
 
@@ -117,20 +214,7 @@ def _with_missing(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table
 
 
-def _hand(table: pa.Table, path: Path) -> None:
-    """Hold the table for whoever reads the file first; the oldest ones go when it is too much."""
-    _handed[_identity(path)] = table
-    while sum(held.nbytes for held in _handed.values()) > HANDED_BYTES:
-        del _handed[next(iter(_handed))]
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    """The file itself, wherever it is moved to; another one when it is written anew."""
-    told = path.stat()
-    return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns
-
-
-def _write(table: pa.Table, schema: pa.Schema, order: tuple[str, ...], path: Path, *, hand: bool = False) -> int:
+def _write(table: pa.Table, schema: pa.Schema, order: tuple[str, ...], path: Path, *, is_read_next: bool = False) -> int:
     """Bytes follow from the rows alone: one order, row groups cut by content, each group one chunk."""
     table = _conform(table, schema, path.name)
     keys = table.select(list(order)).combine_chunks()
@@ -138,28 +222,13 @@ def _write(table: pa.Table, schema: pa.Schema, order: tuple[str, ...], path: Pat
     # Strings of a table may pass the 2 GiB that offsets of `string` count: widen, take group by group, narrow.
     wide = table if places is None else table.cast(_widened(schema)).combine_chunks()
     with _open(path, schema) as writer:
-        for start, stop in _groups(table, places):
+        for start, stop in cut_groups(table, places):
             n_rows = stop - start
             group = wide.slice(start, n_rows) if places is None else wide.take(places.slice(start, n_rows))
             writer.write_table(group.cast(schema).combine_chunks(), row_group_size=GROUP_ROWS)
-    if hand and places is None:
-        _hand(table, path)
+    if is_read_next and places is None:
+        hand(table, path)
     return int(table.num_rows)
-
-
-def write_ordered_tickets(batches: Iterable[pa.Table], out: Path) -> int:
-    """The file that `write_tickets` makes of all rows at once, from batches in its order; one row group is held.
-
-    Raises:
-        ValueError: as `write_tickets`.
-    """
-    n_rows = 0
-    path = out / "tickets.parquet"
-    with _open(path, TICKETS_ARROW) as writer:
-        for group in _regrouped(_conform(batch, TICKETS_ARROW, path.name) for batch in batches):
-            writer.write_table(group.combine_chunks(), row_group_size=GROUP_ROWS)
-            n_rows += group.num_rows
-    return n_rows
 
 
 def sort_tickets(table: pa.Table) -> pa.Table:
@@ -171,7 +240,7 @@ def sort_tickets(table: pa.Table) -> pa.Table:
 
 
 def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    texts = _texts(schema)
+    texts = texts_of(schema)
     return pq.ParquetWriter(
         path,
         schema,
@@ -179,10 +248,6 @@ def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
         use_dictionary=[name for name in texts if name in REPEATED],
         write_statistics=[name for name in schema.names if name not in texts or name in REPEATED],
     )
-
-
-def _texts(schema: pa.Schema) -> list[str]:
-    return [field.name for field in schema if pa.types.is_string(field.type)]
 
 
 def _in_order(keys: pa.Table) -> bool:
@@ -194,55 +259,6 @@ def _in_order(keys: pa.Table) -> bool:
         return False
     before, after = (keys.slice(start, keys.num_rows - 1) for start in (0, 1))
     return pc.all(pc.less(before.column(0), after.column(0))).as_py() is True
-
-
-def _groups(table: pa.Table, places: pa.Array | None) -> Iterator[tuple[int, int]]:
-    """Begin and end of each row group: at most GROUP_ROWS rows, and at most GROUP_BYTES of text but for one row."""
-    n_rows = table.num_rows
-    if table.nbytes <= GROUP_BYTES:
-        yield from ((start, min(start + GROUP_ROWS, n_rows)) for start in range(0, n_rows, GROUP_ROWS))
-        return
-    sizes = _text_bytes(table)
-    ends = (sizes if places is None else sizes[places.to_numpy()]).cumsum()
-    start = 0
-    while start < n_rows:
-        stop = _group_end(ends, start)
-        yield start, stop
-        start = stop
-
-
-def _regrouped(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The rows cut as `_groups` cuts them: a group ends when it is known that the next row does not belong to it."""
-    held: list[pa.Table] = []
-    n_rows = n_bytes = 0
-    for batch in batches:
-        held.append(batch)
-        n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + int(_text_bytes(batch).sum())
-        if n_rows <= GROUP_ROWS and n_bytes <= GROUP_BYTES:
-            continue
-        table = pa.concat_tables(held)
-        ends = _text_bytes(table).cumsum()
-        start = 0
-        while (stop := _group_end(ends, start)) < n_rows:
-            yield table.slice(start, stop - start)
-            start = stop
-        held = [table.slice(start)]
-        n_rows, n_bytes = held[0].num_rows, int(ends[-1] - ends[start - 1]) if start else int(ends[-1])
-    if n_rows:
-        yield pa.concat_tables(held)
-
-
-def _text_bytes(table: pa.Table) -> Any:
-    """Bytes of text of each row."""
-    texts = [table.column(name) for name in _texts(table.schema)]
-    return sum(pc.fill_null(pc.binary_length(text), 0).to_numpy().astype("int64") for text in texts)
-
-
-def _group_end(ends: Any, start: int) -> int:
-    """Where the group that begins at `start` ends, from the running sum of bytes."""
-    before = int(ends[start - 1]) if start else 0
-    fits = int(ends.searchsorted(before + GROUP_BYTES, side="right"))
-    return min(max(fits, start + 1), start + GROUP_ROWS, len(ends))
 
 
 def _widened(schema: pa.Schema) -> pa.Schema:

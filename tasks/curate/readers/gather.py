@@ -90,7 +90,7 @@ class Gathered:
         if self._aside is None or not self._parts:
             return write_tickets(self.tickets(), out)
         self._put_held_aside(self._aside)
-        return write_ordered_tickets(merge_parts(self._parts), out)
+        return write_ordered_tickets(merge_parts(self._parts), out, is_read_next=False)
 
     def tickets(self) -> pa.Table:
         """The tickets that are held, in the order read: all, where nothing was put aside."""

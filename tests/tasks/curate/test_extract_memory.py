@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from schemas.source import FilesSource
-from tasks.curate import rows as rows_module
+from tasks.curate import row_groups
 from tasks.curate.extract import extract_tickets, fingerprint_source
 from tasks.curate.readers import gather, records, spill, streams
 
@@ -64,7 +64,7 @@ def test_files_aside_change_no_byte(ids: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(streams, "_CHUNK_BYTES", 2000)
     monkeypatch.setattr(records, "_BATCH_BYTES", 2000)
     for name, size in (("GROUP_ROWS", 64), ("GROUP_BYTES", 5000)):
-        monkeypatch.setattr(rows_module, name, size)
+        monkeypatch.setattr(row_groups, name, size)
     held = extracted(tmp_path, tmp_path / "held")
     parts: list[Path] = []
     write = spill.Part.__init__
@@ -85,10 +85,10 @@ GROWTH = """
 import sys
 from pathlib import Path
 from schemas.source import FilesSource
-from tasks.curate import rows
+from tasks.curate import row_groups
 from tasks.curate.extract import extract_tickets, fingerprint_source
 from tasks.curate.readers import gather, spill
-rows.GROUP_BYTES = gather.HELD_BYTES = 1 << 20
+row_groups.GROUP_BYTES = gather.HELD_BYTES = 1 << 20
 spill.CHUNK_BYTES = gather.HELD_BYTES >> 5
 root = Path(sys.argv[1])
 for name in ("small", "large"):

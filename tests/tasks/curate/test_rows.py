@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.tables import REMOVED_COLUMNS, TICKET_COLUMNS
+from tasks.curate import handed as handed_tables
 from tasks.curate import rows as tables
 from tasks.curate.rows import read_columns, read_rows, removed_table, ticket_table, write_removed, write_tickets
 
@@ -25,7 +26,7 @@ def test_rows_in_any_order_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_row_groups_are_cut_by_text_too_and_bytes_stay_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.curate.rows.GROUP_BYTES", 500)
+    monkeypatch.setattr("tasks.curate.row_groups.GROUP_BYTES", 500)
     in_order = sorted(tickets(60), key=lambda row: (row["ticket_id"], row["source_line"]))
     wanted = ticket_table(in_order)
     written = []
@@ -114,12 +115,12 @@ def test_a_file_that_is_another_one_now_is_read(tmp_path: Path) -> None:
 def test_no_more_is_held_than_allowed_and_nothing_that_was_sorted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "_handed", {})
+    monkeypatch.setattr(handed_tables, "_handed", {})
     one = [{"ticket_id": "t1", "source": "a", "source_line": 1, "body": "x" * 1000}]
-    monkeypatch.setattr(tables, "HANDED_BYTES", int(1.5 * ticket_table(one).nbytes))
+    monkeypatch.setattr(handed_tables, "HANDED_BYTES", int(1.5 * ticket_table(one).nbytes))
     for name in ("a.parquet", "b.parquet"):
         write_tickets(ticket_table(one), tmp_path, name=name)
-    assert list(tables._handed) == [tables._identity(tmp_path / "b.parquet")]
+    assert list(handed_tables._handed) == [handed_tables._identity(tmp_path / "b.parquet")]
     write_tickets(ticket_table(tickets(20)), tmp_path)
-    assert list(tables._handed) == [tables._identity(tmp_path / "b.parquet")]
+    assert list(handed_tables._handed) == [handed_tables._identity(tmp_path / "b.parquet")]
     assert read_rows(tmp_path / "tickets.parquet").num_rows == 20

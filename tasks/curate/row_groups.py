@@ -1,0 +1,83 @@
+"""Where the row groups of a table between steps are cut: by rows and by bytes of text, so equal rows give equal cuts.
+
+Called by `tasks/curate/rows.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+GROUP_ROWS = 65_536
+"""Rows of one Parquet row group."""
+GROUP_BYTES = 1 << 26
+"""Text of one row group; fewer rows where they are long."""
+
+
+def texts_of(schema: pa.Schema) -> list[str]:
+    """The columns of text."""
+    return [field.name for field in schema if pa.types.is_string(field.type)]
+
+
+def cut_groups(table: pa.Table, places: pa.Array | None) -> Iterator[tuple[int, int]]:
+    """Begin and end of each row group: at most GROUP_ROWS rows, and at most GROUP_BYTES of text but for one row.
+
+    Args:
+        places: The order in which the rows are written; None for the table's own.
+    """
+    n_rows = table.num_rows
+    if table.nbytes <= GROUP_BYTES:
+        yield from ((start, min(start + GROUP_ROWS, n_rows)) for start in range(0, n_rows, GROUP_ROWS))
+        return
+    sizes = _text_bytes(table)
+    ends = (sizes if places is None else sizes[places.to_numpy()]).cumsum()
+    start = 0
+    while start < n_rows:
+        stop = _group_end(ends, start)
+        yield start, stop
+        start = stop
+
+
+class RowGroups:
+    """The same cuts of rows that come batch by batch: a group ends when the next row is known not to belong to it."""
+
+    def __init__(self) -> None:
+        self._held: list[pa.Table] = []
+        self._n_rows = self._n_bytes = 0
+
+    def add(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """The groups that are whole with these rows."""
+        self._held.append(batch)
+        self._n_rows += batch.num_rows
+        self._n_bytes += int(_text_bytes(batch).sum())
+        if self._n_rows <= GROUP_ROWS and self._n_bytes <= GROUP_BYTES:
+            return
+        table = pa.concat_tables(self._held)
+        ends = _text_bytes(table).cumsum()
+        start = 0
+        while (stop := _group_end(ends, start)) < table.num_rows:
+            yield table.slice(start, stop - start)
+            start = stop
+        self._held, self._n_rows = [table.slice(start)], table.num_rows - start
+        self._n_bytes = int(ends[-1]) - (int(ends[start - 1]) if start else 0)
+
+    def rest(self) -> Iterator[pa.Table]:
+        """The last group, where there is one."""
+        if self._n_rows:
+            yield pa.concat_tables(self._held)
+
+
+def _text_bytes(table: pa.Table) -> Any:
+    """Bytes of text of each row."""
+    texts = [table.column(name) for name in texts_of(table.schema)]
+    return sum(pc.fill_null(pc.binary_length(text), 0).to_numpy().astype("int64") for text in texts)
+
+
+def _group_end(ends: Any, start: int) -> int:
+    """Where the group that begins at `start` ends, from the running sum of bytes."""
+    before = int(ends[start - 1]) if start else 0
+    fits = int(ends.searchsorted(before + GROUP_BYTES, side="right"))
+    return min(max(fits, start + 1), start + GROUP_ROWS, len(ends))
