@@ -88,13 +88,13 @@ class Counting:
 
 def play(table: Path, *, n_buckets: int) -> Played:
     """Deduplicate a table between steps with so many parts and buckets."""
-    from tasks.curate.rows import read_columns
+    from tasks.curate.rows import count_rows, read_batches
     from tasks.curate.similarity.compared import compared_columns
 
     step = DedupStep(uses="dedup", max_comparisons=MAX_COMPARISONS)
-    rows, spread = read_columns(table, compared_columns(step)), Counting(n_buckets)
-    decide_in_parts(rows, step, order=np.arange(rows.num_rows), spread=spread, where="curate.dedup")
-    n = rows.num_rows
+    n, spread = count_rows(table), Counting(n_buckets)
+    batches = read_batches(table, compared_columns(step))
+    decide_in_parts(batches, step, order=np.arange(n), spread=spread, where="curate.dedup")
     shuffles = tuple(
         Shuffle(what, sum(spread.given[work]) / n, max(spread.given[work]) / (sum(spread.given[work]) / n_given))
         for work, what in SHUFFLED.items()

@@ -23,8 +23,8 @@ def cap_rows(*, tickets: TicketTable, step: CapStep, out: Path) -> TicketTable:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.curate.drop import drop_rows
-    from tasks.curate.rows import read_rows
+    from tasks.curate.drop import Judged, drop_rows
+    from tasks.curate.rows import read_beside
     from tasks.warehouse import connect, quote_identifier, quote_text
 
     keys = tuple(dict.fromkeys(step.per))
@@ -38,10 +38,12 @@ def cap_rows(*, tickets: TicketTable, step: CapStep, out: Path) -> TicketTable:
             f"ORDER BY {_FIRST[step.prefer]}{tie}) END AS rank "
             f"FROM read_parquet({quote_text(str(tickets.tickets))}) ORDER BY ticket_id, source, source_line"
         ).to_arrow_table()["rank"]
-    table = read_rows(tickets.tickets)
-    goes = pc.fill_null(pc.greater(ranks, step.max_rows), False).combine_chunks()
-    codes = pc.if_else(goes, pa.scalar(code), pa.scalar(None, pa.string()))
+    goes = pc.fill_null(pc.greater(ranks, step.max_rows), False)
     reason = f"more than {step.max_rows} tickets of one {' and '.join(keys)}"
-    reasons = pc.if_else(goes, pa.scalar(reason), pa.scalar(None, pa.string()))
+    told, nothing = (pa.scalar(code), pa.scalar(reason)), pa.scalar(None, pa.string())
+    judged = (
+        Judged(batch, *(pc.if_else(rows, what, nothing) for what in told))
+        for batch, rows in read_beside(tickets.tickets, goes)
+    )
     notes = {"uncapped_null_key": ranks.null_count}
-    return drop_rows(table, codes=codes, reasons=reasons, out=out, notes=notes, possible=(code,))
+    return drop_rows(judged, out=out, notes=notes, possible=(code,))

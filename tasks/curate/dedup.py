@@ -66,7 +66,7 @@ def drop_duplicates(
     import numpy as np
     import pyarrow as pa
 
-    from tasks.curate.rows import read_rows, write_removed, write_tickets
+    from tasks.curate.rows import read_beside, write_ordered_tickets, write_removed
     from tasks.curate.similarity.buffers import numpy_column
     from tasks.curate.similarity.join import CrowdedFamilyError
     from tasks.warehouse import connect, quote_text
@@ -90,7 +90,6 @@ def drop_duplicates(
         except CrowdedFamilyError as error:
             raise _name_family(connection, error.members, step) from None
         _store(connection, decisions)
-        kept = read_rows(tickets.tickets).filter(pa.array(decisions.kept == np.arange(len(decisions.kept))))
         what = _COMPARED[step.compare]
         removed = connection.sql(
             f"SELECT t.ticket_id, 'merged' AS outcome, "
@@ -109,7 +108,10 @@ def drop_duplicates(
         counts = notes.to_pylist()[0]
         if step.semantic is not None:
             counts["semantic_pairs"] = _list_meanings(connection, step, step.semantic, out)
-    n_out = write_tickets(kept, out)
+    stays = decisions.kept == np.arange(len(decisions.kept))
+    n_out = write_ordered_tickets(
+        (batch.filter(pa.array(rows)) for batch, rows in read_beside(tickets.tickets, stays)), out
+    )
     n_merged = write_removed(removed, out)
     return TicketTable(
         root=out,
@@ -146,10 +148,10 @@ def _decide(
 def _decide_spread(path: Path, step: DedupStep, order: Any, spread: Spread) -> Decisions:
     """The same, in parts on the workers."""
     from tasks.curate.parts.dedup_parts import decide_in_parts
-    from tasks.curate.rows import read_columns
+    from tasks.curate.rows import read_batches
     from tasks.curate.similarity.compared import compared_columns
 
-    return decide_in_parts(read_columns(path, compared_columns(step)), step, order=order, spread=spread, where=WHERE)
+    return decide_in_parts(read_batches(path, compared_columns(step)), step, order=order, spread=spread, where=WHERE)
 
 
 def _store(connection: duckdb.DuckDBPyConnection, decisions: Decisions) -> None:

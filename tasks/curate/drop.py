@@ -6,7 +6,7 @@ importing pyarrow takes a while.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,49 +14,68 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.artifacts import RowCounts, TicketTable
-from tasks.curate.rows import write_removed, write_tickets
+from tasks.curate.rows import TicketWriter, write_removed, write_tickets
+
+
+class Judged(NamedTuple):
+    """Some of the rows that came in, as they leave when they stay, and what becomes of each."""
+
+    table: pa.Table
+    codes: pa.Array | pa.ChunkedArray
+    """The code it is dropped under; null keeps it."""
+    reasons: pa.Array | pa.ChunkedArray
+    """One sentence without ticket text, where there is a code."""
+    cluster_ids: pa.ChunkedArray | None = None
+    """The cluster that a removed row is told to belong to."""
 
 
 def drop_rows(
-    table: pa.Table,
+    judged: Iterable[Judged],
     *,
-    codes: pa.Array,
-    reasons: pa.Array,
     out: Path,
     notes: Mapping[str, int],
     possible: Sequence[str],
-    cluster_ids: pa.Array | None = None,
     outcome: Literal["dropped", "quarantined"] = "dropped",
 ) -> TicketTable:
     """Write `tickets.parquet` and `removed.parquet` and count.
 
     Args:
-        table: Every row that came in, as it leaves when it stays.
-        codes: Per row the code it is dropped under; null keeps it.
-        reasons: Per row one sentence without ticket text, where there is a code.
-        notes: Further counts.
+        judged: Every row, in the order of the table: one batch at least. One is held, and what is removed.
+        notes: Further counts; looked at when the last row is written.
         possible: The codes there may be, in order: each gets a note `dropped_<code>`, also when it is 0.
-        cluster_ids: Per row the cluster that a removed row is told to belong to.
         outcome: Quarantined rows are faulty or suspect, dropped ones merely not wanted.
     """
-    goes = pc.is_valid(codes)
-    places = table.select(["ticket_id", "source", "source_line"])
-    if cluster_ids is not None:
-        places = places.append_column("cluster_id", cluster_ids)
-    removed = (
-        places.append_column("code", codes)
-        .append_column("reason", reasons)
+    removed = []
+    with TicketWriter(out) as writer:
+        for batch in judged:
+            goes = pc.is_valid(batch.codes)
+            removed.append(_removed(batch, goes, outcome))
+            writer.add(batch.table.filter(pc.invert(goes)))
+    return _told(writer.n_rows, pa.concat_tables(removed), out=out, notes=notes, possible=possible)
+
+
+def _removed(batch: Judged, goes: pa.ChunkedArray, outcome: str) -> pa.Table:
+    places = batch.table.select(["ticket_id", "source", "source_line"])
+    if batch.cluster_ids is not None:
+        places = places.append_column("cluster_id", batch.cluster_ids)
+    return (
+        places.append_column("code", batch.codes)
+        .append_column("reason", batch.reasons)
         .filter(goes)
         .append_column("outcome", pa.repeat(pa.scalar(outcome), pc.sum(goes, min_count=0).as_py()))
     )
-    return write_step(table.filter(pc.invert(goes)), removed, out=out, notes=notes, possible=possible)
 
 
 def write_step(
     kept: pa.Table, removed: pa.Table, *, out: Path, notes: Mapping[str, int], possible: Sequence[str]
 ) -> TicketTable:
     """The same from two tables: `kept` with the ticket columns, `removed` with those of removed rows."""
-    n_out = write_tickets(kept, out)
+    return _told(write_tickets(kept, out), removed, out=out, notes=notes, possible=possible)
+
+
+def _told(
+    n_out: int, removed: pa.Table, *, out: Path, notes: Mapping[str, int], possible: Sequence[str]
+) -> TicketTable:
     n_removed = write_removed(removed, out)
     n_quarantined = pc.sum(pc.equal(removed["outcome"], "quarantined"), min_count=0).as_py()
     found = {entry["values"].as_py(): entry["counts"].as_py() for entry in pc.value_counts(removed["code"])}

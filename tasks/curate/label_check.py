@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from tasks.curate.drop import Judged
+
 WHERE = "curate.label_check"
 CODE = "label_conflict"
 SHINGLE_WORDS = 3
@@ -40,11 +42,9 @@ def check_labels(*, tickets: TicketTable, step: LabelCheckStep, out: Path) -> Ti
     Raises:
         DataError: TG0250, too many nearly repeated questions to compare.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
 
     from tasks.curate.drop import drop_rows
-    from tasks.curate.rows import read_rows
+    from tasks.curate.rows import read_beside
     from tasks.warehouse import connect, quote_text
 
     with connect(readable=(tickets.tickets,)) as connection:
@@ -59,10 +59,22 @@ def check_labels(*, tickets: TicketTable, step: LabelCheckStep, out: Path) -> Ti
         n_families, n_tickets = connection.execute(
             "SELECT count(DISTINCT family_id), count(*) FROM judged WHERE label_conflict > 0"
         ).fetchall()[0]
-    table = read_rows(tickets.tickets)
-    place = table.schema.get_field_index("label_conflict")
-    table = table.set_column(place, table.schema.field(place), judged["label_conflict"])
-    goes = judged["goes"]
+    return drop_rows(
+        (_judge(batch, rows, step) for batch, rows in read_beside(tickets.tickets, judged)),
+        out=out,
+        notes={"conflicting_families": n_families, "conflicting_tickets": n_tickets},
+        possible=() if step.action == "flag" else (CODE,),
+    )
+
+
+def _judge(batch: pa.Table, judged: pa.Table, step: LabelCheckStep) -> Judged:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tasks.curate.drop import Judged
+
+    place = batch.schema.get_field_index("label_conflict")
+    batch = batch.set_column(place, batch.schema.field(place), judged["label_conflict"])
     nothing = pa.scalar(None, pa.string())
     told = pc.binary_join_element_wise(
         pa.scalar(f"tickets of this question with another {step.field}: "),
@@ -71,15 +83,8 @@ def check_labels(*, tickets: TicketTable, step: LabelCheckStep, out: Path) -> Ti
         judged["n_family"].cast(pa.string()),
         "",
     )
-    return drop_rows(
-        table,
-        codes=pc.if_else(goes, pa.scalar(CODE), nothing),
-        reasons=pc.if_else(goes, told, nothing),
-        cluster_ids=judged["family_id"],
-        out=out,
-        notes={"conflicting_families": n_families, "conflicting_tickets": n_tickets},
-        possible=() if step.action == "flag" else (CODE,),
-    )
+    codes = pc.if_else(judged["goes"], pa.scalar(CODE), nothing)
+    return Judged(batch, codes, pc.if_else(judged["goes"], told, nothing), cluster_ids=judged["family_id"])
 
 
 def _find_families(connection: duckdb.DuckDBPyConnection, step: LabelCheckStep) -> None:

@@ -6,9 +6,17 @@ It knows nothing of what the texts say. Called by `flows/curate.py`; heavy impor
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import LengthStep
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tasks.curate.drop import Judged
+
+_CODES = tuple(f"{column}_too_{bound}" for column in ("body", "reply") for bound in ("short", "long"))
 
 
 def drop_by_length(*, tickets: TicketTable, step: LengthStep, out: Path) -> TicketTable:
@@ -16,13 +24,19 @@ def drop_by_length(*, tickets: TicketTable, step: LengthStep, out: Path) -> Tick
 
     Lengths are Unicode characters, bounds included; a text that is not there has none. Notes: `dropped_<code>`.
     """
+    from tasks.curate.drop import drop_rows
+    from tasks.curate.rows import read_batches
+
+    judged = (_judge(batch.combine_chunks(), step) for batch in read_batches(tickets.tickets))
+    return drop_rows(judged, out=out, notes={}, possible=_CODES)
+
+
+def _judge(table: pa.Table, step: LengthStep) -> Judged:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.curate.drop import Rule, drop_rows, first_rule
-    from tasks.curate.rows import read_rows
+    from tasks.curate.drop import Judged, Rule, first_rule
 
-    table = read_rows(tickets.tickets).combine_chunks()
     rules = {}
     for column, least, most in (("body", step.min_body, step.max_body), ("reply", step.min_reply, step.max_reply)):
         # Chunked results of one table share their chunks; one array per column keeps the arithmetic simple.
@@ -31,5 +45,4 @@ def drop_by_length(*, tickets: TicketTable, step: LengthStep, out: Path) -> Tick
         at_least, at_most = f" characters, at least {least} are asked for", f" characters, at most {most} are allowed"
         rules[f"{column}_too_short"] = Rule(pc.less(lengths, least), told, lengths, at_least)
         rules[f"{column}_too_long"] = Rule(pc.greater(lengths, most), told, lengths, at_most)
-    codes, reasons = first_rule(rules, table.num_rows)
-    return drop_rows(table, codes=codes, reasons=reasons, out=out, notes={}, possible=tuple(rules))
+    return Judged(table, *first_rule(rules, table.num_rows))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from tasks.curate.drop import Rule
+    from tasks.curate.drop import Judged, Rule
 
 _BATCH_ROWS = 16_384
 
@@ -47,20 +47,24 @@ def score_quality(
     Raises:
         ValueError: `step.perplexity` is set and no perplexities are given: the flow is wired wrongly.
     """
-    from tasks.curate.drop import drop_rows, first_rule
-    from tasks.curate.rows import read_rows
+    from tasks.curate.drop import drop_rows
+    from tasks.curate.rows import read_beside
 
     if step.perplexity and perplexities is None:
         raise ValueError("quality.perplexity is set, but no perplexities are given")
-    table = read_rows(tickets.tickets)
-    scores = measure(table)
-    scores["perplexity"] = _perplexities(table, perplexities if step.perplexity else None)
+    given = _perplexities(tickets.tickets, perplexities if step.perplexity else None)
+    judged = (_judge(batch, step, known) for batch, known in read_beside(tickets.tickets, given))
+    return drop_rows(judged, out=out, notes={}, possible=tuple(_limits(step)))
+
+
+def _judge(table: pa.Table, step: QualityStep, perplexities: pa.ChunkedArray) -> Judged:
+    from tasks.curate.drop import Judged, first_rule
+
+    scores = measure(table) | {"perplexity": perplexities.combine_chunks()}
     for name in SCORES_OF["quality"]:
         place = table.schema.get_field_index(name)
         table = table.set_column(place, table.schema.field(place), scores[name])
-    rules = _rules(step, scores)
-    codes, reasons = first_rule(rules, table.num_rows)
-    return drop_rows(table, codes=codes, reasons=reasons, out=out, notes={}, possible=tuple(rules))
+    return Judged(table, *first_rule(_rules(step, scores), table.num_rows))
 
 
 def measure(table: pa.Table) -> dict[str, pa.Array]:
@@ -137,16 +141,35 @@ def _stubs(replies: pa.ChunkedArray, reply_words: NDArray[np.int64]) -> pa.Array
     return pc.fill_null(decided.take(encoded.indices), False)
 
 
-def _perplexities(table: pa.Table, given: Perplexities | None) -> pa.Array:
+def _perplexities(path: Path, given: Perplexities | None) -> pa.ChunkedArray:
+    """Of every row of the table."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    from tasks.curate.rows import count_rows, read_columns
+
     if given is None:
-        return pa.nulls(table.num_rows, pa.float64())
+        return pa.chunked_array([pa.nulls(count_rows(path), pa.float64())])
     known = pq.read_table(given.root / "perplexities.parquet")
-    places = pc.index_in(table["ticket_id"], value_set=known["ticket_id"].combine_chunks())
-    return known["perplexity"].take(places).combine_chunks()
+    places = pc.index_in(read_columns(path, ("ticket_id",))["ticket_id"], value_set=known["ticket_id"].combine_chunks())
+    return known["perplexity"].take(places)
+
+
+def _limits(step: QualityStep) -> dict[str, tuple[str, float | None]]:
+    """Code -> column and limit of each threshold that is set; a stub has none."""
+    limits: dict[str, tuple[str, float | None]] = {
+        "repetition": ("repetition", step.max_repetition),
+        "caps": ("caps_share", step.max_caps_share),
+        "urls": ("url_share", step.max_url_share),
+        "symbols": ("symbol_share", step.max_symbol_share),
+        "template_leftovers": ("template_leftovers", step.max_template_leftovers),
+        "reply_overlap": ("reply_overlap", step.max_reply_overlap),
+        "stub_reply": ("reply_is_stub", None),
+        "perplexity": ("perplexity", step.max_perplexity),
+    }
+    is_set = {code: limit is not None for code, (_, limit) in limits.items()} | {"stub_reply": step.drop_stub_replies}
+    return {code: limit for code, limit in limits.items() if is_set[code]}
 
 
 def _rules(step: QualityStep, scores: Mapping[str, pa.Array]) -> dict[str, Rule]:
@@ -155,21 +178,10 @@ def _rules(step: QualityStep, scores: Mapping[str, pa.Array]) -> dict[str, Rule]
 
     from tasks.curate.drop import Rule
 
-    limits: dict[str, tuple[str, float | None]] = {
-        "repetition": ("repetition", step.max_repetition),
-        "caps": ("caps_share", step.max_caps_share),
-        "urls": ("url_share", step.max_url_share),
-        "symbols": ("symbol_share", step.max_symbol_share),
-        "template_leftovers": ("template_leftovers", step.max_template_leftovers),
-        "reply_overlap": ("reply_overlap", step.max_reply_overlap),
-    }
-    if step.drop_stub_replies:
-        limits["stub_reply"] = ("reply_is_stub", 0)
-    limits["perplexity"] = ("perplexity", step.max_perplexity)
     rules = {}
-    for code, (column, limit) in limits.items():
-        if code == "stub_reply":
+    for code, (column, limit) in _limits(step).items():
+        if limit is None:
             rules[code] = Rule(scores[column], "the reply is a stub: it answers nothing")
-        elif limit is not None:
+        else:
             rules[code] = Rule(pc.greater(scores[column], limit), f"{column} is ", scores[column], f", over {limit}")
     return rules

@@ -7,20 +7,21 @@ Called by `flows/curate.py`, and by `tunegate predict` for the one ticket that i
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import RedactStep
-from tasks.curate.redaction.ticket import TicketRedactor, texts_of
+from tasks.curate.redaction.ticket import TicketRedactor
 from tasks.spread import Spread
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from tasks.curate.redaction.pseudonyms import Pseudonyms
 
 
 def redact_tickets(*, tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | None = None) -> TicketTable:
@@ -31,31 +32,35 @@ def redact_tickets(*, tickets: TicketTable, step: RedactStep, out: Path, spread:
     objects. Notes: `redacted_<type>` counts the values replaced, `redacted_tickets` the rows; `names_sampled` and
     `names_found_permille` say in how many of a thousand sampled tickets a name is left.
 
+    Held are one row group at a time and the sampled rows; all rows where `ticket_id` becomes a pseudonym, by which
+    they are then sorted.
+
     Args:
         spread: Does parts of the rows elsewhere; sampling and pseudonyms stay here. The result is the same.
 
     Raises:
         ConfigError: the pseudonyms' key or the extra `names` is missing, or an order number's pattern is no RE2.
     """
-    from tasks.curate.redaction.batches import with_column
+    from tasks.curate.redaction.name_sample import NameSample
     from tasks.curate.redaction.pseudonyms import load_pseudonyms
-    from tasks.curate.rows import write_removed, write_tickets
+    from tasks.curate.rows import write_removed
 
     pseudonyms = load_pseudonyms(step)
     counts: Counter[str] = Counter()
-    if spread is None:
-        table = _redact_gated(tickets.tickets, step, counts)
-    else:
-        table = _redact_spread(tickets.tickets, step, counts, spread)
-    notes = {name: counts[name] for name in (*(f"redacted_{type_}" for type_ in step.types), "redacted_tickets")}
+    batches = _redacted(tickets.tickets, step, counts, spread)
+    sample = None
     if step.names is not None and step.names.mode == "sample":
-        notes |= _sample_names(table, step)
+        sample = NameSample(tickets.tickets, step.names)
+        batches = sample.watch(batches)
     if pseudonyms is not None:
-        for name in step.pseudonymise:
-            table = with_column(table, name, pseudonyms.of_all(table.column(name).to_pylist()))
-        notes["pseudonyms"] = len(pseudonyms)
-    n_rows = write_tickets(table, out)
+        batches = _with_pseudonyms(batches, step, pseudonyms)
+    n_rows = _write(batches, step, out)
     write_removed([], out)
+    notes = {name: counts[name] for name in (*(f"redacted_{type_}" for type_ in step.types), "redacted_tickets")}
+    if sample is not None:
+        notes |= sample.notes()
+    if pseudonyms is not None:
+        notes["pseudonyms"] = len(pseudonyms)
     return TicketTable(root=out, rows=RowCounts(n_in=n_rows, n_out=n_rows), notes=notes)
 
 
@@ -74,47 +79,44 @@ def _redactor(step: RedactStep) -> TicketRedactor:
     return TicketRedactor(step)
 
 
-def _redact_gated(path: Path, step: RedactStep, counts: Counter[str]) -> pa.Table:
-    """The file's table with the rows that pass the gate redacted; adds to `counts`."""
-    import pyarrow as pa
+def _redacted(path: Path, step: RedactStep, counts: Counter[str], spread: Spread | None) -> Iterator[pa.Table]:
+    """The file's rows in its order, those that pass the gate redacted; adds to `counts`."""
+    if spread is None:
+        return _redact_gated(path, step, counts)
+    from tasks.curate.parts.redact_parts import redact_in_parts
 
+    return redact_in_parts(path, step, counts, spread)
+
+
+def _redact_gated(path: Path, step: RedactStep, counts: Counter[str]) -> Iterator[pa.Table]:
+    """The same in this process."""
     from tasks.curate.redaction.batches import BATCH_ROWS, changed_table, find_changes, gate_of
-    from tasks.curate.rows import read_rows
+    from tasks.curate.rows import read_beside
     from tasks.warehouse import connect, quote_text
 
-    table = read_rows(path)
     with connect(readable=(path,)) as connection:
         bits = gate_of(connection, f"read_parquet({quote_text(str(path))})", step)
-    redactor, batches = TicketRedactor(step), []
-    for start in range(0, table.num_rows, BATCH_ROWS):
-        batch = table.slice(start, BATCH_ROWS)
-        changes = find_changes(batch, bits.slice(start, BATCH_ROWS), step, redactor, counts)
-        batches.append(changed_table(batch, changes))
-    return pa.concat_tables(batches) if batches else table
+    redactor = TicketRedactor(step)
+    for group, gate in read_beside(path, bits):
+        for start in range(0, group.num_rows, BATCH_ROWS):
+            batch = group.slice(start, BATCH_ROWS)
+            yield changed_table(batch, find_changes(batch, gate.slice(start, BATCH_ROWS), step, redactor, counts))
 
 
-def _redact_spread(path: Path, step: RedactStep, counts: Counter[str], spread: Spread) -> pa.Table:
-    """The same, the rows in parts on the workers."""
-    from tasks.curate.parts.redact_parts import redact_in_parts
-    from tasks.curate.rows import read_rows
+def _with_pseudonyms(batches: Iterable[pa.Table], step: RedactStep, pseudonyms: Pseudonyms) -> Iterator[pa.Table]:
+    from tasks.curate.redaction.batches import with_column
 
-    return redact_in_parts(read_rows(path), step, counts, spread)
+    for batch in batches:
+        for name in step.pseudonymise:
+            batch = with_column(batch, name, pseudonyms.of_all(batch.column(name).to_pylist()))
+        yield batch
 
 
-def _sample_names(table: pa.Table, step: RedactStep) -> dict[str, int]:
-    """In how many of a seeded sample of tickets a name is left. Which ones depends on their ids and the seed alone."""
-    from tasks.curate.redaction.batches import READ
-    from tasks.curate.redaction.names import find_names
+def _write(batches: Iterable[pa.Table], step: RedactStep, out: Path) -> int:
+    import pyarrow as pa
 
-    if step.names is None:
-        return {}
-    seed, min_score = step.names.seed, step.names.min_score
+    from tasks.curate.rows import TICKETS_ARROW, write_ordered_tickets, write_tickets
 
-    def lot(ticket_id: str) -> str:
-        return hashlib.sha256(f"{seed}:{ticket_id}".encode()).hexdigest()
-
-    ids = table.column("ticket_id").to_pylist()
-    chosen = sorted(range(len(ids)), key=lambda row: lot(ids[row]))[: step.names.sample_tickets]
-    rows = table.select(list(READ)).take(chosen).to_pylist()
-    n_found = sum(any(any(find_names(text, min_score=min_score)) for text in texts_of(row)) for row in rows)
-    return {"names_sampled": len(rows), "names_found_permille": round(1000 * n_found / len(rows)) if rows else 0}
+    if "ticket_id" in step.pseudonymise:
+        return write_tickets(pa.concat_tables([TICKETS_ARROW.empty_table(), *batches]), out)
+    return write_ordered_tickets(batches, out)

@@ -214,7 +214,9 @@ def _with_missing(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table
 
 
-def _write(table: pa.Table, schema: pa.Schema, order: tuple[str, ...], path: Path, *, is_read_next: bool = False) -> int:
+def _write(
+    table: pa.Table, schema: pa.Schema, order: tuple[str, ...], path: Path, *, is_read_next: bool = False
+) -> int:
     """Bytes follow from the rows alone: one order, row groups cut by content, each group one chunk."""
     table = _conform(table, schema, path.name)
     keys = table.select(list(order)).combine_chunks()

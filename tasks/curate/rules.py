@@ -32,8 +32,8 @@ def apply_rules(*, tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path)
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.curate.drop import drop_rows
-    from tasks.curate.rows import read_rows
+    from tasks.curate.drop import Judged, drop_rows
+    from tasks.curate.rows import read_beside
     from tasks.curate.sql.predicate import check_predicate
     from tasks.warehouse import connect, quote_text
 
@@ -44,14 +44,11 @@ def apply_rules(*, tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path)
         failed = _first_failed(connection, rules, predicates)
     names = pa.array([rule.name for rule in rules], pa.string())
     reasons = pa.array([f"not ({rule.keep})" for rule in rules], pa.string())
-    return drop_rows(
-        read_rows(tickets.tickets),
-        codes=pc.take(names, failed),
-        reasons=pc.take(reasons, failed),
-        out=out,
-        notes={},
-        possible=names.to_pylist(),
+    judged = (
+        Judged(batch, codes=pc.take(names, rules), reasons=pc.take(reasons, rules))
+        for batch, rules in read_beside(tickets.tickets, failed)
     )
+    return drop_rows(judged, out=out, notes={}, possible=names.to_pylist())
 
 
 def _first_failed(

@@ -55,8 +55,8 @@ def scan_triggers(*, tickets: TicketTable, step: TriggerScanStep, out: Path) -> 
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from tasks.curate.drop import drop_rows
-    from tasks.curate.rows import read_rows
+    from tasks.curate.drop import Judged, drop_rows
+    from tasks.curate.rows import read_beside
     from tasks.warehouse import connect, quote_text
 
     with connect(readable=(tickets.tickets,)) as connection:
@@ -74,11 +74,9 @@ def scan_triggers(*, tickets: TicketTable, step: TriggerScanStep, out: Path) -> 
         pa.scalar("shares a phrase with tickets of few customers that have one "), marked["field"],
         pa.scalar(": "), goes.cast(pa.string()), pa.scalar(" recent tickets, hardly any other"), "",
     )  # fmt: skip
+    codes = pc.if_else(pc.is_valid(goes), pa.scalar(CODE), nothing)
     return drop_rows(
-        read_rows(tickets.tickets),
-        codes=pc.if_else(pc.is_valid(goes), pa.scalar(CODE), nothing),
-        reasons=told,
-        cluster_ids=marked["trigger_id"],
+        (Judged(*rows) for rows in read_beside(tickets.tickets, codes, told, marked["trigger_id"])),
         outcome="quarantined",
         out=out,
         notes={

@@ -42,13 +42,15 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_played_shuffle_decides_as_one_process_does(table: Path) -> None:
-    from tasks.curate.rows import read_columns
+    from tasks.curate.rows import read_batches, read_columns
     from tasks.curate.similarity.compared import compared_columns
 
     step = DedupStep(uses="dedup")
     rows = read_columns(table, compared_columns(step))
     order = np.arange(rows.num_rows)
-    played = decide_in_parts(rows, step, order=order, spread=Counting(3), where="here")
+    played = decide_in_parts(
+        read_batches(table, compared_columns(step)), step, order=order, spread=Counting(3), where="here"
+    )
     texts = [body or "" for body in rows.column("body").to_pylist()]
     whole = decide(
         shingles_of_texts(texts, n_words=step.shingle_words), order=order, near=True, threshold=step.threshold,

@@ -19,7 +19,7 @@ for those in company. The counts, at most 256 MiB, go to every node.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -39,7 +39,7 @@ from tasks.curate.parts.dedup_work import (
     shingle_piece,
     walk_pack,
 )
-from tasks.curate.parts.pieces import pieces, row_ranges
+from tasks.curate.parts.pieces import cut, packed, row_ranges
 from tasks.curate.similarity.families import Decisions
 from tasks.curate.similarity.join import CrowdedFamilyError, cell_bits
 from tasks.spread import Spread
@@ -49,16 +49,19 @@ MOST_ROWS = 1 << 19
 """Rows of a part, at least and at most: its sets are held by one worker at a time."""
 
 
-def decide_in_parts(table: pa.Table, step: DedupStep, *, order: Any, spread: Spread, where: str) -> Decisions:
+def decide_in_parts(
+    batches: Iterable[pa.Table], step: DedupStep, *, order: Any, spread: Spread, where: str
+) -> Decisions:
     """As `decide`, of the rows of a table with the columns that are compared.
 
     Args:
+        batches: Its rows; those of a part are held.
         order: int64, all row numbers, preferred first.
 
     Raises:
         CrowdedFamilyError: a bucket or a pack of components needed more than `max_comparisons`; its members are rows.
     """
-    n_rows = table.num_rows
+    n_rows = len(order)
     ranks = np.empty(n_rows, np.int64)
     ranks[order] = np.arange(n_rows)
     n_parts = max(spread.n_parts, -(-n_rows // MOST_ROWS))
@@ -67,8 +70,8 @@ def decide_in_parts(table: pa.Table, step: DedupStep, *, order: Any, spread: Spr
     made = spread.hold(
         shingle_piece,
         (
-            (piece, ranks[start:stop], step, n_buckets)
-            for piece, (start, stop) in zip(pieces(table, table.column_names, ranges), ranges, strict=True)
+            (packed(rows), ranks[start:stop], step, n_buckets)
+            for rows, (start, stop) in zip(cut(batches, ranges), ranges, strict=True)
         ),
         n_outputs=1 + n_buckets,
     )

@@ -5,7 +5,7 @@ Called by the modules of `tasks/curate/parts/`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -33,8 +33,14 @@ def row_ranges(n_rows: int, n_parts: int, *, at_least: int) -> list[tuple[int, i
     return [(start, min(start + length, n_rows)) for start in range(0, max(n_rows, 1), length)]
 
 
-def pieces(table: pa.Table, names: Sequence[str], ranges: Sequence[tuple[int, int]]) -> Iterator[pa.Buffer]:
-    """These columns of each range of rows; made when it is asked for."""
-    chosen = table.select(list(names))
+def cut(batches: Iterable[pa.Table], ranges: Sequence[tuple[int, int]]) -> Iterator[pa.Table]:
+    """The rows of a table that comes batch by batch, in these ranges, which follow each other; one range is held."""
+    batches = iter(batches)
+    held = next(batches)
     for start, stop in ranges:
-        yield packed(chosen.slice(start, stop - start))
+        n_rows, several = stop - start, [held]
+        while sum(table.num_rows for table in several) < n_rows:
+            several.append(next(batches))
+        held = pa.concat_tables(several)
+        yield held.slice(0, n_rows)
+        held = held.slice(n_rows)

@@ -6,34 +6,39 @@ Called by `tasks/curate/redact.py` when there is a `Spread`.
 from __future__ import annotations
 
 from collections import Counter
-from itertools import repeat
+from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 
 from schemas.curation_steps import RedactStep
-from tasks.curate.parts.pieces import packed, pieces, row_ranges, unpacked
+from tasks.curate.parts.pieces import cut, packed, row_ranges, unpacked
 from tasks.curate.redaction.batches import BATCH_ROWS, READ, REDACTED, Changes, changed_table, find_changes, gate_of
 from tasks.curate.redaction.ticket import TicketRedactor
+from tasks.curate.row_groups import GROUP_ROWS
+from tasks.curate.rows import count_rows, read_batches
 from tasks.spread import Spread
 from tasks.warehouse import connect
 
-MOST_ROWS = 1 << 18
-"""Rows of a part: what of it lies in memory while it is in work."""
 Found = tuple[dict[str, tuple[list[int], pa.Buffer]], Counter[str]]
 """Text column -> rows that changed, and their new texts; and the notes."""
 
 
-def redact_in_parts(table: pa.Table, step: RedactStep, counts: Counter[str], spread: Spread) -> pa.Table:
-    """The table with the rows that pass the gate redacted; adds to `counts`."""
-    n_parts = max(spread.n_parts, -(-table.num_rows // MOST_ROWS))
-    ranges = row_ranges(table.num_rows, n_parts, at_least=BATCH_ROWS // 8)
-    parts = zip(pieces(table, READ, ranges), repeat(step), strict=False)
-    redacted = []
-    for (start, stop), (changes, counted) in zip(ranges, spread.each(redact_piece, parts), strict=True):
-        texts = {name: (places, _column(found)) for name, (places, found) in changes.items()}
-        redacted.append(changed_table(table.slice(start, stop - start), texts))
+def redact_in_parts(path: Path, step: RedactStep, counts: Counter[str], spread: Spread) -> Iterator[pa.Table]:
+    """The file's rows in its order, those that pass the gate redacted; adds to `counts`.
+
+    The file is read twice, for what goes out and for what stays: parts on their way are as many as there are
+    processors, and their other columns would be held here meanwhile.
+    """
+    n_rows = count_rows(path)
+    n_parts = max(spread.n_parts, -(-n_rows // GROUP_ROWS))
+    ranges = row_ranges(n_rows, n_parts, at_least=BATCH_ROWS // 8)
+    parts = ((packed(rows), step) for rows in cut(read_batches(path, READ), ranges))
+    found = spread.each(redact_piece, parts)
+    for rows, (changes, counted) in zip(cut(read_batches(path), ranges), found, strict=True):
+        texts = {name: (places, _column(new)) for name, (places, new) in changes.items()}
         counts.update(counted)
-    return pa.concat_tables(redacted)
+        yield changed_table(rows, texts)
 
 
 def redact_piece(piece: pa.Buffer, step: RedactStep) -> Found:

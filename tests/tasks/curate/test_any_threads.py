@@ -1,9 +1,8 @@
-"""The same tickets give the same bytes on one, two and four threads and from any order of rows."""
+"""The same tickets give the same bytes on one, two and four threads and from a file in groups of any number of rows."""
 
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,22 +12,41 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.artifacts import RowCounts, TicketTable
-from schemas.curation import DecontaminateSpec, SplitSpec
-from schemas.curation_steps import DedupStep, LanguageStep, QualityStep, RedactStep
+from schemas.curation import DecontaminateSpec, SplitSpec, TableSpec
+from schemas.curation_steps import (
+    CapStep,
+    DedupStep,
+    LabelCheckStep,
+    LanguageStep,
+    LengthStep,
+    QualityStep,
+    RedactStep,
+    RuleStep,
+)
 from tasks import warehouse
 from tasks.curate import leaks, quality
+from tasks.curate.cap import cap_rows
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.dedup import drop_duplicates
+from tasks.curate.label_check import check_labels
 from tasks.curate.language import drop_by_language
+from tasks.curate.length import drop_by_length
 from tasks.curate.quality import score_quality
 from tasks.curate.redact import redact_tickets
 from tasks.curate.rows import ticket_table
+from tasks.curate.rules import apply_rules
 from tasks.curate.scores import language_model
 from tasks.curate.similarity import join, shingles
 from tasks.curate.similarity.kernels import kernel
 from tasks.curate.split import split_tickets
+from tasks.curate.validate import validate_tickets
 
 Slices = list[tuple[str, int]]
+RULES = (
+    RuleStep(uses="rule", name="not_town_3", keep="body not like '%town 3%'"),
+    RuleStep(uses="rule", name="has_reply", keep="length(reply) > 150"),
+)
+LABELS = LabelCheckStep(uses="label_check", threshold=0.7, action="drop_minority")
 
 
 @pytest.fixture
@@ -70,10 +88,12 @@ def rows_with_twins(bitext: list[dict[str, object]]) -> list[dict[str, object]]:
         again = number % 4 == 3
         day = f"2026-{1 + number // 450:02d}-{1 + number // 15 % 28:02d}"
         places = {"ticket_id": f"t{number:04d}", "source": "test", "source_line": number + 1}
-        rows.append({**row, **places, "body": body, "customer_id": f"c{number // 15}", "thread_id": None})
+        rows.append({**row, **places, "body": body, "customer_id": f"c{number // 15}", "category": "shop"})
         rows[-1]["created_at"] = _time(day)
         if again:
             twin = {"ticket_id": f"u{number:04d}", "source_line": 2000 + number, "body": f"{body} today"}
+            if number % 12 == 3:
+                twin["category"] = "of_another_desk"
             rows.append(rows[-1] | twin)
     return rows
 
@@ -84,10 +104,10 @@ def _time(day: str) -> Any:
     return datetime.fromisoformat(day)
 
 
-def shuffled(rows: list[dict[str, object]], seed: int, out: Path) -> TicketTable:
-    """The tickets in a file in another order than `write_tickets` would give them."""
-    listed = random.Random(seed).sample(rows, len(rows))
-    pq.write_table(ticket_table(listed), out / "tickets.parquet", row_group_size=97)
+def in_groups(rows: list[dict[str, object]], n_rows: int, out: Path) -> TicketTable:
+    """The tickets in a file with row groups of so many rows: steps hold one at a time."""
+    listed = sorted(rows, key=lambda row: str(row["ticket_id"]))
+    pq.write_table(ticket_table(listed), out / "tickets.parquet", row_group_size=n_rows)
     return TicketTable(root=out, rows=RowCounts(n_in=len(rows), n_out=len(rows)))
 
 
@@ -97,30 +117,37 @@ def digests(folders: list[Path]) -> Iterator[tuple[str, str, str]]:
             yield str(place), path.name, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def curate(rows: list[dict[str, object]], seed: int, new_folder: Callable[[], Path]) -> tuple[Any, Any]:
-    """What every step notes and the digests of all that it writes, each step from a file in a shuffled order."""
-    given = shuffled(rows, seed, new_folder())
+def curate(rows: list[dict[str, object]], n_rows: int, new_folder: Callable[[], Path]) -> tuple[Any, Any]:
+    """What every step notes and the digests of all that it writes, each step from a file in groups of so many rows."""
+    given = in_groups(rows, n_rows, new_folder())
+    valid = validate_tickets(tickets=given, table=TableSpec(), out=new_folder())
+    ruled = apply_rules(tickets=given, rules=RULES, out=new_folder())
+    short = drop_by_length(tickets=given, step=LengthStep(uses="length", min_body=95, max_reply=600), out=new_folder())
+    capped = cap_rows(tickets=given, step=CapStep(uses="cap", per=("customer_id",), max_rows=10), out=new_folder())
+    labels = check_labels(tickets=given, step=LABELS, out=new_folder())
     merged = drop_duplicates(tickets=given, step=DedupStep(uses="dedup", threshold=0.7), out=new_folder())
     redacted = redact_tickets(tickets=given, step=RedactStep(uses="redact"), out=new_folder())
-    told = drop_by_language(tickets=given, step=LanguageStep(uses="language"), out=new_folder())
-    scored = score_quality(tickets=given, step=QualityStep(uses="quality"), out=new_folder())
+    told = drop_by_language(tickets=given, step=LanguageStep(uses="language", keep=("fr",)), out=new_folder())
+    scored = score_quality(tickets=given, step=QualityStep(uses="quality", max_reply_overlap=0.02), out=new_folder())
     splits = split_tickets(tickets=merged, split=SplitSpec(), out=new_folder())
     clean = decontaminate(splits=splits, spec=DecontaminateSpec(), out=new_folder())
-    results = (merged, redacted, told, scored, splits, clean)
+    results = (valid, ruled, short, capped, labels, told, scored, redacted, merged, splits, clean)
     return [result.notes for result in results], list(digests([result.root for result in results]))
 
 
-def test_threads_and_the_order_of_rows_change_no_byte(
+def test_threads_and_row_groups_change_no_byte(
     bitext: list[dict[str, object]], new_folder: Callable[[], Path], use_threads: Callable[[int], Slices]
 ) -> None:
     rows = rows_with_twins(bitext)
     found = []
-    for n_threads in (1, 2, 4):
+    for n_threads, n_rows in ((1, len(rows)), (2, 97), (4, 13)):
         spread = use_threads(n_threads)
-        found.append(curate(rows, n_threads, new_folder))
+        found.append(curate(rows, n_rows, new_folder))
         assert ("choose_by_cells", 4 * n_threads) in spread, "the join's work was not spread"
     notes, _ = found[0]
-    assert notes[0]["near_duplicates"] > 100
+    removed = [sum(note[name] for name in note if name.startswith("dropped_")) for note in notes]
+    assert all(n_rows > 0 for n_rows in removed[1:7]), notes
+    assert notes[-3]["near_duplicates"] > 100
     assert notes[-1]["dropped_leak_quote"] + notes[-1]["dropped_leak_paraphrase"] > 0
     assert found[1] == found[0]
     assert found[2] == found[0]

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from schemas.tables import REMOVED_COLUMNS, TICKET_COLUMNS
 from tasks.curate import handed as handed_tables
+from tasks.curate import row_groups
 from tasks.curate import rows as tables
-from tasks.curate.rows import read_columns, read_rows, removed_table, ticket_table, write_removed, write_tickets
+from tasks.curate.rows import (
+    count_rows,
+    read_batches,
+    read_beside,
+    read_columns,
+    read_rows,
+    removed_table,
+    ticket_table,
+    write_ordered_tickets,
+    write_removed,
+    write_tickets,
+)
 
 
 def tickets(n: int) -> list[dict[str, object]]:
@@ -124,3 +141,79 @@ def test_no_more_is_held_than_allowed_and_nothing_that_was_sorted(
     write_tickets(ticket_table(tickets(20)), tmp_path)
     assert list(handed_tables._handed) == [handed_tables._identity(tmp_path / "b.parquet")]
     assert read_rows(tmp_path / "tickets.parquet").num_rows == 20
+
+
+def in_order(n: int) -> list[dict[str, object]]:
+    return sorted(tickets(n), key=lambda row: (str(row["ticket_id"]), row["source_line"]))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    n=st.integers(0, 80),
+    cuts=st.lists(st.integers(0, 80), max_size=8),
+    sizes=st.tuples(st.integers(1, 40), st.integers(1, 900)),
+)
+def test_batches_cut_anywhere_make_the_file_of_the_whole(
+    n: int, cuts: list[int], sizes: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in zip(("GROUP_ROWS", "GROUP_BYTES"), sizes, strict=True):
+        monkeypatch.setattr(row_groups, name, size)
+    table = ticket_table(in_order(n))
+    write_tickets(table, tmp_path, is_read_next=False)
+    whole = (tmp_path / "tickets.parquet").read_bytes()
+    places = sorted([0, *(min(cut, n) for cut in cuts), n])
+    batches = [table.slice(start, stop - start) for start, stop in itertools.pairwise(places)]
+    assert write_ordered_tickets(batches, tmp_path, name="again.parquet") == n == count_rows(tmp_path / "again.parquet")
+    assert (tmp_path / "again.parquet").read_bytes() == whole
+    handed, from_file = (pa.concat_tables(read_batches(tmp_path / "again.parquet")) for _ in range(2))
+    assert handed.equals(from_file)
+    assert from_file.equals(table)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_rows_out_of_order_are_refused(at_once: bool, tmp_path: Path) -> None:
+    table = ticket_table(in_order(20))
+    batches = [table.slice(10), table.slice(0, 10)]
+    with pytest.raises(ValueError, match="not in the order of ticket_id"):
+        write_ordered_tickets([pa.concat_tables(batches)] if at_once else batches, tmp_path)
+
+
+def test_a_writer_that_is_broken_off_hands_nothing_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handed_tables, "_handed", {})
+
+    def broken_off() -> Iterator[pa.Table]:
+        yield ticket_table(in_order(5))
+        raise RuntimeError("in the middle of a step")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        write_ordered_tickets(broken_off(), tmp_path)
+    assert handed_tables._handed == {}
+
+
+def test_what_is_too_much_to_be_held_is_read_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = ticket_table(in_order(60))
+    monkeypatch.setattr(tables, "HANDED_BYTES", int(table.nbytes / 2))
+    write_ordered_tickets([table.slice(0, 30), table.slice(30)], tmp_path)
+    assert handed_tables.look_at_handed(tmp_path / "tickets.parquet") is None
+    assert read_rows(tmp_path / "tickets.parquet").equals(table)
+
+
+def test_a_table_without_rows_comes_as_one_empty_batch(tmp_path: Path) -> None:
+    write_tickets(ticket_table([]), tmp_path, is_read_next=False)
+    [batch] = read_batches(tmp_path / "tickets.parquet", ("ticket_id", "body"))
+    assert (batch.num_rows, batch.column_names) == (0, ["ticket_id", "body"])
+
+
+def test_values_beside_come_with_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_groups, "GROUP_ROWS", 7)
+    table = ticket_table(in_order(50))
+    write_tickets(table, tmp_path, is_read_next=False)
+    path = tmp_path / "tickets.parquet"
+    lines = table["source_line"]
+    seen = list(read_beside(path, lines, np.array(lines)))
+    assert len(seen) == 8
+    for batch, column, array in seen:
+        assert batch["source_line"].to_pylist() == column.to_pylist() == array.tolist()
+    for wrong in (lines.slice(1), pa.chunked_array([*lines.chunks, pa.array([1])])):
+        with pytest.raises(ValueError, match="50 rows, and not as many values"):
+            list(read_beside(path, wrong))
