@@ -2,8 +2,9 @@
 
 CPU seconds are user + system: what the kernel says at the end (wait4), or what was seen of each process of the tree
 every 20 ms where that is more, because workers of a fork server are nobody's children at the end. Memory is the sum
-of the resident sizes over the tree, so pages that forked workers share count once for each. It knows nothing of
-engines. Called by `benchmarks/dedup.py` and `benchmarks/curate.py`.
+of the resident sizes over the tree, so pages that forked workers share count once for each; memory that is a file
+which others map too (`/dev/shm`) is told apart. It knows nothing of engines. Called by `benchmarks/dedup.py`,
+`benchmarks/curate.py` and `benchmarks/scale.py`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Cost:
     cpu_s: float
     peak_mb: float
     code: int | None
+    own_peak_mb: float
+    """Without shared memory."""
     stdout: str
     stderr: str
 
@@ -89,6 +92,7 @@ def run_measured(
         cpu_s=max(usage.ru_utime + usage.ru_stime, sampler.cpu_s),
         peak_mb=sampler.peak_bytes / 1e6,
         code=None if late.is_set() else process.returncode,
+        own_peak_mb=sampler.own_peak_bytes / 1e6,
         stdout=out.read_text(errors="replace"),
         stderr=err.read_text(errors="replace")[-4000:],
     )
@@ -103,7 +107,7 @@ class Sampler(threading.Thread):
         self._every_s = every_s
         self._over = threading.Event()
         self._ticks: dict[int, int] = {}
-        self.peak_bytes = 0
+        self.peak_bytes = self.own_peak_bytes = 0
 
     @property
     def cpu_s(self) -> float:
@@ -112,15 +116,17 @@ class Sampler(threading.Thread):
 
     def run(self) -> None:
         while not self._over.wait(self._every_s):
-            n_bytes = 0
+            n_bytes = n_shared = 0
             for pid in _tree(self._pid):
                 with contextlib.suppress(OSError, IndexError):
                     # After the name in brackets; see proc(5): utime and stime are fields 14 and 15, rss is 24.
                     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                     self._ticks[pid] = int(fields[11]) + int(fields[12])
                     n_bytes += int(fields[21]) * _PAGE
+                    n_shared += _told_bytes(pid, "RssShmem:")
             # The first process's peak between two samples too. wait4's ru_maxrss would count ours before the exec.
-            self.peak_bytes = max(self.peak_bytes, n_bytes, _own_peak_bytes(self._pid))
+            self.peak_bytes = max(self.peak_bytes, n_bytes, _told_bytes(self._pid, "VmHWM:"))
+            self.own_peak_bytes = max(self.own_peak_bytes, n_bytes - n_shared)
 
     def stop(self) -> None:
         self._over.set()
@@ -138,9 +144,9 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-def _own_peak_bytes(pid: int) -> int:
+def _told_bytes(pid: int, name: str) -> int:
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
     return 0

@@ -47,9 +47,11 @@ class Curation:
     nodes_cpu_s: float
     """Redaction and deduplication, in parts."""
     driver_bytes: float
-    """Most memory of the driver."""
+    """What the driver's own memory grows by."""
     moved_bytes: float
     """Over the network, at many buckets."""
+    base_bytes: float = 0.0
+    """Not per ticket: what the driver holds of any table, such as one part and one row group."""
 
 
 def measured_curation(curate: Mapping[str, Any], rows: list[dict[str, str]], moved_bytes: float) -> Curation:
@@ -59,12 +61,26 @@ def measured_curation(curate: Mapping[str, Any], rows: list[dict[str, str]], mov
     ray = [row for row in rows if row["engine"] == "ray" and row["wall s"].replace(".", "").isdigit()]
     largest = max(_count(row["tickets"]) for row in ray)
     spread = [row for row in ray if _count(row["tickets"]) == largest]
+    driver_bytes, base_bytes = max(_memory_line(ray, step) for step in ("redact", "dedup"))
     return Curation(
         sum(number[name] for name in stays) + sum(float(row["CPU s driver"]) for row in spread) / largest,
         sum(float(row["CPU s nodes"]) for row in spread) / largest,
-        max(_count(row["peak MB"]) for row in spread) * 1e6 / largest,
+        driver_bytes,
         moved_bytes,
+        base_bytes,
     )
+
+
+def _memory_line(rows: list[dict[str, str]], step: str) -> tuple[float, float]:
+    """Bytes a ticket, and bytes of any table: the line through the two largest sizes; through 0 where there is one."""
+    points = sorted(
+        (_count(row["tickets"]), 1e6 * _count(row["without the store"])) for row in rows if row["step"] == step
+    )
+    if len(points) < 2:
+        return max((n_bytes / n, 0.0) for n, n_bytes in [*points, (1, 0.0)])
+    (n_before, before), (n_last, last) = points[-2:]
+    slope = (last - before) / (n_last - n_before)
+    return slope, last - slope * n_last
 
 
 def curation_row(n: int, per: Curation, *, nodes: int) -> dict[str, float | str]:
@@ -74,7 +90,7 @@ def curation_row(n: int, per: Curation, *, nodes: int) -> dict[str, float | str]
     >>> row["driver h"], row["driver GB"], row["moved TB"], row["bottleneck"]
     (0.028, 1.0, 0.004, 'driver: processor')
     """
-    driver_h, driver_gb = per.driver_cpu_s * n / 3600, per.driver_bytes * n / 1e9
+    driver_h, driver_gb = per.driver_cpu_s * n / 3600, (per.base_bytes + per.driver_bytes * n) / 1e9
     nodes_h = per.nodes_cpu_s * n / 3600 / (nodes * NODE_CORES)
     network_h = per.moved_bytes * n / 1e9 / (nodes * NETWORK_GB_S) / 3600
     spread_h = max(nodes_h, network_h)
@@ -175,7 +191,8 @@ def _page(
     yield "## Curation (reckoned)\n"
     yield (
         f"Measured: {per.driver_cpu_s * 1e6:.0f} CPU-seconds a million tickets on the driver, "
-        f"{per.nodes_cpu_s * 1e6:.0f} on the nodes, {per.driver_bytes:,.0f} bytes of the driver's memory a ticket. "
+        f"{per.nodes_cpu_s * 1e6:.0f} on the nodes, {per.driver_bytes:,.0f} bytes of the driver's memory a ticket and "
+        f"{per.base_bytes / 1e9:.1f} GB for any table. "
         f"Assumed: nodes of {NODE_CORES} processors and {NODE_GB} GB with {NETWORK_GB_S * 8:.0f} Gbit/s, "
         f"{USD_PER_CORE_HOUR} USD an hour for a processor; the driver works on one processor, and the nodes are "
         "paid while they work; costs grow with the tickets alone.\n"

@@ -16,10 +16,11 @@ from tasks.curate.similarity.families import decide
 from tasks.curate.similarity.shingles import shingles_of_texts
 
 TABLE = """
-| tickets | step | engine | wall s | CPU s driver | CPU s nodes | peak MB |
+| tickets | step | engine | wall s | CPU s driver | CPU s nodes | without the store |
 |---|---|---|---|---|---|---|
-| 1,000 | redact | ray | 1.0 | 9.0 | 9.0 | 9,000 |
+| 1,000 | redact | ray | 1.0 | 9.0 | 9.0 | 900 |
 | 2,000 | redact | ray | 1.0 | 2.0 | 6.0 | 1,000 |
+| 1,000 | dedup | ray | 1.0 | 2.0 | 4.0 | 1,500 |
 | 2,000 | dedup | local | 1.0 | 7.0 | 0.0 | 8,000 |
 | 2,000 | dedup | ray | 1.0 | 4.0 | 8.0 | 2,000 |
 | 5,000 | dedup | ray | did not end: over 900 s | | | |
@@ -81,7 +82,7 @@ def test_figures_are_those_of_the_largest_size_that_ended() -> None:
         ("extract Parquet", "validate", "rules", "length", "language", "quality", "split", "decontaminate", "cap"), 1.0
     )
     per = measured_curation({"n_tickets": 100, "steps": steps}, list(table_rows(TABLE)), moved_bytes=4000.0)
-    assert per == Curation(8 / 100 + 6 / 2000, 14 / 2000, 1e6, 4000.0)
+    assert per == Curation(8 / 100 + 6 / 2000, 14 / 2000, 5e5, 4000.0, base_bytes=1e9)
 
 
 def test_the_bottleneck_is_named() -> None:

@@ -75,7 +75,7 @@ def test_the_sum_holds_the_stage_and_not_what_stands_apart() -> None:
         },
         {"step": "three", "counts": True, "cpu_s": 3.0, "wall_s": 1.5, "n_in": 90, "n_out": 80, "told": ""},
     ]
-    told = summary(lines, [Cost(8.0, 10.0, 500.0, 0, "", "")], 100)
+    told = summary(lines, [Cost(8.0, 10.0, 500.0, 0, "", "", 400.0)], 100)
     assert (told["cpu_s"], told["tickets_per_cpu_s"], told["tickets_per_s"]) == (4.0, 25, 50)
     assert told["not_there"] == ["two"]
     assert "| two | not there |" in as_table(lines, 100)
