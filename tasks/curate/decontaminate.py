@@ -19,7 +19,6 @@ from tasks.curate.leaks import LEAK_CODES, WHERE, Compared, compare_with_held_ou
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
 
 POOL_PARTS = ("train", "validation")
 OWNERS = {"customer_id": "leak_customer", "thread_id": "leak_thread"}
@@ -203,11 +202,13 @@ def _without(splits: Splits, part: str, gone: set[str], out: Path) -> list[dict[
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.curate.rows import read_rows, write_tickets
+    from tasks.curate.rows import TicketWriter, read_batches
 
-    table = read_rows(getattr(splits, part))
-    leaves = pc.is_in(table["ticket_id"], value_set=pa.array(sorted(gone), pa.string()))
-    write_tickets(table.filter(pc.invert(leaves)), out, name=f"{part}.parquet", is_read_next=False)
-    origin: pa.Table = table.select(["ticket_id", "source", "source_line"]).filter(leaves)
-    rows: list[dict[str, Any]] = origin.to_pylist()
+    leaving = pa.array(sorted(gone), pa.string())
+    rows: list[dict[str, Any]] = []
+    with TicketWriter(out, name=f"{part}.parquet", is_read_next=False) as writer:
+        for batch in read_batches(getattr(splits, part)):
+            leaves = pc.is_in(batch["ticket_id"], value_set=leaving)
+            writer.add(batch.filter(pc.invert(leaves)))
+            rows += batch.select(["ticket_id", "source", "source_line"]).filter(leaves).to_pylist()
     return rows
