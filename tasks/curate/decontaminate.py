@@ -19,7 +19,6 @@ from tasks.curate.leaks import LEAK_CODES, WHERE, Compared, compare_with_held_ou
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
 
 POOL_PARTS = ("train", "validation")
 OWNERS = {"customer_id": "leak_customer", "thread_id": "leak_thread"}
@@ -118,21 +117,41 @@ def check_no_leaks(splits: Splits, compared: Compared, gone: Set[str]) -> None:
     Raises:
         DataError: a row that goes is still there, one that was never compared, or another text than was compared.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    stays = pc.invert(pc.is_in(compared.ids, value_set=pa.array(sorted(gone), pa.string())))
-    ids, questions = read_questions((splits.train, splits.validation))
-    if ids.equals(compared.ids.filter(stays)) and questions.equals(compared.questions.filter(stays)):
+    files = (splits.train, splits.validation)
+    if _hold_what_stays(files, compared, gone):
         return
-    left = gone & set(ids.to_pylist())
+    there = [name for ids, _ in read_questions(files) for name in ids.to_pylist()]
+    left = gone & set(there)
     raise DataError(
         f"train and validation are not what was compared without what leaks: {len(left)} rows that leak are still "
-        f"there, {len(ids)} rows are left of {len(compared.ids)} without {len(gone)}",
+        f"there, {len(there)} rows are left of {len(compared.ids)} without {len(gone)}",
         code="TG0254",
         where=WHERE,
         hint="remove the stored split and run again; if it stays, decontamination is faulty",
     )
+
+
+def _hold_what_stays(files: Sequence[Path], compared: Compared, gone: Set[str]) -> bool:
+    """Batch by batch: a second copy of all questions is not held."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    stays = pc.invert(pc.is_in(compared.ids, value_set=pa.array(sorted(gone), pa.string())))
+    rows = pc.indices_nonzero(stays).to_numpy()
+    start = 0
+    for batch in read_questions(files):
+        there = rows[start : start + len(batch[0])].tolist()
+        if len(there) < len(batch[0]):
+            return False
+        start += len(there)
+        if not there:
+            continue
+        first, n_rows = there[0], there[-1] + 1 - there[0]
+        for read, all_compared in zip(batch, (compared.ids, compared.questions), strict=True):
+            wanted = all_compared.slice(first, n_rows).filter(stays.slice(first, n_rows))
+            if not wanted.equals(pa.chunked_array([read])):
+                return False
+    return start == len(rows)
 
 
 def _count_codes(removed: Sequence[dict[str, Any]]) -> dict[str, int]:
@@ -203,11 +222,13 @@ def _without(splits: Splits, part: str, gone: set[str], out: Path) -> list[dict[
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.curate.rows import read_rows, write_tickets
+    from tasks.curate.rows import TicketWriter, read_batches
 
-    table = read_rows(getattr(splits, part))
-    leaves = pc.is_in(table["ticket_id"], value_set=pa.array(sorted(gone), pa.string()))
-    write_tickets(table.filter(pc.invert(leaves)), out, name=f"{part}.parquet", is_read_next=False)
-    origin: pa.Table = table.select(["ticket_id", "source", "source_line"]).filter(leaves)
-    rows: list[dict[str, Any]] = origin.to_pylist()
+    leaving = pa.array(sorted(gone), pa.string())
+    rows: list[dict[str, Any]] = []
+    with TicketWriter(out, name=f"{part}.parquet", is_read_next=False) as writer:
+        for batch in read_batches(getattr(splits, part)):
+            leaves = pc.is_in(batch["ticket_id"], value_set=leaving)
+            writer.add(batch.filter(pc.invert(leaves)))
+            rows += batch.select(["ticket_id", "source", "source_line"]).filter(leaves).to_pylist()
     return rows

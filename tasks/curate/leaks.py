@@ -135,7 +135,7 @@ def compare_with_held_out(
         grams = {n: index.find(words) for n, index in indices.items()}
         return _Batch(*batch, texts, equal.find(words), grams)
 
-    batches = _in_threads(compare, (batch for path in pool for batch in _questions(path)))
+    batches = _in_threads(compare, read_questions(pool))
     n_pool = sum(len(batch.ids) for batch in batches)
     found, n_unprotected = _apply_rules(batches, indices, spec=spec, codes=codes, n_pool=n_pool)
     leaks = [
@@ -154,9 +154,10 @@ def compare_with_held_out(
     return Compared(report, *_columns((batch.ids, batch.questions) for batch in batches))
 
 
-def read_questions(paths: Sequence[Path]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Ids and questions of files of tickets, in their order, as `Compared` has them."""
-    return _columns(batch for path in paths for batch in _questions(path))
+def read_questions(paths: Sequence[Path]) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Ids and questions of files of tickets, in their order and in batches, as `Compared` has them."""
+    for path in paths:
+        yield from _questions(path)
 
 
 def longest_shared_run(one: str, other: str) -> str:
@@ -247,11 +248,12 @@ def _questions(path: Path) -> Iterator[tuple[pa.Array, pa.Array]]:
     """Ids and questions in batches."""
     import pyarrow.compute as pc
 
-    from tasks.curate.rows import read_columns
+    from tasks.curate.rows import read_batches
 
-    for batch in read_columns(path, ("ticket_id", "subject", "body")).to_batches(max_chunksize=BATCH_ROWS):
-        ids, *texts = batch.columns
-        yield ids, pc.binary_join_element_wise(*texts, " ", null_handling="skip")
+    for group in read_batches(path, ("ticket_id", "subject", "body")):
+        for batch in group.to_batches(max_chunksize=BATCH_ROWS):
+            ids, *texts = batch.columns
+            yield ids, pc.binary_join_element_wise(*texts, " ", null_handling="skip")
 
 
 def _folded(questions: pa.Array) -> pa.Array:

@@ -5,9 +5,13 @@ It knows nothing of what makes a ticket valid. Called by `tasks/curate/validate.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,29 +26,50 @@ _CONTENT = tuple(name for name in TICKET_COLUMNS if name not in _PLACE)
 Row = dict[str, Any]
 
 
-def keep_one_per_id(table: pa.Table, on_conflict: Literal["newest", "quarantine"]) -> tuple[pa.Table, list[Row]]:
-    """Return the rows kept and the removed ones, as rows for `removed.parquet`.
+def keep_one_per_id(
+    batches: Iterable[pa.Table], on_conflict: Literal["newest", "quarantine"]
+) -> Iterator[tuple[pa.Table, list[Row]]]:
+    """Give the rows kept, in their order, and the removed ones, as rows for `removed.parquet`, some at a time.
 
     Of equal rows the first in the source is kept and the others are merged into it. Of differing rows `newest` keeps
     the one with the latest updated_at (null is oldest; ties go to the later one in the source) and drops the others;
     `quarantine` keeps none.
+
+    Args:
+        batches: Tickets in the order of ticket_id. The rows of one id may be in several of them: the last id of a
+            batch waits until another one comes.
     """
-    counts = pc.value_counts(table.column("ticket_id").combine_chunks())
-    repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    if not len(repeated):
+    waiting: list[pa.Table] = []
+    for batch in batches:
+        table = pa.concat_tables([*waiting, batch])
+        n_whole = _n_before_last_id(table)
+        yield _resolve_repeated(table.slice(0, n_whole), on_conflict)
+        waiting = [table.slice(n_whole)]
+    for table in waiting:
+        yield _resolve_repeated(table, on_conflict)
+
+
+def _n_before_last_id(table: pa.Table) -> int:
+    ids = table.column("ticket_id")
+    return 0 if not len(ids) else int(pc.sum(pc.less(ids, ids[-1]), min_count=0).as_py())
+
+
+def _resolve_repeated(table: pa.Table, on_conflict: str) -> tuple[pa.Table, list[Row]]:
+    """The rows kept and the removed ones of a table in the order of ticket_id."""
+    ids = table.column("ticket_id").combine_chunks()
+    is_next_equal = pc.equal(ids[:-1], ids[1:]).to_numpy(zero_copy_only=False)
+    if not is_next_equal.any():
         return table, []
-    numbered = table.append_column("index", pa.array(range(table.num_rows), pa.int64()))
-    groups: dict[str, list[Row]] = {}
-    for row in numbered.filter(pc.is_in(table.column("ticket_id"), value_set=repeated)).to_pylist():
-        groups.setdefault(row["ticket_id"], []).append(row)
+    is_repeated = np.append(is_next_equal, False) | np.append(False, is_next_equal)
+    numbered = table.append_column("index", pa.array(np.arange(table.num_rows)))
+    repeated = numbered.filter(pa.array(is_repeated)).to_pylist()
+    keep = np.ones(table.num_rows, bool)
     removed: list[Row] = []
-    gone: set[int] = set()
-    for group in groups.values():
-        for row, outcome in _resolve(group, on_conflict):
-            gone.add(row["index"])
+    for _, group in groupby(repeated, key=itemgetter("ticket_id")):
+        for row, outcome in _resolve(list(group), on_conflict):
+            keep[row["index"]] = False
             removed.append(outcome)
-    keep = pa.array([index not in gone for index in range(table.num_rows)], pa.bool_())
-    return table.filter(keep), removed
+    return table.filter(pa.array(keep)), removed
 
 
 def _resolve(group: list[Row], on_conflict: str) -> list[tuple[Row, Row]]:

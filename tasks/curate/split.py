@@ -7,6 +7,7 @@ pipelines whose tickets differ only there have the same held-out rows. Duplicate
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from tasks.curate.splits.assignments import Assignments, read_previous, write_as
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tasks.curate.splits.owners import Ints, Owners
+    from tasks.curate.splits.owners import Flags, Ints
     from tasks.curate.splits.placing import Known, Placement
 
 WHERE = "split"
@@ -33,6 +34,7 @@ _REASONS = {
     "straddles_sides": "its customers and threads have been placed on different sides",
     "no_created_at": "no time, so it may be later than the held-out tickets",
 }
+_PLACE = ("ticket_id", "source", "source_line")
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -60,6 +62,8 @@ def split_tickets(*, tickets: TicketTable, split: SplitSpec, out: Path, previous
     some of it is in the newest window; the new window is larger by as many tickets. Nobody comes back from train, so
     where few customers are new, test shrinks by what retires. Split by hash, nothing retires.
 
+    Deciding reads ids and times alone; texts pass by once, while the parts are written.
+
     Notes: `groups`, `straddling_groups`, `dropped_<code>`; `retired` (now), `new_tickets` when going on from a split
     and `previous_ignored` when it could not be; `warn_percolation` (permille of the tickets that are in one group,
     when over half), `warn_unseen_categories` (of test, that train does not have).
@@ -67,12 +71,12 @@ def split_tickets(*, tickets: TicketTable, split: SplitSpec, out: Path, previous
     Raises:
         DataError: train or test would be empty.
     """
-    from tasks.curate.rows import read_rows
+    from tasks.curate.rows import read_columns
     from tasks.curate.splits.owners import owners_of
     from tasks.curate.splits.placing import place_tickets
     from tasks.curate.splits.strata import write_strata
 
-    table = read_rows(tickets.tickets)
+    table = read_columns(tickets.tickets, (*_PLACE, "created_at", *split.group_by))
     owners, created = owners_of(table, split.group_by), _times(table["created_at"])
     by_time = split.by_time and table["created_at"].null_count < table.num_rows
     before = read_previous(previous, split, by_time=by_time)
@@ -85,7 +89,9 @@ def split_tickets(*, tickets: TicketTable, split: SplitSpec, out: Path, previous
         notes["previous_ignored"] = 1
     if not counts["train"] or not counts["test"]:
         raise _cannot_split(counts, notes, n_tickets=table.num_rows, goes_on=before is not None)
-    n_removed = _write(table, owners, groups, placed, out)
+    _write_parts(tickets.tickets, placed.place, out)
+    n_removed = _write_removed(table, placed, out)
+    _write_assignments(table, owners.names.take(_array(groups)), placed, out)
     if n_unseen := write_strata(out):
         notes["warn_unseen_categories"] = n_unseen
     return Splits(
@@ -142,6 +148,12 @@ def _strings(values: tuple[str, ...]) -> pa.Array:
     return pa.array(values, pa.string())
 
 
+def _array(values: Ints | Flags) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(values)
+
+
 def _count(place: Ints) -> dict[str, int]:
     import numpy as np
 
@@ -177,30 +189,45 @@ def _cannot_split(counts: dict[str, int], notes: dict[str, int], *, n_tickets: i
     return DataError(message, code="TG0251", where=WHERE, hint=hint)
 
 
-def _write(table: pa.Table, owners: Owners, groups: Ints, placed: Placement, out: Path) -> int:
-    """Write the parts, the removed rows and the assignments; return the number of removed rows."""
+def _write_parts(path: Path, place: Ints, out: Path) -> None:
+    """Write the three parts in one pass over the tickets."""
+    from tasks.curate.rows import TicketWriter, read_beside
+
+    with ExitStack() as opened:
+        writers = [opened.enter_context(TicketWriter(out, name=f"{part}.parquet")) for part in PARTS]
+        for batch, places in read_beside(path, place):
+            for number, writer in enumerate(writers):
+                writer.add(batch.filter(_array(places == number)))
+
+
+def _write_removed(table: pa.Table, placed: Placement, out: Path) -> int:
+    """Write the rows that are in no part; return their number."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tasks.curate.rows import write_removed
+    from tasks.curate.splits.placing import EARLY, PLACES
+
+    gone = placed.place >= EARLY
+    codes = _strings(PLACES).take(_array(placed.place[gone]))
+    reasons = _strings(tuple(_REASONS.values())).take(pc.index_in(codes, value_set=_strings(tuple(_REASONS))))
+    removed = table.select(list(_PLACE)).filter(_array(gone))
+    for name, values in (("outcome", pa.repeat("dropped", len(codes))), ("code", codes), ("reason", reasons)):
+        removed = removed.append_column(name, values)
+    return write_removed(removed, out)
+
+
+def _write_assignments(table: pa.Table, groups: pa.Array, placed: Placement, out: Path) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from tasks.curate.rows import write_removed, write_tickets
-    from tasks.curate.splits.placing import EARLY, NEVER, PLACES
+    from tasks.curate.splits.placing import EARLY, NEVER
 
-    for number, part in enumerate(PARTS):
-        write_tickets(table.filter(pa.array(placed.place == number)), out, name=f"{part}.parquet")
-    codes = _strings(PLACES).take(pa.array(placed.place))
-    gone = pa.array(placed.place >= EARLY)
-    removed = table.select(["ticket_id", "source", "source_line"]).append_column("code", codes).filter(gone)
-    n_removed = write_removed(
-        [row | {"outcome": "dropped", "reason": _REASONS[row["code"]]} for row in removed.to_pylist()], out
-    )
-    since = pa.array(placed.since, mask=placed.since == NEVER).cast(pa.timestamp("us"))
-    splits = _strings((*PARTS, "dropped")).take(pa.array(np.minimum(placed.place, EARLY)))
     assignments = {
         "ticket_id": table["ticket_id"],
-        "group": owners.names.take(pa.array(groups)),
-        "split": splits,
-        "since": since,
-        "retired": pa.array(placed.retired),
+        "group": groups,
+        "split": _strings((*PARTS, "dropped")).take(_array(np.minimum(placed.place, EARLY))),
+        "since": pa.array(placed.since, mask=placed.since == NEVER).cast(pa.timestamp("us")),
+        "retired": _array(placed.retired),
     }
     write_assignments(pa.table(assignments), out)
-    return n_removed

@@ -6,7 +6,9 @@ It knows nothing of where tickets come from. Called by `flows/curate.py`; heavy 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from schemas.artifacts import RowCounts, TicketTable
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _TEXTS = tuple(column.name for column in TICKETS if column.sql_type == "VARCHAR" and column.name != "source")
-_CHUNK_ROWS = 65_536
 _TOP = 3
 
 Row = dict[str, Any]
@@ -35,6 +36,9 @@ def validate_tickets(*, tickets: TicketTable, table: TableSpec, out: Path) -> Ti
     the newest by updated_at stays (later in the source where that ties or is null) and the others are dropped, or all
     of them are quarantined.
 
+    Held are a few row groups and the rows of one ticket_id, and of every removed row its place and reason. Where
+    bringing ticket_ids to one form changes their order, valid rows are sorted in files aside first.
+
     notes: rows per code; `normalised_texts` (fields); `updated_before_created` (rows, kept); `warn_quarantined` = 1
     when the quarantined fraction of the rows read is over `warn_above`.
 
@@ -42,36 +46,73 @@ def validate_tickets(*, tickets: TicketTable, table: TableSpec, out: Path) -> Ti
         DataError: TG0220, the quarantined fraction is over `fail_above`; TG0221, no ticket is left.
     """
     from tasks.curate.one_per_id import keep_one_per_id
-    from tasks.curate.rows import TICKETS_ARROW, read_rows, write_removed, write_tickets
+    from tasks.curate.rows import TicketWriter, count_rows, write_removed
 
-    read = read_rows(tickets.tickets)
     notes: Counter[str] = Counter()
-    valid: list[pa.Table] = [TICKETS_ARROW.empty_table()]
     removed: list[Row] = []
-    for start in range(0, read.num_rows, _CHUNK_ROWS):
-        chunk = _normalised(read.slice(start, _CHUNK_ROWS), notes)
-        faults = _faults(chunk, table)
-        removed += _quarantined(chunk, faults)
-        valid.append(_without(chunk, faults))
-    kept, repeated = keep_one_per_id(_concat(valid), table.on_conflicting_id)
+    repeated: list[Row] = []
+    with TemporaryDirectory(prefix="aside-", dir=out) as aside, TicketWriter(out) as writer:
+        valid = _valid_in_order(tickets.tickets, table, notes, removed, aside=Path(aside))
+        for kept, gone in keep_one_per_id(valid, table.on_conflicting_id):
+            writer.add(kept)
+            repeated += gone
+            notes["updated_before_created"] += _n_updated_before_created(kept)
     removed += repeated
-    write_tickets(kept, out)
     write_removed(removed, out)
     outcomes = Counter(row["outcome"] for row in removed)
     rows = RowCounts(
-        n_in=read.num_rows,
-        n_out=kept.num_rows,
+        n_in=count_rows(tickets.tickets),
+        n_out=writer.n_rows,
         n_quarantined=outcomes["quarantined"],
         n_dropped=outcomes["dropped"],
         n_merged=outcomes["merged"],
     )
     notes.update(row["code"] for row in removed)
-    notes["updated_before_created"] = _n_updated_before_created(kept)
     n_quarantined = tickets.rows.n_quarantined + rows.n_quarantined
     if n_quarantined > table.warn_above * tickets.rows.n_in:
         notes["warn_quarantined"] = 1
     _hold_limits(tickets, removed, n_quarantined, rows.n_out, table)
     return TicketTable(root=out, rows=rows, notes={name: count for name, count in sorted(notes.items()) if count})
+
+
+def _valid_in_order(
+    path: Path, table: TableSpec, notes: Counter[str], removed: list[Row], *, aside: Path
+) -> Iterator[pa.Table]:
+    """The valid tickets in the order of ticket_id, batch by batch."""
+    from tasks.curate.readers.spill import Part, merge_parts
+
+    valid = _valid(path, table, notes, removed)
+    if _clean_ids_are_in_order(path):
+        return valid
+    return merge_parts([Part(aside / f"{n:06d}.arrow", batch) for n, batch in enumerate(valid) if batch.num_rows])
+
+
+def _clean_ids_are_in_order(path: Path) -> bool:
+    """Whether no ticket_id is less than the one before, once all are in one form; a null is nobody's, and removed."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tasks.curate.rows import read_batches
+
+    last = pa.array([], pa.string())
+    for batch in read_batches(path, ("ticket_id",)):
+        clean, _ = _clean(batch.column("ticket_id").combine_chunks(), messages=False)
+        ids = pa.concat_arrays([last, clean.drop_null()])
+        if pc.any(pc.greater(ids[:-1], ids[1:])).as_py():
+            return False
+        last = ids[-1:]
+    return True
+
+
+def _valid(path: Path, table: TableSpec, notes: Counter[str], removed: list[Row]) -> Iterator[pa.Table]:
+    """The valid tickets of each batch; what is changed is counted in the notes, the others come to the removed."""
+    from tasks.curate.rows import read_batches
+
+    for batch in read_batches(path):
+        chunk = _normalised(batch, notes)
+        faults = _faults(chunk, table)
+        removed += _quarantined(chunk, faults)
+        yield _without(chunk, faults)
 
 
 def _normalised(chunk: pa.Table, notes: Counter[str]) -> pa.Table:
@@ -167,12 +208,6 @@ def _without(chunk: pa.Table, faults: dict[int, Fault]) -> pa.Table:
     if faults:
         chunk = chunk.filter(pa.array([index not in faults for index in range(chunk.num_rows)], pa.bool_()))
     return chunk.cast(TICKETS_ARROW)
-
-
-def _concat(tables: list[pa.Table]) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.concat_tables(tables)
 
 
 def _n_updated_before_created(table: pa.Table) -> int:

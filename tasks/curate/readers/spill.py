@@ -1,7 +1,7 @@
 """Tickets that are more than memory should hold: sorted parts in files aside, merged into one order again.
 
 Held while merging: some hundred kilobytes of each part that has a say in the rows that come next. It knows nothing of
-sources. Called by `tasks/curate/readers/gather.py`.
+sources. Called by `tasks/curate/readers/gather.py` and `tasks/curate/validate.py`.
 """
 
 from __future__ import annotations

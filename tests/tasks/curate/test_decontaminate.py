@@ -11,6 +11,7 @@ import pytest
 from schemas.curation import DecontaminateSpec, SplitSpec
 from schemas.curation_steps import DedupStep
 from schemas.errors import DataError
+from tasks.curate import leaks
 from tasks.curate.decontaminate import check_no_leaks, decontaminate
 from tasks.curate.dedup import drop_duplicates
 from tasks.curate.leaks import compare_with_held_out
@@ -150,7 +151,11 @@ def test_a_shared_owner_that_the_split_does_not_keep_apart_is_counted(
     assert result.rows.n_dropped == 0
 
 
-def test_a_leak_that_is_left_is_an_error_and_never_silence(make_splits: Any) -> None:
+@pytest.mark.parametrize("n_rows", [1, 2, leaks.BATCH_ROWS])
+def test_a_leak_that_is_left_is_an_error_and_never_silence(
+    n_rows: int, make_splits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaks, "BATCH_ROWS", n_rows)
     edited = text(1).split()
     edited[20] = "changed"
     near, clean = row("near", " ".join(edited)), row("clean", text(2))
