@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -46,23 +47,26 @@ class RowGroups:
 
     def __init__(self) -> None:
         self._held: list[pa.Table] = []
+        self._sizes: list[Any] = []
         self._n_rows = self._n_bytes = 0
 
     def add(self, batch: pa.Table) -> Iterator[pa.Table]:
         """The groups that are whole with these rows."""
+        sizes = _text_bytes(batch)
         self._held.append(batch)
+        self._sizes.append(sizes)
         self._n_rows += batch.num_rows
-        self._n_bytes += int(_text_bytes(batch).sum())
+        self._n_bytes += int(sizes.sum())
         if self._n_rows <= GROUP_ROWS and self._n_bytes <= GROUP_BYTES:
             return
-        table = pa.concat_tables(self._held)
-        ends = _text_bytes(table).cumsum()
+        table, sizes = pa.concat_tables(self._held), np.concatenate(self._sizes)
+        ends = sizes.cumsum()
         start = 0
         while (stop := _group_end(ends, start)) < table.num_rows:
             yield table.slice(start, stop - start)
             start = stop
-        self._held, self._n_rows = [table.slice(start)], table.num_rows - start
-        self._n_bytes = int(ends[-1]) - (int(ends[start - 1]) if start else 0)
+        self._held, self._sizes, self._n_rows = [table.slice(start)], [sizes[start:]], table.num_rows - start
+        self._n_bytes = int(self._sizes[0].sum())
 
     def rest(self) -> Iterator[pa.Table]:
         """The last group, where there is one."""
