@@ -32,6 +32,9 @@ CARD, PEAK_TFLOPS = "80 GB", 989.0
 """An H100: dense bfloat16, of the maker's data sheet."""
 EXAMPLE_TOKENS, EPOCHS = 200, 3
 """Assumed: a ticket with its reply, prompt included, and passes over it."""
+DECONTAMINATION = (3_900.0, 0.4e9)
+"""Measured apart: the most of the steps that stay on the driver, bytes for each ticket that reaches it and of any table
+(1,212 MB at 200,000 tickets, 4,321 MB at a million: docs/decisions/0040-batch-by-batch.md)."""
 FLOP_PER_TOKEN = {"full": 6, "lora": 4, "qlora": 4}
 """Per weight and token: forward 2, backward 2 for the activations and 2 for the gradients of trained weights."""
 MODELS = (("smollm2-135m", "full"), ("llama-3.1-8b", "lora"), ("llama-3.1-70b", "qlora"), ("llama-3.1-70b", "lora"))
@@ -61,7 +64,7 @@ def measured_curation(curate: Mapping[str, Any], rows: list[dict[str, str]], mov
     ray = [row for row in rows if row["engine"] == "ray" and row["wall s"].replace(".", "").isdigit()]
     largest = max(_count(row["tickets"]) for row in ray)
     spread = [row for row in ray if _count(row["tickets"]) == largest]
-    driver_bytes, base_bytes = max(_memory_line(ray, step) for step in ("redact", "dedup"))
+    driver_bytes, base_bytes = max(DECONTAMINATION, *spread_memory(ray))
     return Curation(
         sum(number[name] for name in stays) + sum(float(row["CPU s driver"]) for row in spread) / largest,
         sum(float(row["CPU s nodes"]) for row in spread) / largest,
@@ -69,6 +72,11 @@ def measured_curation(curate: Mapping[str, Any], rows: list[dict[str, str]], mov
         moved_bytes,
         base_bytes,
     )
+
+
+def spread_memory(rows: list[dict[str, str]]) -> list[tuple[float, float]]:
+    """What the driver holds of the steps that are spread: bytes a ticket, and bytes of any table."""
+    return [_memory_line(rows, step) for step in ("redact", "dedup")]
 
 
 def _memory_line(rows: list[dict[str, str]], step: str) -> tuple[float, float]:
@@ -164,11 +172,13 @@ def main() -> None:
         }
         for each in played
     ]  # fmt: skip
-    text = "\n".join(_page(shuffles, per, curation, training, buckets, prices.dated))
+    spread_bytes = max(spread_memory([row for row in rows if row["engine"] == "ray"]))[0]
+    text = "\n".join(_page(shuffles, per, curation, training, buckets, spread_bytes, prices.dated))
     print(text)
     figures = {
         "bytes_per_ticket": round(per.moved_bytes), "driver_cpu_s_per_million": round(per.driver_cpu_s * 1e6, 1),
         "nodes_cpu_s_per_million": round(per.nodes_cpu_s * 1e6, 1), "driver_bytes_per_ticket": round(per.driver_bytes),
+        "driver_bytes_per_ticket_spread": round(spread_bytes),
         "curation": curation, "training": training, "machine": describe_machine(),
     }  # fmt: skip
     if os.environ.get("RECORD"):
@@ -178,7 +188,7 @@ def main() -> None:
 
 def _page(
     shuffles: list[dict[str, Any]], per: Curation, curation: list[dict[str, Any]], training: list[dict[str, Any]],
-    buckets: int, dated: str,
+    buckets: int, spread: float, dated: str,
 ) -> Iterator[str]:  # fmt: skip
     yield "# A billion tickets and a 70B base\n\nWritten by `make bench-scale-model RECORD=1`.\n"
     yield "## The shuffle of near deduplication (played, every byte counted)\n"
@@ -192,7 +202,8 @@ def _page(
     yield (
         f"Measured: {per.driver_cpu_s * 1e6:.0f} CPU-seconds a million tickets on the driver, "
         f"{per.nodes_cpu_s * 1e6:.0f} on the nodes, {per.driver_bytes:,.0f} bytes of the driver's memory a ticket and "
-        f"{per.base_bytes / 1e9:.1f} GB for any table. "
+        f"{per.base_bytes / 1e9:.1f} GB for any table: decontamination, which is not spread. Redaction and "
+        f"deduplication hold at most {spread:,.0f} bytes a ticket there. "
         f"Assumed: nodes of {NODE_CORES} processors and {NODE_GB} GB with {NETWORK_GB_S * 8:.0f} Gbit/s, "
         f"{USD_PER_CORE_HOUR} USD an hour for a processor; the driver works on one processor, and the nodes are "
         "paid while they work; costs grow with the tickets alone.\n"
