@@ -58,7 +58,7 @@ class Size:
     """With Trainer's sweep and with our answers scored, which no asked ratio needs."""
 
 
-FULL = Size(("routing", "replies"), {"routing": 12, "replies": 6}, 3, 32, 64, 2, 8, 6)
+FULL = Size(("routing", "replies"), {"routing": 12, "replies": 6}, 3, 32, 128, 2, 8, 6)
 QUICK = Size(("routing",), {"routing": 4}, 1, 8, 64, 1, 2, 2, whole=False)
 
 

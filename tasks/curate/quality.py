@@ -91,8 +91,8 @@ def _counts(table: pa.Table) -> dict[str, NDArray[np.int64]]:
     import numpy as np
 
     from tasks.curate.scores.characters import character_tables
-    from tasks.curate.similarity.kernels.kernel import in_slices
     from tasks.curate.similarity.kernels.scan import COUNTS, scan_tickets, table_size
+    from tasks.kernels.kernel import in_slices
 
     classes, lowered = character_tables()
     counts = np.zeros((table.num_rows, len(COUNTS)), np.int64)

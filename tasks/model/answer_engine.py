@@ -19,7 +19,7 @@ from tasks.model.chat_codec import ChatCodec
 if TYPE_CHECKING:
     from torch import nn
 
-    from tasks.model.decoder import Decoder, Ids, Reading
+    from tasks.model.decoding.decoder import Decoder, Ids, Reading
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Engine:
         import torch
 
         from tasks.model.adapter import load_trained
-        from tasks.model.decoder import open_decoder
+        from tasks.model.decoding.decoder import open_decoder
 
         loaded = load_trained(model, trained, dtype=decoding.dtype, threads=decoding.threads)
         # no_grad, not inference_mode: regrouping assigns to the modules' weights.
@@ -97,7 +97,7 @@ class Engine:
 
 def stop_ids(codec: ChatCodec, model: nn.Module) -> frozenset[int]:
     """Tokens that end an answer: of the template, of the tokenizer and of the model's own settings."""
-    from tasks.model.decoder import language_model
+    from tasks.model.decoding.decoder import language_model
 
     configured = getattr(language_model(model).generation_config, "eos_token_id", None)
     stops = {codec.end_id, codec.tokenizer.eos_token_id}
@@ -113,7 +113,7 @@ def greedy(reading: Reading, n_rows: int, max_new_tokens: int, stops: frozenset[
     new: list[list[int]] = [[] for _ in range(n_rows)]
     rows = list(range(n_rows))
     while True:
-        tokens = reading.next_logits().max(-1).indices  # the first of equal ones, as argmax, in a quarter of the time
+        tokens = reading.next_tokens()
         going = []
         for place, token in enumerate(tokens.tolist()):
             own = new[rows[place]]

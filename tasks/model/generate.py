@@ -59,7 +59,7 @@ def generate_answers(
     done = {start: kept for start in starts if (kept := _load(_kept(scratch, start), keys[start])) is not None}
     answers = [answer for kept in done.values() for answer in kept]
     with _threads(decoding.threads) as threads:
-        job = AnswerJob(model, trained, decoding, prompts.format, tuple(prefix), threads)
+        job = AnswerJob(model, trained, decoding, prompts.format, tuple(prefix), threads, len(batches))
         for start, new in answering.answers(job, [batch for batch in batches if batch[0] not in done]):
             told = [asdict(answer) for answer in new]
             write_json(_kept(scratch, start), {"key": keys[start], "answers": told})

@@ -18,7 +18,7 @@ from tasks.model.adapter import load_trained, put_adapter_on
 from tasks.model.answer_engine import memory_told, stop_ids
 from tasks.model.base_model import load_base, resolve_dtype
 from tasks.model.chat_codec import ChatCodec
-from tasks.model.decoder import Decoder, Ids, open_decoder
+from tasks.model.decoding.decoder import Decoder, Ids, open_decoder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +46,7 @@ class Speaker:
             reading = self.decoder.read([prompt], room=max_new_tokens)
         for n_said in range(1, max_new_tokens + 1):
             with self.turn, torch.inference_mode(), memory_told():
-                tokens = reading.next_logits().max(-1).indices
+                tokens = reading.next_tokens()
                 token = int(tokens)
                 over = token in self.stops or n_said == max_new_tokens
                 if not over:
@@ -92,7 +92,7 @@ class SharedBases:
     def _on_shared_base(
         self, model: ModelRef, trained: TrainedRef, decoding: DecodingSpec, codec: ChatCodec
     ) -> tuple[Decoder, frozenset[int]]:
-        from tasks.model.fused_decoder import is_fusable
+        from tasks.model.decoding.fused_decoder import is_fusable
 
         key = (model.digest, decoding.dtype)
         base = self._bases.pop(key, None) or load_base(model, dtype=resolve_dtype(decoding.dtype)).requires_grad_(False)

@@ -22,7 +22,7 @@ from tasks.files import write_json
 from tasks.model.answer_engine import Engine, Item, stop_ids
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
-from tasks.model.plain_decoder import PlainDecoder
+from tasks.model.decoding.plain_decoder import PlainDecoder
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.model.decoder import language_model
+from tasks.model.decoding.decoder import language_model
 from tasks.train.batches import Batch
 from tasks.train.prefix import backward_through, ends_of, has_steady_positions, shared_prefix
 

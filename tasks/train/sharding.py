@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tasks.model.adapter import trainable_tensors
-from tasks.model.decoder import language_model
+from tasks.model.decoding.decoder import language_model
 from tasks.train.batches import Batch, Examples
 from tasks.train.checkpoint import State, load_newest
 from tasks.train.distributed import Replicas, without_targets

@@ -21,9 +21,10 @@ import torch
 
 from schemas.artifacts import ModelRef
 from tasks.model.answer_engine import greedy
+from tasks.model.answering import each_batch, side_by_side
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
-from tasks.model.decoder import left_padded, open_decoder
+from tasks.model.decoding.decoder import left_padded, open_decoder
 from tasks.model.generate import shared_prefix
 
 BATCH = 64
@@ -32,20 +33,26 @@ BATCH = 64
 def ours(
     model: Any, prompts: list[list[int]], references: list[list[int]] | None, n_new: int, stop: int
 ) -> list[list[int]]:
-    """Through our decoder: sorted by length, the common beginning read once."""
+    """Through our decoder: sorted by length, the common beginning read once, batches side by side as always."""
     order = sorted(range(len(prompts)), key=lambda place: (-len(prompts[place]), place))
-    out: list[list[int]] = [[] for _ in prompts]
+    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     with torch.no_grad():
         decoder = open_decoder(model, shared_prefix(prompts))
-    with torch.inference_mode():
-        for start in range(0, len(order), BATCH):
-            places = order[start : start + BATCH]
+
+    def answer(places: Sequence[int]) -> list[list[int]]:
+        with torch.inference_mode():
             longest = max((len(references[place]) for place in places), default=0) if references else 0
             reading = decoder.read([prompts[place] for place in places], room=max(n_new, longest))
             if references:
                 reading.answer_losses([references[place] for place in places])
-            for place, tokens in zip(places, greedy(reading, len(places), n_new, frozenset({stop})), strict=True):
-                out[place] = tokens
+            return greedy(reading, len(places), n_new, frozenset({stop}))
+
+    threads = torch.get_num_threads()
+    out: list[list[int]] = [[] for _ in prompts]
+    n = side_by_side(threads, len(batches))
+    for number, tokens in each_batch(answer, list(enumerate(batches)), n=n, threads=threads):
+        for place, new in zip(batches[number], tokens, strict=True):
+            out[place] = new
     return out
 
 

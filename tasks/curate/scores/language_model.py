@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tasks.curate.similarity.kernels.kernel import in_slices
 from tasks.curate.similarity.kernels.languages import LABEL_MARK, MOST_NODES, learn_words, tell_languages
+from tasks.kernels.kernel import in_slices
 
 BATCH_ROWS = 16_384
 _MAGIC, _VERSION = 793712314, 12

@@ -24,10 +24,10 @@ from schemas.errors import DataError
 from tasks.curate.similarity.kernels import components
 from tasks.curate.similarity.kernels import prefixes as prefix_kernels
 from tasks.curate.similarity.kernels import walk as walk_kernel
-from tasks.curate.similarity.kernels.kernel import in_slices, n_threads
 from tasks.curate.similarity.kernels.sketches import WORDS, sketch_sets
 from tasks.curate.similarity.kernels.walk import ADD, EMIT, LOOK
 from tasks.curate.similarity.shingles import ShingleSets, power_of_two, shingles_of_texts, starts_of
+from tasks.kernels.kernel import in_slices, n_threads
 
 MAX_COMPARISONS = 200_000_000
 SLICED_FROM = 10_000

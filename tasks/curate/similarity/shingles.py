@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.curate.similarity.buffers import text_buffers
-from tasks.curate.similarity.kernels.kernel import n_threads
 from tasks.curate.similarity.kernels.tokenise import shingle_texts
 from tasks.curate.similarity.letters import ascii_classes, character_classes, fold_batch
+from tasks.kernels.kernel import n_threads
 
 if TYPE_CHECKING:
     import duckdb

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from tasks.model.decoder import has_plain_layers, language_model
+from tasks.model.decoding.decoder import has_plain_layers, language_model
 from tasks.train.batches import Batch
 from tasks.train.fast.kernels import rms_norm, token_losses
 from tasks.train.fast.layers import Layer

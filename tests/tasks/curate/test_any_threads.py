@@ -37,9 +37,9 @@ from tasks.curate.rows import ticket_table
 from tasks.curate.rules import apply_rules
 from tasks.curate.scores import language_model
 from tasks.curate.similarity import join, shingles
-from tasks.curate.similarity.kernels import kernel
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
+from tasks.kernels import kernel
 
 Slices = list[tuple[str, int]]
 RULES = (

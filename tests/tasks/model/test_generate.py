@@ -21,11 +21,11 @@ from tasks.model.adapter import attach_adapter
 from tasks.model.answer_engine import Engine, greedy
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
-from tasks.model.decoder import Decoder, open_decoder
-from tasks.model.fused_decoder import FusedDecoder, is_fusable
-from tasks.model.fused_weights import JoinedLinear, packs
+from tasks.model.decoding.decoder import Decoder, open_decoder
+from tasks.model.decoding.fused_decoder import FusedDecoder, is_fusable
+from tasks.model.decoding.fused_weights import JoinedLinear, packs
+from tasks.model.decoding.plain_decoder import PlainDecoder
 from tasks.model.generate import generate_answers, shared_prefix
-from tasks.model.plain_decoder import PlainDecoder
 from tasks.prompts import dump_messages
 
 BODIES = (
@@ -109,6 +109,64 @@ def test_batches_answer_as_stock_generate_does(
     assert len({row["text"] for row in got}) > 1, "a model that always says the same proves nothing"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_batches_side_by_side_are_answered_as_one_after_the_other(
+    tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    spec = SPEC.model_copy(update={"threads": 2, "batch_size": 2, "dtype": dtype})
+    prompts, before = prompt_set(tmp_path / "prompts"), torch.get_num_threads()
+    at_once: list[int] = []
+    plain = Engine.answer
+
+    def told(engine: Engine, items: Any) -> Any:
+        at_once.append(torch.get_num_threads())
+        return plain(engine, items)
+
+    monkeypatch.setattr(Engine, "answer", told)
+    together = rows(answers(tmp_path, prompts, tiny_model, spec, "together"))
+    assert at_once == [1] * 4, "two batches at a time, a thread each"
+    assert torch.get_num_threads() == before
+    monkeypatch.setattr("tasks.model.answering.MOST_SIDE_BY_SIDE", 1)
+    alone = rows(answers(tmp_path, prompts, tiny_model, spec, "alone"))
+    assert at_once[4:] == [2] * 4
+    assert [row["text"] for row in together] == [row["text"] for row in alone]
+    assert [row["loss"] for row in together] == pytest.approx([row["loss"] for row in alone], rel=1e-3)
+
+
+def test_what_is_left_of_a_killed_run_is_answered_with_the_same_share_of_threads(
+    tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SPEC.model_copy(update={"threads": 2, "batch_size": 2})
+    prompts = prompt_set(tmp_path / "prompts")
+    whole = answers(tmp_path, prompts, tiny_model, spec, "a")
+    (tmp_path / "a-scratch" / "answers-000004.json").unlink()
+    used: list[int] = []
+    plain = Engine.answer
+    monkeypatch.setattr(
+        Engine, "answer", lambda engine, items: (used.append(torch.get_num_threads()), plain(engine, items))[1]
+    )
+    first = (whole.root / "predictions.parquet").read_bytes()
+    again = answers(tmp_path, prompts, tiny_model, spec, "a")
+    assert used == [1], "one batch alone would have both threads, and other bits"
+    assert (again.root / "predictions.parquet").read_bytes() == first
+
+
+def test_a_batch_that_fails_beside_others_ends_the_answering(
+    tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Engine.answer
+
+    def fail(engine: Engine, items: Any) -> Any:
+        if any(item.item_id == "i6" for item in items):
+            raise MemoryError
+        return plain(engine, items)
+
+    monkeypatch.setattr(Engine, "answer", fail)
+    spec = SPEC.model_copy(update={"threads": 2, "batch_size": 2})
+    with pytest.raises(MemoryError):
+        answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, spec, "a")
+
+
 @pytest.mark.model
 def test_smollm2_answers_as_stock_generate_does(tmp_path: Path, smollm2: ModelRef) -> None:
     spec = SPEC.model_copy(update={"batch_size": 4})
@@ -170,7 +228,7 @@ def test_without_packing_the_answers_in_bfloat16_are_the_same(
             return greedy(decoder.read([[1, 40, 41], [1, 50]], room=20), 2, 20, frozenset())
 
     packed = said()
-    monkeypatch.setattr("tasks.model.fused_weights.packs", lambda _: False)
+    monkeypatch.setattr("tasks.model.decoding.fused_weights.packs", lambda _: False)
     assert said() == packed
     monkeypatch.undo()
     model, ids = load_base(tiny_model, dtype=torch.bfloat16), torch.tensor([[1, 40, 41]])

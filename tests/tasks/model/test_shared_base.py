@@ -16,7 +16,7 @@ from tasks.model.adapter import open_for_training, save_trained, trainable_tenso
 from tasks.model.answer_engine import Engine, greedy
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
-from tasks.model.fused_decoder import FusedDecoder
+from tasks.model.decoding.fused_decoder import FusedDecoder
 from tasks.model.shared_base import SharedBases
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

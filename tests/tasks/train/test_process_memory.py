@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +67,40 @@ def test_only_adapted_layers_keep_activations() -> None:
         ).activations
 
     assert activations(10) * 3 == pytest.approx(activations(None), rel=1e-6)
+
+
+_MANY_SHAPES = """
+import ctypes, sys
+import torch
+from schemas.artifacts import ModelRef
+from tasks.model.base_model import load_base
+
+def held():
+    status = open("/proc/self/status").read()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
+
+torch.set_num_threads(1)
+load_base(ModelRef.model_validate_json(sys.argv[1]), dtype=torch.bfloat16)
+weight = torch.randn(256, 256).bfloat16()
+def multiply(first):
+    for n_rows in range(first, first + 300):
+        torch.randn(n_rows, 256).bfloat16() @ weight
+    ctypes.CDLL(None).malloc_trim(0)
+    return held()
+before = multiply(1)
+print(multiply(301) - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_products_of_ever_new_shapes_take_no_more_memory(tiny_model: ModelRef) -> None:
+    """Each batch has a new number of tokens; 300 of them kept 200 MB where the processor multiplies bfloat16."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MANY_SHAPES, tiny_model.model_dump_json()],
+        capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert int(done.stdout) < 40e6
 
 
 @pytest.mark.campaign

@@ -1,1 +1,1 @@
-"""Loops over arrays of hashes in machine code: written in Python, compiled once by numba, loaded without it."""
+"""Loops over arrays of hashes and bytes, compiled by `tasks/kernels/`."""

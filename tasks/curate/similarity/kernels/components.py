@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.kernels.kernel import Part, kernel
 from tasks.curate.similarity.kernels.overlap import SLACK, jaccard, remember
 from tasks.curate.similarity.kernels.sketches import is_apart
+from tasks.kernels.kernel import Part, kernel
 
 _U = np.uint64
 TEXT, NEXT, BELOW, LEFT = 0, 1, 2, 3

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.kernels.kernel import kernel
 from tasks.curate.similarity.kernels.tokenise import character
+from tasks.kernels.kernel import kernel
 
 HARD = 0
 """In the table: the character's composed lower case depends on its neighbours, or is not one character."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.kernels.kernel import Part, kernel
+from tasks.kernels.kernel import Part, kernel
 
 LABEL_MARK = b"__label__"
 """A token that begins so is no word."""

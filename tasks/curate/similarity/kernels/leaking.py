@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.kernels.kernel import kernel
+from tasks.kernels.kernel import kernel
 
 _SLACK = 1e-9  # as in `tasks/curate/similarity/kernels/overlap.py`
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.kernels.kernel import kernel
 from tasks.curate.similarity.kernels.overlap import SLACK
 from tasks.curate.similarity.kernels.sketches import is_apart
+from tasks.kernels.kernel import kernel
 
 _U = np.uint64
 TEXT, NEXT, LEFT = 0, 1, 2

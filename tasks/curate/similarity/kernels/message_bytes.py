@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.kernels.kernel import Part
+from tasks.kernels.kernel import Part
 
 # Columns of `state`, all of them places in `data` but for the flags.
 FIRST, FIRST_END, ALONE, END, LOW, CURSOR, LINE, START, N_BELOW, FITS, CONTACT, LIVE = range(12)

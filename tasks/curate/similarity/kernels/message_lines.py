@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.kernels.kernel import Part, kernel
 from tasks.curate.similarity.kernels.message_bytes import (
     ALONE,
     END,
@@ -23,6 +22,7 @@ from tasks.curate.similarity.kernels.message_bytes import (
     line_end,
     may_begin,
 )
+from tasks.kernels.kernel import Part, kernel
 
 LEFT_TO_PYTHON = 1
 

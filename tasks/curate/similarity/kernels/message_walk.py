@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.kernels.kernel import Part, kernel
 from tasks.curate.similarity.kernels.message_bytes import (
     CONTACT,
     CURSOR,
@@ -29,6 +28,7 @@ from tasks.curate.similarity.kernels.message_bytes import (
     lower,
     may_begin,
 )
+from tasks.kernels.kernel import Part, kernel
 
 _THIS, _THE_I, _CONFI, _DIESE, _ESTE = (
     int.from_bytes(word) for word in (b"this ", b"the i", b"confi", b"diese", b"este ")

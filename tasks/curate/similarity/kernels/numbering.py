@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.kernels.kernel import kernel
 from tasks.curate.similarity.kernels.tokenise import INVISIBLE, LETTER, LONE, SEPARATOR
+from tasks.kernels.kernel import kernel
 
 _START = np.uint64(0xCBF29CE484222325)  # FNV-1a, 64 bits
 _PRIME = np.uint64(0x100000001B3)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.kernels.kernel import Part
+from tasks.kernels.kernel import Part
 
 SLACK = 1e-9  # products such as 0.7 * 10 may exceed the integer they stand for by a rounding error
 

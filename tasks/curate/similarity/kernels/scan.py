@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.kernels.kernel import Part, kernel
+from tasks.kernels.kernel import Part, kernel
 
 N_LISTED = 0x20000
 """Code points with an entry in the tables of `tasks/curate/scores/characters.py`."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.kernels.kernel import Part, kernel
+from tasks.kernels.kernel import Part, kernel
 
 WORDS = 4
 _U = np.uint64

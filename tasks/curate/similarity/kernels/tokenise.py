@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.kernels.kernel import Part, kernel
+from tasks.kernels.kernel import Part, kernel
 
 SEPARATOR, LETTER, LONE, INVISIBLE = 0, 1, 2, 3
 """Classes of characters: between words, part of a word, a word of its own, not there at all."""

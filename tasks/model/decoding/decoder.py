@@ -1,7 +1,7 @@
 """What generation asks of a model: read prompts once, then give losses of answers and next tokens.
 
-It knows nothing of tokenizers and files. Called by tasks/model/generate.py; `tasks/model/fused_decoder.py` is the fast
-way for Llama-shaped models, `tasks/model/plain_decoder.py` the model's own forward for all others.
+It knows nothing of tokenizers and files. Called by tasks/model/generate.py; `tasks/model/decoding/fused_decoder.py` is
+the fast way for Llama-shaped models, `tasks/model/decoding/plain_decoder.py` the model's own forward for all others.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ class Reading(Protocol):
     def next_logits(self) -> Tensor:
         """Logits (rows, vocabulary) of the token after the last one read."""
 
+    def next_tokens(self) -> Tensor:
+        """The most likely of these (rows,), the first of equal ones."""
+
     def answer_losses(self, answers: Sequence[Ids]) -> list[float]:
         """Mean nats per token of each answer after its prompt; leaves the reading as it is.
 
@@ -37,6 +40,9 @@ class Reading(Protocol):
 class Decoder(Protocol):
     """A model, ready to read batches of prompts that begin with the same `prefix` tokens."""
 
+    serves_threads: bool
+    """May several threads read at the same time, each its own batch?"""
+
     def read(self, prompts: Sequence[Ids], *, room: int) -> Reading:
         """Read the prompts; at most `room` tokens per row can be appended or scored afterwards."""
 
@@ -51,8 +57,8 @@ def open_decoder(model: nn.Module, prefix: Ids, *, keep_weights: bool = False) -
         keep_weights: The model's weights serve others too. Else they may be given up for a faster layout of them, and
             the model cannot be used without the decoder.
     """
-    from tasks.model.fused_decoder import FusedDecoder, is_fusable
-    from tasks.model.plain_decoder import PlainDecoder
+    from tasks.model.decoding.fused_decoder import FusedDecoder, is_fusable
+    from tasks.model.decoding.plain_decoder import PlainDecoder
 
     return FusedDecoder(model, prefix, keep_weights=keep_weights) if is_fusable(model) else PlainDecoder(model)
 

@@ -1,6 +1,7 @@
 """Batched greedy decoding through the model's own forward and cache, whatever its architecture.
 
-It knows nothing of text. Made by tasks/model/decoder.py for models that `tasks/model/fused_decoder.py` does not know.
+It knows nothing of text. Made by tasks/model/decoding/decoder.py for models that fused_decoder.py beside
+it does not know.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.model.decoder import Ids, language_model, left_padded
+from tasks.model.decoding.decoder import Ids, language_model, left_padded
 from tasks.model.likelihood import means_per_row, token_nats
 
 _SCORED = 2048
@@ -21,6 +22,9 @@ _SCORED = 2048
 
 class PlainDecoder:
     """A model; shared prefixes are read with each prompt."""
+
+    serves_threads = False
+    """A model's own forward may keep things between calls, as some rotary embeddings do."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = language_model(model)
@@ -47,6 +51,9 @@ class _Reading:
 
     def next_logits(self) -> Tensor:
         return self.logits
+
+    def next_tokens(self) -> Tensor:
+        return self.logits.max(-1).indices
 
     def answer_losses(self, answers: Sequence[Ids]) -> list[float]:
         """Through a second pass over prompt and answer: not every cache can be cut back."""

@@ -1,14 +1,14 @@
 """A Python function over arrays as machine code: compiled by numba at the first call ever, then kept on disk.
 
 numba takes a second to import and to load what it has cached. Here the machine code of a kernel is kept as an object
-file that LLVM loads alone, in a tenth of that (`tasks/curate/similarity/kernels/compiling.py` makes it). The file lies
-in `__pycache__` beside this module, in the user's cache where that cannot be written, and nowhere where neither can:
-then each process compiles anew, some seconds. Its name holds a digest of all that it depends on: the sources of this
-folder, the versions of numba and LLVM, the processor.
+file that LLVM loads alone, in a tenth of that (`tasks/kernels/compiling.py` makes it). The file lies in `__pycache__`
+beside this module, in the user's cache where that cannot be written, and nowhere where neither can: then each process
+compiles anew, some seconds. Its name holds a digest of all that it depends on: the sources of this folder and of the
+kernel's own, the versions of numba and LLVM, the processor.
 
 Kernels are serial and hold no lock of Python's while they run; `in_slices` spreads one over threads. They allocate
-nothing: each gets its work arrays from its caller. It knows nothing of texts. Called by the modules of
-`tasks/curate/similarity/`.
+nothing: each gets its work arrays from its caller. It knows nothing of texts and of models. Called by
+`tasks/curate/similarity/kernels/` and `tasks/model/decoding/kernels/`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import ctypes
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import metadata
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 HERE = Path(__file__).parent
 SCALARS = {"i64": ctypes.c_int64, "u64": ctypes.c_uint64, "f64": ctypes.c_double}
-DTYPES = {"u8": np.uint8, "i32": np.int32, "i64": np.int64, "u64": np.uint64, "f32": np.float32,
+DTYPES = {"u8": np.uint8, "u16": np.uint16, "i32": np.int32, "i64": np.int64, "u64": np.uint64, "f32": np.float32,
     "f64": np.float64}  # fmt: skip
 _lock = threading.Lock()
 _loaded: list[Any] = []  # what LLVM loaded must outlive the kernels
@@ -47,25 +47,36 @@ class Part:
         raise TypeError("a part of a kernel is called from kernels only")
 
 
+@Part
+def prefetch(array: Any, place: Any) -> Any:
+    """Ask the processor to bring what lies `place` elements behind the array's first into its cache, now and not later.
+
+    It is a hint: nothing waits for it, and a place outside the array does no harm. `compiling.py` has the code.
+    """
+    raise NotImplementedError
+
+
 class Kernel:
     """A compiled function.
 
     Args:
         function: Loops over its arguments; uses numpy's scalars, `Part`s and what numba allows without allocation.
-        signature: Types of the arguments, such as `u8[] i32[,] f64`: a contiguous array of one or two dimensions,
+        signature: Types of the arguments, such as `u8[] i32[,] f64`: a contiguous array of one or more dimensions,
             or a number. The function returns an int64.
+        reorders: Sums of floats may be taken in any order, so that loops over them use the processor's wide registers.
     """
 
-    def __init__(self, function: Callable[..., int], signature: str) -> None:
+    def __init__(self, function: Callable[..., int], signature: str, *, reorders: bool = False) -> None:
         self.function = function
         self.types = signature.split()
+        self.reorders = reorders
         self._call: Callable[..., int] | None = None
 
     def __call__(self, *arguments: Any) -> int:
         result, exception = ctypes.c_int64(), ctypes.c_void_p()
         flat: list[Any] = [ctypes.addressof(result), ctypes.addressof(exception)]
         for argument, kind in zip(arguments, self.types, strict=True):
-            flat.extend(_flatten(argument, kind))
+            flat.extend(argument if type(argument) is Flat else _flatten(argument, kind))
         if self._call is None:
             with _lock:
                 self._call = self._call or self._load()
@@ -77,7 +88,8 @@ class Kernel:
         import llvmlite.binding as llvm
 
         name = f"{self.function.__module__}.{self.function.__name__}".replace(".", "_")
-        code = _kept(name) or self._compile(name)
+        digest = _digest(Path(self.function.__code__.co_filename).parent)
+        code = _kept(f"{name}-{digest}") or self._compile(name, digest)
         library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(name)
         tracker = library.link(_engine(), f"{name}_{len(_loaded)}")
         _loaded.append(tracker)
@@ -87,17 +99,41 @@ class Kernel:
         call: Callable[..., int] = prototype(tracker[name])
         return call
 
-    def _compile(self, name: str) -> bytes:
-        from tasks.curate.similarity.kernels.compiling import compile_function
+    def _compile(self, name: str, digest: str) -> bytes:
+        from tasks.kernels.compiling import compile_function
 
-        code = compile_function(self.function, self.types, name)
-        _keep(name, code)
+        code = compile_function(self.function, self.types, name, reorders=self.reorders)
+        _keep(f"{name}-{digest}", code)
         return code
 
 
-def kernel(signature: str) -> Callable[[Callable[..., int]], Kernel]:
+class Flat(tuple[Any, ...]):
+    """An array in the form in which compiled code takes it, for arguments that stay the same over many calls.
+
+    Nobody checks it again. It keeps its array alive.
+    """
+
+    owner: Any
+
+    def __new__(cls, parts: Iterable[Any], owner: Any) -> Flat:
+        """Of the parts that `_flatten` names, which point into `owner`."""
+        made = super().__new__(cls, parts)
+        made.owner = owner
+        return made
+
+    @classmethod
+    def of(cls, array: Any, kind: str) -> Flat:
+        """Of an array as a signature names it.
+
+        Raises:
+            TypeError: the array is of another kind.
+        """
+        return cls(_flatten(array, kind), array)
+
+
+def kernel(signature: str, *, reorders: bool = False) -> Callable[[Callable[..., int]], Kernel]:
     """Make the function a `Kernel` of this signature."""
-    return lambda function: Kernel(function, signature)
+    return lambda function: Kernel(function, signature, reorders=reorders)
 
 
 def n_threads() -> int:
@@ -142,11 +178,11 @@ def _engine() -> Any:
 
 
 @cache
-def _digest() -> str:
+def _digest(folder: Path) -> str:
     import llvmlite.binding as llvm
 
     digest = hashlib.sha256()
-    for source in sorted(HERE.glob("*.py")):
+    for source in [*sorted(HERE.glob("*.py")), *sorted(folder.glob("*.py"))]:
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     for part in (metadata.version("numba"), llvm.llvm_version_info, llvm.get_default_triple(),
                  llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()):  # fmt: skip
@@ -163,7 +199,7 @@ def _kept(name: str) -> bytes | None:
     """The object file, when one is there and whole: its last 32 bytes are the sha256 of those before."""
     for folder in _folders():
         try:
-            content = (folder / f"{name}-{_digest()}.o").read_bytes()
+            content = (folder / f"{name}.o").read_bytes()
         except OSError:
             continue
         if hashlib.sha256(content[:-32]).digest() == content[-32:]:
@@ -177,7 +213,7 @@ def _keep(name: str, code: bytes) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             aside.write_bytes(code + hashlib.sha256(code).digest())
-            aside.replace(folder / f"{name}-{_digest()}.o")
+            aside.replace(folder / f"{name}.o")
         except OSError:
             continue
         return

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.curate.similarity.kernels import kernel as kernel_module
-from tasks.curate.similarity.kernels.compiling import compile_function
-from tasks.curate.similarity.kernels.kernel import Kernel, Part, in_slices, n_threads
+from tasks.kernels import kernel as kernel_module
+from tasks.kernels.compiling import compile_function
+from tasks.kernels.kernel import Flat, Kernel, Part, in_slices, n_threads, prefetch
 
 FACTOR = np.int64(3)
 
@@ -112,6 +112,44 @@ def test_a_function_that_needs_more_than_itself_is_refused() -> None:
 
     with pytest.raises(RuntimeError, match=r"form that is unknown: .*random"):
         compile_function(chance, ["i64"], "chance")
+
+
+def add_ahead(values: Any, total: Any) -> int:
+    total[0] = np.float32(0)
+    for i in range(values.shape[0]):
+        if i % 16 == 0:
+            prefetch(values, i + 4096)
+        total[0] += values[i]
+    return 0
+
+
+def test_a_hint_changes_nothing_wherever_it_points(folders: list[Path]) -> None:
+    values, total = np.arange(100, dtype=np.float32), np.zeros(1, np.float32)
+    Kernel(add_ahead, "f32[] f32[]")(values, total)
+    assert total[0] == 4950
+    with pytest.raises(NotImplementedError):
+        prefetch.function(values, 0)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_sums_in_any_order_keep_what_is_not_finite(folders: list[Path], odd: float) -> None:
+    values, total = np.ones(1000, np.float32), np.zeros(1, np.float32)
+    reordering = Kernel(add_ahead, "f32[] f32[]", reorders=True)
+    reordering(values, total)
+    assert total[0] == 1000
+    values[777] = odd
+    reordering(values, total)
+    assert np.array_equal(total[0], np.float32(odd), equal_nan=True)
+
+
+def test_an_argument_made_once_serves_many_calls_and_keeps_its_array(folders: list[Path]) -> None:
+    total = np.zeros(1, np.float32)
+    kept = Flat.of(np.full(64, 2, np.float32), "f32[]")  # the array has no other name
+    for _ in range(3):
+        Kernel(add_ahead, "f32[] f32[]")(kept, total)
+        assert total[0] == 128
+    with pytest.raises(TypeError, match="kernel wants"):
+        Flat.of(np.zeros(4), "f32[]")
 
 
 def test_slices_cover_all_and_come_in_order() -> None:

@@ -1,6 +1,6 @@
 """Weights of a decoder layer as generation wants them: norms, and linear layers with one input joined into one product.
 
-LoRA factors stay beside the frozen weights. Knows nothing of layers and caches. Used by tasks/model/fused_decoder.py.
+LoRA factors stay beside the frozen weights. Knows nothing of layers and caches. Used by the modules beside it.
 """
 
 from __future__ import annotations

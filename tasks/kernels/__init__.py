@@ -1,0 +1,1 @@
+"""Loops over arrays in machine code: written in Python, compiled once by numba, loaded without it."""

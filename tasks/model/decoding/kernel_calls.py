@@ -1,0 +1,60 @@
+"""Kernels called with tensors: their form as arguments, and rows shared out over threads.
+
+Used by the modules beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from tasks.kernels.kernel import Flat
+from tasks.model.decoding.kernels.rows import largest_of_rows
+
+_FEW = 256
+"""Fewer rows than this for each thread are not worth waking it."""
+
+
+def flat(tensor: Tensor) -> Flat:
+    """A contiguous tensor as kernels take it, bfloat16 numbers as their bits.
+
+    Raises:
+        ValueError: its numbers do not lie one after another.
+    """
+    if not tensor.is_contiguous():
+        raise ValueError("a kernel reads contiguous tensors only")
+    size = tensor.element_size()
+    strides = (stride * size for stride in tensor.stride())
+    return Flat((None, None, tensor.numel(), size, tensor.data_ptr() or None, *tensor.shape, *strides), tensor)
+
+
+def slices(n_rows: int, few: int = _FEW) -> list[tuple[int, int]]:
+    """Rows from and to, one part for each of torch's threads where each then has `few` rows."""
+    n_parts = max(1, min(torch.get_num_threads(), n_rows // few))
+    return list(pairwise(n_rows * number // n_parts for number in range(n_parts + 1)))
+
+
+def in_parts(work: Callable[[int, int, int], object], parts: list[tuple[int, int]]) -> None:
+    """Call `work(number, low, high)` for each part, the first on this thread; kernels run without Python's lock."""
+    waiting = [_threads().submit(work, number, *parts[number]) for number in range(1, len(parts))]
+    work(0, *parts[0])
+    for each in waiting:
+        each.result()
+
+
+def largest_places(x: Tensor) -> Tensor:
+    """Where each row of x (rows, n) is largest, the first of equal ones: (rows,)."""
+    out = torch.empty(len(x), dtype=torch.int64)
+    told = flat(x), flat(out)
+    in_parts(lambda _, low, high: largest_of_rows(*told, low, high), slices(len(x)))
+    return out
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, torch.get_num_threads() - 1), thread_name_prefix="kernel")

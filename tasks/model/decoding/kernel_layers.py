@@ -1,0 +1,186 @@
+"""New columns of a batch through all layers on a CPU, in bfloat16: products by torch, all between them by kernels.
+
+A layer of a few rows is some forty small operations, each dearer to start, to share out over threads and to wait for
+than to do. Here they are four kernels beside four products. Measured: docs/decisions/0041. It knows nothing of prompts.
+Called by tasks/model/decoding/kernel_reading.py; tasks/model/decoding/fused_layer.py computes the same by torch alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.model.decoding.fused_layer import FusedLayer
+from tasks.model.decoding.fused_weights import Norm
+from tasks.model.decoding.kernel_calls import flat, in_parts, slices
+from tasks.model.decoding.kernels.attention import attend_columns
+from tasks.model.decoding.kernels.rows import add_and_norm_rows, gate_rows, norm_rows
+
+BLOCK = 16
+"""Columns of a cache are a multiple of this, also what the kernel's loops go by."""
+_FEW_ROWS = 4
+"""Attention of fewer rows than this for each thread is not worth waking it."""
+
+
+def kernels_know(model_dtype: torch.dtype, device: torch.device, d_head: int) -> bool:
+    """Do the kernels compute a model of this kind?"""
+    return device.type == "cpu" and model_dtype == torch.bfloat16 and d_head % 4 == 0
+
+
+class KernelCache:
+    """Keys (rows, kv_heads, d, columns) and values (rows, kv_heads, columns, d) of each layer; zeros where nothing is.
+
+    Args:
+        layers: Of the model.
+        n_rows: Of the batch.
+        n_columns: Room, rounded up to a multiple of `BLOCK`.
+    """
+
+    def __init__(self, layers: Sequence[FusedLayer], n_rows: int, n_columns: int) -> None:
+        self.n_columns = math.ceil(n_columns / BLOCK) * BLOCK
+        self._held = [_room(layer, n_rows, self.n_columns) for layer in layers]
+        self.flat = [(flat(keys), flat(values)) for keys, values in self._held]
+
+    def make_room(self, n_columns: int) -> None:
+        """Have at least so many columns."""
+        if n_columns <= self.n_columns:
+            return
+        before, self.n_columns = self.n_columns, math.ceil(n_columns / BLOCK) * BLOCK
+        for number, (keys, values) in enumerate(self._held):
+            more = self.n_columns - before
+            longer = torch.cat([keys, keys.new_zeros(*keys.shape[:3], more)], 3)
+            self._held[number] = (
+                longer,
+                torch.cat([values, values.new_zeros(*values.shape[:2], more, values.shape[3])], 2),
+            )
+        self.flat = [(flat(keys), flat(values)) for keys, values in self._held]
+
+    def move(self, sources: Tensor, gaps: Tensor) -> None:
+        """Put the rows `sources` in the place of `gaps`."""
+        for layer in self._held:
+            for held in layer:
+                held[gaps] = held[sources]
+
+
+class KernelLayers:
+    """All layers of a model, and the keys and values of the prefix that all rows attend to."""
+
+    def __init__(self, layers: Sequence[FusedLayer]) -> None:
+        self.layers = layers
+        self.prefix = KernelCache(layers, 1, 0)
+        self.n_prefix = 0
+
+    def after(
+        self,
+        hidden: Tensor,
+        angles: tuple[Tensor, Tensor],
+        cache: KernelCache,
+        *,
+        pads: Tensor,
+        places: Tensor,
+        start: int,
+        last: bool,
+    ) -> Tensor:
+        """States (rows, columns, d) after all layers, before the last norm; `hidden` is used up.
+
+        Args:
+            hidden: States of the new columns (rows, columns, d).
+            angles: Cosines and sines of their positions (rows, columns, d).
+            cache: Has room for them, and takes their keys and values.
+            pads: First columns of each row that hold nothing.
+            places: Row of the cache of each row.
+            start: Column of the cache into which the first new one goes.
+            last: Only the last column's states are wanted.
+        """
+        n_columns = hidden.shape[1]
+        attention = _Attention(self, cache, hidden.shape[:2], pads, places, angles, start)
+        normed = _normed(hidden, self.layers[0].before_attention)
+        for number, layer in enumerate(self.layers):
+            is_last = number + 1 == len(self.layers)
+            skipped = n_columns - 1 if last and is_last else 0
+            mixed = attention.of(number, layer.qkv(normed), skipped)
+            if skipped:
+                hidden = hidden[:, -1:].contiguous()
+            normed = _added_and_normed(hidden, layer.out(mixed), layer.before_feed_forward)
+            more = layer.down(_gated(layer.gate_up(normed)))
+            if not is_last:
+                normed = _added_and_normed(hidden, more, self.layers[number + 1].before_attention)
+        return hidden.add_(more)
+
+
+class _Attention:
+    """What stays the same over the layers of one pass: arguments, and room for each thread's scores."""
+
+    def __init__(
+        self,
+        model: KernelLayers,
+        cache: KernelCache,
+        shape: Sequence[int],
+        pads: Tensor,
+        places: Tensor,
+        angles: tuple[Tensor, Tensor],
+        start: int,
+    ) -> None:
+        layer = model.layers[0]
+        groups = layer.n_heads // layer.n_kv
+        rooms = ((groups + 1, layer.d), (groups, model.prefix.n_columns), (groups, cache.n_columns), (groups, layer.d))
+        self._model, self._cache, self._start, self._shape = model, cache, start, shape
+        self._rows = tuple(part.contiguous() for part in (*angles, pads, places))
+        self._told = tuple(map(flat, self._rows))
+        self._parts = slices(shape[0], _FEW_ROWS)
+        self._rooms = [[torch.empty(room) for room in rooms] for _ in self._parts]
+        self._flat_rooms = [tuple(map(flat, room)) for room in self._rooms]
+
+    def of(self, number: int, packed: Tensor, first_query: int) -> Tensor:
+        """Attention of a layer's new columns from `first_query` on, (rows, columns, heads * d)."""
+        layer, (n_rows, n_columns) = self._model.layers[number], self._shape
+        out = packed.new_empty(n_rows, n_columns - first_query, layer.n_heads, layer.d)
+        told: tuple[Any, ...] = (
+            flat(packed.view(n_rows, n_columns, -1, layer.d)),
+            *self._told,
+            *self._cache.flat[number],
+            *self._model.prefix.flat[number],
+            self._model.n_prefix,
+            self._start,
+            first_query,
+            layer.scale,
+        )
+        to_out = flat(out)
+        in_parts(lambda part, low, high: attend_columns(*told, *self._flat_rooms[part], to_out, low, high), self._parts)
+        return out.view(n_rows, n_columns - first_query, -1)
+
+
+def _room(layer: FusedLayer, n_rows: int, n_columns: int) -> tuple[Tensor, Tensor]:
+    shape = n_rows, layer.n_kv
+    return (
+        torch.zeros(*shape, layer.d, n_columns, dtype=torch.bfloat16),
+        torch.zeros(*shape, n_columns, layer.d, dtype=torch.bfloat16),
+    )
+
+
+def _normed(x: Tensor, norm: Norm) -> Tensor:
+    rows, out = x.view(-1, x.shape[-1]), torch.empty_like(x)
+    told = flat(rows), flat(norm.weight), norm.epsilon, flat(out.view(rows.shape))
+    in_parts(lambda _, low, high: norm_rows(*told, low, high), slices(len(rows)))
+    return out
+
+
+def _added_and_normed(x: Tensor, more: Tensor, norm: Norm) -> Tensor:
+    """Adds `more` to x in place; returns the norm of the sum."""
+    rows, out = x.view(-1, x.shape[-1]), torch.empty_like(x)
+    told = flat(rows), flat(more.view(rows.shape)), flat(norm.weight), norm.epsilon, flat(out.view(rows.shape))
+    in_parts(lambda _, low, high: add_and_norm_rows(*told, low, high), slices(len(rows)))
+    return out
+
+
+def _gated(both: Tensor) -> Tensor:
+    """silu(gate) * up of (..., 2 d), gate first: (..., d)."""
+    rows = both.view(-1, both.shape[-1])
+    out = rows.new_empty(len(rows), rows.shape[1] // 2)
+    told = flat(rows), flat(out)
+    in_parts(lambda _, low, high: gate_rows(*told, low, high), slices(len(rows)))
+    return out.view(*both.shape[:-1], -1)

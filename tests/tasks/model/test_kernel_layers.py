@@ -1,0 +1,239 @@
+"""Layers in machine code of our own compute what torch computes: each kernel, whole models, any number of threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tasks.model.decoding.decoder import open_decoder
+from tasks.model.decoding.fused_decoder import FusedDecoder
+from tasks.model.decoding.fused_weights import Norm
+from tasks.model.decoding.kernel_calls import flat, in_parts, largest_places, slices
+from tasks.model.decoding.kernel_layers import _added_and_normed, _gated, _normed
+from tasks.model.decoding.kernel_reading import KernelReading
+from tasks.model.decoding.kernels.attention import attend_columns
+from tasks.model.decoding.torch_reading import TorchReading
+
+HALF_STEP = 2**-8
+"""Largest relative difference between a number and the bfloat16 next to it."""
+
+
+def bf16(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).bfloat16()
+
+
+def model_of(n_heads: int, n_kv: int, *, d: int = 16, dtype: torch.dtype = torch.bfloat16) -> Any:
+    """A random Llama with these heads; equal arguments give equal weights, rounded to bfloat16 in any dtype."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(11)
+    config = LlamaConfig(
+        vocab_size=200, hidden_size=96, intermediate_size=160, num_hidden_layers=3, num_attention_heads=n_heads,
+        num_key_value_heads=n_kv, head_dim=d, max_position_embeddings=256, initializer_range=0.15,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval().bfloat16().to(dtype)
+
+
+def close(got: Tensor, wanted: Tensor) -> bool:
+    return torch.allclose(got.double(), wanted.double(), rtol=HALF_STEP, atol=1e-3)
+
+
+# --- kernels
+
+
+@pytest.mark.parametrize(("n_heads", "n_kv"), [(9, 3), (4, 4), (4, 1), (14, 2)])
+@pytest.mark.parametrize("n_new", [1, 5])
+@pytest.mark.parametrize("n_prefix", [0, 21])
+def test_attention_is_that_of_float64(n_heads: int, n_kv: int, n_new: int, n_prefix: int) -> None:
+    n_rows, d, start, n_columns = 6, 64, 17, 32
+    places, pads = torch.tensor([4, 0, 7, 2, 3, 6]), torch.tensor([0, 3, 17, 1, 0, 9])
+    packed = bf16(n_rows, n_new, n_heads + 2 * n_kv, d, seed=1)
+    angle = torch.rand(n_rows, n_new, d // 2, generator=torch.Generator().manual_seed(2)) * 6
+    cos, sin = (torch.cat([part, part], -1).bfloat16() for part in (angle.cos(), angle.sin()))
+    keys, values = bf16(8, n_kv, d, n_columns, seed=3), bf16(8, n_kv, n_columns, d, seed=4)
+    n_before = (n_prefix + 15) // 16 * 16
+    before_keys, before_values = bf16(1, n_kv, d, n_before, seed=5), bf16(1, n_kv, n_before, d, seed=6)
+    old_keys, old_values = keys.double(), values.double()
+    rooms = [torch.empty(n_heads // n_kv + 1, d)]
+    rooms += [torch.empty(n_heads // n_kv, width) for width in (n_before, n_columns, d)]
+    out = torch.empty(n_rows, n_new, n_heads, d, dtype=torch.bfloat16)
+    attend_columns(
+        *map(flat, (packed, cos, sin, pads, places, keys, values, before_keys, before_values)),
+        n_prefix, start, 0, d**-0.5, *map(flat, rooms), flat(out), 0, n_rows,
+    )  # fmt: skip
+
+    wide, half = packed.double(), d // 2
+    swapped = torch.cat([-wide[..., half:], wide[..., :half]], -1)
+    turned = wide * cos.double()[:, :, None] + swapped * sin.double()[:, :, None]
+    q, new_keys = turned[:, :, :n_heads], turned[:, :, n_heads : n_heads + n_kv]
+    assert close(keys[places, :, :, start : start + n_new], new_keys.permute(0, 2, 3, 1))
+    assert torch.equal(values[places, :, start : start + n_new], packed[:, :, n_heads + n_kv :].transpose(1, 2))
+    for r in range(n_rows):
+        cache = int(places[r])
+        assert torch.equal(keys[cache].double()[..., :start], old_keys[cache][..., :start]), "older keys stay"
+        assert torch.equal(values[cache].double()[:, :start], old_values[cache][:, :start])
+        for c in range(n_new):
+            seen = slice(int(pads[r]), start + c + 1)
+            k = torch.cat([before_keys[0].double()[..., :n_prefix], keys[cache].double()[..., seen]], -1)
+            v = torch.cat([before_values[0].double()[:, :n_prefix], values[cache].double()[:, seen]], 1)
+            grouped = q[r, c].view(n_kv, -1, d)
+            weights = torch.softmax(grouped @ k * d**-0.5, -1)
+            assert close(out[r, c], (weights @ v).view(n_heads, d))
+
+
+def test_norms_and_gates_are_those_of_torch() -> None:
+    module = torch.nn.Module()
+    module.weight, module.variance_epsilon = bf16(96, seed=7), 1e-5  # type: ignore[assignment]
+    norm = Norm(module)
+    x, more, both = bf16(7, 3, 96, seed=8), bf16(7, 3, 96, seed=9), bf16(7, 3, 320, seed=10) * 4
+    assert close(_normed(x, norm), norm(x))
+    total = x + more
+    assert close(_added_and_normed(x, more, norm), norm(total))
+    assert torch.equal(x, total), "the sum is kept in place"
+    gate, up = both.chunk(2, -1)
+    assert close(_gated(both), functional.silu(gate) * up)
+
+
+def test_the_largest_is_the_first_of_equal_ones_and_a_nan_is_larger_than_all() -> None:
+    x = bf16(40, 3000, seed=12)
+    x[3, 100] = x[3, 50] = 60.0
+    x[4, 70], x[5] = float("nan"), -1.5
+    x[6], x[6, 2999] = float("-inf"), -3e38
+    assert torch.equal(largest_places(x), x.max(-1).indices)
+    assert largest_places(x)[:7].tolist()[3:] == [50, 70, 0, 2999]
+
+
+@pytest.mark.parametrize("spoilt", ["packed", "keys", "values"])
+def test_a_nan_is_not_lost_in_attention(spoilt: str) -> None:
+    packed, keys, values = bf16(2, 1, 5, 64), bf16(2, 1, 64, 16), bf16(2, 1, 16, 64)
+    {"packed": packed[1, 0, 0], "keys": keys[1, 0, 3], "values": values[1, 0, 2]}[spoilt][2] = float("nan")
+    ones, none = torch.ones(2, 1, 64).bfloat16(), torch.zeros(2, dtype=torch.int64)
+    rooms = [torch.empty(4, 64), torch.empty(3, 0), torch.empty(3, 16), torch.empty(3, 64)]
+    out = torch.empty(2, 1, 3, 64).bfloat16()
+    prefix = torch.empty(1, 1, 64, 0).bfloat16(), torch.empty(1, 1, 0, 64).bfloat16()
+    attend_columns(
+        *map(flat, (packed, ones, ones, none, torch.arange(2), keys, values, *prefix)),
+        0, 5, 0, 0.125, *map(flat, rooms), flat(out), 0, 2,
+    )  # fmt: skip
+    assert out[1].isnan().any()
+    assert not out[0].isnan().any()
+
+
+def test_a_tensor_with_gaps_is_refused() -> None:
+    with pytest.raises(ValueError, match="contiguous"):
+        flat(torch.zeros(4, 4)[:, :2])
+
+
+# --- models
+
+PROMPTS = [[1, 5, *range(20, 20 + n)] for n in (9, 30, 4, 17, 17, 60, 1, 25)]
+ANSWERS = [[*range(100, 100 + n)] for n in (3, 1, 12, 7, 2, 40, 5, 5)]
+
+
+def said(decoder: FusedDecoder) -> tuple[Tensor, list[float]]:
+    """Logits after the prompts and after three more tokens, rows having gone in between; and losses of answers."""
+    with torch.inference_mode():
+        reading = decoder.read(PROMPTS, room=40)
+        losses = reading.answer_losses(ANSWERS)
+        logits = [reading.next_logits()]
+        reading.append(torch.arange(30, 38))
+        logits.append(reading.next_logits())
+        order = reading.keep([1, 2, 4, 5, 7])
+        reading.append(torch.arange(50, 58)[order])
+        logits.append(reading.next_logits()[torch.tensor(order).argsort()])
+        for number in range(20):  # past the end of a block
+            reading.append(torch.full((5,), 60 + number))
+        logits.append(reading.next_logits()[torch.tensor(order).argsort()])
+    return torch.cat(logits).float(), losses
+
+
+@pytest.mark.parametrize(("n_heads", "n_kv", "d"), [(6, 2, 16), (4, 4, 24), (4, 1, 64)])
+@pytest.mark.parametrize("prefix", [[], [1, 5]])
+def test_a_model_by_kernels_is_no_further_from_float32_than_by_torch(
+    n_heads: int, n_kv: int, d: int, prefix: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.no_grad():
+        exact, exact_losses = said(FusedDecoder(model_of(n_heads, n_kv, d=d, dtype=torch.float32), prefix))
+        by_kernels = FusedDecoder(model_of(n_heads, n_kv, d=d), prefix)
+        assert isinstance(by_kernels.read([[1, 5, 6]], room=1), KernelReading)
+        got, losses = said(by_kernels)
+        monkeypatch.setattr("tasks.model.decoding.fused_decoder.kernels_know", lambda *_: False)
+        by_torch = FusedDecoder(model_of(n_heads, n_kv, d=d), prefix)
+        assert isinstance(by_torch.read([[1, 5, 6]], room=1), TorchReading)
+        rounded, rounded_losses = said(by_torch)
+    scale = exact.std()
+    error, usual = ((one - exact).abs().mean() / scale for one in (got, rounded))
+    assert error < 0.02
+    assert error < 1.2 * usual
+    assert losses == pytest.approx(exact_losses, rel=0.03)
+    assert rounded_losses == pytest.approx(exact_losses, rel=0.03)
+
+
+def test_a_batch_is_answered_the_same_by_any_number_of_threads() -> None:
+    x, before = bf16(4096, 96, seed=13), torch.get_num_threads()
+    found = []
+    try:
+        for n_threads in (1, 2, 3):
+            torch.set_num_threads(n_threads)
+            assert len(slices(len(x))) == n_threads
+            module = torch.nn.Module()
+            module.weight, module.variance_epsilon = bf16(96, seed=7), 1e-5  # type: ignore[assignment]
+            found.append((_normed(x, Norm(module)), _gated(x), largest_places(x)))
+    finally:
+        torch.set_num_threads(before)
+    for others in found[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(found[0], others, strict=True))
+
+
+def test_what_fails_in_a_part_is_raised() -> None:
+    def work(number: int, low: int, high: int) -> None:
+        if number == 1:
+            raise RuntimeError("part 1")
+
+    with pytest.raises(RuntimeError, match="part 1"):
+        in_parts(work, [(0, 1), (1, 2)])
+
+
+def test_adapters_beside_the_weights_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    def adapted(dtype: torch.dtype) -> Any:
+        model = get_peft_model(model_of(6, 2, dtype=dtype), LoraConfig(r=4, target_modules="all-linear"))
+        torch.manual_seed(5)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        return model.eval()
+
+    with torch.no_grad():
+        plain, _ = said(open_decoder(model_of(6, 2), [1, 5]))  # type: ignore[arg-type]
+        got, _ = said(open_decoder(adapted(torch.bfloat16), [1, 5]))  # type: ignore[arg-type]
+        exact, _ = said(open_decoder(adapted(torch.float32), [1, 5]))  # type: ignore[arg-type]
+    assert (got - exact).abs().mean() < 0.03 * exact.std()
+    assert (plain - exact).abs().mean() > 0.3 * exact.std(), "an adapter that changes nothing proves nothing"
+
+
+def test_columns_that_hold_nothing_are_never_seen() -> None:
+    """Whatever lies in free columns and in those of the padding, the answer is the same, bit for bit."""
+    found = []
+    for seed in (1, 2):
+        keys, values = bf16(2, 1, 64, 32, seed=seed), bf16(2, 1, 32, 64, seed=seed)
+        keys[..., 4:20], values[:, :, 4:20] = bf16(2, 1, 64, 16, seed=9), bf16(2, 1, 16, 64, seed=9)
+        before = bf16(1, 1, 64, 16, seed=seed), bf16(1, 1, 16, 64, seed=seed)
+        before[0][..., :3], before[1][:, :, :3] = bf16(1, 1, 64, 3, seed=8), bf16(1, 1, 3, 64, seed=8)
+        rooms = [torch.empty(4, 64), torch.empty(3, 16), torch.empty(3, 32), torch.empty(3, 64)]
+        out = torch.empty(2, 1, 3, 64).bfloat16()
+        ones = torch.ones(2, 1, 64).bfloat16()
+        attend_columns(
+            *map(flat, (bf16(2, 1, 5, 64, seed=4), ones, ones, torch.tensor([4, 4]), torch.arange(2))),
+            *map(flat, (keys, values, *before)),
+            3, 20, 0, 0.125, *map(flat, rooms), flat(out), 0, 2,
+        )  # fmt: skip
+        found.append(out.view(torch.int16).numpy())
+    assert np.array_equal(found[0], found[1])
