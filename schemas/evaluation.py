@@ -56,7 +56,7 @@ class EvaluateSpec(Spec):
     batch_size: int = Field(default=32, ge=1)
     """Prompts answered at once."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads; null takes all cores."""
+    """CPU threads; null takes all cores. Up to four batches are answered side by side, each with its share of them."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the arithmetic of answers; `auto` is bfloat16 where the hardware multiplies it, else float32."""
     arms: tuple[Arm, ...] = ("zero_shot", "few_shot", "majority", "tfidf")

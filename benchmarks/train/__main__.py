@@ -3,7 +3,8 @@
 Every training is a fresh process; rounds are interleaved, each begins with another contestant, so that a slow minute of
 the machine falls on all. The last line of stdout is one JSON object. QUICK=1: routing alone, ours, Trainer and TRL's
 best once, short. RECORD=1 writes `benchmarks/results/train.md`.
-THREADS: of every process, default OMP_NUM_THREADS, else all cores.
+THREADS: of every process, default OMP_NUM_THREADS, else all cores. ONLY=generation: that part alone, in ten minutes;
+RECORD=1 then writes `benchmarks/results/generation.md`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from benchmarks.train.report import (
     curves,
     figures,
     record,
+    record_generation,
     sweep_table,
     training_table,
 )
@@ -71,6 +73,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=home / "scratch") as folder:
         scratch = Path(folder)
         model = base_model(scratch)
+        if os.environ.get("ONLY") == "generation":
+            generation_alone(model, scratch, size, threads, machine)
+            return
         contestants = plan(quick=quick)
         pythons, missing = interpreters({one.environment for one in contestants}, home)
         tables: dict[str, str] = {}
@@ -105,6 +110,24 @@ def main() -> None:
     if os.environ.get("RECORD"):
         path = PROJECT / "benchmarks" / "results" / "train.md"
         path.write_text(record(machine, tables, line, _peer_versions(contestants)))
+        print(f"wrote {path.relative_to(PROJECT)}")
+    print(line)
+
+
+def generation_alone(model: ModelRef, scratch: Path, size: Size, threads: int, machine: dict[str, str]) -> None:
+    """What `main` does of generation, with a result file of its own."""
+    answers, generated = run_answers(
+        model, _made(scratch / "answers"), scratch, n_items=size.n_items, rounds=size.answer_rounds + 1,
+        threads=threads, n_single=size.n_single, scored=size.whole,
+    )  # fmt: skip
+    table = answers_table(answers)
+    print(f"\n## Generation\n\n{table}\n", flush=True)
+    machine["load"] = f"{machine['load']} at the start, {load()} at the end"
+    machine["threads"] = str(threads)
+    line = json.dumps(generated | {"machine": machine}, default=str)
+    if os.environ.get("RECORD"):
+        path = PROJECT / "benchmarks" / "results" / "generation.md"
+        path.write_text(record_generation(machine, table, line))
         print(f"wrote {path.relative_to(PROJECT)}")
     print(line)
 

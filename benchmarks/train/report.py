@@ -127,6 +127,19 @@ def answers_table(answers: Sequence[Answers]) -> str:
     return "\n".join(lines)
 
 
+def record_generation(machine: dict[str, str], table: str, last_line: str) -> str:
+    """The whole of `benchmarks/results/generation.md`."""
+    parts = [
+        "# Generation",
+        "Written by `ONLY=generation RECORD=1 make bench-train`; what the figures mean: `benchmarks/README.md`.",
+        "\n".join(f"- {name}: {value}" for name, value in machine.items()),
+        table,
+        "CPU seconds of all threads, of one item; medians over the rounds. Peak: resident memory of the process tree.",
+        f"```json\n{last_line}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def record(machine: dict[str, str], tables: dict[str, str], last_line: str, peers: dict[str, str]) -> str:
     """The whole of `benchmarks/results/train.md`."""
     parts = [

@@ -96,6 +96,7 @@ def _start(job: AnswerJob, n_batches: int, *, model: str, trained: str | None, u
 
     nodes = nodes_now()
     cards = has_cards(nodes)
+    job = job if cards else job.of_one_batch()
     room = n_workers(nodes, job.threads, cards=cards)
     if not room:
         raise no_room(1, room, job.threads, cards=cards)

@@ -37,6 +37,15 @@ _lock = threading.Lock()
 _loaded: list[Any] = []  # what LLVM loaded must outlive the kernels
 
 
+def _fresh_lock() -> None:
+    """In a forked child: the thread that held the lock is not there to let it go."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_fresh_lock)
+
+
 class Part:
     """A function that kernels of the same module call; compiled into them."""
 

@@ -6,7 +6,8 @@ for its validation answers and by the endpoint.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -51,6 +52,7 @@ class Engine:
         self.codec = codec
         self.stops = stops
         self.max_new_tokens = max_new_tokens
+        self._given_up = threading.Event()
 
     @classmethod
     def load(
@@ -85,8 +87,12 @@ class Engine:
             longest = max(len(item.reference) for item in items)
             reading = self.decoder.read([item.prompt for item in items], room=max(self.max_new_tokens, longest))
             losses = reading.answer_losses([item.reference for item in items])
-            tokens = greedy(reading, len(items), self.max_new_tokens, self.stops)
+            tokens = greedy(reading, len(items), self.max_new_tokens, self.stops, given_up=self._given_up.is_set)
         return [self._answer(item, new, loss) for item, new, loss in zip(items, tokens, losses, strict=True)]
+
+    def give_up(self) -> None:
+        """Let batches that other threads are answering end at their next token, with `GivenUpError`; for good."""
+        self._given_up.set()
 
     def _answer(self, item: Item, tokens: list[int], loss: float) -> Answer:
         finished = tokens[-1] in self.stops
@@ -105,7 +111,18 @@ def stop_ids(codec: ChatCodec, model: nn.Module) -> frozenset[int]:
     return frozenset(stops - {None})
 
 
-def greedy(reading: Reading, n_rows: int, max_new_tokens: int, stops: frozenset[int]) -> list[list[int]]:
+class GivenUpError(Exception):
+    """Nobody wants the answers of this batch any more."""
+
+
+def greedy(
+    reading: Reading,
+    n_rows: int,
+    max_new_tokens: int,
+    stops: frozenset[int],
+    *,
+    given_up: Callable[[], bool] = lambda: False,
+) -> list[list[int]]:
     """The most likely token, again and again, until a stop token (which is included) or `max_new_tokens`.
 
     Rows that have stopped are dropped at once, so that the last long answer does not make all others wait for it.
@@ -113,6 +130,8 @@ def greedy(reading: Reading, n_rows: int, max_new_tokens: int, stops: frozenset[
     new: list[list[int]] = [[] for _ in range(n_rows)]
     rows = list(range(n_rows))
     while True:
+        if given_up():
+            raise GivenUpError
         tokens = reading.next_tokens()
         going = []
         for place, token in enumerate(tokens.tolist()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from schemas.artifacts import ModelRef, TrainedRef
@@ -37,7 +37,11 @@ class AnswerJob:
     threads: int
     """CPU threads that compute; equal bytes need an equal number."""
     n_batches: int
-    """Of the whole, answered before or not: how threads are shared out depends on it, and bytes depend on that."""
+    """Of the whole, answered before or not: how threads are shared out depends on it, and bytes may depend on that."""
+
+    def of_one_batch(self) -> AnswerJob:
+        """The same for a process that answers one batch at a time: with the threads that a batch has here."""
+        return replace(self, threads=self.threads // side_by_side(self.threads, self.n_batches), n_batches=1)
 
     def load(self) -> Engine:
         """The engine, here; this process computes with the job's threads from now on."""
@@ -71,7 +75,7 @@ class InThisProcess:
             return
         engine = job.load()
         n = side_by_side(job.threads, job.n_batches) if engine.decoder.serves_threads else 1
-        yield from each_batch(engine.answer, batches, n=n, threads=job.threads)
+        yield from each_batch(engine.answer, batches, n=n, threads=job.threads, give_up=engine.give_up)
 
 
 def side_by_side(threads: int, n_batches: int) -> int:
@@ -87,9 +91,18 @@ def side_by_side(threads: int, n_batches: int) -> int:
 
 
 def each_batch(
-    answer: Callable[[Sequence[T]], R], batches: Sequence[tuple[int, Sequence[T]]], *, n: int, threads: int
+    answer: Callable[[Sequence[T]], R],
+    batches: Sequence[tuple[int, Sequence[T]]],
+    *,
+    n: int,
+    threads: int,
+    give_up: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, R]]:
-    """Answer `n` batches at a time with `threads` in all; their places and answers, as they come."""
+    """Answer `n` batches at a time with `threads` in all; their places and answers, as they come.
+
+    When one fails or nobody asks for more, `give_up` is called to end those that are being answered; what is done by
+    then is given before the error is raised.
+    """
     import torch
 
     if n == 1:
@@ -97,11 +110,24 @@ def each_batch(
             yield start, answer(items)
         return
     pool = ThreadPoolExecutor(n, "answer", initializer=torch.set_num_threads, initargs=(threads // n,))
+    error: BaseException | None = None
     try:
         waiting = {pool.submit(answer, items): start for start, items in batches}
         for done in as_completed(waiting):
-            yield waiting[done], done.result()
+            if done.cancelled():
+                continue
+            failed = done.exception()
+            if failed is None:
+                yield waiting[done], done.result()
+            elif error is None:
+                error = failed
+                give_up()
+                for each in waiting:
+                    each.cancel()
+        if error is not None:
+            raise error
     finally:
+        give_up()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
 

@@ -65,7 +65,7 @@ class FusedDecoder:
         self.norm = Norm(whole.model.norm)
         self.rotary = whole.model.rotary_emb
         self.layers = [FusedLayer(layer, whole.config, keep=keep_weights) for layer in whole.model.layers]
-        known = kernels_know(self.dtype, self.device, self.layers[0].d)
+        known = kernels_know(self.layers, self.dtype, self.device) and self._turns_whole_heads()
         self.by_kernels = KernelLayers(self.layers) if known else None
         self.n_prefix = 0
         self.prefix: list[KeysValues] = []
@@ -78,6 +78,10 @@ class FusedDecoder:
                     (keys[0, :, : len(prefix)], values[0, :, : len(prefix)]) for keys, values in reading.cache
                 ]
             self.n_prefix = len(prefix)
+
+    def _turns_whole_heads(self) -> bool:
+        cos, _ = self.angles(torch.zeros(1, 1, dtype=torch.int64, device=self.device))
+        return bool(cos.shape[-1] == self.layers[0].d)
 
     def read(self, prompts: Sequence[Ids], *, room: int) -> FusedReading:
         """Read the prompts less the prefix they begin with; room is made as it is needed."""

@@ -49,7 +49,7 @@ class FusedReading(ABC):
 
     def answer_losses(self, answers: Sequence[Ids]) -> list[float]:
         lengths = [len(answer) for answer in answers]
-        states = [self.last[row : row + 1] for row in range(self.n_rows)]
+        states = [self.last[row : row + min(1, length)] for row, length in enumerate(lengths)]
         # The longest together, so that little is padded; on the right, behind everything that is looked at.
         order = sorted((row for row in range(self.n_rows) if lengths[row] > 1), key=lambda row: -lengths[row])
         for places in groups([lengths[row] - 1 for row in order], self.decoder.device):

@@ -5,6 +5,7 @@ Used by the modules beside it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -13,21 +14,23 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from tasks.kernels.kernel import Flat
+from tasks.kernels.kernel import Flat, n_threads
 from tasks.model.decoding.kernels.rows import largest_of_rows
 
 _FEW = 256
 """Fewer rows than this for each thread are not worth waking it."""
 
 
-def flat(tensor: Tensor) -> Flat:
-    """A contiguous tensor as kernels take it, bfloat16 numbers as their bits.
+def flat(tensor: Tensor, dtype: torch.dtype = torch.bfloat16) -> Flat:
+    """A contiguous tensor of this type as kernels take it, bfloat16 numbers as their bits.
 
     Raises:
-        ValueError: its numbers do not lie one after another.
+        ValueError: it is of another type, or its numbers do not lie one after another.
     """
-    if not tensor.is_contiguous():
-        raise ValueError("a kernel reads contiguous tensors only")
+    if tensor.dtype != dtype or not tensor.is_contiguous():
+        raise ValueError(
+            f"a kernel reads contiguous tensors of {dtype}, not {tensor.dtype} with steps {tensor.stride()}"
+        )
     size = tensor.element_size()
     strides = (stride * size for stride in tensor.stride())
     return Flat((None, None, tensor.numel(), size, tensor.data_ptr() or None, *tensor.shape, *strides), tensor)
@@ -50,11 +53,15 @@ def in_parts(work: Callable[[int, int, int], object], parts: list[tuple[int, int
 def largest_places(x: Tensor) -> Tensor:
     """Where each row of x (rows, n) is largest, the first of equal ones: (rows,)."""
     out = torch.empty(len(x), dtype=torch.int64)
-    told = flat(x), flat(out)
+    told = flat(x), flat(out, torch.int64)
     in_parts(lambda _, low, high: largest_of_rows(*told, low, high), slices(len(x)))
     return out
 
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, torch.get_num_threads() - 1), thread_name_prefix="kernel")
+    """Started as they are needed."""
+    return ThreadPoolExecutor(n_threads(), thread_name_prefix="kernel")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has none of its parent's threads

@@ -26,9 +26,19 @@ _FEW_ROWS = 4
 """Attention of fewer rows than this for each thread is not worth waking it."""
 
 
-def kernels_know(model_dtype: torch.dtype, device: torch.device, d_head: int) -> bool:
-    """Do the kernels compute a model of this kind?"""
-    return device.type == "cpu" and model_dtype == torch.bfloat16 and d_head % 4 == 0
+def kernels_know(layers: Sequence[FusedLayer], dtype: torch.dtype, device: torch.device) -> bool:
+    """Do the kernels, which check no bounds, compute layers of this kind?
+
+    Some trainers have norms wider than the rest of a model.
+    """
+    norms = [norm for layer in layers for norm in (layer.before_attention, layer.before_feed_forward)]
+    return (
+        device.type == "cpu"
+        and dtype == torch.bfloat16
+        and layers[0].d % 4 == 0
+        and len({(layer.d, layer.n_heads, layer.n_kv) for layer in layers}) == 1
+        and all(norm.weight.dtype == dtype for norm in norms)
+    )
 
 
 class KernelCache:
@@ -45,19 +55,18 @@ class KernelCache:
         self._held = [_room(layer, n_rows, self.n_columns) for layer in layers]
         self.flat = [(flat(keys), flat(values)) for keys, values in self._held]
 
-    def make_room(self, n_columns: int) -> None:
-        """Have at least so many columns."""
+    def make_room(self, n_columns: int, n_rows: int) -> None:
+        """Have at least so many columns; rows behind the first `n_rows` are given up on the way."""
         if n_columns <= self.n_columns:
             return
         before, self.n_columns = self.n_columns, math.ceil(n_columns / BLOCK) * BLOCK
-        for number, (keys, values) in enumerate(self._held):
-            more = self.n_columns - before
-            longer = torch.cat([keys, keys.new_zeros(*keys.shape[:3], more)], 3)
-            self._held[number] = (
-                longer,
-                torch.cat([values, values.new_zeros(*values.shape[:2], more, values.shape[3])], 2),
-            )
-        self.flat = [(flat(keys), flat(values)) for keys, values in self._held]
+        for number in range(len(self._held)):
+            keys, values = self._held[number]
+            _, n_kv, d, _ = keys.shape
+            new = keys.new_zeros(n_rows, n_kv, d, self.n_columns), keys.new_zeros(n_rows, n_kv, self.n_columns, d)
+            new[0][..., :before], new[1][:, :, :before] = keys[:n_rows], values[:n_rows]
+            self._held[number], self.flat[number] = new, (flat(new[0]), flat(new[1]))
+            del keys, values  # with the entries above the last that held them: one layer at a time is there twice
 
     def move(self, sources: Tensor, gaps: Tensor) -> None:
         """Put the rows `sources` in the place of `gaps`."""
@@ -130,10 +139,10 @@ class _Attention:
         rooms = ((groups + 1, layer.d), (groups, model.prefix.n_columns), (groups, cache.n_columns), (groups, layer.d))
         self._model, self._cache, self._start, self._shape = model, cache, start, shape
         self._rows = tuple(part.contiguous() for part in (*angles, pads, places))
-        self._told = tuple(map(flat, self._rows))
+        self._told = *map(flat, self._rows[:2]), *(flat(part, torch.int64) for part in self._rows[2:])
         self._parts = slices(shape[0], _FEW_ROWS)
         self._rooms = [[torch.empty(room) for room in rooms] for _ in self._parts]
-        self._flat_rooms = [tuple(map(flat, room)) for room in self._rooms]
+        self._flat_rooms = [tuple(flat(each, torch.float32) for each in room) for room in self._rooms]
 
     def of(self, number: int, packed: Tensor, first_query: int) -> Tensor:
         """Attention of a layer's new columns from `first_query` on, (rows, columns, heads * d)."""

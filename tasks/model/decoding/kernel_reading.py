@@ -31,11 +31,11 @@ class KernelReading(FusedReading):
         return self._through_layers(ids, list(rows), start, last=True)[:, -1]
 
     def _look_ahead(self, ids: Tensor, rows: Sequence[int]) -> Tensor:
-        self.cache.make_room(self.used + ids.shape[1])
+        self.cache.make_room(self.used + ids.shape[1], self.n_rows)
         return self._through_layers(ids, rows, self.used, last=False)
 
     def _append(self, tokens: Tensor) -> Tensor:
-        self.cache.make_room(self.used + 1)
+        self.cache.make_room(self.used + 1, self.n_rows)
         return self._through_layers(tokens[:, None], range(self.n_rows), self.used, last=True)[:, -1]
 
     def _move(self, sources: Tensor, gaps: Tensor) -> None:

@@ -34,12 +34,11 @@ class TorchReading(FusedReading):
     def _read(self, ids: Tensor, rows: range, start: int) -> Tensor:
         group = slice(rows.start, rows.stop)
         kept = [(keys[group, :, start:], values[group, :, start:]) for keys, values in self.cache]
-        return self._through_layers(ids, self.pads[group], start, [], keep=kept)[:, -1]
+        return self._through_layers(ids, self.pads[group], start, keep=kept)[:, -1]
 
     def _look_ahead(self, ids: Tensor, rows: Sequence[int]) -> Tensor:
         places = torch.tensor(rows, device=self.decoder.device)
-        cached = [(keys[places, :, : self.used], values[places, :, : self.used]) for keys, values in self.cache]
-        return self._through_layers(ids, self.pads[places], self.used, cached)
+        return self._through_layers(ids, self.pads[places], self.used, cached=places)
 
     def _append(self, tokens: Tensor) -> Tensor:
         decoder = self.decoder
@@ -63,8 +62,8 @@ class TorchReading(FusedReading):
         ids: Tensor,
         pads: Tensor,
         start: int,
-        cached: Sequence[KeysValues],
         *,
+        cached: Tensor | None = None,
         keep: Sequence[KeysValues] | None = None,
     ) -> Tensor:
         """States (rows, columns, d) before the last norm of columns from `start` on, or of the last column with `keep`.
@@ -73,13 +72,13 @@ class TorchReading(FusedReading):
             ids: (rows, columns).
             pads: Columns of each row that hold nothing.
             start: Number of the first column.
-            cached: Keys and values of the columns before, per layer; empty when there are none that count.
+            cached: Rows of the cache whose columns are attended to as well.
             keep: Where to put the keys and values of these columns, per layer.
         """
         decoder, (n_rows, n_columns) = self.decoder, ids.shape
         columns = torch.arange(start, start + n_columns, device=decoder.device)
         angles = self._angles(columns, pads)
-        n_cached = cached[0][0].shape[2] if cached else 0
+        n_cached = 0 if cached is None else self.used
         seen = torch.arange(start - n_cached, start + n_columns, device=decoder.device)
         mask = functional.pad(_mask(columns, seen, pads, decoder.dtype), (decoder.n_prefix, 0))
         hidden = functional.embedding(ids, decoder.embedding)
@@ -88,8 +87,9 @@ class TorchReading(FusedReading):
             if decoder.prefix:
                 keys, values = decoder.prefix[number]
                 past.append((keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1)))
-            if cached:
-                past.append(cached[number])
+            if cached is not None:
+                keys, values = self.cache[number]
+                past.append((keys[cached, :, : self.used], values[cached, :, : self.used]))
             last = keep is not None and number + 1 == len(decoder.layers)
             hidden, found = layer.read(hidden, angles, mask, past, last=last)
             if keep is not None:

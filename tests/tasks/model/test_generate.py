@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +20,8 @@ from schemas.evaluation import DecodingSpec
 from schemas.training import AdapterSpec
 from tasks.files import seal
 from tasks.model.adapter import attach_adapter
-from tasks.model.answer_engine import Engine, greedy
+from tasks.model.answer_engine import Engine, GivenUpError, greedy
+from tasks.model.answering import AnswerJob, each_batch
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.decoder import Decoder, open_decoder
@@ -151,13 +154,20 @@ def test_what_is_left_of_a_killed_run_is_answered_with_the_same_share_of_threads
     assert (again.root / "predictions.parquet").read_bytes() == first
 
 
+def test_a_process_with_one_batch_at_a_time_has_the_threads_of_a_batch(tiny_model: ModelRef) -> None:
+    job = AnswerJob(tiny_model, None, SPEC, "instruction", (1,), threads=8, n_batches=3)
+    alone = job.of_one_batch()
+    assert (alone.threads, alone.n_batches) == (4, 1)
+    assert alone.of_one_batch() == alone
+
+
 def test_a_batch_that_fails_beside_others_ends_the_answering(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = Engine.answer
 
     def fail(engine: Engine, items: Any) -> Any:
-        if any(item.item_id == "i6" for item in items):
+        if any(item.item_id == "i4" for item in items):
             raise MemoryError
         return plain(engine, items)
 
@@ -165,6 +175,42 @@ def test_a_batch_that_fails_beside_others_ends_the_answering(
     spec = SPEC.model_copy(update={"threads": 2, "batch_size": 2})
     with pytest.raises(MemoryError):
         answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, spec, "a")
+
+
+def test_what_is_done_beside_a_failed_batch_is_given_and_the_rest_ends_at_its_next_token() -> None:
+    gone, begun = threading.Event(), threading.Event()
+
+    def answer(items: Sequence[str]) -> str:
+        if items[0] == "fails":
+            assert begun.wait(10)
+            raise MemoryError
+        if items[0] == "long":
+            begun.set()
+            assert gone.wait(10)
+            raise GivenUpError
+        return items[0]
+
+    batches = [(0, ["quick"]), (1, ["long"]), (2, ["fails"]), (3, ["never"])]
+    answered = each_batch(answer, batches, n=2, threads=2, give_up=gone.set)
+    assert next(answered) == (0, "quick")
+    with pytest.raises(MemoryError):
+        assert {start for start, _ in answered} <= {3}
+
+
+def test_a_batch_that_is_given_up_ends_at_its_next_token(tiny_model: ModelRef) -> None:
+    with torch.no_grad():
+        decoder = FusedDecoder(load_base(tiny_model, dtype=torch.float32), [1])
+    asked: list[int] = []
+
+    def third_time() -> bool:
+        asked.append(0)
+        return len(asked) == 3
+
+    with torch.inference_mode():
+        reading = decoder.read([[1, 40, 41]], room=20)
+        with pytest.raises(GivenUpError):
+            greedy(reading, 1, 20, frozenset(), given_up=third_time)
+    assert reading.used == 2 + 2
 
 
 @pytest.mark.model

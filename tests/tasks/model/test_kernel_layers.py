@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tasks.kernels.kernel import Flat
 from tasks.model.decoding.decoder import open_decoder
 from tasks.model.decoding.fused_decoder import FusedDecoder
 from tasks.model.decoding.fused_weights import Norm
@@ -40,6 +43,10 @@ def model_of(n_heads: int, n_kv: int, *, d: int = 16, dtype: torch.dtype = torch
     return LlamaForCausalLM(config).eval().bfloat16().to(dtype)
 
 
+def told(*tensors: Tensor) -> list[Flat]:
+    return [flat(tensor, tensor.dtype) for tensor in tensors]
+
+
 def close(got: Tensor, wanted: Tensor) -> bool:
     return torch.allclose(got.double(), wanted.double(), rtol=HALF_STEP, atol=1e-3)
 
@@ -64,8 +71,8 @@ def test_attention_is_that_of_float64(n_heads: int, n_kv: int, n_new: int, n_pre
     rooms += [torch.empty(n_heads // n_kv, width) for width in (n_before, n_columns, d)]
     out = torch.empty(n_rows, n_new, n_heads, d, dtype=torch.bfloat16)
     attend_columns(
-        *map(flat, (packed, cos, sin, pads, places, keys, values, before_keys, before_values)),
-        n_prefix, start, 0, d**-0.5, *map(flat, rooms), flat(out), 0, n_rows,
+        *told(packed, cos, sin, pads, places, keys, values, before_keys, before_values),
+        n_prefix, start, 0, d**-0.5, *told(*rooms), flat(out), 0, n_rows,
     )  # fmt: skip
 
     wide, half = packed.double(), d // 2
@@ -96,8 +103,10 @@ def test_norms_and_gates_are_those_of_torch() -> None:
     total = x + more
     assert close(_added_and_normed(x, more, norm), norm(total))
     assert torch.equal(x, total), "the sum is kept in place"
+    both[0, 0, :7] = torch.tensor([-89.5, -100.0, -1000.0, 1000.0, float("inf"), float("nan"), 3e38])
     gate, up = both.chunk(2, -1)
-    assert close(_gated(both), functional.silu(gate) * up)
+    wanted = (functional.silu(gate) * up).double()
+    assert torch.allclose(_gated(both).double(), wanted, rtol=HALF_STEP, atol=1e-3, equal_nan=True)
 
 
 def test_the_largest_is_the_first_of_equal_ones_and_a_nan_is_larger_than_all() -> None:
@@ -105,8 +114,11 @@ def test_the_largest_is_the_first_of_equal_ones_and_a_nan_is_larger_than_all() -
     x[3, 100] = x[3, 50] = 60.0
     x[4, 70], x[5] = float("nan"), -1.5
     x[6], x[6, 2999] = float("-inf"), -3e38
+    x[7], x[7, 20], x[7, 30] = -1.0, -0.0, 0.0
+    x[8, 9] = torch.tensor(-64, dtype=torch.int16).view(torch.bfloat16)  # a NaN whose sign bit is set
+    assert x[8, 9].isnan()
     assert torch.equal(largest_places(x), x.max(-1).indices)
-    assert largest_places(x)[:7].tolist()[3:] == [50, 70, 0, 2999]
+    assert largest_places(x)[:9].tolist()[3:] == [50, 70, 0, 2999, 20, 9]
 
 
 @pytest.mark.parametrize("spoilt", ["packed", "keys", "values"])
@@ -118,16 +130,40 @@ def test_a_nan_is_not_lost_in_attention(spoilt: str) -> None:
     out = torch.empty(2, 1, 3, 64).bfloat16()
     prefix = torch.empty(1, 1, 64, 0).bfloat16(), torch.empty(1, 1, 0, 64).bfloat16()
     attend_columns(
-        *map(flat, (packed, ones, ones, none, torch.arange(2), keys, values, *prefix)),
-        0, 5, 0, 0.125, *map(flat, rooms), flat(out), 0, 2,
+        *told(packed, ones, ones, none, torch.arange(2), keys, values, *prefix),
+        0, 5, 0, 0.125, *told(*rooms), flat(out), 0, 2,
     )  # fmt: skip
     assert out[1].isnan().any()
     assert not out[0].isnan().any()
 
 
-def test_a_tensor_with_gaps_is_refused() -> None:
+def test_a_tensor_with_gaps_or_of_another_type_is_refused() -> None:
     with pytest.raises(ValueError, match="contiguous"):
-        flat(torch.zeros(4, 4)[:, :2])
+        flat(bf16(4, 4)[:, :2])
+    with pytest.raises(ValueError, match=r"of torch\.bfloat16, not torch\.float32"):
+        flat(torch.zeros(4))
+
+
+def test_a_model_with_wider_norms_goes_by_torch() -> None:
+    model = model_of(4, 4)
+    model.model.layers[1].input_layernorm.float()
+    with torch.no_grad():
+        assert FusedDecoder(model, []).by_kernels is None
+        assert FusedDecoder(model_of(4, 4), []).by_kernels is not None
+
+
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    in_parts(lambda *_: None, [(0, 1), (1, 2)])
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(30)
+            done: list[int] = []
+            in_parts(lambda number, *_: done.append(number), [(0, 1), (1, 2)])
+            os._exit(0 if sorted(done) == [0, 1] else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 # --- models
@@ -231,9 +267,8 @@ def test_columns_that_hold_nothing_are_never_seen() -> None:
         out = torch.empty(2, 1, 3, 64).bfloat16()
         ones = torch.ones(2, 1, 64).bfloat16()
         attend_columns(
-            *map(flat, (bf16(2, 1, 5, 64, seed=4), ones, ones, torch.tensor([4, 4]), torch.arange(2))),
-            *map(flat, (keys, values, *before)),
-            3, 20, 0, 0.125, *map(flat, rooms), flat(out), 0, 2,
+            *told(bf16(2, 1, 5, 64, seed=4), ones, ones, torch.tensor([4, 4]), torch.arange(2), keys, values, *before),
+            3, 20, 0, 0.125, *told(*rooms), flat(out), 0, 2,
         )  # fmt: skip
         found.append(out.view(torch.int16).numpy())
     assert np.array_equal(found[0], found[1])

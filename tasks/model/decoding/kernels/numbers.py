@@ -32,8 +32,9 @@ def narrow(x: Any) -> Any:
 
 @Part
 def exponential(x: Any) -> Any:
-    """e ** x for x <= 88, within 2e-7 of it; below -87 that of -87. Source: Cephes, expf."""
+    """e ** x within 3e-7 of it; below -87 that of -87, above 88 that of 88. Source: Cephes, expf."""
     x = _F(-87.0) if x < _F(-87.0) else x
+    x = _F(88.0) if x > _F(88.0) else x
     n = np.floor(x * _F(1.44269504) + _F(0.5))
     r = x - n * _F(0.693359375) - n * _F(-2.12194440e-4)
     p = _F(1.9875691500e-4)

@@ -1,6 +1,6 @@
 """Kernels: what stands between two products of a model, row by row. They round to bfloat16 where the model does.
 
-Called by `tasks/model/decoding/token_step.py` and `tasks/model/decoding/fused_layer.py`.
+Called by `tasks/model/decoding/kernel_layers.py` and `tasks/model/decoding/kernel_calls.py`.
 """
 
 from __future__ import annotations
@@ -60,9 +60,11 @@ def gate_rows(gate_up: Any, out: Any, low: Any, high: Any) -> int:
 
 @Part
 def _key(bits: Any) -> Any:
-    """A number that is larger for a larger bfloat16, and largest for NaN of positive sign."""
-    signed = np.int16(bits)
-    return np.int16(signed ^ np.int16(np.int16(signed >> np.int16(15)) & np.int16(0x7FFF)))
+    """A number that is larger for a larger bfloat16, equal for both zeros, and largest for NaN."""
+    size = np.int16(bits & np.uint16(0x7FFF))
+    if size > np.int16(0x7F80):
+        return np.int16(0x7FFF)
+    return np.int16(-size) if bits > np.uint16(0x7FFF) else size
 
 
 @kernel("u16[,] i64[] i64 i64")
