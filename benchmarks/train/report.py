@@ -116,6 +116,7 @@ def answers_table(answers: Sequence[Answers]) -> str:
         "tunegate": "tunegate",
         "tunegate-scored": "tunegate, with the loss of each reference",
         "batch": "`generate`, batches of 64",
+        "batch-tuned": "`generate`, batches of 64, threads that sleep, freed memory kept",
         "single": "`generate`, item by item",
     }
     lines = ["| prompts | way | items | new tokens | CPU s an item | s an item | peak MB |", "|---" * 7 + "|"]

@@ -39,15 +39,18 @@ class Run:
     told: str = ""
 
 
-def environment(threads: int, scratch: Path, *, own: bool) -> dict[str, str]:
-    """The same for all: threads, no network. `own`: our modules, and the allocator as our training process sets it."""
+def environment(threads: int, scratch: Path, *, own: bool, tuned: bool = True) -> dict[str, str]:
+    """The same for all: threads, no network.
+
+    `own`: our modules, and with `tuned` the allocator as our training process sets it. `tuned`: waiting threads sleep.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return {
         **kept,
         "TMPDIR": str(scratch),
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
+        **({"OMP_WAIT_POLICY": "PASSIVE"} if tuned else {}),
         "PYTHONHASHSEED": "0",
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
@@ -57,19 +60,26 @@ def environment(threads: int, scratch: Path, *, own: bool) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": "",
         "DISABLE_VERSION_CHECK": "1",
         "BENCH_STARTED": str(time.time()),
-        **(KEEP_FREED | {"PYTHONPATH": str(PROJECT)} if own else {}),
+        **({"PYTHONPATH": str(PROJECT)} if own else {}),
+        **(KEEP_FREED if own and tuned else {}),
     }
 
 
 def run_script(
-    command: Sequence[str | Path], scratch: Path, *, threads: int, own: bool, limit_s: float = LIMIT_S
+    command: Sequence[str | Path],
+    scratch: Path,
+    *,
+    threads: int,
+    own: bool,
+    tuned: bool = True,
+    limit_s: float = LIMIT_S,
 ) -> Cost:
     """A script of `engines/` in a fresh process."""
     python, script, *rest = map(str, command)
     return run_measured(
         [python, str(ENGINES / script), *rest],
         limit_s=limit_s,
-        environment=environment(threads, scratch, own=own),
+        environment=environment(threads, scratch, own=own, tuned=tuned),
         folder=scratch,
         scratch=scratch,
     )
