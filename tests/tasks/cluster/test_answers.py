@@ -108,6 +108,7 @@ def test_threads_that_no_node_has_are_refused(tmp_path: Path, both: TwoNodes, ti
     with pytest.raises(TrainingError, match="1 workers of 3 CPUs are wanted, the nodes of the cluster hold 0"):
         generate_answers(
             prompts=prompt_set(tmp_path / "prompts"), model=tiny_model,
-            decoding=DECODING.model_copy(update={"threads": 3}), out=tmp_path / "out", scratch=tmp_path / "scratch",
+            decoding=DECODING.model_copy(update={"threads": 3, "batch_size": 16}),  # one batch, with all of them
+            out=tmp_path / "out", scratch=tmp_path / "scratch",
             answering=AnsweringOnRay(both.place),
         )  # fmt: skip
