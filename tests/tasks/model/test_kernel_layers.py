@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from tasks.kernels.kernel import Flat
-from tasks.model.decoding.decoder import open_decoder
 from tasks.model.decoding.fused_decoder import FusedDecoder
 from tasks.model.decoding.fused_weights import Norm
 from tasks.model.decoding.kernel_calls import flat, in_parts, largest_places, slices
@@ -95,8 +95,7 @@ def test_attention_is_that_of_float64(n_heads: int, n_kv: int, n_new: int, n_pre
 
 
 def test_norms_and_gates_are_those_of_torch() -> None:
-    module = torch.nn.Module()
-    module.weight, module.variance_epsilon = bf16(96, seed=7), 1e-5  # type: ignore[assignment]
+    module = SimpleNamespace(weight=bf16(96, seed=7), variance_epsilon=1e-5)
     norm = Norm(module)
     x, more, both = bf16(7, 3, 96, seed=8), bf16(7, 3, 96, seed=9), bf16(7, 3, 320, seed=10) * 4
     assert close(_normed(x, norm), norm(x))
@@ -218,8 +217,7 @@ def test_a_batch_is_answered_the_same_by_any_number_of_threads() -> None:
         for n_threads in (1, 2, 3):
             torch.set_num_threads(n_threads)
             assert len(slices(len(x))) == n_threads
-            module = torch.nn.Module()
-            module.weight, module.variance_epsilon = bf16(96, seed=7), 1e-5  # type: ignore[assignment]
+            module = SimpleNamespace(weight=bf16(96, seed=7), variance_epsilon=1e-5)
             found.append((_normed(x, Norm(module)), _gated(x), largest_places(x)))
     finally:
         torch.set_num_threads(before)
@@ -248,9 +246,9 @@ def test_adapters_beside_the_weights_are_counted(monkeypatch: pytest.MonkeyPatch
         return model.eval()
 
     with torch.no_grad():
-        plain, _ = said(open_decoder(model_of(6, 2), [1, 5]))  # type: ignore[arg-type]
-        got, _ = said(open_decoder(adapted(torch.bfloat16), [1, 5]))  # type: ignore[arg-type]
-        exact, _ = said(open_decoder(adapted(torch.float32), [1, 5]))  # type: ignore[arg-type]
+        plain, _ = said(FusedDecoder(model_of(6, 2), [1, 5]))
+        got, _ = said(FusedDecoder(adapted(torch.bfloat16), [1, 5]))
+        exact, _ = said(FusedDecoder(adapted(torch.float32), [1, 5]))
     assert (got - exact).abs().mean() < 0.03 * exact.std()
     assert (plain - exact).abs().mean() > 0.3 * exact.std(), "an adapter that changes nothing proves nothing"
 
