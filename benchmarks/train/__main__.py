@@ -66,6 +66,9 @@ QUICK = Size(("routing",), {"routing": 4}, 1, 8, 64, 1, 2, 2, whole=False)
 
 def main() -> None:
     """Run what the environment asks for."""
+    only = os.environ.get("ONLY")
+    if only not in (None, "", "generation"):
+        raise SystemExit(f"ONLY={only}: the only part that runs alone is `generation`")
     quick = bool(os.environ.get("QUICK"))
     size = QUICK if quick else FULL
     threads = int(os.environ.get("THREADS") or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
@@ -73,7 +76,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=home / "scratch") as folder:
         scratch = Path(folder)
         model = base_model(scratch)
-        if os.environ.get("ONLY") == "generation":
+        if only:
             generation_alone(model, scratch, size, threads, machine)
             return
         contestants = plan(quick=quick)
