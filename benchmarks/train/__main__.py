@@ -14,13 +14,13 @@ import os
 import sys
 import tempfile
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.home import PROJECT, bench_home, describe_machine, interpreters, load, pinned
-from benchmarks.train.answers import run_answers
+from benchmarks.train.answers import CASES, AnswersSize, run_answers
 from benchmarks.train.contestants import Contestant, plan
 from benchmarks.train.report import (
     Result,
@@ -52,16 +52,20 @@ class Size:
     steps: dict[str, int]
     rounds: int
     n_validation: int
-    n_items: int
-    answer_rounds: int
-    n_single: int
     sweep_batches: int
+    answers: AnswersSize
     whole: bool = True
-    """With Trainer's sweep and with our answers scored, which no asked ratio needs."""
+    """With Trainer's sweep, which no asked ratio needs."""
 
 
-FULL = Size(("routing", "replies"), {"routing": 12, "replies": 6}, 3, 32, 128, 2, 8, 6)
-QUICK = Size(("routing",), {"routing": 4}, 1, 8, 64, 1, 2, 2, whole=False)
+FULL = Size(
+    ("routing", "replies"), {"routing": 12, "replies": 6}, rounds=3, n_validation=32, sweep_batches=6,
+    answers=AnswersSize(tuple(CASES), n_items=256, batch=64, rounds=2, n_single=8),
+)  # fmt: skip
+QUICK = Size(
+    ("routing",), {"routing": 4}, rounds=1, n_validation=8, sweep_batches=2, whole=False,
+    answers=AnswersSize(("replies",), n_items=64, batch=32, rounds=1, n_single=2, whole=False),
+)  # fmt: skip
 
 
 def main() -> None:
@@ -100,11 +104,8 @@ def main() -> None:
             n_batches=size.sweep_batches,
         )
         tables["A sweep"] = sweep_table(sweep)
-        answers, generated = run_answers(
-            model, _made(scratch / "answers"), scratch, n_items=size.n_items, rounds=size.answer_rounds,
-            threads=threads, n_single=size.n_single, scored=size.whole,
-        )  # fmt: skip
-        tables["Generation"] = answers_table(answers)
+        answers, generated = run_answers(model, _made(scratch / "answers"), scratch, size.answers, threads=threads)
+        tables["Generation"] = answers_table(answers, size.answers.batch)
         for title in ("A sweep", "Generation"):
             print(f"\n## {title}\n\n{tables[title]}\n", flush=True)
     machine["load"] = f"{machine['load']} at the start, {load()} at the end"
@@ -119,11 +120,9 @@ def main() -> None:
 
 def generation_alone(model: ModelRef, scratch: Path, size: Size, threads: int, machine: dict[str, str]) -> None:
     """What `main` does of generation, with a result file of its own."""
-    answers, generated = run_answers(
-        model, _made(scratch / "answers"), scratch, n_items=size.n_items, rounds=size.answer_rounds + 1,
-        threads=threads, n_single=size.n_single, scored=size.whole,
-    )  # fmt: skip
-    table = answers_table(answers)
+    longer = replace(size.answers, rounds=size.answers.rounds + 1)
+    answers, generated = run_answers(model, _made(scratch / "answers"), scratch, longer, threads=threads)
+    table = answers_table(answers, longer.batch)
     print(f"\n## Generation\n\n{table}\n", flush=True)
     machine["load"] = f"{machine['load']} at the start, {load()} at the end"
     machine["threads"] = str(threads)

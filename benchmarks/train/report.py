@@ -110,13 +110,13 @@ def sweep_table(sweep: Sweep) -> str:
     return "\n".join(lines)
 
 
-def answers_table(answers: Sequence[Answers]) -> str:
+def answers_table(answers: Sequence[Answers], batch: int) -> str:
     """One line for each way and case."""
     names = {
-        "tunegate": "tunegate",
-        "tunegate-scored": "tunegate, with the loss of each reference",
-        "batch": "`generate`, batches of 64",
-        "batch-tuned": "`generate`, batches of 64, threads that sleep, freed memory kept",
+        "tunegate": f"tunegate, batches of {batch}",
+        "tunegate-scored": f"tunegate, batches of {batch}, with the loss of each reference",
+        "batch": f"`generate`, batches of {batch}",
+        "batch-tuned": f"`generate`, batches of {batch}, threads that sleep, freed memory kept",
         "single": "`generate`, item by item",
     }
     lines = ["| prompts | way | items | new tokens | CPU s an item | s an item | peak MB |", "|---" * 7 + "|"]

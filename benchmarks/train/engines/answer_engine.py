@@ -2,7 +2,7 @@
 
 Modes: `tunegate` (answers alone, as the others), `tunegate-scored` (also the loss of each reference answer, as an
 evaluation asks), `batch` and `single`; `:float32` behind a mode for that type. Called as
-`answer_engine.py MODE model.json prompts/ answer.json N_NEW N_ITEMS`, in the project's environment.
+`answer_engine.py MODE model.json prompts/ answer.json N_NEW N_ITEMS BATCH`, in the project's environment.
 """
 
 from __future__ import annotations
@@ -27,15 +27,13 @@ from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.decoder import left_padded, open_decoder
 from tasks.model.generate import shared_prefix
 
-BATCH = 64
-
 
 def ours(
-    model: Any, prompts: list[list[int]], references: list[list[int]] | None, n_new: int, stop: int
+    model: Any, prompts: list[list[int]], references: list[list[int]] | None, n_new: int, stop: int, batch: int
 ) -> list[list[int]]:
     """Through our decoder: sorted by length, the common beginning read once, batches side by side as always."""
     order = sorted(range(len(prompts)), key=lambda place: (-len(prompts[place]), place))
-    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    batches = [order[start : start + batch] for start in range(0, len(order), batch)]
     with torch.no_grad():
         decoder = open_decoder(model, shared_prefix(prompts))
 
@@ -87,7 +85,7 @@ def main() -> None:
     """Load, answer, write tokens and what the answering cost."""
     mode, _, dtype = sys.argv[1].partition(":")
     model_file, prompts_folder, answer = map(Path, sys.argv[2:5])
-    n_new, n_items = int(sys.argv[5]), int(sys.argv[6])
+    n_new, n_items, batch = map(int, sys.argv[5:8])
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     ref = ModelRef.model_validate_json(model_file.read_bytes())
     codec = ChatCodec.of(load_tokenizer(ref), "instruction")
@@ -98,9 +96,9 @@ def main() -> None:
     model = load_base(ref, dtype=getattr(torch, wide))
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     if mode.startswith("tunegate"):
-        tokens = ours(model, prompts, references if mode == "tunegate-scored" else None, n_new, codec.end_id)
+        tokens = ours(model, prompts, references if mode == "tunegate-scored" else None, n_new, codec.end_id, batch)
     else:
-        tokens = stock(model, prompts, n_new, codec.end_id, BATCH if mode == "batch" else 1)
+        tokens = stock(model, prompts, n_new, codec.end_id, batch if mode == "batch" else 1)
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
     n_prompt = sum(map(len, prompts))
     answer.write_text(json.dumps({"tokens": tokens, "cpu_s": cpu_s, "wall_s": wall_s, "n_prompt": n_prompt}))

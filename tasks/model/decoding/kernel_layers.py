@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tasks.kernels.kernel import Flat
 from tasks.model.decoding.fused_layer import FusedLayer
-from tasks.model.decoding.fused_weights import Norm
 from tasks.model.decoding.kernel_calls import flat, in_parts, slices
+from tasks.model.decoding.kernel_states import KernelNorm, States
 from tasks.model.decoding.kernels.attention import attend_columns
-from tasks.model.decoding.kernels.rows import add_and_norm_rows, gate_rows, norm_rows
 
 BLOCK = 16
 """Columns of a cache are a multiple of this, also what the kernel's loops go by."""
@@ -80,6 +80,7 @@ class KernelLayers:
 
     def __init__(self, layers: Sequence[FusedLayer]) -> None:
         self.layers = layers
+        self._norms = [(KernelNorm(each.before_attention), KernelNorm(each.before_feed_forward)) for each in layers]
         self.prefix = KernelCache(layers, 1, 0)
         self.n_prefix = 0
 
@@ -105,20 +106,21 @@ class KernelLayers:
             start: Column of the cache into which the first new one goes.
             last: Only the last column's states are wanted.
         """
-        n_columns = hidden.shape[1]
+        skipped = hidden.shape[1] - 1 if last else 0
         attention = _Attention(self, cache, hidden.shape[:2], pads, places, angles, start)
-        normed = _normed(hidden, self.layers[0].before_attention)
+        n_gated = self.layers[0].n_gated
+        states = States(hidden, n_gated)
+        normed = states.normed(self._norms[0][0])
         for number, layer in enumerate(self.layers):
             is_last = number + 1 == len(self.layers)
-            skipped = n_columns - 1 if last and is_last else 0
-            mixed = attention.of(number, layer.qkv(normed), skipped)
-            if skipped:
-                hidden = hidden[:, -1:].contiguous()
-            normed = _added_and_normed(hidden, layer.out(mixed), layer.before_feed_forward)
-            more = layer.down(_gated(layer.gate_up(normed)))
+            mixed = attention.of(layer.qkv(normed), number, skipped if is_last else 0)
+            if is_last and skipped:
+                states = States(hidden[:, -1:].contiguous(), n_gated)
+            normed = states.added_and_normed(layer.out(mixed), self._norms[number][1])
+            more = layer.down(states.gated(layer.gate_up(normed)))
             if not is_last:
-                normed = _added_and_normed(hidden, more, self.layers[number + 1].before_attention)
-        return hidden.add_(more)
+                normed = states.added_and_normed(more, self._norms[number + 1][0])
+        return states.hidden.add_(more)
 
 
 class _Attention:
@@ -143,11 +145,12 @@ class _Attention:
         self._parts = slices(shape[0], _FEW_ROWS)
         self._rooms = [[torch.empty(room) for room in rooms] for _ in self._parts]
         self._flat_rooms = [tuple(flat(each, torch.float32) for each in room) for room in self._rooms]
+        self._out = self._room_for(shape[1])
 
-    def of(self, number: int, packed: Tensor, first_query: int) -> Tensor:
-        """Attention of a layer's new columns from `first_query` on, (rows, columns, heads * d)."""
+    def of(self, packed: Tensor, number: int, first_query: int) -> Tensor:
+        """Attention of a layer's new columns from `first_query` on, (rows, columns, heads * d); until the next call."""
         layer, (n_rows, n_columns) = self._model.layers[number], self._shape
-        out = packed.new_empty(n_rows, n_columns - first_query, layer.n_heads, layer.d)
+        out, flat_out = self._room_for(n_columns - first_query) if first_query else self._out
         told: tuple[Any, ...] = (
             flat(packed.view(n_rows, n_columns, -1, layer.d)),
             *self._told,
@@ -158,9 +161,14 @@ class _Attention:
             first_query,
             layer.scale,
         )
-        to_out = flat(out)
-        in_parts(lambda part, low, high: attend_columns(*told, *self._flat_rooms[part], to_out, low, high), self._parts)
-        return out.view(n_rows, n_columns - first_query, -1)
+        rooms = self._flat_rooms
+        in_parts(lambda part, low, high: attend_columns(*told, *rooms[part], flat_out, low, high), self._parts)
+        return out
+
+    def _room_for(self, n_columns: int) -> tuple[Tensor, Flat]:
+        layer, n_rows = self._model.layers[0], self._shape[0]
+        out = torch.empty(n_rows, n_columns, layer.n_heads * layer.d, dtype=torch.bfloat16)
+        return out, flat(out.view(n_rows, n_columns, layer.n_heads, layer.d))
 
 
 def _room(layer: FusedLayer, n_rows: int, n_columns: int) -> tuple[Tensor, Tensor]:
@@ -169,27 +177,3 @@ def _room(layer: FusedLayer, n_rows: int, n_columns: int) -> tuple[Tensor, Tenso
         torch.zeros(*shape, layer.d, n_columns, dtype=torch.bfloat16),
         torch.zeros(*shape, n_columns, layer.d, dtype=torch.bfloat16),
     )
-
-
-def _normed(x: Tensor, norm: Norm) -> Tensor:
-    rows, out = x.view(-1, x.shape[-1]), torch.empty_like(x)
-    told = flat(rows), flat(norm.weight), norm.epsilon, flat(out.view(rows.shape))
-    in_parts(lambda _, low, high: norm_rows(*told, low, high), slices(len(rows)))
-    return out
-
-
-def _added_and_normed(x: Tensor, more: Tensor, norm: Norm) -> Tensor:
-    """Adds `more` to x in place; returns the norm of the sum."""
-    rows, out = x.view(-1, x.shape[-1]), torch.empty_like(x)
-    told = flat(rows), flat(more.view(rows.shape)), flat(norm.weight), norm.epsilon, flat(out.view(rows.shape))
-    in_parts(lambda _, low, high: add_and_norm_rows(*told, low, high), slices(len(rows)))
-    return out
-
-
-def _gated(both: Tensor) -> Tensor:
-    """silu(gate) * up of (..., 2 d), gate first: (..., d)."""
-    rows = both.view(-1, both.shape[-1])
-    out = rows.new_empty(len(rows), rows.shape[1] // 2)
-    told = flat(rows), flat(out)
-    in_parts(lambda _, low, high: gate_rows(*told, low, high), slices(len(rows)))
-    return out.view(*both.shape[:-1], -1)

@@ -17,8 +17,8 @@ from tasks.kernels.kernel import Flat
 from tasks.model.decoding.fused_decoder import FusedDecoder
 from tasks.model.decoding.fused_weights import Norm
 from tasks.model.decoding.kernel_calls import flat, in_parts, largest_places, slices
-from tasks.model.decoding.kernel_layers import _added_and_normed, _gated, _normed
 from tasks.model.decoding.kernel_reading import KernelReading
+from tasks.model.decoding.kernel_states import KernelNorm, States
 from tasks.model.decoding.kernels.attention import attend_columns
 from tasks.model.decoding.torch_reading import TorchReading
 
@@ -98,14 +98,15 @@ def test_norms_and_gates_are_those_of_torch() -> None:
     module = SimpleNamespace(weight=bf16(96, seed=7), variance_epsilon=1e-5)
     norm = Norm(module)
     x, more, both = bf16(7, 3, 96, seed=8), bf16(7, 3, 96, seed=9), bf16(7, 3, 320, seed=10) * 4
-    assert close(_normed(x, norm), norm(x))
+    states = States(x, 160)
+    assert close(states.normed(KernelNorm(norm)), norm(x))
     total = x + more
-    assert close(_added_and_normed(x, more, norm), norm(total))
+    assert close(states.added_and_normed(more, KernelNorm(norm)), norm(total))
     assert torch.equal(x, total), "the sum is kept in place"
     both[0, 0, :7] = torch.tensor([-89.5, -100.0, -1000.0, 1000.0, float("inf"), float("nan"), 3e38])
     gate, up = both.chunk(2, -1)
     wanted = (functional.silu(gate) * up).double()
-    assert torch.allclose(_gated(both).double(), wanted, rtol=HALF_STEP, atol=1e-3, equal_nan=True)
+    assert torch.allclose(states.gated(both).double(), wanted, rtol=HALF_STEP, atol=1e-3, equal_nan=True)
 
 
 def test_the_largest_is_the_first_of_equal_ones_and_a_nan_is_larger_than_all() -> None:
@@ -217,8 +218,9 @@ def test_a_batch_is_answered_the_same_by_any_number_of_threads() -> None:
         for n_threads in (1, 2, 3):
             torch.set_num_threads(n_threads)
             assert len(slices(len(x))) == n_threads
-            module = SimpleNamespace(weight=bf16(96, seed=7), variance_epsilon=1e-5)
-            found.append((_normed(x, Norm(module)), _gated(x), largest_places(x)))
+            norm = KernelNorm(Norm(SimpleNamespace(weight=bf16(96, seed=7), variance_epsilon=1e-5)))
+            states = States(x, 48)
+            found.append((states.normed(norm), states.gated(x), largest_places(x)))
     finally:
         torch.set_num_threads(before)
     for others in found[1:]:

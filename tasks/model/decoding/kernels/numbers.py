@@ -24,10 +24,13 @@ def wide(bits: Any) -> Any:
 
 @Part
 def narrow(x: Any) -> Any:
-    """The bits of the nearest bfloat16, of two equally near ones the even one; a NaN that rounds up stays one."""
+    """The bits of the nearest bfloat16, of two equally near ones the even one.
+
+    A NaN stays one unless its lower half is nearly all ones; one that stems from a bfloat16, or that the processor
+    made, has zeros there.
+    """
     bits = _F(x).view(_U)
-    rounded = _U(bits + _U(0x7FFF) + ((bits >> _U(16)) & _U(1))) >> _U(16)
-    return np.uint16(rounded if x == x else _U(0x7FC0))
+    return np.uint16(_U(bits + _U(0x7FFF) + ((bits >> _U(16)) & _U(1))) >> _U(16))
 
 
 @Part
