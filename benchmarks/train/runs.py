@@ -35,16 +35,23 @@ class Run:
     ready_s: float = math.nan
     """Wall seconds from the start of the process to the end of its last step."""
     peak_mb: float = math.nan
+    device_peak_mb: float = math.nan
+    """Of a GPU's memory, what tensors held at most; NaN without one."""
     validation_loss: float = math.nan
     told: str = ""
 
 
-def environment(threads: int, scratch: Path, *, own: bool, tuned: bool = True) -> dict[str, str]:
+def environment(threads: int, scratch: Path, *, own: bool, tuned: bool = True, device: bool = False) -> dict[str, str]:
     """The same for all: threads, no network.
 
     `own`: our modules, and with `tuned` the allocator as our training process sets it. `tuned`: waiting threads sleep.
+    `device`: a GPU may be used where there is one.
     """
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    kept = {
+        name: os.environ[name]
+        for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+        if name in os.environ
+    }
     return {
         **kept,
         "TMPDIR": str(scratch),
@@ -57,7 +64,7 @@ def environment(threads: int, scratch: Path, *, own: bool, tuned: bool = True) -
         "TRANSFORMERS_OFFLINE": "1",
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "CUDA_VISIBLE_DEVICES": "",
+        **({} if device else {"CUDA_VISIBLE_DEVICES": ""}),
         "DISABLE_VERSION_CHECK": "1",
         "BENCH_STARTED": str(time.time()),
         **({"PYTHONPATH": str(PROJECT)} if own else {}),
@@ -72,6 +79,7 @@ def run_script(
     threads: int,
     own: bool,
     tuned: bool = True,
+    device: bool = False,
     limit_s: float = LIMIT_S,
 ) -> Cost:
     """A script of `engines/` in a fresh process."""
@@ -79,7 +87,7 @@ def run_script(
     return run_measured(
         [python, str(ENGINES / script), *rest],
         limit_s=limit_s,
-        environment=environment(threads, scratch, own=own, tuned=tuned),
+        environment=environment(threads, scratch, own=own, tuned=tuned, device=device),
         folder=scratch,
         scratch=scratch,
     )
@@ -95,12 +103,14 @@ def run_training(
     scratch: Path,
     threads: int,
     own: bool,
+    device: bool = False,
     limit_s: float = LIMIT_S,
 ) -> Run:
     """Train once on a prepared workload."""
     answer = scratch / "answer.json"
     answer.unlink(missing_ok=True)
-    cost = run_script([python, script, mode, model, folder, answer], scratch, threads=threads, own=own, limit_s=limit_s)
+    command = [python, script, mode, model, folder, answer]
+    cost = run_script(command, scratch, threads=threads, own=own, device=device, limit_s=limit_s)
     if not cost.complete or not answer.exists():
         return Run(told=told(cost, limit_s))
     return read_run(json.loads(answer.read_text()), json.loads((folder / "examples.json").read_text()), cost.peak_mb)
@@ -121,6 +131,7 @@ def read_run(answer: Mapping[str, object], examples: Mapping[str, object], peak_
         wall_s=last["wall_s"] - first["wall_s"],
         ready_s=last["wall_s"],
         peak_mb=peak_mb,
+        device_peak_mb=float(answer.get("device_peak_mb", math.nan)),  # type: ignore[arg-type]
         validation_loss=float(answer["validation_loss"]),  # type: ignore[arg-type]
     )
 

@@ -73,6 +73,8 @@ class Task:
 
     def write(self, clock: Clock, validation_loss: float, **told: object) -> None:
         """The answer; the first of the clock's entries is the start."""
+        if torch.cuda.is_available():
+            told["device_peak_mb"] = torch.cuda.max_memory_allocated() / 1e6
         self.answer.write_text(json.dumps({"steps": clock.steps, "validation_loss": validation_loss, **told}))
 
 
