@@ -35,7 +35,7 @@ from benchmarks.train.report import (
     training_table,
 )
 from benchmarks.train.runs import Run, run_script, run_training, told
-from benchmarks.train.shapes import ShapesSize, run_shapes
+from benchmarks.train.shapes import Amount, ShapesSize, run_shapes
 from benchmarks.train.sweep import run_sweep
 from benchmarks.train.workload import WORKLOADS, Prepared, Workload, prepare, spec_of, write_settings
 from schemas.artifacts import ModelRef
@@ -65,12 +65,12 @@ class Size:
 FULL = Size(
     ("routing", "replies"), {"routing": 12, "replies": 6}, rounds=3, n_validation=32, sweep_batches=6,
     answers=AnswersSize(tuple(CASES), n_items=256, batch=64, rounds=2, n_single=8),
-    shapes=ShapesSize({"routing": 6, "replies": 6}, rounds=3, batch_size=8),
+    shapes=ShapesSize(("routing", "replies"), 3, on_cpu=Amount(4, 1, 8), on_gpu=Amount(28, 8, 32)),
 )  # fmt: skip
 QUICK = Size(
     ("routing",), {"routing": 4}, rounds=1, n_validation=8, sweep_batches=2, whole=False,
     answers=AnswersSize(("replies",), n_items=64, batch=32, rounds=1, n_single=2, whole=False),
-    shapes=ShapesSize({"routing": 3}, rounds=1, batch_size=4),
+    shapes=ShapesSize(("routing",), 1, on_cpu=Amount(3, 1, 4), on_gpu=Amount(14, 4, 32)),
 )  # fmt: skip
 
 
@@ -85,12 +85,12 @@ def main() -> None:
     home, machine = bench_home(), _machine()
     with tempfile.TemporaryDirectory(dir=home / "scratch") as folder:
         scratch = Path(folder)
+        if only == "shapes":
+            shapes_alone(home, scratch, size, threads, machine)
+            return
         model = base_model(scratch)
         if only == "generation":
             generation_alone(model, scratch, size, threads, machine)
-            return
-        if only == "shapes":
-            shapes_alone(model, home, scratch, size, threads, machine)
             return
         contestants = plan(quick=quick)
         pythons, missing = interpreters({one.environment for one in contestants}, home)
@@ -143,12 +143,13 @@ def generation_alone(model: ModelRef, scratch: Path, size: Size, threads: int, m
     print(line)
 
 
-def shapes_alone(model: ModelRef, home: Path, scratch: Path, size: Size, threads: int, machine: dict[str, str]) -> None:
-    """The step on a model of SHAPE, on whatever device is here."""
-    pythons, _ = interpreters({"trl"}, home)
+def shapes_alone(home: Path, scratch: Path, size: Size, threads: int, machine: dict[str, str]) -> None:
+    """The step on a model of known shapes, on whatever device is here."""
+    pythons, missing = interpreters({"trl"}, home)
     tables, figures = run_shapes(
-        os.environ.get("SHAPE"), model, pythons, scratch, size.shapes, threads=threads, processor=machine["processor"]
-    )
+        lambda: base_model(scratch).root, pythons, missing, scratch, size.shapes,
+        threads=threads, processor=machine["processor"],
+    )  # fmt: skip
     print(f"\n{tables}\n", flush=True)
     machine["load"] = f"{machine['load']} at the start, {load()} at the end"
     machine["threads"] = str(threads)

@@ -139,8 +139,9 @@ def record_generation(machine: dict[str, str], table: str, last_line: str) -> st
 def record_shapes(machine: dict[str, str], tables: str, last_line: str) -> str:
     """The whole of `benchmarks/results/shapes.md`."""
     told = (
-        "tokens: real ones, without padding, of all steps but the first. MFU: operations of a plain LoRA step over its "
-        "time and the device's most; ours computes a shared prefix once. Peak: of the GPU's memory, or of the process."
+        "tokens: real ones, without padding, of all steps but the first ones. MFU: operations that a plain LoRA step "
+        "needs, or that ours computes (a shared beginning once, logits where there is loss), over its time and the "
+        "device's most. Peak: of the GPU's memory while training, without one of the process."
     )
     return _part_alone("A step on known shapes", "shapes", machine, [tables, told], last_line)
 
