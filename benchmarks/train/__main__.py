@@ -3,8 +3,9 @@
 Every training is a fresh process; rounds are interleaved, each begins with another contestant, so that a slow minute of
 the machine falls on all. The last line of stdout is one JSON object. QUICK=1: routing alone, ours, Trainer and TRL's
 best once, short. RECORD=1 writes `benchmarks/results/train.md`.
-THREADS: of every process, default OMP_NUM_THREADS, else all cores. ONLY=generation: that part alone, in ten minutes;
-RECORD=1 then writes `benchmarks/results/generation.md`.
+THREADS: of every process, default OMP_NUM_THREADS, else all cores.
+ONLY=generation: that part alone, in fifteen minutes. ONLY=shapes: `benchmarks/train/shapes.py`, the only part that uses
+a GPU. With RECORD=1 these write `benchmarks/results/generation.md` and `shapes.md`.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from benchmarks.train.report import (
     figures,
     record,
     record_generation,
+    record_shapes,
     sweep_table,
     training_table,
 )
 from benchmarks.train.runs import Run, run_script, run_training, told
+from benchmarks.train.shapes import Amount, ShapesSize, run_shapes
 from benchmarks.train.sweep import run_sweep
-from benchmarks.train.workload import WORKLOADS, Prepared, Workload, prepare, spec_of
+from benchmarks.train.workload import WORKLOADS, Prepared, Workload, prepare, spec_of, write_settings
 from schemas.artifacts import ModelRef
 from tasks.files import seal, write_json
 
@@ -54,6 +57,7 @@ class Size:
     n_validation: int
     sweep_batches: int
     answers: AnswersSize
+    shapes: ShapesSize
     whole: bool = True
     """With Trainer's sweep, which no asked ratio needs."""
 
@@ -61,26 +65,31 @@ class Size:
 FULL = Size(
     ("routing", "replies"), {"routing": 12, "replies": 6}, rounds=3, n_validation=32, sweep_batches=6,
     answers=AnswersSize(tuple(CASES), n_items=256, batch=64, rounds=2, n_single=8),
+    shapes=ShapesSize(("routing", "replies"), 3, on_cpu=Amount(4, 1, 8), on_gpu=Amount(28, 8, 32)),
 )  # fmt: skip
 QUICK = Size(
     ("routing",), {"routing": 4}, rounds=1, n_validation=8, sweep_batches=2, whole=False,
     answers=AnswersSize(("replies",), n_items=64, batch=32, rounds=1, n_single=2, whole=False),
+    shapes=ShapesSize(("routing",), 1, on_cpu=Amount(3, 1, 4), on_gpu=Amount(14, 4, 32)),
 )  # fmt: skip
 
 
 def main() -> None:
     """Run what the environment asks for."""
     only = os.environ.get("ONLY")
-    if only not in (None, "", "generation"):
-        raise SystemExit(f"ONLY={only}: the only part that runs alone is `generation`")
+    if only not in (None, "", "generation", "shapes"):
+        raise SystemExit(f"ONLY={only}: the parts that run alone are `generation` and `shapes`")
     quick = bool(os.environ.get("QUICK"))
     size = QUICK if quick else FULL
     threads = int(os.environ.get("THREADS") or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     home, machine = bench_home(), _machine()
     with tempfile.TemporaryDirectory(dir=home / "scratch") as folder:
         scratch = Path(folder)
+        if only == "shapes":
+            shapes_alone(home, scratch, size, threads, machine)
+            return
         model = base_model(scratch)
-        if only:
+        if only == "generation":
             generation_alone(model, scratch, size, threads, machine)
             return
         contestants = plan(quick=quick)
@@ -130,6 +139,24 @@ def generation_alone(model: ModelRef, scratch: Path, size: Size, threads: int, m
     if os.environ.get("RECORD"):
         path = PROJECT / "benchmarks" / "results" / "generation.md"
         path.write_text(record_generation(machine, table, line))
+        print(f"wrote {path.relative_to(PROJECT)}")
+    print(line)
+
+
+def shapes_alone(home: Path, scratch: Path, size: Size, threads: int, machine: dict[str, str]) -> None:
+    """The step on a model of known shapes, on whatever device is here."""
+    pythons, missing = interpreters({"trl"}, home)
+    tables, figures = run_shapes(
+        lambda: base_model(scratch).root, pythons, missing, scratch, size.shapes,
+        threads=threads, processor=machine["processor"],
+    )  # fmt: skip
+    print(f"\n{tables}\n", flush=True)
+    machine["load"] = f"{machine['load']} at the start, {load()} at the end"
+    machine["threads"] = str(threads)
+    line = json.dumps(figures | {"machine": machine}, default=str)
+    if os.environ.get("RECORD"):
+        path = PROJECT / "benchmarks" / "results" / "shapes.md"
+        path.write_text(record_shapes(machine, tables, line))
         print(f"wrote {path.relative_to(PROJECT)}")
     print(line)
 
@@ -191,12 +218,6 @@ def base_model(folder: Path) -> ModelRef:
     out = _made(folder / "model")
     model = fetch_base_model(uri=SMOLLM2, allow_download=False, root=PROJECT, cache=cache, out=out)
     return model.model_copy(update={"digest": seal(out)})
-
-
-def write_settings(folder: Path, workload: Workload, model: ModelRef, *, threads: int, dtype: str) -> None:
-    """What our own engine reads beside the examples."""
-    told = {"workload": workload.name, "threads": threads, "dtype": dtype, "model": model.model_dump(mode="json")}
-    write_json(folder / "settings.json", told)
 
 
 def _prepared(workload: Workload, model: ModelRef, scratch: Path, size: Size, threads: int) -> Prepared:

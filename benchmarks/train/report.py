@@ -130,12 +130,28 @@ def answers_table(answers: Sequence[Answers], batch: int) -> str:
 
 def record_generation(machine: dict[str, str], table: str, last_line: str) -> str:
     """The whole of `benchmarks/results/generation.md`."""
+    told = (
+        "CPU seconds of all threads, of one item; medians over the rounds. Peak: resident memory of the process tree."
+    )
+    return _part_alone("Generation", "generation", machine, [table, told], last_line)
+
+
+def record_shapes(machine: dict[str, str], tables: str, last_line: str) -> str:
+    """The whole of `benchmarks/results/shapes.md`."""
+    told = (
+        "tokens: real ones, without padding, of all steps but the first ones. MFU: operations that a plain LoRA step "
+        "needs, or that ours computes (a shared beginning once, logits where there is loss), over its time and the "
+        "device's most. Peak: of the GPU's memory while training, without one of the process."
+    )
+    return _part_alone("A step on known shapes", "shapes", machine, [tables, told], last_line)
+
+
+def _part_alone(title: str, name: str, machine: dict[str, str], texts: list[str], last_line: str) -> str:
     parts = [
-        "# Generation",
-        "Written by `ONLY=generation RECORD=1 make bench-train`; what the figures mean: `benchmarks/README.md`.",
-        "\n".join(f"- {name}: {value}" for name, value in machine.items()),
-        table,
-        "CPU seconds of all threads, of one item; medians over the rounds. Peak: resident memory of the process tree.",
+        f"# {title}",
+        f"Written by `ONLY={name} RECORD=1 make bench-train`; what the figures mean: `benchmarks/README.md`.",
+        "\n".join(f"- {key}: {value}" for key, value in machine.items()),
+        *texts,
         f"```json\n{last_line}\n```",
     ]
     return "\n\n".join(parts) + "\n"

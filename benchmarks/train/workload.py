@@ -166,6 +166,12 @@ def prepare(
     )
 
 
+def write_settings(folder: Path, workload: Workload, model: ModelRef, *, threads: int, dtype: str) -> None:
+    """What our own engine reads beside the examples."""
+    told = {"workload": workload.name, "threads": threads, "dtype": dtype, "model": model.model_dump(mode="json")}
+    write_json(folder / "settings.json", told)
+
+
 def write_prompts(workload: Workload, folder: Path, *, n_items: int) -> None:
     """`prompts.parquet` of a `PromptSet`: held-out items as an evaluation asks them."""
     import pyarrow as pa

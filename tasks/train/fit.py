@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from schemas.errors import ConfigError
 from schemas.names import closest
@@ -54,7 +54,19 @@ def known_dims(name: str) -> ModelDims:
     Raises:
         ConfigError: TG0182, no shapes of that name are shipped.
     """
-    models = json.loads(_KNOWN.read_text(encoding="utf-8"))
+    dims = ModelDims.of(known_config(name))
+    if dims is None:
+        raise TypeError(f"known_models.json: {name} is no decoder of the covered kind")
+    return dims
+
+
+def known_config(name: str) -> dict[str, Any]:
+    """The fields of its config.json that say its shapes.
+
+    Raises:
+        ConfigError: TG0182, no shapes of that name are shipped.
+    """
+    models: dict[str, dict[str, Any]] = json.loads(_KNOWN.read_text(encoding="utf-8"))
     key = name.lower().removesuffix("-hf").rpartition("/")[2]
     if key not in models:
         raise ConfigError(
@@ -63,10 +75,7 @@ def known_dims(name: str) -> ModelDims:
             where="--base",
             hint=closest(key, models),
         )
-    dims = ModelDims.of(models[key])
-    if dims is None:
-        raise TypeError(f"known_models.json: {key} is no decoder of the covered kind")
-    return dims
+    return models[key]
 
 
 def fit_methods(dims: ModelDims, spec: TrainSpec, *, max_tokens: int) -> list[Fit]:

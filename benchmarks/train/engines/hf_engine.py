@@ -128,8 +128,11 @@ def main() -> None:
         trainer = make(task, model, folder, watch)
         trainer.train()
     model.eval()
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not _wide(task)):
-        loss = mean_loss(lambda ids, mask: model(input_ids=ids, attention_mask=mask).logits, task)
+    device = model.device
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=not _wide(task)):
+        loss = mean_loss(
+            lambda ids, mask: model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.cpu(), task
+        )
     task.write(watch.clock, loss)
 
 

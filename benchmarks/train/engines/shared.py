@@ -35,7 +35,11 @@ class Clock:
 
 
 def _now() -> dict[str, float]:
-    return {"cpu_s": time.process_time(), "wall_s": time.time() - float(os.environ["BENCH_STARTED"])}
+    on_gpu = {}
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+        on_gpu = {"device_peak_mb": torch.cuda.max_memory_allocated() / 1e6}
+    return {"cpu_s": time.process_time(), "wall_s": time.time() - float(os.environ["BENCH_STARTED"]), **on_gpu}
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ class Task:
 
     def write(self, clock: Clock, validation_loss: float, **told: object) -> None:
         """The answer; the first of the clock's entries is the start."""
-        self.answer.write_text(json.dumps({"steps": clock.steps, "validation_loss": validation_loss, **told}))
+        told |= {"steps": clock.steps, "validation_loss": validation_loss, "on_gpu": torch.cuda.is_initialized()}
+        self.answer.write_text(json.dumps(told))
 
 
 def padded(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

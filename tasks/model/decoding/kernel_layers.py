@@ -36,7 +36,7 @@ def kernels_know(layers: Sequence[FusedLayer], dtype: torch.dtype, device: torch
         device.type == "cpu"
         and dtype == torch.bfloat16
         and layers[0].d % 4 == 0
-        and len({(layer.d, layer.n_heads, layer.n_kv) for layer in layers}) == 1
+        and len({(layer.d, layer.n_heads, layer.n_kv, layer.n_gated) for layer in layers}) == 1
         and all(norm.weight.dtype == dtype for norm in norms)
     )
 

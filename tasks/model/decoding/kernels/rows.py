@@ -1,6 +1,6 @@
 """Kernels: what stands between two products of a model, row by row. They round to bfloat16 where the model does.
 
-Called by `tasks/model/decoding/kernel_layers.py` and `tasks/model/decoding/kernel_calls.py`.
+Called by `tasks/model/decoding/kernel_states.py` and `tasks/model/decoding/kernel_calls.py`.
 """
 
 from __future__ import annotations

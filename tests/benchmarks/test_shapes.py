@@ -1,0 +1,92 @@
+"""The benchmark on known shapes trains a model of that configuration, and counts operations and time as it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.train.contestants import CONTESTANTS
+from benchmarks.train.device import Device
+from benchmarks.train.report import Result
+from benchmarks.train.runs import Run, read_run
+from benchmarks.train.shapes import random_model, shapes_figures, shapes_table, step_flops
+from benchmarks.train.workload import ADAPTER
+from schemas.artifacts import ModelRef
+from tasks.model.base_model import load_base
+from tasks.train.fit import known_config
+from tasks.train.memory import ModelDims, trainable_parameters
+
+TINY = {
+    "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_hidden_layers": 2,
+    "num_key_value_heads": 2, "vocab_size": 400,
+}  # fmt: skip
+
+
+def test_a_model_of_known_shapes_is_made_and_loads_strictly(tiny_model: ModelRef, tmp_path: Path) -> None:
+    config = known_config("qwen2.5-0.5b") | TINY
+    made = random_model(config, tiny_model.root, tmp_path / "model")
+    loaded = load_base(made, dtype=torch.bfloat16)
+    assert loaded.config.model_type == "qwen2"
+    assert sum(parameter.numel() for parameter in loaded.parameters()) == made.n_parameters
+    dims = ModelDims.of(config)
+    assert dims is not None
+    assert dims.n_parameters == made.n_parameters
+    assert json.loads((made.root / "config.json").read_text())["vocab_size"] == TINY["vocab_size"]
+    again = random_model(config, tiny_model.root, tmp_path / "again")
+    assert again.digest == made.digest, "random, and the same each time"
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer_s_is_refused(tiny_model: ModelRef, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="take a larger vocabulary"):
+        random_model(known_config("mistral-7b") | TINY | {"vocab_size": 9}, tiny_model.root, tmp_path / "model")
+
+
+def test_the_operations_of_a_step_are_those_that_torch_counts(tiny_model: ModelRef, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config, n_tokens, rank = known_config("qwen2.5-0.5b") | TINY, 40, ADAPTER.rank
+    dims = ModelDims.of(config)
+    assert dims is not None
+    base = load_base(random_model(config, tiny_model.root, tmp_path / "model"), dtype=torch.float32)
+    base.set_attn_implementation("eager")
+    model = get_peft_model(base, LoraConfig(r=rank, target_modules="all-linear"))  # type: ignore[arg-type]
+    ids = torch.arange(3, 3 + n_tokens)[None]
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, labels=ids).loss.backward()
+    counted = {str(name).partition(".")[2]: n for name, n in counter.get_flop_counts()["Global"].items()}
+    attention = 3 * 2 * n_tokens * dims.heads * dims.d_head * dims.layers
+    assert counted["bmm"] == pytest.approx(2 * attention * n_tokens, rel=0.01), "torch counts the squares whole"
+    # Nobody asks for the gradient of the first layer's input.
+    first = sum(d_in * (d_out + rank) for name, (d_in, d_out) in dims.linear_shapes.items() if name[0] in "qkv")
+    assert counted["mm"] + counted["addmm"] == (step_flops(dims, 0) - 2 * first) * n_tokens
+    assert step_flops(dims, n_tokens) - step_flops(dims, 0) == attention
+    assert trainable_parameters(dims, ADAPTER) == model.get_nb_trainable_parameters()[0]
+
+
+def test_the_table_has_a_row_for_each_trainer_and_one_that_is_not_there_says_so() -> None:
+    ours, trainer, trl = (one for one in CONTESTANTS if one.role != "peer")
+    runs = (
+        Run((6.0, 5.0), 1000, 3.0, 2.0, 9.0, 4000.0, on_gpu=True, device_peak_mb=3000.0),
+        Run((6.0, 5.1), 1000, 3.0, 4.0, 9.0, 5000.0, on_gpu=True, device_peak_mb=4500.0),
+    )
+    results = [Result(ours, (runs[0],)), Result(trainer, (runs[1],)), Result(trl, (), "not there: no network")]
+    device = Device("NVIDIA H100 80GB HBM3", 7e14, on_gpu=True)
+    table, figures = shapes_table(results, device, 1e12, 6e11), shapes_figures(results, device, 1e12, 6e11)
+    assert "| tunegate | 500 | 1.00 | 50.6% | 30.3% | 3,000 | 6.000 5.000 |" in table
+    assert "| Trainer | 250 | 2.00 | 25.3% | 25.3% | 4,500 | 6.000 5.100 |" in table
+    assert "| TRL best | not there: no network |" in table
+    assert figures["ratios"] == {"Trainer": 2.0}
+
+
+def test_steps_that_warm_up_are_outside_of_the_time() -> None:
+    steps = [{"loss": 0.0, "cpu_s": 0.0, "wall_s": 0.0}]
+    steps += [{"loss": 1.0, "cpu_s": 2.0 * n, "wall_s": 1.0 * n, "device_peak_mb": 100.0 * n} for n in (1, 2, 3)]
+    answer = {"steps": steps, "validation_loss": 1.0, "on_gpu": True}
+    examples = {"batches": [[0], [1], [2]], "train": [[[1] * 5, []], [[1] * 7, []], [[1] * 11, []]]}
+    run = read_run(answer, examples, 9.0, warm=2)
+    assert (run.n_tokens, run.cpu_s, run.wall_s, run.device_peak_mb) == (11, 2.0, 1.0, 300.0)
+    assert read_run(answer, examples, 9.0).n_tokens == 18
