@@ -36,7 +36,7 @@ from benchmarks.train.report import (
 )
 from benchmarks.train.runs import Run, run_script, run_training, told
 from benchmarks.train.shapes import Amount, ShapesSize, run_shapes
-from benchmarks.train.sweep import run_sweep
+from benchmarks.train.sweep import Sweep, run_sweep
 from benchmarks.train.workload import WORKLOADS, Prepared, Workload, prepare, spec_of, write_settings
 from schemas.artifacts import ModelRef
 from tasks.files import seal, write_json
@@ -58,8 +58,6 @@ class Size:
     sweep_batches: int
     answers: AnswersSize
     shapes: ShapesSize
-    whole: bool = True
-    """With Trainer's sweep, which no asked ratio needs."""
 
 
 FULL = Size(
@@ -68,7 +66,7 @@ FULL = Size(
     shapes=ShapesSize(("routing", "replies"), 3, on_cpu=Amount(4, 1, 8), on_gpu=Amount(28, 8, 32)),
 )  # fmt: skip
 QUICK = Size(
-    ("routing",), {"routing": 4}, rounds=1, n_validation=8, sweep_batches=2, whole=False,
+    ("routing",), {"routing": 4}, rounds=1, n_validation=8, sweep_batches=2,
     answers=AnswersSize(("replies",), n_items=64, batch=32, rounds=1, n_single=2, whole=False),
     shapes=ShapesSize(("routing",), 1, on_cpu=Amount(3, 1, 4), on_gpu=Amount(14, 4, 32)),
 )  # fmt: skip
@@ -108,7 +106,7 @@ def main() -> None:
             model,
             _made(scratch / "sweep"),
             scratch,
-            trainer=pythons.get("trl") if size.whole else None,
+            trainer=pythons.get("trl"),
             threads=threads,
             n_batches=size.sweep_batches,
         )
@@ -119,7 +117,7 @@ def main() -> None:
             print(f"\n## {title}\n\n{tables[title]}\n", flush=True)
     machine["load"] = f"{machine['load']} at the start, {load()} at the end"
     machine["threads"] = str(threads)
-    line = json.dumps(_last_line(last, sweep.ratio, sweep.ratio_trainer, generated, machine), default=str)
+    line = json.dumps(_last_line(last, sweep, generated, machine), default=str)
     if os.environ.get("RECORD"):
         path = PROJECT / "benchmarks" / "results" / "train.md"
         path.write_text(record(machine, tables, line, _peer_versions(contestants)))
@@ -230,8 +228,7 @@ def _prepared(workload: Workload, model: ModelRef, scratch: Path, size: Size, th
 
 def _last_line(
     last: dict[str, Any],
-    ratio_sweep: float | None,
-    ratio_sweep_trainer: float | None,
+    sweep: Sweep,
     generated: dict[str, Any],
     machine: dict[str, str],
 ) -> dict[str, Any]:
@@ -239,8 +236,8 @@ def _last_line(
     return {
         "ratio_trainer": routing["ratio_trainer"],
         "ratio_trl": routing["ratio_trl"],
-        "ratio_sweep": ratio_sweep,
-        "ratio_sweep_trainer": ratio_sweep_trainer,
+        "ratio_sweep": sweep.ratio,
+        "ratio_sweep_cache": sweep.ratio_cache,
         "ratio_generate": generated["ratio_generate"],
         "ratio_generate_single": generated["ratio_generate_single"],
         "max_grad_rel_diff": max(one["max_grad_rel_diff"] for one in last.values()),

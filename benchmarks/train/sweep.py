@@ -36,13 +36,13 @@ class Sweep:
 
     @property
     def ratio(self) -> float | None:
-        """Without the cache over with it."""
-        return _ratio(self.uncached_s, self.cached_s)
-
-    @property
-    def ratio_trainer(self) -> float | None:
         """Trainer over ours with the cache."""
         return _ratio(self.trainer_s, self.cached_s)
+
+    @property
+    def ratio_cache(self) -> float | None:
+        """Ours without the cache over ours with it."""
+        return _ratio(self.uncached_s, self.cached_s)
 
 
 def run_sweep(

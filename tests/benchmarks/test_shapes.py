@@ -53,7 +53,7 @@ def test_the_operations_of_a_step_are_those_that_torch_counts(tiny_model: ModelR
     assert dims is not None
     base = load_base(random_model(config, tiny_model.root, tmp_path / "model"), dtype=torch.float32)
     base.set_attn_implementation("eager")
-    model = get_peft_model(base, LoraConfig(r=rank, target_modules="all-linear"))  # type: ignore[arg-type]
+    model = get_peft_model(base, LoraConfig(r=rank, target_modules="all-linear"))
     ids = torch.arange(3, 3 + n_tokens)[None]
     with FlopCounterMode(display=False) as counter:
         model(input_ids=ids, labels=ids).loss.backward()
