@@ -99,7 +99,9 @@ def random_model(config: dict[str, Any], tokenizer: Path, root: Path) -> ModelRe
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     root.mkdir()
     for path in tokenizer.iterdir():
         if path.name.startswith(("tokenizer", "chat_template", "special_tokens", "vocab", "merges")):
