@@ -14,7 +14,7 @@ def dealt_out(items: Sequence[T], n_workers: int, *, file_of: Callable[[T], str]
     """The tests so that each worker begins with its share of the slow files, whole files together.
 
     xdist hands each worker a neighbouring part and lets those that are done take from the ends of others' parts. In the
-    order of collection the slowest tests stand near the end, and for a quarter of the time one worker runs alone.
+    order of collection some of the slowest stand near the end: the last 4 % of the tests took 8 of 27 minutes.
 
     >>> dealt_out(["tests/a", "tests/flows/b", "tests/real/c", "tests/d", "tests/e"], 2, file_of=str)
     ['tests/flows/b', 'tests/a', 'tests/real/c', 'tests/d', 'tests/e']

@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -129,16 +130,7 @@ def generation_alone(model: ModelRef, scratch: Path, size: Size, threads: int, m
     """What `main` does of generation, with a result file of its own."""
     longer = replace(size.answers, rounds=size.answers.rounds + 1)
     answers, generated = run_answers(model, _made(scratch / "answers"), scratch, longer, threads=threads)
-    table = answers_table(answers, longer.batch)
-    print(f"\n## Generation\n\n{table}\n", flush=True)
-    machine["load"] = f"{machine['load']} at the start, {load()} at the end"
-    machine["threads"] = str(threads)
-    line = json.dumps(generated | {"machine": machine}, default=str)
-    if os.environ.get("RECORD"):
-        path = PROJECT / "benchmarks" / "results" / "generation.md"
-        path.write_text(record_generation(machine, table, line))
-        print(f"wrote {path.relative_to(PROJECT)}")
-    print(line)
+    _end_alone("generation", answers_table(answers, longer.batch), generated, machine, threads, record_generation)
 
 
 def shapes_alone(home: Path, scratch: Path, size: Size, threads: int, machine: dict[str, str]) -> None:
@@ -148,13 +140,21 @@ def shapes_alone(home: Path, scratch: Path, size: Size, threads: int, machine: d
         lambda: base_model(scratch).root, pythons, missing, scratch, size.shapes,
         threads=threads, processor=machine["processor"],
     )  # fmt: skip
+    _end_alone("shapes", tables, figures, machine, threads, record_shapes)
+
+
+def _end_alone(
+    name: str, tables: str, figures: dict[str, Any], machine: dict[str, str], threads: int,
+    as_file: Callable[[dict[str, str], str, str], str],
+) -> None:  # fmt: skip
+    """Print the tables and the last line, and keep them where RECORD says so."""
     print(f"\n{tables}\n", flush=True)
     machine["load"] = f"{machine['load']} at the start, {load()} at the end"
     machine["threads"] = str(threads)
     line = json.dumps(figures | {"machine": machine}, default=str)
     if os.environ.get("RECORD"):
-        path = PROJECT / "benchmarks" / "results" / "shapes.md"
-        path.write_text(record_shapes(machine, tables, line))
+        path = PROJECT / "benchmarks" / "results" / f"{name}.md"
+        path.write_text(as_file(machine, tables, line))
         print(f"wrote {path.relative_to(PROJECT)}")
     print(line)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.home import PROJECT
 from benchmarks.measure import Cost, run_measured
@@ -121,11 +122,11 @@ def run_training(
     return read_run(json.loads(answer.read_text()), examples, cost.peak_mb, warm=warm)
 
 
-def read_run(answer: Mapping[str, object], examples: Mapping[str, object], peak_mb: float, *, warm: int = 1) -> Run:
+def read_run(answer: Mapping[str, Any], examples: Mapping[str, Any], peak_mb: float, *, warm: int = 1) -> Run:
     """An engine's answer as figures; the first `warm` steps are outside of the time."""
-    steps: list[dict[str, float]] = answer["steps"][1:]  # type: ignore[index]
-    batches: list[list[int]] = examples["batches"]  # type: ignore[assignment]
-    train: list[list[list[int]]] = examples["train"]  # type: ignore[assignment]
+    steps: list[dict[str, float]] = answer["steps"][1:]
+    batches: list[list[int]] = examples["batches"]
+    train: list[list[list[int]]] = examples["train"]
     if len(steps) != len(batches):
         return Run(told=f"{len(steps)} steps, not {len(batches)}")
     first, last = steps[warm - 1], steps[-1]
@@ -138,7 +139,7 @@ def read_run(answer: Mapping[str, object], examples: Mapping[str, object], peak_
         peak_mb=peak_mb,
         on_gpu=bool(answer.get("on_gpu")),
         device_peak_mb=last.get("device_peak_mb", math.nan),
-        validation_loss=float(answer["validation_loss"]),  # type: ignore[arg-type]
+        validation_loss=float(answer["validation_loss"]),
     )
 
 

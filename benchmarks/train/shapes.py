@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from benchmarks.train.runs import Run, run_training
 from benchmarks.train.workload import ADAPTER, WORKLOADS, Prepared, prepare, write_settings
 from schemas.artifacts import ModelRef
 from tasks.files import seal
-from tasks.train.fit import known_config, known_dims
+from tasks.train.fit import known_config, known_dims, known_models
 from tasks.train.memory import ModelDims, trainable_parameters
 
 LIMIT_S = 300.0
@@ -67,13 +67,14 @@ def run_shapes(
         threads: Of every process.
         processor: Its name, where there is no GPU.
     """
+    wanted, folder = _asked(os.environ)
     card = one_card(os.environ)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is prepared here must not lie on the card
     device = this_device(scratch, card, threads=threads, processor=processor)
     amount = size.on_gpu if device.on_gpu else size.on_cpu
-    name = os.environ.get("SHAPE") or ("qwen2.5-1.5b" if device.on_gpu else "qwen2.5-0.5b")
-    dims, folder = known_dims(name), Path(os.environ.get("TOKENIZER") or tokenizer())
-    model = random_model(known_config(name), folder, scratch / "shape")
+    name = wanted or ("qwen2.5-1.5b" if device.on_gpu else "qwen2.5-0.5b")
+    dims = known_dims(name)
+    model = random_model(known_config(name), folder or tokenizer(), scratch / "shape")
     parts, last = [f"{name}, {dims.n_parameters / 1e9:.2f} B random weights, on {device}"], {}
     for case in size.cases:
         home = scratch / f"shape-{case}"
@@ -89,6 +90,16 @@ def run_shapes(
         parts += [title, shapes_table(results, device, plain, own)]
         last[case] = shapes_figures(results, device, plain, own)
     return "\n\n".join(parts), {"shape": name, "device": str(device), "workloads": last}
+
+
+def _asked(environ: Mapping[str, str]) -> tuple[str | None, Path | None]:
+    """SHAPE and TOKENIZER, looked at before anything is measured."""
+    name, folder = environ.get("SHAPE") or None, environ.get("TOKENIZER") or None
+    if name is not None and name not in known_models():
+        raise SystemExit(f"SHAPE={name}: known are {', '.join(known_models())}")
+    if folder is not None and not Path(folder, "tokenizer.json").is_file():
+        raise SystemExit(f"TOKENIZER={folder}: there is no tokenizer.json in such a folder")
+    return name, Path(folder) if folder else None
 
 
 def random_model(config: dict[str, Any], tokenizer: Path, root: Path) -> ModelRef:
@@ -132,8 +143,9 @@ def own_flops(dims: ModelDims, prepared: Prepared, batch_size: int) -> float:
     """The same for our step, which reads a shared beginning once and has logits only where there is loss."""
     n_shared, n_own = prepared.n_shared, prepared.n_own
     share = (n_shared / batch_size + n_own) / (n_shared + n_own)
-    looked_at = 2 * n_shared + n_own  # columns before a suffix's own, and half of these, twice as above
-    attention = 3 * 2 * looked_at * dims.heads * dims.d_head * dims.layers * share
+    # Twice the columns that a token looks at: before an own one stand all shared ones and half of the own.
+    looked_at = (n_shared / batch_size * n_shared + n_own * (2 * n_shared + n_own)) / (n_shared + n_own)
+    attention = 3 * 2 * looked_at * dims.heads * dims.d_head * dims.layers
     head = 4 * dims.vocab * dims.hidden * prepared.n_supervised / (n_shared + n_own)
     return _layers(dims) * share + attention + head
 

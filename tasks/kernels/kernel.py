@@ -85,12 +85,16 @@ class Kernel:
         flat: list[Any] = [ctypes.addressof(result), ctypes.addressof(exception)]
         for argument, kind in zip(arguments, self.types, strict=True):
             flat.extend(argument if type(argument) is Flat else _flatten(argument, kind))
-        if self._call is None:
-            with _lock:
-                self._call = self._call or self._load()
-        if self._call(*flat):
+        call = self._call or self.ready()
+        if call(*flat):
             raise RuntimeError(f"kernel {self.function.__name__} failed")
         return result.value
+
+    def ready(self) -> Callable[..., int]:
+        """Load it now, compiled where it was not yet, instead of at its first call; the compiled function."""
+        with _lock:
+            self._call = self._call or self._load()
+            return self._call
 
     def _load(self) -> Callable[..., int]:
         import llvmlite.binding as llvm

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,9 @@ from benchmarks.train.contestants import CONTESTANTS
 from benchmarks.train.device import Device
 from benchmarks.train.report import Result
 from benchmarks.train.runs import Run, read_run
-from benchmarks.train.shapes import random_model, shapes_figures, shapes_table, step_flops
-from benchmarks.train.workload import ADAPTER
-from schemas.artifacts import ModelRef
+from benchmarks.train.shapes import _asked, own_flops, random_model, shapes_figures, shapes_table, step_flops
+from benchmarks.train.workload import ADAPTER, WORKLOADS, Prepared
+from schemas.artifacts import DatasetRef, ModelRef
 from tasks.model.base_model import load_base
 from tasks.train.fit import known_config
 from tasks.train.memory import ModelDims, trainable_parameters
@@ -23,6 +25,16 @@ TINY = {
     "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_hidden_layers": 2,
     "num_key_value_heads": 2, "vocab_size": 400,
 }  # fmt: skip
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, tiny_model: ModelRef) -> Callable[..., Prepared]:
+    """A workload of so many tokens; nothing of it is read."""
+    data = DatasetRef(
+        root=tmp_path, digest=tiny_model.digest, n_train=1, n_validation=1, n_tokens=1, n_supervised=1, n_dropped=0,
+        max_tokens=1,
+    )  # fmt: skip
+    return lambda **sizes: Prepared(WORKLOADS["routing"], tmp_path, data, **sizes)
 
 
 def test_a_model_of_known_shapes_is_made_and_loads_strictly(tiny_model: ModelRef, tmp_path: Path) -> None:
@@ -65,6 +77,32 @@ def test_the_operations_of_a_step_are_those_that_torch_counts(tiny_model: ModelR
     assert counted["mm"] + counted["addmm"] == (step_flops(dims, 0) - 2 * first) * n_tokens
     assert step_flops(dims, n_tokens) - step_flops(dims, 0) == attention
     assert trainable_parameters(dims, ADAPTER) == model.get_nb_trainable_parameters()[0]
+
+
+def test_what_our_step_computes_is_a_plain_step_less_what_it_shares(prepared: Callable[..., Prepared]) -> None:
+    dims = ModelDims.of(known_config("qwen2.5-0.5b") | TINY)
+    assert dims is not None
+    alone = prepared(n_shared=30, n_own=10.0, n_supervised=40.0)
+    assert own_flops(dims, alone, 1) == pytest.approx(step_flops(dims, 40)), "nothing is shared, all carry loss"
+    nothing_shared = prepared(n_shared=0, n_own=40.0, n_supervised=40.0)
+    assert own_flops(dims, nothing_shared, 8) == pytest.approx(step_flops(dims, 40))
+    # Without attention and head, eight rows of 30 shared and 10 own tokens are 110 tokens instead of 320.
+    flat = replace(dims, vocab=0, heads=0)
+    assert own_flops(flat, prepared(n_shared=30, n_own=10.0, n_supervised=0.0), 8) == pytest.approx(
+        step_flops(flat, 0) * 110 / 320
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({"SHAPE": "qwen2.5"}, "SHAPE=qwen2.5: known are .*qwen2.5-0.5b"),
+        ({"TOKENIZER": "/nowhere"}, "no tokenizer.json"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_is_measured(environ: dict[str, str], told: str) -> None:
+    with pytest.raises(SystemExit, match=told):
+        _asked(environ)
 
 
 def test_the_table_has_a_row_for_each_trainer_and_one_that_is_not_there_says_so() -> None:
