@@ -110,6 +110,7 @@ def main() -> None:
             trainer=pythons.get("trl"),
             threads=threads,
             n_batches=size.sweep_batches,
+            uncached=not quick,
         )
         tables["A sweep"] = sweep_table(sweep)
         answers, generated = run_answers(model, _made(scratch / "answers"), scratch, size.answers, threads=threads)

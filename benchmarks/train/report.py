@@ -104,9 +104,12 @@ def sweep_table(sweep: Sweep) -> str:
         _sweep_line("tunegate, trunk kept", sweep.cached_s, sweep.cached_s),
         _sweep_line("tunegate, `cache_trunk: off`", sweep.uncached_s, sweep.cached_s),
         _sweep_line("Trainer", sweep.trainer_s, sweep.cached_s),
-        "",
-        f"Held-out losses with and without the trunk kept differ by at most {100 * (sweep.distance or 0):.1g} %.",
     ]
+    if sweep.distance is not None:
+        lines += [
+            "",
+            f"Held-out losses with and without the trunk kept differ by at most {100 * sweep.distance:.1g} %.",
+        ]
     return "\n".join(lines)
 
 

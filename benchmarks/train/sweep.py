@@ -55,8 +55,12 @@ def run_sweep(
     threads: int,
     top_layers: int = TOP_LAYERS,
     n_batches: int = N_BATCHES,
+    uncached: bool = True,
 ) -> Sweep:
-    """Both arms and one trial of Trainer over the same epochs, whose steps alone count, times the trials."""
+    """Both arms and one trial of Trainer over the same epochs, whose steps alone count, times the trials.
+
+    `uncached`: also ours without the cache, which no asked ratio needs.
+    """
     if "cache_trunk" not in TrainSpec.model_fields:
         return Sweep(None, None, None, None, "not there: this checkout keeps no trunk")
     adapter = AdapterSpec(rank=16, alpha=32, top_layers=top_layers)
@@ -68,7 +72,7 @@ def run_sweep(
     plain = {name: ref.model_dump(mode="json") for name, ref in job.items()}
     write_json(folder / "job.json", {**plain, "spec": spec.model_dump(mode="json"), "threads": threads, "rates": RATES})
     seconds, losses = {}, {}
-    for cache in ("off", "on"):
+    for cache in ("off", "on") if uncached else ("on",):
         place = scratch / f"sweep-{cache}"
         place.mkdir()
         answer = place / "answer.json"
@@ -88,6 +92,8 @@ def run_sweep(
             own=False,
         )  # fmt: skip
         trainer_s = None if run.told else run.cpu_s / (n_batches * EPOCHS - 1) * n_batches * EPOCHS * N_TRIALS
+    if not uncached:
+        return Sweep(seconds["on"], None, trainer_s, None)
     distance = max(abs(on / off - 1) for on, off in zip(losses["on"], losses["off"], strict=True))
     return Sweep(seconds["on"], seconds["off"], trainer_s, distance)
 
