@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.train.contestants import CONTESTANTS
-from benchmarks.train.device import Device
+from benchmarks.train.device import Device, one_card
 from benchmarks.train.report import Result
 from benchmarks.train.runs import Run, read_run
 from benchmarks.train.shapes import _asked, own_flops, random_model, shapes_figures, shapes_table, step_flops
@@ -128,3 +128,13 @@ def test_steps_that_warm_up_are_outside_of_the_time() -> None:
     run = read_run(answer, examples, 9.0, warm=2)
     assert (run.n_tokens, run.cpu_s, run.wall_s, run.device_peak_mb) == (11, 2.0, 1.0, 300.0)
     assert read_run(answer, examples, 9.0).n_tokens == 18
+
+
+def test_a_part_of_a_card_is_measured_and_one_card_is_taken() -> None:
+    assert Device("NVIDIA L4", 9e13, on_gpu=True).most == 121e12
+    part = Device("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 9e13, on_gpu=True)
+    assert part.most == 9e13
+    assert str(part).endswith("90 TFLOP/s measured, 90 taken as its most (the measured)")
+    assert one_card({"CUDA_VISIBLE_DEVICES": "2,3"}) == "2"
+    assert one_card({}) == "0"
+    assert one_card({"CUDA_VISIBLE_DEVICES": ""}) == ""
