@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import socket
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -64,7 +65,7 @@ class Place:
             private_folder(self.folder)
             free = self.environ.get("TUNEGATE_STACK_PORTS") == "free"
             found = {name: free_port() if free or not _is_free(port) else port for name, port in PORTS.items()}
-            write_private(kept, json.dumps(found))
+            keep_private(kept, json.dumps(found))
         return Ports(**json.loads(kept.read_text()))
 
     @cached_property
@@ -73,7 +74,7 @@ class Place:
         if not kept.exists():
             private_folder(self.folder)
             found = {name: self.environ.get(f"TUNEGATE_STACK_{name}") or secrets.token_hex(24) for name in SECRETS}
-            write_private(kept, json.dumps(found))
+            keep_private(kept, json.dumps(found))
         return dict(json.loads(kept.read_text()))
 
     @cached_property
@@ -134,8 +135,22 @@ def _is_free(port: int) -> bool:
 
 def write_private(path: Path, text: str) -> None:
     """A file that only this user reads, whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.unlink(missing_ok=True)
-    aside.touch(mode=0o600)
-    aside.write_text(text)
-    aside.replace(path)
+    _written_aside(path, text).replace(path)
+
+
+def keep_private(path: Path, text: str) -> None:
+    """As `write_private`, unless the file is there: of services that start at one moment, the first one's counts."""
+    aside = _written_aside(path, text)
+    try:
+        path.hardlink_to(aside)
+    except FileExistsError:
+        pass
+    finally:
+        aside.unlink()
+
+
+def _written_aside(path: Path, text: str) -> Path:
+    stream, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")  # readable by us alone
+    with os.fdopen(stream, "w") as file:
+        file.write(text)
+    return Path(name)

@@ -11,6 +11,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -147,14 +148,19 @@ class Cluster:
         if not self._as or _reachable(found):
             return found
         # The installation may be out of that user's reach: a copy beside the data.
-        kept = self.folder / "programs"
-        if not (kept / "complete").exists():
-            package = found.parents[1]
+        kept, package = self.folder / "programs", found.parents[1]
+        if not kept.exists():
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            aside = Path(tempfile.mkdtemp(dir=self.folder, prefix=".programs-"))
+            aside.chmod(0o755)
             for part in (package.name, f"{package.name}.libs"):
                 if package.with_name(part).is_dir():
-                    shutil.copytree(package.with_name(part), kept / part, dirs_exist_ok=True)
-            (kept / "complete").touch()
-        return kept / found.parents[1].name / found.relative_to(found.parents[1])
+                    shutil.copytree(package.with_name(part), aside / part)
+            try:
+                aside.rename(kept)
+            except OSError:  # another service, started at the same moment, was first
+                shutil.rmtree(aside)
+        return kept / package.name / found.relative_to(found.parents[1])
 
     def _run(self, command: list[str]) -> None:
         done = subprocess.run(command, check=False, capture_output=True, cwd=self.folder, **self._as)

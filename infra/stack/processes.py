@@ -22,6 +22,7 @@ from pathlib import Path
 from flows.engine.disk import private_folder
 from flows.servers import Server, read_state, start_time, stop
 from infra.stack.place import DATABASES, Place
+from infra.stack.postgres import PostgresError
 from infra.stack.services import Service, StackError, services
 from tasks.files import write_json
 
@@ -132,10 +133,18 @@ def start_postgres(place: Place) -> None:
 
 
 def _make_databases(place: Place) -> None:
-    there = place.cluster.run("psql", "-d", "postgres", "-Atc", "SELECT datname FROM pg_database").decode().split()
     for name in DATABASES:
-        if name not in there:
+        if name in _databases(place):
+            continue
+        try:
             place.cluster.run("createdb", "-T", "template0", name)
+        except PostgresError:  # another service, started at the same moment, may have made it
+            if name not in _databases(place):
+                raise
+
+
+def _databases(place: Place) -> list[str]:
+    return place.cluster.run("psql", "-d", "postgres", "-Atc", "SELECT datname FROM pg_database").decode().split()
 
 
 def _stop_postgres(server: Server) -> None:

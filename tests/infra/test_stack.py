@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from ruamel.yaml import YAML
 
 from flows.engine.ledger import Ledger
 from flows.servers import read_state
+from infra.stack import postgres
 from infra.stack.backup import backup, restore
 from infra.stack.place import SECRETS, Place
-from infra.stack.postgres import PostgresError, programs
+from infra.stack.postgres import Cluster, PostgresError, programs
 from infra.stack.processes import alive, down, start_postgres, status, up
 from infra.stack.services import StackError, ledger_of
 from schemas.artifacts import ModelRef
@@ -137,6 +139,43 @@ def test_databases_survive_a_power_cut_and_a_backup_restores_with_equal_digests(
         restore(tmp_path / "backup", make("third"), tell=silent)
 
 
+@pytest.mark.parametrize("kept", ["ports.json", "secrets.json"])
+def test_of_services_that_start_at_one_moment_the_first_ones_ports_and_passwords_count(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {"TUNEGATE_STACK_PORTS": "free", "TUNEGATE_HOME": str(tmp_path)}
+    first, second = (Place(tmp_path / "pipelines.yaml", environ=environ) for _ in range(2))
+    write = tempfile.mkstemp
+
+    def overtaken(**options: Any) -> tuple[int, str]:  # the second one found nothing either, and is about to write
+        monkeypatch.setattr(tempfile, "mkstemp", write)
+        assert len(told(first)) >= 5
+        return write(**options)
+
+    def told(place: Place) -> dict[str, Any]:
+        return place.told() if kept == "ports.json" else place.secrets
+
+    monkeypatch.setattr(tempfile, "mkstemp", overtaken)
+    assert told(second) == told(first)
+    assert [path.name for path in first.folder.iterdir()] == [kept]
+
+
+def test_programs_out_of_reach_are_copied_once_by_services_that_start_at_one_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tmp_path / "package" / "install" / "bin"
+    real.mkdir(parents=True)
+    (real / "pg_isready").write_text("#!/bin/sh\n" * 100_000)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)  # for whom `nobody` would run Postgres
+    monkeypatch.setattr(postgres, "programs", lambda: real)
+    monkeypatch.setattr(postgres, "_reachable", lambda _path: False)
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(lambda _n: Cluster(tmp_path / "cluster", 1).program("pg_isready"), range(4)))
+    assert found == {str(tmp_path / "cluster" / "programs" / "package" / "install" / "bin" / "pg_isready")}
+    assert Path(*found).read_bytes() == (real / "pg_isready").read_bytes()
+    assert [path.name for path in (tmp_path / "cluster").iterdir()] == ["programs"]
+
+
 def test_a_supervisor_runs_a_service_in_the_foreground_and_ends_it(
     make: Callable[[str], Place], tmp_path: Path
 ) -> None:
@@ -146,7 +185,8 @@ def test_a_supervisor_runs_a_service_in_the_foreground_and_ends_it(
     options: dict[str, Any] = {"cwd": tmp_path, "env": {**place.environ, "PYTHONPATH": str(PROJECT)}}
     process = subprocess.Popen([*stack, "run", "postgres"], **options, stderr=subprocess.DEVNULL)
     try:
-        subprocess.run([*stack, "wait", "postgres"], **options, check=True)
+        waiting = [subprocess.Popen([*stack, "wait", "postgres"], **options) for _ in range(2)]  # as its peers would
+        assert [waits.wait(120) for waits in waiting] == [0, 0]
         assert _pid(place, "postgres") == process.pid
         told = subprocess.run([*stack, "status"], **options, check=False, capture_output=True, text=True)
         assert told.returncode == 1
