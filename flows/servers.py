@@ -7,9 +7,11 @@ and stop both. It knows nothing of pipelines.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,7 +20,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,6 +51,7 @@ START_TIMEOUT_S = 180
 STOP_GRACE_S = 15
 YOURS_TIMEOUT_S = 5
 LOOPBACK = ("127.0.0.1", "localhost")
+FIRST_OWN_PORT, LAST_OWN_PORT = 20_000, 32_768
 
 _children: list[subprocess.Popen[bytes]] = []
 """Servers started by this process: they outlive it on purpose, so nobody waits for them."""
@@ -235,7 +238,7 @@ def start_time(pid: int) -> str:
     """Field 22 of /proc/PID/stat, or the pid itself where there is no /proc; empty when the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second one when it ends while it is read
         if Path("/proc/self").exists():
             return ""
     try:
@@ -267,8 +270,24 @@ def _reap(pid: int) -> None:
             child.poll()
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(*, without: Collection[int] = ()) -> int:
+    """A port of loopback that nobody listens on.
+
+    A server binds it seconds later: it is none of those that the kernel gives to whoever asks for any port meanwhile,
+    and a random one, so that two who choose at one moment hardly choose the same.
+    """
+    ports = _ports_of_nobody()
+    for port in random.SystemRandom().sample(ports, len(ports)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in without:
+                return port
+    raise ServiceError("no port of loopback is free", code="TG0701", where="127.0.0.1", hint="stop what listens there")
+
+
+def _ports_of_nobody() -> range:
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError):  # no Linux: others begin later
+        first = LAST_OWN_PORT
+    return range(FIRST_OWN_PORT, first if first > FIRST_OWN_PORT + 1000 else LAST_OWN_PORT)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,12 @@ def inside(name: str, root: Path, *, where: str) -> Path:
             hint="what decides a run belongs beside pipelines.yaml, under the same version control: copy it there",
         )
     return path
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below the folder. Unlike `rglob`, it goes on when a folder in it is renamed or removed meanwhile."""
+    for where, _folders, names in os.walk(folder):
+        yield from (Path(where) / name for name in names)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

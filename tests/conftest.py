@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from schemas.artifacts import ModelRef
 from schemas.errors import ServiceError
@@ -24,6 +25,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Ray reads them once in the life of a process: all clusters of the tests have one token.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+# The same examples each time, however slow the machine: a change is blamed for what it did, not for what was drawn.
+# `pytest --hypothesis-profile=default` and `make fuzz` draw new ones.
+settings.register_profile("same", derandomize=True, deadline=None, database=None)
+settings.load_profile("same")
 
 PROJECT = Path(__file__).resolve().parents[1]
 

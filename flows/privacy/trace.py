@@ -17,6 +17,7 @@ from flows.privacy.index import COPIED, LANDED, SNAPSHOT, WAREHOUSE, Indexed, pu
 from flows.settings import Settings, open_ledger
 from schemas.forget import Holding, Holdings, LearnedVersion
 from tasks.curate.ingest.in_use import cut_off
+from tasks.files import files_below
 from tasks.forget.hashes import Forgotten
 from tasks.forget.holders import EXAMPLES, look_up, places_of
 from tasks.forget.tables import has_answers, is_split
@@ -225,7 +226,7 @@ def leftovers(home: Path) -> list[Holding]:
         *(
             Holding(kind="result", place=name, fate="removed", told=told)
             for name in LEFTOVERS
-            if any(path.is_file() and path.suffix != ".lock" for path in (home / name).rglob("*"))
+            if any(path.is_file() and path.suffix != ".lock" for path in files_below(home / name))
         ),
     ]
 

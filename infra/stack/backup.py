@@ -22,7 +22,7 @@ from flows.engine.ledger_migrate import copy_ledger, ledger_digest
 from infra.stack.place import Place, write_private
 from infra.stack.processes import start_postgres
 from infra.stack.services import StackError, ledger_of
-from tasks.files import seal, sha256_json, verify, write_json
+from tasks.files import files_below, seal, sha256_json, verify, write_json
 
 DUMPED = ("prefect", "mlflow", "mlflow_auth")
 LEFT_OUT = ("stack", "locks", "backups", "tmp", "scratch", "prefect", "mlflow")
@@ -154,7 +154,7 @@ def _files(folder: Path, without: tuple[str, ...]) -> Iterator[Path]:
     for top in sorted(folder.iterdir()) if folder.is_dir() else []:
         if top.name in without or top.name.startswith("ledger.sqlite"):
             continue
-        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+        for path in sorted(files_below(top)) if top.is_dir() else [top]:
             aside = any(part.startswith(".") and part.endswith(".tmp") for part in path.relative_to(folder).parts)
             if path.is_file() and not path.is_symlink() and not aside:
                 yield path

@@ -20,6 +20,7 @@ from flows.engine.disk import private_folder
 from flows.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT, free_port
 from flows.settings import load_settings
 from infra.stack.postgres import USER, Cluster
+from tasks.files import sync_directory
 
 DATABASES = ("ledger", "prefect", "mlflow", "mlflow_auth")
 POOL = "tunegate"
@@ -64,7 +65,9 @@ class Place:
         if not kept.exists():
             private_folder(self.folder)
             free = self.environ.get("TUNEGATE_STACK_PORTS") == "free"
-            found = {name: free_port() if free or not _is_free(port) else port for name, port in PORTS.items()}
+            found: dict[str, int] = {}
+            for name, port in PORTS.items():
+                found[name] = free_port(without=found.values()) if free or not _is_free(port) else port
             keep_private(kept, json.dumps(found))
         return Ports(**json.loads(kept.read_text()))
 
@@ -136,6 +139,7 @@ def _is_free(port: int) -> bool:
 def write_private(path: Path, text: str) -> None:
     """A file that only this user reads, whole or not at all."""
     _written_aside(path, text).replace(path)
+    sync_directory(path.parent)
 
 
 def keep_private(path: Path, text: str) -> None:
@@ -147,10 +151,13 @@ def keep_private(path: Path, text: str) -> None:
         pass
     finally:
         aside.unlink()
+    sync_directory(path.parent)
 
 
 def _written_aside(path: Path, text: str) -> Path:
     stream, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")  # readable by us alone
     with os.fdopen(stream, "w") as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # a power cut must not leave an empty file for ever
     return Path(name)

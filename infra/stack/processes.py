@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flows.engine.disk import private_folder
+from flows.engine.lock import hold
 from flows.servers import Server, read_state, start_time, stop
 from infra.stack.place import DATABASES, Place
 from infra.stack.postgres import PostgresError
@@ -39,13 +40,14 @@ def up(place: Place, *, tell: Callable[[str], None]) -> None:
         StackError: a service does not answer within five minutes.
     """
     place.prepare()
-    start_postgres(place)
-    tell(f"postgres  127.0.0.1:{place.ports.postgres}")
-    for service in services(place):
-        _start(place, service)
-        tell(f"{service.name:<9} 127.0.0.1:{place.told()[service.name]}")
-        if service.name == "mlflow":
-            make_user(place)
+    with hold(place.folder / "starting.lock"):  # two at once start each service once
+        start_postgres(place)
+        tell(f"postgres  127.0.0.1:{place.ports.postgres}")
+        for service in services(place):
+            _start(place, service)
+            tell(f"{service.name:<9} 127.0.0.1:{place.told()[service.name]}")
+            if service.name == "mlflow":
+                make_user(place)
     if not any(service.name == "endpoint" for service in services(place)):
         tell("endpoint  not yet: no pipeline has a champion; `up` again after the first promotion")
 
@@ -83,7 +85,8 @@ def run_one(place: Place, name: str) -> None:
     """
     place.prepare()
     if name == "postgres":
-        place.cluster.create()
+        with hold(place.folder / "starting.lock"):
+            place.cluster.create()
         command, environ = tuple(place.cluster.command()), dict(place.environ)
     else:
         _wait(place.cluster.answers, "postgres")

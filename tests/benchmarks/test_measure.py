@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.measure import Cost, run_measured
+from tests.processes import is_running
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmarks read /proc: Linux only")
 BURN = "import time; end = time.process_time() + {seconds}\nwhile time.process_time() < end: pass\n"
@@ -47,16 +48,9 @@ def test_a_run_over_its_limit_ends_with_its_workers_and_says_so(tmp_path: Path) 
     assert cost.wall_s < 30
     worker = int((tmp_path / "pid").read_text())
     deadline = time.monotonic() + 30  # the kernel has yet to take it away
-    while _is_running(worker) and time.monotonic() < deadline:
+    while is_running(worker) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not _is_running(worker)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
+    assert not is_running(worker)
 
 
 def test_what_a_failing_run_said_is_kept(tmp_path: Path) -> None:

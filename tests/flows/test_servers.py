@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -14,11 +15,23 @@ from pathlib import Path
 import pytest
 
 from flows.deploy import deployments
-from flows.servers import Server, client_environment, ensure_mlflow, ensure_prefect, running, stop_all
+from flows.servers import Server, client_environment, ensure_mlflow, ensure_prefect, free_port, running, stop_all
 from schemas.errors import ServiceError
 from schemas.load import load_file
 
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+
+
+def test_a_free_port_is_none_that_the_kernel_gives_away_and_each_is_another() -> None:
+    found: list[int] = []
+    for _ in range(20):
+        found.append(free_port(without=found))
+    assert len(set(found)) == 20
+    with socket.socket() as anybody:
+        anybody.bind(("127.0.0.1", 0))
+        assert max(found) < anybody.getsockname()[1]
+    with socket.create_server(("127.0.0.1", found[0])), pytest.raises(ServiceError, match="TG0701"):
+        free_port(without={*range(1, found[0]), *range(found[0] + 1, 65536)})
 
 
 @pytest.mark.server

@@ -165,7 +165,11 @@ def test_pages_ask_for_a_login_and_the_endpoint_for_its_own(proxy: Proxy) -> Non
 def test_the_configuration_is_valid_with_either_list_of_servers(tmp_path: Path, kind: str) -> None:
     config = configure(tmp_path, (INFRA / f"upstreams-{kind}.conf").read_text(), 8443)
     done = subprocess.run(
-        [nginx_program(), "-t", "-e", "stderr", "-c", str(config)], capture_output=True, text=True, check=False
+        [nginx_program(), "-t", "-e", "stderr", "-c", str(config)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert "[warn]" not in done.stderr, done.stderr

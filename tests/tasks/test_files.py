@@ -1,7 +1,8 @@
-"""Files of a configuration stay beside it."""
+"""Files of a configuration stay beside it; files of a folder are told while others work there."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from schemas.curation_steps import SqlStep
 from schemas.errors import SecurityError
 from schemas.judge import JudgeSpec
 from tasks.assess.llm_judge import labels_digest
-from tasks.files import inside
+from tasks.files import files_below, inside
 
 
 @pytest.fixture
@@ -42,3 +43,19 @@ def test_the_sql_of_a_step_and_the_labels_of_a_judge_are_such_files(root: Path) 
     judge = JudgeSpec.model_construct(labels="../outside.sql")
     with pytest.raises(SecurityError, match="TG0818"):
         labels_digest(judge, root=root)
+
+
+def test_files_are_told_while_folders_are_renamed_and_removed(tmp_path: Path) -> None:
+    for name in "abcd":
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "file").touch()
+    seen = []
+    for path in files_below(tmp_path):
+        seen.append(path.relative_to(tmp_path).as_posix())
+        for folder in tmp_path.iterdir():
+            if folder != path.parent:
+                shutil.rmtree(folder)
+    assert len(seen) == 1
+    (tmp_path / "e").touch()
+    assert {path.name for path in files_below(tmp_path)} == {"e", "file"}
+    assert list(files_below(tmp_path / "nowhere")) == []

@@ -82,6 +82,7 @@ def test_looking_makes_no_file_and_does_not_stop_a_run(tmp_path):
     def look():
         while not stop.is_set():
             is_locked(tmp_path, "a")
+            time.sleep(0.001)  # without it the look is held for a third of the time
 
     with running(look):
         try:

@@ -130,8 +130,8 @@ class Training:
 def test_a_node_killed_in_the_middle_changes_nothing(
     tmp_path: Path, both: TwoNodes, here: HERE, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:
-    there = Training(tmp_path, both, dataset, tiny_model, processes=2)
     wanted = here(processes=2)
+    there = Training(tmp_path, both, dataset, tiny_model, processes=2)
     there.wait_for("kept", step=3)
     both.kill(both.second)
     there.wait_for("lost")
@@ -154,8 +154,8 @@ def test_a_training_whose_driver_was_killed_goes_on_from_the_storage(
         "validate_every": 2, "early_stopping": EarlyStoppingSpec(patience=99), "validation_items": 3,
         "validation_max_new_tokens": 6,
     }  # fmt: skip
-    there = Training(tmp_path, both, dataset, tiny_model, **settings)
     wanted = here(**settings)
+    there = Training(tmp_path, both, dataset, tiny_model, **settings)
     there.wait_for("kept", step=5)
     (driver,) = processes_of(f"tasks.cluster.train_driver {there.scratch}")
     assert processes_of(WORKER)

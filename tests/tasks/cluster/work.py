@@ -31,7 +31,8 @@ def halves(text: bytes) -> tuple[bytes, bytes]:
 
 
 def noted_halves(text: bytes, folder: str) -> tuple[bytes, bytes]:
-    """As `halves`, and a file for each time that it was done."""
+    """As `halves`, and a file for each time that it was done; slow enough for every node to get some."""
+    time.sleep(0.3)
     (Path(folder) / f"{text[:1].decode()}-{os.getpid()}-{time.monotonic_ns()}").touch()
     return halves(text)
 

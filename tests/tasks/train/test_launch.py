@@ -21,6 +21,7 @@ from tasks.files import write_json
 from tasks.train.job import CHECKPOINTS, PROGRESS, ProgressLog, TrainJob
 from tasks.train.launch import train_model
 from tasks.train.place import worker_environment
+from tests.processes import is_running
 
 MakeSpec = Callable[..., TrainSpec]
 
@@ -175,6 +176,6 @@ def test_the_training_process_dies_with_its_parent(
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    while Path(f"/proc/{child}/stat").exists() and Path(f"/proc/{child}/stat").read_text().split()[2] != "Z":
+    while is_running(child):
         assert time.monotonic() < deadline
         time.sleep(0.1)
