@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ PRELOADED = (
     "transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto", "pyarrow.parquet",
     "transformers.generation.utils", "mlflow.store.tracking.sqlalchemy_store", "sqlalchemy.orm", "jsonschema", "httpx",
     "torch.utils.checkpoint", "torch.distributed.fsdp", "sklearn.feature_extraction.text", "rich.console",
+    "flows.cli", "flows.pipeline", "flows.commands.run",
 )  # fmt: skip
 FRESH_WORKER = "FRESH_WORKER"
 _POLL_S = 0.01
@@ -136,8 +138,10 @@ class WarmProcess:
 
 def serve(address: str) -> None:
     """Fork for each request; tell its pid and, at its end, its exit code."""
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
     for name in PRELOADED:
         importlib.import_module(name)
+    _prepare()
     gc.collect()
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -160,6 +164,19 @@ def serve(address: str) -> None:
             running[pid] = connection
             connection.sendall(f"{pid}\n".encode())
         _tell_ends(running)
+
+
+def _prepare() -> None:
+    """What every command would do anew: read the sources that keys depend on, list the installed packages."""
+    from flows.engine.source import module_digests
+    from mlflow.utils import requirements_utils
+
+    for name in [name for name in sys.modules if name.startswith("tasks.")]:
+        file = sys.modules[name].__file__
+        if file is not None:
+            module_digests(name, Path(file))
+    requirements_utils._init_packages_to_modules_map()
+    assert threading.active_count() == 1, "a fork would lack the other threads"
 
 
 def _tell_ends(running: dict[int, socket.socket]) -> None:
@@ -190,7 +207,9 @@ def _become(request: dict[str, Any], ends: Sequence[int]) -> None:
         sys.path[0] = ""  # as with `python -m`
         sys.argv = ["tunegate", *request["arguments"]]
         from flows.cli import main
+        from prefect.context import refresh_global_settings_context
 
+        refresh_global_settings_context()  # from this environment
         if FRESH_WORKER not in os.environ:
             _fork_the_training()
         main()
