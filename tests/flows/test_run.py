@@ -164,7 +164,6 @@ def test_a_training_that_cannot_fit_is_told_by_plan_and_refused_by_run(workplace
     assert "this fits: train.batch_size" in " ".join(refused.stderr.split())
 
 
-@pytest.mark.usefixtures("fresh_worker")
 def test_a_run_killed_in_training_ends_with_the_bytes_of_an_uninterrupted_one(
     workplace: Workplace, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -265,7 +264,6 @@ def test_bad_data_ends_with_code_3_and_names_the_quarantine(workplace: Workplace
     assert workplace.json("runs")["runs"][0]["status"] == "FAILED"
 
 
-@pytest.mark.usefixtures("fresh_worker")
 def test_diverging_training_ends_with_code_4_and_promotes_nothing(workplace: Workplace) -> None:
     def explode(document: dict[str, Any]) -> None:
         document["pipelines"]["small"]["train"].update(

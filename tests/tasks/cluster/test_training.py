@@ -152,7 +152,7 @@ def test_a_training_whose_driver_was_killed_goes_on_from_the_storage(
     # Best weights and answers to validation tickets belong to a checkpoint: they come along.
     settings = {
         "validate_every": 2, "early_stopping": EarlyStoppingSpec(patience=99), "validation_items": 3,
-        "validation_max_new_tokens": 6,
+        "validation_max_new_tokens": 6, "epochs": 2,
     }  # fmt: skip
     wanted = here(**settings)
     there = Training(tmp_path, both, dataset, tiny_model, **settings)
