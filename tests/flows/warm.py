@@ -168,8 +168,9 @@ def serve(address: str) -> None:
 
 def _prepare() -> None:
     """What every command would do anew: read the sources that keys depend on, list the installed packages."""
-    from flows.engine.source import module_digests
     from mlflow.utils import requirements_utils
+
+    from flows.engine.source import module_digests
 
     for name in [name for name in sys.modules if name.startswith("tasks.")]:
         file = sys.modules[name].__file__
@@ -206,8 +207,9 @@ def _become(request: dict[str, Any], ends: Sequence[int]) -> None:
         os.chdir(request["cwd"])
         sys.path[0] = ""  # as with `python -m`
         sys.argv = ["tunegate", *request["arguments"]]
-        from flows.cli import main
         from prefect.context import refresh_global_settings_context
+
+        from flows.cli import main
 
         refresh_global_settings_context()  # from this environment
         if FRESH_WORKER not in os.environ:
