@@ -124,7 +124,7 @@ def started_by_event(prefect_url: str, deployment: str, served: subprocess.Popen
             "resource": {"prefect.resource.id": RESOURCE}, "payload": {}, "related": [],
         }  # fmt: skip
         post_events(f"{prefect_url}/events", [told])
-        for _ in range(20):
+        for _ in range(120):  # not sooner: an event that is told twice starts two runs
             found = request(f"{prefect_url}/flow_runs/filter", wanted)
             runs[:] = [run for run in found if not run["auto_scheduled"]]
             if runs:
