@@ -33,9 +33,9 @@ lint-infra: install ## image, compose file, nginx, systemd units, by the linters
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml infra/compose.gpu.yaml
 	@$(BIN)/python -m infra.lint_units
 
-# Four workers on two cores: tests wait for servers for a quarter of their time.
+# Three workers on two cores: tests wait for servers for a quarter of their time; a fourth takes longer in all.
 test: install ## all tests; those that lack a service or data skip with their reason
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist worksteal -m "$(MARKS)"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal -m "$(MARKS)"
 
 campaign: install ## the long proofs: real model, three methods, real tickets, killed sweeps, pulled cables, clusters, a whole clone (hours)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m campaign
