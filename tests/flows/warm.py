@@ -1,10 +1,10 @@
 """Starts `tunegate` commands in forks of one process that has the heavy libraries imported already.
 
 Importing torch, transformers, peft, MLflow, Prefect and our own modules takes a command twelve CPU seconds, and the
-tests run hundreds of commands. A fork is a process like any other: own pid, environment, folder, pipes, signals and
-exit code. Prefect reads its environment when it is imported, so that it reads it again in the fork; ours reads it when
-it is called. The training process of such a command is a fork again, of the command; with `FRESH_WORKER` in its
-environment it is the interpreter that users get.
+tests run a hundred commands. A fork is a process like any other: own pid, environment, folder, pipes, signals and exit
+code. Prefect reads its environment when it is imported, so that it reads it again in the fork; ours reads it when it is
+called. The training process of such a command is a fork again, of the command; with `FRESH_WORKER` in its environment
+it is the interpreter that users get.
 """
 
 from __future__ import annotations

@@ -35,7 +35,9 @@ def fuzz(*strategies: st.SearchStrategy[Any], examples: int = 60) -> Callable[[T
             )
             short(given(*strategies)(check))()
             until = time.monotonic() + MINUTES * 60 / N_TARGETS
-            long = settings(max_examples=500, deadline=None, database=None, suppress_health_check=quiet)
+            long = settings(
+                max_examples=500, derandomize=False, deadline=None, database=None, suppress_health_check=quiet
+            )
             while time.monotonic() < until:
                 long(given(*strategies)(check))()
 

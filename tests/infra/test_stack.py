@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 
 from flows.engine.ledger import Ledger
 from flows.servers import read_state
-from infra.stack import postgres
+from infra.stack import postgres, processes
 from infra.stack.backup import backup, restore
 from infra.stack.place import SECRETS, Place
 from infra.stack.postgres import Cluster, PostgresError, programs
@@ -174,6 +174,18 @@ def test_programs_out_of_reach_are_copied_once_by_services_that_start_at_one_mom
     assert found == {str(tmp_path / "cluster" / "programs" / "package" / "install" / "bin" / "pg_isready")}
     assert Path(*found).read_bytes() == (real / "pg_isready").read_bytes()
     assert [path.name for path in (tmp_path / "cluster").iterdir()] == ["programs"]
+
+
+def test_of_two_who_start_all_at_one_moment_one_makes_the_cluster(
+    make: Callable[[str], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(tmp_path, "nowhere")
+    place = make("home")
+    monkeypatch.setattr(processes, "services", lambda _place: ())  # Postgres alone
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda each: up(each, tell=silent), [place, Place(place.config, environ=place.environ)]))
+    assert alive(place, "postgres") is not None
+    assert ask(place, "mlflow", "SELECT 1") == [(1,)]
 
 
 def test_a_supervisor_runs_a_service_in_the_foreground_and_ends_it(

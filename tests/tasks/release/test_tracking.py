@@ -193,7 +193,7 @@ def test_a_server_that_is_down_costs_seconds_and_a_service_error_without_the_log
     client, begun = open_client(uri), time.monotonic()
     with pytest.raises(ServiceError, match="TG0710") as caught:
         begin_run(client, RunRecord(run_id="r", pipeline="p"), experiment="e", uri=uri)
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 30
     assert "secret" not in str(caught.value)
     assert str(port) in str(caught.value)
     assert caught.value.transient
