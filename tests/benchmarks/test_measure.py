@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.measure import Cost, run_measured
-from tests.processes import is_running
+from tests.support.processes import is_running
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmarks read /proc: Linux only")
 BURN = "import time; end = time.process_time() + {seconds}\nwhile time.process_time() < end: pass\n"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import scale_tickets
-from benchmarks.measure import Sampler
 from benchmarks.scale import Run, as_table, enough_processors, summary, told
 from benchmarks.scale_tickets import scale_table
 from schemas.curation_steps import DedupStep
@@ -62,14 +59,3 @@ def test_a_run_that_did_not_end_has_no_figures() -> None:
     late = replace(RAY, told="did not end: over 900 s")
     assert "over 900 s" in as_table([LOCAL, late])
     assert summary([LOCAL, late])["steps"] == {}
-
-
-def test_the_sampler_counts_processes_that_have_ended() -> None:
-    burn = "import time\nwhile time.process_time() < 0.5: pass"
-    parent = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {burn!r}]); time.sleep(0.5)"
-    process = subprocess.Popen([sys.executable, "-c", parent])
-    sampler = Sampler(process.pid, every_s=0.01)
-    sampler.start()
-    process.wait()
-    sampler.stop()
-    assert sampler.cpu_s > 0.35

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.support.commands import run_here
 
 BROKEN = """\
 version: 1
@@ -23,35 +23,8 @@ pipelines:
 FINE = BROKEN.replace("lerning_rate", "learning_rate")
 
 
-def tunegate(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user would, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
-        cwd=cwd, capture_output=True, text=True, check=False, env={**os.environ, **environ}, timeout=120,
-    )  # fmt: skip
-
-
-def test_help_comes_at_once(tmp_path: Path) -> None:
-    tunegate("--help", cwd=tmp_path)  # compiles the modules
-    fastest = 99.0
-    for _ in range(5):
-        begun = time.perf_counter()
-        done = tunegate("--help", cwd=tmp_path)
-        fastest = min(fastest, time.perf_counter() - begun)
-    assert done.returncode == 0
-    assert "rollback" in done.stdout
-    assert fastest < 2.0  # 0.35 s measured; the margin is for busy machines, the imports are tested elsewhere
-
-
-def test_a_wrong_file_ends_with_code_2_and_shows_the_place(tmp_path: Path) -> None:
-    (tmp_path / "pipelines.yaml").write_text(BROKEN)
-    done = tunegate("validate", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert "pipelines.yaml:5" in done.stderr
-    assert "lerning_rate" in done.stderr
-    assert "did you mean `learning_rate`" in done.stderr
-    assert "Traceback" not in done.stderr
+def tunegate(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return run_here(arguments, cwd=cwd, environ=os.environ)
 
 
 def test_errors_are_objects_with_json(tmp_path: Path) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from flows.assess import assess_steps
 from flows.cluster import on_cluster
@@ -17,11 +14,10 @@ from schemas.artifacts import ModelRef
 from tasks.cluster.answers import AnsweringOnRay
 from tasks.cluster.place import Place
 from tasks.cluster.training import TrainingOnRay
-from tests.ray_cluster import two_nodes
 from tests.schemas.test_pipeline import build
 
 if TYPE_CHECKING:
-    from tests.flows.conftest import Workplace
+    pass
 
 PLACE = Place("10.0.0.5:6379", "file:///mnt/shared")
 
@@ -70,28 +66,3 @@ def test_the_driver_keeps_the_secrets_that_a_training_process_has_not() -> None:
         ]
         == "9"
     )
-
-
-@pytest.mark.campaign
-@pytest.mark.server
-def test_a_run_on_the_cluster_ends_in_the_results_of_a_run_here(
-    workplace: Workplace, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    def digests() -> dict[str, str]:
-        run_id = workplace.json("run", "small")["run_id"]
-        found = {row["step"]: row["digest"] for row in workplace.json("show", run_id)["steps"]}
-        assert found.pop("warehouse"), "of which rows are equal, and bytes may differ"
-        return found
-
-    here = digests()
-    assert {"redact", "dedup", "train", "answers_tuned", "gate"} <= here.keys()
-    with two_nodes(tmp_path_factory.mktemp("ray")) as cluster:
-        workplace.declare(lambda document: document["pipelines"]["small"].update(engine="ray"))
-        workplace.environ |= {
-            "RAY_ADDRESS": cluster.place.address, "TUNEGATE_SHARED": cluster.place.shared,
-            "RAY_AUTH_MODE": os.environ["RAY_AUTH_MODE"], "RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"],
-            "TUNEGATE_HOME": str(workplace.folder / "other-home"),
-        }  # fmt: skip
-        there = digests()
-        assert not any(path.suffix == ".safetensors" for path in (cluster.shared / "trainings").rglob("*"))
-    assert there == here

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +18,7 @@ from tasks.release.endpoint import Limits, build_endpoint
 from tasks.release.live import LiveModels
 
 if TYPE_CHECKING:
-    from tests.flows.conftest import Place, Workplace
-    from tests.postgres import Postgres
+    from tests.support.place import Place, Workplace
 
 Told = dict[str, dict[tuple[str, ...], float]]
 
@@ -34,12 +32,7 @@ def read(text: bytes) -> Told:
     return found
 
 
-@pytest.mark.parametrize("kept_in", ["file", "postgres"])
-def test_runs_champions_and_what_waits_are_told(
-    place: Place, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, kept_in: str
-) -> None:
-    if kept_in == "postgres":
-        place.settings = replace(place.settings, ledger_url=postgres.fresh())
+def test_runs_champions_and_what_waits_are_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEGATE_NOW", "2026-06-01T05:00:00Z")
     assert read(exposition(place.settings)) == {"tunegate_history_whole": {(): 1.0}, "tunegate_mlflow_pending": {(): 0}}
     for number, verdict in ((1, "PROMOTE"), (2, "BLOCK"), (3, "BLOCK")):
@@ -75,14 +68,14 @@ def test_an_altered_history_is_a_metric_that_can_alarm(place: Place) -> None:
 
 
 def test_rows_by_fate_are_those_of_the_funnel_and_hold_no_text(
-    workplace: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    empty_workplace: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert workplace.run("curate", "small").returncode == 0
-    monkeypatch.setenv("TUNEGATE_HOME", str(workplace.home))
-    assert metrics(config=workplace.folder / "pipelines.yaml") == 0
+    assert empty_workplace.run("curate", "small").returncode == 0
+    monkeypatch.setenv("TUNEGATE_HOME", str(empty_workplace.home))
+    assert metrics(config=empty_workplace.folder / "pipelines.yaml") == 0
     text = capsys.readouterr().out
     told = read(text.encode())
-    funnel = funnel_of(workplace.home / "warehouse" / "small" / "warehouse.duckdb")
+    funnel = funnel_of(empty_workplace.home / "warehouse" / "small" / "warehouse.duckdb")
     assert {step["step"] for step in funnel} == {step for _, _, step in told["tunegate_rows"]}
     for step in funnel:
         fates = {fate: told["tunegate_rows"][fate, "small", step["step"]] for fate in ("kept", "merged", "dropped")}

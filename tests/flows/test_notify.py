@@ -20,7 +20,7 @@ from schemas.schedule import NotifySpec
 from schemas.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from tests.flows.conftest import Workplace
+    from tests.support.workplace import Workplace
 
 HOOK = NotifySpec(webhook_env="HOOK")
 
@@ -120,22 +120,3 @@ def test_verdicts_and_failures_are_told_and_no_word_of_a_ticket(end: Any, hook: 
     assert [each["verdict"] for each in hook.heard] == ["PROMOTE", "ERROR", "BLOCK"]
     assert "secret" not in json.dumps(hook.heard)
     assert "T-000123" not in json.dumps(hook.heard)
-
-
-@pytest.mark.server
-def test_a_notification_block_of_prefect_takes_the_message(hook: Hook, prefect_url: str) -> None:
-    from prefect.blocks.notifications import CustomWebhookNotificationBlock
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    with temporary_settings({PREFECT_API_URL: prefect_url}):
-        block = CustomWebhookNotificationBlock(
-            name="custom", url=hook.url, method="POST", json_data={"subject": "{{subject}}", "body": "{{body}}"}
-        )
-        block.save("notify-test", overwrite=True)
-        assert late(hook, NotifySpec(prefect_block="custom-webhook/notify-test")) == []
-        assert late(hook, NotifySpec(prefect_block="custom-webhook/nowhere")) == [
-            "Prefect's block custom-webhook/nowhere was not told: ValueError"
-        ]
-    [heard] = hook.heard
-    assert heard["subject"] == "tunegate small: BLOCK"
-    assert json.loads(heard["body"])["verdict"] == "BLOCK"

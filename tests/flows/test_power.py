@@ -15,7 +15,7 @@ from schemas.pipeline import PipelineSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.flows.conftest import Workplace
+    from tests.support.workplace import Workplace
 
 
 def spec(**gates: Any) -> PipelineSpec:
@@ -49,8 +49,7 @@ def test_enough_items_or_items_that_are_not_known_yet_say_nothing(tmp_path: Path
     assert row.at_hand == 400
 
 
-@pytest.mark.server
-def test_strict_power_stops_a_run_before_it_trains_and_plan_says_why(workplace: Workplace) -> None:
+def test_strict_power_stops_a_run_before_it_trains_and_plan_says_why(empty_workplace: Workplace) -> None:
     def strict(document: dict[str, Any]) -> None:
         document["pipelines"]["small"]["gates"] = {
             "min_items": 5,
@@ -58,6 +57,7 @@ def test_strict_power_stops_a_run_before_it_trains_and_plan_says_why(workplace: 
             "rules": [{"metric": "format", "value_threshold": 0.9}],
         }
 
+    workplace = empty_workplace
     workplace.declare(strict)
     assert workplace.run("plan", "small").returncode == 0  # the items are not known yet
     refused = workplace.run("run", "small")

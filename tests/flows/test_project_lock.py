@@ -15,7 +15,7 @@ from flows.engine.ledger_file import LedgerFile
 from flows.engine.lock import hold
 
 if TYPE_CHECKING:
-    from tests.flows.conftest import Place
+    from tests.support.place import Place
 
 
 def test_a_second_process_that_tells_mlflow_gives_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

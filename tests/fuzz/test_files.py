@@ -15,8 +15,8 @@ from tasks.files import MANIFEST, verify
 from tasks.model.gguf import GgufFile
 from tasks.model.model_uri import parse_model_uri
 from tests.fuzz.fuzzing import JSON, fuzz, mutated, mutated_text
+from tests.support.project import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 YAML = [
     (PROJECT / "pipelines.yaml").read_text(),
     "version: 1\npipelines:\n  a: &x {extends: b}\n  b: *x\n  <<: [*x, *x]\n",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.diagnostics import ConfigErrors, Source
@@ -193,7 +193,6 @@ def loads_or_explains(data: bytes) -> None:
     assert rendered.startswith("error[TG01")
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_load_or_raise_config_errors(data: bytes) -> None:
     loads_or_explains(data)
@@ -210,7 +209,6 @@ FRAGMENTS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join))
 @example("version: 1\npipelines:\n  a: &x {train: {<<: *x}}\n")
 @example("version: 1\npipelines: {a: {source: {kind: {}}}}\n")
@@ -219,7 +217,6 @@ def test_pieces_of_pipelines_in_any_order_load_or_raise_config_errors(text: str)
     loads_or_explains(text.encode())
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.text(max_size=80))
 def test_any_quoted_text_is_read_back(text: str) -> None:
     """Holds for every character that YAML allows in single quotes on one line."""

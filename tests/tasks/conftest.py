@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.tasks.openai_desk import Desk
+from tests.support.openai_desk import Desk
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from schemas.pipeline import PipelineSpec
 from tasks import endpoint as client
 from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.endpoint import Endpoint
-from tests.tasks.openai_desk import Desk
+from tests.support.openai_desk import Desk
 
 SECRET = "sk-very-secret"
 MESSAGES = [{"role": "system", "content": "You route."}, {"role": "user", "content": "Where is my parcel?"}]

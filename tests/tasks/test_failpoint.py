@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from schemas.errors import ConfigError
@@ -28,20 +23,6 @@ def test_a_place_that_is_not_listed_is_an_error(monkeypatch):
     monkeypatch.setenv(VARIABLE, "store.sealed")
     with pytest.raises(KeyError):
         reach("nowhere")
-
-
-@pytest.mark.parametrize(("value", "printed"), [("store.sealed", ""), ("store.sealed:3", "1\n2\n")])
-def test_the_process_dies_at_the_nth_time(value, printed):
-    code = (
-        "from tasks.failpoint import reach\n"
-        "for n in range(1, 6): reach('store.produced'); reach('store.sealed'); print(n, flush=True)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
-        env={**os.environ, VARIABLE: value, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-    )  # fmt: skip
-    assert done.returncode == -9
-    assert done.stdout == printed
 
 
 def test_every_place_is_reached_somewhere_in_the_code(project):

@@ -1,25 +1,19 @@
-"""Processes to start and kill, and the parts that they share with the tests."""
+"""An empty ledger, and the steps that tests share with the processes of tests/system/flows/engine."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from flows.engine.ledger import Ledger
-from tests.postgres import Postgres
+from tests.support.project import PROJECT
 
-PROGRAM = Path(__file__).with_name("engine_process.py")
-PROJECT = Path(__file__).resolve().parents[3]
-RUN = "import sys, engine_process; sys.exit(engine_process.main())"  # as a module, so that its keys are the tests' keys
-
-Start = Callable[..., "subprocess.Popen[str]"]
+PROGRAM = PROJECT / "tests" / "support" / "engine_process.py"
 
 
 @pytest.fixture(scope="session")
@@ -34,50 +28,16 @@ def kit() -> ModuleType:
     return module
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
-    """An empty ledger, in a file and in Postgres."""
-    if request.param == "sqlite":
-        return Ledger(tmp_path / "home")
-    server: Postgres = request.getfixturevalue("postgres")
-    return Ledger(tmp_path / "home", server.fresh())
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """An empty ledger in a file; tests/system/flows/engine/test_on_postgres.py repeats these tests on Postgres."""
+    return Ledger(tmp_path / "home")
 
 
 @pytest.fixture
 def in_file(tmp_path: Path) -> Ledger:
     """An empty ledger in a file."""
     return Ledger(tmp_path / "home")
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start `engine_process.py` with these arguments, `at` a host of a network if one is given; whatever still runs at
-    the end is killed."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start(
-        *arguments: object, failpoint: str = "", at: tuple[str, ...] = (), **environ: str
-    ) -> subprocess.Popen[str]:
-        if isinstance(arguments[0], Ledger):  # this very ledger, in another process
-            environ["TUNEGATE_LEDGER_URL"] = getattr(arguments[0].kept, "url", "")
-            arguments = (arguments[0].root, *arguments[1:])
-        environment = {
-            **os.environ,
-            "PYTHONPATH": f"{PROJECT}:{PROGRAM.parent}",
-            "TUNEGATE_FAILPOINT": failpoint,
-            **environ,
-        }
-        process = subprocess.Popen(
-            [*at, sys.executable, "-c", RUN, *map(str, arguments)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from flows.engine.ledger import Ledger
-from flows.engine.ledger_migrate import copy_ledger, ledger_digest
 from schemas.errors import SecurityError
 from schemas.forget import Holding, LearnedVersion, Tombstone
 
@@ -64,16 +63,3 @@ def test_a_marked_version_is_told_once_and_never_moves(ledger: Ledger, kit: Any)
     assert [(each.version, each.n_rows) for each in ledger.marked("replies", "1")] == [("1", 7)]
     with pytest.raises(SecurityError, match="TG0832"):
         ledger.promote("replies", expected=None, version="1", run_id="run-1", reason="better")
-
-
-def test_it_moves_to_postgres_with_the_ledger_and_goes_on_counting(in_file: Ledger, postgres: Any) -> None:
-    in_file.bury(tombstone("1", "a"))
-    in_file.note_going("one", "now", [HELD])
-    in_file.mark_versions("one", [LearnedVersion(name="r", version="1", run_id="x", how="directly", n_rows=1)])
-    moved = Ledger(in_file.root.parent / "other", postgres.fresh())
-    assert copy_ledger(in_file, moved)["forgettings"] == 1
-    assert ledger_digest(moved) == ledger_digest(in_file)
-    moved.end_forgetting("one", "now")
-    assert [each.event for each in moved.journal("one")] == ["goes", "ended"]
-    with pytest.raises(Exception, match="append-only"), moved.write() as db:
-        db.execute("DELETE FROM forgettings")

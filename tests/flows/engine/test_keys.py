@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +11,6 @@ import pytest
 from flows.engine.keys import KeyParts, canonical, digest_of, step_key, why_changed
 from schemas.artifacts import Artifact
 from schemas.curation_steps import DedupStep, RuleStep
-
-
-def test_a_key_does_not_depend_on_folders_environment_time_zone_or_hash_seed(start, tmp_path):
-    keys = set()
-    for number, home in enumerate((tmp_path / "a", tmp_path / "another place")):
-        process = start(
-            home, "key", HOME=str(home), TZ=["UTC", "Asia/Tokyo"][number], PYTHONHASHSEED=str(number),
-            LANG=["C", "de_DE.UTF-8"][number], SOME_SECRET=f"s{number}", TUNEGATE_HOME=str(home),
-        )  # fmt: skip
-        keys.add(json.loads(process.communicate()[0])["key"])
-    assert len(keys) == 1
 
 
 def test_context_does_not_count_and_parameters_do(kit):

@@ -98,25 +98,6 @@ def test_a_newer_ledger_is_left_alone(in_file, kit, tmp_path):
     assert not (tmp_path / "backups").exists()
 
 
-def test_a_ledger_moves_into_postgres_and_back_with_every_row_and_goes_on_counting(in_file, kit, postgres, tmp_path):
-    fill(in_file, kit, (1, 2))
-    shared = Ledger(in_file.root, postgres.fresh())
-    counts = copy_ledger(in_file, shared)
-    assert counts["runs"] == counts["champion_events"] == counts["ticks"] == counts["marks"] == 2
-    assert ledger_digest(shared) == ledger_digest(in_file)
-    assert shared.history() == in_file.history()
-    assert shared.champion("replies") == in_file.champion("replies")
-    fill(shared, kit, (3,))
-    assert [row.seq for row in shared.runs()] == [3, 2, 1]
-    assert ledger_digest(shared) != ledger_digest(in_file)
-    back = Ledger(tmp_path / "back")
-    copy_ledger(shared, back)
-    assert ledger_digest(back) == ledger_digest(shared)
-    assert back.tick_of("run-3") == shared.tick_of("run-3")
-    fill(back, kit, (4,))
-    assert len(back.history()) == 4
-
-
 def test_a_ledger_in_use_is_not_copied_over(ledger, kit, tmp_path):
     fill(ledger, kit, (1,))
     source = Ledger(tmp_path / "other")
@@ -125,14 +106,3 @@ def test_a_ledger_in_use_is_not_copied_over(ledger, kit, tmp_path):
     with pytest.raises(StorageError, match=r"TG0518.*runs, steps, candidates"):
         copy_ledger(source, ledger)
     assert ledger_digest(ledger) == before
-
-
-def test_an_altered_history_is_not_copied(in_file, kit, postgres):
-    fill(in_file, kit, (1, 2))
-    with closing(sqlite3.connect(in_file.path)) as db, db:
-        db.execute("DROP TRIGGER champion_events_stay")
-        db.execute("UPDATE champion_events SET actor = 'nobody' WHERE seq = 1")
-    shared = Ledger(in_file.root, postgres.fresh())
-    with pytest.raises(StorageError, match="TG0533"):
-        copy_ledger(in_file, shared)
-    assert not shared.exists()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.engine.plan import plan_steps, run_step
@@ -204,7 +204,6 @@ def graphs(draw):
     return graph
 
 
-@settings(max_examples=40, deadline=None)
 @given(graph=graphs(), changes=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=3))
 def test_the_run_does_what_the_plan_says(graph, changes):
     """On any graph, after any change: reused is not run, run is run, and all is reused at the end."""

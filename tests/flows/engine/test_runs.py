@@ -125,24 +125,6 @@ def test_reading_creates_and_changes_nothing(ledger, tmp_path, tree):
     assert tree(tmp_path) == before
 
 
-def test_the_file_is_private_durable_and_versioned(in_file):
-    begin(in_file, "a")
-    assert in_file.path.stat().st_mode & 0o777 == 0o600
-    assert in_file.root.stat().st_mode & 0o777 == 0o700
-    with in_file.read() as db:
-        assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-        assert db.execute("PRAGMA synchronous").fetchone()[0] == 2
-        assert db.execute("PRAGMA user_version").fetchone()[0] == 2
-
-
-def test_an_empty_file_is_what_a_kill_at_creation_leaves_and_counts_as_none(in_file):
-    in_file.root.mkdir()
-    in_file.path.touch()
-    assert in_file.runs() == ()
-    begin(in_file, "a")
-    assert len(in_file.runs()) == 1
-
-
 @pytest.mark.parametrize(("version", "code", "hint"), [(99, "TG0530", "newer"), (1, "TG0548", "tunegate migrate")])
 def test_a_ledger_of_another_version_is_refused_with_advice_and_stays_as_it_is(ledger, version, code, hint):
     begin(ledger, "a")
@@ -159,13 +141,6 @@ def test_a_ledger_of_another_version_is_refused_with_advice_and_stays_as_it_is(l
         assert f"version {version}" in caught.value.message
 
 
-def test_a_file_that_is_no_ledger_is_named(in_file):
-    in_file.root.mkdir()
-    in_file.path.write_bytes(b"this is not SQLite " * 100)
-    with pytest.raises(StorageError, match="TG0531"):
-        in_file.runs()
-
-
 def test_a_failed_transaction_leaves_nothing(ledger):
     begin(ledger, "a")
 
@@ -177,20 +152,6 @@ def test_a_failed_transaction_leaves_nothing(ledger):
     with pytest.raises(ValueError, match="no"):
         fail()
     assert len(ledger.runs()) == 1
-
-
-def test_a_full_disk_is_named_and_what_was_written_before_stays(in_file):
-    begin(in_file, "a")
-
-    def fill():
-        with in_file.write() as db:
-            pages = db.execute("PRAGMA page_count").fetchone()[0]
-            db.execute(f"PRAGMA max_page_count = {pages}")
-            db.execute("UPDATE runs SET reason = ?", ("x" * 1_000_000,))
-
-    with pytest.raises(StorageError, match=r"TG0501.*bytes are free"):
-        fill()
-    assert in_file.run("a").reason == ""
 
 
 def test_the_mark_moves_with_the_verdict_or_not_at_all_and_never_back(ledger):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import stat
@@ -14,10 +13,7 @@ from flows.engine.plan import parts_of, run_step
 from flows.engine.store import Damage, Store
 from schemas.artifacts import Artifact, TicketTable
 from schemas.errors import SecurityError, StorageError
-from tasks.failpoint import PLACES
 from tasks.files import MANIFEST, verify
-
-STORE_PLACES = [place for place in PLACES if place.startswith("store.")]
 
 
 def test_a_result_is_made_once_and_reused_after(kit, tmp_path):
@@ -39,81 +35,6 @@ def test_results_are_readable_by_their_owner_alone(kit, tmp_path):
         mode = stat.S_IMODE(path.stat().st_mode)
         if "keys" not in path.parts:
             assert mode == (0o700 if path.is_dir() else 0o600), path
-
-
-@pytest.mark.parametrize("place", STORE_PLACES)
-def test_a_process_killed_anywhere_leaves_a_complete_result_or_none_and_the_next_run_completes(
-    kit, start, tmp_path, place
-):
-    home, journal = tmp_path / "home", tmp_path / "journal"
-    killed = start(home, "obtain", journal, 0, failpoint=place)
-    killed.communicate()
-    assert killed.returncode == -9
-
-    step = kit.table_step(journal)
-    key = parts_of(step, {}).key
-    assert not isinstance(Store(home).look("table", key, TicketTable, deep=True), Damage)
-
-    again = run_step(step, {}, Store(home))
-    assert verify(again.artifact.root) == again.artifact.digest
-    assert again.reused == (place in ("store.renamed", "store.committed"))
-    assert [path.name for path in (home / "store" / "table").iterdir()] == [again.key]
-    assert list((home / "scratch" / "table").iterdir()) == []
-    assert {path.name for path in again.artifact.root.iterdir()} == {
-        "MANIFEST.json",
-        "artifact.json",
-        "parts",
-        "two.txt",
-    }
-
-
-@pytest.mark.parametrize("place", STORE_PLACES)
-def test_what_a_killed_process_left_aside_is_swept_by_the_next_that_works(kit, start, tmp_path, place):
-    home, journal = tmp_path / "home", tmp_path / "journal"
-    start(home, "obtain", journal, 0, failpoint=place).communicate()
-    assert list((home / "tmp").iterdir())
-    run_step(kit.table_step(journal, threshold=0.5), {}, Store(home))
-    assert list((home / "tmp").iterdir()) == []
-
-
-def test_work_in_progress_of_a_living_process_is_not_swept(kit, start, tmp_path):
-    home, journal = tmp_path / "home", tmp_path / "journal"
-    slow = start(home, "obtain", journal, 1.5)
-    while not journal.exists():
-        assert slow.poll() is None
-    run_step(kit.table_step(tmp_path / "other", threshold=0.5), {}, Store(home))
-    out, err = slow.communicate()
-    assert slow.returncode == 0, err
-    assert json.loads(out)["reused"] is False
-
-
-def test_scratch_outlives_a_kill_and_goes_with_the_commit(kit, start, tmp_path):
-    home, journal = tmp_path / "home", tmp_path / "journal"
-    start(home, "obtain", journal, 0, failpoint="store.produced").communicate()
-    run_step(kit.table_step(journal), {}, Store(home))
-    assert [line.split()[0] for line in journal.read_text().splitlines()] == ["began", "resumed"]
-    assert list((home / "scratch" / "table").iterdir()) == []
-
-
-def test_of_two_processes_that_want_the_same_result_one_makes_it(start, tmp_path):
-    home, journal = tmp_path / "home", tmp_path / "journal"
-    both = [start(home, "obtain", journal, 1.5) for _ in range(2)]
-    told = [json.loads(process.communicate()[0]) for process in both]
-    assert len(journal.read_text().splitlines()) == 1
-    assert sorted(one["reused"] for one in told) == [False, True]
-    assert told[0]["digest"] == told[1]["digest"]
-
-
-def test_the_waiting_process_makes_the_result_when_the_maker_is_killed(start, tmp_path):
-    home, journal = tmp_path / "home", tmp_path / "journal"
-    maker = start(home, "obtain", journal, 60)
-    while not journal.exists():
-        assert maker.poll() is None
-    waiting = start(home, "obtain", journal, 0)
-    with pytest.raises(Exception, match="timed out"):
-        waiting.wait(timeout=2)
-    maker.kill()
-    assert json.loads(waiting.communicate()[0])["reused"] is False
 
 
 def test_a_reader_never_sees_a_half_result(tmp_path):

@@ -17,9 +17,9 @@ from flows.privacy.keys import load_forgotten
 from schemas.remote_files import RemoteFilesSource
 from tasks.curate.extract import extract_tickets, fingerprint_source
 from tasks.curate.ingest.bring import bring_in
-from tests.flows.privacy.workspace import KEY, Workspace, build
-from tests.flows.traces import traces
-from tests.tasks.curate.file_server import FileServer, file_server
+from tests.support.file_server import FileServer, file_server
+from tests.support.forgetful_workspace import KEY, Workspace, build
+from tests.support.traces import traces
 
 WORDS = ("4711", "amber ibis")
 

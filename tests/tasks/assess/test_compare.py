@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import gammaln
@@ -96,7 +96,6 @@ counts = st.integers(1, 300).flatmap(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(counts, st.sampled_from([0.8, 0.95, 0.99]))
 def test_bounds_enclose_the_estimate_and_mirror_when_the_models_swap(
     count: tuple[int, int, int], confidence: float
@@ -107,7 +106,6 @@ def test_bounds_enclose_the_estimate_and_mirror_when_the_models_swap(
     assert bounds.lower == pytest.approx(-swapped.upper, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
 @given(counts)
 def test_the_statistic_falls_as_the_hypothetical_difference_grows(count: tuple[int, int, int]) -> None:
     z = tango_z(*count, np.linspace(-0.99, 0.99, 199))

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
@@ -33,7 +33,6 @@ def _holm_by_closure(p_values: list[float], alpha: float) -> list[bool]:
     return [all(min(p_values[i] for i in s) <= alpha / len(s) for s in sets if index in s) for index in indices]
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.lists(st.sampled_from([0.0, 0.004, 0.009, 0.0125, 0.0166, 0.02, 0.025, 0.049, 0.05, 0.3, 1.0]), min_size=1,
                 max_size=6))  # fmt: skip
 def test_holm_is_the_closed_test_of_bonferroni(p_values: list[float]) -> None:
@@ -56,7 +55,6 @@ def test_a_p_value_that_is_no_number_rejects_nothing_and_keeps_nothing() -> None
         assert settle(alone.met, alone.p_harm, alpha=0.05).tolist() == [HOLD]
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.integers(0, n), st.just(n))),
        st.sampled_from([0.0, 0.02, 0.05]))  # fmt: skip
 def test_what_decides_is_what_the_shown_bounds_say(counts: tuple[int, int, int], margin: float) -> None:

@@ -20,6 +20,7 @@ from tasks.assess.gate import decide
 from tasks.assess.plan_gate import plan_gate
 from tasks.assess.suite import build_suite, is_right, read_suite, score_suite
 from tasks.assess.suites.general.make import FAMILIES, make_items
+from tests.support.project import PROJECT
 
 HALF = GateRule(metric="exact", value_threshold=0.5)
 NewFolder = Callable[[], Path]
@@ -44,7 +45,7 @@ def test_every_wanted_answer_is_right_and_an_empty_one_never() -> None:
 
 
 def test_the_folder_says_under_what_terms_and_which_version() -> None:
-    folder = Path(__file__).parents[3] / "tasks" / "assess" / "suites" / "general"
+    folder = PROJECT / "tasks" / "assess" / "suites" / "general"
     assert "Apache License" in (folder / "LICENSE").read_text()
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", (folder / "VERSION").read_text())
 

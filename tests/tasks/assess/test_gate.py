@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.artifacts import GateDecision, Scores
@@ -105,7 +105,6 @@ def test_refresh_needs_the_margin_at_the_confidence_and_not_only_a_gain(judge: J
     assert "more items would decide" in finding.reason
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(n_items=st.integers(1, 600), share=st.floats(0, 1), margin=st.sampled_from([0.01, 0.05, 0.5]))
 def test_a_model_that_answers_like_the_champion_is_never_promoted(
     n_items: int, share: float, margin: float, judge: Judge
@@ -373,7 +372,6 @@ broken_values = st.sampled_from([math.nan, math.inf, -math.inf, None, 0.5, -1.0,
 all_rules = [IMPROVE, REFRESH, BASELINE, HALF]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), n_items=st.integers(0, 120), rule=st.sampled_from(all_rules))
 def test_no_unsound_missing_or_mismatched_value_ever_promotes(
     data: st.DataObject, n_items: int, rule: GateRule, judge: Judge
@@ -398,7 +396,6 @@ def test_no_unsound_missing_or_mismatched_value_ever_promotes(
     assert decision.verdict == "ERROR"
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     candidate=st.lists(values, min_size=60, max_size=60),
     champion=st.lists(values, min_size=60, max_size=60),

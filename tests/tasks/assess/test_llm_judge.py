@@ -17,7 +17,7 @@ from schemas.gates import GateRule, GatesSpec
 from schemas.judge import JudgeSpec
 from tasks.assess.gate import decide
 from tasks.assess.llm_judge import choose_both_ways, judge_answers, kappa, labels_digest, read_labels
-from tests.tasks.openai_desk import Desk
+from tests.support.openai_desk import Desk
 
 NewFolder = Callable[[], Path]
 LOCAL = EndpointSpec(base_url="http://127.0.0.1:9/v1", model="m")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,6 @@ from tasks.cluster.depot import Depot, clear_marked, mark
 from tasks.cluster.node_folder import NodeFolder
 from tasks.cluster.notes import Notes
 from tasks.cluster.shared import Shared
-from tasks.failpoint import VARIABLE
 from tasks.files import seal, verify, write_json
 from tasks.train.job import ANSWERS, CHECKPOINTS
 
@@ -65,21 +62,6 @@ def test_the_last_checkpoints_come_back_with_their_answers_and_leave_nothing(tmp
     assert len(there) == 5, "two checkpoints, two states of the answers, the result"
     depot.clear()
     assert [path.name for path in (tmp_path / "shared").rglob("*")] == ["trainings"]
-
-
-def test_a_kill_between_a_checkpoint_and_its_note_leaves_the_one_before(tmp_path: Path, shared: Shared) -> None:
-    depot, scratch = Depot(shared, "k1"), tmp_path / "scratch"
-    depot.keep(scratch, checkpoint(scratch, 2))
-    newer = checkpoint(scratch, 4)
-    child = os.fork()
-    if not child:
-        os.environ[VARIABLE] = "train.depot.put"
-        depot.keep(scratch, newer)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert brought(depot, tmp_path / "after") == ["step-00000002"]
-    depot.keep(scratch, newer)
-    assert brought(depot, tmp_path / "later") == ["step-00000002", "step-00000004"]
 
 
 def test_a_damaged_checkpoint_or_note_is_passed_over(tmp_path: Path, shared: Shared) -> None:

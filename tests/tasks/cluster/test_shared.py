@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -76,19 +75,6 @@ def test_an_upload_that_was_cut_off_is_absent_until_it_is_done_again(tmp_path: P
     assert not storage.has(address)
     assert storage.put(folder) == address
     assert (storage.bring(address, tmp_path / "brought") / "a.bin").read_bytes() == b"a" * 1000
-
-
-def bring_cached(url: str, address: str) -> str:
-    return str(Shared(url).cached(address))
-
-
-def test_many_processes_of_a_node_bring_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
-    url = f"file://{tmp_path / 'shared'}"
-    address = Shared(url).put(folder_of(tmp_path / "made"))
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        places = pool.starmap(bring_cached, [(url, address)] * 4)
-    assert len(set(places)) == 1
 
 
 def test_a_storage_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.curation_steps import DedupStep
@@ -131,7 +131,6 @@ def test_random_families_of_edits_equal_brute_force(
     st.integers(min_value=1, max_value=3),
 )
 @example(["a b c d e f g h i j", "a b c d e f g x"], 0.7, 1)
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_texts_of_few_words_equal_brute_force(
     make_tickets: Any, new_folder: Any, rows_of: Any, texts: list[str], threshold: float, n_words: int
 ) -> None:

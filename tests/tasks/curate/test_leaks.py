@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.curation import DecontaminateSpec
@@ -245,7 +245,6 @@ ODD = st.text(
 
 
 @given(st.lists(ODD, min_size=1, max_size=12))
-@settings(deadline=None, max_examples=150)
 def test_the_words_of_the_kernel_are_those_of_the_normal_form(texts: list[str]) -> None:
     with connect(threads=1) as connection:
         rows = connection.execute(

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.artifacts import Perplexities
@@ -161,7 +161,6 @@ PIECES = st.sampled_from(
 TEXTS = st.none() | st.text(max_size=30) | st.lists(PIECES, max_size=40).map("".join)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=6))
 def test_any_text_scores_as_in_plain_python(rows: list[tuple[str | None, str | None]]) -> None:
     assert measured(rows) == [scores(*row) for row in rows]

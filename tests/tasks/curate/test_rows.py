@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.tables import REMOVED_COLUMNS, TICKET_COLUMNS
@@ -147,7 +147,6 @@ def in_order(n: int) -> list[dict[str, object]]:
     return sorted(tickets(n), key=lambda row: (str(row["ticket_id"]), row["source_line"]))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     n=st.integers(0, 80),
     cuts=st.lists(st.integers(0, 80), max_size=8),

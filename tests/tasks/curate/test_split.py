@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.curation import SplitSpec
@@ -118,7 +118,6 @@ def test_a_thread_binds_its_customers_together(make_tickets: Any, new_folder: An
     st.sampled_from((0.05, 0.2, 0.5, 0.9)),
     st.booleans(),
 )
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_tickets_are_split_cleanly_or_refused_with_numbers(
     make_tickets: Any,
     new_folder: Any,

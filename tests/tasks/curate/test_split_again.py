@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.artifacts import Splits
@@ -123,7 +123,6 @@ OWNER = st.one_of(st.none(), st.integers(0, 5))
     st.booleans(),
     st.sampled_from((None, 3)),
 )
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_arrives_nobody_moves_and_no_owner_is_on_two_sides(
     make_tickets: Any,
     new_folder: Any,

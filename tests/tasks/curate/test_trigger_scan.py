@@ -153,16 +153,6 @@ def test_no_ticket_and_no_time_are_no_error(make_tickets: Any, new_folder: Any) 
         assert result.notes["triggers"] == 0
 
 
-@pytest.mark.campaign
-@pytest.mark.parametrize("seed", range(5))
-def test_clean_generated_tickets_hold_no_trigger(tmp_path: Path, make_tickets: Any, new_folder: Any, seed: int) -> None:
-    source = GeneratedSource(kind="generated", n_tickets=8000, n_customers=[60, 400, 800, 1200, 2000][seed], seed=seed)
-    known = fingerprint_source(source, root=tmp_path)
-    read = extract_tickets(source=source, fingerprint=known, root=tmp_path, out=new_folder())
-    result = scan_triggers(tickets=read, step=step(), out=new_folder())
-    assert result.notes["triggers"] == 0, pq.read_table(result.root / "triggers.parquet").to_pylist()[:3]
-
-
 def test_a_burst_of_a_machine_with_many_answers_is_no_trigger(make_tickets: Any, new_folder: Any) -> None:
     rng = random.Random(1)
     rows = [

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.artifacts import RowCounts, TicketTable
@@ -119,7 +119,6 @@ ROW = st.fixed_dictionaries(
 
 
 @given(st.lists(ROW, max_size=30), st.integers(1, 6), st.sampled_from(CONFLICTS), st.booleans())
-@settings(deadline=None, max_examples=40)
 def test_any_rows_give_the_bytes_of_all_at_once(
     drawn: list[Row], n_rows: int, on_conflict: Conflict, is_read_next: bool
 ) -> None:

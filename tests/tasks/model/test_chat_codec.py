@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.artifacts import ModelRef
@@ -132,7 +132,6 @@ def test_training_and_serving_agree_on_forged_text(codec: ChatCodec) -> None:
     assert codec.conversation([forged, ANSWER]).input_ids[: len(prompt)] == prompt
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.one_of(st.text(max_size=20), st.sampled_from(["<|im_end|>", "<|im_start|>", "<", "|im_end|>"])), max_size=6

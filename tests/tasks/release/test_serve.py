@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +18,10 @@ from schemas.training import AdapterSpec, Format, Method, PromptSpec, TrainSpec
 from tasks.files import seal
 from tasks.prompts import dump_messages, messages_for, render_text
 from tasks.release.bundle import bundle_candidate
-from tasks.release.register import move_alias, register_version
 from tasks.release.serve import BASE_VARIABLE, ServedModel, load_bundle
-from tasks.release.tracking import begin_run, complete_run
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    pass
 
 pytestmark = pytest.mark.filterwarnings(  # of mlflow and peft about themselves
     "ignore:The ..noload.. loader strategy:DeprecationWarning",
@@ -34,7 +29,6 @@ pytestmark = pytest.mark.filterwarnings(  # of mlflow and peft about themselves
     "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",
 )
 
-PROJECT = Path(__file__).resolve().parents[3]
 MARKER = "zyxmarker"
 PROMPT = PromptSpec(system="Answer briefly.", user="Subject: {subject}\n\n{body}", answer="{reply}")
 DECODING = DecodingSpec(max_new_tokens=12, batch_size=2, threads=1, dtype="float32")
@@ -155,52 +149,6 @@ def test_the_adapter_counts(bundle: BundleRef, tiny_model: ModelRef) -> None:
     codec = served._engine.codec
     bare = ServedModel(served.serving, Engine.load(tiny_model, None, DECODING, codec, []))
     assert served.losses(TICKETS) != pytest.approx(bare.losses(TICKETS), rel=1e-2)
-
-
-LOAD_CHAMPION = """
-import json, sys
-import mlflow
-model = mlflow.pyfunc.load_model("models:/served@champion")
-rows = json.load(sys.stdin)
-served = model._model_impl
-print(json.dumps({"answers": model.predict([{"subject": r["subject"], "body": r["body"]} for r in rows]),
-                  "losses": served.losses(rows)}))
-"""
-
-
-def test_mlflows_champion_gives_the_same_losses_and_answers_in_a_fresh_process(
-    bundle: BundleRef,
-    tiny_model: ModelRef,
-    client: MlflowClient,
-    uri: str,
-    make_record: Callable[..., Any],
-    store_home: Path,
-    tmp_path: Path,
-) -> None:
-    run = begin_run(client, make_record("served"), experiment="tunegate", uri=uri)
-    complete_run(client, run, make_record("served"), uri=uri)
-    tags = {"tunegate.verdict": "PROMOTE"}
-    version = register_version(client, bundle, name="served", version="1", mlflow_run=run, tags=tags, uri=uri)
-    move_alias(client, name="served", alias="champion", mlflow_version=version, uri=uri)
-    here = load_bundle(bundle.root, base=tiny_model.root)
-    environ = {
-        **os.environ,
-        "MLFLOW_TRACKING_URI": uri,
-        BASE_VARIABLE: str(tiny_model.root),
-        "PYTHONPATH": str(PROJECT),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD_CHAMPION], input=json.dumps(TICKETS), cwd=tmp_path, env=environ,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    there = json.loads(done.stdout)
-    assert there["losses"] == here.losses(TICKETS)
-    assert there["answers"] == here.answer(QUESTIONS)
-    assert MARKER not in done.stderr
-    for path in (path for path in store_home.rglob("*") if path.is_file()):
-        assert path.suffix not in {".pkl", ".pickle", ".joblib", ".pt", ".pth"}
-        assert MARKER.encode() not in path.read_bytes(), path
 
 
 def test_it_takes_frames_texts_and_rows(bundle: BundleRef, tiny_model: ModelRef) -> None:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,15 +14,13 @@ from safetensors.torch import load_file
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.errors import TrainingError
 from schemas.training import EarlyStoppingSpec, TrainSpec
-from tasks.files import MANIFEST, seal
 from tasks.model.adapter import open_for_training, trainable_tensors
 from tasks.train.batches import epoch_batches
 from tasks.train.early_stopping import Best, judged
 from tasks.train.engine import Outcome, train
-from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
+from tasks.train.job import CHECKPOINTS, PROGRESS, ProgressLog
 
 MakeSpec = Callable[..., TrainSpec]
-Run = Callable[..., int | None]
 Weights = Mapping[str, torch.Tensor]
 
 STOPPING: dict[str, Any] = {
@@ -131,68 +127,6 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training(
     assert caught.value.code == "TG0409"
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_the_best_weights_survive_kills_and_the_result_is_the_same_bytes(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run, method: str
-) -> None:
-    rates = {"learning_rate": 7e-3} if method == "full" else {}
-    spec = make_spec(**STOPPING | {"method": method, "optimizer": "adamw_8bit"} | rates)
-    whole, killed = (
-        TrainJob(dataset=dataset, model=tiny_model, spec=spec, scratch=tmp_path / name, threads=1)
-        for name in ("whole", "killed")
-    )
-    assert run(whole) == 0
-    told = orjson.loads((whole.scratch / FINAL / "training.json").read_bytes())
-    assert told["kept_step"] < told["n_steps"] < 36
-    # A better validation is kept that the last checkpoint does not know; a checkpoint is half written; one is complete.
-    assert run(killed, "train.best.kept:2") == -9
-    assert run(killed, "train.checkpoint.written") == -9
-    assert run(killed, "train.checkpoint.renamed") == -9
-    assert run(killed) == 0
-    assert (killed.scratch / FINAL / MANIFEST).read_bytes() == (whole.scratch / FINAL / MANIFEST).read_bytes()
-
-
-def test_eight_bit_moments_are_kept_exactly(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
-) -> None:
-    spec = make_spec(method="full", learning_rate=5e-4, optimizer="adamw_8bit", weight_decay=0.01)
-    whole, killed = (
-        TrainJob(dataset=dataset, model=tiny_model, spec=spec, scratch=tmp_path / name, threads=1)
-        for name in ("whole", "killed")
-    )
-    assert run(whole) == 0
-    assert run(killed, "train.checkpoint.renamed:2") == -9
-    moments = load_file(max((killed.scratch / CHECKPOINTS).glob("step-*")) / "optimizer.safetensors")
-    assert {str(tensor.dtype) for name, tensor in moments.items() if name.startswith("state1/")} == {
-        "torch.uint8",
-        "torch.float32",
-    }
-    assert run(killed) == 0
-    assert (killed.scratch / FINAL / MANIFEST).read_bytes() == (whole.scratch / FINAL / MANIFEST).read_bytes()
-
-
-def test_answers_are_given_at_each_validation_by_the_weights_of_the_moment_and_change_nothing(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
-) -> None:
-    settings = {"validate_every": 4, "max_steps": 10, "save_every": 3}
-    spec = make_spec(**settings, validation_items=3, validation_max_new_tokens=6)
-    asked, killed, silent = (
-        TrainJob(dataset=dataset, model=tiny_model, spec=each, scratch=tmp_path / name, threads=1)
-        for name, each in (("asked", spec), ("killed", spec), ("silent", make_spec(**settings)))
-    )
-    assert run(asked) == run(silent) == 0
-    assert run(killed, "train.checkpoint.renamed:2") == -9
-    assert run(killed) == 0
-    assert (killed.scratch / FINAL / MANIFEST).read_bytes() == (asked.scratch / FINAL / MANIFEST).read_bytes()
-    adapter = "adapter_model.safetensors"
-    assert (asked.scratch / FINAL / adapter).read_bytes() == (silent.scratch / FINAL / adapter).read_bytes()
-    rows = pq.read_table(asked.scratch / FINAL / "validation_answers.parquet").to_pylist()
-    assert [row["step"] for row in rows] == [4, 4, 4, 8, 8, 8, 10, 10, 10]
-    assert len({row["item_id"] for row in rows}) == 3
-    losses = [sum(row["loss"] for row in rows if row["step"] == step) for step in (4, 10)]
-    assert losses[1] < losses[0]
-
-
 def test_random_batches_hold_every_example_once_and_do_not_look_at_lengths() -> None:
     lengths = [5 + (index * 37) % 90 for index in range(203)]
     grouped, plain = (epoch_batches(lengths, batch_size=8, seed=1, epoch=0, grouped=each) for each in (True, False))
@@ -200,23 +134,6 @@ def test_random_batches_hold_every_example_once_and_do_not_look_at_lengths() -> 
     padded = [sum(len(batch) * max(lengths[i] for i in batch) for batch in order) for order in (grouped, plain)]
     assert padded[0] < 1.1 * sum(lengths)
     assert padded[1] > 1.4 * sum(lengths)
-
-
-def test_a_damaged_best_is_never_put_back(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
-) -> None:
-    job = TrainJob(
-        dataset=dataset, model=tiny_model, spec=make_spec(**STOPPING), scratch=tmp_path / "scratch", threads=1
-    )
-    assert run(job, "train.checkpoint.renamed:2") == -9
-    path = job.scratch / CHECKPOINTS / "best.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-3] ^= 1
-    path.write_bytes(data)  # through the hard link, so that the checkpoints with it are damaged too
-    assert run(job) == 0
-    warned = [e for e in ProgressLog(job.scratch / PROGRESS).read(0)[0] if e["event"] == "warning"]
-    assert "damaged" in warned[0]["message"]
-    assert seal(job.scratch / FINAL)
 
 
 def test_after_a_divergence_the_last_finite_checkpoint_stays_and_training_goes_on_from_it(

@@ -1,0 +1,189 @@
+"""`tunegate doctor`: each check finds what is planted for it, and says what to do."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import pytest
+
+from flows.commands.doctor import CHECKS, examine
+from flows.commands.findings import Finding
+from flows.engine.ledger import Ledger
+from flows.engine.lock import pipeline_lock
+from flows.health import machine, services, state
+from flows.health.patient import Check, Patient
+from flows.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.support.place import Place
+
+FINE = """\
+version: 1
+pipelines:
+  small:
+    source: {kind: generated}
+    train: {base_model: "file:models/x"}
+    gates: {rules: [{metric: exact, value_threshold: 0.5}]}
+    register: {name: small}
+"""
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Patient:
+    """A fresh folder with a valid file and no state."""
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    settings = Settings(
+        home=tmp_path / "home", cache=tmp_path / "cache", prefect_api_url=None, mlflow_tracking_uri=None
+    )
+    return Patient(settings, tmp_path / "pipelines.yaml", {})
+
+
+def states(check: Check, patient: Patient) -> list[tuple[str, str]]:
+    return [(finding.what, finding.state) for finding in examine(check, patient)]
+
+
+def one(check: Check, patient: Patient) -> Finding:
+    (finding,) = examine(check, patient)
+    return finding
+
+
+def test_a_fresh_folder_is_fit_and_every_fault_has_its_fix(patient: Patient) -> None:
+    found = [finding for check in CHECKS for finding in examine(check, patient)]
+    assert {finding.what for finding in found} >= {
+        "python", "torch", "names", "arithmetic", "device", "config", "disk", "cache", "locks", "ledger", "servers",
+    }  # fmt: skip
+    assert [finding for finding in found if finding.state == "bad"] == []
+    assert all(finding.fix for finding in found if finding.state != "ok")
+    assert not patient.settings.home.exists()  # looking makes nothing
+
+
+def test_a_broken_file_is_a_finding_and_ends_no_other_check(patient: Patient) -> None:
+    patient.config.write_text(FINE.replace("exact", "exakt"))
+    assert one(machine.config, patient).state == "bad"
+    assert "did you mean" in one(machine.config, patient).fix or "TG0" in one(machine.config, patient).told
+    assert states(services.mlflow, patient) == []
+
+
+def test_another_distribution_with_our_names_is_found(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    owners = {"flows": ["tunegate", "workflow-kit"], "tasks": ["tunegate"]}
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: owners)
+    found = one(machine.name_clashes, patient)
+    assert (found.state, found.told, found.fix) == ("bad", "workflow-kit also ships `flows`", "uninstall workflow-kit")
+
+
+def test_more_threads_than_cores_are_told(patient: Patient) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    assert next(examine(machine.torch, patient)).state == "ok"
+    try:
+        torch.set_num_threads((os.cpu_count() or 1) + 1)
+        crowded = next(examine(machine.torch, patient))
+    finally:
+        torch.set_num_threads(before)
+    assert crowded.state == "warn"
+    assert crowded.fix.startswith("set OMP_NUM_THREADS")
+
+
+def test_a_held_pipeline_is_named_with_its_run(patient: Patient) -> None:
+    with pipeline_lock(patient.settings.home, "small", wait_s=0, run_id="run-7"):
+        assert "small is held by run run-7" in one(state.locks, patient).told
+    assert one(state.locks, patient).told == "no pipeline is held"
+
+
+def test_a_damaged_ledger_is_found(patient: Patient) -> None:
+    patient.settings.home.mkdir(mode=0o700)
+    assert one(state.ledger, patient).told == "no run yet"
+    (patient.settings.home / "ledger.sqlite").write_bytes(b"no database" * 100)
+    assert one(state.ledger, patient).state == "bad"
+
+
+def test_warehouses_are_opened_and_counted(patient: Patient) -> None:
+    folder = patient.settings.home / "warehouse" / "small"
+    folder.mkdir(parents=True)
+    with duckdb.connect(str(folder / "warehouse.duckdb")) as client:
+        client.execute("CREATE TABLE fate AS FROM range(3); CREATE TABLE snapshot AS SELECT 3 AS n_read")
+    assert one(state.warehouses, patient).told == "small: 3 rows, each with its fate"
+    with duckdb.connect(str(folder / "warehouse.duckdb")) as client:
+        client.execute("UPDATE snapshot SET n_read = 4")
+    assert (one(state.warehouses, patient).state, one(state.warehouses, patient).fix) == (
+        "bad",
+        "tunegate curate small",
+    )
+    (folder / "warehouse.duckdb").write_bytes(b"x" * 5000)
+    assert one(state.warehouses, patient).state == "bad"
+
+
+def test_a_damaged_mlflow_store_is_found(patient: Patient) -> None:
+    path = patient.settings.home / "mlflow" / "mlflow.db"
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE runs (id TEXT)")
+    assert one(state.mlflow_store, patient).state == "ok"
+    path.write_bytes(path.read_bytes()[:100] + b"\xff" * 200 + path.read_bytes()[300:])
+    assert one(state.mlflow_store, patient).state == "bad"
+
+
+def test_what_mlflow_was_not_told_and_a_champion_of_other_files_are_found(place: Place) -> None:
+    place.promote(1, after=None)
+    patient = Patient(place.settings, place.home / "pipelines.yaml", {})
+    assert one(state.pending_sync, patient).fix == "tunegate reconcile"
+    assert "TG0510" in one(state.champions, patient).told  # the files of its training were never there
+    bundle = Ledger(place.home).champions()[0].bundle.root
+    (bundle / "serving.json").write_text("other\n")
+    found = one(state.champions, patient)
+    assert (found.state, "TG0512" in found.told) == ("bad", True)
+
+
+@contextmanager
+def server(code: int) -> Iterator[str]:
+    """A server on loopback that answers every request with this status."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as listener:
+        thread = threading.Thread(target=listener.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.server_address[1]}"
+        finally:
+            listener.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(("code", "expected"), [(200, "ok"), (401, "bad"), (500, "bad")])
+def test_servers_are_asked_for_their_health(patient: Patient, code: int, expected: str) -> None:
+    with server(code) as url:
+        asked = replace(
+            patient, settings=replace(patient.settings, prefect_api_url=f"{url}/api", mlflow_tracking_uri=url)
+        )
+        assert states(services.prefect, asked) == [("prefect", expected)]
+        assert states(services.mlflow, asked) == [("mlflow", expected)]
+        known = replace(asked, environ={"PREFECT_API_AUTH_STRING": "a:b", "MLFLOW_TRACKING_USERNAME": "a"})
+        assert states(services.prefect, known) == [("prefect", "ok" if code == 401 else expected)]
+    assert states(services.prefect, asked) == [("prefect", "bad")]  # it is gone
+
+
+def test_no_login_of_an_address_is_told(patient: Patient) -> None:
+    asked = replace(
+        patient, settings=replace(patient.settings, mlflow_tracking_uri="http://u:secret@gone.invalid:5000")
+    )
+    (found,) = examine(services.mlflow, asked)
+    assert found.told == "http://gone.invalid:5000 does not answer"
+    assert "secret" not in found.told + found.fix

@@ -1,0 +1,121 @@
+"""A source that was brought in loses a forgotten customer's rows and bytes, and takes in none that come later."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from flows.ingest import landed_folder
+from flows.privacy.forget import forget, plan_forgetting
+from flows.privacy.keys import load_forgotten
+from schemas.remote_source import PostgresSource, ZendeskSource
+from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.ingest.bring import ingest_folder
+from tasks.curate.ingest.landing import FILE, Row, open_landing
+from tasks.curate.ingest.whose import Whose, landed_customers, note_whose, whose_of
+from tests.support.forgetful_workspace import KEY, Workspace, build
+from tests.support.traces import traces
+
+ZENDESK = ZendeskSource(
+    kind="zendesk", subdomain="acme", email="a@b.example", api_token="${env:NONE}", start="2026-06-01"
+)
+POSTGRES = PostgresSource(
+    kind="postgres", dsn="${env:NONE}", table="tickets", key=("owner", "id"), cursor="at",
+    columns={"ticket_id": "id", "customer_id": "owner"},
+)  # fmt: skip
+WORDS = ("4711", "amber ibis")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.setenv("VQ_KEY", KEY)
+    return build(tmp_path)
+
+
+def ticket(number: int, requester: int, text: str, *, version: str = "1") -> list[Row]:
+    content = {"id": number, "requester_id": requester, "subject": text}
+    said = [(requester, "end-user"), (900, "agent"), (4711, "end-user")]
+    return [
+        Row("ticket", str(number), json.dumps(content), status="solved", version=version, fetched=version),
+        *(
+            Row(
+                "comment", str(number * 10 + place), parent=str(number),
+                content=json.dumps({"author_id": author, "role": role, "public": True, "created_at": str(place),
+                                    "body": "amber ibis" if author == 4711 else text}),
+            )
+            for place, (author, role) in enumerate(said)
+        ),
+    ]  # fmt: skip
+
+
+def row(owner: int, number: int, text: str | None) -> Row:
+    content = text and json.dumps({"owner": owner, "id": number, "body": text, "reply": "r"})
+    return Row("row", json.dumps([str(owner), str(number)]), content, state="live" if text else "deleted")
+
+
+def fill(here: Workspace, source: ZendeskSource | PostgresSource) -> Path:
+    folder = ingest_folder(source, landed_folder(here.settings, "small"))
+    assert folder is not None
+    if isinstance(source, ZendeskSource):
+        rows = [*ticket(1, 4711, "amber ibis"), *ticket(2, 4711, "amber ibis"), *ticket(3, 8, "grey")]
+    else:
+        rows = [row(4711, 1, "amber ibis"), row(4711, 2, None), row(8, 3, "grey")]
+    with open_landing(folder) as landing:
+        note_whose(landing, whose_of(source))
+        with landing.step():
+            landing.put(rows)
+        landing.finish(at="2026-06-02")
+    return folder / FILE
+
+
+def left(here: Workspace) -> list[str]:
+    return traces(here.settings.home / "ingest", WORDS)
+
+
+def tickets(here: Workspace, source: ZendeskSource | PostgresSource, out: Path) -> int:
+    out.mkdir()
+    landed = landed_folder(here.settings, "small")
+    fingerprint = fingerprint_source(source, root=out, landed=landed)
+    return extract_tickets(source=source, fingerprint=fingerprint, root=out, landed=landed, out=out).rows.n_out
+
+
+@pytest.mark.parametrize("source", [ZENDESK, POSTGRES], ids=["zendesk", "postgres"])
+def test_rows_and_bytes_go_and_do_not_come_back(
+    here: Workspace, source: ZendeskSource | PostgresSource, tmp_path: Path
+) -> None:
+    file = fill(here, source)
+    n_rows = 7 if isinstance(source, ZendeskSource) else 2  # tickets, and comments of theirs
+    (file.parent / f".{FILE}.999999999.rewrite").write_bytes(file.read_bytes())
+    assert len({name.partition(":")[0] for name in left(here)}) == 2
+    held = plan_forgetting(here.settings, here.specs, "4711")
+    place = file.relative_to(here.settings.home).as_posix()
+    assert [(each.place, each.fate) for each in held.held if each.kind == "landed"] == [(place, "rewritten")]
+    certificate = forget(here.settings, here.specs, "4711", reason="case 17", actor="a person", unknown=False)
+    assert [each.n_rows for each in certificate.removals if each.place == place] == [n_rows]
+    assert left(here) == []
+    assert len(landed_customers(file)) == 1
+    assert tickets(here, source, tmp_path / "out") == 1
+
+    everybody = load_forgotten(here.settings)
+    assert everybody is not None
+    whose = whose_of(source)
+    with open_landing(file.parent, leaves=partial(whose.leaves, forgotten=everybody)) as landing, landing.step():
+        if isinstance(source, ZendeskSource):
+            landing.put(ticket(4, 4711, "amber ibis")[:1])
+            landing.put(ticket(3, 4711, "amber ibis", version="2")[:1])  # it got another requester
+            assert landing.ask("SELECT count(*) FROM rows") == [(0,)]
+        else:
+            landing.put([row(4711, 5, "amber ibis"), row(4711, 1, None)])
+            assert landing.ask("SELECT count(*) FROM rows") == [(1,)]
+
+
+def test_who_a_customer_is_follows_the_columns_of_the_source() -> None:
+    content = json.dumps({"payload": {"user": {"id": 7}}, "role": None, "author_id": 8})
+    assert Whose("payload.user.id").customer("row", "[]", content) == "7"
+    assert Whose("payload.user.id").customer("comment", "1", content) is None
+    assert Whose("requester_id").customer("comment", "1", content) == "8"
+    assert Whose("x", in_key=1).customer("row", '["a", "b"]', None) == "b"
+    assert Whose("x").customer("faulty", "1", '"reason"') is None

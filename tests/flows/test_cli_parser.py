@@ -1,0 +1,58 @@
+"""Every command keeps the house's rules: `--json`, a help text with an example that parses, completion, no colour."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+
+from flows.cli import app
+from flows.cli_examples import EXAMPLES
+
+WITHOUT_JSON = {"metrics": "its output is Prometheus' own format"}
+"""Command -> why it has no `--json`; a new one needs its reason here."""
+PARSER: Any = typer.main.get_command(app)
+
+
+def commands(command: Any = PARSER, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command that does something, with its words."""
+    inner = getattr(command, "commands", {})
+    if not inner:
+        yield name, command
+    for key, each in inner.items():
+        yield from commands(each, f"{name} {key}".strip())
+
+
+ALL = dict(commands())
+
+
+def test_there_are_commands_and_each_has_an_example() -> None:
+    assert len(ALL) > 30
+    assert ALL.keys() == EXAMPLES.keys()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_command_prints_json_on_request(name: str) -> None:
+    has = any("--json" in parameter.opts for parameter in ALL[name].params)
+    assert has != (name in WITHOUT_JSON)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_command_says_what_it_does_and_shows_how(name: str) -> None:
+    command = ALL[name]
+    assert command.help
+    assert len(command.help) > 15
+    assert command.epilog == f"Example: {EXAMPLES[name]}"
+    for parameter in command.params:
+        assert getattr(parameter, "help", ""), f"{name} {parameter.name} has no help"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_example_is_one_that_the_parser_takes(name: str) -> None:
+    words = shlex.split(EXAMPLES[name].removeprefix("source <(").removesuffix(")").partition(" > ")[0])
+    n_words = len(name.split())
+    assert words[: 1 + n_words] == ["tunegate", *name.split()]
+    assert ALL[name].make_context(name, words[1 + n_words :]).params

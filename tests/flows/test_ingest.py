@@ -1,0 +1,220 @@
+"""Sources behind a connection, by the real command: what is deleted upstream goes, and what can be told is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pytest
+
+from flows.commands.config import validate
+from flows.commands.doctor import doctor
+from flows.commands.plan import plan
+from schemas.errors import ConfigError, SecurityError
+from schemas.load import load_file
+from tasks.curate.ingest.bring import bring_in
+from tests.support import jira_desk
+from tests.support.file_server import KEY_ID, SECRET, file_server
+from tests.support.iceberg_table import NAME, Lake
+from tests.support.workplace import small_document
+from tests.support.zendesk_desk import TOKEN, ZendeskDesk, zendesk_desk
+
+if TYPE_CHECKING:
+    from schemas.artifacts import ModelRef
+    from tests.support.workplace import Workplace
+
+
+@pytest.fixture
+def desk() -> Iterator[ZendeskDesk]:
+    with zendesk_desk() as desk:
+        for number in range(1, 31):
+            desk.add(number, " ".join(f"w{(number * 31 + k * k * 13) % 997}" for k in range(12)))
+        yield desk
+
+
+def zendesk(url: str) -> dict[str, Any]:
+    return {
+        "kind": "zendesk", "base_url": url, "email": "ada@example.com", "api_token": "${env:DESK_TOKEN}",
+        "start": "2026-06-01", "requests_per_minute": 700, "columns": {"category": "fields.360001"},
+    }  # fmt: skip
+
+
+def test_a_ticket_that_is_deleted_upstream_goes_from_the_account_to_the_warehouse(
+    workplace: Workplace, desk: ZendeskDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workplace.declare(lambda document: document["pipelines"]["small"].update(source=zendesk(desk.url)))
+    workplace.environ["DESK_TOKEN"] = TOKEN
+    monkeypatch.setenv("DESK_TOKEN", TOKEN)
+    spec = load_file(workplace.folder / "pipelines.yaml").get("small")
+    landed = workplace.home / "ingest" / "small"
+    bring_in(spec.source, root=workplace.folder, landed=landed)
+    text = desk.comments[7][0]["plain_body"]
+    desk.touch(7, status="deleted", subject="SCRUBBED")
+
+    curated = workplace.json("curate", "small")
+    first = curated["funnel"][0]
+    assert (first["n_in"], first["n_out"], first["n_dropped"]) == (30, 29, 1)
+    with duckdb.connect(curated["warehouse"], read_only=True) as client:
+        assert client.sql("SELECT step, code FROM dropped WHERE ticket_id = '7'").fetchall() == [
+            ("extract", "deleted_upstream")
+        ]
+        assert client.sql("SELECT count(*) FROM raw_tickets WHERE ticket_id = '7'").fetchall() == [(0,)]
+    # Neither the text nor the token is in any file: ledger, keys and snapshots hold the reference.
+    for path in filter(Path.is_file, workplace.home.rglob("*")):
+        held = path.read_bytes()
+        assert text.encode() not in held, path
+        assert TOKEN.encode() not in held, path
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("DESK_TOKEN", raising=False)
+    monkeypatch.setenv("TUNEGATE_HOME", str(tmp_path / "home"))
+    return tmp_path / "pipelines.yaml"
+
+
+def declare(config: Path, source: dict[str, Any], model: str = "nowhere") -> None:
+    document = small_document(model)
+    document["pipelines"]["small"]["source"] = source
+    config.write_text(json.dumps(document))
+
+
+def test_validate_plan_and_doctor_speak_of_the_source_and_ask_nobody(
+    config: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(config, zendesk("https://nobody.invalid"), str(tiny_model.root))
+    with pytest.raises(ConfigError) as unset:
+        validate(config=config, as_json=False)
+    assert "environment variable DESK_TOKEN is not set" in str(unset.value)
+    monkeypatch.setenv("DESK_TOKEN", TOKEN)
+    assert validate(config=config, as_json=False) == 0
+    assert plan(pipeline="small", config=config, as_json=True) == 0
+    told = json.loads(capsys.readouterr().out.partition("\n")[2])["source"]
+    assert told == "zendesk: nothing has been brought in yet; a plan asks no service, the next run does"
+    doctor(config=config, as_json=True)
+    findings = {row["told"]: row for row in json.loads(capsys.readouterr().out)["findings"] if row["what"] == "source"}
+    assert findings[f"small: {told}"]["state"] == "ok"
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match="TG0112"):
+        validate(config=config, as_json=False)
+    doctor(config=config, as_json=True)
+    (bad, *_) = [row for row in json.loads(capsys.readouterr().out)["findings"] if row["what"] == "source"]
+    assert (bad["state"], "zendesk" in bad["fix"]) == ("bad", True)
+
+
+def test_files_from_afar_are_fetched_by_a_run_alone_and_a_plan_says_what_is_here(
+    config: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FILES_TOKEN", TOKEN)
+    with file_server() as afar:
+        declared = {
+            "kind": "remote_files", "urls": ["s3://desk/*.jsonl", f"{afar.url}/web/x.jsonl"], "endpoint": afar.url,
+            "bearer_token": "${env:FILES_TOKEN}",
+        }  # fmt: skip
+        declare(config, declared, str(tiny_model.root))
+        assert validate(config=config, as_json=False) == 0
+        assert plan(pipeline="small", config=config, as_json=True) == 0
+        doctor(config=config, as_json=True)
+        assert afar.asked == []
+        told = capsys.readouterr().out
+        assert "remote_files: nothing has been brought in yet; a plan asks no service, the next run does" in told
+        afar.put("/desk/1.jsonl", '{"body": "q", "reply": "a"}\n')
+        afar.put("/web/x.jsonl", '{"body": "q", "reply": "b"}\n')
+        spec = load_file(config).get("small")
+        bring_in(spec.source, root=config.parent, landed=config.parent / "home" / "ingest" / "small")
+        n_asked = len(afar.asked)
+        capsys.readouterr()
+        assert plan(pipeline="small", config=config, as_json=True) == 0
+        assert "remote_files: 2 files brought in, as of" in capsys.readouterr().out
+        assert len(afar.asked) == n_asked
+
+
+def test_jira_is_asked_by_a_run_alone(
+    config: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JIRA_TOKEN", jira_desk.TOKEN)
+    with jira_desk.jira_desk() as desk:
+        desk.add(1)
+        declared = {
+            "kind": "jira", "base_url": desk.url, "email": jira_desk.EMAIL, "api_token": "${env:JIRA_TOKEN}",
+            "projects": ["SUP"], "start": "2026-06-01", "columns": {"category": "type"},
+        }  # fmt: skip
+        declare(config, declared, str(tiny_model.root))
+        assert validate(config=config, as_json=False) == 0
+        assert plan(pipeline="small", config=config, as_json=True) == 0
+        doctor(config=config, as_json=True)
+        assert desk.asked == []
+        assert "jira: nothing has been brought in yet" in capsys.readouterr().out
+        spec = load_file(config).get("small")
+        bring_in(spec.source, root=config.parent, landed=config.parent / "home" / "ingest" / "small")
+        n_asked = len(desk.asked)
+        assert plan(pipeline="small", config=config, as_json=True) == 0
+        assert "jira: 1 rows brought in, as of" in capsys.readouterr().out
+        assert len(desk.asked) == n_asked
+    assert jira_desk.TOKEN not in spec.model_dump_json()
+
+
+def test_another_snapshot_of_an_iceberg_table_is_curated_anew_without_what_it_deleted(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    lake = Lake(tmp_path / "lake")
+    try:
+        first = lake.append(range(30))
+        declared = {"kind": "iceberg", "catalog": str(lake.database), "table": NAME, "columns": {"body": "question"}}
+        workplace.declare(lambda document: document["pipelines"]["small"].update(source=declared))
+        done = workplace.json("curate", "small")["funnel"][0]
+        assert (done["n_in"], done["n_out"]) == (30, 30)
+        assert workplace.json("plan", "small")["steps"][0]["state"] == "reused"
+        lake.delete_positions({first: [7]})
+        assert workplace.json("plan", "small")["steps"][0]["state"] == "run"
+        curated = workplace.json("curate", "small")
+        assert curated["funnel"][0]["n_in"] == 29
+        with duckdb.connect(curated["warehouse"], read_only=True) as client:
+            assert client.sql("SELECT count(*) FROM raw_tickets WHERE ticket_id = 't7'").fetchall() == [(0,)]
+            sources = client.sql("SELECT DISTINCT source FROM raw_tickets").fetchall()
+        assert sources == [(f"iceberg:{NAME}@{lake.snapshot_id}",)]
+    finally:
+        lake.close()
+
+
+def test_a_file_that_vanishes_from_a_bucket_goes_with_its_rows_by_the_real_command(workplace: Workplace) -> None:
+    with file_server() as afar:
+        afar.secret = SECRET
+        for name, numbers in {"a": range(20), "b": range(20, 30)}.items():
+            rows = [{"ticket_id": n, "customer_id": n, "body": _words(n), "reply": f"so {_words(n)}"} for n in numbers]
+            afar.put(f"/desk/{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        declared = {
+            "kind": "remote_files", "urls": ["s3://desk/*.jsonl"], "endpoint": afar.url,
+            "access_key_id": "${env:S3_ID}", "secret_access_key": "${env:S3_SECRET}",
+        }  # fmt: skip
+        workplace.declare(lambda document: document["pipelines"]["small"].update(source=declared))
+        workplace.environ |= {"S3_ID": KEY_ID, "S3_SECRET": SECRET}
+        first = workplace.json("curate", "small")["funnel"][0]
+        assert (first["n_in"], first["n_out"]) == (30, 30)
+        del afar.files["/desk/b.jsonl"]
+        done = workplace.run("curate", "small")
+        assert "remote_files: 2 files brought in, 1 of them deleted upstream" in done.stdout + done.stderr
+        again = workplace.json("curate", "small")["funnel"][0]
+        assert (again["n_in"], again["n_out"]) == (20, 20)
+        assert len(afar.gets("/desk/a.jsonl")) == 1
+    for path in filter(Path.is_file, workplace.home.rglob("*")):
+        assert SECRET.encode() not in path.read_bytes(), path
+
+
+def _words(number: int) -> str:
+    return " ".join(f"w{(number * 31 + k * k * 13) % 997}" for k in range(12))
+
+
+def test_validate_refuses_what_postgres_would_be_asked(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HELPDESK_DSN", "postgresql://ada:hunter2@db.invalid/help")
+    source = {"kind": "postgres", "dsn": "${env:HELPDESK_DSN}", "key": ["id"], "cursor": "updated_at"}
+    declare(config, {**source, "query": "delete from tickets"})
+    with pytest.raises(SecurityError, match="TG0814"):
+        validate(config=config, as_json=False)
+    declare(config, {**source, "table": "tickets", "dsn": "postgresql://ada:hunter2@db.invalid/help"})
+    with pytest.raises(ConfigError, match="a credential is written as") as literal:
+        validate(config=config, as_json=False)
+    assert "dsn" in str(literal.value)

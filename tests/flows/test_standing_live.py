@@ -1,0 +1,77 @@
+"""What the gate is told of feedback: whose suggestions, in which state; and where feedback goes into a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flows.curate import curate_steps
+from flows.feedback import feedback_database, learn_step
+from flows.standing import standing_of
+from schemas.errors import ConfigError
+from schemas.pipeline import PipelineSpec
+from schemas.training import PromptSpec
+from tasks.watch.feedback import ingest_feedback
+
+if TYPE_CHECKING:
+    from tests.support.place import Place
+
+
+def spec(**more: Any) -> PipelineSpec:
+    return PipelineSpec.model_validate({
+        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "replies"},
+        "curate": {"steps": [{"uses": "redact"}, {"uses": "dedup"}]},
+        "gates": {"rules": [{"metric": "exact", "value_threshold": 0.5}]}, **more,
+    })  # fmt: skip
+
+
+def ingest(home: Path, *ticket_ids: str) -> None:
+    database = feedback_database(home, "replies")
+    database.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        json.dumps({"ticket_id": one, "version": "1", "outcome": "rejected", "at": "2026-07-01T10:00:00Z"}).encode()
+        for one in ticket_ids
+    ]
+    ingest_feedback(lines, source="file", database=database, versions=frozenset({"1"}), redact=())
+
+
+def test_a_candidate_that_served_before_is_known_by_what_it_answers_with(place: Place) -> None:
+    place.promote(1, after=None)
+    ingest(place.home, "T-1", "T-2")
+    standing = standing_of(spec(feedback={}), place.ledger)
+    row = place.ledger.candidate("replies", "1")
+    assert row is not None
+    same = standing.live_for(PromptSpec(), 4, row.ref.model, row.ref.trained)
+    assert (same.candidate, same.champion) == ("1", "1")
+    assert [(one.version, one.n, one.n_accepted) for one in same.versions] == [("1", 2, 0)]
+    assert standing.live_for(PromptSpec(), 5, row.ref.model, row.ref.trained).candidate is None
+    assert standing_of(spec(), place.ledger).live is None  # not declared, not asked
+    ingest(place.home, "T-3")
+    assert standing_of(spec(feedback={}), place.ledger).feedback_digest != standing.feedback_digest
+
+
+def test_feedback_is_a_step_behind_redaction_and_none_without_feedback(tmp_path: Path) -> None:
+    declared = spec(feedback={})
+    assert learn_step(declared, tmp_path) is None
+    ingest(tmp_path, "T-1")
+    assert learn_step(spec(), tmp_path) is None
+    assert learn_step(spec(feedback={"learn": False}), tmp_path) is None
+    learned = learn_step(declared, tmp_path)
+    steps = curate_steps(declared, fingerprint="f", root=tmp_path, cache=tmp_path, learned=learned)
+    chain = {step.name: step.inputs.get("tickets") for step in steps}
+    assert [step.name for step in steps][:5] == ["extract", "validate", "redact", "feedback", "dedup"]
+    assert (chain["feedback"], chain["dedup"], chain["split"]) == ("redact", "feedback", "dedup")
+    plain = curate_steps(declared, fingerprint="f", root=tmp_path, cache=tmp_path)
+    assert "feedback" not in [step.name for step in plain]
+
+
+def test_a_clock_that_is_no_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.engine.clock import present
+
+    for told in ("tomorrow", "2026-07-01T10:00:00"):
+        monkeypatch.setenv("TUNEGATE_NOW", told)
+        with pytest.raises(ConfigError, match="TG0163"):
+            present()

@@ -1,0 +1,148 @@
+"""A home folder with a ledger and an MLflow store, and candidates to put into them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flows.engine.ledger import Ledger
+from flows.session import Session
+from flows.settings import Settings, open_ledger
+from schemas.artifacts import BundleRef, ChampionRef, ModelRef, TrainedRef
+from schemas.release import RunRecord
+from schemas.training import PromptSpec
+from schemas.verdicts import Verdict
+from tasks.files import seal, write_json
+from tasks.release.register import VERSION_TAG, alias_version
+from tasks.release.tracking import RUN_TAG, choose_uri, open_client
+from tests.schemas.test_pipeline import build
+from tests.support.shared import made_once
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass
+class Place:
+    """A home folder with a ledger and an MLflow store, and candidates to put into them."""
+
+    settings: Settings
+
+    def at(self, home: Path) -> Place:
+        """The same in another home folder."""
+        return Place(replace(self.settings, home=home))
+
+    @property
+    def home(self) -> Path:
+        return self.settings.home
+
+    @property
+    def ledger(self) -> Ledger:
+        return open_ledger(self.settings)
+
+    @property
+    def uri(self) -> str:
+        return choose_uri("", None, home=self.home)
+
+    @property
+    def client(self) -> MlflowClient:
+        return open_client(self.uri)
+
+    def record(
+        self,
+        number: int,
+        verdict: Verdict,
+        *,
+        name: str = "replies",
+        run_id: str = "",
+        reason: str = "because",
+        experiment: str = "tunegate",
+    ) -> str:
+        """A run with a candidate and its record; returns the version."""
+        run_id = run_id or f"run-{number}"
+        self.ledger.start_run(
+            run_id, pipeline="small", model_name=name, input_digest="d",
+            config_json=json.dumps({"train": {"seed": number}, "register": {"name": name, "experiment": "late"}}),
+        )  # fmt: skip
+        bundle = self.home / "store" / "bundle" / f"{number:064x}"
+        if not bundle.exists():
+            bundle.mkdir(parents=True)
+            (bundle / "serving.json").write_text(f"{number}\n")
+        record = RunRecord(
+            run_id=run_id, pipeline="small", params={"train.seed": str(number)}, metrics={"exact": 0.5},
+            tags={"tunegate.verdict": verdict}, experiment=experiment,
+            curves="store/train/gone/curves.parquet", files=("store/gone.md",),
+        )  # fmt: skip
+        (self.home / "runs").mkdir(exist_ok=True)
+        write_json(self.home / "runs" / f"{run_id}.json", record.model_dump(mode="json"))
+        candidate = ChampionRef(
+            name=name, version="", run_id=run_id, prompt=PromptSpec(), max_new_tokens=4, verdict_digest="v",
+            promoted_at="", bundle=BundleRef(root=bundle, digest=seal(bundle), n_bytes=1),
+            model=ModelRef(
+                root=self.home, digest="base", uri="file:base", n_parameters=1, vocab_size=2, context_length=3
+            ),
+            trained=TrainedRef(
+                root=self.home, digest=f"trained-{number}", method="lora", format="instruction", base_digest="base",
+                n_trainable=1, n_steps=1, n_tokens=1, train_loss=0.5,
+            ),
+        )  # fmt: skip
+        return self.ledger.record_candidate(candidate, verdict=verdict, reason=reason)
+
+    def promote(self, number: int, *, after: str | None, name: str = "replies", experiment: str = "tunegate") -> str:
+        """A candidate that becomes champion."""
+        version = self.record(number, "PROMOTE", name=name, experiment=experiment)
+        self.ledger.promote(name, expected=after, version=version, run_id=f"run-{number}", reason="better")
+        return version
+
+    def told(self, name: str = "replies") -> dict[str, Any]:
+        """What MLflow shows under the name: versions with their verdicts, aliases and runs."""
+        versions = self.client.search_model_versions(f"name = '{name}'")
+        found = self.client.get_experiment_by_name("tunegate")
+        runs = self.client.search_runs([found.experiment_id]) if found else []
+        return {
+            "versions": sorted((v.tags[VERSION_TAG], v.tags["tunegate.verdict"]) for v in versions),
+            **{
+                alias: alias_version(self.client, name=name, alias=alias, uri=self.uri)
+                for alias in ("previous", "champion", "challenger")
+            },
+            "runs": sorted((run.data.tags[RUN_TAG], run.info.status) for run in runs),
+        }
+
+    def forget(self) -> None:
+        """Make the ledger believe that MLflow has been told nothing."""
+        with closing(sqlite3.connect(self.ledger.path)) as db, db:
+            db.execute("UPDATE projections SET done_at = NULL")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh MLflow database: making one takes two seconds, copying it none."""
+
+    def make(home: Path) -> None:
+        open_client(choose_uri("", None, home=home)).search_experiments()
+
+    return made_once(tmp_path_factory, "empty-store", make) / "mlflow" / "mlflow.db"
+
+
+@pytest.fixture
+def place(tmp_path: Path, empty_store: Path) -> Place:
+    home = tmp_path / "home"
+    (home / "mlflow").mkdir(parents=True)
+    shutil.copy(empty_store, home / "mlflow" / "mlflow.db")
+    return Place(Settings(home=home, cache=tmp_path / "cache", prefect_api_url=None, mlflow_tracking_uri=None))
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    """A session of a run that has begun, without any step done."""
+    settings = Settings(home=tmp_path / "home", cache=tmp_path, prefect_api_url=None, mlflow_tracking_uri=None)
+    session = Session(build(), settings, root=tmp_path, run_id="run-1")
+    session.ledger.start_run("run-1", pipeline="demo", model_name="demo", input_digest="", config_json="{}")
+    return session

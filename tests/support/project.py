@@ -1,0 +1,7 @@
+"""Where the checkout is: for tests that start commands in it or read its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,27 @@
+"""What several workers of pytest-xdist use, made once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows.engine.lock import hold
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder of this name, filled by the first worker that asks for it; others wait, and only read it."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder, aside = base / name, base / f"{name}.incomplete"
+    with hold(base / f"{name}.lock"):
+        if not folder.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(mode=0o700)
+            make(aside)
+            aside.rename(folder)
+    return folder

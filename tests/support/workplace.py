@@ -1,0 +1,155 @@
+"""A folder with a small pipeline on a tiny model, and `tunegate` commands to run in it.
+
+Commands run in this process, without Prefect (`Workplace`), or as forks of a warm process with a Prefect server
+(`ForkedWorkplace`). Whether the results of a finished run are in the store already is up to the fixture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from flows.engine.disk import private_folder
+from tests.support.commands import NOWHERE, run_here
+from tests.support.warm import Warm, WarmProcess
+
+FINISHED = ("store", "keys", "measured")
+"""What a home folder is given of a finished run: results, what they were made from, and what making them took."""
+
+
+@dataclass
+class Workplace:
+    """A folder with a pipelines.yaml of its own, and commands that run in this process."""
+
+    folder: Path
+    environ: dict[str, str]
+
+    @property
+    def home(self) -> Path:
+        return self.folder / ".tunegate"
+
+    def declare(self, change: Callable[[dict[str, Any]], None] = lambda _document: None) -> None:
+        """Write pipelines.yaml after `change` has had its way with the small one."""
+        document = small_document(self.environ["TINY_MODEL"])
+        change(document)
+        with (self.folder / "pipelines.yaml").open("w") as stream:
+            YAML().dump(document, stream)
+
+    def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run `tunegate ...` to its end."""
+        return run_here(arguments, cwd=self.folder, environ={**self.environ, **environ})
+
+    def json(self, *arguments: str) -> Any:
+        """The object that `tunegate ... --json` prints."""
+        done = self.run(*arguments, "--json")
+        assert done.stdout, done.stderr
+        return json.loads(done.stdout)
+
+
+@dataclass
+class ForkedWorkplace(Workplace):
+    """The same with commands in processes of their own, which can be killed."""
+
+    warm: Warm
+
+    def start(self, *arguments: str, **environ: str) -> WarmProcess:
+        """Start `tunegate ...` without waiting for it."""
+        return self.warm.start(arguments, cwd=self.folder, environ={**self.environ, **environ})
+
+    def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, **environ)
+        try:
+            out, error = process.communicate(timeout=580)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        assert process.returncode is not None
+        return subprocess.CompletedProcess(arguments, process.returncode, out, error)
+
+
+def environment(model: Path, cache: Path) -> dict[str, str]:
+    """What commands of a workplace find in their environment: the tiny model, and no server."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    return {**ours, "TINY_MODEL": str(model), "TUNEGATE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+
+
+def finish(folder: Path, model: Path) -> None:
+    """Run both pipelines of the small document in the folder to their verdicts."""
+    workplace = Workplace(folder, {**environment(model, folder / "cache"), "PREFECT_API_URL": NOWHERE})
+    workplace.declare()
+    assert workplace.run("run", "small").returncode == 0
+    assert workplace.run("run", "strict").returncode == 5
+
+
+def give_results(home: Path, finished: Path) -> None:
+    """Copy a finished run's results into a home folder.
+
+    They are five megabytes: links would save little, and a test that damages a file would damage it for all.
+    """
+    private_folder(home)
+    for name in FINISHED:
+        shutil.copytree(finished / ".tunegate" / name, home / name)
+
+
+def give_mlflow(home: Path, empty_store: Path) -> None:
+    """Copy an empty MLflow database into a home folder."""
+    target = private_folder(home / "mlflow") / "mlflow.db"
+    shutil.copy(empty_store, target)
+    target.chmod(0o600)
+
+
+def small_document(model: str) -> dict[str, Any]:
+    """A pipeline that reaches a verdict in seconds: 240 tickets, a random two-layer model, four steps.
+
+    Its one rule (at least 0 % of the answers are not empty) is always met: what a tiny random model writes is of no
+    interest here.
+    """
+    return {
+        "version": 1,
+        "pipelines": {
+            "small": {
+                "source": {"kind": "generated", "n_tickets": 240, "n_customers": 60, "seed": 3},
+                "schema": {"fail_above": 0.2},
+                "curate": {
+                    "steps": [
+                        {"uses": "redact"},
+                        {"uses": "rule", "name": "has_reply", "keep": "reply is not null"},
+                        {"uses": "dedup"},
+                    ]
+                },
+                "split": {"test_fraction": 0.25, "validation_fraction": 0.05},
+                "train": {
+                    "base_model": f"file:{model}",
+                    "dtype": "float32",
+                    "max_examples": 32,
+                    "max_length": 512,
+                    "overflow": "truncate_left",
+                    "batch_size": 4,
+                    "max_steps": 6,
+                    "save_every": 2,
+                    "threads": 1,
+                },
+                "evaluate": {
+                    "max_items": 12,
+                    "max_new_tokens": 4,
+                    "arms": ["zero_shot", "majority", "tfidf"],
+                    "threads": 1,
+                },
+                "gates": {"min_items": 5, "round_trip": None, "rules": [{"metric": "format", "value_threshold": 0.0}]},
+                "register": {"name": "small"},
+            },
+            "strict": {
+                "extends": "small",
+                "train": {"seed": 1},
+                "gates": {"rules": [{"metric": "exact", "value_threshold": 0.9}]},
+            },
+        },
+    }

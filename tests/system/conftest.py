@@ -1,0 +1,82 @@
+"""Processes, servers, browsers and clusters that tests of whole commands share, one of a kind for each worker."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.servers import client_environment, ensure_prefect, stop_all
+from schemas.artifacts import ModelRef
+from tests.flows.conftest import finished  # noqa: F401
+from tests.support.place import empty_store, place, session  # noqa: F401
+from tests.support.postgres import Postgres, running_postgres
+from tests.support.project import PROJECT
+from tests.support.warm import FRESH_WORKER, Warm
+from tests.support.workplace import ForkedWorkplace, environment, give_mlflow, give_results
+
+# Ray reads them once in the life of a process: all clusters of the tests have one token.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One real Postgres; `postgres.fresh()` is the address of an empty database."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One real Prefect server for all tests of a worker."""
+    home = tmp_path_factory.mktemp("prefect-home")
+    server = ensure_prefect(
+        home, environ={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    )
+    assert server is not None
+    yield f"{server.url}/api"
+    stop_all(home)
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """One process with the heavy libraries imported, of which all commands are forks."""
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING"))
+    }
+    process = Warm(tmp_path_factory.mktemp("warm"), {**environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"})
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def fresh_worker(request: pytest.FixtureRequest) -> None:
+    """Let commands start the training as users have it: as a new interpreter, with its own memory and environment."""
+    name = "workplace" if "workplace" in request.fixturenames else "empty_workplace"
+    request.getfixturevalue(name).environ[FRESH_WORKER] = "1"
+
+
+@pytest.fixture
+def bare_workplace(tmp_path: Path, tiny_model: ModelRef, warm: Warm) -> ForkedWorkplace:
+    """A workplace without a Prefect server of its own: whoever needs one starts it."""
+    return ForkedWorkplace(tmp_path, environment(tiny_model.root, tmp_path / "cache"), warm)
+
+
+@pytest.fixture
+def empty_workplace(bare_workplace: ForkedWorkplace, prefect_url: str, empty_store: Path) -> ForkedWorkplace:  # noqa: F811
+    """The small pipelines with the tests' Prefect server and an MLflow store that is made already; nothing has run."""
+    give_mlflow(bare_workplace.home, empty_store)
+    bare_workplace.environ |= {**client_environment(None), "PREFECT_API_URL": prefect_url}
+    bare_workplace.declare()
+    return bare_workplace
+
+
+@pytest.fixture
+def workplace(empty_workplace: ForkedWorkplace, finished: Path) -> ForkedWorkplace:  # noqa: F811
+    """The same with the results of the pipelines' runs in the store: what a test does not change is not made again."""
+    give_results(empty_workplace.home, finished)
+    return empty_workplace

@@ -1,0 +1,361 @@
+"""Blocks of the pages that need a server, a file of the reader's or minutes: each has a scene here that has them.
+
+A block names its scene (`bash scene="endpoint"`), and a real shell runs its text. Part of `make campaign`; that each
+scene is here, and each other block says why it has none, is a test of `tests/test_documentation.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from schemas.artifacts import ModelRef
+from tests.support.candidates import Candidates
+from tests.support.documentation import Block, blocks
+from tests.support.project import PROJECT
+from tests.support.ray_cluster import two_nodes
+from tests.system.flows.commands.test_init import write_export
+
+if TYPE_CHECKING:
+    from tests.support.postgres import Postgres
+    from tests.support.workplace import ForkedWorkplace
+
+ONLY_LOOKED_UP = {
+    "test": "it is what runs this",
+    "bench": "all of them",
+    "bench-dedup": "other libraries in environments of their own, half an hour",
+    "bench-redact": "presidio in an environment of its own",
+    "bench-train": "other trainers in environments of their own, over half an hour",
+    "bench-regressions": "an hour",
+}
+"""Target -> why `make` is asked for its recipe and does not run it."""
+pytestmark = [pytest.mark.campaign, pytest.mark.server, pytest.mark.timeout(2400)]
+
+
+def scene(name: str) -> list[Block]:
+    """The blocks of this scene, in the order of the pages."""
+    return [block for block in blocks(PROJECT) if block.scene == name]
+
+
+class Shell:
+    """A reader's shell in a folder: `tunegate` and this Python are found first."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+        self.folder = folder
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.environ = {**environ, "PATH": path, "PYTHONPATH": str(PROJECT), "TERM": "dumb"}
+
+    def start(self, script: str) -> subprocess.Popen[str]:
+        """Begin it, as a group of processes of its own."""
+        return subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", script], cwd=self.folder, env=self.environ, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def run(self, script: str, *, codes: tuple[int, ...] = (0,), timeout_s: float = 1800) -> str:
+        """Everything that it said."""
+        process = self.start(script)
+        try:
+            said, _ = process.communicate(timeout=timeout_s)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode in codes, f"{script}\n{process.returncode}\n{said[-3000:]}"
+        return said
+
+    def interrupt(self, process: subprocess.Popen[str]) -> str:
+        """Ctrl-C, again where it was still starting; what it said."""
+        for _ in range(6):
+            os.killpg(process.pid, signal.SIGINT)
+            try:
+                return process.communicate(timeout=20)[0]
+            except subprocess.TimeoutExpired:
+                continue
+        os.killpg(process.pid, signal.SIGKILL)
+        raise AssertionError(process.communicate()[0])
+
+
+def script_of(block: Block, **places: str) -> str:
+    """The block as a script, with what the reader fills in."""
+    text = block.text if block.language == "bash" else "\n".join(block.commands())
+    for name, value in places.items():
+        assert name in text, name
+        text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", value, text)
+    return text
+
+
+@pytest.fixture
+def shell(workplace: ForkedWorkplace) -> Shell:
+    """With one pipeline, `support-replies`: generated tickets and a tiny model."""
+    workplace.declare(_as_the_pages)
+    return Shell(workplace.folder, workplace.environ)
+
+
+def _as_the_pages(document: dict[str, Any]) -> None:
+    small = document["pipelines"]["small"]
+    small["register"] = {"name": "support-replies"}
+    document["pipelines"] = {"support-replies": small}
+
+
+@pytest.fixture
+def used(shell: Shell, workplace: ForkedWorkplace) -> Shell:
+    """After a run: version 1 is champion."""
+    done = workplace.run("run", "support-replies")
+    assert done.returncode == 0, done.stderr
+    return shell
+
+
+@pytest.mark.model
+@pytest.mark.timeout(7200)
+def test_scene_clone(tmp_path: Path) -> None:
+    """What is committed, set up, checked, demonstrated and documented in a folder of its own."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    shell = Shell(tmp_path, environ)
+    shell.run(f"git clone --quiet {PROJECT} clone")
+    shell.folder = tmp_path / "clone"
+    del shell.environ["PYTHONPATH"]
+    told = {}
+    for command in dict.fromkeys(command for block in scene("clone") for command in block.commands()):
+        target = command.split()[1]
+        if target in ONLY_LOOKED_UP:
+            continue
+        # Of the benchmarks the short form: 20,000 tickets tell as well as 200,000 that the command works.
+        told[target] = shell.run(command if not target.startswith("bench") else f"{command} QUICK=1", timeout_s=3600)
+    assert {"install", "check", "demo", "docs", "bench-curate", "bench-read", "bench-gates"} <= told.keys()
+    assert (shell.folder / ".tunegate" / "site" / "index.html").is_file()
+    for name, said in told.items():
+        if name.startswith("bench"):
+            json.loads(said.splitlines()[-1])
+    assert "PROMOTE" in told["demo"]
+
+
+def test_scene_signing(used: Shell) -> None:
+    [block] = scene("signing")
+    used.run(script_of(block))
+    used.run("tunegate export support-replies@champion --format peft --out given --sign KEY.pem")
+    assert "signed" in used.run("tunegate verify given --key PUB.pem")
+    assert (used.folder / "KEY.pem").stat().st_mode & 0o077 == 0  # openssl keeps it to the reader
+
+
+def test_scene_endpoint(used: Shell) -> None:
+    serve, feedback = scene("endpoint")
+    process = used.start(script_of(serve))
+    try:
+        wait_for(lambda: urllib.request.urlopen("http://127.0.0.1:8399/health", timeout=5).status == 200, process)
+        told = json.loads(used.run(f"{script_of(feedback).strip()} --silent --fail"))
+        again = json.loads(used.run(f"{script_of(feedback).strip()} --silent --fail"))
+    finally:
+        used.interrupt(process)
+    assert (told["new"], again["new"], again["known"]) == (1, 0, 1)
+    assert process.returncode == 0
+
+
+def test_scene_schedule(shell: Shell) -> None:
+    [block] = scene("schedule")
+    written = next(each for each in blocks(PROJECT) if each.page == block.page and each.text.startswith("schedule:"))
+    document = YAML(typ="safe", pure=True).load((shell.folder / "pipelines.yaml").read_text())
+    mine = {**document["pipelines"]["support-replies"], **YAML(typ="safe", pure=True).load(written.text)}
+    document["pipelines"] = {"mine": mine}
+    with (shell.folder / "mine.yaml").open("w") as stream:
+        YAML().dump(document, stream)
+    tick, serve = script_of(block).splitlines()
+    assert "PROMOTE" in shell.run(tick)  # no verdict before it: so many new tickets are reason enough
+    assert "mine" in shell.run(tick)  # and now nothing is new
+    process = shell.start(serve)
+    time.sleep(20)
+    assert process.poll() is None
+    assert "mine" in shell.interrupt(process)
+
+
+def test_scene_forget(used: Shell) -> None:
+    [block] = scene("forget")
+    sample = json.loads(used.run("tunegate sample support-replies -n 2 --json 2>/dev/null"))
+    gone, stays = sample["rows"]
+    assert gone["customer_id"] != stays["customer_id"]
+    filled = {"CUSTOMER": gone["customer_id"], "TICKET": stays["ticket_id"], "MODEL/VERSION": "support-replies/1"}
+    said = used.run(script_of(block, **filled))
+    assert "certificate" in said
+    assert "nothing is held" in used.run(f"tunegate forget {gone['customer_id']} --plan")
+
+
+@pytest.mark.model
+def test_scene_init(shell: Shell) -> None:
+    commands, written = scene("init")
+    (shell.folder / "pipelines.yaml").unlink()
+    write_export(shell.folder, 330)
+    rows = (shell.folder / "tickets.csv").read_text().splitlines(keepends=True)
+    keep_300(shell.folder / "tickets.csv")
+    assert len(rows) > 301
+    shell.environ["TUNEGATE_CACHE"] = os.environ.get("TUNEGATE_CACHE", str(Path.home() / ".cache" / "tunegate"))
+    init, *others, run = [line for line in script_of(commands).splitlines() if line]
+    shell.run(init)
+    text = (shell.folder / "pipelines.yaml").read_text()
+    for line in written.text.splitlines():
+        assert line.strip() in text, line
+    shell.run("\n".join(others))
+    for key, size in {"max_examples": 16, "max_items": 8, "max_new_tokens": 8}.items():  # minutes, not an hour
+        text = re.sub(rf"\b{key}: \d+", f"{key}: {size}", text)
+    (shell.folder / "pipelines.yaml").write_text(text)
+    shell.run(run, codes=(5, 8))  # so few items prove nothing, and the verdict says so
+
+
+def keep_300(path: Path) -> None:
+    """The first 300 tickets of the table."""
+    import csv
+
+    with path.open(newline="") as stream:
+        head, *rows = csv.reader(stream)
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([head, *rows[:300]])
+
+
+def test_scene_trainers(shell: Shell) -> None:
+    [block] = scene("trainers")
+    (shell.folder / "pipelines.yaml").unlink()
+    pairs = [{"instruction": f"Where is parcel {n}?", "output": f"Parcel {n} comes on Friday."} for n in range(60)]
+    (shell.folder / "support.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    (shell.folder / "support.json").write_text(json.dumps(pairs))
+    (shell.folder / "dataset_info.json").write_text(json.dumps({"support": {"file_name": "support.json"}}))
+    settings = {
+        "axolotl.yaml": {"base_model": "org/model", "adapter": "lora", "lora_r": 16, "micro_batch_size": 4,
+            "datasets": [{"path": "support.jsonl", "type": "alpaca"}]},
+        "llamafactory.yaml": {"model_name_or_path": "org/model", "stage": "sft", "finetuning_type": "lora",
+            "dataset": "support", "dataset_dir": ".", "template": "chatml", "lora_rank": 16},
+    }  # fmt: skip
+    for name, written in settings.items():
+        with (shell.folder / name).open("w") as stream:
+            YAML().dump(written, stream)
+    shell.run(script_of(block))
+    shell.run("tunegate validate && tunegate validate --config second.yaml")
+
+
+def test_scene_completion(shell: Shell) -> None:
+    [block] = scene("completion")
+    bash, fish = script_of(block).splitlines()
+    assert "tunegate" in shell.run(f"{bash}\ncomplete -p tunegate")
+    if shutil.which("fish"):
+        shell.run(f"fish -c {fish!r}")
+    else:
+        assert "complete" in shell.run(fish.partition(" | ")[0])
+
+
+def test_scene_event(shell: Shell) -> None:
+    [block] = scene("event")
+    [event] = json.loads(re.search(r"-d '(.*)'", block.text, re.S)[1])  # type: ignore[index]
+    shell.run(f"{block.text.rstrip()} --silent --fail")
+    asked = {"filter": {"event": {"name": [event["event"]]}, "occurred": {"since": "2026-06-01T00:00:00Z"}}}
+    request = urllib.request.Request(
+        f"{shell.environ['PREFECT_API_URL']}/events/filter", json.dumps(asked).encode(),
+        {"Content-Type": "application/json"},
+    )  # fmt: skip
+
+    def has_come() -> bool:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return event["id"] in {found["id"] for found in json.load(answer)["events"]}
+
+    wait_for(has_come)
+
+
+def test_scene_postgres(tmp_path: Path, tiny_model: ModelRef, workplace: ForkedWorkplace, postgres: Postgres) -> None:
+    [block] = scene("postgres")
+    workplace.declare()
+    made = Candidates(tmp_path, tiny_model)
+    assert made.add(1) == "1"
+    shell = Shell(tmp_path, workplace.environ)
+    address, *others = script_of(block).splitlines()
+    assert address.startswith("url='postgresql://")
+    told = shell.run("\n".join([f"url='{postgres.fresh()}'", *others, "rm .tunegate/ledger.sqlite",
+        "tunegate champion small"]))  # fmt: skip
+    assert "version 1" in told.splitlines()[-1] or "1" in told
+
+
+@pytest.fixture
+def stacks(tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Folders where a stack's Postgres may be, also if this is root."""
+    folders: list[Path] = []
+
+    def make() -> str:
+        folders.append(Path(tempfile.mkdtemp(prefix="tunegate-stack-")))
+        folders[-1].chmod(0o755)
+        return str(folders[-1])
+
+    yield make
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_scene_stack(shell: Shell, workplace: ForkedWorkplace, stacks: Callable[[], str]) -> None:
+    whole, restored = scene("stack")
+    workplace.declare(_as_scheduled)
+    for name in [name for name in shell.environ if name.startswith(("PREFECT_", "MLFLOW_"))]:
+        del shell.environ[name]
+    folder = shell.folder
+    shell.environ |= {"TUNEGATE_HOME": str(folder / "home"), "TUNEGATE_STACK_PORTS": "free"}
+    down = "python -m infra.stack down"
+    try:
+        shell.environ["TUNEGATE_STACK_POSTGRES"] = stacks()
+        said = shell.run(script_of(whole, **{"/backups/monday": str(folder / "monday")}))
+        assert said.count("works") >= 4, said
+        shell.environ["TUNEGATE_STACK_POSTGRES"] = stacks()
+        script = script_of(restored, **{"/backups/monday": str(folder / "monday"), "/srv/new": str(folder / "new")})
+        shell.run(script)
+        shell.environ["TUNEGATE_HOME"] = str(folder / "new")
+        assert shell.run("python -m infra.stack status").count("works") >= 4
+    finally:
+        for home in ("home", "new"):
+            shell.environ["TUNEGATE_HOME"] = str(folder / home)
+            shell.run(down, codes=(0, 1, 2))
+
+
+def test_scene_cluster(shell: Shell, workplace: ForkedWorkplace, tmp_path: Path) -> None:
+    [block] = scene("cluster")
+    workplace.declare(_as_spread)
+    install, *others = script_of(block).splitlines()
+    assert install.split()[:2] == ["uv", "sync"]  # what this environment is already
+    with two_nodes(tmp_path) as cluster:
+        place = {"10.0.0.5:6379": cluster.place.address, "file:///mnt/shared": cluster.place.shared}
+        script = "\n".join(others)
+        for name, value in place.items():
+            assert name in script
+            script = script.replace(name, value)
+        shell.environ |= {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+        said = shell.run(script, codes=(0, 1))  # doctor's exit code is of all that it looks at
+    assert said.count("same Python, libraries and source") == 2, said
+
+
+def _as_spread(document: dict[str, Any]) -> None:
+    _as_the_pages(document)
+    document["pipelines"]["support-replies"]["engine"] = "ray"
+
+
+def _as_scheduled(document: dict[str, Any]) -> None:
+    _as_the_pages(document)
+    document["pipelines"]["support-replies"]["schedule"] = {"cron": "0 5 1 1 *"}
+
+
+def wait_for(holds: Callable[[], bool], process: subprocess.Popen[str] | None = None, limit_s: float = 120) -> None:
+    """Until it holds; the process must live so long."""
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        assert process is None or process.poll() is None, process.communicate()[0]
+        try:
+            if holds():
+                return
+        except OSError:
+            pass
+        time.sleep(0.3)
+    raise AssertionError("it never came")

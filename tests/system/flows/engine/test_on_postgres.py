@@ -1,0 +1,21 @@
+"""Whatever holds for the ledger in a file holds for the one in Postgres: the same tests, again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.engine.ledger import Ledger
+from tests.flows.engine.test_champions import *  # noqa: F403
+from tests.flows.engine.test_forgettings import *  # noqa: F403
+from tests.flows.engine.test_ledger_migrate import test_a_ledger_in_use_is_not_copied_over  # noqa: F401
+from tests.flows.engine.test_promotions import *  # noqa: F403
+from tests.flows.engine.test_runs import *  # noqa: F403
+from tests.support.postgres import Postgres
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, postgres: Postgres) -> Ledger:
+    """An empty ledger in Postgres."""
+    return Ledger(tmp_path / "home", postgres.fresh())

@@ -1,0 +1,83 @@
+"""A dead Prefect server, at the start and in the middle, stops no run."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.workplace import ForkedWorkplace
+
+pytestmark = pytest.mark.server
+
+
+class Relay:
+    """Stands before the tests' Prefect server and can be cut."""
+
+    def __init__(self, url: str) -> None:
+        target = urllib.parse.urlsplit(url)
+        self._target = (target.hostname, target.port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/api"
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def cut(self) -> None:
+        """Nothing listens any more, and what is open is closed."""
+        for each in (self._listener, *self._open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target)
+                self._open += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _carry(one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        with suppress(OSError):
+            other.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def relay(prefect_url: str) -> Iterator[Relay]:
+    made = Relay(prefect_url)
+    yield made
+    made.cut()
+
+
+def test_a_server_that_is_down_costs_a_note(workplace: ForkedWorkplace) -> None:
+    done = workplace.run("run", "small", "--until", "curate", "--json", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 0, done.stderr
+    assert "TG0702" in done.stderr
+    assert "without Prefect" in done.stderr
+    assert json.loads(done.stdout)["verdict"] == "DONE"
+
+
+def test_a_server_that_dies_meanwhile_is_gone_on_without(workplace: ForkedWorkplace, relay: Relay) -> None:
+    run = workplace.start("run", "small", "--json", PREFECT_API_URL=relay.url, PREFECT_CLIENT_MAX_RETRIES="0")
+    while run.poll() is None and not any((workplace.home / "store").glob("dedup/*")):
+        time.sleep(0.05)
+    relay.cut()
+    out, talk = run.communicate(timeout=200)
+    assert run.returncode == 0, talk
+    assert "does not answer any more" in " ".join(talk.split())
+    assert json.loads(out)["verdict"] == "PROMOTE"
+    (row,) = workplace.json("runs")["runs"]
+    assert (row["status"], row["verdict"]) == ("DONE", "PROMOTE")

@@ -1,0 +1,80 @@
+"""MLflow follows the ledger: told once or often, late, in pieces, after a kill or by two at once, it ends the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flows.project import synchronise
+from tasks.failpoint import PLACES
+
+if TYPE_CHECKING:
+    from tests.support.place import Place
+
+pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is first imported
+    "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
+)
+
+
+KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.told:2"]
+MOVED = {"mlflow.champion", "mlflow.challenger", "mlflow.told:2"}
+"""Where MLflow's champion has moved already. The first that is told is the candidate, the second the champion."""
+PROMOTE_AND_TELL = """
+import json, os, sys
+from pathlib import Path
+import mlflow.pyfunc  # once, for all of the children
+from flows.engine.ledger import Ledger
+from flows.project import synchronise
+from flows.settings import Settings
+
+def promote_and_tell(home):
+    ledger, settings = Ledger(home), Settings(home=home, cache=home, prefect_api_url=None, mlflow_tracking_uri=None)
+    ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+    synchronise(ledger, settings)
+
+ended = {}
+for place in sys.argv[2:]:
+    child = os.fork()
+    if not child:
+        os.environ["TUNEGATE_FAILPOINT"] = place
+        try:
+            promote_and_tell(Path(sys.argv[1]) / place)
+        finally:
+            os._exit(1)
+    ended[place] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(json.dumps(ended))
+"""
+
+
+def test_whoever_is_killed_anywhere_between_verdict_and_alias_leaves_a_rerun_to_end_in_the_same_place(
+    place: Place, project: Path
+) -> None:
+    place.promote(1, after=None)
+    assert synchronise(place.ledger, place.settings) is None
+    place.record(2, "PROMOTE")
+    for name in KILLED:
+        shutil.copytree(place.home, place.home.with_name("killed") / name)
+    done = subprocess.run(
+        [sys.executable, "-c", PROMOTE_AND_TELL, str(place.home.with_name("killed")), *KILLED],
+        env={**os.environ, "PYTHONPATH": str(project)}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(KILLED, -9)
+    for name in KILLED:
+        left = place.at(place.home.with_name("killed") / name)
+        assert left.ledger.pending_projections() != ()
+        assert left.told()["champion"] == ("2" if name in MOVED else "1"), name
+        for _ in range(2):  # and however often it is repeated
+            left.ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+            assert synchronise(left.ledger, left.settings) is None
+        assert [event.action for event in left.ledger.history()] == ["promote", "promote"]
+        assert left.told() == {
+            "versions": [("1", "PROMOTE"), ("2", "PROMOTE")], "previous": "1", "champion": "2", "challenger": None,
+            "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED")],
+        }, name  # fmt: skip

@@ -1,0 +1,203 @@
+"""A person between verdict and champion: on the command line, and on Prefect's page of a suspended run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.workplace import ForkedWorkplace
+
+pytestmark = pytest.mark.server
+
+RESOURCE = f"helpdesk.{uuid.uuid4()}"
+SERVE = """
+import sys
+from pathlib import Path
+import prefect
+from flows.deploy import deployments
+from schemas.load import load_file
+config = Path("pipelines.yaml")
+deployment, *_ = deployments(load_file(config), config)
+deployment.name = sys.argv[1]  # the tests' Prefect server has others of this name
+prefect.serve(deployment, pause_on_shutdown=False, print_starting_message=False)
+"""
+
+
+def need_approval(document: dict[str, Any]) -> None:
+    document["pipelines"]["small"]["register"]["approval"] = "required"
+    document["pipelines"]["small"]["schedule"] = {"cron": "0 3 1 1 *"}
+    document["pipelines"]["small"]["triggers"] = [{"event": "tickets.arrived", "resource": RESOURCE}]
+
+
+def test_on_the_command_line_a_person_decides_and_everything_is_on_record(workplace: ForkedWorkplace) -> None:
+    workplace.declare(need_approval)
+    done = workplace.run("run", "small", "--json")
+    assert done.returncode == 8, done.stderr
+    waits = json.loads(done.stdout)
+    assert (waits["verdict"], waits["version"], waits["champion"], waits["waits"]) == ("HOLD", "1", None, True)
+    assert f"tunegate approve {waits['run_id']} --by NAME" in done.stderr
+    again = workplace.json("run", "small")
+    assert again["verdict"] == "SKIP"
+    assert "waits for a person" in again["reason"]
+
+    assert workplace.run("approve", waits["run_id"]).returncode == 2  # nobody named
+    assert workplace.json("approve", waits["run_id"], "--by", "ada", "--reason", "read them")["champion"] == "1"
+
+    workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=5))  # no approval
+    assert workplace.json("run", "small")["champion"] == "2"
+    back = workplace.run("rollback", "small", "--reason", "customers complain", "--by", "bob")
+    assert back.returncode == 0
+    assert "nobody is promoted without a person until" in back.stdout
+    assert workplace.json("run", "small")["verdict"] == "SKIP"  # the next scheduled run
+    held = workplace.json("run", "small", "--again")
+    assert (held["verdict"], held["exit_code"], held["champion"]) == ("HOLD", 8, "1")
+    assert "was rolled back (customers complain)" in held["reason"]
+
+    assert workplace.run("promote", "small", "2").returncode == 9
+    forced = workplace.json("promote", "small", "2", "--force", "--reason", "it was the network", "--by", "eve")
+    assert (forced["champion"], forced["event"]["forced"], forced["mlflow_pending"]) == ("2", True, False)
+
+    told = workplace.json("history", "small")
+    assert [(event["action"], event["actor"]) for event in told["events"]] == [
+        ("wait", "pipeline"), ("approve", "ada"), ("promote", "pipeline"), ("rollback", "bob"), ("wait", "pipeline"),
+        ("force", "eve"),
+    ]  # fmt: skip
+    assert all(len(event["bundle_digest"]) == 64 for event in told["events"])
+    with sqlite3.connect(workplace.home / "ledger.sqlite") as db:
+        db.execute("DROP TRIGGER champion_events_stay")
+        db.execute("UPDATE champion_events SET reason = 'approved' WHERE seq = 6")
+    broken = workplace.run("history", "small", "--verify")
+    assert broken.returncode == 1
+    assert "event 6 (force v2" in broken.stderr
+    assert workplace.run("doctor").returncode == 1
+
+
+def request(url: str, body: dict[str, Any] | None = None) -> Any:
+    """GET or POST JSON at Prefect's API; asked again while its database is busy."""
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    while True:
+        try:
+            with urllib.request.urlopen(asked, timeout=120) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code != 503:
+                raise
+            time.sleep(1)
+
+
+def wait_for(true: Callable[[], Any], served: subprocess.Popen[str]) -> None:
+    """Poll until something is true; only a very busy machine needs long."""
+    deadline = time.monotonic() + 1500
+    while not true():
+        assert served.poll() is None, "see serve.log"
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.5)
+
+
+def started_by_event(prefect_url: str, deployment: str, served: subprocess.Popen[str]) -> str:
+    """Tell Prefect that tickets arrived; the id of the run that its trigger starts.
+
+    The server may not know a fresh trigger at once: the event is told again until a run is there.
+    """
+    wanted = {"deployments": {"id": {"any_": [deployment]}}, "sort": "START_TIME_DESC"}
+    runs: list[Any] = []
+
+    def started() -> bool:
+        told = {
+            "event": "tickets.arrived", "id": str(uuid.uuid4()), "occurred": datetime.now(UTC).isoformat(),
+            "resource": {"prefect.resource.id": RESOURCE}, "payload": {}, "related": [],
+        }  # fmt: skip
+        post_events(f"{prefect_url}/events", [told])
+        for _ in range(120):  # not sooner: an event that is told twice starts two runs
+            found = request(f"{prefect_url}/flow_runs/filter", wanted)
+            runs[:] = [run for run in found if not run["auto_scheduled"]]
+            if runs:
+                return True
+            time.sleep(0.5)
+        return False
+
+    wait_for(started, served)
+    assert runs[0]["parameters"]["tick"] == "event"
+    return str(runs[0]["id"])
+
+
+def post_events(url: str, events: list[dict[str, Any]]) -> None:
+    """As any program of a help desk would."""
+    asked = urllib.request.Request(url, json.dumps(events).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=120) as response:
+        assert response.status == 204
+
+
+def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
+    workplace: ForkedWorkplace, prefect_url: str
+) -> None:
+    workplace.declare(need_approval)
+    name = f"approval-{workplace.folder.name.lower().replace('_', '-')}"
+    environ = {"PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+
+    def serve() -> subprocess.Popen[str]:
+        log = (workplace.folder / "serve.log").open("a")
+        with log:
+            return subprocess.Popen(
+            [sys.executable, "-c", SERVE, name], cwd=workplace.folder, env={**workplace.environ, **environ}, text=True,
+            stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
+        )  # fmt: skip
+
+    served = serve()
+    try:
+        found: list[Any] = []
+
+        def deployed() -> bool:
+            found[:] = request(f"{prefect_url}/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
+            return bool(found)
+
+        wait_for(deployed, served)
+        flow_run = started_by_event(prefect_url, found[0]["id"], served)
+
+        def state() -> str:
+            return str(request(f"{prefect_url}/flow_runs/{flow_run}")["state"]["name"])
+
+        wait_for(lambda: state() in {"Suspended", "Failed", "Crashed", "Completed"}, served)
+        assert state() == "Suspended"
+        assert workplace.json("champion", "small")["champion"] is None
+        [waits] = workplace.json("runs")["runs"]
+        assert (waits["status"], waits["verdict"]) == ("DONE", "HOLD")
+        assert workplace.json("status")["running"] == []  # it holds no lock while it waits
+    finally:
+        os.killpg(served.pid, signal.SIGKILL)  # the server that serves dies with the question open
+        served.wait()
+
+    served = serve()
+    try:
+        answer = {"run_input": {"approve": True, "by": "ada", "reason": "on the page"}}
+        bad = request(f"{prefect_url}/flow_runs/{flow_run}/resume", {"run_input": {"approve": True, "by": ""}})
+        assert bad["status"] == "REJECT"
+        assert request(f"{prefect_url}/flow_runs/{flow_run}/resume", answer)["status"] == "ACCEPT"
+        wait_for(lambda: state() in {"Failed", "Crashed", "Completed"}, served)
+        assert state() == "Completed"
+        history = workplace.json("history", "small")["events"]
+        assert [(event["action"], event["actor"], event["reason"]) for event in history[1:]] == [
+            ("approve", "ada", "on the page")
+        ]
+        assert len(workplace.json("runs")["runs"]) == 1  # nothing was computed again
+        [tick] = workplace.json("history", "small")["ticks"]
+        assert (tick["cause"], tick["code"], tick["run"]) == ("event", "first", True)
+    finally:
+        os.killpg(served.pid, signal.SIGKILL)
+        served.wait()

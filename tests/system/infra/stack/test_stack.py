@@ -1,0 +1,303 @@
+"""The whole on one machine: a deployment goes through every server, each is killed, and all of it is backed up."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from ruamel.yaml import YAML
+
+from flows.engine.ledger import Ledger
+from flows.servers import read_state
+from infra.stack import postgres, processes
+from infra.stack.backup import backup, restore
+from infra.stack.place import SECRETS, Place
+from infra.stack.postgres import Cluster, PostgresError, programs
+from infra.stack.processes import alive, down, start_postgres, status, up
+from infra.stack.services import StackError, ledger_of
+from schemas.artifacts import ModelRef
+from schemas.errors import StorageError
+from tests.support.project import PROJECT
+from tests.support.workplace import small_document
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Place]]:
+    """Makes the stack of a home folder of this name; what was started is stopped."""
+    try:
+        programs()
+    except PostgresError as error:
+        pytest.skip(str(error))
+    monkeypatch.delenv("PGPASSFILE", raising=False)
+    monkeypatch.setenv("PGPASSFILE", "")  # set by the stack; put back at the end
+    made: list[Place] = []
+    folders: list[Path] = []
+
+    def make(name: str) -> Place:
+        folders.append(Path(tempfile.mkdtemp(prefix="tunegate-stack-")))  # where Postgres may be, if this is root
+        folders[-1].chmod(0o755)
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
+        environ = {**kept, "TUNEGATE_HOME": str(tmp_path / name), "TUNEGATE_STACK_POSTGRES": str(folders[-1])}
+        environ["TUNEGATE_STACK_PORTS"] = "free"  # others on this machine may choose at the same moment
+        made.append(Place(tmp_path / "pipelines.yaml", environ=environ))
+        return made[-1]
+
+    yield make
+    for place in made:
+        down(place, tell=lambda _line: None)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def declare(folder: Path, model: str) -> None:
+    """One pipeline that Prefect may start."""
+    document = small_document(model)
+    document["pipelines"]["small"]["schedule"] = {"cron": "0 5 1 1 *"}
+    del document["pipelines"]["strict"]
+    with (folder / "pipelines.yaml").open("w") as stream:
+        YAML().dump(document, stream)
+
+
+def silent(_line: str) -> None:
+    """Nobody listens."""
+
+
+def kill(place: Place, name: str) -> None:
+    """A power cut for one service."""
+    server = read_state(place.folder / name)
+    assert server is not None
+    os.killpg(server.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while alive(place, name) is not None and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def ask(place: Place, database: str, *statements: str) -> Any:
+    os.environ["PGPASSFILE"] = str(place.folder / "pgpass")
+    with closing(psycopg2.connect(place.database(database))) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        for statement in statements:
+            cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else None
+
+
+def test_databases_survive_a_power_cut_and_a_backup_restores_with_equal_digests(
+    make: Callable[[str], Place], tmp_path: Path
+) -> None:
+    declare(tmp_path, "nowhere")
+    place = make("first")
+    place.prepare()
+    start_postgres(place)
+    ledger = ledger_of(place)
+    ledger.start_run("run-1", pipeline="small", model_name="small", input_digest="d", config_json="{}")
+    ask(place, "mlflow", "CREATE TABLE t (n int, told text)", "INSERT INTO t VALUES (1, 'one'), (2, NULL)")
+    for part in ("store/train/k/weights", "warehouse/small/warehouse.duckdb", "stack/mlflow/artifacts/1/model"):
+        (place.home / part).parent.mkdir(parents=True, exist_ok=True)
+        (place.home / part).write_bytes(os.urandom(1000))
+    assert all((place.folder / name).stat().st_mode & 0o777 == 0o600 for name in ("secrets.json", "pgpass"))
+    assert set(place.secrets) == set(SECRETS)
+    command = Path(f"/proc/{_pid(place, 'postgres')}/cmdline").read_text()
+    assert not any(secret in command for secret in place.secrets.values())
+
+    kill(place, "postgres")
+    start_postgres(place)
+    assert ledger.run("run-1").status == "RUNNING"
+    assert ask(place, "mlflow", "SELECT count(*) FROM t") == [(2,)]
+
+    digests = backup(place, tmp_path / "backup")
+    with pytest.raises(StackError, match="exists"):
+        backup(place, tmp_path / "backup")
+    ask(place, "mlflow", "INSERT INTO t VALUES (3, 'later')")
+    second = make("second")
+    assert restore(tmp_path / "backup", second, tell=silent) == digests
+    assert second.secrets == place.secrets
+    assert second.ports != place.ports
+    assert ask(second, "mlflow", "SELECT n, told FROM t ORDER BY n") == [(1, "one"), (2, None)]
+    assert (second.home / "store/train/k/weights").read_bytes() == (place.home / "store/train/k/weights").read_bytes()
+    assert ledger_of(second).run("run-1").status == "RUNNING"
+    with pytest.raises(StackError, match="not empty"):
+        restore(tmp_path / "backup", second, tell=silent)
+    (tmp_path / "backup" / "home" / "store" / "train" / "k" / "weights").write_bytes(b"rot")
+    with pytest.raises(StorageError, match="TG0512"):
+        restore(tmp_path / "backup", make("third"), tell=silent)
+
+
+@pytest.mark.parametrize("kept", ["ports.json", "secrets.json"])
+def test_of_services_that_start_at_one_moment_the_first_ones_ports_and_passwords_count(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {"TUNEGATE_STACK_PORTS": "free", "TUNEGATE_HOME": str(tmp_path)}
+    first, second = (Place(tmp_path / "pipelines.yaml", environ=environ) for _ in range(2))
+    write = tempfile.mkstemp
+
+    def overtaken(**options: Any) -> tuple[int, str]:  # the second one found nothing either, and is about to write
+        monkeypatch.setattr(tempfile, "mkstemp", write)
+        assert len(told(first)) >= 5
+        return write(**options)
+
+    def told(place: Place) -> dict[str, Any]:
+        return place.told() if kept == "ports.json" else place.secrets
+
+    monkeypatch.setattr(tempfile, "mkstemp", overtaken)
+    assert told(second) == told(first)
+    assert [path.name for path in first.folder.iterdir()] == [kept]
+
+
+def test_programs_out_of_reach_are_copied_once_by_services_that_start_at_one_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tmp_path / "package" / "install" / "bin"
+    real.mkdir(parents=True)
+    (real / "pg_isready").write_text("#!/bin/sh\n" * 100_000)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)  # for whom `nobody` would run Postgres
+    monkeypatch.setattr(postgres, "programs", lambda: real)
+    monkeypatch.setattr(postgres, "_reachable", lambda _path: False)
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(lambda _n: Cluster(tmp_path / "cluster", 1).program("pg_isready"), range(4)))
+    assert found == {str(tmp_path / "cluster" / "programs" / "package" / "install" / "bin" / "pg_isready")}
+    assert Path(*found).read_bytes() == (real / "pg_isready").read_bytes()
+    assert [path.name for path in (tmp_path / "cluster").iterdir()] == ["programs"]
+
+
+def test_of_two_who_start_all_at_one_moment_one_makes_the_cluster(
+    make: Callable[[str], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(tmp_path, "nowhere")
+    place = make("home")
+    monkeypatch.setattr(processes, "services", lambda _place: ())  # Postgres alone
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda each: up(each, tell=silent), [place, Place(place.config, environ=place.environ)]))
+    assert alive(place, "postgres") is not None
+    assert ask(place, "mlflow", "SELECT 1") == [(1,)]
+
+
+def test_a_supervisor_runs_a_service_in_the_foreground_and_ends_it(
+    make: Callable[[str], Place], tmp_path: Path
+) -> None:
+    declare(tmp_path, "nowhere")
+    place = make("home")
+    stack = [sys.executable, "-m", "infra.stack"]
+    options: dict[str, Any] = {"cwd": tmp_path, "env": {**place.environ, "PYTHONPATH": str(PROJECT)}}
+    process = subprocess.Popen([*stack, "run", "postgres"], **options, stderr=subprocess.DEVNULL)
+    try:
+        waiting = [subprocess.Popen([*stack, "wait", "postgres"], **options) for _ in range(2)]  # as its peers would
+        assert [waits.wait(120) for waits in waiting] == [0, 0]
+        assert _pid(place, "postgres") == process.pid
+        told = subprocess.run([*stack, "status"], **options, check=False, capture_output=True, text=True)
+        assert told.returncode == 1
+        assert told.stdout.split() == ["postgres", "works", "prefect", "down", "mlflow", "down", "worker", "down"]
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    early = subprocess.run([*stack, "run", "nothing"], **options, check=False, capture_output=True, text=True)
+    assert early.returncode == 2
+    assert "one of postgres, prefect, mlflow, worker, endpoint" in early.stderr
+
+
+def _pid(place: Place, name: str) -> int:
+    server = read_state(place.folder / name)
+    assert server is not None
+    return server.pid
+
+
+class Used:
+    """A stack, used as its people do: by commands with `infra.stack env`."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    @property
+    def ledger(self) -> Ledger:
+        return ledger_of(self.place)
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=self.place.config.parent, env=self.place.process(),
+            capture_output=True, text=True, check=False, timeout=580,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def deploy_and_run(self) -> tuple[str, str]:
+        """The deployment, by the worker; how its run ended in the ledger."""
+        before = {row.run_id for row in self.ledger.runs(limit=100)}
+        self.run("prefect", "deployment", "run", "tunegate/small", "--watch", "--watch-timeout", "560")
+        [row] = [row for row in self.ledger.runs(limit=100) if row.run_id not in before]
+        return row.status, row.verdict or ""
+
+    def mlflow_alias(self) -> str:
+        code = (
+            "from mlflow import MlflowClient as C; print(C().get_model_version_by_alias('small', 'champion').version)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=self.place.process(), capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    def answer(self) -> str:
+        """What the champion says at the endpoint."""
+        asked = {"model": "champion", "messages": [{"role": "user", "content": "My parcel has not arrived."}]}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.place.ports.endpoint}/v1/chat/completions", json.dumps(asked).encode(),
+            {"Authorization": f"Bearer {self.place.secrets['TUNEGATE_ENDPOINT_TOKEN']}"},
+        )  # fmt: skip
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return str(json.load(response)["choices"][0]["message"]["content"])
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(2400)
+def test_a_deployment_goes_through_all_servers_each_is_killed_and_all_is_restored_elsewhere(
+    make: Callable[[str], Place], tmp_path: Path, tiny_model: ModelRef
+) -> None:
+    declare(tmp_path, str(tiny_model.root))
+    used = Used(make("first"))
+    place = used.place
+    up(place, tell=silent)
+    assert set(status(place).values()) == {"works"}
+    used.run("flows.cli", "deploy", "--pool", "tunegate")
+    assert used.deploy_and_run() == ("DONE", "PROMOTE")
+    assert used.mlflow_alias() == "1"
+    assert used.ledger.pending_projections() == ()
+    up(place, tell=silent)
+    assert set(status(place)) == {"postgres", "prefect", "mlflow", "worker", "endpoint"}
+    answer = used.answer()
+
+    for name in ("postgres", "prefect", "mlflow", "worker", "endpoint"):
+        kill(place, name)
+        if name == "mlflow":  # what it is not told now, it is told later
+            used.run("flows.cli", "promote", "small", "1", "--force", "--reason", "again")
+        up(place, tell=silent)
+        assert set(status(place).values()) == {"works"}, name
+        assert used.deploy_and_run() == ("SKIPPED", ""), name  # nothing is new, and the ledger says so
+        assert used.answer() == answer
+    assert used.mlflow_alias() == "1"
+    assert [row.verdict for row in used.ledger.runs(limit=100)].count("PROMOTE") == 1
+
+    digests = backup(place, tmp_path / "backup")
+    down(place, tell=silent)
+    moved = Used(make("second"))
+    assert restore(tmp_path / "backup", moved.place, tell=silent) == digests
+    up(moved.place, tell=silent)
+    assert set(status(moved.place).values()) == {"works"}
+    assert moved.answer() == answer
+    assert moved.mlflow_alias() == "1"
+    assert moved.deploy_and_run() == ("SKIPPED", "")
+    assert moved.run("flows.cli", "doctor").count("every file has its sha256") == 1

@@ -1,0 +1,23 @@
+"""One cluster of two nodes for all tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.ray_cluster import TwoNodes, two_nodes
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
+    with two_nodes(tmp_path_factory.mktemp("ray")) as running:
+        yield running
+
+
+@pytest.fixture
+def both(cluster: TwoNodes) -> Iterator[TwoNodes]:
+    """The cluster with both nodes, whatever happened to them before."""
+    cluster.renew_second()
+    yield cluster
+    cluster.renew_second()

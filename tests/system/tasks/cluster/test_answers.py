@@ -1,0 +1,114 @@
+"""Batches answered on actors of a real cluster: the bytes of one process, with actors killed on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from schemas.artifacts import ModelRef, TrainedRef
+from schemas.errors import DataError, TrainingError
+from schemas.evaluation import DecodingSpec
+from schemas.training import TrainSpec
+from tasks.cluster.answers import AnsweringOnRay
+from tasks.files import seal, sha256_file
+from tasks.model.answering import IN_THIS_PROCESS, Answering
+from tasks.model.generate import generate_answers
+from tests.support.ray_cluster import TwoNodes, processes_of
+from tests.tasks.model.test_generate import prompt_set
+
+DECODING = DecodingSpec(max_new_tokens=24, batch_size=1, threads=1, dtype="float32")
+ACTOR = "ray::Answerer"
+
+
+@pytest.fixture
+def trained(tmp_path: Path, tiny_model: ModelRef) -> TrainedRef:
+    """An adapter as it is before training, sealed as the store seals one; its weights are not nothing."""
+    import torch
+
+    from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
+
+    spec = TrainSpec(base_model="file:tiny", dtype="float32")
+    model = open_for_training(tiny_model, spec)
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for tensor in trainable_tensors(model).values():
+            tensor.normal_(std=0.3)
+    root = tmp_path / "trained"
+    root.mkdir()
+    save_trained(model, spec, base=tiny_model, out=root)
+    (root / "curves.parquet").write_bytes(b"")
+    return TrainedRef(
+        root=root, digest=seal(root), method="lora", format="instruction", base_digest=tiny_model.digest, n_trainable=1,
+        n_steps=1, n_tokens=1, train_loss=1.0, validation_loss=None,
+    )  # fmt: skip
+
+
+class Asked:
+    """One set of answers in a folder of its own."""
+
+    def __init__(self, folder: Path, model: ModelRef, trained: TrainedRef | None, answering: Answering) -> None:
+        self.seen: list[set[int]] = []
+        self.killed: set[int] = set()
+        self._kill = answering is not IN_THIS_PROCESS
+        for name in ("out", "scratch"):
+            (folder / name).mkdir(parents=True)
+        found = generate_answers(
+            prompts=prompt_set(folder / "prompts", n=7), model=model, trained=trained, decoding=DECODING,
+            out=folder / "out", scratch=folder / "scratch", answering=answering, progress=self.hear,
+        )  # fmt: skip
+        self.digest = sha256_file(found.root / "predictions.parquet")
+
+    def hear(self, done: int, total: int | None, unit: str, **figures: float) -> None:
+        """Kill all actors after the second batch: those that were given the next ones lose them."""
+        self.seen.append(set(processes_of(ACTOR)))
+        if done == 2 and self._kill:
+            self.killed = set(processes_of(ACTOR))
+            for process in self.killed:
+                os.kill(process, signal.SIGKILL)
+
+
+def test_answers_of_actors_are_those_of_one_process_whoever_is_killed(
+    tmp_path: Path, both: TwoNodes, tiny_model: ModelRef, trained: TrainedRef
+) -> None:
+    wanted = Asked(tmp_path / "here", tiny_model, trained, IN_THIS_PROCESS)
+    there = Asked(tmp_path / "there", tiny_model, trained, AnsweringOnRay(both.place))
+    assert there.digest == wanted.digest
+    assert there.killed
+    assert any(seen - there.killed for seen in there.seen[2:]), "others have answered the rest"
+    left = {path.name for path in both.shared.iterdir()}
+    assert not any((both.shared / name / "adapter_model.safetensors").exists() for name in left)
+
+
+def test_an_error_of_an_actor_comes_back_as_itself(tmp_path: Path, both: TwoNodes, tiny_model: ModelRef) -> None:
+    other = tiny_model.model_copy(update={"digest": "0" * 64})
+    trained = TrainedRef(
+        root=tiny_model.root, digest="1" * 64, method="lora", format="instruction", base_digest="2" * 64, n_trainable=1,
+        n_steps=1, n_tokens=1, train_loss=1.0, validation_loss=None,
+    )  # fmt: skip
+    with pytest.raises((TrainingError, DataError)) as caught:
+        Asked(tmp_path, other, trained, AnsweringOnRay(both.place))
+    assert caught.value.code == "TG0403"
+
+
+def test_a_batch_that_ends_each_of_its_processes_is_given_up(
+    tmp_path: Path, both: TwoNodes, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.cluster.answers.RETRIES", 0)
+    with pytest.raises(TrainingError, match="were lost 1 times") as caught:
+        Asked(tmp_path, tiny_model, None, AnsweringOnRay(both.place))
+    assert caught.value.code == "TG0425"
+
+
+def test_threads_that_no_node_has_are_refused(tmp_path: Path, both: TwoNodes, tiny_model: ModelRef) -> None:
+    for name in ("out", "scratch"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(TrainingError, match="1 workers of 3 CPUs are wanted, the nodes of the cluster hold 0"):
+        generate_answers(
+            prompts=prompt_set(tmp_path / "prompts"), model=tiny_model,
+            decoding=DECODING.model_copy(update={"threads": 3, "batch_size": 16}),  # one batch, with all of them
+            out=tmp_path / "out", scratch=tmp_path / "scratch",
+            answering=AnsweringOnRay(both.place),
+        )  # fmt: skip

@@ -1,0 +1,52 @@
+"""Checkpoints on the shared storage: complete or absent, the last ones alone, and nothing of them when all is over."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tasks.cluster.depot import Depot
+from tasks.cluster.shared import Shared
+from tasks.failpoint import VARIABLE
+from tasks.files import seal, verify, write_json
+from tasks.train.job import CHECKPOINTS
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Shared:
+    return Shared(f"file://{tmp_path / 'shared'}")
+
+
+def checkpoint(scratch: Path, step: int) -> Path:
+    folder = scratch / CHECKPOINTS / f"step-{step:08d}"
+    folder.mkdir(parents=True)
+    write_json(folder / "state.json", {"step": step})
+    seal(folder)
+    return folder
+
+
+def brought(depot: Depot, folder: Path) -> list[str]:
+    folder.mkdir()
+    depot.bring(folder)
+    found = sorted(path for path in (folder / CHECKPOINTS).glob("*"))
+    for path in found:
+        verify(path)
+    return [path.name for path in found]
+
+
+def test_a_kill_between_a_checkpoint_and_its_note_leaves_the_one_before(tmp_path: Path, shared: Shared) -> None:
+    depot, scratch = Depot(shared, "k1"), tmp_path / "scratch"
+    depot.keep(scratch, checkpoint(scratch, 2))
+    newer = checkpoint(scratch, 4)
+    child = os.fork()
+    if not child:
+        os.environ[VARIABLE] = "train.depot.put"
+        depot.keep(scratch, newer)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert brought(depot, tmp_path / "after") == ["step-00000002"]
+    depot.keep(scratch, newer)
+    assert brought(depot, tmp_path / "later") == ["step-00000002", "step-00000004"]

@@ -1,0 +1,87 @@
+"""A node that would give other bytes, or does not see the storage, is named before any work."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import ConfigError, StorageError
+from tasks.cluster import nodes
+from tasks.cluster.nodes import check_nodes, look_at_nodes
+from tasks.cluster.place import Place
+from tests.support.ray_cluster import TwoNodes
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray about its own future
+
+NEVER_READY = """
+import os, sys, time
+if any("default_worker" in argument for argument in sys.orig_argv):
+    time.sleep(15)
+    os._exit(1)
+"""
+OTHER_CHECKOUT = """
+import sys
+from importlib.machinery import PathFinder
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, [{source!r}]) if name in ("tasks", "schemas") else None
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+def test_equal_nodes_are_fit(both: TwoNodes) -> None:
+    before = set(both.shared.iterdir())  # what other tests have left
+    assert [node.fault for node in look_at_nodes(both.place)] == [None, None]
+    assert set(both.shared.iterdir()) == before  # the probe is gone
+
+
+def test_a_node_with_another_library_is_named_with_both_versions(both: TwoNodes, tmp_path: Path) -> None:
+    told = tmp_path / "duckdb-0.0.1.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: duckdb\nVersion: 0.0.1\n")
+    other = both.add_node(env_vars={"PYTHONPATH": str(tmp_path)})
+    try:
+        with pytest.raises(ConfigError, match=r"duckdb 0\.0\.1, here ") as error:
+            check_nodes(both.place)
+        assert error.value.code == "TG0137"
+        assert other.node_id[:8] in error.value.message
+    finally:
+        both.kill(other)
+
+
+def test_a_node_with_other_source_is_named(both: TwoNodes, tmp_path: Path, project: Path) -> None:
+    for package in ("tasks", "schemas"):
+        shutil.copytree(project / package, tmp_path / "source" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "source" / "tasks" / "spread.py").write_text("CHANGED = 1\n")
+    # Ray puts the driver's folders first; a machine with another checkout would not have them.
+    (tmp_path / "sitecustomize.py").write_text(OTHER_CHECKOUT.format(source=str(tmp_path / "source")))
+    other = both.add_node(env_vars={"PYTHONPATH": str(tmp_path)})
+    try:
+        with pytest.raises(ConfigError, match="source of tasks/ ") as error:
+            check_nodes(both.place)
+        assert "source of schemas/" not in error.value.message
+    finally:
+        both.kill(other)
+
+
+def test_a_node_that_does_not_answer_is_named(both: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "ANSWER_S", 4.0)
+    (tmp_path / "sitecustomize.py").write_text(NEVER_READY)
+    other = both.add_node(env_vars={"PYTHONPATH": str(tmp_path)})
+    try:
+        faults = [node.fault for node in look_at_nodes(both.place) if other.node_id[:8] in node.name]
+        assert [fault.code for fault in faults if fault is not None] == ["TG0725"]
+    finally:
+        both.kill(other)
+
+
+def test_a_node_that_does_not_see_the_storage_is_named(both: TwoNodes) -> None:
+    # A storage of the driver's alone: `memory://` is another one in every process.
+    with pytest.raises(StorageError, match="does not see the shared storage") as error:
+        check_nodes(Place(both.place.address, "memory://tunegate"))
+    assert error.value.code == "TG0569"

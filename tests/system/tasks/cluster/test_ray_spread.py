@@ -1,0 +1,150 @@
+"""Parts of work on a real cluster of two nodes: in order, errors as themselves, a lost node's parts done again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import ConfigError, DataError, ServiceError
+from tasks.cluster import ray_spread
+from tasks.cluster.connect import check_address
+from tasks.cluster.errors import WorkerFaultError, packed, unpacked
+from tasks.cluster.ray_spread import RaySpread
+from tests.support import cluster_work as work
+from tests.support.ray_cluster import TwoNodes
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray about its own future
+
+
+def test_results_come_in_the_order_of_the_parts_from_both_nodes(both: TwoNodes) -> None:
+    spread = RaySpread(both.place)
+    assert list(spread.each(work.square, ((number,) for number in range(12)))) == [n * n for n in range(12)]
+    assert spread.n_parts == 4
+    assert len(set(spread.each(work.node_of, [(0.3,)] * 6))) == 2
+
+
+def test_parts_are_made_only_as_workers_become_free(both: TwoNodes) -> None:
+    spread, made = RaySpread(both.place), []
+
+    def parts() -> Iterator[tuple[int]]:
+        for number in range(40):
+            made.append(number)
+            yield (number,)
+
+    results = spread.each(work.square, parts())
+    assert next(results) == 0
+    assert len(made) <= 5
+    assert list(results) == [n * n for n in range(1, 40)]
+
+
+def test_what_is_held_stays_with_the_workers_and_arrives_as_the_thing(both: TwoNodes) -> None:
+    spread = RaySpread(both.place)
+    held = spread.hold(work.halves, [(b"abcd" * 100_000,), (b"wxyz" * 100_000,)], n_outputs=2)
+    assert [len(handles) for handles in held] == [2, 2]
+    joined = list(spread.each(work.join, [tuple(handles[side] for handles in held) for side in (0, 1)]))
+    assert joined == [b"abcd" * 50_000 + b"wxyz" * 50_000] * 2
+
+
+def test_an_error_of_ours_comes_back_as_itself(both: TwoNodes) -> None:
+    with pytest.raises(DataError) as told:
+        list(RaySpread(both.place).each(work.refuse, [(n,) for n in range(6)]))
+    assert (told.value.code, told.value.where, told.value.hint) == ("TG0250", "a test", "take another")
+    with pytest.raises(DataError):
+        RaySpread(both.place).hold(work.refuse, [(3,)], n_outputs=1)
+
+
+def test_another_error_names_its_kind(both: TwoNodes) -> None:
+    with pytest.raises(WorkerFaultError, match="KeyError on a worker"):
+        list(RaySpread(both.place).each(work.break_down, [(1,)]))
+
+
+def test_a_node_killed_in_the_middle_changes_nothing(both: TwoNodes) -> None:
+    spread = RaySpread(both.place)
+    spread.get_ready()
+    killing = threading.Timer(1.0, lambda: both.kill(both.second))
+    killing.start()
+    results = list(spread.each(work.slow_square, [(n, 0.4) for n in range(10)]))
+    killing.join()
+    assert results == [n * n for n in range(10)]
+
+
+def test_what_a_killed_node_held_is_made_again(
+    both: TwoNodes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spread = RaySpread(both.place)
+    texts = [letter.encode() * 400_000 for letter in "abcdef"]
+    held = spread.hold(work.noted_halves, [(text, str(tmp_path)) for text in texts], n_outputs=2)
+    n_done = len(list(tmp_path.iterdir()))
+    both.kill(both.second)
+    joined = list(spread.each(work.join, [tuple(handles[0] for handles in held)]))
+    assert joined == [b"".join(text[:200_000] for text in texts)]
+    assert n_done == 6
+    assert len(list(tmp_path.iterdir())) > 6  # some lay on the node that is gone
+    time.sleep(2)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_part_that_is_lost_again_and_again_ends_the_step(both: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_spread, "RETRIES", 1)
+    with pytest.raises(ServiceError) as told:
+        list(RaySpread(both.place).each(work.vanish, [(1,)]))
+    assert told.value.code == "TG0724"
+    assert told.value.transient
+
+
+def test_work_goes_on_when_nobody_wants_the_rest(both: TwoNodes) -> None:
+    spread = RaySpread(both.place)
+    spread.get_ready()
+    started = time.monotonic()
+    results = spread.each(work.slow_square, [(n, 120.0 if n else 0.0) for n in range(4)])
+    assert next(results) == 0
+    results.close()
+    assert list(spread.each(work.square, [(7,)])) == [49]
+    assert time.monotonic() - started < 100
+
+
+@pytest.mark.parametrize("address", ["ray://10.0.0.5:10001", "10.0.0.5", "head:port"])
+def test_an_address_of_another_form_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        check_address(address)
+    assert told.value.code == "TG0119"
+
+
+def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+    started = time.monotonic()
+    with pytest.raises(ServiceError) as told:
+        check_address("127.0.0.1:1")
+    assert told.value.code == "TG0723"
+    assert time.monotonic() - started < 5
+
+
+def test_an_error_of_a_subclass_keeps_its_words() -> None:
+    class OddError(DataError):
+        pass
+
+    back = unpacked(packed(OddError("odd", code="TG0250", where="here")))
+    assert type(back) is DataError
+    assert str(back) == str(OddError("odd", code="TG0250", where="here"))
+
+
+def test_a_driver_without_the_token_is_not_let_in(both: TwoNodes) -> None:
+    code = (
+        "from tasks.cluster.connect import connect\n"
+        "from tasks.cluster.place import Place\n"
+        f"connect(Place({both.place.address!r}, 'memory://x'))\n"
+    )
+    environment = {**os.environ, "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_NUM_REDIS_GET_RETRIES": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert "TG0723" in done.stderr
+    assert "Unauthenticated" in done.stderr

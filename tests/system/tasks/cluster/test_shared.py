@@ -1,0 +1,30 @@
+"""Folders on the shared storage: complete or absent, verified, brought once per node."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from tasks.cluster.shared import Shared
+
+
+def folder_of(place: Path) -> Path:
+    (place / "inner").mkdir(parents=True)
+    (place / "a.bin").write_bytes(b"a" * 1000)
+    (place / "inner" / "b.bin").write_bytes(b"b")
+    return place
+
+
+def bring_cached(url: str, address: str) -> str:
+    return str(Shared(url).cached(address))
+
+
+def test_many_processes_of_a_node_bring_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    url = f"file://{tmp_path / 'shared'}"
+    address = Shared(url).put(folder_of(tmp_path / "made"))
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        places = pool.starmap(bring_cached, [(url, address)] * 4)
+    assert len(set(places)) == 1

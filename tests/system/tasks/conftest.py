@@ -1,0 +1,5 @@
+"""The fixtures of tests/tasks."""
+
+from __future__ import annotations
+
+from tests.tasks.conftest import desk  # noqa: F401

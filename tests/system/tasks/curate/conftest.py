@@ -1,0 +1,5 @@
+"""The fixtures of tests/tasks/curate."""
+
+from __future__ import annotations
+
+from tests.tasks.curate.conftest import banking77, bitext, make_splits, make_tickets, new_folder, rows_of  # noqa: F401

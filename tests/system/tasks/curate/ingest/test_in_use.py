@@ -1,0 +1,124 @@
+"""A DuckDB file that another process has open and writes: whole transactions are read, and the writer is in peace."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from schemas.errors import DataError
+from schemas.source import DuckDBSource
+from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.ingest.bring import bring_in, ingest_folder
+from tasks.curate.ingest.in_use import copy_of, log_of
+from tasks.curate.rows import read_rows
+
+SOURCE = DuckDBSource(kind="duckdb", database="desk.duckdb", table="tickets")
+WRITER = """
+import sys, duckdb
+connection = duckdb.connect(sys.argv[1])
+connection.execute("SET checkpoint_threshold = '256KB'")
+number, filler = 0, "x" * 2000
+while True:
+    connection.execute("BEGIN")
+    for side in ("a", "b"):  # a transaction is two rows, of one number
+        connection.execute("INSERT INTO tickets VALUES (?, ?, ?)", [f"{number:06d}-{side}", filler, "reply"])
+    connection.execute("COMMIT")
+    number += 1
+    if number == 1:
+        sys.stdout.write("held\\n")
+        sys.stdout.flush()
+"""
+HOLDER = """
+import sys, duckdb
+connection = duckdb.connect(sys.argv[1])
+connection.execute("INSERT INTO tickets VALUES ('in the log', 'body', 'reply')")
+sys.stdout.write("held\\n")
+sys.stdout.flush()
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "desk.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE tickets (ticket_id VARCHAR, body VARCHAR, reply VARCHAR)")
+    return path
+
+
+@contextmanager
+def held(database: Path, program: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", program, str(database)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def read(folder: Path, number: int = 0) -> list[str]:
+    """The ticket ids that a run would read now."""
+    landed, out = folder / "landed", folder / f"out-{number}"
+    out.mkdir()
+    bring_in(SOURCE, root=folder, landed=landed)
+    fingerprint = fingerprint_source(SOURCE, root=folder, landed=landed)
+    table = extract_tickets(source=SOURCE, fingerprint=fingerprint, root=folder, landed=landed, out=out)
+    return sorted(row["ticket_id"] for row in read_rows(table.tickets).to_pylist())
+
+
+def test_whole_transactions_are_read_while_a_writer_commits_and_merges(database: Path, tmp_path: Path) -> None:
+    n_before = 0
+    with held(database, WRITER) as writer:
+        for number in range(3):
+            found = read(tmp_path, number)
+            n_pairs = len(found) // 2
+            assert found == [f"{n:06d}-{side}" for n in range(n_pairs) for side in ("a", "b")]
+            assert n_pairs > n_before
+            n_before = n_pairs
+        assert writer.poll() is None
+    folder = ingest_folder(SOURCE, tmp_path / "landed")
+    assert folder is not None
+    assert copy_of(folder).stat().st_mode & 0o077 == 0
+
+
+def test_what_is_committed_but_only_in_the_log_is_read_and_the_file_stays_as_it_is(
+    database: Path, tmp_path: Path
+) -> None:
+    with held(database, HOLDER):
+        before = {path: path.read_bytes() for path in (database, log_of(database))}
+        assert read(tmp_path) == ["in the log"]
+        assert {path: path.read_bytes() for path in (database, log_of(database))} == before
+    # Of the same content the fingerprint is the same, held or not: nothing is curated anew.
+    landed = tmp_path / "landed"
+    with_copy = fingerprint_source(SOURCE, root=tmp_path, landed=landed)
+    assert fingerprint_source(SOURCE, root=tmp_path) == with_copy
+
+
+def test_a_writer_that_never_stands_still_is_told(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.curate.ingest import in_use
+
+    monkeypatch.setattr(in_use, "ATTEMPTS", 1)
+    copyfile = in_use.shutil.copyfile
+
+    def merged_meanwhile(path: Path, to: Path) -> None:
+        copyfile(path, to)
+        with database.open("r+b") as stream:  # what a merge does: the other header becomes the newer one
+            stream.seek(4096)
+            stream.write(b"\xff")
+
+    monkeypatch.setattr(in_use.shutil, "copyfile", merged_meanwhile)
+    with held(database, HOLDER), pytest.raises(DataError, match="TG0268"):
+        bring_in(SOURCE, root=tmp_path, landed=tmp_path / "landed")
+    folder = ingest_folder(SOURCE, tmp_path / "landed")
+    assert folder is not None
+    assert list(folder.iterdir()) == []

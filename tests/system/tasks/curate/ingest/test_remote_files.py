@@ -1,0 +1,117 @@
+"""Files from S3-compatible storage and web servers: whole, each once, whatever the server or the machine does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import ServiceError
+from schemas.remote_files import RemoteFilesSource
+from tasks.curate.ingest import web
+from tasks.curate.ingest.bring import ingest_folder
+from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
+from tests.support.ingest_process import DELAY_S
+from tests.support.synced import sync, tickets
+
+PATTERN = "s3://desk/exports/*.jsonl"
+
+
+def rows(*numbers: int, text: str = "question") -> str:
+    return "".join(
+        json.dumps({"ticket_id": f"t{n}", "customer_id": f"c{n % 3}", "body": f"{text} {n}", "reply": f"answer {n}"})
+        + "\n"
+        for n in numbers
+    )
+
+
+@pytest.fixture
+def afar(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    monkeypatch.setattr(web, "FIRST_DELAY_S", DELAY_S)
+    with file_server() as server:
+        for number in range(5):
+            server.put(f"/desk/exports/{number}.jsonl", rows(number * 2, number * 2 + 1))
+        yield server
+
+
+def source(server: FileServer, *urls: str, **options: Any) -> RemoteFilesSource:
+    named = [url if "://" in url else server.url + url for url in urls or (PATTERN,)]
+    return RemoteFilesSource(kind="remote_files", urls=tuple(named), endpoint=server.url, **options)
+
+
+def folder_of(spec: RemoteFilesSource, folder: Path) -> Path:
+    found = ingest_folder(spec, folder / "landed")
+    assert found is not None
+    return found
+
+
+def test_the_fake_storage_understands_the_client_of_aws(afar: FileServer) -> None:
+    afar.secret = SECRET
+    code = (
+        "import sys; from pyarrow import fs\n"
+        "s = fs.S3FileSystem(access_key=sys.argv[2], secret_key=sys.argv[3], region='us-east-1', scheme='http',\n"
+        "                    endpoint_override=sys.argv[1], request_timeout=20, connect_timeout=5)\n"
+        "for each in s.get_file_info(fs.FileSelector('desk/exports')):\n"
+        "    print(each.path, s.open_input_stream(each.path).read().decode().count(chr(10)))\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, afar.url.removeprefix("http://"), KEY_ID, SECRET],
+        check=True, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "AWS_EC2_METADATA_DISABLED": "true"},
+    )  # fmt: skip
+    assert told.stdout.splitlines() == [f"desk/exports/{number}.jsonl 2" for number in range(5)]
+
+
+def test_certificates_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with file_server(tls=context) as server:
+        server.put("/desk/exports/1.jsonl", rows(1))
+        server.put("/web/one.jsonl", rows(2))
+        spec = source(server, "/web/one.jsonl", PATTERN)
+        with pytest.raises(ServiceError, match=r"TG0716.*certificate"):
+            sync(spec, tmp_path)
+        assert server.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert sorted(tickets(sync(spec, tmp_path))) == ["t1", "t2"]
+
+
+def test_killed_in_the_middle_of_a_body_the_half_is_not_taken_for_the_file(
+    afar: FileServer, tmp_path: Path, project: Path
+) -> None:
+    afar.forever["/desk/exports/3.jsonl"] = "stall"
+    spec = source(afar, parallel=1)
+    code = (
+        "import sys; from pathlib import Path; from schemas.remote_files import RemoteFilesSource as Source\n"
+        "from tasks.curate.ingest.bring import bring_in\n"
+        "bring_in(Source.model_validate_json(sys.argv[1]), root=Path(), landed=Path(sys.argv[2]))\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, spec.model_dump_json(), str(tmp_path / "landed")],
+        env={**os.environ, "PYTHONPATH": str(project)},
+    )
+    until = time.monotonic() + 60
+    while not afar.gets("/desk/exports/3.jsonl") and time.monotonic() < until:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait(30)
+    assert [path.name for path in folder_of(spec, tmp_path).glob("part-*")] == [f"part-{child.pid}-3.tmp"]
+    afar.forever.clear()
+    assert sorted(tickets(sync(spec, tmp_path))) == [f"t{n}" for n in range(10)]
+    assert [len(afar.gets(f"/desk/exports/{number}.jsonl")) for number in range(5)] == [1, 1, 1, 2, 1]
+    assert not list(folder_of(spec, tmp_path).glob("part-*"))

@@ -1,0 +1,150 @@
+"""Zendesk on loopback: whatever it does and whenever we are killed, tickets are there once, and what goes is gone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.remote_source import ZendeskSource
+from tasks.curate.extract import fingerprint_source
+from tasks.curate.ingest import rest_pages
+from tasks.curate.ingest.bring import ingest_folder
+from tasks.curate.ingest.landing import FILE
+from tests.support.ingest_process import DELAY_S, Ingests, ingests
+from tests.support.synced import extract, removed, sync, tickets
+from tests.support.zendesk_desk import TOKEN, ZendeskDesk, zendesk_desk
+
+VARIABLE = "DESK_TOKEN"
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[ZendeskDesk]:
+    monkeypatch.setenv(VARIABLE, TOKEN)
+    monkeypatch.setattr(rest_pages, "FIRST_DELAY_S", DELAY_S)
+    with zendesk_desk() as desk:
+        yield desk
+
+
+@pytest.fixture(scope="module")
+def process(project: Path) -> Iterator[Ingests]:
+    with ingests(project) as started:
+        yield started
+
+
+def source(desk: ZendeskDesk, **options: Any) -> ZendeskSource:
+    return ZendeskSource(
+        kind="zendesk", base_url=desk.url, email="ada@example.com", api_token=f"${{env:{VARIABLE}}}",
+        start="2026-06-01", columns={"category": "fields.360001"},
+        **{"page_size": 2, "requests_per_minute": 700, **options},
+    )  # fmt: skip
+
+
+def database(spec: ZendeskSource, folder: Path) -> Path:
+    found = ingest_folder(spec, folder / "landed")
+    assert found is not None
+    return found / FILE
+
+
+def busy(desk: ZendeskDesk) -> None:
+    """Five tickets: three pages of the export, two pages of comments each."""
+    for number in range(1, 6):
+        desk.add(number)
+
+
+def change(desk: ZendeskDesk) -> None:
+    """One ticket is deleted, one comment redacted, one comment taken away, one text edited, one ticket is new."""
+    desk.touch(1, status="deleted", subject="SCRUBBED")
+    del desk.comments[1]
+    desk.comments[2][0]["plain_body"] = "My number is \N{LOWER SEVEN EIGHTHS BLOCK}"
+    desk.touch(2)
+    del desk.comments[3][2]
+    desk.touch(3)
+    desk.comments[4][2]["plain_body"] = "A better answer."
+    desk.touch(4)
+    desk.add(6)
+
+
+PLACES = ("ingest.written", "ingest.fetched", "ingest.committed")
+
+
+def kill_at_every_step(process: Ingests, spec: ZendeskSource, folder: Path, *, whole: str) -> int:
+    """Kill before a page is committed, before it is written and after it is committed, then the same with the next
+    page, and so on until everything is in; returns the number of pages, and of the word that all is here."""
+    for n_pages in range(1, 20):
+        ended = any(process.bring_in(spec, folder, place) for place in PLACES)
+        if fingerprint_source(spec, root=folder, landed=folder / "landed") == whole:
+            assert ended
+            return n_pages
+    raise AssertionError("it does not go on")
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        pytest.param(("ingest.finished", "ingest.rewritten"), id="in the end"),
+        pytest.param((), id="at every step", marks=pytest.mark.campaign),
+    ],
+)
+def test_killed_while_tombstones_come_the_texts_are_gone_in_the_end(
+    desk: ZendeskDesk, process: Ingests, tmp_path: Path, places: tuple[str, ...]
+) -> None:
+    busy(desk)
+    spec = source(desk)
+    sync(spec, tmp_path / "before")
+    change(desk)
+    shutil.copytree(tmp_path / "before", tmp_path / "whole")
+    table = sync(spec, tmp_path / "whole")
+    whole = fingerprint_source(spec, root=tmp_path, landed=tmp_path / "whole" / "landed")
+    for name in places or ("steps",):
+        folder = tmp_path / name
+        shutil.copytree(tmp_path / "before", folder)
+        if name == "steps":  # three pages, four tickets, the word that all is here
+            assert kill_at_every_step(process, spec, folder, whole=whole) == 8
+        else:
+            assert not process.bring_in(spec, folder, name)
+        assert process.bring_in(spec, folder)
+        assert gone_texts(database(spec, folder).parent) == []
+        again = extract(spec, folder)
+        assert (again.rows, tickets(again), removed(again)) == (table.rows, tickets(table), removed(table))
+
+
+GONE = ("Question 1", "Question 2", "Answer 1", "Answer 3", "Answer 4")
+
+
+def gone_texts(folder: Path) -> list[str]:
+    held = b"".join(path.read_bytes() for path in folder.iterdir())
+    return [text for text in GONE if text.encode() in held]
+
+
+def test_dlt_writes_no_file_starts_no_thread_and_tells_nobody(desk: ZendeskDesk, tmp_path: Path, project: Path) -> None:
+    busy(desk)
+    code = (
+        "import sys, socket, threading; from pathlib import Path\n"
+        "reached = set(); real = socket.socket.connect\n"
+        "def connect(self, address): reached.add(address[0]); return real(self, address)\n"
+        "socket.socket.connect = connect\n"
+        "from pydantic import TypeAdapter; from schemas.source import SourceSpec\n"
+        "from tasks.curate.ingest.bring import bring_in\n"
+        "bring_in(TypeAdapter(SourceSpec).validate_json(sys.argv[1]), root=Path('.'), landed=Path('landed'))\n"
+        "print(sorted(reached), [each.name for each in threading.enumerate()], 'dlt.pipeline.trace' in sys.modules)"
+    )
+    home = tmp_path / "home"
+    (tmp_path / "work").mkdir()
+    home.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code, source(desk).model_dump_json()], capture_output=True, text=True, check=True,
+        cwd=tmp_path / "work", env={**os.environ, "HOME": str(home), "PYTHONPATH": str(project)},
+    )  # fmt: skip
+    assert done.stdout.startswith("['127.0.0.1'] ['MainThread']")
+    assert done.stderr == ""
+    assert list(home.iterdir()) == []
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["landed"]
+    assert Counter(path.name for path in (tmp_path / "work" / "landed").rglob("*") if path.is_file()) == {FILE: 1}

@@ -1,0 +1,63 @@
+"""Extraction end to end: every row is a ticket or is quarantined with its place and reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.artifacts import TicketTable
+from schemas.errors import LockedError
+from schemas.source import DuckDBSource
+from tasks.curate.extract import extract_tickets, fingerprint_source
+
+
+def extract(source: Any, root: Path) -> TicketTable:
+    out = root / "out"
+    number = 0
+    while out.exists():
+        number += 1
+        out = root / f"out-{number}"
+    out.mkdir()
+    return extract_tickets(source=source, fingerprint=fingerprint_source(source, root=root), root=root, out=out)
+
+
+# JSON Lines
+
+
+# Compression and globs
+
+
+# CSV
+
+
+# Types
+
+
+# Shapes
+
+
+# The same rows from every kind of source
+
+
+def test_a_database_held_by_a_writer_names_it(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    path = tmp_path / "w.duckdb"
+    hold = (
+        f"import duckdb, time; c = duckdb.connect({str(path)!r}); c.execute('create table t as select 1 as body'); "
+        "print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            with pytest.raises(LockedError, match=f"process {holder.pid}"):
+                extract(DuckDBSource(kind="duckdb", database="w.duckdb", table="t"), tmp_path)
+        finally:
+            holder.kill()
+
+
+# Fingerprints

@@ -1,0 +1,28 @@
+"""Planted triggers: found with their numbers, taken into quarantine, and nothing found where nothing was planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.curation_steps import TriggerScanStep
+from schemas.source import GeneratedSource
+from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.trigger_scan import scan_triggers
+
+
+def step(**options: Any) -> TriggerScanStep:
+    return TriggerScanStep(uses="trigger_scan", **options)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("seed", range(5))
+def test_clean_generated_tickets_hold_no_trigger(tmp_path: Path, make_tickets: Any, new_folder: Any, seed: int) -> None:
+    source = GeneratedSource(kind="generated", n_tickets=8000, n_customers=[60, 400, 800, 1200, 2000][seed], seed=seed)
+    known = fingerprint_source(source, root=tmp_path)
+    read = extract_tickets(source=source, fingerprint=known, root=tmp_path, out=new_folder())
+    result = scan_triggers(tickets=read, step=step(), out=new_folder())
+    assert result.notes["triggers"] == 0, pq.read_table(result.root / "triggers.parquet").to_pylist()[:3]

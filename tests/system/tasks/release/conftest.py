@@ -1,0 +1,5 @@
+"""The fixtures of tests/tasks/release."""
+
+from __future__ import annotations
+
+from tests.tasks.release.conftest import client, make_bundle, make_record, store_home, uri  # noqa: F401

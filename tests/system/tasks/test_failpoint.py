@@ -1,0 +1,26 @@
+"""Failpoints: they kill where they are told to, and a misspelt one does not pass for a survived kill."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tasks.failpoint import VARIABLE
+from tests.support.project import PROJECT
+
+
+@pytest.mark.parametrize(("value", "printed"), [("store.sealed", ""), ("store.sealed:3", "1\n2\n")])
+def test_the_process_dies_at_the_nth_time(value, printed):
+    code = (
+        "from tasks.failpoint import reach\n"
+        "for n in range(1, 6): reach('store.produced'); reach('store.sealed'); print(n, flush=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env={**os.environ, VARIABLE: value, "PYTHONPATH": str(PROJECT)},
+    )  # fmt: skip
+    assert done.returncode == -9
+    assert done.stdout == printed

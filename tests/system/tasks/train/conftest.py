@@ -1,0 +1,5 @@
+"""The fixtures of tests/tasks/train."""
+
+from __future__ import annotations
+
+from tests.tasks.train.conftest import dataset, make_dataset, make_prefixed, make_spec, processes, run  # noqa: F401

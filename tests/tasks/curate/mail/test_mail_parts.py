@@ -1,0 +1,271 @@
+"""Greeting, signature and quote of a message are known in four languages, and a sentence is never taken for one."""
+
+from __future__ import annotations
+
+import email
+import re
+import time
+from collections.abc import Iterator
+from email import policy
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from schemas.curation_steps import MailPart
+from tasks.curate.mail.mail_column import strip_column
+from tasks.curate.mail.mail_parts import greeting_length, mark_parts, strip_parts
+
+ALL: tuple[MailPart, ...] = ("greeting", "signature", "quote")
+
+
+def labels(text: str) -> str:
+    """One letter per line: g, s, q, or `.` for text."""
+    return "".join((part or ".")[0] for part in mark_parts(text.split("\n")).parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Hi Ann,\nit broke.\n\nBest regards\nBob Lee", "it broke."),
+        ("Guten Tag Herr Dr. Weber,\nsie ist kaputt.\n\nMit freundlichen Grüßen\nAnna Müller", "sie ist kaputt."),
+        ("Sehr geehrte Damen und Herren,\nkaputt!\nMfG\nA. Müller\nTel.: 030 1234567", "kaputt!"),
+        ("Bonjour,\nmon colis est perdu.\nCordialement,\nLéa Petit", "mon colis est perdu."),
+        ("Madame, Monsieur,\nmon colis est perdu.\nMerci d'avance", "mon colis est perdu."),
+        ("Estimados señores:\nno funciona.\nUn saludo,\nJosé", "no funciona."),
+        ("Hola María, no funciona.\n\nMuchas gracias", "no funciona."),
+        ("It broke.\nSent from my iPhone", "It broke."),
+        ("Sie ist kaputt.\n\nVon meinem iPhone gesendet", "Sie ist kaputt."),
+        ("Il est cassé.\n\nEnvoyé de mon iPhone", "Il est cassé."),
+        ("It broke.\n-- \nBob\nHead of Lamps", "It broke."),
+        ("It broke.\n\nBob Lee\nNorthbeam Ltd\nbob@example.org\n+44 20 7946 0185", "It broke."),
+        ("It broke.\n\n[NAME_1]\n[EMAIL_1]\n[PHONE_1]", "It broke."),
+        ("It broke.\nThanks and best regards from Berlin,\n\nBob", "It broke."),
+        ("Hello,\nit broke.\nMalik", "it broke."),
+    ],
+)
+def test_greetings_and_signatures_go_in_four_languages(text: str, left: str) -> None:
+    assert strip_parts(text, ALL) == left
+
+
+@pytest.mark.parametrize(
+    "quote",
+    [
+        "On 3 May 2024, at 10:12, Bob <bob@example.org> wrote:\n\n> Is it on?\n> Try it.",
+        "On Tue, May 3, 2024 at 10:12 AM, Bob Lee\n<bob@example.org>\nwrote:\n> Is it on?",
+        "On 3 May 2024 at 10:12 Bob wrote:\nIs it on?\nTry it.",
+        "Am 03.05.2024 um 10:12 schrieb Bob <bob@example.org>:\nIst sie an?",
+        "Le 3 mai 2024 à 10:12, Bob <bob@example.org> a écrit :\n> Marche-t-il ?",
+        "El vie, 3 may 2024 a las 10:12, Bob (<bob@example.org>) escribió:\n\n¿Funciona?",
+        "02.04.2012 14:20 пользователь Bob <\nbob@example.org> написал:\n> Hi",
+        "-----Original Message-----\nIs it on?",
+        "----- Ursprüngliche Nachricht -----\nIst sie an?",
+        "______________\nFrom: Bob <bob@example.org>\nSent: 3 May\nTo: Ann\nSubject: Lamp\n\nIs it on?",
+        "Von: Bob\nGesendet: 3. Mai\nAn: Ann\nBetreff: Lampe\n\nIst sie an?",
+        "*De :* Bob\n*Envoyé :* 3 mai\n*À :* Ann\n*Objet :* Lampe\n\nMarche-t-elle ?",
+        "De: Bob\nEnviado el: 3 de mayo\nPara: Ann\nAsunto: Lampara\n\n¿Funciona?",
+        "##- Please type your reply above this line -##\nYour request was received.",
+        "> Is it on?\n  > Try it.",
+    ],
+)
+def test_what_mail_programs_write_above_a_quote_is_known_with_all_below_it(quote: str) -> None:
+    assert strip_parts(f"It broke.\n\n{quote}", ("quote",)) == "It broke."
+    assert set(labels(f"It broke.\n\n{quote}")[2:]) <= {"q", "."}
+
+
+def test_answers_between_and_below_marked_quotes_stay() -> None:
+    text = "On 3 May at 10:12 Bob wrote:\n> Is it on?\nYes.\n> Is it warm?\nNo.\n\nBest,\nAnn"
+    assert labels(text) == "qq.q..ss"
+    assert strip_parts(text, ALL) == "Yes.\nNo."
+
+
+def test_a_forwarded_message_is_what_the_customer_wants_to_be_read() -> None:
+    text = (
+        "See below.\n---------- Forwarded message ---------\nFrom: Bob <b@example.org>\nTo: Ann\nSubject: x\n\nIt broke"
+    )
+    assert "q" not in labels(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Hi, my parcel is lost. Thanks, Ann",
+        "Hello my parcel is lost",
+        "Dear diary keeps falling off the shelf, help",
+        "Highlights are gone, the page is white",
+        "On Monday I wrote:\nplease cancel it.\nNothing happened.",
+        "I booked this:\nFrom: London\nTo: Paris\nDate: 3 May\nI need another seat.",
+        "Thank you for nothing, it broke again.",
+        "It broke.\nThanks for your help with the first one, the second broke as well.",
+        "Best would be a new lamp, I think",
+        "Browser:\n- Chrome\n- Safari",
+        "It says\n-----\nError 12\nClick save",
+        "It broke.\n\nSent from my desk, is much easier than from my mobile phone.",
+        "It broke.\nRegards,\nPS: please also send the invoice of May to my new address",
+        "Thanks.",
+        "> Is it on?",
+        "Hello",
+        "",
+        " \n ",
+    ],
+)
+def test_sentences_and_messages_of_nothing_else_stay_as_they_are(text: str) -> None:
+    left = strip_parts(text, ALL)
+    assert left == (text if not text.startswith("Hi, ") else text[4:])
+
+
+def test_only_the_parts_asked_for_go() -> None:
+    text = "Hi Ann,\nit broke.\nBest, Bob\n> on?"
+    assert strip_parts(text, ()) == text
+    assert strip_parts(text, ("greeting",)) == "it broke.\nBest, Bob\n> on?"
+    assert strip_parts(text, ("signature",)) == "Hi Ann,\nit broke.\n> on?"
+    assert strip_parts(text, ("quote",)) == "Hi Ann,\nit broke.\nBest, Bob"
+
+
+@pytest.mark.parametrize(
+    ("line", "n"),
+    [
+        ("Hi", 2),
+        ("Dear Mr. Smith, it broke", 15),
+        ("Good morning dear team! It broke", 23),
+        ("Hi I'm Ann, it broke", 0),
+        ("Hello please help, it broke", 0),
+        ("  Hey there, it broke", 12),
+    ],
+)
+def test_a_greeting_ends_at_its_comma_and_holds_names_alone(line: str, n: int) -> None:
+    assert greeting_length(line) == n
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "> a\n" * 100_000,
+        "x" * 1_000_000,
+        "On " * 300_000 + ":",
+        "On 1:00 wrote\n" * 100_000,
+        "From: a\n" * 100_000,
+        "Thanks,\n" * 100_000,
+        "a:\n\n" * 100_000,
+        "-" * 500_000 + "\n" + " " * 500_000 + "x",
+        "\n" * 500_000 + "Hi " + "A " * 200_000 + ",",
+        "Best " * 200_000,
+        "1 " * 300_000 + "@",
+    ],
+    ids=lambda text: repr(text[:8]),
+)
+def test_hostile_text_takes_no_longer_than_its_length_asks_for(text: str) -> None:
+    start = time.process_time()
+    strip_parts(text, ALL)
+    strip_column(pa.chunked_array([[text]]), ALL)
+    assert time.process_time() - start < 5
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        "Hi Ann,", "hello", "Dear [NAME_1], it broke", "Ann,", "It broke.", "x" * 90, "Best regards", "Thanks, Ann",
+        "MfG", "-- ", "--", "-Ann Lee", "------", "Ann Lee", "Ann", "a@b.org", "Tel: 030 12345678", "via mobile",
+        "Sent from my iPhone", "On 3 May at 10:12 Bob wrote:", "On 3 May 2024 Bob:", "<b@c.org> wrote:", "> a", " >",
+        "From: a@b.org", "To: b", "Subject: c", "De\u00a0:", "-----Original Message-----", "Forwarded message", "", " ",
+        "\u00a0", "\u2003Thanks", "\u2003Ann", "H\u0130 Ann,", "\u017fincerely", "\u212aind regards",
+        "reply above this line", "\x1cAnn",
+        "__ Original Me\u017f\u017fage", "URSPR\u00dcNGLICHE NACHRICHT:", "Write above this LINE", "Ann\x85Lee",
+        "\u0416\u0430\u043d",
+        "C \u0443\u0432\u0430\u0436\u0435\u043d\u0438\u0435\u043c", "\u01c5an", " " * 400 + "> a", "*Ann*", "\ufb01ne.",
+    ]
+)  # fmt: skip
+TEXTS = st.one_of(
+    st.none(),
+    st.text(max_size=60),
+    st.lists(FRAGMENTS | st.text(max_size=12), max_size=9).map("\n".join),
+)
+
+
+@example(texts=["H\u0130 Ann, it broke", "h\u0131 Ann, it broke"], parts=("greeting",), cut=0)
+@given(
+    texts=st.lists(TEXTS, max_size=6),
+    parts=st.lists(st.sampled_from(ALL), unique=True, max_size=3).map(tuple),
+    cut=st.integers(0, 6),
+)
+def test_a_column_loses_what_its_rows_lose(texts: list[str | None], parts: tuple[MailPart, ...], cut: int) -> None:
+    column = pa.chunked_array([pa.array(texts[:cut], pa.string()), pa.array(texts[cut:], pa.string())])
+    stripped = strip_column(column, parts)
+    assert stripped.type == pa.string()
+    assert stripped.to_pylist() == [None if text is None else strip_parts(text, parts) for text in texts]
+
+
+@given(st.lists(FRAGMENTS | st.text(max_size=20), max_size=12).map("\n".join))
+def test_what_is_left_is_made_of_the_text_and_never_nothing(text: str) -> None:
+    left = strip_parts(text, ALL)
+    assert left in text or all(line in text for line in left.split("\n"))
+    assert bool(re.search(r"[^\W_]", left)) == bool(re.search(r"[^\W_]", text))
+
+
+def fixtures(folder: Path) -> Iterator[tuple[list[str], list[MailPart | None]]]:
+    """Messages of real mail programs with what each line is, after the expected texts that come with them."""
+    signatures = {"iphone": 1, "sparrow": 3, "reply-quotations-share-block": 1}
+    for path in [*sorted((folder / "standard_replies").glob("*.eml")), folder / "reply-quotations-share-block.eml"]:
+        body = email.message_from_bytes(path.read_bytes(), policy=policy.default).get_body(("plain",))
+        assert body is not None
+        lines = body.get_content().splitlines()  # type: ignore[attr-defined]
+        side = path.with_name(f"{path.stem}_reply_text")
+        own = side.read_text() if side.exists() else "Hello"
+        if path.stem == "reply-quotations-share-block":
+            own = "\n".join(lines[: next(at for at, line in enumerate(lines) if line.startswith("--- On"))])
+        wanted = [line.strip() for line in own.splitlines() if line.strip()]
+        n_text = len(wanted) - signatures.get(path.stem, 0)
+        marks: list[MailPart | None] = []
+        n_own = 0
+        for line in lines:
+            if line.strip() and n_own < len(wanted) and line.strip() == wanted[n_own]:
+                marks.append(None if n_own < n_text else "signature")
+                n_own += 1
+            else:
+                marks.append("quote" if line.strip() else None)
+        yield lines, marks
+    for path in sorted((folder / "signature" / "emails" / "stripped").glob("*_body")):
+        lines = path.read_text().replace("#sig#", "").splitlines()
+        signature = path.with_name(path.name.replace("_body", "_signature")).read_text().splitlines()
+        n_left = sum(bool(line.strip()) for line in lines) - sum(bool(line.strip()) for line in signature)
+        places = [at for at, line in enumerate(lines) if line.strip()][n_left:]
+        yield lines, ["signature" if at in places else None for at in range(len(lines))]
+    lines = (folder / "signature" / "emails" / "P" / "102682_R_S").read_text().splitlines()[4:]
+    kinds: dict[str, MailPart] = {"#repl": "quote", "#sig#": "signature"}
+    yield [re.sub("^#(reply|sig)# ?", "", line) for line in lines], [kinds.get(line[:5]) for line in lines]
+
+
+def test_real_messages_are_cut_where_their_fixtures_say(shared_data: Path) -> None:
+    counts = dict.fromkeys(
+        [(part, kind) for part in ("quote", "signature") for kind in ("right", "wrong", "missed")], 0
+    )
+    n_messages = 0
+    for lines, wanted in fixtures(shared_data / "talon_email_fixtures" / "tests" / "fixtures"):
+        n_messages += 1
+        for line, got, want in zip(lines, mark_parts(lines).parts, wanted, strict=True):
+            if line.strip():
+                for part in ("quote", "signature"):
+                    counts[part, "right"] += got == want == part
+                    counts[part, "wrong"] += got == part != want
+                    counts[part, "missed"] += want == part != got
+    assert n_messages == 20
+    assert counts["quote", "right"] >= 75
+    assert counts["signature", "right"] >= 29
+    for part, limit in (("quote", 0.95), ("signature", 0.9)):
+        right = counts[part, "right"]
+        assert right / (right + counts[part, "wrong"]) >= limit
+        assert right / (right + counts[part, "missed"]) >= limit
+
+
+def test_questions_to_a_bank_and_a_shop_lose_their_greeting_alone(
+    banking77: list[dict[str, object]], bitext: list[dict[str, object]]
+) -> None:
+    n_changed = 0
+    for row in [*banking77, *bitext]:
+        text = str(row["body"])
+        left = strip_parts(text, ALL)
+        n_changed += left != text
+        assert text.endswith(left)
+        assert len(text) - len(left) < 20
+    assert 100 < n_changed < 200

@@ -1,0 +1,165 @@
+"""The gate in SQL and the plain path agree: every row that the gate skips is one in which nothing is found."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, get_args
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from schemas.curation_steps import NamesSpec, RedactionType, RedactStep
+from tasks.curate.redact import redact_row, redact_tickets
+from tasks.curate.redaction import credentials
+from tasks.curate.redaction.gates import TEXT_BITS, gate_bits
+from tasks.curate.redaction.ticket import TicketRedactor
+from tasks.curate.rows import read_rows
+
+TEXTS = ("subject", "body", "reply", "messages")
+STEP = RedactStep(
+    uses="redact",
+    types=tuple(type_ for type_ in get_args(RedactionType) if type_ != "name"),
+    order_numbers=(r"\bNB-[0-9]{5}\b", "^#[0-9]+$"),
+)
+REDACTOR = TicketRedactor(STEP)
+PIECES = [
+    "ann@example.org", "ann (at) example [dot] org", "＠", "@", "https://x.example/a?b=c", "WWW.example.org", "://",
+    "ftp://u:pw@h/x", "AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1.eyJzdWIiOiIxIn0.c2ln", "sk-abcdefghijklmnop0123",
+    "ghp_abcdefghijklmnopqrst", "xoxb-123456789012-abcdefgh", "password: ", "pa\u017f\u017fword = ",
+    "API KEY\u00a0is\u2003", "api\u212aey: ", "hunter2!x", "PIN is 4829", "cvv\u2003", "pw: ", "Bearer\u2003",
+    "-----BEGIN PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n-----END PRIVATE KEY-----",
+    "DE89370400440532013000", "gb82 west 1234 5698 7654 32", "203.0.113.7", "v1.2.3.4", "2001:db8::1",
+    "1:2:3:4:5:6:7:8", "::1", "4111 1111 1111 1111", "4111111111111111", "3782-822463-10005",
+    "+49 (0)151 2345 6789", "0151\u00a02345678",
+    "(905) 674-3793", "call 94727916", "9472", "7916", "460-89-9847", "SSN 460899847", "12345678Z", "X-1234567-L",
+    "RSSMRA85T10A562S", "QQ 12 34 56 C", "AB123456C", "850709-9805", "850709+9805", "390.533.447-05", "2341 2341 2346",
+    "NB-48213", "#4821", "2026-06-01 10:30:00", "[EMAIL_7]", "\ue000", "\ue001",
+    " ", "\n", "\t", '"', "\\", "\\n", "\\u0040",
+    "order ", "is ", "a", "é", "漢", "1", "12", ".", "-", ":", "/", "(", ")", "+",
+]  # fmt: skip
+TEXT = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+ANY_JSON = st.recursive(TEXT, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.just("content"), inner))
+MESSAGES = TEXT | ANY_JSON.map(json.dumps) | ANY_JSON.map(lambda value: json.dumps(value, ensure_ascii=False))
+ROW = st.fixed_dictionaries(
+    {"subject": st.none() | TEXT, "body": st.none() | TEXT, "reply": st.none() | TEXT, "messages": st.none() | MESSAGES}
+)
+
+
+def bits_of(rows: list[dict[str, Any]], step: RedactStep, orders: str | None = None) -> list[int]:
+    import duckdb
+
+    table = pa.table({name: pa.array([row.get(name) for row in rows], pa.string()) for name in TEXTS})
+    with duckdb.connect() as connection:
+        connection.register("tickets", table)
+        found = connection.execute(f"SELECT {gate_bits(step, orders=orders)} FROM tickets").fetchall()
+    return [int(bits) for (bits,) in found]
+
+
+def assert_nothing_found_is_held_back(rows: list[dict[str, Any]]) -> int:
+    """Every type found in a text has its bit; returns the number of rows that the gate skips."""
+    from tasks.curate.redaction.order_numbers import order_numbers
+
+    orders = order_numbers(STEP.order_numbers)
+    assert orders is not None
+    all_bits = bits_of(rows, STEP, orders.pattern)
+    for row, bits in zip(rows, all_bits, strict=True):
+        assert REDACTOR.redact(row, REDACTOR.types_of(bits))[0] == redact_row(row, STEP)[0], row
+        for name, passed in REDACTOR.types_of(bits).items():
+            counts = redact_row({name: row.get(name)}, STEP)[1]
+            assert set(counts) <= passed, (row, name, counts, passed)
+    return sum(bits == 0 for bits in all_bits)
+
+
+@given(st.lists(ROW, min_size=20, max_size=40))
+@settings(suppress_health_check=[HealthCheck.data_too_large])
+def test_each_type_that_is_found_in_a_ticket_has_its_bit(rows: list[dict[str, Any]]) -> None:
+    assert_nothing_found_is_held_back(rows)
+
+
+@pytest.mark.parametrize("text", PIECES)
+def test_a_value_passes_the_gate_in_every_column_and_behind_json_escapes(text: str) -> None:
+    row = {"body": f"password is hunter22 {text} call {text}"}
+    assert_nothing_found_is_held_back(
+        [
+            *({name: text} for name in TEXTS),
+            row,
+            {"messages": json.dumps([{"role": "user", "content": f"one\n{text}\ttwo"}])},
+            {"messages": json.dumps([{"role": "user", "content": text}]).replace("@", "\\u0040").replace("/", "\\/")},
+        ]
+    )
+
+
+def test_the_table_is_redacted_as_ticket_by_ticket_on_real_texts(
+    make_tickets: Any, new_folder: Any, shared_data: Path, bitext: Any
+) -> None:
+    """Bug reports, synthetic personal data and shop questions; a large share of them is skipped by the gate."""
+    csv.field_size_limit(10**9)
+    with (shared_data / "gitbugs" / "hadoop_bugs.csv").open(newline="", encoding="utf-8") as stream:
+        bugs = [(row["Summary"], row["Description"]) for row in csv.DictReader(stream)]
+    personal = json.loads((shared_data / "presidio_pii" / "synth_dataset_v2.json").read_text(encoding="utf-8"))
+    rows = [{"ticket_id": f"bug-{n:05d}", "subject": bug[0], "body": bug[1]} for n, bug in enumerate(bugs[:1200])]
+    rows += [{"ticket_id": f"pii-{n:05d}", "reply": item["full_text"]} for n, item in enumerate(personal)]
+    rows += [
+        {"ticket_id": f"chat-{n:05d}", "messages": json.dumps([{"role": "user", "content": item["full_text"]}])}
+        for n, item in enumerate(personal)
+    ]
+    rows += bitext[:1500]
+    tickets = make_tickets(rows)
+    result = redact_tickets(tickets=tickets, step=STEP, out=new_folder())
+    expected, counts, n_changed = [], Counter[str](), 0
+    for row in read_rows(tickets.tickets).to_pylist():
+        texts, replaced = redact_row({name: row[name] for name in (*TEXTS, "reference")}, STEP)
+        expected.append(row | texts)
+        counts.update(replaced)
+        n_changed += bool(replaced)
+    assert read_rows(result.tickets).to_pylist() == expected
+    assert result.notes == {f"redacted_{type_}": counts[type_] for type_ in STEP.types} | {
+        "redacted_tickets": n_changed
+    }
+    assert n_changed > 900
+    assert assert_nothing_found_is_held_back(rows) > 1000
+
+
+def test_a_gate_for_no_type_skips_every_row() -> None:
+    assert bits_of([{"body": "ann@example.org"}], RedactStep(uses="redact", types=())) == [0]
+
+
+def test_only_the_text_that_may_hold_something_is_asked() -> None:
+    row = {"subject": "late", "body": "ann@example.org", "reply": "please call (905) 674-3793", "messages": "[]"}
+    [bits] = bits_of([row], STEP)
+    types = REDACTOR.types_of(bits)
+    assert types == {
+        "subject": frozenset(),
+        "body": {"email"},
+        "reply": {"phone"},
+        "messages": frozenset(),
+    }
+
+
+def test_every_type_has_room_and_names_are_sought_in_all_texts_or_in_none() -> None:
+    assert len(get_args(RedactionType)) <= TEXT_BITS
+    step = RedactStep(uses="redact", types=("email", "name"), names=NamesSpec(mode="gate"))
+    rows = [{"subject": "late", "body": "Dear Ann, where is it", "reply": "a@b"}, {"body": "where is it"}]
+    of_types = [[int(bits) >> TEXT_BITS * text & 3 for text in range(4)] for bits in bits_of(rows, step)]
+    assert of_types == [[2, 2, 3, 2], [0, 0, 0, 0]]
+
+
+PIECES = (
+    *credentials.NAMES, *credentials.CODES, "Password", "PASSPHRASE", "passwd", "key", "KEY", "Bearer", "ſecret",
+    "密码", " is ", "word", " ", "_", "-", ":", "=", "\n", '"', "&", "&x=", "abcd", "hunter2", "S3cr3t!", "4711",
+    "code", "number", "x", "İ", "[", ";", ".",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+@example("passcode 1234 password: abcd1")
+@example("token=token=abcdef1 pw:pw:pwpw1")
+def test_secrets_are_looked_for_only_where_a_word_stands_and_found_as_everywhere(text: str) -> None:
+    for pattern, words in ((credentials._NAMED, credentials.NAMES), (credentials._CODE, credentials.CODES)):
+        found = [(match.span(), match.groups()) for match in credentials.find_at(pattern, words, text)]
+        assert found == [(match.span(), match.groups()) for match in pattern.finditer(text)]

@@ -1,0 +1,93 @@
+"""The house keeps its own rules: tree, lock, names, settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from flows.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
+
+OUR_FOLDERS = ("flows", "tasks", "schemas")
+
+
+def pins(project: Path) -> dict[str, list[str]]:
+    """Name -> pinned versions of requirements.lock (one per marker)."""
+    text = (project / "requirements.lock").read_text()
+    found: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", text, re.M):
+        found.setdefault(canonicalize_name(name), []).append(version)
+    return found
+
+
+def test_every_requirement_of_pyproject_is_pinned_inside_its_range(project: Path) -> None:
+    table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    wanted = [*table["dependencies"], *(r for extra in table["optional-dependencies"].values() for r in extra)]
+    locked = pins(project)
+    for requirement in map(Requirement, wanted):
+        versions = locked.get(canonicalize_name(requirement.name), [])
+        assert versions, f"{requirement.name} is not in requirements.lock: make lock"
+        assert all(requirement.specifier.contains(version) for version in versions), requirement
+
+
+def test_the_lock_has_a_hash_for_every_pin_and_no_address(project: Path) -> None:
+    text = (project / "requirements.lock").read_text()
+    assert "://" not in text
+    assert "--index" not in text
+    for entry in re.split(r"\n(?=[a-z])", text):
+        if "==" in entry:
+            assert "--hash=sha256:" in entry, entry.splitlines()[0]
+
+
+def test_no_other_distribution_ships_our_folders() -> None:
+    owners = metadata.packages_distributions()
+    for name in OUR_FOLDERS:
+        assert set(owners.get(name, [])) <= {"tunegate"}, name
+
+
+def test_every_module_says_what_it_is_and_stays_short(project: Path) -> None:
+    for folder in OUR_FOLDERS:
+        for path in sorted((project / folder).rglob("*.py")):
+            lines = path.read_text().splitlines()
+            assert lines, path
+            assert lines[0].startswith('"""'), f"{path} has no docstring"
+            assert len(lines) <= 300, f"{path} has {len(lines)} lines"
+
+
+def test_the_settings_profile_is_what_the_local_servers_use(project: Path) -> None:
+    lines = (project / "infra" / "environment.env").read_text().splitlines()
+    profile = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert profile == {**PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT}
+
+
+def test_pickle_and_remote_code_are_nowhere(project: Path) -> None:
+    for folder in OUR_FOLDERS:
+        for path in (project / folder).rglob("*.py"):
+            text = path.read_text()
+            assert not re.search(r"^\s*(import|from) (pickle|cloudpickle|joblib|dill)\b", text, re.M), path
+            assert "trust_remote_code=True" not in text, path
+
+
+def test_every_line_of_the_threat_model_names_tests_that_exist(project: Path) -> None:
+    text = (project / "SECURITY.md").read_text(encoding="utf-8")
+    lines = [line for line in text.split("## What stands against it")[1].splitlines() if line.startswith("| ")]
+    rows = [line for line in lines if not line.startswith(("| threat", "|---"))]
+    assert len(rows) > 30
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row.rpartition(" | ")[2])
+        assert named, f"no test holds: {row}"
+        for file, test in named:
+            assert re.search(rf"^(async )?def {test}\(", (project / file).read_text(encoding="utf-8"), re.M), test
+    assert "SECURITY.md" in (project / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_packages_are_found_where_the_checkout_lies(project: Path) -> None:
+    for name in OUR_FOLDERS:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.origin == str(project / name / "__init__.py")
