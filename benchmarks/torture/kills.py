@@ -13,18 +13,18 @@ from benchmarks.torture.injected import kill_at
 from benchmarks.torture.trial import Fault, Trial
 from tasks.failpoint import PLACES, VARIABLE
 
-_FETCHING = "its source is a service; tests/tasks/curate/test_zendesk.py and test_postgres.py kill there"
-_COPYING = "its files are elsewhere; tests/tasks/curate/test_remote_files.py kills there"
+_FETCHING = "its source is a service; tests/system/tasks/curate/ingest kills there"
+_COPYING = "its files are elsewhere; tests/system/tasks/curate/ingest kills there"
 ELSEWHERE = {
     **{place: _FETCHING for place in PLACES if place.startswith("ingest.")},
     **{place: _COPYING for place in PLACES if place.startswith("copies.")},
     **{
-        place: "no run forgets; tests/flows/test_forget.py kills there"
+        place: "no run forgets; tests/system/flows/commands/test_forget.py kills there"
         for place in PLACES
         if place.startswith("forget.")
     },
-    "train.depot.put": "a cluster trains; tests/tasks/cluster/test_depot.py kills there",
-    "train.rank.reduced": "several training processes; tests/tasks/train/test_distributed.py kills one of them",
+    "train.depot.put": "a cluster trains; tests/system/tasks/cluster/test_depot.py kills there",
+    "train.rank.reduced": "several training processes; tests/system/tasks/train/test_distributed.py kills one of them",
 }
 """Places that the campaign does not come to, and why."""
 REACHED = tuple(place for place in PLACES if place not in ELSEWHERE)

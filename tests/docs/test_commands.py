@@ -1,8 +1,8 @@
 """The commands of the pages, run in the order of the pages, in one folder with a help desk and a tiny model.
 
 What a page calls RUN, PIPELINE or NAME is filled in. Each command must end with 0, but for the few that are told here
-with the code they end with. Pages are read by `tests/documentation.py`; blocks with `scene` are run in
-`test_documented_scenes.py`. Runs are forks of the warm process, all other commands run in this one; `make campaign`
+with the code they end with. Pages are read by `tests/support/documentation.py`; blocks with `scene` are run in
+`test_scenes.py`. Runs are forks of the warm process, all other commands run in this one; `make campaign`
 runs all.
 """
 

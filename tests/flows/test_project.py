@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
-import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -16,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flows.project import reconcile, synchronise
-from flows.servers import ensure_mlflow, stop_all
 from schemas.errors import ConfigError, ServiceError, StorageError
 from schemas.release import RunRecord
 from tasks.failpoint import PLACES
@@ -238,38 +235,3 @@ def test_runs_that_died_do_not_look_alive_for_ever(place: Place) -> None:
 
 
 KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.told:2"]
-
-
-@pytest.fixture
-def server(place: Place) -> Iterator[str]:
-    """`tunegate up`'s MLflow server over the place's own files."""
-    yield ensure_mlflow(place.home).url
-    stop_all(place.home)
-
-
-def fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=30) as response:
-        return bytes(response.read())
-
-
-@pytest.mark.server
-def test_a_server_over_the_same_files_and_no_server_may_take_turns(
-    place: Place, server: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    served = replace(place.settings, mlflow_tracking_uri=server)
-    turns = [(place.settings, "tunegate"), (served, "tunegate"), (served, "second"), (place.settings, "second")]
-    for number, (settings, experiment) in enumerate(turns, 1):
-        place.promote(number, after=str(number - 1) if number > 1 else None, experiment=experiment)
-        assert synchronise(place.ledger, settings) is None
-    assert place.told()["versions"] == [(str(number), "PROMOTE") for number in (1, 2, 3, 4)]
-    assert place.told()["champion"] == alias_version(open_client(server), name="replies", alias="champion", uri=server)
-    assert place.told()["champion"] == "4"
-    for number in (1, 2, 3, 4):  # the pages of the UI read files this way
-        file = f"data/{number:064x}/serving.json"
-        run = place.ledger.run(f"run-{number}").mlflow_run_id
-        shown = fetch(f"{server}/get-artifact?path=model/{file}&run_uuid={run}")
-        version = fetch(f"{server}/model-versions/get-artifact?path={file}&name=replies&version={number}")
-        assert shown == version == f"{number}\n".encode()
-        for uri in (place.uri, server):
-            assert [entry.path for entry in open_client(uri).list_artifacts(str(run))] == ["model"]
-    assert capfd.readouterr() == ("", "")

@@ -2,7 +2,7 @@
 
 A block in `bash` holds commands. One in `console` is an overview: a command, two spaces or more, what it does, with
 ` | ` between alternatives; or, where lines begin with `$ `, these commands and what was said. Behind the language may
-stand `scene="NAME"`: it needs a server, a file or minutes, and `tests/flows/test_documented_scenes.py` has a test that
+stand `scene="NAME"`: it needs a server, a file or minutes, and `tests/system/docs/test_scenes.py` has a test that
 makes them; or `no-run="reason"`: its commands are parsed and never run. YAML is a whole file, or what a pipeline that
 extends `support-replies` would write.
 """

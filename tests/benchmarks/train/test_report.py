@@ -16,8 +16,8 @@ import torch
 from benchmarks.home import pinned
 from benchmarks.train.answers import agreement
 from benchmarks.train.contestants import CONTESTANTS, plan
-from benchmarks.train.report import Result, figures, training_table
-from benchmarks.train.runs import ENGINES, Run, read_run, run_training
+from benchmarks.train.report import Result, training_table
+from benchmarks.train.runs import ENGINES, Run
 from benchmarks.train.workload import WORKLOADS, Prepared, prepare, spec_of
 from schemas.artifacts import ModelRef
 from schemas.training import AdapterSpec
@@ -66,40 +66,6 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
         sys.modules.pop(name, None)
     for number, handler in handlers.items():
         signal.signal(number, handler)
-
-
-def test_our_step_and_trainer_go_the_same_way(
-    prepared: Prepared, tiny_model: ModelRef, tmp_path: Path, run_here: Callable[..., None]
-) -> None:
-    stock = run_training(
-        Path(sys.executable),
-        "hf_engine.py",
-        "trainer:float32",
-        model=tiny_model.root,
-        folder=prepared.folder,
-        scratch=tmp_path,
-        threads=1,
-        own=True,
-        limit_s=550.0,
-    )
-    run_here("tunegate_engine.py", "ours", tiny_model.root, prepared.folder, tmp_path / "ours.json")
-    answer, examples = (
-        json.loads(path.read_text()) for path in (tmp_path / "ours.json", prepared.folder / "examples.json")
-    )
-    ours = read_run(answer, examples, peak_mb=stock.peak_mb)
-    assert not ours.told, ours.told
-    assert not stock.told, stock.told
-    assert len(ours.losses) == STEPS
-    assert ours.n_tokens == stock.n_tokens > 0
-    # Trainer logs four digits.
-    assert ours.losses == pytest.approx(stock.losses, abs=2e-3)
-    assert ours.validation_loss == pytest.approx(stock.validation_loss, abs=1e-3)
-    assert len(set(ours.losses)) == STEPS
-    by_role = {one.role: one for one in plan(quick=True)}
-    results = [Result(by_role["ours"], (ours,)), Result(by_role["trainer"], (stock,)), Result(by_role["trl"], ())]
-    assert figures(results)["ratio_trainer"] > 0
-    assert figures(results)["ratio_trl"] is None
-    assert "not run" in training_table(results)
 
 
 def test_the_gradients_compared_are_equal(prepared: Prepared, tiny_model: ModelRef) -> None:

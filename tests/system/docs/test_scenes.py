@@ -1,7 +1,7 @@
 """Blocks of the pages that need a server, a file of the reader's or minutes: each has a scene here that has them.
 
 A block names its scene (`bash scene="endpoint"`), and a real shell runs its text. Part of `make campaign`; that each
-scene is here, and each other block says why it has none, is a test of `tests/test_documentation.py`.
+scene is here, and each other block says why it has none, is a test of `tests/docs/test_pages.py`.
 """
 
 from __future__ import annotations

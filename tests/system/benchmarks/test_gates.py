@@ -1,0 +1,19 @@
+"""The gate's benchmark in seconds: its bars, and that its candidates get the verdicts that the real gate gives."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_the_benchmark_ends_with_one_line_of_json(project: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(project / "benchmarks" / "gates.py"), "--quick"],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert {"p_minus3", "p_equal", "p_plus3", "p_slice", "false_pass_max"} <= last.keys()
+    assert last["bars_met"] is True

@@ -1,0 +1,87 @@
+"""The training benchmark compares what it says: equal batches, curves, gradients and answers, on the tiny model."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.train.contestants import plan
+from benchmarks.train.report import Result, figures, training_table
+from benchmarks.train.runs import ENGINES, read_run, run_training
+from benchmarks.train.workload import WORKLOADS, Prepared, prepare
+from schemas.artifacts import ModelRef
+from tasks.files import write_json
+
+STEPS, BATCH = 3, 2
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmarks read /proc: Linux only")
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    folder = tmp_path_factory.mktemp("routing")
+    workload = WORKLOADS["routing"]
+    made = prepare(workload, tiny_model, folder, n_steps=STEPS, n_validation=4, batch_size=BATCH)
+    told = {"workload": "routing", "threads": 1, "dtype": "float32", "model": tiny_model.model_dump(mode="json")}
+    write_json(folder / "settings.json", told)
+    return made
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Runs an engine's script in this process, which has torch loaded already."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    known = set(sys.modules)
+
+    def run(script: str, *arguments: str | Path) -> None:
+        monkeypatch.syspath_prepend(str(ENGINES))
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        monkeypatch.setenv("BENCH_STARTED", str(time.time()))
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        importlib.import_module(script.removesuffix(".py")).main()
+
+    yield run
+    for name in {"shared", "tunegate_engine", "sweep_engine"} - known:
+        sys.modules.pop(name, None)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_our_step_and_trainer_go_the_same_way(
+    prepared: Prepared, tiny_model: ModelRef, tmp_path: Path, run_here: Callable[..., None]
+) -> None:
+    stock = run_training(
+        Path(sys.executable),
+        "hf_engine.py",
+        "trainer:float32",
+        model=tiny_model.root,
+        folder=prepared.folder,
+        scratch=tmp_path,
+        threads=1,
+        own=True,
+        limit_s=550.0,
+    )
+    run_here("tunegate_engine.py", "ours", tiny_model.root, prepared.folder, tmp_path / "ours.json")
+    answer, examples = (
+        json.loads(path.read_text()) for path in (tmp_path / "ours.json", prepared.folder / "examples.json")
+    )
+    ours = read_run(answer, examples, peak_mb=stock.peak_mb)
+    assert not ours.told, ours.told
+    assert not stock.told, stock.told
+    assert len(ours.losses) == STEPS
+    assert ours.n_tokens == stock.n_tokens > 0
+    # Trainer logs four digits.
+    assert ours.losses == pytest.approx(stock.losses, abs=2e-3)
+    assert ours.validation_loss == pytest.approx(stock.validation_loss, abs=1e-3)
+    assert len(set(ours.losses)) == STEPS
+    by_role = {one.role: one for one in plan(quick=True)}
+    results = [Result(by_role["ours"], (ours,)), Result(by_role["trainer"], (stock,)), Result(by_role["trl"], ())]
+    assert figures(results)["ratio_trainer"] > 0
+    assert figures(results)["ratio_trl"] is None
+    assert "not run" in training_table(results)
