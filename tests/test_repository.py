@@ -1,4 +1,4 @@
-"""The house keeps its own rules: tree, lock, names, settings."""
+"""The repository keeps its own rules: lock file, names, settings, threat model."""
 
 from __future__ import annotations
 
@@ -50,13 +50,10 @@ def test_no_other_distribution_ships_our_folders() -> None:
         assert set(owners.get(name, [])) <= {"tunegate"}, name
 
 
-def test_every_module_says_what_it_is_and_stays_short(project: Path) -> None:
+def test_every_module_says_what_it_is(project: Path) -> None:
     for folder in OUR_FOLDERS:
         for path in sorted((project / folder).rglob("*.py")):
-            lines = path.read_text().splitlines()
-            assert lines, path
-            assert lines[0].startswith('"""'), f"{path} has no docstring"
-            assert len(lines) <= 300, f"{path} has {len(lines)} lines"
+            assert path.read_text().startswith('"""'), f"{path} has no docstring"
 
 
 def test_the_settings_profile_is_what_the_local_servers_use(project: Path) -> None:

@@ -141,3 +141,11 @@ def test_validate_checks_the_sql_and_the_functions_that_the_file_names(tmp_path:
         assert done.stderr.count(code) == 1, code
         assert place in done.stderr
     assert "did you mean body?" in done.stderr
+
+
+def test_a_fault_of_the_program_is_named_without_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    monkeypatch.setenv("TUNEGATE_HOME", "~no-user-of-this-name/state")  # pathlib raises what no code of ours expects
+    done = tunegate("runs", cwd=tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.startswith("error[TG0001]: internal error: RuntimeError")

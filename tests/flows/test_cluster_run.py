@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from flows.assess import assess_steps
 from flows.cluster import on_cluster
-from flows.commands.plan import _memory
 from flows.finetune import finetune_steps
 from flows.standing import Standing
 from schemas.artifacts import ModelRef
@@ -45,10 +44,6 @@ def test_trainings_and_answers_go_to_the_cluster_and_nothing_else_changes(tmp_pa
     answers = sent.keys() - trainings
     assert answers >= {"answers_zero_shot", "answers_tuned"}
     assert all(sent[name] == {"answering": AnsweringOnRay(PLACE)} for name in answers)
-
-
-def test_a_plan_does_not_ask_this_machine_for_the_memory_of_others() -> None:
-    assert _memory(build(engine="ray"), ()) is None
 
 
 def test_the_driver_keeps_the_secrets_that_a_training_process_has_not() -> None:

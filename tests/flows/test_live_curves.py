@@ -85,7 +85,7 @@ def test_a_dead_mlflow_costs_one_note(tmp_path: Path) -> None:
     wait_for(lambda: held.listeners)
     begun = time.monotonic()
     finish(curves, tmp_path)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
     assert len(held.listeners) == 1
     assert held.listeners[0].startswith("no live curves: MLflow does not answer")
 

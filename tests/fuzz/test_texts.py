@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas.curation_steps import RedactStep
+from schemas.errors import ConfigError
 from schemas.openai_api import ChatRequest, TextRequest
 from schemas.secrets import know_secrets, masked
 from tasks.curate.readers.read_jsonl import parse_lines
@@ -16,7 +19,8 @@ from tasks.curate.readers.records import Fault
 from tasks.curate.readers.streams import Line
 from tasks.curate.readers.turns import read_turns, to_json
 from tasks.curate.redact import redact_row
-from tasks.watch.feedback import _read
+from tasks.warehouse import connect
+from tasks.watch.feedback import ingest_feedback
 from tests.fuzz.fuzzing import JSON, LEAK, fuzz, mutated
 
 ROLES = st.sampled_from(["system", "user", "assistant", "human", "gpt", "tool", "developer", "USER", "", "x"]) | JSON
@@ -80,11 +84,16 @@ LINES = [
 
 @fuzz(mutated(LINES), examples=200)
 def test_feedback(data: bytes) -> None:
-    found = _read(data, frozenset({"1"}))
-    if isinstance(found, str):
-        assert LEAK not in found
-    else:
-        assert (found.version, found.at.tzinfo is not None) == ("1", True)
+    with TemporaryDirectory() as folder:
+        database = Path(folder, "feedback.duckdb")
+        try:
+            found = ingest_feedback([data], source="f", database=database, versions=frozenset({"1"}), redact=[])
+        except ConfigError as error:
+            assert (error.code, LEAK in str(error)) == ("TG0164", False)
+        else:
+            with connect(database, read_only=True) as db:
+                kept = db.execute("SELECT version, decided_at IS NOT NULL FROM suggestions").fetchall()
+            assert kept == [("1", True)] * found.n_lines
     list(parse_lines([Line(1, 0, data)]))
 
 

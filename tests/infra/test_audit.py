@@ -55,7 +55,7 @@ def test_a_package_without_an_allowed_licence_is_named() -> None:
 
 def _says(dependencies: list[dict[str, Any]] | None, *, code: int = 0, error: str = "") -> Any:
     out = "" if dependencies is None else json.dumps({"dependencies": dependencies})
-    return lambda command: subprocess.CompletedProcess(command, code, out, error)
+    return lambda command, **_options: subprocess.CompletedProcess(command, code, out, error)
 
 
 FINE = {"name": "a", "version": "1", "vulns": []}
@@ -87,7 +87,7 @@ def test_the_exit_code_fails_closed(
     dependencies: list[dict[str, Any]] | None, code: int, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("infra.audit._run", _says(dependencies, error="no route"))
+    monkeypatch.setattr("subprocess.run", _says(dependencies, error="no route"))
     monkeypatch.setattr("infra.audit.licence_faults", lambda *_: iter(()))
     assert main() == code
     assert ("COULD NOT ASK" in capsys.readouterr().out) == (code == 7 and dependencies != [])

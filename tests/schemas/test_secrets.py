@@ -19,6 +19,7 @@ VALUE = 'pa"ss\\w/örd 1'
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins with no secret known and leaves none behind."""
+    # Private: what a process knows as a secret it never forgets.
     monkeypatch.setattr(secrets, "_known", {})
     monkeypatch.setattr(secrets, "_pattern", None)
 

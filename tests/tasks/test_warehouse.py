@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from schemas.errors import SecurityError, StorageError
+from schemas.errors import LockedError, SecurityError, StorageError
 from tasks.curate.rows import ticket_table
 from tasks.warehouse import connect, create_database, quote_identifier
 
@@ -101,7 +101,7 @@ def test_a_file_of_another_kind_is_refused(outside: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "a\0b", "a\nb", "x" * 256])
 def test_odd_identifiers_are_refused(name: str) -> None:
-    with pytest.raises(SecurityError):
+    with pytest.raises(SecurityError, match="TG0810"):
         quote_identifier(name)
 
 
@@ -110,3 +110,9 @@ def test_a_quoted_identifier_is_only_a_name() -> None:
     with connect() as connection:
         connection.execute(f"create table t as select 1 as {quote_identifier(name)}")
         assert connection.sql(f"select {quote_identifier(name)} from t").fetchall() == [(1,)]
+
+
+def test_a_database_that_a_writer_holds_is_locked(tmp_path: Path) -> None:
+    path = tmp_path / "desk.duckdb"
+    with duckdb.connect(str(path)), pytest.raises(LockedError, match="TG0551"), connect(path, read_only=True):
+        pass

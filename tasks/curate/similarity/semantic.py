@@ -1,7 +1,7 @@
 """Which texts are alike in meaning: cosine similarity of static word embeddings, to be looked at and never merged.
 
 Averaged word vectors see the topic, not what is said about it: "cancel my plan" and "reactivate my plan" score higher
-than two ways of asking the same (`tests/tasks/curate/similarity/test_semantic.py` measures it). So no ticket is removed by this.
+than two ways of asking the same (tests/tasks/curate/similarity/test_semantic.py measures it). So no ticket is removed.
 The vectors are wordllama's, 256 numbers a token, inside its wheel; nothing is fetched. All pairs are compared, in
 blocks: the time grows with the square of the number of texts, about a minute of one core for 50,000.
 

@@ -14,7 +14,16 @@ from benchmarks.train.contestants import CONTESTANTS
 from benchmarks.train.device import Device, one_card
 from benchmarks.train.report import Result
 from benchmarks.train.runs import Run, read_run
-from benchmarks.train.shapes import _asked, own_flops, random_model, shapes_figures, shapes_table, step_flops
+from benchmarks.train.shapes import (
+    Amount,
+    ShapesSize,
+    own_flops,
+    random_model,
+    run_shapes,
+    shapes_figures,
+    shapes_table,
+    step_flops,
+)
 from benchmarks.train.workload import ADAPTER, WORKLOADS, Prepared
 from schemas.artifacts import DatasetRef, ModelRef
 from tasks.model.base_model import load_base
@@ -100,9 +109,15 @@ def test_what_our_step_computes_is_a_plain_step_less_what_it_shares(prepared: Ca
         ({"TOKENIZER": "/nowhere"}, "no tokenizer.json"),
     ],
 )
-def test_a_wrong_setting_is_refused_before_anything_is_measured(environ: dict[str, str], told: str) -> None:
+def test_a_wrong_setting_is_refused_before_anything_is_measured(
+    environ: dict[str, str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    little = Amount(steps=1, warm=0, batch_size=1)
+    size = ShapesSize(cases=(), rounds=1, on_cpu=little, on_gpu=little)
     with pytest.raises(SystemExit, match=told):
-        _asked(environ)
+        run_shapes(lambda: tmp_path, {}, {}, tmp_path, size, threads=1, processor="")
 
 
 def test_the_table_has_a_row_for_each_trainer_and_one_that_is_not_there_says_so() -> None:

@@ -172,3 +172,7 @@ def test_keeping_raw_texts_for_days_needs_redaction(workplace: Workplace) -> Non
     done = workplace.run("validate")
     assert done.returncode == 2
     assert "`keep_raw_days` needs a step `redact`" in done.stderr
+
+
+def test_the_funnel_of_a_pipeline_that_never_ran_is_refused(refusal: Callable[..., str]) -> None:
+    assert "error[TG0147]" in refusal("funnel", "replies")

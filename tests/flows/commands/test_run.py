@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,3 +122,7 @@ def test_a_damaged_champion_is_found_and_not_served(workplace: Workplace) -> Non
     told = json.loads(workplace.run("doctor", "--json", PREFECT_API_URL="").stdout)
     assert not told["fit"]
     assert [each["state"] for each in told["findings"] if "not what the ledger recorded" in each["told"]] == ["bad"]
+
+
+def test_a_step_that_no_pipeline_has_is_refused(refusal: Callable[..., str]) -> None:
+    assert "error[TG0140]" in refusal("run", "replies", "--until", "finetuning")

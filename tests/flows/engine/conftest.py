@@ -30,7 +30,7 @@ def kit() -> ModuleType:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    """An empty ledger in a file; tests/system/flows/engine/test_on_postgres.py repeats these tests on Postgres."""
+    """An empty ledger in a file; tests/system/flows/engine repeats these tests on Postgres."""
     return Ledger(tmp_path / "home")
 
 

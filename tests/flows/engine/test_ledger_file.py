@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 
-from schemas.errors import StorageError
+from flows.engine import ledger_file
+from schemas.errors import LockedError, StorageError
 
 
 def begin(ledger, run_id, *, pipeline="support", inputs="in-1"):
@@ -48,3 +51,13 @@ def test_a_full_disk_is_named_and_what_was_written_before_stays(in_file):
     with pytest.raises(StorageError, match=r"TG0501.*bytes are free"):
         fill()
     assert in_file.run("a").reason == ""
+
+
+def test_a_ledger_that_another_process_writes_to_is_locked(in_file, monkeypatch):
+    monkeypatch.setattr(ledger_file, "BUSY_TIMEOUT_S", 0)  # a user waits for thirty seconds
+    begin(in_file, "a")
+    other = sqlite3.connect(in_file.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LockedError, match="TG0532"):
+        begin(in_file, "b")
+    other.close()

@@ -72,8 +72,10 @@ def test_several_who_look_do_not_take_each_other_for_a_run(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden"])
 def test_names_that_would_leave_the_folder_are_refused(tmp_path, name):
-    with pytest.raises(SecurityError):
+    with pytest.raises(SecurityError, match="TG0801"):
         is_locked(tmp_path, name)
+    with pytest.raises(SecurityError, match="TG0801"), pipeline_lock(tmp_path, name, wait_s=0, run_id="1"):
+        pass
 
 
 def test_a_throw_away_lock_keeps_threads_apart_and_leaves_no_file(tmp_path):

@@ -164,5 +164,7 @@ def test_a_result_with_a_link_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("step", "key"), [("../x", "k"), ("x", "../k"), ("", "k"), ("x", "a/b"), (".x", "k")])
 def test_names_that_would_leave_the_store_are_refused(tmp_path, step, key):
-    with pytest.raises(SecurityError):
+    with pytest.raises(SecurityError, match="TG0801"):
         Store(tmp_path).look(step, key, Artifact)
+    with pytest.raises(SecurityError, match="TG0801"):
+        Store(tmp_path).place(step, key)

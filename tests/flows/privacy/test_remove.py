@@ -129,6 +129,7 @@ def test_feedback_on_their_tickets_does_not_come_back(here: Workspace) -> None:
 
 
 def test_a_removal_that_leaves_rows_is_found_out(here: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Private: whatever else makes a removal fail raises an error of its own.
     monkeypatch.setattr(remove, "_remove_noted", lambda *_: None)
     with pytest.raises(StorageError, match="TG0567") as error:
         go(here)

@@ -39,7 +39,7 @@ def test_peak_memory_is_seen_though_it_is_free_again_at_the_end(tmp_path: Path) 
 def test_a_run_over_its_limit_ends_with_its_workers_and_says_so(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "open('pid', 'w').write(str(child.pid)); child.wait()"
     )
     cost = measure(code, tmp_path, limit_s=4.0)

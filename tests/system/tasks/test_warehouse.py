@@ -16,7 +16,7 @@ from tasks.warehouse import connect, create_database
 def test_a_held_database_names_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "w.duckdb"
     create_database(path)
-    hold = f"import duckdb, time; c = duckdb.connect({str(path)!r}); print('held', flush=True); time.sleep(60)"
+    hold = f"import duckdb, time; c = duckdb.connect({str(path)!r}); print('held', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE) as holder:
         try:
             assert holder.stdout is not None
@@ -25,7 +25,7 @@ def test_a_held_database_names_its_holder(tmp_path: Path) -> None:
                 pass
         finally:
             holder.kill()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             with connect(path):

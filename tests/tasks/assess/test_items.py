@@ -105,3 +105,9 @@ def test_an_empty_test_split_is_a_data_error(make_splits: Callable[..., Splits],
 def test_a_repeated_ticket_id_is_a_data_error(make_splits: Callable[..., Splits], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="twice"):
         select_items(splits=make_splits(test=_tickets(2) * 2), max_items=5, seed=0, answer="{reply}", out=tmp_path)
+
+
+def test_a_ticket_twice_in_the_test_split_is_found(make_splits: Callable[..., Splits], tmp_path: Path) -> None:
+    splits = make_splits(test=[{"ticket_id": "1", "reply": "Yes."}, {"ticket_id": "1", "reply": "No."}])
+    with pytest.raises(DataError, match="TG0231"):
+        select_items(splits=splits, max_items=5, seed=0, answer="{reply}", out=tmp_path)

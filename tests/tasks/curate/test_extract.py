@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from hypothesis import strategies as st
 from schemas.artifacts import TicketTable
 from schemas.errors import ConfigError, DataError, SecurityError, StorageError
 from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource
-from tasks.curate import extract as module
 from tasks.curate.extract import extract_tickets, fingerprint_source
 from tasks.curate.readers.source_files import find_files
 from tasks.curate.rows import read_rows
@@ -32,14 +30,15 @@ def files(*paths: str, **options: Any) -> FilesSource:
     return FilesSource(kind="files", paths=paths, **options)
 
 
-def extract(source: Any, root: Path) -> TicketTable:
+def extract(source: Any, root: Path, **options: Any) -> TicketTable:
     out = root / "out"
     number = 0
     while out.exists():
         number += 1
         out = root / f"out-{number}"
     out.mkdir()
-    return extract_tickets(source=source, fingerprint=fingerprint_source(source, root=root), root=root, out=out)
+    fingerprint = fingerprint_source(source, root=root)
+    return extract_tickets(source=source, fingerprint=fingerprint, root=root, out=out, **options)
 
 
 def tickets(table: TicketTable) -> Rows:
@@ -556,28 +555,24 @@ def test_the_fingerprint_follows_bytes_and_names(tmp_path: Path) -> None:
 
 
 class Exporter:
-    """A program that exports the file anew whenever a reading of it has begun, and may put it right afterwards."""
+    """A program that overwrites the file during its first reading, and may finish while the reader waits."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path, *, puts_right: bool) -> None:
-        self.n_reads = 0
-        whole, parts, fingerprint = path.read_bytes(), module._parts, module.fingerprint_source
+        self.n_reads, self.path, self.whole = 0, path, path.read_bytes()
 
-        def disturbed(source: Any, root: Path, _landed: Path | None) -> Iterator[Any]:
-            for part in parts(source, root, None):
-                self.n_reads += 1
-                yield part
-                if self.n_reads == 1:
-                    path.write_bytes(whole[:20])
+        def wait(_seconds: float) -> None:
+            if puts_right:
+                path.write_bytes(self.whole)
 
-        def settled(source: Any, *, root: Path, landed: Path | None = None) -> str:
-            result = fingerprint(source, root=root)
-            if self.n_reads and puts_right:
-                path.write_bytes(whole)
-            return result
+        monkeypatch.setattr("time.sleep", wait)
 
-        monkeypatch.setattr(module, "_parts", disturbed)
-        monkeypatch.setattr(module, "fingerprint_source", settled)
-        monkeypatch.setattr(module, "RETRY_DELAY_S", 0)
+    def heard(self, _done: int, total: int | None, _unit: str, **_figures: float) -> None:
+        """The progress of a reading: its last word has a total."""
+        if total is None:
+            return
+        self.n_reads += 1
+        if self.n_reads == 1:
+            self.path.write_bytes(self.whole[:20])
 
 
 def test_a_source_overwritten_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -585,7 +580,7 @@ def test_a_source_overwritten_while_it_is_read_is_refused(tmp_path: Path, monkey
     path.write_bytes(jsonl(*({"body": f"row {i}"} for i in range(10))))
     exporter = Exporter(monkeypatch, path, puts_right=False)
     with pytest.raises(DataError, match="changed while it was read") as caught:
-        extract(files("t.jsonl"), tmp_path)
+        extract(files("t.jsonl"), tmp_path, progress=exporter.heard)
     assert caught.value.code == "TG0203"
     assert exporter.n_reads == 1
 
@@ -594,7 +589,7 @@ def test_a_source_that_is_itself_again_is_read_a_second_time(tmp_path: Path, mon
     path = tmp_path / "t.jsonl"
     path.write_bytes(jsonl(*({"body": f"row {i}"} for i in range(10))))
     exporter = Exporter(monkeypatch, path, puts_right=True)
-    assert extract(files("t.jsonl"), tmp_path).rows.n_out == 10
+    assert extract(files("t.jsonl"), tmp_path, progress=exporter.heard).rows.n_out == 10
     assert exporter.n_reads == 2
 
 

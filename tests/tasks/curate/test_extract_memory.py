@@ -59,6 +59,7 @@ def test_files_aside_change_no_byte(ids: str, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "a.jsonl").write_bytes(as_jsonl(texts(300, ids=ids)) + b"not json\n" * 5)
     (tmp_path / "b.csv").write_bytes(as_csv(texts(120, ids=ids, seed=4)))
     (tmp_path / "c.jsonl").write_bytes(as_jsonl(texts(40, ids="ordered", seed=5)))
+    # Private sizes: at their true ones this takes gigabytes.
     monkeypatch.setattr(streams, "_CHUNK_BYTES", 2000)
     monkeypatch.setattr(records, "_BATCH_BYTES", 2000)
     for name, size in (("GROUP_ROWS", 64), ("GROUP_BYTES", 5000)):
@@ -73,7 +74,7 @@ def test_files_aside_change_no_byte(ids: str, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(spill.Part, "__init__", noting)
     monkeypatch.setattr(gather, "HELD_BYTES", 8000)
-    monkeypatch.setattr(gather, "_HELD_REMOVED", 3)
+    monkeypatch.setattr(gather, "_HELD_REMOVED", 3)  # private, as above
     monkeypatch.setattr(spill, "CHUNK_BYTES", 1200)
     assert extracted(tmp_path, tmp_path / "aside") == held
     assert len(parts) > 3

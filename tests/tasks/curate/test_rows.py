@@ -17,6 +17,7 @@ from schemas.tables import REMOVED_COLUMNS, TICKET_COLUMNS
 from tasks.curate import handed as handed_tables
 from tasks.curate import row_groups
 from tasks.curate import rows as tables
+from tasks.curate.handed import look_at_handed
 from tasks.curate.rows import (
     count_rows,
     read_batches,
@@ -132,14 +133,15 @@ def test_a_file_that_is_another_one_now_is_read(tmp_path: Path) -> None:
 def test_no_more_is_held_than_allowed_and_nothing_that_was_sorted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handed_tables, "_handed", {})
     one = [{"ticket_id": "t1", "source": "a", "source_line": 1, "body": "x" * 1000}]
     monkeypatch.setattr(handed_tables, "HANDED_BYTES", int(1.5 * ticket_table(one).nbytes))
     for name in ("a.parquet", "b.parquet"):
         write_tickets(ticket_table(one), tmp_path, name=name)
-    assert list(handed_tables._handed) == [handed_tables._identity(tmp_path / "b.parquet")]
+    assert look_at_handed(tmp_path / "a.parquet") is None
+    assert look_at_handed(tmp_path / "b.parquet") is not None
     write_tickets(ticket_table(tickets(20)), tmp_path)
-    assert list(handed_tables._handed) == [handed_tables._identity(tmp_path / "b.parquet")]
+    assert look_at_handed(tmp_path / "b.parquet") is not None
+    assert look_at_handed(tmp_path / "tickets.parquet") is None
     assert read_rows(tmp_path / "tickets.parquet").num_rows == 20
 
 
@@ -177,16 +179,14 @@ def test_rows_out_of_order_are_refused(at_once: bool, tmp_path: Path) -> None:
         write_ordered_tickets([pa.concat_tables(batches)] if at_once else batches, tmp_path)
 
 
-def test_a_writer_that_is_broken_off_hands_nothing_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handed_tables, "_handed", {})
-
+def test_a_writer_that_is_broken_off_hands_nothing_over(tmp_path: Path) -> None:
     def broken_off() -> Iterator[pa.Table]:
         yield ticket_table(in_order(5))
         raise RuntimeError("in the middle of a step")
 
     with pytest.raises(RuntimeError, match="in the middle"):
         write_ordered_tickets(broken_off(), tmp_path)
-    assert handed_tables._handed == {}
+    assert look_at_handed(tmp_path / "tickets.parquet") is None
 
 
 def test_what_is_too_much_to_be_held_is_read_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from schemas.errors import DataError
 from tasks.curate import row_groups, rows
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.rows import read_rows, removed_table, ticket_table, write_removed, write_tickets
-from tasks.curate.split import _REASONS, PARTS, split_tickets
+from tasks.curate.split import PARTS, split_tickets
 
 Row = dict[str, Any]
 SIZES = (1, 7, 10_000)
@@ -62,9 +62,11 @@ def check_that_parts_are_the_table_filtered(table: pa.Table, splits: Splits, pla
         write_tickets(table.filter(pc.equal(assigned["split"], part)), plain, name=f"{part}.parquet")
         assert getattr(splits, part).read_bytes() == (plain / f"{part}.parquet").read_bytes(), part
     places = table.select(["ticket_id", "source", "source_line"]).filter(pc.equal(assigned["split"], "dropped"))
-    codes = {row["ticket_id"]: row["code"] for row in read_rows(splits.removed).to_pylist()}
+    gone = read_rows(splits.removed).to_pylist()
+    codes = {row["ticket_id"]: row["code"] for row in gone}
+    reasons = {row["code"]: row["reason"] for row in gone}
     removed = [
-        {**place, "outcome": "dropped", "code": code, "reason": _REASONS[code]}
+        {**place, "outcome": "dropped", "code": code, "reason": reasons[code]}
         for place in places.to_pylist()
         for code in [codes[place["ticket_id"]]]
     ]

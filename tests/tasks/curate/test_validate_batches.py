@@ -17,7 +17,7 @@ from schemas.curation import TableSpec
 from schemas.errors import DataError
 from tasks.curate import row_groups, rows, validate
 from tasks.curate.clean_text import clean_text
-from tasks.curate.one_per_id import _resolve
+from tasks.curate.one_per_id import keep_one_per_id
 from tasks.curate.readers import spill
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
 
@@ -51,7 +51,7 @@ def in_batches(tickets: TicketTable, out: Path, on_conflict: Conflict) -> Ticket
 
 
 def at_once(tickets: TicketTable, out: Path, on_conflict: Conflict) -> tuple[list[Row], list[Row], int]:
-    """The rows kept and removed, written to `out`, and the number of texts changed: no batches, and no Arrow."""
+    """The rows kept and removed, written to `out`, and the number of texts changed: each id alone, and no batches."""
     out.mkdir()
     groups: dict[str, list[Row]] = {}
     removed: list[Row] = []
@@ -68,9 +68,9 @@ def at_once(tickets: TicketTable, out: Path, on_conflict: Conflict) -> tuple[lis
             groups.setdefault(str(clean["ticket_id"]), []).append(row | clean)
     kept: list[Row] = []
     for group in groups.values():
-        gone = _resolve(group, on_conflict)
-        removed += [entry for _, entry in gone]
-        kept += [row for row in group if all(row is not other for other, _ in gone)]
+        for rows_kept, rows_gone in keep_one_per_id([ticket_table(group)], on_conflict):
+            kept += rows_kept.to_pylist()
+            removed += rows_gone
     write_tickets(ticket_table(kept), out, is_read_next=False)
     write_removed(removed, out)
     return kept, removed, n_changed

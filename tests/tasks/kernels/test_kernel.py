@@ -36,9 +36,10 @@ def fresh() -> Kernel:
 @pytest.fixture
 def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """Two empty cache folders, and nothing compiled before."""
-    listed = [tmp_path / "beside", tmp_path / "home"]
-    monkeypatch.setattr(kernel_module, "_folders", lambda: listed)
-    return listed
+    (tmp_path / "program").mkdir()
+    monkeypatch.setattr(kernel_module, "HERE", tmp_path / "program")
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "home"))
+    return [tmp_path / "program" / "__pycache__", tmp_path / "home" / "kernels"]
 
 
 def check(kernel: Kernel) -> None:
@@ -54,7 +55,7 @@ def test_a_kernel_calls_its_parts_and_fills_arrays(folders: list[Path]) -> None:
 
 def test_a_kept_kernel_is_loaded_rather_than_compiled(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     check(fresh())
-    monkeypatch.setattr(Kernel, "_compile", None)
+    monkeypatch.setattr("tasks.kernels.compiling.compile_function", None)
     check(fresh())
 
 
@@ -79,16 +80,26 @@ def test_a_folder_that_cannot_be_written_is_passed_over(folders: list[Path]) -> 
     check(fresh())
 
 
-def test_a_change_of_any_source_makes_another_file(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    check(fresh())
-    changed = folders[0].parent / "sources"
-    changed.mkdir()
-    (changed / "kernel.py").write_text("# other text")
-    monkeypatch.setattr(kernel_module, "HERE", changed)
-    kernel_module._digest.cache_clear()
-    check(fresh())
-    kernel_module._digest.cache_clear()
-    assert len(list(folders[0].glob("*.o"))) == 2
+def test_a_change_of_any_source_makes_another_file(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(place: str, **sources: str) -> set[str]:
+        """Names of all files that are kept once a kernel of this folder has run, with these sources about it."""
+        for number, text in enumerate(sources.values()):
+            (tmp_path / place / str(number)).mkdir(parents=True)
+            (tmp_path / place / str(number) / "source.py").write_text(text)
+        monkeypatch.setattr(kernel_module, "HERE", tmp_path / place / "0")
+        code = compile(sources["own"], str(tmp_path / place / "1" / "source.py"), "exec")
+        names: dict[str, Any] = {"__name__": "source"}
+        exec(code, names)  # noqa: S102 - it is the text below
+        assert Kernel(names["first"], "i64[]")(np.array([7])) == 7
+        return {path.name for path in tmp_path.rglob("*.o")}
+
+    own = "def first(values):\n    return values[0]\n"
+    assert len(compiled("one", program="a = 1", own=own)) == 1
+    assert len(compiled("same", program="a = 1", own=own)) == 1
+    assert len(compiled("program", program="a = 2", own=own)) == 2
+    assert len(compiled("own", program="a = 1", own=f"{own}# other text")) == 3
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from schemas.errors import ConfigError, StorageError, TrainingError
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.files import sha256_file
 from tasks.model.adapter import load_trained, open_for_training, save_trained, trainable_tensors
+from tasks.model.base_model import load_base
 
 Saved = Callable[..., tuple[nn.Module, TrainedRef]]
 
@@ -157,9 +159,10 @@ def test_weights_that_are_not_finite_are_never_saved(tiny_model: ModelRef, tmp_p
         (lambda tensors: tensors.pop(min(tensors)), "lacks 1 tensors"),
         (lambda tensors: tensors.update({"extra": torch.zeros(1)}), "has unknown 1 tensors, e.g. extra"),
         (lambda tensors: tensors.update({min(tensors): torch.zeros(3, 3)}), r"has shape \(3, 3\)"),
-        (lambda tensors: tensors[min(tensors)].fill_(float("inf")), "holds NaN or infinity"),
+        (lambda tensors: tensors[min(tensors)][0].fill_(float("nan")), "TG0536.*holds NaN or infinity"),
+        (lambda tensors: tensors[min(tensors)].fill_(float("inf")), "TG0536.*holds NaN or infinity"),
     ],
-    ids=["missing", "unknown", "shape", "infinite"],
+    ids=["missing", "unknown", "shape", "no-number", "infinite"],
 )
 def test_a_damaged_adapter_is_refused(
     tiny_model: ModelRef, saved: Saved, damage: Callable[[dict[str, torch.Tensor]], object], message: str
@@ -204,3 +207,17 @@ def test_a_full_training_takes_nothing_that_the_store_wrote_into_its_base(tiny_m
     save_trained(open_for_training(base, _spec("full")), _spec("full"), base=base, out=out)
     assert not {"artifact.json", "MANIFEST.json"} & {path.name for path in out.iterdir()}
     assert (out / "tokenizer.json").exists()
+
+
+def test_a_layer_in_full_precision_is_refused(tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of the models at hand bitsandbytes quantises every layer: one is put back, as an unknown kind of layer would be.
+    import tasks.model.adapter as module
+
+    def one_layer_left(*arguments: Any, **options: Any) -> Any:
+        model = load_base(*arguments, **options)
+        model.model.layers[0].mlp.up_proj = nn.Linear(64, 128, bias=False)
+        return model
+
+    monkeypatch.setattr(module, "load_base", one_layer_left)
+    with pytest.raises(TrainingError, match="TG0404"):
+        open_for_training(tiny_model, _spec("qlora"))

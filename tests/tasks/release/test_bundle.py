@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from schemas.artifacts import GateDecision, ModelRef, Scores, TrainedRef
+from schemas.artifacts import BundleRef, GateDecision, ModelRef, Scores, TrainedRef
 from schemas.errors import StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.training import PromptSpec
 from tasks.files import seal, sha256_file
-from tasks.release.bundle import bundle_candidate
+from tasks.release.bundle import bundle_candidate, check_evaluated
 
 
 def test_a_bundle_holds_the_weights_how_to_ask_them_and_why_they_were_let_in(
@@ -49,6 +49,19 @@ def test_equal_candidates_give_equal_bundles(tiny_model: ModelRef, tmp_path: Pat
 def test_a_candidate_without_weights_is_refused(tiny_model: ModelRef, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="TG0516"):
         make(tiny_model, tmp_path, "adapter_config.json")
+
+
+def test_what_was_not_evaluated_is_not_registered(tmp_path: Path) -> None:
+    roots = [tmp_path / name for name in ("trained", "bundle")]
+    for root in roots:
+        root.mkdir()
+        (root / "adapter_model.safetensors").write_text(root.name)
+    trained = TrainedRef(
+        root=roots[0], digest=seal(roots[0]), method="lora", format="instruction", base_digest="b", n_trainable=1,
+        n_steps=1, n_tokens=1, train_loss=1.0,
+    )  # fmt: skip
+    with pytest.raises(StorageError, match="TG0553"):
+        check_evaluated(BundleRef(root=roots[1], digest=seal(roots[1]), n_bytes=1), trained)
 
 
 def make(model: ModelRef, folder: Path, *files: str) -> Path:

@@ -16,6 +16,7 @@ from schemas.errors import ConfigError, StorageError
 from schemas.release import ServingSpec
 from schemas.tables import TICKET_COLUMNS
 from schemas.training import EncodeSpec, PromptSpec
+from tasks.curate.readers.turns import read_turns
 from tasks.model.chat_format import encode_examples
 from tasks.release.openai_file import write_openai_files
 from tasks.release.vllm_launch import check_servable, launch_script
@@ -80,6 +81,26 @@ def test_a_training_set_whose_tickets_are_gone_is_refused(splits: Splits, tiny_m
     with pytest.raises(StorageError, match="T-1 was trained on") as caught:
         write_openai_files(dataset, splits, PROMPT, tmp_path / "out")
     assert caught.value.code == "TG0545"
+
+
+def test_a_conversation_that_no_reader_takes_is_refused(splits: Splits, tiny_model: ModelRef, tmp_path: Path) -> None:
+    dataset = _encode(splits, tiny_model, tmp_path / "dataset", format="completion")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(StorageError, match=r"TG0547.*reads back otherwise: TG0303"):
+        write_openai_files(dataset, splits, PromptSpec(system="", user="{subject}", answer="{reply}"), tmp_path / "out")
+
+
+def test_an_exported_line_that_reads_back_otherwise_is_refused(
+    splits: Splits, tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def misread(talk: list[dict[str, str]]) -> object:
+        return read_turns([*talk[:-1], {**talk[-1], "content": "We are glad."}])
+
+    dataset = _encode(splits, tiny_model, tmp_path / "dataset")
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr("tasks.release.openai_file.read_turns", misread)
+    with pytest.raises(StorageError, match="TG0547"):
+        write_openai_files(dataset, splits, PROMPT, tmp_path / "out")
 
 
 def _serving(method: str = "lora") -> ServingSpec:

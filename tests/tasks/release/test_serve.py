@@ -144,9 +144,11 @@ def test_it_answers_as_the_gate_had_it_answer(
 
 def test_the_adapter_counts(bundle: BundleRef, tiny_model: ModelRef) -> None:
     from tasks.model.answer_engine import Engine
+    from tasks.model.base_model import load_tokenizer
+    from tasks.model.chat_codec import ChatCodec
 
     served = load_bundle(bundle.root, base=tiny_model.root)
-    codec = served._engine.codec
+    codec = ChatCodec.of(load_tokenizer(tiny_model), "instruction")
     bare = ServedModel(served.serving, Engine.load(tiny_model, None, DECODING, codec, []))
     assert served.losses(TICKETS) != pytest.approx(bare.losses(TICKETS), rel=1e-2)
 

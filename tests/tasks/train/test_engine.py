@@ -159,3 +159,11 @@ def test_no_examples_are_an_error(
     with pytest.raises(DataError) as caught:
         _train(make_dataset(n_train=0), tiny_model, make_spec(), tmp_path)
     assert caught.value.code == "TG0308"
+
+
+def test_a_step_with_nothing_to_learn_is_refused(
+    tmp_path: Path, tiny_model: ModelRef, make_spec: MakeSpec, make_dataset: Callable[..., DatasetRef]
+) -> None:
+    without_answers = make_dataset(half_tokens=(0, 0), n_prefix=4)
+    with pytest.raises(DataError, match="TG0322"):
+        _train(without_answers, tiny_model, make_spec(), tmp_path)

@@ -12,8 +12,9 @@ from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.errors import ConfigError, TrainingError
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.failpoint import VARIABLE
-from tasks.train.job import CHECKPOINTS, PROGRESS, ProgressLog
+from tasks.train.job import CHECKPOINTS, INTERRUPTED, PROGRESS, ProgressLog
 from tasks.train.launch import train_model
+from tasks.train.place import ThisMachine
 
 MakeSpec = Callable[..., TrainSpec]
 
@@ -109,6 +110,17 @@ def test_a_process_that_was_killed_is_told_as_such_with_advice(
         _train(dataset, tiny_model, make_spec(), tmp_path)
     assert caught.value.code == "TG0405"
     assert "halve train.batch_size (4)" in str(caught.value.hint)
+
+
+def test_a_training_that_was_asked_to_stop_says_how_to_continue(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
+) -> None:
+    class Stopped(ThisMachine):
+        def command(self, job_file: Path) -> list[str]:
+            return ["sh", "-c", f"exit {INTERRUPTED}"]
+
+    with pytest.raises(TrainingError, match="TG0408"):
+        _train(dataset, tiny_model, make_spec(), tmp_path, place=Stopped())
 
 
 def test_a_training_over_its_time_is_stopped(

@@ -47,6 +47,7 @@ def test_measured_peaks_are_predicted_within_six_percent(
 def test_the_constants_are_those_of_the_fast_path() -> None:
     from tasks.train.fast import attention, kernels
 
+    # Private: each is one of many terms of a prediction.
     assert (process_memory._LOSS_ROWS, process_memory._BLOCK) == (kernels.LOSS_ROWS, attention.LONGEST_BLOCK)
 
 

@@ -87,11 +87,9 @@ def test_a_first_run_promotes_a_twin_is_blocked_and_nothing_new_is_skipped(empty
     assert {"code of tasks.train.engine", "version of torch"} <= changed().keys()
     assert changed()["version of torch"][1].endswith(", 9.9")
 
-    begun = time.monotonic()
     third = empty_workplace.json("run", "small")
     assert third["verdict"] == "SKIP"
     assert first["run_id"] in third["reason"]
-    assert time.monotonic() - begun < 60
     assert empty_workplace.json("champion", "small")["champion"]["version"] == "1"
     statuses = {row["run_id"]: row["status"] for row in empty_workplace.json("runs")["runs"]}
     assert statuses[third["run_id"]] == "SKIPPED"

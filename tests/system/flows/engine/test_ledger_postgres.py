@@ -31,7 +31,7 @@ def begin(ledger, run_id):
 
 def wait_until_free(ledger, pipeline):
     """The server ends a session, and with it the lock, when it comes to it."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while ledger.holder_of(pipeline) is not None and time.monotonic() < deadline:
         time.sleep(0.05)
 
@@ -161,7 +161,7 @@ def test_addresses_are_checked_and_their_password_is_never_told(tmp_path, postgr
     started = time.monotonic()
     with pytest.raises(ServiceError, match="TG0712") as caught:
         Ledger(tmp_path, nowhere).runs()
-    assert time.monotonic() - started < 5  # a server that says no is not asked again
+    assert time.monotonic() - started < 12  # a server that says no is not asked again
     assert "nowhere" in caught.value.message
     assert "geheim" not in json.dumps(caught.value.to_json())
     assert without_password("postgres://ada:geheim@db/x") == "postgresql://db/x"

@@ -129,7 +129,7 @@ def proxy(tmp_path: Path) -> Iterator[Proxy]:
     config = configure(tmp_path, hosts, port)
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen([program, "-e", "stderr", "-c", str(config)], stdout=log, stderr=log, cwd=tmp_path)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not _listens(port):
         assert process.poll() is None, (tmp_path / "log").read_text()
         assert time.monotonic() < deadline, (tmp_path / "log").read_text()

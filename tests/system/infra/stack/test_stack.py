@@ -83,7 +83,7 @@ def kill(place: Place, name: str) -> None:
     server = read_state(place.folder / name)
     assert server is not None
     os.killpg(server.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while alive(place, name) is not None and time.monotonic() < deadline:
         time.sleep(0.1)
 

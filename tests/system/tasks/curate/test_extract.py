@@ -48,7 +48,7 @@ def test_a_database_held_by_a_writer_names_it(tmp_path: Path) -> None:
     path = tmp_path / "w.duckdb"
     hold = (
         f"import duckdb, time; c = duckdb.connect({str(path)!r}); c.execute('create table t as select 1 as body'); "
-        "print('held', flush=True); time.sleep(60)"
+        "print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE) as holder:
         try:

@@ -14,8 +14,8 @@ from schemas.remote_source import FreshdeskSource
 from tasks.curate.ingest import rest_pages
 from tasks.curate.ingest.bring import bring_in, ingest_folder
 from tests.support.freshdesk_desk import AGENT, KEY, FreshdeskDesk, freshdesk_desk
-from tests.support.ingest_process import DELAY_S, Ingests, ingests
-from tests.support.synced import extract, fingerprint, removed, sync, tickets
+from tests.support.ingest_process import DELAY_S
+from tests.support.synced import fingerprint, removed, sync, tickets
 
 VARIABLE = "DESK_KEY"
 
@@ -26,12 +26,6 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[FreshdeskDesk]:
     monkeypatch.setattr(rest_pages, "FIRST_DELAY_S", DELAY_S)
     with freshdesk_desk() as desk:
         yield desk
-
-
-@pytest.fixture(scope="module")
-def process(project: Path) -> Iterator[Ingests]:
-    with ingests(project) as started:
-        yield started
 
 
 def source(desk: FreshdeskDesk, **options: Any) -> FreshdeskSource:
@@ -114,28 +108,6 @@ def test_a_ticket_that_changes_while_pages_are_read_is_there_and_hides_no_other(
 
     desk.meanwhile = meanwhile
     assert set(tickets(sync(source(desk), tmp_path))) == {str(number) for number in range(1, 10)}
-
-
-PLACES = ("ingest.written", "ingest.fetched", "ingest.committed")
-
-
-def test_killed_at_every_step_no_row_is_lost_or_doubled(desk: FreshdeskDesk, process: Ingests, tmp_path: Path) -> None:
-    for number in (1, 2, 3):
-        desk.add(number)
-    desk.add(4)
-    desk.listed[4] = "deleted"
-    spec = source(desk)
-    table = sync(spec, tmp_path / "whole")
-    whole = fingerprint(spec, tmp_path / "whole")
-    # Before a page is committed, before it is written and after it is committed; then the same with the next page.
-    for number in range(1, 20):
-        if all(process.bring_in(spec, tmp_path / "killed", f"{place}:{number}") for place in PLACES):
-            break
-    assert 3 < number < 19
-    assert fingerprint(spec, tmp_path / "killed") == whole
-    again = extract(spec, tmp_path / "killed")
-    assert (again.rows, tickets(again), removed(again)) == (table.rows, tickets(table), removed(table))
-    assert removed(again) == {"4": "deleted_upstream"}
 
 
 def test_what_is_deleted_or_spam_goes_and_comes_back_when_it_is_restored(desk: FreshdeskDesk, tmp_path: Path) -> None:

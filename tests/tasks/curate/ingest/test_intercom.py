@@ -12,9 +12,9 @@ from schemas.errors import ServiceError
 from schemas.remote_source import IntercomSource
 from tasks.curate.ingest import rest_pages
 from tasks.curate.ingest.bring import bring_in, ingest_folder
-from tests.support.ingest_process import DELAY_S, Ingests, ingests
+from tests.support.ingest_process import DELAY_S
 from tests.support.intercom_desk import AGENT, TOKEN, IntercomDesk, intercom_desk
-from tests.support.synced import extract, fingerprint, removed, sync, tickets
+from tests.support.synced import fingerprint, removed, sync, tickets
 
 VARIABLE = "DESK_TOKEN"
 
@@ -25,12 +25,6 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[IntercomDesk]:
     monkeypatch.setattr(rest_pages, "FIRST_DELAY_S", DELAY_S)
     with intercom_desk() as desk:
         yield desk
-
-
-@pytest.fixture(scope="module")
-def process(project: Path) -> Iterator[Ingests]:
-    with ingests(project) as started:
-        yield started
 
 
 def source(desk: IntercomDesk, **options: Any) -> IntercomSource:
@@ -106,24 +100,6 @@ def test_parts_are_asked_for_once_for_each_version_and_what_is_redacted_takes_th
     assert folder is not None
     held = b"".join(path.read_bytes() for path in folder.iterdir())
     assert not any(text in held for text in (b"Answer 1.", b"Answer 2.", b"Question 3", b"Answer 4."))
-
-
-PLACES = ("ingest.written", "ingest.fetched", "ingest.committed")
-
-
-def test_killed_at_every_step_no_row_is_lost_or_doubled(desk: IntercomDesk, process: Ingests, tmp_path: Path) -> None:
-    for number in (1, 2, 3):
-        desk.add(number)
-    spec = source(desk)
-    table = sync(spec, tmp_path / "whole")
-    whole = fingerprint(spec, tmp_path / "whole")
-    for number in range(1, 20):
-        if all(process.bring_in(spec, tmp_path / "killed", f"{place}:{number}") for place in PLACES):
-            break
-    assert 2 < number < 19
-    assert fingerprint(spec, tmp_path / "killed") == whole
-    again = extract(spec, tmp_path / "killed")
-    assert (again.rows, tickets(again)) == (table.rows, tickets(table))
 
 
 def test_what_is_no_conversation_is_quarantined_and_a_refused_login_holds_no_token(

@@ -17,11 +17,11 @@ from schemas.secrets import masked
 from tasks.curate.ingest import web
 from tasks.curate.ingest.aws_profile import VARIABLE, profile_keys
 from tasks.curate.ingest.bring import bring_in, brought, check_source, ingest_folder
-from tasks.curate.ingest.copies import FETCHED, FILES, read_snapshot
+from tasks.curate.ingest.copies import FETCHED, read_snapshot
 from tasks.curate.ingest.download import Room
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
-from tests.support.ingest_process import DELAY_S, Ingests, ingests
-from tests.support.synced import extract, fingerprint, sync, tickets
+from tests.support.ingest_process import DELAY_S
+from tests.support.synced import fingerprint, sync, tickets
 
 N_FILES = 12
 PATTERN = "s3://desk/exports/*.jsonl"
@@ -38,12 +38,6 @@ def afar(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
         for number in range(N_FILES):
             server.put(f"/desk/exports/{number:02d}.jsonl", row(number))
         yield server
-
-
-@pytest.fixture(scope="module")
-def process(project: Path) -> Iterator[Ingests]:
-    with ingests(project) as started:
-        yield started
 
 
 def source(server: FileServer, **options: Any) -> RemoteFilesSource:
@@ -153,27 +147,6 @@ def test_room_is_shared_to_the_byte() -> None:
     room.give_back(1)
     assert room.take(5)
     assert not room.take(1)
-
-
-PLACES = ("copies.part", "copies.fetched", "copies.renamed", "copies.noted")
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_killed_while_several_come_no_row_is_lost_or_doubled_and_no_noted_file_fetched_twice(
-    afar: FileServer, tmp_path: Path, process: Ingests, place: str
-) -> None:
-    spec = source(afar)
-    noted: set[str] = set()
-    for number in range(1, 6):
-        assert not process.bring_in(spec, tmp_path, f"{place}:{1 + number % 2}")
-        afar.asked = [each for each in afar.asked if each.query]
-        lines = folder_of(spec, tmp_path) / FETCHED
-        noted |= {json.loads(line)["url"] for line in lines.read_bytes().splitlines()} if lines.is_file() else set()
-    assert process.bring_in(spec, tmp_path)
-    assert not noted & {f"s3:/{each.path}" for each in afar.asked if not each.query}
-    assert sorted(tickets(extract(spec, tmp_path))) == sorted(f"t{n}" for n in range(N_FILES))
-    assert len(list((folder_of(spec, tmp_path) / FILES).iterdir())) == N_FILES
-    assert not list(folder_of(spec, tmp_path).glob("part-*"))
 
 
 def test_a_named_profile_gives_the_keys_and_they_are_masked(

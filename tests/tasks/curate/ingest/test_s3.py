@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from tasks.curate.ingest.s3 import _parsed
-from tasks.curate.ingest.web import PassingError
+from schemas.remote_files import RemoteFilesSource
+from tasks.curate.ingest.s3 import Listed, Storage
+from tasks.curate.ingest.web import PassingError, Web
 
 BOMB = '<!DOCTYPE ListBucketResult [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><ListBucketResult>&b;</ListBucketResult>'
+
+
+class Answering(Web):
+    """Every answer has this body; what may pass is not waited for."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self.body = body
+
+    @contextmanager
+    def get(self, url: str, headers: Any, **_: Any) -> Iterator[Any]:
+        yield SimpleNamespace(status_code=200, headers={}, iter_raw=lambda: [self.body])
+
+    def wait(self, attempt: int, error: PassingError, *, where: str) -> None:
+        raise error
+
+
+def listed(body: bytes) -> list[Listed]:
+    """The objects of a bucket whose listing this is."""
+    pattern = "s3://desk/*.csv"
+    source = RemoteFilesSource(kind="remote_files", urls=(pattern,), endpoint="http://127.0.0.1:9")
+    return list(Storage(source, Answering(body)).matching(pattern))
 
 
 @pytest.mark.parametrize(
@@ -27,11 +55,10 @@ BOMB = '<!DOCTYPE ListBucketResult [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><Lis
 )
 def test_what_is_no_plain_listing_is_refused(body: bytes, told: str) -> None:
     with pytest.raises(PassingError, match=told):
-        _parsed(body)
+        listed(body)
 
 
 def test_a_listing_is_read() -> None:
-    page = _parsed(
-        '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Key>ü.csv</Key></ListBucketResult>'.encode()
-    )
-    assert page.findtext("Key") == "ü.csv"
+    contents = "<Contents><Key>ü.csv</Key><ETag>e</ETag><Size>3</Size></Contents>"
+    page = f'<?xml version="1.0" encoding="UTF-8"?><ListBucketResult>{contents}</ListBucketResult>'
+    assert listed(page.encode()) == [Listed("s3://desk/ü.csv", "e", 3)]

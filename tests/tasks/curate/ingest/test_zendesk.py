@@ -15,7 +15,7 @@ from tasks.curate.extract import fingerprint_source
 from tasks.curate.ingest import rest_pages, zendesk_api
 from tasks.curate.ingest.bring import bring_in, ingest_folder
 from tasks.curate.ingest.landing import FILE
-from tests.support.ingest_process import DELAY_S, Ingests, ingests
+from tests.support.ingest_process import DELAY_S
 from tests.support.synced import extract, removed, sync, tickets
 from tests.support.zendesk_desk import AGENT, TOKEN, ZendeskDesk, zendesk_desk
 
@@ -28,12 +28,6 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[ZendeskDesk]:
     monkeypatch.setattr(rest_pages, "FIRST_DELAY_S", DELAY_S)
     with zendesk_desk() as desk:
         yield desk
-
-
-@pytest.fixture(scope="module")
-def process(project: Path) -> Iterator[Ingests]:
-    with ingests(project) as started:
-        yield started
 
 
 def source(desk: ZendeskDesk, **options: Any) -> ZendeskSource:
@@ -116,38 +110,6 @@ def test_a_page_that_was_seen_changes_nothing_and_a_cursor_that_stands_still_end
     desk.add(6)
     with pytest.raises(ServiceError, match=r"TG0708.*a page twice"):
         bring_in(source(desk), root=tmp_path, landed=tmp_path / "landed")
-
-
-PLACES = ("ingest.written", "ingest.fetched", "ingest.committed")
-
-
-def kill_at_every_step(process: Ingests, spec: ZendeskSource, folder: Path, *, whole: str) -> int:
-    """Kill before a page is committed, before it is written and after it is committed, then the same with the next
-    page, and so on until everything is in; returns the number of pages, and of the word that all is here."""
-    for n_pages in range(1, 20):
-        ended = any(process.bring_in(spec, folder, place) for place in PLACES)
-        if fingerprint_source(spec, root=folder, landed=folder / "landed") == whole:
-            assert ended
-            return n_pages
-    raise AssertionError("it does not go on")
-
-
-def test_killed_at_every_step_no_row_is_lost_doubled_or_fetched_again(
-    desk: ZendeskDesk, process: Ingests, tmp_path: Path
-) -> None:
-    for number in (1, 2, 3):
-        desk.add(number)
-    spec = source(desk)
-    table = sync(spec, tmp_path / "whole")
-    whole = fingerprint_source(spec, root=tmp_path, landed=tmp_path / "whole" / "landed")
-    desk.answered.clear()
-    # Two pages of the export, the comments of three tickets, the word that all is here.
-    assert kill_at_every_step(process, spec, tmp_path / "killed", whole=whole) == 6
-    with_rows = {path: n for path, n in desk.answered.items() if "c1780272003" not in path}
-    assert set(with_rows.values()) == {3}  # killed before it was written, before it was committed, after: never again
-    assert process.bring_in(spec, tmp_path / "killed")
-    again = extract(spec, tmp_path / "killed")
-    assert (again.rows, tickets(again)) == (table.rows, tickets(table))
 
 
 GONE = ("Question 1", "Question 2", "Answer 1", "Answer 3", "Answer 4")

@@ -63,7 +63,7 @@ def records(batches: Iterable[Batch]) -> list[Record]:
 @example(data=b"\xfe\xff", chunk=1, longest=20)
 def test_blocks_hold_the_lines_that_are_read_one_by_one(data: bytes, chunk: int, longest: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streams, "_CHUNK_BYTES", chunk)
+        patch.setattr(streams, "_CHUNK_BYTES", chunk)  # private: at its true size no example has a second chunk
         patch.setattr(streams, "MAX_ROW_BYTES", longest)
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):
             with pytest.raises(DataError, match="UTF-16"):

@@ -7,6 +7,7 @@ import pytest
 from schemas.errors import ConfigError, SecurityError
 from tasks.curate.sql.predicate import check_predicate
 from tasks.warehouse import connect
+from tests.support.codes import code_of
 
 ALLOWED = (
     "length(reply) between 40 and 2000",
@@ -105,3 +106,17 @@ def test_a_number_is_no_rule() -> None:
 def test_an_expression_nested_too_deeply_is_refused_without_a_crash() -> None:
     with pytest.raises((ConfigError, SecurityError)):
         check_predicate("(" * 5000 + "true" + ")" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("code", "rule"),
+    [
+        ("TG0120", "length("),
+        ("TG0122", "length(created_at) > 3"),
+        ("TG0123", "length(body)"),
+        ("TG0811", "true), (false"),
+        ("TG0813", "getenv('HOME') = 'x'"),
+    ],
+)
+def test_the_code_says_why_a_rule_is_refused(code: str, rule: str) -> None:
+    assert code_of(lambda: check_predicate(rule)) == code

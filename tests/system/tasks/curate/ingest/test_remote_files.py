@@ -18,10 +18,11 @@ import pytest
 from schemas.errors import ServiceError
 from schemas.remote_files import RemoteFilesSource
 from tasks.curate.ingest import web
-from tasks.curate.ingest.bring import ingest_folder
+from tasks.curate.ingest.bring import brought, ingest_folder
+from tasks.curate.ingest.copies import FETCHED, FILES
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
-from tests.support.ingest_process import DELAY_S
-from tests.support.synced import sync, tickets
+from tests.support.ingest_process import DELAY_S, Ingests, ingests
+from tests.support.synced import extract, sync, tickets
 
 PATTERN = "s3://desk/exports/*.jsonl"
 
@@ -115,3 +116,48 @@ def test_killed_in_the_middle_of_a_body_the_half_is_not_taken_for_the_file(
     assert sorted(tickets(sync(spec, tmp_path))) == [f"t{n}" for n in range(10)]
     assert [len(afar.gets(f"/desk/exports/{number}.jsonl")) for number in range(5)] == [1, 1, 1, 2, 1]
     assert not list(folder_of(spec, tmp_path).glob("part-*"))
+
+
+PLACES = ("copies.part", "copies.fetched", "copies.renamed", "copies.noted")
+
+
+@pytest.fixture(scope="module")
+def process(project: Path) -> Iterator[Ingests]:
+    with ingests(project) as process:
+        yield process
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_at_any_step_no_row_is_lost_or_doubled_and_no_whole_file_fetched_twice(
+    afar: FileServer, tmp_path: Path, process: Ingests, place: str
+) -> None:
+    spec = source(afar, parallel=1)
+    for _ in range(5):  # each time at another file: all before it are whole and noted
+        assert not process.bring_in(spec, tmp_path, place)
+        if place != "copies.noted":
+            assert not process.bring_in(spec, tmp_path, "copies.noted")
+    assert brought(spec, landed=tmp_path / "landed") is None, "no round came to its end"
+    with (folder_of(spec, tmp_path) / FETCHED).open("ab") as stream:
+        stream.write(b'{"url": "half a li')
+    assert process.bring_in(spec, tmp_path)
+    assert sorted(tickets(extract(spec, tmp_path))) == [f"t{n}" for n in range(10)]
+    for number in range(5):
+        n_gets = len(afar.gets(f"/desk/exports/{number}.jsonl"))
+        assert n_gets == 1 if place == "copies.noted" else n_gets <= 2
+    assert len(list((folder_of(spec, tmp_path) / FILES).iterdir())) == 5
+
+
+def test_killed_with_a_new_snapshot_the_old_copies_go_with_the_next_round(
+    afar: FileServer, tmp_path: Path, process: Ingests
+) -> None:
+    spec = source(afar)
+    assert process.bring_in(spec, tmp_path)
+    afar.put("/desk/exports/0.jsonl", rows(0, 1, text="changed"))
+    del afar.files["/desk/exports/4.jsonl"]
+    assert not process.bring_in(spec, tmp_path, "copies.told")
+    assert len(list((folder_of(spec, tmp_path) / FILES).iterdir())) == 6
+    found = tickets(extract(spec, tmp_path))
+    assert (sorted(found), found["t0"]["body"]) == ([f"t{n}" for n in range(8)], "changed 0")
+    assert process.bring_in(spec, tmp_path)
+    assert len(list((folder_of(spec, tmp_path) / FILES).iterdir())) == 4
+    assert sorted(tickets(extract(spec, tmp_path))) == [f"t{n}" for n in range(8)]

@@ -148,3 +148,21 @@ def test_dlt_writes_no_file_starts_no_thread_and_tells_nobody(desk: ZendeskDesk,
     assert list(home.iterdir()) == []
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["landed"]
     assert Counter(path.name for path in (tmp_path / "work" / "landed").rglob("*") if path.is_file()) == {FILE: 1}
+
+
+def test_killed_at_every_step_no_row_is_lost_doubled_or_fetched_again(
+    desk: ZendeskDesk, process: Ingests, tmp_path: Path
+) -> None:
+    for number in (1, 2, 3):
+        desk.add(number)
+    spec = source(desk)
+    table = sync(spec, tmp_path / "whole")
+    whole = fingerprint_source(spec, root=tmp_path, landed=tmp_path / "whole" / "landed")
+    desk.answered.clear()
+    # Two pages of the export, the comments of three tickets, the word that all is here.
+    assert kill_at_every_step(process, spec, tmp_path / "killed", whole=whole) == 6
+    with_rows = {path: n for path, n in desk.answered.items() if "c1780272003" not in path}
+    assert set(with_rows.values()) == {3}  # killed before it was written, before it was committed, after: never again
+    assert process.bring_in(spec, tmp_path / "killed")
+    again = extract(spec, tmp_path / "killed")
+    assert (again.rows, tickets(again)) == (table.rows, tickets(table))

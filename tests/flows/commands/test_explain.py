@@ -1,0 +1,41 @@
+"""`tunegate explain` reads the documentation of the error codes: one row for each code of the program."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from flows.commands.explain import documented
+from schemas.errors import StorageError
+
+CODE = re.compile(r"TG\d{4}")
+
+
+def codes_of_the_program(project: Path) -> set[str]:
+    """Every code that a source file names."""
+    files = [path for folder in ("schemas", "tasks", "flows") for path in (project / folder).rglob("*.py")]
+    return {code for path in files for code in CODE.findall(path.read_text(encoding="utf-8"))}
+
+
+def test_the_codes_of_the_program_are_those_of_the_documentation(project: Path) -> None:
+    used = codes_of_the_program(project)
+    codes = [row.code for row in documented(project / "docs" / "errors.md")]
+    assert sorted(used - set(codes)) == []
+    assert sorted(set(codes) - used) == []
+    assert len(codes) == len(set(codes))
+    assert codes
+
+
+def test_each_row_of_the_documentation_is_read_and_belongs_to_its_range(project: Path) -> None:
+    text = (project / "docs" / "errors.md").read_text(encoding="utf-8")
+    rows = list(documented(project / "docs" / "errors.md"))
+    assert len(rows) == len(re.findall(r"^\| TG", text, re.M))
+    for section in text.split("\n## ")[1:]:
+        assert {code[:4] for code in re.findall(r"^\| (TG\d{4})", section, re.M)} == {section[:4]}
+
+
+def test_a_missing_documentation_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="TG0517"):
+        list(documented(tmp_path / "errors.md"))

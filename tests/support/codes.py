@@ -1,0 +1,17 @@
+"""The code of the error that a call ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from schemas.errors import TunegateError
+
+
+def code_of(provoke: Callable[[], Any]) -> str:
+    """Call the function, which must fail with an error of ours, and return the error's code."""
+    with pytest.raises(TunegateError) as caught:
+        provoke()
+    return caught.value.code

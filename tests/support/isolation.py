@@ -1,0 +1,64 @@
+"""No test is changed by what another one left in its process: threads, environment, folder, umask, log records."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+OF_LIBRARIES = re.compile(
+    r"asyncio_\d+|tqdm_monitor|QueueFeederThread|ThreadPoolExecutor-.*|GlobalEventLoopThread.*|.*EventsWorker.*"
+)
+"""Threads that libraries keep for the life of a process; they wait for work, and use no global random numbers."""
+OWN = re.compile(r"PYTEST_|COV_")
+"""Variables that pytest itself changes."""
+GRACE_S = 30.0
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Put back what a test changes in its process; a thread that it leaves behind is an error.
+
+    A thread matters although it does no harm by itself: Hypothesis, for one, refuses an example during which anybody
+    used the global random numbers.
+    """
+    threads = set(threading.enumerate())
+    environ, folder = _environ(), Path.cwd()
+    records, sigterm = logging.getLogRecordFactory(), signal.getsignal(signal.SIGTERM)
+    umask = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(umask)
+        logging.setLogRecordFactory(records)
+        signal.signal(signal.SIGTERM, sigterm)
+        changed = {name for name, _ in _environ().items() ^ environ.items()}
+        for name in changed:
+            os.environ.pop(name, None)
+        os.environ.update({name: environ[name] for name in changed & environ.keys()})
+        os.chdir(folder)
+    assert not (left := _left(threads)), f"the test left threads behind: {left}"
+
+
+def _environ() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not OWN.match(name)}
+
+
+def _left(before: set[threading.Thread]) -> list[str]:
+    """Names of new threads that do not end within the grace."""
+    deadline = time.monotonic() + GRACE_S
+    while True:
+        left = [
+            thread.name
+            for thread in threading.enumerate()
+            if thread not in before and not OF_LIBRARIES.fullmatch(thread.name)
+        ]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.01)

@@ -1,0 +1,71 @@
+"""Several files from afar at a time: as many as were asked for and no more, and the same as one after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.remote_files import RemoteFilesSource
+from tasks.curate.ingest import web
+from tasks.curate.ingest.bring import ingest_folder
+from tasks.curate.ingest.copies import FETCHED, FILES
+from tests.support.file_server import FileServer, file_server
+from tests.support.ingest_process import DELAY_S, Ingests, ingests
+from tests.support.synced import extract, tickets
+
+N_FILES = 12
+PATTERN = "s3://desk/exports/*.jsonl"
+
+
+def row(number: int) -> str:
+    return json.dumps({"ticket_id": f"t{number}", "customer_id": "c", "body": f"q {number}", "reply": "a"}) + "\n"
+
+
+@pytest.fixture
+def afar(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    monkeypatch.setattr(web, "FIRST_DELAY_S", DELAY_S)
+    with file_server() as server:
+        for number in range(N_FILES):
+            server.put(f"/desk/exports/{number:02d}.jsonl", row(number))
+        yield server
+
+
+@pytest.fixture(scope="module")
+def process(project: Path) -> Iterator[Ingests]:
+    with ingests(project) as started:
+        yield started
+
+
+def source(server: FileServer, **options: Any) -> RemoteFilesSource:
+    return RemoteFilesSource(kind="remote_files", endpoint=server.url, **{"urls": (PATTERN,), **options})
+
+
+def folder_of(spec: RemoteFilesSource, folder: Path) -> Path:
+    found = ingest_folder(spec, folder / "landed")
+    assert found is not None
+    return found
+
+
+PLACES = ("copies.part", "copies.fetched", "copies.renamed", "copies.noted")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_while_several_come_no_row_is_lost_or_doubled_and_no_noted_file_fetched_twice(
+    afar: FileServer, tmp_path: Path, process: Ingests, place: str
+) -> None:
+    spec = source(afar)
+    noted: set[str] = set()
+    for number in range(1, 6):
+        assert not process.bring_in(spec, tmp_path, f"{place}:{1 + number % 2}")
+        afar.asked = [each for each in afar.asked if each.query]
+        lines = folder_of(spec, tmp_path) / FETCHED
+        noted |= {json.loads(line)["url"] for line in lines.read_bytes().splitlines()} if lines.is_file() else set()
+    assert process.bring_in(spec, tmp_path)
+    assert not noted & {f"s3:/{each.path}" for each in afar.asked if not each.query}
+    assert sorted(tickets(extract(spec, tmp_path))) == sorted(f"t{n}" for n in range(N_FILES))
+    assert len(list((folder_of(spec, tmp_path) / FILES).iterdir())) == N_FILES
+    assert not list(folder_of(spec, tmp_path).glob("part-*"))

@@ -1,0 +1,17 @@
+"""The cache of conversions: a place that cannot be written to is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import StorageError
+from tasks.model.model_cache import cached_conversion
+
+
+def test_a_cache_that_is_a_file_is_named(tmp_path: Path) -> None:
+    for name in ("cache", "model.gguf"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(StorageError, match="TG0541"):
+        cached_conversion(tmp_path / "model.gguf", tmp_path / "cache")
