@@ -24,7 +24,7 @@ FINE = BROKEN.replace("lerning_rate", "learning_rate")
 
 
 def tunegate(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return run_here(arguments, cwd=cwd, environ=os.environ)
+    return run_here(arguments, cwd=cwd, environ=dict(os.environ))
 
 
 def test_errors_are_objects_with_json(tmp_path: Path) -> None:

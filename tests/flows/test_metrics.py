@@ -18,7 +18,8 @@ from tasks.release.endpoint import Limits, build_endpoint
 from tasks.release.live import LiveModels
 
 if TYPE_CHECKING:
-    from tests.support.place import Place, Workplace
+    from tests.support.place import Place
+    from tests.support.workplace import Workplace
 
 Told = dict[str, dict[tuple[str, ...], float]]
 

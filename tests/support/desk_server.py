@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -58,12 +59,23 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], None], *, tls: ssl.SSLCon
         def log_message(self, *_: Any) -> None:
             pass
 
+    open_connections: set[socket.socket] = set()
+
     class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            open_connections.add(request)
+            super().process_request(request, client_address)
+
+        def shutdown_request(self, request: Any) -> None:
+            open_connections.discard(request)
+            super().shutdown_request(request)
+
         def handle_error(self, *_: Any) -> None:
             """A client that was killed hangs up."""
 
     server = Server(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -73,4 +85,7 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], None], *, tls: ssl.SSLCon
     finally:
         server.shutdown()
         thread.join()
+        for connection in tuple(open_connections):  # kept alive by a client: its thread would wait for a next request
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         server.server_close()

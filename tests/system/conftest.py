@@ -11,8 +11,8 @@ import pytest
 
 from flows.servers import client_environment, ensure_prefect, stop_all
 from schemas.artifacts import ModelRef
-from tests.flows.conftest import finished  # noqa: F401
-from tests.support.place import empty_store, place, session  # noqa: F401
+from tests.flows.conftest import finished
+from tests.support.place import empty_store, place, session
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.project import PROJECT
 from tests.support.warm import FRESH_WORKER, Warm
@@ -74,7 +74,7 @@ def bare_workplace(tmp_path: Path, tiny_model: ModelRef, warm: Warm) -> ForkedWo
 
 
 @pytest.fixture
-def empty_workplace(bare_workplace: ForkedWorkplace, prefect_url: str, empty_store: Path) -> ForkedWorkplace:  # noqa: F811
+def empty_workplace(bare_workplace: ForkedWorkplace, prefect_url: str, empty_store: Path) -> ForkedWorkplace:
     """The small pipelines with the tests' Prefect server and an MLflow store that is made already; nothing has run."""
     give_mlflow(bare_workplace.home, empty_store)
     bare_workplace.environ |= {**client_environment(None), "PREFECT_API_URL": prefect_url}
@@ -83,7 +83,7 @@ def empty_workplace(bare_workplace: ForkedWorkplace, prefect_url: str, empty_sto
 
 
 @pytest.fixture
-def workplace(empty_workplace: ForkedWorkplace, finished: Path) -> ForkedWorkplace:  # noqa: F811
+def workplace(empty_workplace: ForkedWorkplace, finished: Path) -> ForkedWorkplace:
     """The same with the results of the pipelines' runs in the store: what a test does not change is not made again."""
     give_results(empty_workplace.home, finished)
     return empty_workplace

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.forked import Forked
 from benchmarks.regressions import toy
 from benchmarks.regressions.worlds import merged, toy_world
 from flows.ablation import Ablation
@@ -28,7 +29,6 @@ from schemas.curation_steps import RuleStep
 from schemas.load import load_file
 from tasks.release.reports.page import draw_page
 from tasks.train import launch
-from tests.benchmarks.regressions.test_play import Forked
 
 STEPS = {"epochs": 8, "max_steps": 100}
 RULES = [

@@ -11,4 +11,5 @@ if TYPE_CHECKING:
 def test_a_plan_does_not_ask_this_machine_for_the_memory_of_others(workplace: Workplace) -> None:
     assert workplace.json("plan", "small")["training_memory_gib"] is not None
     workplace.declare(lambda document: document["pipelines"]["small"].update(engine="ray"))
+    workplace.environ |= {"RAY_ADDRESS": "10.0.0.5:6379", "TUNEGATE_SHARED": "file:///mnt/shared"}
     assert workplace.json("plan", "small")["training_memory_gib"] is None

@@ -11,19 +11,10 @@ from pathlib import Path
 import pytest
 
 from schemas.artifacts import ModelRef
+from tests.flows.test_cli import BROKEN
 from tests.support.commands import NOWHERE
 from tests.support.project import PROJECT
 from tests.support.workplace import Workplace, environment, give_results
-
-BROKEN = """\
-version: 1
-pipelines:
-  replies:
-    source: {kind: generated}
-    train: {base_model: "file:models/x", lerning_rate: 1e-3}
-    gates: {rules: [{metric: exact, value_threshold: 0.5}]}
-    register: {name: replies}
-"""
 
 
 def tunegate(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:

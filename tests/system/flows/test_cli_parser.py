@@ -11,30 +11,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
-from flows.cli import app
 from flows.completion import bash_script, fish_script, read_parser, zsh_script
+from tests.flows.test_cli_parser import ALL, PARSER
 
-PARSER: Any = typer.main.get_command(app)
 COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-9]|4[0-9]|9[0-9]|10[0-7])[0-9;]*m")
-
-
-def commands(command: Any = PARSER, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every command that does something, with its words."""
-    inner = getattr(command, "commands", {})
-    if not inner:
-        yield name, command
-    for key, each in inner.items():
-        yield from commands(each, f"{name} {key}".strip())
-
-
-ALL = dict(commands())
 
 
 def scripts() -> dict[str, str]:

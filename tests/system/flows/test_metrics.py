@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from tests.flows.test_metrics import test_runs_champions_and_what_waits_are_told  # noqa: F401
+from tests.flows.test_metrics import test_runs_champions_and_what_waits_are_told
 from tests.support.place import Place
-from tests.support.place import place as place_in_a_file  # noqa: F401
+from tests.support.place import place as place_in_a_file
 from tests.support.postgres import Postgres
 
 
 @pytest.fixture
-def place(place_in_a_file: Place, postgres: Postgres) -> Place:  # noqa: F811
+def place(place_in_a_file: Place, postgres: Postgres) -> Place:
     """A home folder whose ledger is in Postgres."""
     place_in_a_file.settings = replace(place_in_a_file.settings, ledger_url=postgres.fresh())
     return place_in_a_file

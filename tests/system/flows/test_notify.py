@@ -5,57 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows import notify
 from schemas.schedule import NotifySpec
+from tests.flows.test_notify import Hook, hook, late
 
 if TYPE_CHECKING:
     pass
-
-HOOK = NotifySpec(webhook_env="HOOK")
-
-
-@dataclass
-class Hook:
-    url: str = ""
-    status: int = 200
-    location: str = ""
-    heard: list[dict[str, Any]] = field(default_factory=list)
-
-
-@pytest.fixture
-def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    found = Hook()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            found.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(found.status)
-            if found.location:
-                self.send_header("Location", found.location)
-            self.end_headers()
-
-        def log_message(self, *_arguments: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    found.url = f"http://127.0.0.1:{server.server_port}/secret-part"
-    yield found
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def late(hook: Hook, spec: NotifySpec = HOOK, **environ: str) -> list[str]:
-    message = {"text": "t", "pipeline": "small", "verdict": "BLOCK"}
-    return notify.deliver(spec, message, environ={"HOOK": hook.url, **environ})
 
 
 @pytest.mark.server

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.tasks.conftest import desk  # noqa: F401
+from tests.tasks.conftest import desk

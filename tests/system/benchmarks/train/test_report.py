@@ -18,39 +18,10 @@ from benchmarks.train.runs import ENGINES, read_run, run_training
 from benchmarks.train.workload import WORKLOADS, Prepared, prepare
 from schemas.artifacts import ModelRef
 from tasks.files import write_json
+from tests.benchmarks.train.test_report import prepared, run_here
 
 STEPS, BATCH = 3, 2
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmarks read /proc: Linux only")
-
-
-@pytest.fixture(scope="module")
-def prepared(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    folder = tmp_path_factory.mktemp("routing")
-    workload = WORKLOADS["routing"]
-    made = prepare(workload, tiny_model, folder, n_steps=STEPS, n_validation=4, batch_size=BATCH)
-    told = {"workload": "routing", "threads": 1, "dtype": "float32", "model": tiny_model.model_dump(mode="json")}
-    write_json(folder / "settings.json", told)
-    return made
-
-
-@pytest.fixture
-def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Runs an engine's script in this process, which has torch loaded already."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    known = set(sys.modules)
-
-    def run(script: str, *arguments: str | Path) -> None:
-        monkeypatch.syspath_prepend(str(ENGINES))
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        monkeypatch.setenv("BENCH_STARTED", str(time.time()))
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        importlib.import_module(script.removesuffix(".py")).main()
-
-    yield run
-    for name in {"shared", "tunegate_engine", "sweep_engine"} - known:
-        sys.modules.pop(name, None)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def test_our_step_and_trainer_go_the_same_way(

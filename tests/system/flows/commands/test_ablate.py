@@ -12,112 +12,20 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from benchmarks.forked import Forked
 from benchmarks.regressions import toy
-from benchmarks.regressions.worlds import merged, toy_world
 from flows.ablation import Ablation
 from flows.arms import arms_of
 from flows.cli import main
 from flows.engine.ledger import Ledger
 from flows.engine.step import Step
-from flows.session import STAGES, open_session
 from flows.settings import load_settings
 from schemas.load import load_file
 from tasks.train import launch
-from tests.benchmarks.regressions.test_play import Forked
-
-STEPS = {"epochs": 8, "max_steps": 100}
-RULES = [
-    {"uses": "rule", "name": "no_junk", "keep": "subject <> 'junk'"},
-    {"uses": "rule", "name": "has_body", "keep": "length(body) > 3"},
-]
-
-JUDGE = {"base_url": "http://127.0.0.1:9/v1", "model": "small"}
-
-
-def write_world(folder: Path) -> Path:
-    world = toy_world(folder)
-    rows = []
-    for number, row in enumerate(world.rows):
-        rows.append(row)
-        if row["created_at"] < world.cut and number % 5 < 3:
-            other = dict.fromkeys(("ticket_id", "thread_id", "customer_id"), f"j{number:05}")
-            rows.append(toy.relabel(row) | other | {"subject": "junk"})
-    (folder / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    desk = merged(
-        world.pipeline,
-        {
-            "source": {"kind": "files", "paths": ["tickets.jsonl"]},
-            "curate": {"steps": [*RULES, {"uses": "redact"}, {"uses": "dedup"}]},
-            "train": STEPS,
-            "evaluate": {"arms": ["zero_shot", "few_shot", "tfidf"]},
-            "gates": {
-                "forgetting": None,
-                "slices": None,
-                "rules": [
-                    {"metric": "exact", "change_threshold": {"against": "best_baseline", "mode": "improve"}},
-                    {"metric": "exact", "value_threshold": 0.7},
-                ],
-            },
-        },
-    )
-    leaked = "".join(json.dumps(row) + "\n" for row in world.files()["leaked"])
-    (folder / "leaked.jsonl").write_text(leaked)
-    unguarded = {"near_threshold": 1.0, "long_threshold": 1.0, "short_threshold": 1.0}
-    pipelines = {
-        "desk": desk,
-        "short": merged(desk, {"train": {"max_steps": 30}}),
-        "fresh": merged(desk, {"train": {"seed": 9}}),
-        "judged": merged(desk, {"gates": {"judge": {"endpoint": JUDGE, "n_items": 50}}}),
-        "bare": merged(desk, {"curate": {"steps": []}}),
-        "leaky": merged(desk, {"source": {"paths": ["leaked.jsonl"]}, "curate": {"decontaminate": unguarded}}),
-    }
-    path = folder / "pipelines.yaml"
-    path.write_text(json.dumps({"version": 1, "pipelines": pipelines}))
-    return path
-
-
-class World:
-    """The folder and the ids of its two runs."""
-
-    def __init__(self, config: Path) -> None:
-        self.config = config
-        self.settings = load_settings(config)
-        self.runs = {name: self._run(name) for name in ("desk", "short")}
-
-    def _run(self, pipeline: str) -> str:
-        with open_session(pipeline, str(self.config)) as session:
-            for stage in STAGES[:3]:
-                for step in session.stages[stage]:
-                    session.run(step)
-            return session.run_id
-
-    def say(self, capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
-        """What the command prints to stdout."""
-        with pytest.raises(SystemExit) as ended:
-            main([*arguments, "--config", str(self.config)])
-        told = capsys.readouterr()
-        assert ended.value.code == code, told.err
-        return told.out if code in (0, 8) else told.err
-
-    def json(self, capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> Any:
-        return json.loads(self.say(capsys, *arguments, "--json", code=code))
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("deciding")
-    handler = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "_start", Forked)
-        patch.setenv("NO_COLOR", "1")
-        for name in ("TUNEGATE_HOME", "TUNEGATE_CONFIG"):
-            patch.delenv(name, raising=False)
-        yield World(write_world(folder))
-    signal.signal(signal.SIGTERM, handler)
+from tests.flows.commands.test_ablate import World, world, write_world
 
 
 def ablate_until_killed(config: Path) -> None:

@@ -3,53 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import duckdb
 import pytest
+
+from tests.flows.commands.test_curation import from_file, week, write_tickets
 
 if TYPE_CHECKING:
     from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
-
-Tickets = list[dict[str, Any]]
-
-
-def words(start: int) -> str:
-    return " ".join(f"w{(start + k * k * 13) % 997}" for k in range(12))
-
-
-def week(number: int, *, n_tickets: int = 120, n_customers: int = 40) -> Tickets:
-    """Tickets of one week: every third customer writes each week, texts share nothing but their form."""
-    return [
-        {
-            "ticket_id": f"w{number}-{index:03d}",
-            "customer_id": f"c{(index * 7 + number) % n_customers}",
-            "created_at": f"2026-06-{1 + 7 * (number - 1) + index % 7:02d}T{index % 24:02d}:00:00Z",
-            "body": f"{number} {index} " + words(index * 31 + number * 57),
-            "reply": f"We looked into case {index} and it is settled now.",
-            "category": ("billing", "delivery")[index % 2],
-        }
-        for index in range(n_tickets)
-    ]  # fmt: skip
-
-
-def write_tickets(workplace: ForkedWorkplace, tickets: Tickets) -> None:
-    text = "".join(json.dumps(ticket) + "\n" for ticket in tickets)
-    (workplace.folder / "tickets.jsonl").write_text(text)
-
-
-def from_file(**curate: Any) -> Callable[[dict[str, Any]], None]:
-    """The small pipeline on tickets.jsonl."""
-
-    def change(document: dict[str, Any]) -> None:
-        pipeline = document["pipelines"]["small"]
-        pipeline["source"] = {"kind": "files", "paths": ["tickets.jsonl"]}
-        pipeline["curate"] |= curate
-
-    return change
 
 
 def test_a_kill_while_publishing_leaves_the_database_before_and_is_made_good(workplace: ForkedWorkplace) -> None:
@@ -64,3 +29,28 @@ def test_a_kill_while_publishing_leaves_the_database_before_and_is_made_good(wor
     after = workplace.json("curate", "small")
     assert after["funnel"][0]["n_in"] == 360
     assert list(database.parent.rglob(".*.tmp")) == []
+
+
+def test_curate_alone_publishes_tables_that_any_client_reads(empty_workplace: ForkedWorkplace) -> None:
+    curated = empty_workplace.json("curate", "small")
+    database = Path(curated["warehouse"])
+    assert [row["step"] for row in curated["funnel"]][:3] == ["extract", "validate", "redact"]
+    for row in curated["funnel"]:
+        assert row["n_in"] == row["n_out"] + row["n_quarantined"] + row["n_dropped"] + row["n_merged"]
+    for before, after in zip(curated["funnel"], curated["funnel"][1:], strict=False):
+        assert after["n_in"] == before["n_out"]
+    with duckdb.connect(str(database), read_only=True) as client:
+        n_read, n_curated = client.sql("SELECT n_read, n_curated FROM snapshot").fetchall()[0]
+        assert client.sql("SELECT count(*) FROM fate").fetchall() == [(n_read,)]
+        assert client.sql("SELECT count(*) FROM curated").fetchall() == [(n_curated,)]
+        # A reader is in nobody's way: the next run publishes beside it.
+        assert empty_workplace.json("curate", "small")["funnel"] == curated["funnel"]
+        assert client.sql("SELECT count(*) FROM curated").fetchall() == [(n_curated,)]
+    (snapshot,) = (database.parent / "snapshots").iterdir()
+    assert {path.stem for path in snapshot.glob("*.parquet")} == {
+        "raw_tickets", "train", "validation", "test", "removed", "duplicates", "splits", "funnel",
+    }  # fmt: skip
+    assert database.stat().st_mode & 0o077 == 0
+    card = json.loads((database.parent / "card.json").read_text())
+    assert (card["n_read"], card["n_train"] + card["n_validation"] + card["n_test"]) == (n_read, n_curated)
+    assert "<script" not in Path(curated["card"]).read_text()

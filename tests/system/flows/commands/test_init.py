@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas.source import GeneratedSource
-from tasks.curate.helpdesk import generate_tickets
+from tests.flows.commands.test_init import write_export
 
 if TYPE_CHECKING:
     from tests.support.workplace import ForkedWorkplace
-
-HEADER = {
-    "ticket_id": "Case Number", "customer_id": "Requester", "created_at": "Opened", "subject": "Title",
-    "body": "Question", "reply": "Answer", "category": "Department", "priority": "Urgency", "product": "Product",
-}  # fmt: skip
-
-
-def write_export(folder: Path, n_tickets: int = 240) -> list[dict[str, Any]]:
-    """The generated help desk as another program might export it."""
-    source = GeneratedSource(kind="generated", n_tickets=n_tickets, n_customers=60, seed=3)
-    rows = []
-    for line in b"".join(generate_tickets(source)).splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:  # the generator writes some broken rows on purpose
-            continue
-        if isinstance(row, dict) and all(
-            isinstance(row.get(name), str) for name in ("ticket_id", "body", "created_at")
-        ):
-            rows.append(row)
-    unique = {row["ticket_id"]: row for row in rows}
-    with (folder / "tickets.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(HEADER.values()))
-        writer.writeheader()
-        writer.writerows({name: row.get(column) for column, name in HEADER.items()} for row in unique.values())
-    return list(unique.values())
 
 
 @pytest.mark.server

@@ -12,30 +12,11 @@ import pytest
 from flows.commands.migrate import migrate
 from flows.engine.ledger import Ledger
 from schemas.errors import StorageError
+from tests.flows.commands.test_migrate import home, told
 
 if TYPE_CHECKING:
     from tests.support.place import Place
     from tests.support.postgres import Postgres
-
-
-@pytest.fixture
-def home(place: Place, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder with a ledger, and what agents said in a DuckDB file of an older version."""
-    monkeypatch.setenv("TUNEGATE_HOME", str(place.home))
-    monkeypatch.setenv("TUNEGATE_NOW", "2026-06-01T05:00:00Z")
-    monkeypatch.delenv("TUNEGATE_LEDGER_URL", raising=False)
-    place.promote(1, after=None)
-    feedback = place.home / "feedback" / "replies"
-    feedback.mkdir(parents=True)
-    with duckdb.connect(":memory:") as connection:
-        connection.execute(f"ATTACH '{feedback / 'feedback.duckdb'}' AS made (STORAGE_VERSION 'v1.0.0')")
-        connection.execute("CREATE TABLE made.feedback AS SELECT 1 AS seq, 'accepted' AS outcome")
-    return place.home
-
-
-def told(capsys: pytest.CaptureFixture[str], *, ledger_to: str | None = None) -> list[dict[str, Any]]:
-    assert migrate(ledger_to=ledger_to, config=Path("pipelines.yaml"), as_json=True) == 0
-    return list(json.loads(capsys.readouterr().out))
 
 
 def test_the_ledger_moves_into_postgres_and_from_there_into_a_folder(

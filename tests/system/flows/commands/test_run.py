@@ -11,7 +11,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,23 +18,13 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from flows.engine.ledger import Ledger
+from tests.flows.commands.test_run import aliases, steps_of
 
 if TYPE_CHECKING:
     from flows.engine.rows import RunStatus
     from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
-
-
-def steps_of(workplace: ForkedWorkplace, run_id: str) -> dict[str, dict[str, Any]]:
-    """Step name -> its row, of one run."""
-    return {row["step"]: row for row in workplace.json("show", run_id)["steps"]}
-
-
-def aliases(home: Path) -> dict[str, int]:
-    """MLflow's aliases of the model `small`: alias -> version."""
-    with sqlite3.connect(home / "mlflow" / "mlflow.db") as db:
-        return dict(db.execute("SELECT alias, version FROM registered_model_aliases WHERE name = 'small'"))
 
 
 def wait_for(true: Callable[[], bool], *, seconds: float = 300) -> None:

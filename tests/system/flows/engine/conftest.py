@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.engine.ledger import Ledger
-from tests.flows.engine.conftest import PROGRAM, in_file, kit, tree  # noqa: F401
+from tests.flows.engine.conftest import PROGRAM, in_file, kit, tree
 from tests.support.postgres import Postgres
 from tests.support.project import PROJECT
 

@@ -8,21 +8,9 @@ import time
 import pytest
 
 from tasks.failpoint import PLACES
+from tests.flows.engine.test_champions import promote
 
 LEDGER_PLACES = [place for place in PLACES if place.startswith(("ledger.candidate", "ledger.promote"))]
-
-
-@pytest.fixture
-def promote(kit, ledger):
-    """Record candidate number N and make it champion after `expected`; returns its version."""
-
-    def promote(number, expected):
-        ref = kit.candidate_ref(ledger.root, number)
-        version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better")
-        ledger.promote("replies", expected=expected, version=version, run_id=ref.run_id, reason="better")
-        return version
-
-    return promote
 
 
 @pytest.mark.parametrize("place", LEDGER_PLACES)

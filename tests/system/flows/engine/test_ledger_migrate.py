@@ -9,26 +9,8 @@ import pytest
 
 from flows.engine.ledger import Ledger
 from flows.engine.ledger_migrate import copy_ledger, ledger_digest
-from flows.engine.runs import Seen
 from schemas.errors import StorageError
-from schemas.ticks import Decision
-
-
-def fill(ledger, kit, numbers):
-    """Runs, steps, ticks, marks, candidates and a champion."""
-    for number in numbers:
-        run_id = f"run-{number}"
-        ledger.start_run(run_id, pipeline="small", model_name="replies", input_digest="in", config_json="{}")
-        ledger.record_failure(run_id, "train", ValueError())
-        decision = Decision(run=True, code="first", reason="r")
-        ledger.record_tick(run_id, pipeline="small", cause="person", scheduled_for="", decision=decision)
-        ref = kit.candidate_ref(ledger.root, number)
-        version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better")
-        champion = ledger.champion("replies")
-        ledger.promote(
-            "replies", expected=champion and champion.version, version=version, run_id=run_id, reason="better"
-        )
-        ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0, seen=Seen("s", "", number))
+from tests.flows.engine.test_ledger_migrate import fill
 
 
 def test_a_ledger_moves_into_postgres_and_back_with_every_row_and_goes_on_counting(in_file, kit, postgres, tmp_path):

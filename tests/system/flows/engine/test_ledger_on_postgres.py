@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from flows.engine.ledger import Ledger
-from tests.flows.engine.test_champions import *  # noqa: F403
-from tests.flows.engine.test_forgettings import *  # noqa: F403
-from tests.flows.engine.test_ledger_migrate import test_a_ledger_in_use_is_not_copied_over  # noqa: F401
-from tests.flows.engine.test_promotions import *  # noqa: F403
-from tests.flows.engine.test_runs import *  # noqa: F403
+from tests.flows.engine.test_champions import *
+from tests.flows.engine.test_forgettings import *
+from tests.flows.engine.test_ledger_migrate import test_a_ledger_in_use_is_not_copied_over
+from tests.flows.engine.test_promotions import *
+from tests.flows.engine.test_runs import *
 from tests.support.postgres import Postgres
 
 

@@ -7,33 +7,9 @@ import time
 
 import pytest
 
+from tests.flows.engine.test_promotions import actions, record, submit
+
 PLACES = ("ledger.promote.opened", "ledger.promote.written", "ledger.promote.committed")
-
-
-@pytest.fixture
-def record(kit, ledger):
-    """Record candidate number N; returns its version."""
-
-    def record(number, verdict="PROMOTE"):
-        return ledger.record_candidate(kit.candidate_ref(ledger.root, number), verdict=verdict, reason="measured")
-
-    return record
-
-
-@pytest.fixture
-def submit(ledger, record):
-    """Record candidate number N with PROMOTE and submit it; returns the ledger's answer."""
-
-    def submit(number, expected, *, run_id="", **options):
-        version = record(number)
-        run_id = run_id or f"run-{number}"
-        return ledger.promote("replies", expected=expected, version=version, run_id=run_id, reason="better", **options)
-
-    return submit
-
-
-def actions(ledger):
-    return [(event.action, event.to_version) for event in ledger.history("replies")]
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -9,25 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from flows.privacy.forget import apply_tombstones, forget
-from schemas.forget import Certificate
+from flows.privacy.forget import apply_tombstones
 from tasks.failpoint import VARIABLE as FAILPOINT
-from tests.support.forgetful_workspace import CUSTOMER, KEY, WORDS, Workspace, build
-from tests.support.traces import traces
+from tests.flows.privacy.test_remove import go, left
+from tests.support.forgetful_workspace import KEY, Workspace, build
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.setenv("VQ_KEY", KEY)
     return build(tmp_path)
-
-
-def go(here: Workspace, customer: str = CUSTOMER, *, reason: str = "case 17", unknown: bool = False) -> Certificate:
-    return forget(here.settings, here.specs, customer, reason=reason, actor="a person", unknown=unknown)
-
-
-def left(here: Workspace) -> list[str]:
-    return [*traces(here.settings.home, WORDS), *traces(here.settings.forgotten, WORDS)]
 
 
 @pytest.mark.parametrize("place", ["buried", "noted", "removed", "removed:3", "removed:7", "certified"])

@@ -15,25 +15,12 @@ import pytest
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
-VERSION = "1.34"
-KINDS = ("base", "gpu")
-OF_RAY = "RayCluster"
-"""A kind that Kubernetes does not know."""
-PLACEHOLDER = re.compile(r"\{\{ (\w+) \}\}")
+from tests.infra.kubernetes.test_manifests import KINDS, OF_RAY, VERSION, job, manifests, read
 
 
 @pytest.fixture(scope="module")
 def folder(project: Path) -> Path:
     return project / "infra" / "kubernetes"
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return list(YAML(typ="safe").load_all(path.read_text(encoding="utf-8")))
-
-
-def manifests(folder: Path) -> list[dict[str, Any]]:
-    files = [path for path in folder.glob("*/*.yaml") if path.name != "kustomization.yaml"]
-    return [document for path in sorted(files) for document in read(path)]
 
 
 def pods(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -52,32 +39,6 @@ def ray_pods(cluster: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The pods that the operator makes of a Ray cluster."""
     for group in (cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]):
         yield f"ray {group.get('groupName', 'head')}", group["template"]
-
-
-def template(folder: Path, kind: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((folder / kind / "job-template.json").read_bytes())
-    return loaded
-
-
-def job(folder: Path, kind: str) -> dict[str, Any]:
-    """The job that the worker makes of the template by its defaults: a value that is all placeholder is replaced."""
-    loaded = template(folder, kind)
-    given = {name: form.get("default") for name, form in loaded["variables"]["properties"].items()}
-    given |= {"name": "run", "env": [{"name": "A", "value": "b"}], "labels": {"a": "b"}, "command": ["prefect"]}
-
-    def filled(value: Any) -> Any:
-        if isinstance(value, dict):
-            found = {key: filled(each) for key, each in value.items()}
-            return {key: each for key, each in found.items() if each is not None}
-        if isinstance(value, list):
-            return [filled(each) for each in value]
-        whole = PLACEHOLDER.fullmatch(value) if isinstance(value, str) else None
-        if whole:
-            return given[whole[1]]
-        return PLACEHOLDER.sub(lambda match: str(given[match[1]]), value) if isinstance(value, str) else value
-
-    made: dict[str, Any] = filled(loaded["job_configuration"]["job_manifest"])
-    return made
 
 
 def test_the_ray_cluster_is_one_by_its_operators_schema(folder: Path, project: Path) -> None:

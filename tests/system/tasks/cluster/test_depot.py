@@ -11,30 +11,12 @@ import pytest
 from tasks.cluster.depot import Depot
 from tasks.cluster.shared import Shared
 from tasks.failpoint import VARIABLE
-from tasks.files import seal, verify, write_json
-from tasks.train.job import CHECKPOINTS
+from tests.tasks.cluster.test_depot import brought, checkpoint
 
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Shared:
     return Shared(f"file://{tmp_path / 'shared'}")
-
-
-def checkpoint(scratch: Path, step: int) -> Path:
-    folder = scratch / CHECKPOINTS / f"step-{step:08d}"
-    folder.mkdir(parents=True)
-    write_json(folder / "state.json", {"step": step})
-    seal(folder)
-    return folder
-
-
-def brought(depot: Depot, folder: Path) -> list[str]:
-    folder.mkdir()
-    depot.bring(folder)
-    found = sorted(path for path in (folder / CHECKPOINTS).glob("*"))
-    for path in found:
-        verify(path)
-    return [path.name for path in found]
 
 
 def test_a_kill_between_a_checkpoint_and_its_note_leaves_the_one_before(tmp_path: Path, shared: Shared) -> None:

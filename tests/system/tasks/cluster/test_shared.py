@@ -8,13 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.cluster.shared import Shared
-
-
-def folder_of(place: Path) -> Path:
-    (place / "inner").mkdir(parents=True)
-    (place / "a.bin").write_bytes(b"a" * 1000)
-    (place / "inner" / "b.bin").write_bytes(b"b")
-    return place
+from tests.tasks.cluster.test_shared import folder_of
 
 
 def bring_cached(url: str, address: str) -> str:

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-Row = dict[str, Any]
-
-
-def as_jsonl(rows: list[Row]) -> bytes:
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-
-
-def as_csv(rows: list[Row]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["ticket_id", "body", "reply"])
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
+from tests.tasks.curate.test_extract_memory import as_csv, as_jsonl
 
 GROWTH = """
 import sys

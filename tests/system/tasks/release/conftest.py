@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.tasks.release.conftest import client, make_bundle, make_record, store_home, uri  # noqa: F401
+from tests.tasks.release.conftest import client, make_bundle, make_record, store_home, uri

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.tasks.train.conftest import dataset, make_dataset, make_prefixed, make_spec, processes, run  # noqa: F401
+from tests.tasks.train.conftest import dataset, make_dataset, make_prefixed, make_spec, processes, run

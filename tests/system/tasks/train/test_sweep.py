@@ -3,33 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
-from typing import Any
 
-from schemas.choice import OptunaSweep
-from tasks.train.sweep import suggest
-
-OVER: dict[str, Any] = {
-    "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
-    "adapter.rank": {"low": 2, "high": 64},
-    "adapter.target_modules": ["all-linear", ["q_proj", "v_proj"]],
-}
-SWEEP = OptunaSweep(kind="optuna", n_trials=24, over=OVER)
-
-
-def far_off(changes: dict[str, Any]) -> float:
-    return abs(math.log10(changes["learning_rate"]) + 2.5)
-
-
-def whole(sweep: OptunaSweep, n_trials: int) -> list[dict[str, Any]]:
-    values: list[float | None] = []
-    tried = []
-    for number in range(n_trials):
-        tried.append(suggest(sweep, values, higher_is_better=False))
-        values.append(None if number == 2 else far_off(tried[-1]))  # one fails
-    return tried
+from tests.tasks.train.test_sweep import SWEEP, far_off, whole
 
 
 def test_a_sweep_is_the_same_every_time_in_every_process() -> None:

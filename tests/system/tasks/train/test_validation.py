@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pyarrow.parquet as pq
@@ -12,24 +11,11 @@ import pytest
 from safetensors.torch import load_file
 
 from schemas.artifacts import DatasetRef, ModelRef
-from schemas.training import EarlyStoppingSpec, TrainSpec
 from tasks.files import MANIFEST, seal
 from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
+from tests.tasks.train.test_validation import STOPPING, MakeSpec
 
-MakeSpec = Callable[..., TrainSpec]
 Run = Callable[..., int | None]
-
-STOPPING: dict[str, Any] = {
-    "learning_rate": 0.01,
-    "allow_unusual_learning_rate": True,
-    "lr_scheduler": "constant",
-    "warmup_steps": 0,
-    "validate_every": 2,
-    "early_stopping": EarlyStoppingSpec(patience=2),
-    "epochs": 6,
-    "save_every": 3,
-}
-"""Learns for a few steps, then gets worse."""
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

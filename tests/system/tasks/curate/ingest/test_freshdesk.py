@@ -4,37 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from schemas.remote_source import FreshdeskSource
 from tasks.curate.ingest import rest_pages
 from tests.support.freshdesk_desk import KEY, FreshdeskDesk, freshdesk_desk
 from tests.support.ingest_process import DELAY_S, Ingests, ingests
 from tests.support.synced import extract, fingerprint, removed, sync, tickets
-
-VARIABLE = "DESK_KEY"
-
-
-@pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[FreshdeskDesk]:
-    monkeypatch.setenv(VARIABLE, KEY)
-    monkeypatch.setattr(rest_pages, "FIRST_DELAY_S", DELAY_S)
-    with freshdesk_desk() as desk:
-        yield desk
+from tests.tasks.curate.ingest.test_freshdesk import VARIABLE, desk, source
 
 
 @pytest.fixture(scope="module")
 def process(project: Path) -> Iterator[Ingests]:
     with ingests(project) as started:
         yield started
-
-
-def source(desk: FreshdeskDesk, **options: Any) -> FreshdeskSource:
-    usual = {"start": "2026-06-01", "columns": {"category": "fields.area"}, "page_size": 2, "requests_per_minute": 700}
-    key = f"${{env:{VARIABLE}}}"
-    return FreshdeskSource(kind="freshdesk", base_url=desk.url, api_key=key, **{**usual, **options})
 
 
 PLACES = ("ingest.written", "ingest.fetched", "ingest.committed")

@@ -12,13 +12,11 @@ import duckdb
 import pytest
 
 from schemas.errors import DataError
-from schemas.source import DuckDBSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.extract import fingerprint_source
 from tasks.curate.ingest.bring import bring_in, ingest_folder
 from tasks.curate.ingest.in_use import copy_of, log_of
-from tasks.curate.rows import read_rows
+from tests.tasks.curate.ingest.test_in_use import SOURCE, database, read
 
-SOURCE = DuckDBSource(kind="duckdb", database="desk.duckdb", table="tickets")
 WRITER = """
 import sys, duckdb
 connection = duckdb.connect(sys.argv[1])
@@ -44,14 +42,6 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    path = tmp_path / "desk.duckdb"
-    with duckdb.connect(str(path)) as connection:
-        connection.execute("CREATE TABLE tickets (ticket_id VARCHAR, body VARCHAR, reply VARCHAR)")
-    return path
-
-
 @contextmanager
 def held(database: Path, program: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", program, str(database)]
@@ -62,16 +52,6 @@ def held(database: Path, program: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
-
-
-def read(folder: Path, number: int = 0) -> list[str]:
-    """The ticket ids that a run would read now."""
-    landed, out = folder / "landed", folder / f"out-{number}"
-    out.mkdir()
-    bring_in(SOURCE, root=folder, landed=landed)
-    fingerprint = fingerprint_source(SOURCE, root=folder, landed=landed)
-    table = extract_tickets(source=SOURCE, fingerprint=fingerprint, root=folder, landed=landed, out=out)
-    return sorted(row["ticket_id"] for row in read_rows(table.tickets).to_pylist())
 
 
 def test_whole_transactions_are_read_while_a_writer_commits_and_merges(database: Path, tmp_path: Path) -> None:

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from schemas.remote_source import IntercomSource
 from tasks.curate.ingest import rest_pages
 from tests.support.ingest_process import DELAY_S, Ingests, ingests
 from tests.support.intercom_desk import TOKEN, IntercomDesk, intercom_desk
 from tests.support.synced import extract, fingerprint, sync, tickets
-
-VARIABLE = "DESK_TOKEN"
-
-
-@pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[IntercomDesk]:
-    monkeypatch.setenv(VARIABLE, TOKEN)
-    monkeypatch.setattr(rest_pages, "FIRST_DELAY_S", DELAY_S)
-    with intercom_desk() as desk:
-        yield desk
+from tests.tasks.curate.ingest.test_intercom import VARIABLE, desk, source
 
 
 @pytest.fixture(scope="module")
 def process(project: Path) -> Iterator[Ingests]:
     with ingests(project) as started:
         yield started
-
-
-def source(desk: IntercomDesk, **options: Any) -> IntercomSource:
-    usual = {"start": "2026-06-01", "columns": {"category": "fields.area"}, "page_size": 2, "requests_per_minute": 5000}
-    token = f"${{env:{VARIABLE}}}"
-    return IntercomSource(kind="intercom", base_url=desk.url, access_token=token, **{**usual, **options})
 
 
 PLACES = ("ingest.written", "ingest.fetched", "ingest.committed")

@@ -4,46 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from schemas.errors import ServiceError
-from schemas.remote_source import JiraSource
 from tasks.curate.ingest import rest_pages
 from tasks.curate.ingest.bring import bring_in
 from tests.support.ingest_process import DELAY_S, Ingests, ingests
-from tests.support.jira_desk import EMAIL, TOKEN, JiraDesk, jira_desk
+from tests.support.jira_desk import TOKEN, JiraDesk, jira_desk
 from tests.support.synced import extract, fingerprint, removed, sync, tickets
-
-VARIABLE = "DESK_TOKEN"
-
-
-@pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[JiraDesk]:
-    monkeypatch.setenv(VARIABLE, TOKEN)
-    monkeypatch.setattr(rest_pages, "FIRST_DELAY_S", DELAY_S)
-    with jira_desk() as desk:
-        yield desk
+from tests.tasks.curate.ingest.test_jira import VARIABLE, busy, desk, source
 
 
 @pytest.fixture(scope="module")
 def process(project: Path) -> Iterator[Ingests]:
     with ingests(project) as started:
         yield started
-
-
-def source(desk: JiraDesk, **options: Any) -> JiraSource:
-    usual = {
-        "start": "2026-06-01", "columns": {"category": "fields.customfield_10050"}, "page_size": 2,
-        "requests_per_minute": 9000, "projects": ("SUP",), "email": EMAIL, "api_token": f"${{env:{VARIABLE}}}",
-    }  # fmt: skip
-    return JiraSource(kind="jira", base_url=desk.url, **{**usual, **options})
-
-
-def busy(desk: JiraDesk, last: int = 5) -> None:
-    for number in range(1, last + 1):
-        desk.add(number)
 
 
 PLACES = ("ingest.written", "ingest.fetched", "ingest.committed")

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psycopg2
 import pytest
@@ -21,10 +20,10 @@ from tasks.curate.ingest.landing import FILE
 from tasks.curate.rows import read_rows
 from tests.support.ingest_process import Ingests, ingests
 from tests.support.postgres import Postgres
+from tests.tasks.curate.ingest.test_postgres import VARIABLE, source
 
 pytestmark = pytest.mark.server
 
-VARIABLE = "HELPDESK_DSN"
 PLACES = ("ingest.written", "ingest.fetched", "ingest.committed")
 TABLE = (
     'CREATE TABLE "the % tickets" '
@@ -63,15 +62,6 @@ def desk(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
 def process(project: Path) -> Iterator[Ingests]:
     with ingests(project) as started:
         yield started
-
-
-def source(**options: Any) -> PostgresSource:
-    declared: dict[str, Any] = {"table": "the % tickets", "key": ("id",), "cursor": "updated_at", "page_size": 10}
-    if "query" in options:
-        del declared["table"]
-    return PostgresSource(
-        kind="postgres", dsn=f"${{env:{VARIABLE}}}", columns={"ticket_id": "id"}, **{**declared, **options}
-    )
 
 
 def sync(spec: PostgresSource, folder: Path) -> TicketTable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import ssl
@@ -11,48 +10,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from schemas.errors import ServiceError
-from schemas.remote_files import RemoteFilesSource
 from tasks.curate.ingest import web
-from tasks.curate.ingest.bring import brought, ingest_folder
+from tasks.curate.ingest.bring import brought
 from tasks.curate.ingest.copies import FETCHED, FILES
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
 from tests.support.ingest_process import DELAY_S, Ingests, ingests
 from tests.support.synced import extract, sync, tickets
-
-PATTERN = "s3://desk/exports/*.jsonl"
-
-
-def rows(*numbers: int, text: str = "question") -> str:
-    return "".join(
-        json.dumps({"ticket_id": f"t{n}", "customer_id": f"c{n % 3}", "body": f"{text} {n}", "reply": f"answer {n}"})
-        + "\n"
-        for n in numbers
-    )
-
-
-@pytest.fixture
-def afar(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setattr(web, "FIRST_DELAY_S", DELAY_S)
-    with file_server() as server:
-        for number in range(5):
-            server.put(f"/desk/exports/{number}.jsonl", rows(number * 2, number * 2 + 1))
-        yield server
-
-
-def source(server: FileServer, *urls: str, **options: Any) -> RemoteFilesSource:
-    named = [url if "://" in url else server.url + url for url in urls or (PATTERN,)]
-    return RemoteFilesSource(kind="remote_files", urls=tuple(named), endpoint=server.url, **options)
-
-
-def folder_of(spec: RemoteFilesSource, folder: Path) -> Path:
-    found = ingest_folder(spec, folder / "landed")
-    assert found is not None
-    return found
+from tests.tasks.curate.ingest.test_remote_files import PATTERN, afar, folder_of, rows, source
 
 
 def test_the_fake_storage_understands_the_client_of_aws(afar: FileServer) -> None:

@@ -5,49 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from schemas.remote_files import RemoteFilesSource
 from tasks.curate.ingest import web
-from tasks.curate.ingest.bring import ingest_folder
 from tasks.curate.ingest.copies import FETCHED, FILES
 from tests.support.file_server import FileServer, file_server
 from tests.support.ingest_process import DELAY_S, Ingests, ingests
 from tests.support.synced import extract, tickets
-
-N_FILES = 12
-PATTERN = "s3://desk/exports/*.jsonl"
-
-
-def row(number: int) -> str:
-    return json.dumps({"ticket_id": f"t{number}", "customer_id": "c", "body": f"q {number}", "reply": "a"}) + "\n"
-
-
-@pytest.fixture
-def afar(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setattr(web, "FIRST_DELAY_S", DELAY_S)
-    with file_server() as server:
-        for number in range(N_FILES):
-            server.put(f"/desk/exports/{number:02d}.jsonl", row(number))
-        yield server
+from tests.tasks.curate.ingest.test_remote_files_parallel import N_FILES, afar, folder_of, row, source
 
 
 @pytest.fixture(scope="module")
 def process(project: Path) -> Iterator[Ingests]:
     with ingests(project) as started:
         yield started
-
-
-def source(server: FileServer, **options: Any) -> RemoteFilesSource:
-    return RemoteFilesSource(kind="remote_files", endpoint=server.url, **{"urls": (PATTERN,), **options})
-
-
-def folder_of(spec: RemoteFilesSource, folder: Path) -> Path:
-    found = ingest_folder(spec, folder / "landed")
-    assert found is not None
-    return found
 
 
 PLACES = ("copies.part", "copies.fetched", "copies.renamed", "copies.noted")

@@ -9,67 +9,23 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from schemas.remote_source import ZendeskSource
 from tasks.curate.extract import fingerprint_source
 from tasks.curate.ingest import rest_pages
-from tasks.curate.ingest.bring import ingest_folder
 from tasks.curate.ingest.landing import FILE
 from tests.support.ingest_process import DELAY_S, Ingests, ingests
 from tests.support.synced import extract, removed, sync, tickets
 from tests.support.zendesk_desk import TOKEN, ZendeskDesk, zendesk_desk
-
-VARIABLE = "DESK_TOKEN"
-
-
-@pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[ZendeskDesk]:
-    monkeypatch.setenv(VARIABLE, TOKEN)
-    monkeypatch.setattr(rest_pages, "FIRST_DELAY_S", DELAY_S)
-    with zendesk_desk() as desk:
-        yield desk
+from tests.tasks.curate.ingest.test_zendesk import VARIABLE, busy, change, database, desk, gone_texts, source
 
 
 @pytest.fixture(scope="module")
 def process(project: Path) -> Iterator[Ingests]:
     with ingests(project) as started:
         yield started
-
-
-def source(desk: ZendeskDesk, **options: Any) -> ZendeskSource:
-    return ZendeskSource(
-        kind="zendesk", base_url=desk.url, email="ada@example.com", api_token=f"${{env:{VARIABLE}}}",
-        start="2026-06-01", columns={"category": "fields.360001"},
-        **{"page_size": 2, "requests_per_minute": 700, **options},
-    )  # fmt: skip
-
-
-def database(spec: ZendeskSource, folder: Path) -> Path:
-    found = ingest_folder(spec, folder / "landed")
-    assert found is not None
-    return found / FILE
-
-
-def busy(desk: ZendeskDesk) -> None:
-    """Five tickets: three pages of the export, two pages of comments each."""
-    for number in range(1, 6):
-        desk.add(number)
-
-
-def change(desk: ZendeskDesk) -> None:
-    """One ticket is deleted, one comment redacted, one comment taken away, one text edited, one ticket is new."""
-    desk.touch(1, status="deleted", subject="SCRUBBED")
-    del desk.comments[1]
-    desk.comments[2][0]["plain_body"] = "My number is \N{LOWER SEVEN EIGHTHS BLOCK}"
-    desk.touch(2)
-    del desk.comments[3][2]
-    desk.touch(3)
-    desk.comments[4][2]["plain_body"] = "A better answer."
-    desk.touch(4)
-    desk.add(6)
 
 
 PLACES = ("ingest.written", "ingest.fetched", "ingest.committed")
@@ -114,14 +70,6 @@ def test_killed_while_tombstones_come_the_texts_are_gone_in_the_end(
         assert gone_texts(database(spec, folder).parent) == []
         again = extract(spec, folder)
         assert (again.rows, tickets(again), removed(again)) == (table.rows, tickets(table), removed(table))
-
-
-GONE = ("Question 1", "Question 2", "Answer 1", "Answer 3", "Answer 4")
-
-
-def gone_texts(folder: Path) -> list[str]:
-    held = b"".join(path.read_bytes() for path in folder.iterdir())
-    return [text for text in GONE if text.encode() in held]
 
 
 def test_dlt_writes_no_file_starts_no_thread_and_tells_nobody(desk: ZendeskDesk, tmp_path: Path, project: Path) -> None:

@@ -6,31 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from schemas.iceberg import IcebergSource
-from tests.support.iceberg_table import NAME, Lake
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Iterator[Lake]:
-    lake = Lake(tmp_path / "lake")
-    try:
-        yield lake
-    finally:
-        lake.close()
-
-
-def source(lake: Lake | None = None, **options: Any) -> IcebergSource:
-    named = {"catalog": str(lake.database), "table": NAME} if lake is not None else {}
-    usual = {"kind": "iceberg", "columns": {"body": "question"}}
-    return IcebergSource.model_validate({**usual, **named, **options})
-
-
-def named(*numbers: int) -> set[str]:
-    return {f"t{number}" for number in numbers}
+from tests.support.iceberg_table import Lake
+from tests.tasks.curate.readers.test_read_iceberg import lake, source
 
 
 def test_nothing_is_asked_of_a_network(lake: Lake, project: Path) -> None:
