@@ -30,7 +30,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 _anywhere = settings(
     deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
-settings.register_profile("few", _anywhere, max_examples=25, derandomize=True)
+settings.register_profile("few", _anywhere, max_examples=15, derandomize=True)
 settings.register_profile("many", _anywhere, max_examples=500, derandomize=False)
 settings.load_profile("few")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,18 @@ def stages_of(root: Path) -> tuple[tuple[TicketTable, ...], Splits, Splits]:
     return tables, split, clean
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> WarehouseRef:
+    """A warehouse that is published once, and only copied."""
+    stages, split, clean = stages_of(tmp_path_factory.mktemp("stages"))
+    out = tmp_path_factory.mktemp("published")
+    return publish_warehouse(stages=stages, stage_names=("extract", "dedup"), split=split, clean=clean, out=out)
+
+
 @pytest.fixture
-def warehouse(tmp_path: Path, new_folder: Any) -> WarehouseRef:
-    stages, split, clean = stages_of(tmp_path)
-    return publish_warehouse(
-        stages=stages, stage_names=("extract", "dedup"), split=split, clean=clean, out=new_folder()
-    )
+def warehouse(published: WarehouseRef, new_folder: Any) -> WarehouseRef:
+    """The warehouse in a folder of the test's own."""
+    return published.model_copy(update={"root": shutil.copytree(published.root, new_folder(), dirs_exist_ok=True)})
 
 
 def ask(warehouse: WarehouseRef, sql: str) -> list[tuple[Any, ...]]:
