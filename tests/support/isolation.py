@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-OF_LIBRARIES = re.compile(
-    r"asyncio_\d+|tqdm_monitor|QueueFeederThread|ThreadPoolExecutor-.*|GlobalEventLoopThread.*|.*EventsWorker.*"
+from schemas import secrets
+
+KEPT = re.compile(
+    r"asyncio_\d+|kernel_\d+|tqdm_monitor|QueueFeederThread|ThreadPoolExecutor-.*|GlobalEventLoopThread.*|.*EventsWorker.*"
 )
-"""Threads that libraries keep for the life of a process; they wait for work, and use no global random numbers."""
+"""Threads that are kept for the life of a process; they wait for work, and use no global random numbers."""
 OWN = re.compile(r"PYTEST_|COV_")
 """Variables that pytest itself changes."""
 GRACE_S = 30.0
@@ -31,11 +33,15 @@ def isolated() -> Iterator[None]:
     threads = set(threading.enumerate())
     environ, folder = _environ(), Path.cwd()
     records, sigterm = logging.getLogRecordFactory(), signal.getsignal(signal.SIGTERM)
+    known, pattern = dict(secrets._known), secrets._pattern  # a process has no other way to forget a secret
     umask = os.umask(0o022)
     try:
         yield
     finally:
         os.umask(umask)
+        secrets._known.clear()
+        secrets._known.update(known)
+        secrets._pattern = pattern
         logging.setLogRecordFactory(records)
         signal.signal(signal.SIGTERM, sigterm)
         changed = {name for name, _ in _environ().items() ^ environ.items()}
@@ -55,9 +61,7 @@ def _left(before: set[threading.Thread]) -> list[str]:
     deadline = time.monotonic() + GRACE_S
     while True:
         left = [
-            thread.name
-            for thread in threading.enumerate()
-            if thread not in before and not OF_LIBRARIES.fullmatch(thread.name)
+            thread.name for thread in threading.enumerate() if thread not in before and not KEPT.fullmatch(thread.name)
         ]
         if not left or time.monotonic() > deadline:
             return left
