@@ -158,7 +158,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`ORDER=7 make test` runs the tests in an order of its own: none depends on those before it."""
+    """`make test ORDER=7` runs the tests in an order of its own: none depends on those before it."""
     if order := os.environ.get("TEST_ORDER"):
         random.Random(order).shuffle(items)
 
