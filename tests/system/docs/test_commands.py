@@ -37,20 +37,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is d
 @pytest.mark.server
 @pytest.mark.campaign  # six flows, two trainings
 def test_all_commands_of_the_pages_do_what_they_say(
-    workplace: ForkedWorkplace,
+    empty_workplace: ForkedWorkplace,
     folder: Path,  # after the workplace, whose pipelines.yaml it writes over
     project: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert folder == workplace.folder
-    for name, value in workplace.environ.items():
+    assert folder == empty_workplace.folder
+    for name, value in empty_workplace.environ.items():
         monkeypatch.setenv(name, value)
-    page, commands = Page(folder, capsys, workplace), commands_of(project)
+    page, commands = Page(folder, capsys, empty_workplace), commands_of(project)
     first = "tunegate run support-replies"
     del commands[first]
     code, said = page.do(first)
     assert code == 0, said
-    page.run_id = Ledger(workplace.home).runs(limit=1)[0].run_id
+    page.run_id = Ledger(empty_workplace.home).runs(limit=1)[0].run_id
     wrong = refused(page, commands)
     assert wrong == [], "\n".join(wrong)

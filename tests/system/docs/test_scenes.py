@@ -102,10 +102,10 @@ def script_of(block: Block, **places: str) -> str:
 
 
 @pytest.fixture
-def shell(workplace: ForkedWorkplace) -> Shell:
+def shell(empty_workplace: ForkedWorkplace) -> Shell:
     """With one pipeline, `support-replies`: generated tickets and a tiny model."""
-    workplace.declare(_as_the_pages)
-    return Shell(workplace.folder, workplace.environ)
+    empty_workplace.declare(_as_the_pages)
+    return Shell(empty_workplace.folder, empty_workplace.environ)
 
 
 def _as_the_pages(document: dict[str, Any]) -> None:
@@ -115,9 +115,9 @@ def _as_the_pages(document: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def used(shell: Shell, workplace: ForkedWorkplace) -> Shell:
+def used(shell: Shell, empty_workplace: ForkedWorkplace) -> Shell:
     """After a run: version 1 is champion."""
-    done = workplace.run("run", "support-replies")
+    done = empty_workplace.run("run", "support-replies")
     assert done.returncode == 0, done.stderr
     return shell
 
@@ -273,12 +273,14 @@ def test_scene_event(shell: Shell) -> None:
     wait_for(has_come)
 
 
-def test_scene_postgres(tmp_path: Path, tiny_model: ModelRef, workplace: ForkedWorkplace, postgres: Postgres) -> None:
+def test_scene_postgres(
+    tmp_path: Path, tiny_model: ModelRef, empty_workplace: ForkedWorkplace, postgres: Postgres
+) -> None:
     [block] = scene("postgres")
-    workplace.declare()
+    empty_workplace.declare()
     made = Candidates(tmp_path, tiny_model)
     assert made.add(1) == "1"
-    shell = Shell(tmp_path, workplace.environ)
+    shell = Shell(tmp_path, empty_workplace.environ)
     address, *others = script_of(block).splitlines()
     assert address.startswith("url='postgresql://")
     told = shell.run("\n".join([f"url='{postgres.fresh()}'", *others, "rm .tunegate/ledger.sqlite",
@@ -301,9 +303,9 @@ def stacks(tmp_path: Path) -> Iterator[Callable[[], str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_scene_stack(shell: Shell, workplace: ForkedWorkplace, stacks: Callable[[], str]) -> None:
+def test_scene_stack(shell: Shell, empty_workplace: ForkedWorkplace, stacks: Callable[[], str]) -> None:
     whole, restored = scene("stack")
-    workplace.declare(_as_scheduled)
+    empty_workplace.declare(_as_scheduled)
     for name in [name for name in shell.environ if name.startswith(("PREFECT_", "MLFLOW_"))]:
         del shell.environ[name]
     folder = shell.folder
@@ -324,9 +326,9 @@ def test_scene_stack(shell: Shell, workplace: ForkedWorkplace, stacks: Callable[
             shell.run(down, codes=(0, 1, 2))
 
 
-def test_scene_cluster(shell: Shell, workplace: ForkedWorkplace, tmp_path: Path) -> None:
+def test_scene_cluster(shell: Shell, empty_workplace: ForkedWorkplace, tmp_path: Path) -> None:
     [block] = scene("cluster")
-    workplace.declare(_as_spread)
+    empty_workplace.declare(_as_spread)
     install, *others = script_of(block).splitlines()
     assert install.split()[:2] == ["uv", "sync"]  # what this environment is already
     with two_nodes(tmp_path) as cluster:

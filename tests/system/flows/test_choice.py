@@ -45,7 +45,7 @@ def children(home: Path) -> list[tuple[str, str]]:
 
 
 def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released(
-    workplace: ForkedWorkplace, larger_model: Path
+    empty_workplace: ForkedWorkplace, larger_model: Path
 ) -> None:
     base = f"file:{larger_model}"
     rungs = [
@@ -62,17 +62,17 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
             "ladder": {"target": target, "max_items": 20, "price_per_hour": 3600, "rungs": rungs},
         }
 
-    workplace.declare(ladder)
-    plan = {row["step"]: row for row in workplace.json("plan", "small")["steps"]}
+    empty_workplace.declare(ladder)
+    plan = {row["step"]: row for row in empty_workplace.json("plan", "small")["steps"]}
     assert plan["train_rung_short"]["state"] == "run"
     assert (plan["train_rung_larger"]["state"], plan["train_rung_larger"]["why"]) == (
         "maybe", "only if rung_short misses its target",
     )  # fmt: skip
     assert plan["rung_full"]["result"] == f"method full, base_model {base}"
 
-    outcome = workplace.json("run", "small")
+    outcome = empty_workplace.json("run", "small")
     assert outcome["verdict"] == "PROMOTE", outcome
-    told = workplace.json("show", outcome["run_id"])
+    told = empty_workplace.json("show", outcome["run_id"])
     choice = told["choice"]
     assert (choice["winner"], choice["met"]) == ("rung_larger", True)
     assert choice["why"].startswith("rung_larger is the first rung that meets the target (met: the mean ")
@@ -87,31 +87,31 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
         assert row["seconds"] > 0
         assert row["n_tokens"] > 0
         assert row["memory_bytes"] > 0
-    table = pq.read_table(workplace.home / "runs" / f"{outcome['run_id']}-ladder.parquet").to_pylist()
+    table = pq.read_table(empty_workplace.home / "runs" / f"{outcome['run_id']}-ladder.parquet").to_pylist()
     assert [row["seconds"] for row in table] == [row["seconds"] for row in choice["rows"]]
 
     # Later stages took the rung as if it were the one training there is, with its own base model.
     steps = {row["step"]: row for row in told["steps"]}
     assert "train_rung_full" not in steps
     assert steps["train"]["digest"] == steps["train_rung_larger"]["digest"] == rows["rung_larger"]["trained"]
-    champion = workplace.json("champion", "small")["champion"]
+    champion = empty_workplace.json("champion", "small")["champion"]
     assert champion["model"]["uri"] == base
     assert champion["trained"]["digest"] == steps["train"]["digest"]
-    assert children(workplace.home) == [("rung_larger", "FINISHED"), ("rung_short", "FINISHED")]
+    assert children(empty_workplace.home) == [("rung_larger", "FINISHED"), ("rung_short", "FINISHED")]
 
-    plan = {row["step"]: row for row in workplace.json("plan", "small")["steps"]}
+    plan = {row["step"]: row for row in empty_workplace.json("plan", "small")["steps"]}
     assert plan["train_rung_larger"]["state"] == plan["train"]["state"] == plan["choice"]["state"] == "reused"
     assert (plan["train_rung_full"]["state"], plan["train_rung_full"]["why"]) == (
         "left out", "only if rung_larger misses its target",
     )  # fmt: skip
-    shown = workplace.run("show", outcome["run_id"]).stdout
+    shown = empty_workplace.run("show", outcome["run_id"]).stdout
     assert "chosen on validation: rung_larger is the first rung" in shown
     assert "not started" in shown
 
 
 @pytest.mark.campaign
 def test_a_killed_sweep_goes_on_with_its_trial_and_ends_with_the_bytes_of_a_whole_one(
-    workplace: ForkedWorkplace,
+    empty_workplace: ForkedWorkplace,
 ) -> None:
     over = {"max_steps": [1, 6], "learning_rate": {"low": 2e-3, "high": 3e-3, "log": True}}
 
@@ -121,17 +121,17 @@ def test_a_killed_sweep_goes_on_with_its_trial_and_ends_with_the_bytes_of_a_whol
             "kind": "optuna", "n_trials": 2, "seed": 1, "max_items": 20, "over": over,
         }  # fmt: skip
 
-    workplace.declare(sweep)
+    empty_workplace.declare(sweep)
     # The first trial has one step and no checkpoint; the second is killed after its second one.
-    killed = workplace.run("run", "small", TUNEGATE_FAILPOINT="train.checkpoint.renamed:2")
+    killed = empty_workplace.run("run", "small", TUNEGATE_FAILPOINT="train.checkpoint.renamed:2")
     assert killed.returncode == 4, killed.stderr
-    plan = {row["step"]: row for row in workplace.json("plan", "small")["steps"]}
+    plan = {row["step"]: row for row in empty_workplace.json("plan", "small")["steps"]}
     assert plan["train_trial_01"]["state"] == plan["trial_01"]["state"] == "reused"
     assert (plan["train_trial_02"]["state"], plan["train"]["state"]) == ("run", "maybe")
 
-    outcome = workplace.json("run", "small")
+    outcome = empty_workplace.json("run", "small")
     assert outcome["verdict"] == "PROMOTE", outcome
-    told = workplace.json("show", outcome["run_id"])
+    told = empty_workplace.json("show", outcome["run_id"])
     steps = {row["step"]: row for row in told["steps"]}
     assert (steps["train_trial_01"]["state"], steps["train_trial_02"]["state"]) == ("reused", "done")
     assert told["choice"]["winner"] == "trial_02"
@@ -139,27 +139,27 @@ def test_a_killed_sweep_goes_on_with_its_trial_and_ends_with_the_bytes_of_a_whol
     assert all(row["seconds"] > 0 for row in told["choice"]["rows"])  # what was reused took its time before
     assert steps["train"]["digest"] == steps["train_trial_02"]["digest"]
     # Repeated from nothing, in one go, each trial and what is chosen from them has the same bytes.
-    again = {row["step"]: row["state"] for row in workplace.json("reproduce", outcome["run_id"])["steps"]}
+    again = {row["step"]: row["state"] for row in empty_workplace.json("reproduce", outcome["run_id"])["steps"]}
     assert {again[name] for name in ("train_trial_01", "train_trial_02", "trial_02", "choice")} == {"same"}
 
-    assert children(workplace.home) == [("trial_01", "FINISHED"), ("trial_02", "FINISHED")]
-    with sqlite3.connect(workplace.home / "ledger.sqlite") as db:
+    assert children(empty_workplace.home) == [("trial_01", "FINISHED"), ("trial_02", "FINISHED")]
+    with sqlite3.connect(empty_workplace.home / "ledger.sqlite") as db:
         db.execute("UPDATE projections SET done_at = NULL")
-    assert workplace.run("reconcile").returncode == 0
-    assert children(workplace.home) == [("trial_01", "FINISHED"), ("trial_02", "FINISHED")]
-    assert workplace.json("run", "small")["verdict"] == "SKIP"
+    assert empty_workplace.run("reconcile").returncode == 0
+    assert children(empty_workplace.home) == [("trial_01", "FINISHED"), ("trial_02", "FINISHED")]
+    assert empty_workplace.json("run", "small")["verdict"] == "SKIP"
 
 
 def test_without_validation_tickets_nothing_is_trained(empty_workplace: ForkedWorkplace) -> None:
-    workplace = empty_workplace
+    empty_workplace = empty_workplace
 
     def sweep(document: dict[str, Any]) -> None:
         document["pipelines"]["small"]["split"]["validation_fraction"] = 0
         document["pipelines"]["small"]["train"]["sweep"] = {"kind": "grid", "over": {"seed": [1, 2]}}
 
-    workplace.declare(sweep)
-    done = workplace.run("run", "small", "--until", "finetune")
+    empty_workplace.declare(sweep)
+    done = empty_workplace.run("run", "small", "--until", "finetune")
     assert done.returncode == 2, done.stderr
     assert "trainings are compared on the validation split, and there is none" in done.stderr
-    assert not (workplace.home / "store" / "train").exists()
-    assert not (workplace.home / "scratch" / "train").exists()
+    assert not (empty_workplace.home / "store" / "train").exists()
+    assert not (empty_workplace.home / "scratch" / "train").exists()

@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 @pytest.mark.campaign
 @pytest.mark.server
 def test_a_run_on_the_cluster_ends_in_the_results_of_a_run_here(
-    workplace: ForkedWorkplace, tmp_path_factory: pytest.TempPathFactory
+    empty_workplace: ForkedWorkplace, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     def digests() -> dict[str, str]:
-        run_id = workplace.json("run", "small")["run_id"]
-        found = {row["step"]: row["digest"] for row in workplace.json("show", run_id)["steps"]}
+        run_id = empty_workplace.json("run", "small")["run_id"]
+        found = {row["step"]: row["digest"] for row in empty_workplace.json("show", run_id)["steps"]}
         assert found.pop("warehouse"), "of which rows are equal, and bytes may differ"
         return found
 
     here = digests()
     assert {"redact", "dedup", "train", "answers_tuned", "gate"} <= here.keys()
     with two_nodes(tmp_path_factory.mktemp("ray")) as cluster:
-        workplace.declare(lambda document: document["pipelines"]["small"].update(engine="ray"))
-        workplace.environ |= {
+        empty_workplace.declare(lambda document: document["pipelines"]["small"].update(engine="ray"))
+        empty_workplace.environ |= {
             "RAY_ADDRESS": cluster.place.address, "TUNEGATE_SHARED": cluster.place.shared,
             "RAY_AUTH_MODE": os.environ["RAY_AUTH_MODE"], "RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"],
-            "TUNEGATE_HOME": str(workplace.folder / "other-home"),
+            "TUNEGATE_HOME": str(empty_workplace.folder / "other-home"),
         }  # fmt: skip
         there = digests()
         assert not any(path.suffix == ".safetensors" for path in (cluster.shared / "trainings").rglob("*"))

@@ -31,9 +31,9 @@ def client(prefect_url: str) -> Iterator[SyncPrefectClient]:
 
 
 def test_deploying_again_changes_nothing_and_deploying_a_change_changes_that(
-    workplace: ForkedWorkplace, client: SyncPrefectClient
+    empty_workplace: ForkedWorkplace, client: SyncPrefectClient
 ) -> None:
-    names = [f"{what}-{workplace.folder.name.lower().replace('_', '-')}"[:60] for what in ("timed", "told")]
+    names = [f"{what}-{empty_workplace.folder.name.lower().replace('_', '-')}"[:60] for what in ("timed", "told")]
     timed: dict[str, Any] = {"cron": "0 5 * * 1", "timezone": "Europe/Berlin", "resource": names[0]}
 
     def declare(**changes: Any) -> Path:
@@ -43,8 +43,8 @@ def test_deploying_again_changes_nothing_and_deploying_a_change_changes_that(
             if changes.get("cron") != "@daily":
                 pipelines[names[1]] = {"extends": "small", "triggers": [{"event": "tickets.arrived"}]}
 
-        workplace.declare(change)
-        return workplace.folder / "pipelines.yaml"
+        empty_workplace.declare(change)
+        return empty_workplace.folder / "pipelines.yaml"
 
     config = declare()
     first, removed = deploy.register(load_file(config), config, pool=None)
@@ -77,17 +77,17 @@ def test_deploying_again_changes_nothing_and_deploying_a_change_changes_that(
 
 
 def test_a_work_pool_takes_the_deployments_and_a_missing_one_is_named(
-    workplace: ForkedWorkplace, client: SyncPrefectClient
+    empty_workplace: ForkedWorkplace, client: SyncPrefectClient
 ) -> None:
     from prefect.client.schemas.actions import WorkPoolCreate
 
-    name = workplace.folder.name.lower().replace("_", "-")[:60]
+    name = empty_workplace.folder.name.lower().replace("_", "-")[:60]
 
     def change(document: dict[str, Any]) -> None:
         document["pipelines"][name] = {"extends": "small", "schedule": {"cron": "0 5 * * 1"}}
 
-    workplace.declare(change)
-    config = workplace.folder / "pipelines.yaml"
+    empty_workplace.declare(change)
+    config = empty_workplace.folder / "pipelines.yaml"
     with pytest.raises(ServiceError, match="TG0706"):
         deploy.register(load_file(config), config, pool=f"pool-{name}")
     client.create_work_pool(WorkPoolCreate(name=f"pool-{name}", type="process"))
@@ -96,12 +96,12 @@ def test_a_work_pool_takes_the_deployments_and_a_missing_one_is_named(
     assert (kept.work_pool_name, kept.entrypoint) == (f"pool-{name}", "flows.pipeline.run_pipeline")
 
 
-def test_a_turn_without_its_limit_is_refused(workplace: ForkedWorkplace, client: SyncPrefectClient) -> None:
+def test_a_turn_without_its_limit_is_refused(empty_workplace: ForkedWorkplace, client: SyncPrefectClient) -> None:
     def change(document: dict[str, Any]) -> None:
         document["pipelines"]["small"]["schedule"] = {"cron": "0 5 * * 1", "resource": "nowhere"}
 
-    workplace.declare(change)
-    spec = load_file(workplace.folder / "pipelines.yaml").get("small")
+    empty_workplace.declare(change)
+    spec = load_file(empty_workplace.folder / "pipelines.yaml").get("small")
     with pytest.raises(ServiceError, match="TG0703"), deploy.take_turn(spec, deployed=True):
         pass
     client.upsert_global_concurrency_limit_by_name(deploy.limit_name("nowhere"), limit=1)
@@ -111,7 +111,7 @@ def test_a_turn_without_its_limit_is_refused(workplace: ForkedWorkplace, client:
         pass
 
 
-def test_a_file_without_schedules_is_told(workplace: ForkedWorkplace) -> None:
-    config = workplace.folder / "pipelines.yaml"
+def test_a_file_without_schedules_is_told(empty_workplace: ForkedWorkplace) -> None:
+    config = empty_workplace.folder / "pipelines.yaml"
     with pytest.raises(ConfigError, match="TG0143"):
         deploy.wanted(load_file(config))

@@ -32,7 +32,9 @@ def write_twins(folder: Path) -> None:
     (folder / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_a_held_out_set_that_leaked_into_train_is_an_error_and_nothing_is_promoted(workplace: ForkedWorkplace) -> None:
+def test_a_held_out_set_that_leaked_into_train_is_an_error_and_nothing_is_promoted(
+    empty_workplace: ForkedWorkplace,
+) -> None:
     def leave_leaks_in(document: dict[str, Any]) -> None:
         pipeline = document["pipelines"]["small"]
         pipeline["source"] = {"kind": "files", "paths": ["tickets.jsonl"]}
@@ -43,14 +45,14 @@ def test_a_held_out_set_that_leaked_into_train_is_an_error_and_nothing_is_promot
         pipeline["train"]["max_examples"] = 60
         pipeline["gates"]["round_trip"] = {"n_prompts": 2}
 
-    write_twins(workplace.folder)
-    workplace.declare(leave_leaks_in)
-    done = workplace.run("run", "small", "--json")
+    write_twins(empty_workplace.folder)
+    empty_workplace.declare(leave_leaks_in)
+    done = empty_workplace.run("run", "small", "--json")
     assert done.returncode == 9, done.stderr
     told = json.loads(done.stdout)
     assert told["verdict"] == "ERROR"
     assert not told["champion"]
-    first, trip, *_ = workplace.json("gate", "explain", told["run_id"])["findings"]
+    first, trip, *_ = empty_workplace.json("gate", "explain", told["run_id"])["findings"]
     assert (first["part"], first["verdict"]) == ("contamination", "ERROR")
     assert first["candidate"] > 0
     assert "trained tickets" in first["reason"]

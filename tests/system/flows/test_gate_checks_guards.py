@@ -13,10 +13,10 @@ pytestmark = pytest.mark.server
 
 
 def test_a_third_champion_is_held_to_the_first_and_every_verdict_counts_on_its_items(
-    workplace: ForkedWorkplace,
+    empty_workplace: ForkedWorkplace,
 ) -> None:
     def steps_of(run_id: str) -> dict[str, dict[str, Any]]:
-        return {row["step"]: row for row in workplace.json("show", run_id)["steps"]}
+        return {row["step"]: row for row in empty_workplace.json("show", run_id)["steps"]}
 
     def seed(number: int, **evaluate: Any) -> Any:
         def change(document: dict[str, Any]) -> None:
@@ -35,8 +35,8 @@ def test_a_third_champion_is_held_to_the_first_and_every_verdict_counts_on_its_i
                     "cluster_by": "customer_id",
                 }
 
-        workplace.declare(change)
-        return workplace.json("run", "small")
+        empty_workplace.declare(change)
+        return empty_workplace.json("run", "small")
 
     assert [seed(1)["champion"], seed(2)["champion"]] == ["1", "2"]
     third = seed(3, arms=["zero_shot", "retrieval"], few_shot_examples=1, metrics=[{"uses": "pii"}])
@@ -44,7 +44,7 @@ def test_a_third_champion_is_held_to_the_first_and_every_verdict_counts_on_its_i
     steps = steps_of(third["run_id"])
     assert {"answers_anchor", "scores_anchor", "prompts_retrieval", "scores_retrieval"} <= steps.keys()
     assert steps["answers_anchor"]["state"] == "reused"  # what the first champion answered as a candidate
-    told = workplace.json("gate", "explain", third["run_id"])
+    told = empty_workplace.json("gate", "explain", third["run_id"])
     rules = [finding["rule"] for finding in told["findings"]]
     assert rules[0] == "no trained ticket gives a held-out item away"
     assert rules[1] == "pii at most 0.9"  # safety comes before quality
@@ -52,8 +52,8 @@ def test_a_third_champion_is_held_to_the_first_and_every_verdict_counts_on_its_i
     assert rules[3] == "format is surely no more than 0.5 worse than anchor (version 1)"
     assert all(not finding["decides"] for finding in told["findings"][4:])  # slices of 12 items are too small
     assert third["verdict"] == "HOLD"
-    shown = workplace.run("gate", "explain", third["run_id"]).stdout
+    shown = empty_workplace.run("gate", "explain", third["run_id"]).stdout
     assert "verdict 3 of at most 20 on these items" in shown
-    again = workplace.json("run", "small", "--again")
+    again = empty_workplace.json("run", "small", "--again")
     assert again["verdict"] == "HOLD"
     assert steps_of(again["run_id"])["gate"]["state"] == "reused"  # the same look, however often it is taken

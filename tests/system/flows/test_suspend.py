@@ -43,47 +43,47 @@ def need_approval(document: dict[str, Any]) -> None:
     document["pipelines"]["small"]["triggers"] = [{"event": "tickets.arrived", "resource": RESOURCE}]
 
 
-def test_on_the_command_line_a_person_decides_and_everything_is_on_record(workplace: ForkedWorkplace) -> None:
-    workplace.declare(need_approval)
-    done = workplace.run("run", "small", "--json")
+def test_on_the_command_line_a_person_decides_and_everything_is_on_record(empty_workplace: ForkedWorkplace) -> None:
+    empty_workplace.declare(need_approval)
+    done = empty_workplace.run("run", "small", "--json")
     assert done.returncode == 8, done.stderr
     waits = json.loads(done.stdout)
     assert (waits["verdict"], waits["version"], waits["champion"], waits["waits"]) == ("HOLD", "1", None, True)
     assert f"tunegate approve {waits['run_id']} --by NAME" in done.stderr
-    again = workplace.json("run", "small")
+    again = empty_workplace.json("run", "small")
     assert again["verdict"] == "SKIP"
     assert "waits for a person" in again["reason"]
 
-    assert workplace.run("approve", waits["run_id"]).returncode == 2  # nobody named
-    assert workplace.json("approve", waits["run_id"], "--by", "ada", "--reason", "read them")["champion"] == "1"
+    assert empty_workplace.run("approve", waits["run_id"]).returncode == 2  # nobody named
+    assert empty_workplace.json("approve", waits["run_id"], "--by", "ada", "--reason", "read them")["champion"] == "1"
 
-    workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=5))  # no approval
-    assert workplace.json("run", "small")["champion"] == "2"
-    back = workplace.run("rollback", "small", "--reason", "customers complain", "--by", "bob")
+    empty_workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=5))  # no approval
+    assert empty_workplace.json("run", "small")["champion"] == "2"
+    back = empty_workplace.run("rollback", "small", "--reason", "customers complain", "--by", "bob")
     assert back.returncode == 0
     assert "nobody is promoted without a person until" in back.stdout
-    assert workplace.json("run", "small")["verdict"] == "SKIP"  # the next scheduled run
-    held = workplace.json("run", "small", "--again")
+    assert empty_workplace.json("run", "small")["verdict"] == "SKIP"  # the next scheduled run
+    held = empty_workplace.json("run", "small", "--again")
     assert (held["verdict"], held["exit_code"], held["champion"]) == ("HOLD", 8, "1")
     assert "was rolled back (customers complain)" in held["reason"]
 
-    assert workplace.run("promote", "small", "2").returncode == 9
-    forced = workplace.json("promote", "small", "2", "--force", "--reason", "it was the network", "--by", "eve")
+    assert empty_workplace.run("promote", "small", "2").returncode == 9
+    forced = empty_workplace.json("promote", "small", "2", "--force", "--reason", "it was the network", "--by", "eve")
     assert (forced["champion"], forced["event"]["forced"], forced["mlflow_pending"]) == ("2", True, False)
 
-    told = workplace.json("history", "small")
+    told = empty_workplace.json("history", "small")
     assert [(event["action"], event["actor"]) for event in told["events"]] == [
         ("wait", "pipeline"), ("approve", "ada"), ("promote", "pipeline"), ("rollback", "bob"), ("wait", "pipeline"),
         ("force", "eve"),
     ]  # fmt: skip
     assert all(len(event["bundle_digest"]) == 64 for event in told["events"])
-    with sqlite3.connect(workplace.home / "ledger.sqlite") as db:
+    with sqlite3.connect(empty_workplace.home / "ledger.sqlite") as db:
         db.execute("DROP TRIGGER champion_events_stay")
         db.execute("UPDATE champion_events SET reason = 'approved' WHERE seq = 6")
-    broken = workplace.run("history", "small", "--verify")
+    broken = empty_workplace.run("history", "small", "--verify")
     assert broken.returncode == 1
     assert "event 6 (force v2" in broken.stderr
-    assert workplace.run("doctor").returncode == 1
+    assert empty_workplace.run("doctor").returncode == 1
 
 
 def request(url: str, body: dict[str, Any] | None = None) -> Any:
@@ -145,18 +145,18 @@ def post_events(url: str, events: list[dict[str, Any]]) -> None:
 
 
 def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
-    workplace: ForkedWorkplace, prefect_url: str
+    empty_workplace: ForkedWorkplace, prefect_url: str
 ) -> None:
-    workplace.declare(need_approval)
-    name = f"approval-{workplace.folder.name.lower().replace('_', '-')}"
+    empty_workplace.declare(need_approval)
+    name = f"approval-{empty_workplace.folder.name.lower().replace('_', '-')}"
     environ = {"PREFECT_RUNNER_POLL_FREQUENCY": "1"}
 
     def serve() -> subprocess.Popen[str]:
-        log = (workplace.folder / "serve.log").open("a")
+        log = (empty_workplace.folder / "serve.log").open("a")
         with log:
             return subprocess.Popen(
-            [sys.executable, "-c", SERVE, name], cwd=workplace.folder, env={**workplace.environ, **environ}, text=True,
-            stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
+            [sys.executable, "-c", SERVE, name], cwd=empty_workplace.folder,
+            env={**empty_workplace.environ, **environ}, text=True, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
         )  # fmt: skip
 
     served = serve()
@@ -175,10 +175,10 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
 
         wait_for(lambda: state() in {"Suspended", "Failed", "Crashed", "Completed"}, served)
         assert state() == "Suspended"
-        assert workplace.json("champion", "small")["champion"] is None
-        [waits] = workplace.json("runs")["runs"]
+        assert empty_workplace.json("champion", "small")["champion"] is None
+        [waits] = empty_workplace.json("runs")["runs"]
         assert (waits["status"], waits["verdict"]) == ("DONE", "HOLD")
-        assert workplace.json("status")["running"] == []  # it holds no lock while it waits
+        assert empty_workplace.json("status")["running"] == []  # it holds no lock while it waits
     finally:
         os.killpg(served.pid, signal.SIGKILL)  # the server that serves dies with the question open
         served.wait()
@@ -191,12 +191,12 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
         assert request(f"{prefect_url}/flow_runs/{flow_run}/resume", answer)["status"] == "ACCEPT"
         wait_for(lambda: state() in {"Failed", "Crashed", "Completed"}, served)
         assert state() == "Completed"
-        history = workplace.json("history", "small")["events"]
+        history = empty_workplace.json("history", "small")["events"]
         assert [(event["action"], event["actor"], event["reason"]) for event in history[1:]] == [
             ("approve", "ada", "on the page")
         ]
-        assert len(workplace.json("runs")["runs"]) == 1  # nothing was computed again
-        [tick] = workplace.json("history", "small")["ticks"]
+        assert len(empty_workplace.json("runs")["runs"]) == 1  # nothing was computed again
+        [tick] = empty_workplace.json("history", "small")["ticks"]
         assert (tick["cause"], tick["code"], tick["run"]) == ("event", "first", True)
     finally:
         os.killpg(served.pid, signal.SIGKILL)

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.server
 
 
-def test_a_kill_while_publishing_leaves_the_database_before_and_is_made_good(workplace: ForkedWorkplace) -> None:
-    workplace.declare(from_file())
-    write_tickets(workplace, week(1) + week(2))
-    database = Path(workplace.json("curate", "small")["warehouse"])
+def test_a_kill_while_publishing_leaves_the_database_before_and_is_made_good(empty_workplace: ForkedWorkplace) -> None:
+    empty_workplace.declare(from_file())
+    write_tickets(empty_workplace, week(1) + week(2))
+    database = Path(empty_workplace.json("curate", "small")["warehouse"])
     before = database.read_bytes()
-    write_tickets(workplace, week(1) + week(2) + week(3))
-    killed = workplace.run("curate", "small", TUNEGATE_FAILPOINT="snapshot.copied")
+    write_tickets(empty_workplace, week(1) + week(2) + week(3))
+    killed = empty_workplace.run("curate", "small", TUNEGATE_FAILPOINT="snapshot.copied")
     assert killed.returncode < 0, killed.stderr
     assert database.read_bytes() == before
-    after = workplace.json("curate", "small")
+    after = empty_workplace.json("curate", "small")
     assert after["funnel"][0]["n_in"] == 360
     assert list(database.parent.rglob(".*.tmp")) == []
 

@@ -67,62 +67,64 @@ def left(workplace: ForkedWorkplace) -> list[str]:
 
 @pytest.mark.server
 @pytest.mark.campaign
-def test_nothing_of_a_forgotten_customer_is_left(workplace: ForkedWorkplace, tmp_path: Path) -> None:
-    declare(workplace)
-    assert workplace.json("run", "small")["verdict"] == "PROMOTE"
-    held = left(workplace)
+def test_nothing_of_a_forgotten_customer_is_left(empty_workplace: ForkedWorkplace, tmp_path: Path) -> None:
+    declare(empty_workplace)
+    assert empty_workplace.json("run", "small")["verdict"] == "PROMOTE"
+    held = left(empty_workplace)
     kinds = {name.split("/")[1] for name in held if name.startswith("store/")}
     assert kinds >= {"extract", "redact", "split", "decontaminate", "encode", "warehouse"}, kinds
     assert any(name.startswith("warehouse/small/snapshots") for name in held)
     backup = tmp_path / "backup"
-    shutil.copytree(workplace.home, backup)
+    shutil.copytree(empty_workplace.home, backup)
 
-    told = workplace.json("forget", CUSTOMER, "--plan")
+    told = empty_workplace.json("forget", CUSTOMER, "--plan")
     assert told["n_tickets"] == N_TICKETS
     assert [(v["name"], v["version"], v["how"], v["is_champion"]) for v in told["versions"]] == [
         ("small", "1", "directly", True)
     ]
     assert {each["kind"] for each in told["held"]} >= {"result", "snapshot", "warehouse", "report", "source"}
-    assert left(workplace) == held, "a plan removes nothing"
-    lineage = workplace.json("lineage", CUSTOMER)["customer"]
+    assert left(empty_workplace) == held, "a plan removes nothing"
+    lineage = empty_workplace.json("lineage", CUSTOMER)["customer"]
     assert len(lineage["pipelines"]["small"]) == N_TICKETS
     assert lineage["learned_by"] == told["versions"]
-    model = workplace.json("lineage", "small/1")["model"]
+    model = empty_workplace.json("lineage", "small/1")["model"]
     assert model["is_champion"]
     assert model["examples"]["train"]
     assert model["snapshot_id"]
     assert not model["marked"]
 
-    refused = workplace.run("forget", CUSTOMER, "--apply", "--reason", f"{CUSTOMER} asked")
+    refused = empty_workplace.run("forget", CUSTOMER, "--apply", "--reason", f"{CUSTOMER} asked")
     assert (refused.returncode, "TG0833" in refused.stderr) == (2, True)
-    killed = workplace.run("forget", CUSTOMER, "--apply", "--reason", "case 17", TUNEGATE_FAILPOINT="forget.removed:4")
+    killed = empty_workplace.run(
+        "forget", CUSTOMER, "--apply", "--reason", "case 17", TUNEGATE_FAILPOINT="forget.removed:4"
+    )
     assert killed.returncode == -9
-    assert left(workplace), "it was killed in the middle"
-    [certificate] = workplace.json("forget", CUSTOMER, "--apply", "--reason", "case 17")
-    assert left(workplace) == []
+    assert left(empty_workplace), "it was killed in the middle"
+    [certificate] = empty_workplace.json("forget", CUSTOMER, "--apply", "--reason", "case 17")
+    assert left(empty_workplace) == []
     assert certificate["versions"][0]["version"] == "1"
     assert certificate["sources"] == [f"tickets.jsonl: {N_TICKETS} rows"]
     assert {each["place"] for each in certificate["removals"]} >= {
         each["place"] for each in told["held"] if each["fate"] in ("removed", "rewritten")
     }, "what the killed attempt removed is in it as well"
 
-    again = workplace.json("forget", CUSTOMER, "--plan")
+    again = empty_workplace.json("forget", CUSTOMER, "--plan")
     assert [each for each in again["held"] if each["fate"] != "kept"] == []
     assert again["versions"] == told["versions"]
-    assert "learned directly" in workplace.json("champion", "small")["marked"]["1"]
-    with closing(sqlite3.connect(workplace.home / "mlflow" / "mlflow.db")) as db:
+    assert "learned directly" in empty_workplace.json("champion", "small")["marked"]["1"]
+    with closing(sqlite3.connect(empty_workplace.home / "mlflow" / "mlflow.db")) as db:
         tags = dict(db.execute("SELECT key, value FROM model_version_tags WHERE name = 'small'").fetchall())
     assert "forgotten" in tags["tunegate.forgotten"]
-    reproduced = workplace.run("reproduce", model["run_id"])
+    reproduced = empty_workplace.run("reproduce", model["run_id"])
     assert "TG0157" in reproduced.stderr
     assert "forgotten customer" in reproduced.stderr
 
-    shutil.rmtree(workplace.home)
-    shutil.copytree(backup, workplace.home)
-    assert left(workplace)
-    done = workplace.json("curate", "small")
+    shutil.rmtree(empty_workplace.home)
+    shutil.copytree(backup, empty_workplace.home)
+    assert left(empty_workplace)
+    done = empty_workplace.json("curate", "small")
     funnel = {row["step"]: row for row in done["funnel"]}
     assert funnel["extract"]["n_dropped"] == N_TICKETS
-    assert left(workplace) == []
-    assert [mark.version for mark in Ledger(workplace.home).marked("small")] == ["1"]
-    assert workplace.run("forget", "--again").returncode == 0
+    assert left(empty_workplace) == []
+    assert [mark.version for mark in Ledger(empty_workplace.home).marked("small")] == ["1"]
+    assert empty_workplace.run("forget", "--again").returncode == 0

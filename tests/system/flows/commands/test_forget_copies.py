@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.server
-def test_nothing_is_left_although_the_bucket_still_holds_them(workplace: ForkedWorkplace) -> None:
+def test_nothing_is_left_although_the_bucket_still_holds_them(empty_workplace: ForkedWorkplace) -> None:
     with file_server() as afar:
         rows = tickets()
         parts = {"a": rows[:80], "b": [*rows[80:150], "not JSON"], "c": rows[150:]}
         for name, part in parts.items():
             afar.put(f"/desk/{name}.jsonl", "".join(json.dumps(row) + "\n" for row in part))
         declared = {"kind": "remote_files", "urls": ["s3://desk/*.jsonl"], "endpoint": afar.url}
-        workplace.declare(lambda document: document["pipelines"]["small"].update(source=declared))
-        first = workplace.json("curate", "small")["funnel"][0]
+        empty_workplace.declare(lambda document: document["pipelines"]["small"].update(source=declared))
+        first = empty_workplace.json("curate", "small")["funnel"][0]
         assert (first["n_in"], first["n_quarantined"], first["n_dropped"]) == (163, 1, 0)
-        assert any(name.startswith("ingest/") for name in left(workplace))
+        assert any(name.startswith("ingest/") for name in left(empty_workplace))
 
-        told = workplace.run("forget", CUSTOMER, "--plan")
+        told = empty_workplace.run("forget", CUSTOMER, "--plan")
         assert "s3://desk/c.jsonl" in told.stdout + told.stderr
-        done = workplace.run("forget", CUSTOMER, "--apply", "--reason", "case 17")
+        done = empty_workplace.run("forget", CUSTOMER, "--apply", "--reason", "case 17")
         assert done.returncode == 0, done.stderr
-        assert left(workplace) == []
-        again = workplace.json("curate", "small")["funnel"][0]
+        assert left(empty_workplace) == []
+        again = empty_workplace.json("curate", "small")["funnel"][0]
         assert (again["n_in"], again["n_dropped"]) == (163, N_TICKETS)
-        assert left(workplace) == []
+        assert left(empty_workplace) == []
         assert [len(afar.gets(f"/desk/{name}.jsonl")) for name in "abc"] == [1, 2, 2]
 
-        killed = workplace.run("curate", "small", TUNEGATE_FAILPOINT="copies.told")
+        killed = empty_workplace.run("curate", "small", TUNEGATE_FAILPOINT="copies.told")
         assert killed.returncode == -9
-        assert traces(workplace.home / "ingest", (CUSTOMER, TEXT))
-        assert workplace.run("forget", "--again").returncode == 0
-        assert left(workplace) == []
+        assert traces(empty_workplace.home / "ingest", (CUSTOMER, TEXT))
+        assert empty_workplace.run("forget", "--again").returncode == 0
+        assert left(empty_workplace) == []

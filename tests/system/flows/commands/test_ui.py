@@ -29,15 +29,15 @@ def browser() -> Iterator[Browser]:
 
 
 def test_a_person_finds_runs_champions_a_comparison_and_removed_tickets(
-    workplace: ForkedWorkplace, tiny_model: ModelRef, browser: Browser
+    empty_workplace: ForkedWorkplace, tiny_model: ModelRef, browser: Browser
 ) -> None:
-    workplace.json("curate", "small")
-    made = Candidates(workplace.folder, tiny_model)
+    empty_workplace.json("curate", "small")
+    made = Candidates(empty_workplace.folder, tiny_model)
     curated = made.ledger.runs(limit=1)[0].run_id
     for seed, verdict in ((1, "PROMOTE"), (2, "BLOCK"), (3, "PROMOTE")):
         made.add(seed, verdict)  # type: ignore[arg-type]
     before = made.ledger.path.read_bytes()
-    process = workplace.start("ui", "--port", "0", "--json")
+    process = empty_workplace.start("ui", "--port", "0", "--json")
     try:
         lines = iter(process.stdout.readline, "}\n")
         url = json.loads("".join(lines) + "}")["url"]

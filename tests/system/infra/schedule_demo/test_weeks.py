@@ -20,14 +20,19 @@ if TYPE_CHECKING:
 
 @pytest.mark.server
 def test_three_weeks_are_killed_skipped_and_blocked(
-    workplace: ForkedWorkplace, project: Path, tmp_path: Path, empty_store: Path, capsys: pytest.CaptureFixture[str]
+    empty_workplace: ForkedWorkplace,
+    project: Path,
+    tmp_path: Path,
+    empty_store: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     store = shutil.copy(empty_store, tmp_path / "mlflow.db")
-    environ = {**workplace.environ, "PYTHONPATH": str(project), "MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
+    environ = {**empty_workplace.environ, "PYTHONPATH": str(project), "MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
     done = subprocess.run(
         [
             sys.executable, "-m", "infra.schedule_demo", "--tiny", "--quick", "--base",
-            f"file:{workplace.environ['TINY_MODEL']}", "--story", "killed,quiet,poisoned", "--out", str(tmp_path / "o"),
+            f"file:{empty_workplace.environ['TINY_MODEL']}", "--story", "killed,quiet,poisoned",
+            "--out", str(tmp_path / "o"),
         ],
         cwd=project, env=environ, text=True, capture_output=True, check=False,
     )  # fmt: skip
