@@ -155,9 +155,10 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
         log = (empty_workplace.folder / "serve.log").open("a")
         with log:
             return subprocess.Popen(
-            [sys.executable, "-c", SERVE, name], cwd=empty_workplace.folder,
-            env={**empty_workplace.environ, **environ}, text=True, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
-        )  # fmt: skip
+                [sys.executable, "-c", SERVE, name], cwd=empty_workplace.folder, text=True,
+                env={**empty_workplace.environ, **environ}, stdout=subprocess.DEVNULL, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
 
     served = serve()
     try:
