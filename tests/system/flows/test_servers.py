@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.commands.exposure import reachable_from_elsewhere
 from flows.deploy import deployments
 from flows.servers import Server, client_environment, ensure_mlflow, ensure_prefect, free_port, running, stop_all
 from schemas.errors import ServiceError
@@ -44,6 +45,7 @@ def test_both_servers_start_once_answer_on_loopback_and_stop(tmp_path: Path) -> 
         assert {server.kind for server in running(tmp_path)} == {"prefect", "mlflow"}
         for server, path in ((prefect, "/api/health"), (mlflow, "/health")):
             assert server.url.startswith("http://127.0.0.1:")
+            assert not reachable_from_elsewhere(int(server.url.rpartition(":")[2]))
             with urllib.request.urlopen(server.url + path, timeout=10) as response:
                 assert response.status == 200
             assert Path(server.log).stat().st_size > 0

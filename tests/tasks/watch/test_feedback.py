@@ -63,6 +63,10 @@ def test_the_later_decision_on_a_suggestion_counts_and_an_earlier_state_stays_as
     assert rates == {"1": (2, 1), "2": (1, 1)}
     assert [each.n_accepted for each in acceptance_of(database, FeedbackSpec(), upto=seen)] == [2]
     assert last_words(database, upto=seen) == {"T-001": ("accepted", None), "T-002": ("accepted", None)}
+    assert {name: outcome for name, (outcome, _) in last_words(database, upto=99).items()} == {
+        "T-001": "rejected",  # the decision of July 2nd; the one of June 30th on T-002 arrives later and is older
+        "T-002": "accepted",
+    }
 
 
 def test_texts_are_redacted_and_ids_become_the_pseudonyms_of_the_pipeline(

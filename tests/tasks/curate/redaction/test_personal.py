@@ -71,6 +71,15 @@ def found_in(text: str) -> list[tuple[str, str]]:
         ("pwd=letmein!", "secret", "letmein"),
         ("secret_access_key = wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLE", "secret", "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLE"),
         ("xoxb-123456789012-abcdefghijkl", "secret", "xoxb-123456789012-abcdefghijkl"),
+        *(
+            (f"it says {token} here", "secret", token)
+            for token in (
+                "ASIAIOSFODNN7EXAMPLE", "pk_live_0123456789abcdef", "rk-0123456789abcdef01",
+                "whsec_0123456789abcdef01", "github_pat_0123456789abcdef", "glpat-0123456789abcdef0",
+                "xapp-1-0123456789abcdef", "ya29.0123456789abcdef0", "AIza0123456789abcdef0123",
+                "SG.0123456789abcdef0.0123456789abcdef0", "npm_0123456789abcdef0123456789abcdef",
+            )
+        ),
         ("ghp_0123456789abcdefghij0123456789abcdef", "secret", "ghp_0123456789abcdefghij0123456789abcdef"),
         ("sk_live_4eC39HqLyjWDarjtT1zdp7dc", "secret", "sk_live_4eC39HqLyjWDarjtT1zdp7dc"),
         ("hf_abcdefghijklmnopqrstuvwxyz01234567", "secret", "hf_abcdefghijklmnopqrstuvwxyz01234567"),
