@@ -24,10 +24,16 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker has the Ray cluster: two of them leave two cores no time for anything else."""
+    """One worker takes a whole file, whose tests share what it prepares, and one worker has the Ray cluster.
+
+    Tests that run commands in a workplace of their own share nothing: they go to whichever worker is free.
+    """
     for item in items:
-        if "cluster" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "cluster" in fixtures:
             item.add_marker(pytest.mark.xdist_group("ray"))
+        elif "warm" not in fixtures:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")
