@@ -158,9 +158,17 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test ORDER=7` runs the tests in an order of its own: none depends on those before it."""
+    """`make test ORDER=7` shuffles the files, and the tests in each: none depends on those before it."""
     if order := os.environ.get("TEST_ORDER"):
-        random.Random(order).shuffle(items)
+        shuffle = random.Random(order).shuffle
+        files: dict[str, list[pytest.Item]] = {}
+        for item in items:
+            files.setdefault(item.nodeid.partition("::")[0], []).append(item)
+        groups = list(files.values())
+        shuffle(groups)
+        for group in groups:
+            shuffle(group)
+        items[:] = [item for group in groups for item in group]
 
 
 def forbidden_skips(reporter: pytest.TerminalReporter) -> list[str]:
