@@ -15,7 +15,8 @@ from pathlib import Path
 from schemas import secrets
 
 KEPT = re.compile(
-    r"asyncio_\d+|kernel_\d+|tqdm_monitor|QueueFeederThread|ThreadPoolExecutor-.*|GlobalEventLoopThread.*|.*EventsWorker.*"
+    r"asyncio_\d+|kernel_\d+|tqdm_monitor|QueueFeederThread|ThreadPoolExecutor-.*"
+    r"|GlobalEventLoopThread.*|RunSyncEventLoopThread|.*EventsWorker.*|.*ServiceThread"  # of Prefect
 )
 """Threads that are kept for the life of a process; they wait for work, and use no global random numbers."""
 OWN = re.compile(r"PYTEST_|COV_")

@@ -62,22 +62,22 @@ def relay(prefect_url: str) -> Iterator[Relay]:
     made.cut()
 
 
-def test_a_server_that_is_down_costs_a_note(workplace: ForkedWorkplace) -> None:
-    done = workplace.run("run", "small", "--until", "curate", "--json", PREFECT_API_URL="http://127.0.0.1:9/api")
+def test_a_server_that_is_down_costs_a_note(empty_workplace: ForkedWorkplace) -> None:
+    done = empty_workplace.run("run", "small", "--until", "curate", "--json", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert done.returncode == 0, done.stderr
     assert "TG0702" in done.stderr
     assert "without Prefect" in done.stderr
     assert json.loads(done.stdout)["verdict"] == "DONE"
 
 
-def test_a_server_that_dies_meanwhile_is_gone_on_without(workplace: ForkedWorkplace, relay: Relay) -> None:
-    run = workplace.start("run", "small", "--json", PREFECT_API_URL=relay.url, PREFECT_CLIENT_MAX_RETRIES="0")
-    while run.poll() is None and not any((workplace.home / "store").glob("dedup/*")):
+def test_a_server_that_dies_meanwhile_is_gone_on_without(empty_workplace: ForkedWorkplace, relay: Relay) -> None:
+    run = empty_workplace.start("run", "small", "--json", PREFECT_API_URL=relay.url, PREFECT_CLIENT_MAX_RETRIES="0")
+    while run.poll() is None and not any((empty_workplace.home / "store").glob("dedup/*")):
         time.sleep(0.05)
     relay.cut()
     out, talk = run.communicate(timeout=200)
     assert run.returncode == 0, talk
     assert "does not answer any more" in " ".join(talk.split())
     assert json.loads(out)["verdict"] == "PROMOTE"
-    (row,) = workplace.json("runs")["runs"]
+    (row,) = empty_workplace.json("runs")["runs"]
     assert (row["status"], row["verdict"]) == ("DONE", "PROMOTE")
