@@ -67,7 +67,7 @@ class ForkedWorkplace(Workplace):
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments, **environ)
         try:
-            out, error = process.communicate(timeout=580)
+            out, error = process.communicate(timeout=1700)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
