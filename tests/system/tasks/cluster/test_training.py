@@ -112,7 +112,7 @@ class Training:
         return [event["step"] for event in self.events() if event["event"] == "started"]
 
     def wait_for(self, event: str, **fields: Any) -> None:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while not any(each["event"] == event and fields.items() <= each.items() for each in self.events()):
             assert time.monotonic() < deadline, self.events()
             assert self._thread.is_alive(), self.error
