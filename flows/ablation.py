@@ -23,7 +23,7 @@ from flows.engine.step import Step
 from flows.engine.store import Store
 from flows.feedback import learn_step
 from flows.finetune import finetune_steps
-from flows.settings import Settings, open_ledger
+from flows.settings import Settings, open_ledger, open_store
 from flows.standing import Standing
 from schemas.ablation import AblationRow, AblationTable
 from schemas.artifacts import Artifact, DatasetRef, EvalSet, Scores, Splits, TicketTable, TrainedRef
@@ -61,7 +61,7 @@ class Ablation:
     _fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self._store = Store(self.settings.home)
+        self._store = open_store(self.settings)
         self._fingerprint = fingerprint_source(self.spec.source, root=self.root)
         # One training, to its end: what stops early or is chosen among several has no equal steps.
         first = self.spec.train.first().model_copy(update={"early_stopping": None})

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flows.engine.history import last_move
+from flows.registry_owner import owner_of
 from schemas.errors import ServiceError, TunegateError
 from tasks.failpoint import reach
 
@@ -90,14 +91,14 @@ def _number_of(
     row = ledger.candidate(name, version) if version is not None else None
     if row is None:
         return None
-    return find_version(client, name=name, version=row.ref.version, uri=uri) or publish(row)
+    return find_version(client, name=name, version=row.ref.version, owner=owner_of(ledger), uri=uri) or publish(row)
 
 
 def _say_how(name: str, number: str, ledger: Ledger, client: MlflowClient, uri: str) -> None:
     """How the champion came to be, and the hash of that event: a copy of the chain's end outside the ledger."""
-    from tasks.release.register import tag_version
+    from tasks.release.register import EVENT_TAG, tag_version
 
     event = last_move(ledger.history(name), name)
     if event is not None:
-        tags = {"tunegate.promotion": f"{event.action} by {event.actor} at {event.at}", "tunegate.event": event.hash}
+        tags = {"tunegate.promotion": f"{event.action} by {event.actor} at {event.at}", EVENT_TAG: event.hash}
         tag_version(client, name=name, mlflow_version=number, tags=tags, uri=uri)

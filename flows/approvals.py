@@ -24,8 +24,14 @@ class Answered:
     late: TunegateError | None
 
 
-def answer(ledger: Ledger, settings: Settings, run_id: str, *, approve: bool, by: str, reason: str = "") -> Answered:
+def answer(
+    ledger: Ledger, settings: Settings, run_id: str, *, approve: bool, by: str, reason: str = "",
+    expected: str | None = None,
+) -> Answered:  # fmt: skip
     """Approve or reject the run's candidate.
+
+    Args:
+        expected: The champion that it is to take over from; None is whoever it is.
 
     Raises:
         GateError: it does not wait, was answered otherwise, or its verdict is stale (TG0620, TG0621, TG0630 to TG0632).
@@ -39,5 +45,5 @@ def answer(ledger: Ledger, settings: Settings, run_id: str, *, approve: bool, by
         row = ledger.candidate(name, version)
         if row is not None:
             check_evaluated(row.ref.bundle, row.ref.trained)
-    event = ledger.approve(run_id, actor=by, reason=reason)
+    event = ledger.approve(run_id, actor=by, reason=reason, expected=expected)
     return Answered(event, synchronise(ledger, settings))

@@ -117,12 +117,20 @@ def run(
     until: Annotated[str, typer.Option(help="Last stage: curate, finetune, assess or release.")] = "release",
     wait: Annotated[float, typer.Option(help="Seconds to wait for another run of the pipeline.")] = 0.0,
     require_mlflow: Annotated[bool, typer.Option(help="Exit 7 instead of 0 when MLflow is not up to date.")] = False,
+    new_ledger: Annotated[
+        bool, typer.Option("--new-ledger", help="The ledger is lost: begin anew, without champion and history.")
+    ] = False,
+    accept_ledger: Annotated[
+        bool, typer.Option("--accept-ledger", help="The ledger was put back from a backup: go on with it.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why the ledger is another; kept in the history.")] = "",
     as_json: Json = False,
 ) -> int:
     """Run a pipeline from tickets to a verdict; the champion moves only with PROMOTE."""
     return call(
         "run", "run", pipeline=pipeline, config=config, again=again, until=until, wait_s=wait,
-        require_mlflow=require_mlflow, as_json=as_json,
+        require_mlflow=require_mlflow, new_ledger=new_ledger, accept_ledger=accept_ledger, reason=reason,
+        as_json=as_json,
     )  # fmt: skip
 
 

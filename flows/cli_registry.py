@@ -9,6 +9,10 @@ import typer
 
 from flows.cli_options import CONFIG, Config, Json, Pipeline, call
 
+Expect = Annotated[
+    str | None,
+    typer.Option(metavar="VERSION", help="Do nothing unless this version is champion now.", show_default=False),
+]
 By = Annotated[str | None, typer.Option(help="Who decides; your login if not given.", show_default=False)]
 
 
@@ -39,13 +43,14 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="Skip the gate; the history says so.")] = False,
     reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "",
     by: By = None,
+    expect: Expect = None,
     config: Config = CONFIG,
     as_json: Json = False,
 ) -> int:
     """Make a candidate champion past the gate, on the record."""
     return call(
-        "registry", "promote", pipeline=pipeline, version=version, force=force, reason=reason, by=by, config=config,
-        as_json=as_json,
+        "registry", "promote", pipeline=pipeline, version=version, force=force, reason=reason, by=by, expect=expect,
+        config=config, as_json=as_json,
     )  # fmt: skip
 
 
@@ -54,13 +59,15 @@ def approve(
     by: Annotated[str, typer.Option(help="Who decides; kept in the history.", show_default=False)],
     reject: Annotated[bool, typer.Option("--reject", help="Keep the candidate out.")] = False,
     reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "",
+    expect: Expect = None,
     config: Config = CONFIG,
     as_json: Json = False,
 ) -> int:
     """Let in a candidate that waits for a person, or keep it out."""
     return call(
-        "registry", "approve", run_id=run_id, by=by, reject=reject, reason=reason, config=config, as_json=as_json
-    )
+        "registry", "approve", run_id=run_id, by=by, reject=reject, reason=reason, expect=expect, config=config,
+        as_json=as_json,
+    )  # fmt: skip
 
 
 def rollback(
@@ -68,11 +75,15 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept in the history.", show_default=False)],
     to: Annotated[str | None, typer.Option(help="Version; the previous champion if not given.")] = None,
     by: By = None,
+    expect: Expect = None,
     config: Config = CONFIG,
     as_json: Json = False,
 ) -> int:
     """Make an earlier champion champion again; a cooldown begins."""
-    return call("registry", "rollback", pipeline=pipeline, reason=reason, to=to, by=by, config=config, as_json=as_json)
+    return call(
+        "registry", "rollback", pipeline=pipeline, reason=reason, to=to, by=by, expect=expect, config=config,
+        as_json=as_json,
+    )  # fmt: skip
 
 
 def reconcile(config: Config = CONFIG, as_json: Json = False) -> int:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flows.session import Session
 
 Ending = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR", "SKIP", "DONE"]
+Holds = Literal["PROMOTE", "HOLD", "BLOCK"]
 EXIT_CODES = {"PROMOTE": 0, "SKIP": 0, "DONE": 0, "BLOCK": 5, "HOLD": 8, "ERROR": 9}
 
 
@@ -30,14 +31,18 @@ class Outcome(BaseModel):
 
     waits: bool = False
     """PROMOTE was earned and a person has not let it in yet: verdict HOLD."""
+    holds: Holds | None = None
+    """The verdict that still holds, of a run that was skipped because nothing changed since."""
 
     @property
     def exit_code(self) -> int:
-        """Exit code of `tunegate run` for this outcome."""
-        return EXIT_CODES[self.verdict]
+        """Exit code of `tunegate run` for this outcome: a repetition does not turn a BLOCK into a success."""
+        return EXIT_CODES[self.holds or self.verdict]
 
 
-def outcome_of(session: Session, verdict: Ending, reason: str, *, version: str | None = None) -> Outcome:
+def outcome_of(
+    session: Session, verdict: Ending, reason: str, *, version: str | None = None, holds: Holds | None = None
+) -> Outcome:
     """The end of this session's run; the champion is the one of this moment."""
     champion = session.ledger.champion(session.spec.registry.name)
     return Outcome(
@@ -47,6 +52,7 @@ def outcome_of(session: Session, verdict: Ending, reason: str, *, version: str |
         reason=reason,
         version=version,
         champion=champion.version if champion else None,
+        holds=holds,
     )
 
 

@@ -22,7 +22,7 @@ from flows.cut_off import finish_cut_off
 from flows.deploy import take_turn
 from flows.engine.rows import EventRow, RunRow
 from flows.finetune import finetune
-from flows.outcome import Outcome, outcome_of
+from flows.outcome import Holds, Outcome, outcome_of
 from flows.power import warn_of_weak_gate
 from flows.release import release
 from flows.report import report_folder
@@ -120,10 +120,10 @@ def _made_by(tick: Cause | None) -> Tick | None:
     return Tick(tick, scheduled_for=meant)
 
 
-def _skip(session: Session, decision: Decision) -> Outcome:
+def _skip(session: Session, decision: Decision, holds: Holds | None = None) -> Outcome:
     if session.shown_in_prefect:
         get_run_logger().info("SKIP: %s", decision.reason)
-    return outcome_of(session, "SKIP", decision.reason)
+    return outcome_of(session, "SKIP", decision.reason, holds=holds)
 
 
 def _run(session: Session, config: str, *, again: bool, until: Stage, tick: Tick | None) -> Outcome:
@@ -136,6 +136,7 @@ def _run(session: Session, config: str, *, again: bool, until: Stage, tick: Tick
         return _skip(
             session,
             Decision(run=False, code="unchanged", reason=reason) if tick is None else unchanged(session, tick, reason),
+            _holds(session, last),
         )
     early = None if tick is None else too_early(session, tick)
     if early is not None:
@@ -193,6 +194,14 @@ def _still_true(session: Session) -> RunRow | None:
     decision = session.store.find("gate", gate.key, GateDecision) if gate else None
     today = session.champion.version if session.champion else None
     return last if decision is not None and decision.champion_version == today else None
+
+
+def _holds(session: Session, last: RunRow) -> Holds:
+    """The verdict that holds still: whose candidate is champion was let in, by the gate or by a person."""
+    if last.verdict is None or last.verdict == "ERROR":
+        raise TypeError(f"run {last.run_id} has no verdict that could hold")
+    is_champion = session.champion is not None and session.champion.run_id == last.run_id
+    return "PROMOTE" if is_champion else last.verdict
 
 
 def _waiting(session: Session, last: RunRow) -> list[EventRow]:

@@ -20,6 +20,7 @@ from flows.engine.disk import named_disk_errors, private_folder
 from flows.engine.keys import digest_of
 from flows.engine.source import code_digests
 from flows.measured import read_measured
+from flows.registry_owner import owner_of
 from flows.report import page_without_text
 from flows.settings import Settings
 from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef
@@ -158,7 +159,7 @@ def _publish(
     client: MlflowClient, row: CandidateRow, record: RunRecord, ledger: Ledger, settings: Settings, uri: str
 ) -> str:
     """The run that gave the verdict and the version it gave it to; returns MLflow's number of the version."""
-    from tasks.release.register import register_version
+    from tasks.release.register import BUNDLE_TAG, register_version
 
     home, name, version = settings.home, row.ref.name, row.ref.version
     mlflow_run = begin_run(client, record, experiment=record.experiment, uri=uri)
@@ -169,10 +170,11 @@ def _publish(
     ledger.name_run(record.run_id, mlflow_run_id=mlflow_run)
     reach("mlflow.run")
     tags = {**record.tags, "tunegate.verdict": row.verdict, "tunegate.reason": row.reason[:REASON_CHARS],
-            "tunegate.bundle": row.ref.bundle.digest, **ledger.mark_tags(name, version)}  # fmt: skip
+            BUNDLE_TAG: row.ref.bundle.digest, **ledger.mark_tags(name, version)}  # fmt: skip
     number = register_version(
-        client, row.ref.bundle, name=name, version=version, mlflow_run=mlflow_run, tags=tags, uri=uri
-    )
+        client, row.ref.bundle, name=name, version=version, mlflow_run=mlflow_run, tags=tags, owner=owner_of(ledger),
+        uri=uri,
+    )  # fmt: skip
     reach("mlflow.version")
     ledger.set_mlflow_version(name, version, number)
     return number

@@ -12,8 +12,7 @@ import orjson
 from pydantic import ValidationError
 
 from flows.engine.rows import RunRow
-from flows.engine.store import Store
-from flows.settings import Settings, open_ledger
+from flows.settings import Settings, open_ledger, open_store
 from schemas.artifacts import Artifact, EvalSet, GateDecision, Predictions, Scores
 from schemas.errors import ConfigError
 from schemas.metrics import MetricTraits
@@ -31,7 +30,7 @@ class Recorded:
 
     def __init__(self, settings: Settings, run_id: str) -> None:
         self.settings = settings
-        self.ledger, self.store = open_ledger(settings), Store(settings.home)
+        self.ledger, self.store = open_ledger(settings), open_store(settings)
         self.row = self.ledger.run(run_id)
         self.steps = self.ledger.steps(self.row.run_id)
         self.keys = {step.step: step.key for step in self.steps if step.key}

@@ -12,14 +12,25 @@ from prefect import flow
 
 from flows.bill import leave_bill
 from flows.chosen import chosen_names
+from flows.engine.keys import digest_of
 from flows.engine.rows import MOVES, EventRow
 from flows.engine.step import Step
 from flows.outcome import held, outcome_of
 from flows.project import synchronise, write_record
+from flows.registry_owner import check_registry
 from flows.report import leave_report
 from flows.session import Session, attach
 from flows.steps import run_stage
-from schemas.artifacts import BundleRef, ChampionRef, GateDecision, ModelRef, TrainedRef
+from schemas.artifacts import (
+    BundleRef,
+    ChampionRef,
+    EvalSet,
+    GateDecision,
+    ModelRef,
+    Predictions,
+    Scores,
+    TrainedRef,
+)
 from schemas.pipeline import PipelineSpec
 from tasks.release.bundle import bundle_candidate, check_evaluated
 
@@ -56,7 +67,8 @@ def record(session: Session) -> tuple[str, EventRow | None]:
 
     Raises:
         GateError: the champion moved since the evaluation began; nothing is promoted.
-        StorageError: what would be registered is not what was evaluated.
+        StorageError: what would be registered is not what was evaluated; TG0582, MLflow's registered model belongs to
+            another ledger.
     """
     spec, decision = session.spec, _artifact(session, "gate", GateDecision)
     candidate = ChampionRef(
@@ -71,10 +83,20 @@ def record(session: Session) -> tuple[str, EventRow | None]:
         verdict_digest=decision.digest,
         promoted_at="",
     )
-    version = session.ledger.record_candidate(candidate, verdict=decision.verdict, reason=decision.reason)
+    evidence = {
+        "gates": digest_of(spec.gates),
+        "items": _artifact(session, "items", EvalSet).digest,
+        "answers": _artifact(session, "answers_tuned", Predictions).digest,
+        "scores": _artifact(session, "scores_tuned", Scores).digest,
+        "decision": decision.digest,
+    }
+    version = session.ledger.record_candidate(
+        candidate, verdict=decision.verdict, reason=decision.reason, evidence=evidence
+    )
     if decision.verdict != "PROMOTE":
         return version, None
     check_evaluated(candidate.bundle, candidate.trained)
+    check_registry(spec, session.settings, session.ledger)
     return version, session.ledger.promote(
         spec.registry.name,
         expected=decision.champion_version,
@@ -101,7 +123,8 @@ def release(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = 
         write_record(session)
         version, event = record(session)
         decision = _artifact(session, "gate", GateDecision)
-        session.outcome = outcome_of(session, decision.verdict, decision.reason, version=version)
+        note = f"; {event.note}" if event is not None and event.note else ""
+        session.outcome = outcome_of(session, decision.verdict, decision.reason + note, version=version)
         if event is not None and event.action not in MOVES:
             session.outcome = held(session.outcome, event)
         leave_report(session)

@@ -20,7 +20,7 @@ from flows.engine.rows import StepRow
 from flows.engine.step import Step
 from flows.engine.store import Store
 from flows.session import declare
-from flows.settings import Settings, open_ledger
+from flows.settings import Settings, open_ledger, open_store
 from flows.standing import Standing
 from schemas.artifacts import Artifact, Splits, WarehouseRef
 from schemas.errors import ConfigError
@@ -60,12 +60,12 @@ def reproduce_run(
         ConfigError: TG0151 or TG0152, no such run or several; TG0157, the run has no complete step, or a stored result
             that is needed is gone.
     """
-    store, ledger = Store(settings.home), open_ledger(settings)
+    store, ledger = open_store(settings), open_ledger(settings)
     run = ledger.run(run_id)
     rows = {row.step: row for row in ledger.steps(run.run_id) if row.key}
     # The configuration is the one that was recorded, not the one that the file holds today.
     spec = PipelineSpec.model_validate(orjson.loads(run.config_json))
-    standing = Standing(judged=ledger.judged_candidates(spec.registry.name))
+    standing = Standing(judged=ledger.judged_candidates(), held_out=ledger.held_out_items)
     stages = declare(spec, settings=settings, root=root, standing=standing, earlier=_earlier(store, rows))
     steps = [step for stage in STAGES for step in stages[stage] if step.name in rows]
     if not steps:

@@ -22,16 +22,16 @@ from flows.engine.keys import digest_of, installed
 from flows.engine.plan import left_out, run_step
 from flows.engine.runs import Seen
 from flows.engine.source import code_digests
-from flows.engine.store import Store
 from flows.ingest import landed_folder, source_at_hand
 from flows.listener import Listeners
 from flows.measured import Measured
 from flows.notify import tell_end
 from flows.privacy.forget import apply_tombstones
 from flows.privacy.keys import load_forgotten
-from flows.settings import Settings, load_settings, open_ledger
-from flows.standing import Standing, standing_of
-from schemas.artifacts import Artifact, Splits, WarehouseRef
+from flows.registry_owner import check_registry
+from flows.settings import Settings, load_settings, open_ledger, open_store
+from flows.standing import Standing, note_held_out, standing_of
+from schemas.artifacts import Artifact, EvalSet, Splits, WarehouseRef
 from schemas.errors import TunegateError
 from schemas.load import load_file
 from schemas.schedule import OPERATIONS
@@ -56,7 +56,7 @@ class Session:
         self.settings = settings
         self.root = root
         self.run_id = run_id
-        self.store = Store(settings.home)
+        self.store = open_store(settings)
         self.ledger = open_ledger(settings)
         self.listeners = Listeners()
         self.done: dict[str, Artifact] = {}
@@ -116,6 +116,8 @@ class Session:
             raise
         measured.keep(self.settings, step.folder, obtained.key)
         self.ledger.record_step(self.run_id, step.name, obtained)
+        if step.name == "items" and isinstance(obtained.artifact, EvalSet):
+            note_held_out(self.ledger, obtained.artifact)
         self.done[step.name] = obtained.artifact
         self.listeners.finished(step, obtained.artifact, reused=obtained.reused, seconds=obtained.seconds)
         return obtained.artifact
@@ -174,6 +176,8 @@ def open_session(
     Raises:
         ConfigError: pipelines.yaml is wrong or does not name the pipeline.
         StorageError: TG0568, and ServiceError: TG0723, as `check_cluster`.
+        StorageError: TG0558, TG0580 or TG0581, the ledger is not the one that was here, or was altered; TG0582,
+            MLflow's registered model belongs to another ledger.
         LockedError: another run holds the pipeline longer than `wait_s` seconds.
         SecurityError: TG0830, TG0831, there are tombstones and their key is not here: forgotten customers would come
             back.
@@ -186,9 +190,12 @@ def open_session(
     run_id = run_id or new_run_id()
     held = open_ledger(settings).pipeline_lock(pipeline, wait_s=wait_s, run_id=run_id)
     with named_disk_errors(settings.home), held:
+        open_ledger(settings).check()
         apply_tombstones(settings)  # a backup may have brought back whom the workspace had forgotten
         session = Session(spec, settings, root=path.resolve().parent, run_id=run_id)
         session.ledger.mark_interrupted()
+        if session.champion is None:  # perhaps there was one, and the ledger has lost it
+            check_registry(spec, settings, session.ledger)
         if listen is not None:
             listen(session)
         _open[run_id] = session

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flows.engine.ledger import Ledger
+    from flows.engine.store import Store
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Settings:
     """`RAY_ADDRESS`, the head of a running cluster; needed with `engine: ray` alone."""
     shared_storage: str | None = None
     """`TUNEGATE_SHARED`, an fsspec URL that every node of the cluster sees; needed with `engine: ray` alone."""
+
+    state: Path | None = None
+    """What is kept of this user beside all homes: the witnesses of their ledgers. `tunegate` below `XDG_STATE_HOME`,
+    else below `~/.local/state`; None keeps none."""
 
     @property
     def forgotten(self) -> Path:
@@ -61,6 +66,7 @@ def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -
         forgotten_at=Path(forgotten).expanduser().absolute() if forgotten else None,
         ray_address=environ.get("RAY_ADDRESS") or None,
         shared_storage=environ.get("TUNEGATE_SHARED") or None,
+        state=(Path(environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "tunegate").absolute(),
     )
 
 
@@ -68,4 +74,11 @@ def open_ledger(settings: Settings) -> Ledger:
     """The ledger of these settings; nothing is read or made yet."""
     from flows.engine.ledger import Ledger
 
-    return Ledger(settings.home, settings.ledger_url)
+    return Ledger(settings.home, settings.ledger_url, state=settings.state)
+
+
+def open_store(settings: Settings) -> Store:
+    """The store of these settings: a result whose digest is not one that the ledger has counts as damaged."""
+    from flows.engine.store import Store
+
+    return Store(settings.home, recorded=open_ledger(settings).digests_of)

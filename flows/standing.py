@@ -6,13 +6,16 @@ ledger. Called by `flows/session.py` and `tunegate plan`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+
+import pyarrow.parquet as pq
 
 from flows.engine.champions import candidate_key
 from flows.engine.ledger import Ledger
 from flows.feedback import feedback_database, state_of
-from schemas.artifacts import Artifact, ChampionRef
+from schemas.artifacts import Artifact, ChampionRef, EvalSet
 from schemas.errors import ConfigError
 from schemas.feedback import LiveQuality
 from schemas.pipeline import PipelineSpec
@@ -29,7 +32,10 @@ class Standing:
     anchor: ChampionRef | None = None
     """The fixed model of `gates.anchor`; null when no rule asks for one, or there is none yet."""
     judged: tuple[tuple[str, str], ...] = ()
-    """Digests of held-out set and candidate of every verdict under the name, oldest first."""
+    """Digests of held-out set and candidate of every verdict of the ledger, oldest first."""
+    held_out: Callable[[], Mapping[str, frozenset[str]]] = dict
+    """Gives digest of a held-out set -> hashes of its items: sets that share items spend each other's evidence. Asked
+    late: this run's own set is entered meanwhile."""
     live: LiveQuality | None = None
     """What agents did with suggestions; null where `feedback` is not declared."""
     feedback_digest: str = ""
@@ -42,9 +48,14 @@ class Standing:
         it is taken: nothing after its first counts."""
         this = (items.digest, candidate.digest)
         before = self.judged[: self.judged.index(this)] if this in self.judged else self.judged
+        sets, shares = self.held_out(), dict[str, float]()
+        for held_out, model in before:
+            if model != candidate.digest:
+                shares[model] = max(shares.get(model, 0.0), _shared(sets, items.digest, held_out))
         return Spent(
             looks=len({held_out for held_out, model in before if model == candidate.digest}),
-            verdicts=len({model for held_out, model in before if held_out == items.digest}),
+            # The mean over these items of how many other candidates each has judged, rounded up.
+            verdicts=math.ceil(sum(shares.values()) - 1e-9),
         )
 
     def live_for(self, prompt: PromptSpec, max_new_tokens: int, model: Artifact, trained: Artifact) -> LiveQuality:
@@ -65,13 +76,28 @@ def standing_of(spec: PipelineSpec, ledger: Ledger | None) -> Standing:
         return Standing()
     name = spec.registry.name
     champion, state = ledger.champion(name), state_of(spec, ledger.root)
-    standing = Standing(champion=champion, anchor=_anchor(spec, ledger), judged=ledger.judged_candidates(name))
+    standing = Standing(champion=champion, anchor=_anchor(spec, ledger), judged=ledger.judged_candidates(),
+                        held_out=ledger.held_out_items)  # fmt: skip
     if spec.feedback is None:
         return standing
     rates = acceptance_of(feedback_database(ledger.root, name), spec.feedback, upto=state.last) if state else ()
     live = LiveQuality(spec=spec.feedback, versions=rates, champion=champion.version if champion else None)
     versions = {row.key: row.ref.version for row in ledger.candidates(name)}
     return replace(standing, live=live, feedback_digest=state.digest if state else "", versions=versions)
+
+
+def note_held_out(ledger: Ledger, items: EvalSet) -> None:
+    """Enter which items the set has, before anything is judged on them."""
+    ids = pq.read_table(items.root / "items.parquet", columns=["item_id"]).column(0).to_pylist()
+    ledger.record_held_out(items.digest, ids)
+
+
+def _shared(sets: Mapping[str, frozenset[str]], this: str, other: str) -> float:
+    """Which share of the items of one held-out set is in the other."""
+    if this == other:
+        return 1.0
+    mine, theirs = sets.get(this, frozenset()), sets.get(other, frozenset())
+    return len(mine & theirs) / len(mine) if mine else 0.0
 
 
 def asks_for_anchor(spec: PipelineSpec) -> bool:

@@ -35,6 +35,12 @@ settings.register_profile("many", _anywhere, max_examples=500, derandomize=False
 settings.load_profile("few")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Witnesses of the tests' ledgers, in this process and its children: never the user's own state folder."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(autouse=True)
 def _isolated(request: pytest.FixtureRequest) -> Iterator[None]:
     """Whatever a test does to its process, the next one does not see it.

@@ -13,7 +13,7 @@ from flows.engine.disk import named_disk_errors
 from flows.engine.ledger import Ledger
 from flows.engine.store import Store
 from flows.named import Named, aliases_of, find_named
-from flows.settings import load_settings, open_ledger
+from flows.settings import load_settings, open_ledger, open_store
 from schemas.artifacts import Artifact, DatasetRef, PromptSet, Splits
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
@@ -61,7 +61,7 @@ def export(
 
     if sign is not None:
         check_signing_key(sign)
-    source = _source(named, spec, ledger, Store(settings.home))
+    source = _source(named, spec, ledger, open_store(settings))
     with named_disk_errors(to.absolute().parent):
         done = export_candidate(source, _origin(named, form, source), out=to, stored=stored, gguf_type=gguf_type)
         signature = sign_folder(done.root, key=sign) if sign is not None else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from flows.commands.output import out, print_json
 from flows.engine.ledger import Ledger
 from flows.engine.ledger_migrate import copy_ledger, free_name, ledger_digest, upgrade_file
+from flows.engine.ledger_postgres import LedgerPostgres
 from flows.settings import Settings, load_settings, open_ledger
 
 
@@ -40,14 +41,18 @@ def migrate(*, ledger_to: str | None, config: Path, as_json: bool) -> int:
 
 
 def _ledger(settings: Settings) -> list[Migrated]:
+    """The file in the home folder, and the one in Postgres that is used instead, if there is one."""
     ledger = open_ledger(settings)
     done = upgrade_file(ledger.path, backups=settings.home / "backups")
-    told = f"version {done[0]} was brought up to date" if done else "nothing to do"
+    migrated = [Migrated(str(ledger.path), _told(done[0]), str(done[1]))] if done else []
+    if isinstance(ledger.kept, LedgerPostgres):
+        migrated.append(Migrated(ledger.kept.place, _told(ledger.kept.upgrade())))
     with ledger.read():  # the one that is used: of this version, or told
-        place = ledger.kept.place
-    if done is None and not ledger.exists():
-        return []
-    return [Migrated(place if done is None else str(ledger.path), told, str(done[1]) if done else "")]
+        return migrated or ([Migrated(ledger.kept.place, _told(None))] if ledger.exists() else [])
+
+
+def _told(version: int | None) -> str:
+    return "nothing to do" if version is None else f"version {version} was brought up to date"
 
 
 def _databases(settings: Settings) -> list[Migrated]:

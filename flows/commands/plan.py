@@ -14,13 +14,12 @@ from flows.cluster import check_cluster
 from flows.commands.output import out, print_json, print_rows, talk
 from flows.earlier import Earlier, earlier_results
 from flows.engine.plan import PlannedStep, plan_steps
-from flows.engine.store import Store
 from flows.ingest import told_without_asking
 from flows.plan_calls import planned_calls
 from flows.power import gate_power, refuse_weak_gate
 from flows.screen import describe
 from flows.session import declare
-from flows.settings import load_settings, open_ledger
+from flows.settings import load_settings, open_ledger, open_store
 from flows.standing import standing_of
 from schemas.artifacts import DatasetRef, ModelRef, Splits
 from schemas.load import load_file
@@ -39,7 +38,7 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     found = open_ledger(settings)
     ledger = found if found.exists() else None
     standing = standing_of(spec, ledger)
-    store = Store(settings.home)
+    store = open_store(settings)
     earlier = earlier_results(ledger, store, spec.name) if ledger else Earlier()
     stages = declare(spec, settings=settings, root=config.resolve().parent, standing=standing, earlier=earlier)
     steps = [step for stage in stages.values() for step in stage]

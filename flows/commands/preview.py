@@ -11,9 +11,8 @@ from flows.chosen import first_names
 from flows.commands.output import out, print_json, talk
 from flows.earlier import earlier_results
 from flows.engine.plan import run_step
-from flows.engine.store import Store
 from flows.session import declare, new_run_id
-from flows.settings import load_settings, open_ledger
+from flows.settings import load_settings, open_ledger, open_store
 from flows.standing import standing_of
 from schemas.artifacts import Artifact, DatasetRef, ModelRef
 from schemas.load import load_file
@@ -40,7 +39,7 @@ def preview(*, pipeline: str, n_examples: int, config: Path, as_json: bool) -> i
 def _encoded(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
     """The encoded train split and the base model, from the store where they are there already."""
     spec, settings = load_file(config).get(pipeline), load_settings(config)
-    store, ledger = Store(settings.home), open_ledger(settings)
+    store, ledger = open_store(settings), open_ledger(settings)
     done: dict[str, Artifact] = {}
     first = first_names(spec.train)
     with ledger.pipeline_lock(pipeline, wait_s=0.0, run_id=new_run_id()):

@@ -6,15 +6,16 @@ and the exit code stays 0: `tunegate reconcile` catches up.
 
 from __future__ import annotations
 
-import getpass
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from flows.approvals import answer
+from flows.champion_files import missing_files
+from flows.commands.accept import login
 from flows.commands.output import out, print_json, print_rows, talk
-from flows.engine.history import FIRST_HASH
 from flows.engine.ledger import Ledger
+from flows.engine.ledger_journal import FIRST_HASH
 from flows.engine.rows import ENTRIES, MOVES, EventRow
 from flows.project import reconcile as reconcile_all
 from flows.project import synchronise
@@ -28,12 +29,14 @@ from tasks.release.bundle import check_evaluated
 
 
 def promote(
-    *, pipeline: str, version: str, force: bool, reason: str, by: str | None, config: Path, as_json: bool
-) -> int:
+    *, pipeline: str, version: str, force: bool, reason: str, by: str | None, expect: str | None, config: Path,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Make a candidate champion past the gate; the history says that it was forced, by whom and why.
 
     Raises:
-        GateError: TG0633, `--force` is missing: without it the gate promotes.
+        GateError: TG0633, `--force` is missing: without it the gate promotes; TG0620, another version than `expect` is
+            champion.
         StorageError: the candidate's files are not those that were evaluated.
     """
     settings, ledger, name = _of(pipeline, config)
@@ -48,21 +51,20 @@ def promote(
     row = ledger.candidate(name, version) if version.isdecimal() else None
     if row is not None:
         check_evaluated(row.ref.bundle, row.ref.trained)
-    event = ledger.force(
-        name, expected=current.version if current else None, version=version, reason=reason, actor=by or _me()
-    )
+    expected = expect or (current.version if current else None)
+    event = ledger.force(name, expected=expected, version=version, reason=reason, actor=by or login())
     late = synchronise(ledger, settings)
     verdict = f"; the gate had said {event.verdict}" if event.verdict not in ("", "PROMOTE") else ""
     return _tell(event, f"champion of {name} is v{event.to_version}, {event.action} by {event.actor}{verdict}",
                  late, as_json=as_json)  # fmt: skip
 
 
-def approve(*, run_id: str, by: str, reject: bool, reason: str, config: Path, as_json: bool) -> int:
+def approve(*, run_id: str, by: str, reject: bool, reason: str, expect: str | None, config: Path, as_json: bool) -> int:
     """Answer a candidate that waits: in the ledger, in MLflow, and in Prefect if its run is suspended there."""
     settings = load_settings(config)
     ledger = open_ledger(settings)
     row = ledger.run(run_id)
-    done = answer(ledger, settings, row.run_id, approve=not reject, by=by.strip(), reason=reason)
+    done = answer(ledger, settings, row.run_id, approve=not reject, by=by.strip(), reason=reason, expected=expect)
     _end_in_prefect(row.prefect_run_id, settings, approve=not reject, by=by, reason=reason)
     event = done.event
     told = (
@@ -73,12 +75,14 @@ def approve(*, run_id: str, by: str, reject: bool, reason: str, config: Path, as
     return _tell(event, told, done.late, as_json=as_json)
 
 
-def rollback(*, pipeline: str, reason: str, to: str | None, by: str | None, config: Path, as_json: bool) -> int:
+def rollback(
+    *, pipeline: str, reason: str, to: str | None, by: str | None, expect: str | None, config: Path, as_json: bool
+) -> int:
     """Put an earlier champion back, in the ledger first, then in MLflow; no gate is asked, and a cooldown begins."""
     settings, ledger, name = _of(pipeline, config)
     _check_bundle(ledger, name, to)
     days = load_file(config).get(pipeline).registry.cooldown_days
-    back = ledger.rollback(name, reason=reason, to=to, actor=by or _me(), cooldown_days=days)
+    back = ledger.rollback(name, reason=reason, to=to, actor=by or login(), cooldown_days=days, expected=expect)
     event = next(event for event in reversed(ledger.history(name)) if event.action in MOVES)
     rest = f"; nobody is promoted without a person until {event.until}" if event.until else ""
     late = synchronise(ledger, settings)
@@ -88,6 +92,7 @@ def rollback(*, pipeline: str, reason: str, to: str | None, by: str | None, conf
 def reconcile(*, config: Path, as_json: bool) -> int:
     """Bring MLflow up to date, aliases that others moved included; exit code 7 when it does not answer."""
     settings = load_settings(config)
+    open_ledger(settings).check()
     told = reconcile_all(open_ledger(settings), settings)
     if told.late is not None:
         raise told.late
@@ -101,12 +106,15 @@ def reconcile(*, config: Path, as_json: bool) -> int:
 
 
 def history(*, pipeline: str, verify_only: bool, config: Path, as_json: bool) -> int:
-    """Every event of the name, oldest first; the chain is checked before anything is shown.
+    """Every event of the name, oldest first; the ledger is checked before anything is shown, the champion's files too.
 
     Raises:
-        StorageError: TG0533, the chain is broken; the first broken link is named.
+        StorageError: TG0533, the chain is broken; the first broken link is named. TG0580, another row was altered;
+            TG0581, it is another ledger than before; TG0557, the champion's files are not those of its event.
     """
     _, ledger, name = _of(pipeline, config)
+    ledger.check()
+    gone = missing_files(ledger, name)
     ticks = ledger.ticks(pipeline)
     whole = ledger.history()
     head = whole[-1].hash if whole else FIRST_HASH
@@ -119,18 +127,27 @@ def history(*, pipeline: str, verify_only: bool, config: Path, as_json: bool) ->
         marks = [asdict(mark) for mark in ledger.marked(name)]
         told = {"events": [_event(event) for event in events], "candidates": candidates, "marked": marks}
         shown = {**told, "ticks": [tick_json(row) for row in ticks]} if not verify_only else {}
-        print_json({"name": name, "whole": True, "n_events": len(whole), "head": head, **shown})
+        taken = [asdict(row) for row in ledger.acceptances()]
+        print_json({"name": name, "whole": True, "n_events": len(whole), "head": head, "accepted": taken, **shown})
         return 0
     if not verify_only:
         rows = [{**_event(event), "bundle": event.bundle_digest[:12]} for event in events]
         print_rows(
             rows, ("at", "action", "from_version", "to_version", "verdict", "actor", "run_id", "bundle", "reason")
         )
+        for event in events:
+            if event.note:
+                out().print(f"v{event.to_version} at {event.at}: {event.note}", markup=False, soft_wrap=True)
+        for row in ledger.acceptances():
+            how = "a new ledger was begun" if row.kind == "new" else "a ledger that was put back was accepted"
+            out().print(f"{how} at {row.at} by {row.actor}: {row.reason}", markup=False, soft_wrap=True)
         if ticks:
             out().print()
             print_rows([tick_row(row) for row in ticks], TICK_COLUMNS)
         for mark in ledger.marked(name):
             out().print(f"\n{mark.told}; it does not become champion again", markup=False, soft_wrap=True)
+    if gone:
+        talk().print(f"warning the champion's files are not there: {gone}", markup=False, soft_wrap=True)
     out().print(f"{len(whole)} events, each with its hash; the last is {head}")
     return 0
 
@@ -138,14 +155,6 @@ def history(*, pipeline: str, verify_only: bool, config: Path, as_json: bool) ->
 def _of(pipeline: str, config: Path) -> tuple[Settings, Ledger, str]:
     settings = load_settings(config)
     return settings, open_ledger(settings), load_file(config).get(pipeline).registry.name
-
-
-def _me() -> str:
-    """The login's name; in a container there may be none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "command line"
 
 
 def _event(event: EventRow) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from flows.commands.accept import accept_by_hand
 from flows.commands.output import print_json, talk
 from flows.screen import Notes, Screen, print_decision, print_verdict
 from flows.servers import Server, client_environment, ensure_prefect
@@ -33,6 +34,9 @@ def run(
     require_mlflow: bool,
     as_json: bool,
     tick: Cause | None = None,
+    new_ledger: bool = False,
+    accept_ledger: bool = False,
+    reason: str = "",
 ) -> int:
     """Run the pipeline, with `tick` only if it is worth it; returns the exit code of its verdict."""
     if until not in STAGES:
@@ -40,6 +44,8 @@ def run(
     load_file(config).get(pipeline)  # tell a wrong file before any server is started
     console, begun = talk(), time.monotonic()
     settings = load_settings(config)
+    if new_ledger or accept_ledger:
+        accept_by_hand(settings, new=new_ledger, reason=reason)
     server, silent = _prefect(settings.home)
     # Prefect reads its settings when it is first imported: only now.
     os.environ.update(client_environment(server))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flows.engine.champions import champion_version
-from flows.engine.history import checked_history, last_move, waiting_in
-from flows.engine.promotions import Promotions, moved, needs
+from flows.engine.history import last_move, waiting_in, whole_history
+from flows.engine.promotions import Promotions, check_expected, moved, needs
 from flows.engine.rows import ENTRIES, EventRow
 from schemas.errors import GateError
 from tasks.failpoint import reach
@@ -19,8 +19,11 @@ from tasks.failpoint import reach
 class Approvals(Promotions):
     """Yes and no."""
 
-    def approve(self, run_id: str, *, actor: str, reason: str = "") -> EventRow:
+    def approve(self, run_id: str, *, actor: str, reason: str = "", expected: str | None = None) -> EventRow:
         """A person lets the run's candidate in: it becomes champion, if it still would by its verdict.
+
+        Args:
+            expected: The champion that it is to take over from; None is whoever it is.
 
         Raises:
             ConfigError: TG0154, nobody is named.
@@ -31,7 +34,7 @@ class Approvals(Promotions):
         needs("name", actor, "an answer", run_id)
         with self.write() as db:
             reach("ledger.promote.opened")
-            events = checked_history(db)
+            events = whole_history(db)
             asked = _asked(events, run_id)
             last = _last_of(events, asked)
             if last.action in ENTRIES and last_move(events, asked.name) == last:
@@ -43,6 +46,7 @@ class Approvals(Promotions):
                     where=asked.name,
                     hint="`tunegate promote PIPELINE VERSION --force --reason ...` overrules it, on the record",
                 )
+            check_expected(db, asked.name, expected)
             champion = champion_version(db, asked.name)
             if champion != asked.from_version:
                 raise moved(asked.name, asked.from_version, champion)
@@ -66,7 +70,7 @@ class Approvals(Promotions):
         """
         needs("name", actor, "an answer", run_id)
         with self.write() as db:
-            events = checked_history(db)
+            events = whole_history(db)
             asked = _asked(events, run_id)
             last = _last_of(events, asked)
             if last.action == "reject":

@@ -6,6 +6,7 @@ What moves the champion is in `flows/engine/promotions.py`. It knows nothing of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -29,13 +30,23 @@ _IS_MOVE = "action IN ('promote', 'force', 'approve', 'rollback')"
 class Champions(LedgerBase):
     """Candidates, champions, their history, and what MLflow has still to be told."""
 
-    def record_candidate(self, candidate: ChampionRef, *, verdict: Verdict, reason: str) -> str:
+    def record_candidate(
+        self, candidate: ChampionRef, *, verdict: Verdict, reason: str, evidence: Mapping[str, str] | None = None
+    ) -> str:
         """Enter a candidate with its verdict and return its version, a number counted per name.
 
         The same model with the same prompt is the same version, whoever records it and how often; a later verdict
         replaces an earlier one. What has ever been champion keeps its reference. `version` and `promoted_at` of the
         argument are ignored.
+
+        Args:
+            evidence: Name -> digest of what the verdict is about: gates, held-out set, scores, answers, decision.
         """
+        digests = {
+            "model": candidate.model.digest, "trained": candidate.trained.digest, "bundle": candidate.bundle.digest,
+            **(evidence or {}),
+        }  # fmt: skip
+        told = orjson.dumps(digests, option=orjson.OPT_SORT_KEYS).decode() if evidence else ""
         key = candidate_key(candidate.model, candidate.trained, candidate.prompt, candidate.max_new_tokens)
         name = candidate.name
         with self.write() as db:
@@ -44,15 +55,22 @@ class Champions(LedgerBase):
                 query = "SELECT coalesce(max(version), 0) + 1 FROM candidates WHERE name = ?"
                 version = int(db.execute(query, (name,)).fetchone()[0])
                 db.execute(
-                    "INSERT INTO candidates (name, version, key, run_id, ref_json, verdict, reason, recorded_at)"
-                    " VALUES (?, ?, ?, '', '', ?, ?, ?)",
-                    (name, version, key, verdict, reason, now()),
+                    "INSERT INTO candidates (name, version, key, run_id, ref_json, verdict, reason, recorded_at,"
+                    " evidence) VALUES (?, ?, ?, '', '', ?, ?, ?, ?)",
+                    (name, version, key, verdict, reason, now(), told),
                 )
             else:
                 version = row["version"]
                 db.execute(
-                    "UPDATE candidates SET verdict = ?, reason = ? WHERE name = ? AND version = ?",
-                    (verdict, reason, name, version),
+                    "UPDATE candidates SET verdict = ?, reason = ?, evidence = ? WHERE name = ? AND version = ?",
+                    (verdict, reason, told, name, version),
+                )
+            mine = "SELECT 1 FROM verdicts WHERE name = ? AND version = ? AND run_id = ?"
+            if db.execute(mine, (name, version, candidate.run_id)).fetchone() is None:
+                db.execute(
+                    "INSERT INTO verdicts (name, version, run_id, verdict, trained, gates, at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (name, version, candidate.run_id, verdict, digests["trained"], digests.get("gates", ""), now()),
                 )
             was_champion = f"SELECT 1 FROM champion_events WHERE name = ? AND to_version = ? AND {_IS_MOVE}"
             if db.execute(was_champion, (name, str(version))).fetchone() is None:
@@ -163,7 +181,9 @@ class Champions(LedgerBase):
 
     def _candidate_row(self, row: Row) -> CandidateRow:
         ref = self._from_json(row["ref_json"])
-        return CandidateRow(ref, row["key"], row["verdict"], row["reason"], row["mlflow_version"], row["recorded_at"])
+        return CandidateRow(
+            ref, row["key"], row["verdict"], row["reason"], row["mlflow_version"], row["recorded_at"], row["evidence"]
+        )
 
     def _to_json(self, ref: ChampionRef, version: int) -> str:
         """Roots below the home folder are kept relative: the folder may be moved or mounted elsewhere."""
@@ -185,6 +205,19 @@ class Champions(LedgerBase):
 def candidate_key(model: Artifact, trained: Artifact, prompt: PromptSpec, max_new_tokens: int) -> str:
     """Digest of what a candidate answers with: equal keys, one version."""
     return digest_of([model.digest, trained.digest, prompt, max_new_tokens])
+
+
+def blocked_before(db: Database, candidate: CandidateRow) -> str:
+    """One sentence when these weights were BLOCKed under other gates than those of their last verdict; else empty."""
+    trained = candidate.ref.trained.digest
+    rows = db.execute("SELECT * FROM verdicts WHERE trained = ? ORDER BY id", (trained,)).fetchall()
+    named = [row for row in rows if (row["name"], str(row["version"])) == (candidate.ref.name, candidate.ref.version)]
+    gates = named[-1]["gates"] if named else ""
+    blocked = [row for row in rows if row["verdict"] == "BLOCK" and row["gates"] != gates]
+    if not blocked:
+        return ""
+    last = blocked[-1]
+    return f"these weights were BLOCKed under other gates by run {last['run_id']} at {last['at']}"
 
 
 def champion_version(db: Database, name: str) -> str | None:

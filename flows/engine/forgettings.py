@@ -1,7 +1,7 @@
 """The ledger's book of forgotten customers: tombstones, the journal of what was removed, marked model versions.
 
 The journal is append-only and says what will go before it goes: whoever was killed in between finds it there and
-finishes. Nothing in it names a customer in clear. Its tables are added to a ledger without raising its version.
+finishes. Nothing in it names a customer in clear.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import orjson
 
@@ -19,39 +18,6 @@ from flows.engine.ledger_base import LedgerBase
 from flows.engine.runs import now
 from schemas.forget import Holding, LearnedVersion, Tombstone
 
-if TYPE_CHECKING:
-    from flows.engine.ledger_file import LedgerFile
-    from flows.engine.ledger_postgres import LedgerPostgres
-
-TABLES = {
-    "tombstones": """CREATE TABLE tombstones (
-    id TEXT PRIMARY KEY,
-    tombstone_json TEXT NOT NULL
-)""",
-    "forgettings": """CREATE TABLE forgettings (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    tombstone TEXT NOT NULL,
-    began TEXT NOT NULL,
-    event TEXT NOT NULL CHECK (event IN ('began', 'goes', 'ended')),
-    kind TEXT NOT NULL,
-    place TEXT NOT NULL,
-    fate TEXT NOT NULL,
-    digest TEXT NOT NULL,
-    n_rows INTEGER NOT NULL,
-    at TEXT NOT NULL,
-    UNIQUE (tombstone, began, event, kind, place, digest)
-)""",
-    "marked_versions": """CREATE TABLE marked_versions (
-    name TEXT NOT NULL,
-    version TEXT NOT NULL,
-    tombstone TEXT NOT NULL,
-    how TEXT NOT NULL,
-    n_rows INTEGER NOT NULL,
-    at TEXT NOT NULL,
-    PRIMARY KEY (name, version, tombstone)
-)""",
-}
-APPEND_ONLY = "forgettings"
 _LINE = "tombstone, began, event, kind, place, fate, digest, n_rows, at"
 
 
@@ -94,7 +60,6 @@ class Forgettings(LedgerBase):
     def bury(self, tombstone: Tombstone) -> None:
         """Enter a tombstone; one that is there takes in the hashes of the new one."""
         with self.write() as db:
-            ensure_forgettings(self.kept, db)
             row = db.execute("SELECT tombstone_json FROM tombstones WHERE id = ?", (tombstone.id,)).fetchone()
             kept = joined(Tombstone.model_validate_json(row[0]), tombstone) if row else tombstone
             db.execute(
@@ -105,30 +70,28 @@ class Forgettings(LedgerBase):
 
     def tombstones(self) -> tuple[Tombstone, ...]:
         """All of them."""
-        rows = self._rows("tombstones", "SELECT tombstone_json FROM tombstones ORDER BY id")
+        rows = self._rows("SELECT tombstone_json FROM tombstones ORDER BY id")
         return tuple(Tombstone.model_validate_json(row[0]) for row in rows)
 
     def begin_forgetting(self, tombstone: str) -> str:
         """When the removal that is under way began; a new one begins now."""
         open_ = self._rows(
-            "forgettings",
             "SELECT began FROM forgettings WHERE tombstone = ? GROUP BY began"
             " HAVING sum(CASE WHEN event = 'ended' THEN 1 ELSE 0 END) = 0 ORDER BY began DESC LIMIT 1",
             tombstone,
         )
         if open_:
             return str(open_[0][0])
-        last = self._rows("forgettings", "SELECT max(seq) FROM forgettings")
+        last = self._rows("SELECT max(seq) FROM forgettings")
         # Two may begin in one second, and the second of them in a ledger that was put back to before the first.
         began = f"{now()} {(last[0][0] or 0) + 1 if last else 1} {secrets.randbelow(10**9):09d}"
         with self.write() as db:
-            _journal(self.kept, db, tombstone, began, "began", [])
+            _journal(db, tombstone, began, "began", [])
         return began
 
     def is_unfinished(self, tombstone: str) -> bool:
         """Was a removal of this customer cut off?"""
         rows = self._rows(
-            "forgettings",
             "SELECT began FROM forgettings WHERE tombstone = ? GROUP BY began"
             " HAVING sum(CASE WHEN event = 'ended' THEN 1 ELSE 0 END) = 0",
             tombstone,
@@ -138,17 +101,16 @@ class Forgettings(LedgerBase):
     def note_going(self, tombstone: str, began: str, holdings: Iterable[Holding]) -> None:
         """Enter what will be removed, before it is; what is entered already stays as it is."""
         with self.write() as db:
-            _journal(self.kept, db, tombstone, began, "goes", holdings)
+            _journal(db, tombstone, began, "goes", holdings)
 
     def end_forgetting(self, tombstone: str, began: str) -> None:
         """Everything is gone, and the certificate is written."""
         with self.write() as db:
-            _journal(self.kept, db, tombstone, began, "ended", [])
+            _journal(db, tombstone, began, "ended", [])
 
     def journal(self, tombstone: str | None = None, began: str | None = None) -> tuple[GoneRow, ...]:
         """The lines in the order of their writing."""
         rows = self._rows(
-            "forgettings",
             f"SELECT {_LINE} FROM forgettings"
             " WHERE (? IS NULL OR tombstone = ?) AND (? IS NULL OR began = ?) ORDER BY seq",
             tombstone, tombstone, began, began,
@@ -158,7 +120,6 @@ class Forgettings(LedgerBase):
     def gone_at(self, place: str) -> GoneRow | None:
         """The line about a place that was removed or rewritten for somebody; None when nobody's rows were there."""
         rows = self._rows(
-            "forgettings",
             f"SELECT {_LINE} FROM forgettings WHERE place = ? AND event = 'goes' ORDER BY seq DESC LIMIT 1",
             place,
         )
@@ -167,7 +128,6 @@ class Forgettings(LedgerBase):
     def mark_versions(self, tombstone: str, versions: Iterable[LearnedVersion]) -> None:
         """Mark the versions, and note that MLflow has to be told; done again it changes nothing."""
         with self.write() as db:
-            ensure_forgettings(self.kept, db)
             for each in versions:
                 key = (each.name, each.version, tombstone)
                 known = "SELECT 1 FROM marked_versions WHERE name = ? AND version = ? AND tombstone = ?"
@@ -182,12 +142,30 @@ class Forgettings(LedgerBase):
     def marked(self, name: str | None = None, version: str | None = None) -> tuple[MarkedVersion, ...]:
         """Marked versions: of the name, of one version."""
         with self.read() as db:
-            return marks_in(self.kept, db, name, version)
+            return marks_in(db, name, version)
 
     def mark_tags(self, name: str, version: str) -> dict[str, str]:
         """The version's mark as a tag for MLflow; empty without one."""
         marks = self.marked(name, version)
         return {"tunegate.forgotten": marks[-1].told} if marks else {}
+
+    def note_rewrite(self, step: str, key: str, old: str, new: str) -> None:
+        """A result will be written anew: from now on its new digest is what the store may hold, too."""
+        with self.write() as db:
+            db.execute(
+                "INSERT INTO rewrites (step, key, from_digest, to_digest, at) VALUES (?, ?, ?, ?, ?)",
+                (step, key, old, new, now()),
+            )
+
+    def rewritten(self, digest: str) -> frozenset[str]:
+        """The digests that a result of this digest has had since."""
+        with self.read() as db:
+            rows = db.execute("SELECT from_digest, to_digest FROM rewrites ORDER BY id").fetchall()
+        found = {digest}
+        for row in rows:
+            if row["from_digest"] in found:
+                found.add(row["to_digest"])
+        return frozenset(found)
 
     def replace_digest(self, root: str, old: str, new: str) -> None:
         """A training's folder was written anew without texts: its candidates follow."""
@@ -203,17 +181,13 @@ class Forgettings(LedgerBase):
                         (text, row["name"], row["version"]),
                     )
 
-    def _rows(self, table: str, sql: str, *values: object) -> list[Row]:
+    def _rows(self, sql: str, *values: object) -> list[Row]:
         with self.read() as db:
-            return db.execute(sql, values).fetchall() if self.kept.has_table(db, table) else []
+            return db.execute(sql, values).fetchall()
 
 
-def marks_in(
-    kept: LedgerFile | LedgerPostgres, db: Database, name: str | None, version: str | None
-) -> tuple[MarkedVersion, ...]:
+def marks_in(db: Database, name: str | None, version: str | None) -> tuple[MarkedVersion, ...]:
     """Marked versions, inside a transaction."""
-    if not kept.has_table(db, "marked_versions"):
-        return ()
     rows = db.execute(
         "SELECT name, version, tombstone, how, n_rows, at FROM marked_versions WHERE (? IS NULL OR name = ?)"
         " AND (? IS NULL OR version = ?) ORDER BY name, CAST(version AS INTEGER), at",
@@ -233,20 +207,7 @@ def joined(one: Tombstone, other: Tombstone) -> Tombstone:
     )
 
 
-def ensure_forgettings(kept: LedgerFile | LedgerPostgres, db: Database) -> None:
-    """The tables, in the caller's transaction."""
-    for name, statement in TABLES.items():
-        if not kept.has_table(db, name):
-            db.execute(statement)
-            if name == APPEND_ONLY:
-                db.execute("CREATE INDEX forgettings_by_place ON forgettings (place)")
-                kept.refuse_changes(db, name)
-
-
-def _journal(
-    kept: LedgerFile | LedgerPostgres, db: Database, tombstone: str, began: str, event: str, holdings: Iterable[Holding]
-) -> None:
-    ensure_forgettings(kept, db)
+def _journal(db: Database, tombstone: str, began: str, event: str, holdings: Iterable[Holding]) -> None:
     lines: list[tuple[str, str, str, str, int]] = [
         (each.kind, each.place, each.fate, each.digest, each.n_rows) for each in holdings
     ]

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from flows.engine.database import Database
+from flows.engine.ledger_journal import FIRST_HASH, check_books
 from flows.engine.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow
 from flows.engine.runs import now
 from schemas.errors import StorageError
 from tasks.files import sha256_json
 
-FIRST_HASH = "0" * 64
-LATER = ("verdict", "bundle_digest", "until")
+LATER = ("verdict", "bundle_digest", "until", "evidence", "note")
 """Fields that the first ledgers did not have: hashed only when they say something."""
 
 
@@ -48,6 +48,16 @@ def checked_history(db: Database) -> tuple[EventRow, ...]:
     return events
 
 
+def whole_history(db: Database) -> tuple[EventRow, ...]:
+    """The same, when every other row of the ledger is what was written too: before the champion moves.
+
+    Raises:
+        StorageError: TG0533, TG0580.
+    """
+    check_books(db)
+    return checked_history(db)
+
+
 def append_event(
     db: Database,
     events: Sequence[EventRow],
@@ -60,6 +70,7 @@ def append_event(
     run_id: str,
     verdict_digest: str,
     until: str = "",
+    note: str = "",
 ) -> EventRow:
     """Append an event about the candidate to the whole history `events`; a move points the champion at it."""
     fields: dict[str, object] = {
@@ -77,6 +88,8 @@ def append_event(
         "verdict": candidate.verdict,
         "bundle_digest": candidate.ref.bundle.digest,
         "until": until,
+        "evidence": candidate.evidence,
+        "note": note,
     }
     fields["hash"] = _hash(fields)
     names = ", ".join(fields)

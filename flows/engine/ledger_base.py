@@ -14,20 +14,27 @@ from pathlib import Path
 from flows.engine.database import Check, Database, Holds
 from flows.engine.disk import private_folder
 from flows.engine.ledger_file import LedgerFile
+from flows.engine.ledger_journal import check_books, identity, last_line
 from flows.engine.ledger_postgres import LedgerPostgres
 from flows.engine.lock import GRACE_S, Holder, hold, is_locked, pipeline_lock, refusal
-from schemas.errors import ServiceError
+from flows.engine.witness import BEGIN_ANEW, Witness
+from schemas.errors import ServiceError, StorageError
 
 TELLER = "mlflow.teller"
 
 
 class LedgerBase:
-    """`LedgerBase(home)` or `LedgerBase(home, "postgresql://...")`; making it touches nothing."""
+    """`LedgerBase(home)` or `LedgerBase(home, "postgresql://...")`; making it touches nothing.
 
-    def __init__(self, root: Path, url: str | None = None) -> None:
+    With the user's `state` folder each change is checked against the witness that is kept there, and witnessed.
+    """
+
+    def __init__(self, root: Path, url: str | None = None, *, state: Path | None = None) -> None:
         self.root = root.absolute()
         self.path = self.root / "ledger.sqlite"
         self.kept: LedgerFile | LedgerPostgres = LedgerPostgres(url) if url else LedgerFile(self.path)
+        self.witness = None if state is None else Witness(state, self.root)
+        self._is_there = False
 
     def exists(self) -> bool:
         """Has anything ever been written? Creates nothing."""
@@ -37,9 +44,52 @@ class LedgerBase:
         """A connection to look at, one moment for the whole block."""
         return self.kept.read()
 
-    def write(self) -> AbstractContextManager[Database]:
-        """One transaction: all of the block or nothing; writers take turns."""
-        return self.kept.write()
+    @contextmanager
+    def write(self) -> Iterator[Database]:
+        """One transaction: all of the block or nothing; writers take turns.
+
+        Raises:
+            StorageError: TG0558 or TG0581, the ledger is not the one that was here before; TG0580, it was altered.
+        """
+        if self.witness is None:
+            with self.kept.write() as db:
+                yield db
+            return
+        self._refuse_absent(self.witness)
+        with self.kept.write() as db:
+            self.witness.check(db)
+            yield db
+        self._is_there = True
+        self.witness.move(self._last_line)
+
+    def check(self) -> None:
+        """Is every row what was written, and is it the ledger that was here before?
+
+        Raises:
+            StorageError: TG0558, TG0580 or TG0581, it is not.
+        """
+        if self.witness is not None:
+            self._refuse_absent(self.witness)
+        with self.read() as db:
+            check_books(db)
+            if self.witness is not None and self.exists():
+                self.witness.check(db)
+
+    def _refuse_absent(self, witness: Witness) -> None:
+        if self._is_there or self.exists():
+            return
+        witness.refuse_absent(self.kept.place)
+        if any((self.root / "store").glob("*/*")):
+            raise StorageError(
+                "there are results and no ledger",
+                code="TG0558",
+                where=self.kept.place,
+                hint=BEGIN_ANEW,
+            )
+
+    def _last_line(self) -> tuple[str | None, int, str]:
+        with self.read() as db:
+            return (identity(db), *last_line(db))
 
     @contextmanager
     def pipeline_lock(self, name: str, *, wait_s: float, run_id: str) -> Iterator[None]:

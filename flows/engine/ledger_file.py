@@ -15,18 +15,12 @@ from pathlib import Path
 
 from flows.engine.database import Database, Holds
 from flows.engine.disk import named_disk_errors, private_folder
-from flows.engine.ledger_tables import TABLES, VERSION
+from flows.engine.ledger_journal import close_books, open_books
+from flows.engine.ledger_tables import APPEND_ONLY, BOOKS, TABLES, VERSION
 from flows.engine.lock import hold
 from schemas.errors import LockedError, StorageError
 
 BUSY_TIMEOUT_S = 30
-
-APPEND_ONLY = """
-CREATE TRIGGER champion_events_stay BEFORE UPDATE ON champion_events
-    BEGIN SELECT RAISE(ABORT, 'champion_events is append-only'); END;
-CREATE TRIGGER champion_events_remain BEFORE DELETE ON champion_events
-    BEGIN SELECT RAISE(ABORT, 'champion_events is append-only'); END;
-"""
 
 
 class LedgerFile:
@@ -66,7 +60,9 @@ class LedgerFile:
             with closing(self.connect()) as db:
                 db.execute("BEGIN IMMEDIATE")
                 try:
+                    open_books(db)
                     yield db
+                    close_books(db)
                     db.execute("COMMIT")
                 except BaseException:
                     if db.in_transaction:  # SQLite itself rolls back when the disk is full
@@ -81,18 +77,6 @@ class LedgerFile:
     def holder(self, _what: str) -> str | None:
         """As `alone`: nobody holds more than the machine's locks."""
         return None
-
-    def has_table(self, db: Database, name: str) -> bool:
-        """Is there a table of this name?"""
-        return db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
-
-    def refuse_changes(self, db: Database, name: str) -> None:
-        """Make a new table append-only."""
-        for change in ("UPDATE", "DELETE"):
-            db.execute(
-                f"CREATE TRIGGER {name}_no_{change.lower()} BEFORE {change} ON {name}"
-                f" BEGIN SELECT RAISE(ABORT, '{name} is append-only'); END"
-            )
 
     def count_on(self, db: Database) -> None:
         """After rows came in with their numbers: SQLite counts on from the highest by itself."""
@@ -121,7 +105,7 @@ class LedgerFile:
             with closing(self.connect()) as db:
                 if not self.version(db):
                     db.execute("PRAGMA journal_mode = WAL")
-                    made = f"{TABLES} {APPEND_ONLY} PRAGMA user_version = {VERSION}"
+                    made = f"{TABLES} {triggers()} PRAGMA user_version = {VERSION}"
                     db.executescript(f"BEGIN IMMEDIATE; {made}; COMMIT;")
 
     def _refuse_emptied(self) -> None:
@@ -135,7 +119,8 @@ class LedgerFile:
                 "the ledger is empty, and the store beside it is not",
                 code="TG0558",
                 where=self.place,
-                hint="put it back from a backup; to begin anew without history and champion, remove the file",
+                hint="put it back from a backup; to begin anew without history and champion, remove the file and say"
+                " so: `tunegate run PIPELINE --new-ledger --reason TEXT`",
             )
 
     @contextmanager
@@ -155,6 +140,25 @@ class LedgerFile:
                 where=self.place,
                 hint="put it back from a backup; the stored results are untouched",
             ) from error
+
+
+def triggers() -> str:
+    """What lets SQLite note each row that changes, and refuse to change what is append-only."""
+    made = []
+    for book, columns in BOOKS.items():
+        old, new = (f"('{book}', json_array({', '.join(f'{row}.{c}' for c in columns)}))" for row in ("OLD", "NEW"))
+        for change, rows in (("INSERT", new), ("UPDATE", f"{old}, {new}"), ("DELETE", old)):
+            made.append(
+                f"CREATE TRIGGER {book}_touched_by_{change.lower()} AFTER {change} ON {book}"
+                f" BEGIN INSERT INTO touched (book, row_key) VALUES {rows}; END;"
+            )
+    made += [
+        f"CREATE TRIGGER {name}_no_{change.lower()} BEFORE {change} ON {name}"
+        f" BEGIN SELECT RAISE(ABORT, '{name} is append-only'); END;"
+        for name in APPEND_ONLY
+        for change in ("UPDATE", "DELETE")
+    ]
+    return "\n".join(made)
 
 
 @contextmanager

@@ -15,24 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 from flows.engine.clock import present
 from flows.engine.disk import private_folder
-from flows.engine.forgettings import ensure_forgettings
 from flows.engine.history import checked_history
 from flows.engine.ledger_base import LedgerBase
 from flows.engine.ledger_file import LedgerFile, current
-from flows.engine.ledger_tables import BOOKS, EXTRAS, VERSION
+from flows.engine.ledger_journal import check_books
+from flows.engine.ledger_tables import BOOKS, VERSION
 from flows.engine.ledger_upgrade import UPGRADES
 from flows.engine.lock import hold
-from flows.engine.ticks import TABLES as TICK_TABLES
 from schemas.errors import StorageError
 from tasks.files import sha256_json
 
 if TYPE_CHECKING:
     from flows.engine.database import Database
 
-_ORDER = {
-    "candidates": "name, version", "champions": "name", "tombstones": "id",
-    "marked_versions": "name, version, tombstone",
-}  # fmt: skip
+_KEPT = {**BOOKS, "journal": ("seq",)}
+"""Table -> the columns that it is ordered by."""
 
 
 def upgrade_file(path: Path, *, backups: Path) -> tuple[int, Path] | None:
@@ -76,7 +73,8 @@ def copy_ledger(source: LedgerBase, target: LedgerBase) -> Mapping[str, int]:
         StorageError: TG0518, the target is in use already; TG0533, the source's history was altered.
     """
     with source.read() as here, target.write() as there:
-        used = [name for name in (*BOOKS, *_extras(target, there)) if _rows(there, name)]
+        check_books(here)
+        used = [name for name in _KEPT if _rows(there, name)]
         if used:
             raise StorageError(
                 f"the ledger to copy into has rows already: {', '.join(used)}",
@@ -84,25 +82,22 @@ def copy_ledger(source: LedgerBase, target: LedgerBase) -> Mapping[str, int]:
                 where=target.kept.place,
                 hint="copy into an empty database or folder; two histories cannot become one",
             )
-        for statement in filter(str.strip, TICK_TABLES.split(";")):
-            there.execute(statement)
-        ensure_forgettings(target.kept, there)
-        copied = {name: _rows(here, name) for name in (*BOOKS, *_extras(source, here))}
+        copied = {name: _rows(here, name) for name in _KEPT}
         for name, rows in copied.items():
             for row in rows:
                 marks = ", ".join("?" for _ in row)
                 there.execute(f"INSERT INTO {name} ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
         target.kept.count_on(there)
+        there.execute("DELETE FROM touched")  # the journal was copied with the rows that it is about
+        check_books(there)
         checked_history(there)
     return {name: len(rows) for name, rows in copied.items()}
 
 
 def ledger_digest(ledger: LedgerBase) -> str:
-    """Digest of every row of the ledger: equal for a ledger and its copy, wherever each is kept. A table that was
-    never needed counts as an empty one."""
+    """Digest of every row of the ledger: equal for a ledger and its copy, wherever each is kept."""
     with ledger.read() as db:
-        there = (*BOOKS, *_extras(ledger, db))
-        return sha256_json({name: _rows(db, name) if name in there else [] for name in (*BOOKS, *EXTRAS)})
+        return sha256_json({name: _rows(db, name) for name in _KEPT})
 
 
 def free_name(folder: Path, stem: str, suffix: str) -> Path:
@@ -113,10 +108,5 @@ def free_name(folder: Path, stem: str, suffix: str) -> Path:
     return next(path for path in names if not path.exists())
 
 
-def _extras(ledger: LedgerBase, db: Database) -> list[str]:
-    return [name for name in EXTRAS if ledger.kept.has_table(db, name)]
-
-
 def _rows(db: Database, name: str) -> list[dict[str, Any]]:
-    order = _ORDER.get(name) or ("seq" if name in ("runs", "champion_events", *EXTRAS) else "id")
-    return [dict(row) for row in db.execute(f"SELECT * FROM {name} ORDER BY {order}").fetchall()]
+    return [dict(row) for row in db.execute(f"SELECT * FROM {name} ORDER BY {', '.join(_KEPT[name])}").fetchall()]

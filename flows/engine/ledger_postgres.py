@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 
 from flows.engine.database import Database, Holds, Rows
 from flows.engine.ledger_file import BUSY_TIMEOUT_S, busy, current, empty_ledger
-from flows.engine.ledger_tables import TABLES, VERSION
+from flows.engine.ledger_journal import close_books, open_books
+from flows.engine.ledger_tables import APPEND_ONLY, BOOKS, TABLES, VERSION
+from flows.engine.ledger_upgrade import to_3
 from flows.engine.postgres_errors import driver, named_errors, refused_for_good, unreachable
 from schemas.errors import ConfigError, ServiceError
 
@@ -33,8 +35,8 @@ HOLDER_SILENCE_S = 60
 """The same for the connection that holds a pipeline: a run of hours outlives a switch that restarts."""
 POLL_S = 0.2
 WRITERS = "ledger"
-COUNTED = {"runs": "seq", "steps": "id", "projections": "id", "ticks": "seq", "marks": "seq",
-    "forgettings": "seq"}  # fmt: skip
+COUNTED = re.findall(r"CREATE TABLE (\w+) \(\s+(\w+) INTEGER PRIMARY KEY AUTOINCREMENT", TABLES)
+"""Tables whose rows Postgres numbers, and the column of the number."""
 SETTINGS = f"""
 SET search_path TO tunegate;
 SET synchronous_commit TO on;
@@ -42,13 +44,21 @@ SET standard_conforming_strings TO on;
 SET lock_timeout TO '{BUSY_TIMEOUT_S}s';
 SET idle_in_transaction_session_timeout TO '60s';
 """  # the last one: a host that froze inside a transaction does not hold the others up for ever
-APPEND_ONLY = """
-CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN RAISE EXCEPTION 'champion_events is append-only' USING ERRCODE = 'integrity_constraint_violation'; END $$;
-CREATE TRIGGER champion_events_stay BEFORE UPDATE OR DELETE ON champion_events
-    FOR EACH ROW EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER champion_events_remain BEFORE TRUNCATE ON champion_events
-    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+FUNCTIONS = """
+CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation'; END $$;
+CREATE OR REPLACE FUNCTION note_touched() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF TG_OP <> 'INSERT' THEN
+            INSERT INTO touched (book, row_key) SELECT TG_TABLE_NAME, json_agg(to_jsonb(OLD) ->> key ORDER BY place)
+                FROM unnest(TG_ARGV) WITH ORDINALITY AS keys (key, place);
+        END IF;
+        IF TG_OP <> 'DELETE' THEN
+            INSERT INTO touched (book, row_key) SELECT TG_TABLE_NAME, json_agg(to_jsonb(NEW) ->> key ORDER BY place)
+                FROM unnest(TG_ARGV) WITH ORDINALITY AS keys (key, place);
+        END IF;
+        RETURN NULL;
+    END $$;
 """
 
 
@@ -87,7 +97,9 @@ class LedgerPostgres:
             if not current(_version(db), self.place):
                 _create(db)
             try:
+                open_books(db)
                 yield db
+                close_books(db)
             except BaseException:
                 connection.rollback()
                 raise
@@ -129,27 +141,30 @@ class LedgerPostgres:
             )
         return None if row is None else str(row[0]).removeprefix("tunegate ") or "unknown"
 
-    def has_table(self, db: Database, name: str) -> bool:
-        """Is there a table of this name?"""
-        if not isinstance(db, _Postgres):  # the empty ledger in memory
-            return False
-        return db.execute("SELECT to_regclass(?)", (f"tunegate.{name}",)).fetchone()[0] is not None
+    def upgrade(self) -> int | None:
+        """Bring the tables up to date in one transaction; the version that they had, None when there was nothing to do.
 
-    def refuse_changes(self, db: Database, name: str) -> None:
-        """Make a new table append-only."""
-        db.execute(
-            f"CREATE OR REPLACE FUNCTION {name}_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE"
-            f" EXCEPTION '{name} is append-only' USING ERRCODE = 'integrity_constraint_violation'; END $$"
-        )
-        for change, each in (("UPDATE OR DELETE", "ROW"), ("TRUNCATE", "STATEMENT")):
-            db.execute(
-                f"CREATE TRIGGER {name}_no_{each.lower()} BEFORE {change} ON {name}"
-                f" FOR EACH {each} EXECUTE FUNCTION {name}_refuse_change()"
-            )
+        Raises:
+            StorageError: TG0530, a newer program wrote them.
+        """
+        with named_errors(self.place, locked=busy), self._connected() as connection:
+            db = _Postgres(connection)
+            db.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", (f"tunegate/{WRITERS}",))
+            version = _version(db)
+            if version > VERSION:
+                current(version, self.place)
+            if version in (0, VERSION):
+                return None
+            db.execute("DROP TRIGGER champion_events_stay ON champion_events")
+            db.execute("DROP TRIGGER champion_events_remain ON champion_events")
+            to_3(db, lambda: _watch(db))
+            db.execute("UPDATE ledger_version SET version = ?", (VERSION,))
+            connection.commit()
+        return version
 
     def count_on(self, db: Database) -> None:
         """After rows came in with their numbers: the next one gets the number after the highest."""
-        for table, column in COUNTED.items():
+        for table, column in COUNTED:
             db.execute(
                 f"SELECT setval(pg_get_serial_sequence(?, ?), max({column})) FROM {table} HAVING count(*) > 0",
                 (f"tunegate.{table}", column),
@@ -281,6 +296,23 @@ def _create(db: _Postgres) -> None:
     for statement in TABLES.split(";"):
         if statement.strip():
             db.execute(statement)
-    db.execute(APPEND_ONLY)
+    _watch(db)
     db.execute("CREATE TABLE ledger_version (version INTEGER NOT NULL)")
     db.execute("INSERT INTO ledger_version (version) VALUES (?)", (VERSION,))
+
+
+def _watch(db: _Postgres) -> None:
+    """Let Postgres note each row that changes, and refuse to change what is append-only."""
+    db.execute(FUNCTIONS)
+    for book, columns in BOOKS.items():
+        keys = ", ".join(f"'{column}'" for column in columns)
+        db.execute(
+            f"CREATE TRIGGER {book}_touched AFTER INSERT OR UPDATE OR DELETE ON {book}"
+            f" FOR EACH ROW EXECUTE FUNCTION note_touched({keys})"
+        )
+    for name in APPEND_ONLY:
+        for change, each in (("UPDATE OR DELETE", "ROW"), ("TRUNCATE", "STATEMENT")):
+            db.execute(
+                f"CREATE OR REPLACE TRIGGER {name}_no_{each.lower()} BEFORE {change} ON {name}"
+                f" FOR EACH {each} EXECUTE FUNCTION refuse_change()"
+            )

@@ -6,8 +6,15 @@ later version of the tables gets a function of its own here.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Mapping
+
+import orjson
+
+from flows.engine.database import Database
+from flows.engine.ledger_journal import close_books
+from flows.engine.ledger_tables import BOOKS, TABLES
 
 TO_2 = """
 CREATE TABLE champion_events_2 (
@@ -53,5 +60,45 @@ def upgrade_to_2(db: sqlite3.Connection) -> None:
         raise
 
 
-UPGRADES: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: upgrade_to_2}
+def to_3(db: Database, watch: Callable[[], None]) -> None:
+    """Tables of version 2 become those of version 3, inside the caller's transaction: with a journal, in which each row
+    that is there gets its first line. `watch` makes the triggers of the caller's database."""
+    db.execute("ALTER TABLE champion_events ADD COLUMN evidence TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE champion_events ADD COLUMN note TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE candidates ADD COLUMN evidence TEXT NOT NULL DEFAULT ''")
+    for statement in filter(str.strip, TABLES.split(";")):
+        db.execute(re.sub(r"CREATE (TABLE|INDEX)", r"CREATE \1 IF NOT EXISTS", statement))
+    watch()
+    for book, columns in BOOKS.items():
+        for row in db.execute(f"SELECT {', '.join(columns)} FROM {book}").fetchall():
+            key = orjson.dumps(list(row)).decode()
+            db.execute("INSERT INTO touched (book, row_key) VALUES (?, ?)", (book, key))
+    close_books(db)
+
+
+def upgrade_to_3(db: sqlite3.Connection) -> None:
+    """The same for a file; the caller keeps others away."""
+    from flows.engine.ledger_file import triggers
+
+    def watch() -> None:
+        for name in OLD_TRIGGERS:
+            db.execute(f"DROP TRIGGER IF EXISTS {name}")
+        for statement in triggers().splitlines():
+            db.execute(statement)
+
+    db.row_factory = sqlite3.Row
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        to_3(db, watch)
+        db.execute("PRAGMA user_version = 3")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+OLD_TRIGGERS = ("champion_events_stay", "champion_events_remain", "forgettings_no_update", "forgettings_no_delete")
+
+UPGRADES: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: upgrade_to_2, 2: upgrade_to_3}
 """Version -> what makes the next one of it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from flows.engine.champions import Champions, champion_version, project
+from flows.engine.champions import Champions, blocked_before, champion_version, project
 from flows.engine.clock import present
 from flows.engine.database import Database
 from flows.engine.forgettings import marks_in
@@ -22,6 +22,7 @@ from flows.engine.history import (
     last_move,
     previous_of,
     was_rolled_back,
+    whole_history,
 )
 from flows.engine.rows import MOVES, Action, CandidateRow, EventRow
 from schemas.artifacts import ChampionRef
@@ -60,7 +61,7 @@ class Promotions(Champions):
         """
         with self.write() as db:
             reach("ledger.promote.opened")
-            events = checked_history(db)
+            events = whole_history(db)
             champion = champion_version(db, name)
             here = last_move(events, name)
             if here is not None and champion == version:
@@ -92,7 +93,7 @@ class Promotions(Champions):
         needs("reason", reason, "a forced promotion", name)
         with self.write() as db:
             reach("ledger.promote.opened")
-            events = checked_history(db)
+            events = whole_history(db)
             champion = champion_version(db, name)
             here = last_move(events, name)
             if here is not None and champion == version:
@@ -119,10 +120,12 @@ class Promotions(Champions):
         actor: str = "command line",
         cooldown_days: float = 0.0,
         at: datetime | None = None,
+        expected: str | None = None,
     ) -> ChampionRef:
         """Make an earlier champion champion again and return it; no gate is asked.
 
         Args:
+            expected: The champion that it is to take over from; None is whoever it is.
             to: Its version; None is the one that the present champion took over from.
             cooldown_days: For so long nobody is promoted without a person.
             at: The present, if not now.
@@ -130,13 +133,15 @@ class Promotions(Champions):
         Raises:
             ConfigError: TG0154 no reason was given, TG0155 there is nothing to go back to, TG0156 the version never
                 was champion or is it now.
+            GateError: TG0620, the champion is not the expected one any more.
             StorageError: TG0533, the history was altered.
         """
         needs("reason", reason, "a rollback", name)
         until = (at or present()) + timedelta(days=cooldown_days)
         with self.write() as db:
             reach("ledger.promote.opened")
-            events = checked_history(db)
+            events = whole_history(db)
+            check_expected(db, name, expected)
             target = _rollback_target(events, name, champion_version(db, name), to)
             candidate = self._row(db, name, target)
             if candidate is None:
@@ -179,7 +184,7 @@ class Promotions(Champions):
             self._refuse_marked(db, candidate)
         event = append_event(
             db, events, candidate, action=action, from_version=from_version, reason=reason, actor=actor,
-            run_id=run_id, verdict_digest=verdict_digest, until=until,
+            run_id=run_id, verdict_digest=verdict_digest, until=until, note=blocked_before(db, candidate),
         )  # fmt: skip
         name, version = event.name, event.to_version
         project(db, "champion", {"name": name, "version": version, "previous": from_version, "run_id": run_id})
@@ -197,7 +202,7 @@ class Promotions(Champions):
         return candidate
 
     def _refuse_marked(self, db: Database, candidate: CandidateRow) -> None:
-        marks = marks_in(self.kept, db, candidate.ref.name, candidate.ref.version)
+        marks = marks_in(db, candidate.ref.name, candidate.ref.version)
         if marks:
             raise SecurityError(
                 f"{marks[-1].told}; it does not become champion",
@@ -264,13 +269,23 @@ def _unfit(name: str, version: str, candidate: CandidateRow | None) -> GateError
     )
 
 
-def moved(name: str, expected: str | None, champion: str | None) -> GateError:
-    """The error of a verdict against a champion that is not champion any more."""
+def check_expected(db: Database, name: str, expected: str | None) -> None:
+    """Raises GateError (TG0620) when another version is champion than the person who decides believes."""
+    champion = champion_version(db, name)
+    if expected is not None and champion != expected:
+        raise moved(name, expected, champion, hint="`tunegate history PIPELINE` shows who moved it, and why")
+
+
+AGAIN = "run the pipeline again: the candidate is compared with the new champion, finished steps are reused"
+
+
+def moved(name: str, expected: str | None, champion: str | None, *, hint: str = AGAIN) -> GateError:
+    """The error of a decision about a champion that is not champion any more."""
     was = f"v{expected}" if expected is not None else "none"
     is_now = f"v{champion}" if champion is not None else "none"
     return GateError(
         f"champion moved from {was} to {is_now} since this evaluation",
         code="TG0620",
         where=name,
-        hint="run the pipeline again: the candidate is compared with the new champion, finished steps are reused",
+        hint=hint,
     )

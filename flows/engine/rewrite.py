@@ -21,12 +21,15 @@ from tasks.files import MANIFEST, seal, sync_directory, write_json
 class RewritingStore(Store):
     """A store with two more verbs."""
 
-    def rewrite(self, step: str, key: str, change: Callable[[Path, Path], dict[str, Any]]) -> str:
+    def rewrite(
+        self, step: str, key: str, change: Callable[[Path, Path], dict[str, Any]], *, note: Callable[[str], None]
+    ) -> str:
         """Put what `change(old, new)` writes into the result's place; returns its digest.
 
         Args:
             change: Writes all files of the result into the second folder and returns the fields of its reference that
                 are others now.
+            note: Puts the new digest on record, before the result is there.
         """
         place = self.place(step, key)
         with self._lock(step, key), named_disk_errors(self.root), self._aside() as folder:
@@ -37,6 +40,7 @@ class RewritingStore(Store):
             make_private(out)
             digest = seal(out)
             (out / MANIFEST).chmod(0o600)
+            note(digest)
             # A kill between the two renames leaves no result: it is made again, as every absent one.
             place.rename(folder / "discarded")
             out.rename(place)

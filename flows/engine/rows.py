@@ -75,6 +75,8 @@ class CandidateRow:
     reason: str
     mlflow_version: str | None
     recorded_at: str
+    evidence: str = ""
+    """As of the last verdict; see `EventRow`."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,22 @@ class EventRow:
     """sha256 of the files that were registered."""
     until: str = ""
     """End of the cooldown that a rollback began; empty without one."""
+    evidence: str = ""
+    """JSON: digests of model, weights, bundle, gates, held-out set, scores, answers and decision."""
+    note: str = ""
+    """What a reader of the history should know: these weights were BLOCKed before under other gates."""
+
+
+@dataclass(frozen=True)
+class AcceptanceRow:
+    """A person took a ledger that is not the one that was here before."""
+
+    kind: Literal["new", "restored"]
+    reason: str
+    actor: str
+    former: str
+    """JSON: what the witness had said of the ledger before; empty when there was none."""
+    at: str
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ It knows nothing of champions (`flows/engine/champions.py`); `flows/engine/ledge
 
 from __future__ import annotations
 
+import hashlib
 import os
 from statistics import median
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows.engine.clock import present
 from flows.engine.ledger_base import LedgerBase
+from flows.engine.ledger_journal import identity
 from flows.engine.rows import RunRow, RunStatus, StepRow
 from flows.engine.store import Obtained
 from flows.engine.ticks import set_mark
@@ -18,6 +20,9 @@ from schemas.artifacts import Artifact, RowCounts
 from schemas.errors import ConfigError, TunegateError
 from schemas.verdicts import Verdict
 from tasks.failpoint import reach
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TYPICAL_RUNS = 5
 
@@ -138,11 +143,40 @@ class Runs(LedgerBase):
     def digests_by_key(self) -> dict[str, frozenset[str]]:
         """Key -> digests that runs recorded under it, of results that may be gone by now."""
         with self.read() as db:
-            rows = db.execute("SELECT DISTINCT key, digest FROM steps WHERE key <> '' AND digest <> ''").fetchall()
+            rows = db.execute(
+                "SELECT key, digest FROM steps WHERE key <> '' AND digest <> ''"
+                " UNION SELECT key, to_digest FROM rewrites"
+            ).fetchall()
         found: dict[str, frozenset[str]] = {}
         for row in rows:
             found[row["key"]] = found.get(row["key"], frozenset()) | {row["digest"]}
         return found
+
+    def digests_of(self, key: str) -> frozenset[str]:
+        """Digests that the result of this key has had: as a run recorded it, and as it was written anew since."""
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT digest FROM steps WHERE key = ? AND digest <> ''"
+                " UNION SELECT to_digest FROM rewrites WHERE key = ?",
+                (key, key),
+            ).fetchall()
+        return frozenset(row[0] for row in rows)
+
+    def record_held_out(self, digest: str, item_ids: Iterable[str]) -> None:
+        """Note which items a held-out set has, so that what they have judged is counted whatever set they are in.
+
+        Only salted hashes are kept: they tell equal items from others, and no ticket.
+        """
+        with self.write() as db:
+            if db.execute("SELECT 1 FROM held_out WHERE digest = ?", (digest,)).fetchone() is None:
+                items = " ".join(sorted(_item_hash(item, salt=identity(db) or "") for item in item_ids))
+                db.execute("INSERT INTO held_out (digest, items) VALUES (?, ?)", (digest, items))
+
+    def held_out_items(self) -> dict[str, frozenset[str]]:
+        """Digest of a held-out set -> hashes of its items."""
+        with self.read() as db:
+            rows = db.execute("SELECT digest, items FROM held_out").fetchall()
+        return {row["digest"]: frozenset(row["items"].split()) for row in rows}
 
     def runs_with(self, key: str) -> tuple[str, ...]:
         """Runs that made or took the result of this key."""
@@ -208,8 +242,8 @@ class Runs(LedgerBase):
             ).fetchone()
         return RunRow(**row) if row else None
 
-    def judged_candidates(self, model_name: str) -> tuple[tuple[str, str], ...]:
-        """Digests of held-out set and trained model of every gate that was passed through under the name, oldest
+    def judged_candidates(self) -> tuple[tuple[str, str], ...]:
+        """Digests of held-out set and trained model of every gate that was passed through, under whatever name, oldest
         first; whatever became of the run afterwards, its verdict was there to be seen."""
         with self.read() as db:
             rows = db.execute(
@@ -217,8 +251,7 @@ class Runs(LedgerBase):
                 " JOIN steps AS gate ON gate.run_id = runs.run_id AND gate.step = 'gate' AND gate.key <> ''"
                 " JOIN steps AS items ON items.run_id = runs.run_id AND items.step = 'items'"
                 " JOIN steps AS train ON train.run_id = runs.run_id AND train.step = 'train'"
-                " WHERE runs.model_name = ? ORDER BY runs.seq",
-                (model_name,),
+                " ORDER BY runs.seq"
             ).fetchall()
         return tuple((row["held_out"], row["model"]) for row in rows)
 
@@ -247,6 +280,10 @@ class Runs(LedgerBase):
                 )
         marked = (self.run(row.run_id) for row in gone)
         return tuple(row for row in marked if row.status == "INTERRUPTED")
+
+
+def _item_hash(item_id: str, *, salt: str) -> str:
+    return hashlib.sha256(f"{salt}\0{item_id}".encode()).hexdigest()[:12]
 
 
 def now() -> str:

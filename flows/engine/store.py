@@ -58,11 +58,16 @@ class Damage:
 
 
 class Store:
-    """Results below one root. Making the object touches nothing on disk."""
+    """Results below one root. Making the object touches nothing on disk.
 
-    def __init__(self, root: Path) -> None:
+    A result says by its own manifest that it is whole; that it is the one that was made, `recorded` says: the digests
+    that are on record for a key, none for one that nobody recorded (a kill between the two).
+    """
+
+    def __init__(self, root: Path, *, recorded: Callable[[str], frozenset[str]] | None = None) -> None:
         self.root = root.absolute()
         self._swept = False
+        self._recorded = recorded
 
     def place(self, step: str, key: str) -> Path:
         """The result's directory, whether or not it exists.
@@ -85,6 +90,9 @@ class Store:
             return None
         try:
             digest = verify(place) if deep else _digest_by_sizes(place)
+            on_record = self._recorded(key) if self._recorded is not None else frozenset()
+            if on_record and digest not in on_record:
+                return Damage("it is not what the ledger has on record")
             fields = orjson.loads((place / REFERENCE).read_bytes())
             return returns.model_validate({**fields, "root": place, "digest": digest})
         except StorageError as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from flows.engine.history import checked_history
+from flows.engine.history import whole_history
 from flows.engine.ledger_base import LedgerBase
 from schemas.errors import StorageError
 
@@ -35,10 +35,10 @@ class Tallies(LedgerBase):
         return tuple(RunTally(row["pipeline"], row["status"], row["verdict"], row["n_runs"]) for row in rows)
 
     def is_whole(self) -> bool:
-        """Does the chain of the champions' history hold?"""
+        """Is every row what was written, and does the chain of the champions' history hold?"""
         with self.read() as db:
             try:
-                checked_history(db)
+                whole_history(db)
             except StorageError:
                 return False
         return True

@@ -16,27 +16,6 @@ from flows.engine.ledger_base import LedgerBase
 from schemas.ticks import Cause, Decision
 from tasks.failpoint import reach
 
-TABLES = """
-CREATE TABLE IF NOT EXISTS ticks (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    run_id TEXT NOT NULL,
-    pipeline TEXT NOT NULL,
-    cause TEXT NOT NULL,
-    at TEXT NOT NULL,
-    scheduled_for TEXT NOT NULL,
-    decision_json TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS marks (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    run_id TEXT NOT NULL,
-    pipeline TEXT NOT NULL,
-    snapshot_id TEXT NOT NULL,
-    watermark TEXT NOT NULL,
-    n_tickets INTEGER NOT NULL,
-    at TEXT NOT NULL
-);
-"""
-
 
 @dataclass(frozen=True)
 class TickRow:
@@ -115,7 +94,6 @@ class Ticks(LedgerBase):
     def _note(
         self, db: Database, run_id: str, pipeline: str, cause: Cause, scheduled_for: str, decision: Decision
     ) -> None:
-        _ensure(db)
         db.execute(
             "INSERT INTO ticks (run_id, pipeline, cause, at, scheduled_for, decision_json) VALUES (?, ?, ?, ?, ?, ?)",
             (run_id, pipeline, cause, _now(), scheduled_for, decision.model_dump_json()),
@@ -123,26 +101,16 @@ class Ticks(LedgerBase):
 
     def _select(self, table: str, where: str, *values: object) -> list[Row]:
         with self.read() as db:
-            if not self.kept.has_table(db, table):
-                return []
             return db.execute(f"SELECT * FROM {table} WHERE {where}", values).fetchall()
 
 
 def set_mark(db: Database, *, run_id: str, pipeline: str, snapshot_id: str, watermark: str, n_tickets: int) -> None:
     """Enter the mark inside the transaction that closes the run."""
-    _ensure(db)
     before = db.execute("SELECT max(watermark) AS w FROM marks WHERE pipeline = ?", (pipeline,)).fetchone()["w"] or ""
     db.execute(
         "INSERT INTO marks (run_id, pipeline, snapshot_id, watermark, n_tickets, at) VALUES (?, ?, ?, ?, ?, ?)",
         (run_id, pipeline, snapshot_id, max(before, watermark), n_tickets, _now()),
     )
-
-
-def _ensure(db: Database) -> None:
-    """The tables, in the caller's transaction (SQLite's `executescript` would commit it)."""
-    for statement in TABLES.split(";"):
-        if statement.strip():
-            db.execute(statement)
 
 
 def _tick(row: Row) -> TickRow:

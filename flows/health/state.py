@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 
+from flows.champion_files import check_champion
 from flows.commands.findings import Finding
 from flows.engine.lock import is_locked
 from flows.health.patient import Patient
@@ -35,12 +36,14 @@ def locks(patient: Patient) -> Iterator[Finding]:
 
 
 def ledger(patient: Patient) -> Iterator[Finding]:
-    """Is it readable and its history whole?"""
+    """Is it readable, the one that was here before, its history whole, and every row what was written?"""
     if not open_ledger(patient.settings).exists():
+        open_ledger(patient.settings).check()
         yield Finding("ledger", "ok", "no run yet")
         return
+    open_ledger(patient.settings).check()
     events = open_ledger(patient.settings).history()
-    yield Finding("ledger", "ok", f"{len(events)} moves of a champion, history whole")
+    yield Finding("ledger", "ok", f"{len(events)} moves of a champion, history whole, every row as it was written")
 
 
 def interrupted(patient: Patient) -> Iterator[Finding]:
@@ -108,6 +111,7 @@ def champions(patient: Patient) -> Iterator[Finding]:
         what = f"{champion.name} v{champion.version}"
         fix = f"tunegate rollback PIPELINE --reason 'damaged files of v{champion.version}'"
         try:
+            check_champion(open_ledger(patient.settings), champion.name)
             parts = (champion.bundle, champion.trained, champion.model)
             wrong = [part.root.parent.name for part in parts if verify(part.root) != part.digest]
         except StorageError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,9 @@ def _remove(
         if fate == "removed":
             store.discard(step, key)
         else:
-            made = store.rewrite(step, key, _rewriting(path, forgotten))
+            made = store.rewrite(
+                step, key, _rewriting(path, forgotten), note=partial(ledger.note_rewrite, step, key, digest)
+            )
             ledger.replace_digest(place, digest, made)
     elif kind == "landed" and fate == "removed":
         path.unlink(missing_ok=True)

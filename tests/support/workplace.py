@@ -18,6 +18,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from flows.engine.disk import private_folder
+from flows.engine.ledger import Ledger
 from tests.support.commands import NOWHERE, run_here
 from tests.support.warm import Warm, WarmProcess
 
@@ -90,11 +91,12 @@ def finish(folder: Path, model: Path) -> None:
 
 
 def give_results(home: Path, finished: Path) -> None:
-    """Copy a finished run's results into a home folder.
+    """Copy a finished run's results into a home folder, whose new ledger knows nothing of them.
 
     They are five megabytes: links would save little, and a test that damages a file would damage it for all.
     """
     private_folder(home)
+    Ledger(home).accept("new", reason="the store was given", actor="tests")
     for name in FINISHED:
         shutil.copytree(finished / ".tunegate" / name, home / name)
 

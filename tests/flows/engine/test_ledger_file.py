@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 
 from flows.engine import ledger_file
+from flows.engine.ledger_tables import VERSION
 from schemas.errors import LockedError, StorageError
 
 
@@ -21,7 +22,7 @@ def test_the_file_is_private_durable_and_versioned(in_file):
     with in_file.read() as db:
         assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
         assert db.execute("PRAGMA synchronous").fetchone()[0] == 2
-        assert db.execute("PRAGMA user_version").fetchone()[0] == 2
+        assert db.execute("PRAGMA user_version").fetchone()[0] == VERSION
 
 
 def test_an_empty_file_is_what_a_kill_at_creation_leaves_and_counts_as_none(in_file):

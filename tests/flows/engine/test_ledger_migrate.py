@@ -5,17 +5,20 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
+import psycopg2
 import pytest
 
 from flows.engine.history import FIRST_HASH
 from flows.engine.ledger import Ledger
 from flows.engine.ledger_migrate import copy_ledger, ledger_digest, upgrade_file
+from flows.engine.ledger_postgres import LedgerPostgres
 from flows.engine.ledger_tables import VERSION
 from flows.engine.runs import Seen
 from schemas.errors import StorageError
 from schemas.ticks import Decision
 from tasks.files import sha256_json
 
+INTEGRITY = (sqlite3.IntegrityError, psycopg2.IntegrityError)
 OLD_EVENTS = """
 DROP TABLE champion_events;
 CREATE TABLE champion_events (
@@ -28,6 +31,17 @@ INSERT INTO champion_events VALUES
 (2, 'replies', '1', '2', 'promote', 'better', 'pipeline', 'run-2', 'verdict-2', '2026-11-26T00:00:01', '', '');
 PRAGMA user_version = 1;
 """
+
+
+OLD_TRIGGERS = """
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION 'champion_events is append-only' USING ERRCODE = 'integrity_constraint_violation'; END $$;
+CREATE TRIGGER champion_events_stay BEFORE UPDATE OR DELETE ON champion_events
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER champion_events_remain BEFORE TRUNCATE ON champion_events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+"""
+"""What kept the events of a ledger of version 2 in Postgres."""
 
 
 def fill(ledger, kit, numbers):
@@ -47,8 +61,40 @@ def fill(ledger, kit, numbers):
         ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0, seen=Seen("s", "", number))
 
 
+NEW_TABLES = ("identity", "rewrites", "held_out", "verdicts", "acceptances", "journal", "touched")
+NEW_COLUMNS = (("champion_events", "evidence"), ("champion_events", "note"), ("candidates", "evidence"))
+
+
+def make_version_2(ledger):
+    """The ledger as the second version of the program wrote it: without a journal."""
+    if isinstance(ledger.kept, LedgerPostgres):
+        with ledger.kept._connected() as connection, connection.cursor() as cursor:
+            for function in ("refuse_change", "note_touched"):
+                cursor.execute(f"DROP FUNCTION {function} CASCADE")
+            for table in NEW_TABLES:
+                cursor.execute(f"DROP TABLE {table}")
+            for table, column in NEW_COLUMNS:
+                cursor.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+            cursor.execute("DROP INDEX steps_by_key")
+            cursor.execute("UPDATE ledger_version SET version = 2")
+            cursor.execute(OLD_TRIGGERS)
+            connection.commit()
+        return
+    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as db:
+        db.execute("PRAGMA foreign_keys = OFF")
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            db.execute(f"DROP TRIGGER {name}")
+        for table in NEW_TABLES:
+            db.execute(f"DROP TABLE {table}")
+        for table, column in NEW_COLUMNS:
+            db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        db.execute("DROP INDEX steps_by_key")
+        db.execute("PRAGMA user_version = 2")
+
+
 def make_old(ledger):
     """The file as the first version of the program wrote it."""
+    make_version_2(ledger)
     previous = FIRST_HASH
     with closing(sqlite3.connect(ledger.path, isolation_level=None)) as db:
         db.executescript("PRAGMA foreign_keys = OFF;" + OLD_EVENTS)
@@ -88,11 +134,32 @@ def test_a_ledger_of_the_first_version_is_backed_up_and_brought_up_to_date_and_i
             db.execute("DELETE FROM champion_events")
 
 
+def test_a_ledger_of_the_second_version_gets_a_journal_of_every_row(ledger, kit, tmp_path):
+    fill(ledger, kit, (1, 2))
+    make_version_2(ledger)
+    with pytest.raises(StorageError, match=r"TG0548.*version 2 of an older tunegate"):
+        ledger.history()
+    if isinstance(ledger.kept, LedgerPostgres):
+        assert ledger.kept.upgrade() == 2
+        assert ledger.kept.upgrade() is None
+    else:
+        assert upgrade_file(ledger.path, backups=tmp_path / "backups")[0] == 2
+    ledger.check()
+    assert len(ledger.history()) == 2
+    fill(ledger, kit, (3,))
+    ledger.check()
+    with pytest.raises(INTEGRITY, match="append-only"), ledger.write() as db:
+        db.execute("DELETE FROM champion_events")
+    with ledger.write() as db:
+        db.execute("UPDATE runs SET reason = 'written by tunegate' WHERE run_id = 'run-1'")
+    ledger.check()
+
+
 def test_a_newer_ledger_is_left_alone(in_file, kit, tmp_path):
     assert upgrade_file(in_file.path, backups=tmp_path / "backups") is None
     fill(in_file, kit, (1,))
     with closing(sqlite3.connect(in_file.path)) as db:
-        db.execute("PRAGMA user_version = 3")
+        db.execute(f"PRAGMA user_version = {VERSION + 1}")
     with pytest.raises(StorageError, match="TG0530"):
         upgrade_file(in_file.path, backups=tmp_path / "backups")
     assert not (tmp_path / "backups").exists()
