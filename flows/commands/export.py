@@ -43,10 +43,12 @@ def export(
     Raises:
         ConfigError: TG0184, there is nothing verified of that name; TG0185, its training set was never redacted; and
             as `tasks.release.export.export_candidate`.
+        StorageError: TG0580 or TG0581, the ledger was altered or is another one.
         SecurityError: TG0826, TG0827, it cannot be signed; told before anything is written.
     """
     settings = load_settings(config)
     ledger = open_ledger(settings)
+    ledger.check()
     named = find_named(run, ledger, load_file(config))
     spec = PipelineSpec.model_validate(orjson.loads(named.run.config_json))
     if form == "openai-jsonl" and not any(isinstance(step, RedactStep) for step in spec.curate.steps):

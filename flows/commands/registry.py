@@ -113,10 +113,10 @@ def history(*, pipeline: str, verify_only: bool, config: Path, as_json: bool) ->
             TG0581, it is another ledger than before; TG0557, the champion's files are not those of its event.
     """
     _, ledger, name = _of(pipeline, config)
+    whole = ledger.history()
     ledger.check()
     gone = missing_files(ledger, name)
     ticks = ledger.ticks(pipeline)
-    whole = ledger.history()
     head = whole[-1].hash if whole else FIRST_HASH
     events = [event for event in whole if event.name == name]
     if as_json:

@@ -111,9 +111,10 @@ def champions(patient: Patient) -> Iterator[Finding]:
         what = f"{champion.name} v{champion.version}"
         fix = f"tunegate rollback PIPELINE --reason 'damaged files of v{champion.version}'"
         try:
-            check_champion(open_ledger(patient.settings), champion.name)
             parts = (champion.bundle, champion.trained, champion.model)
             wrong = [part.root.parent.name for part in parts if verify(part.root) != part.digest]
+            if not wrong:
+                check_champion(open_ledger(patient.settings), champion.name)
         except StorageError as error:
             yield Finding("champion", "bad", f"{what}: {error.code}: {error.message}", error.hint or fix)
             continue

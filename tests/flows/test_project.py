@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -181,7 +179,7 @@ def test_a_run_that_nobody_knows_is_an_error_and_holds_up_nobody_else(place: Pla
     place.record(1, "HOLD")
     place.promote(2, after=None)
     (place.home / "runs" / "run-1.json").unlink()
-    with closing(sqlite3.connect(place.ledger.path)) as db, db:
+    with place.ledger.write() as db:
         db.execute("DELETE FROM runs WHERE run_id = 'run-1'")
     assert isinstance(synchronise(place.ledger, place.settings), ConfigError)
     assert place.told()["champion"] == "2"

@@ -50,10 +50,32 @@ def test_verdicts_on_the_same_items_and_looks_at_the_same_candidate_are_counted_
     judge(ledger, "5", "tuesday", "b")
     judge(ledger, "6", "monday", "d", name="another name")
     standing = standing_of(spec(), ledger)
-    assert standing.spent(artifact("monday"), artifact("z")) == Spent(looks=0, verdicts=2)
+    assert standing.spent(artifact("monday"), artifact("z")) == Spent(looks=0, verdicts=3)
     assert standing.spent(artifact("tuesday"), artifact("z")) == Spent(looks=0, verdicts=1)
     assert standing.spent(artifact("wednesday"), artifact("b")) == Spent(looks=2, verdicts=0)
     assert standing.spent(artifact("wednesday"), artifact("z")) == Spent()
+
+
+def test_sets_that_share_items_spend_each_others_evidence(tmp_path: Path) -> None:
+    """Another `max_items`, another seed, another name: the same items have judged the same candidates."""
+    ledger = Ledger(tmp_path)
+    for number, model in enumerate("abcd"):
+        judge(ledger, str(number), "twelve", model, name=f"name {number}")
+    judge(ledger, "5", "half", "e")
+    judge(ledger, "6", "half", "a")
+    ids = [f"t{number}" for number in range(24)]
+    ledger.record_held_out("twelve", ids[:12])
+    ledger.record_held_out("eleven", ids[:11])
+    ledger.record_held_out("half", ids[6:18])
+    ledger.record_held_out("others", ids[12:])
+    standing = standing_of(spec(), ledger)
+    assert standing.spent(artifact("twelve"), artifact("z")).verdicts == 5  # a to d, and half of e
+    assert standing.spent(artifact("eleven"), artifact("z")).verdicts == 5  # a to d, and 5/11 of e
+    assert standing.spent(artifact("half"), artifact("z")).verdicts == 4  # a and e, half of b, c and d
+    assert standing.spent(artifact("others"), artifact("z")).verdicts == 1  # half of a and e each
+    assert standing.spent(artifact("eleven"), artifact("a")).verdicts == 4  # its own verdicts are looks
+    assert standing.spent(artifact("eleven"), artifact("a")).looks == 2
+    assert standing.spent(artifact("unknown"), artifact("z")).verdicts == 0
 
 
 def test_what_came_after_a_verdict_does_not_change_it_when_it_is_given_again(tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +115,7 @@ class Place:
 
     def forget(self) -> None:
         """Make the ledger believe that MLflow has been told nothing."""
-        with closing(sqlite3.connect(self.ledger.path)) as db, db:
+        with self.ledger.write() as db:
             db.execute("UPDATE projections SET done_at = NULL")
 
 

@@ -105,6 +105,9 @@ def test_an_older_copy_of_the_workspace_is_cleared_again(
     shutil.copytree(backup, home)
     assert not (home / KEY_FILE).exists(), "it is from before the key"
     assert left(here)
+    with pytest.raises(StorageError, match="TG0581"):
+        apply_tombstones(here.settings)  # an older ledger is not written to until somebody accepts it
+    here.ledger.accept("restored", reason="the backup of Monday", actor="ada")
     [certificate] = apply_tombstones(here.settings)
     assert left(here) == []
     assert [each.version for each in certificate.versions] == ["1", "2"]

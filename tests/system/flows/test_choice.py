@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 
+from flows.engine.ledger import Ledger
 from schemas.artifacts import ModelRef
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def test_a_killed_sweep_goes_on_with_its_trial_and_ends_with_the_bytes_of_a_whol
     assert {again[name] for name in ("train_trial_01", "train_trial_02", "trial_02", "choice")} == {"same"}
 
     assert children(empty_workplace.home) == [("trial_01", "FINISHED"), ("trial_02", "FINISHED")]
-    with sqlite3.connect(empty_workplace.home / "ledger.sqlite") as db:
+    with Ledger(empty_workplace.home).write() as db:
         db.execute("UPDATE projections SET done_at = NULL")
     assert empty_workplace.run("reconcile").returncode == 0
     assert children(empty_workplace.home) == [("trial_01", "FINISHED"), ("trial_02", "FINISHED")]

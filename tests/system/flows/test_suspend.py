@@ -78,7 +78,7 @@ def test_on_the_command_line_a_person_decides_and_everything_is_on_record(empty_
     ]  # fmt: skip
     assert all(len(event["bundle_digest"]) == 64 for event in told["events"])
     with sqlite3.connect(empty_workplace.home / "ledger.sqlite") as db:
-        db.execute("DROP TRIGGER champion_events_stay")
+        db.execute("DROP TRIGGER champion_events_no_update")
         db.execute("UPDATE champion_events SET reason = 'approved' WHERE seq = 6")
     broken = empty_workplace.run("history", "small", "--verify")
     assert broken.returncode == 1

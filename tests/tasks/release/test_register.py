@@ -12,7 +12,19 @@ from schemas.artifacts import BundleRef
 from schemas.errors import ServiceError, StorageError
 from schemas.release import RunRecord
 from tasks.files import verify
-from tasks.release.register import VERSION_TAG, alias_version, find_version, move_alias, register_version
+from tasks.release.register import (
+    BUNDLE_TAG,
+    EVENT_TAG,
+    OWNER_TAG,
+    VERSION_TAG,
+    Owner,
+    alias_version,
+    check_owner,
+    find_version,
+    move_alias,
+    register_version,
+    tag_version,
+)
 from tasks.release.tracking import begin_run, open_client
 
 if TYPE_CHECKING:
@@ -24,16 +36,21 @@ pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is f
 
 Make = Callable[[str], BundleRef]
 Register = Callable[..., str]
+OURS = Owner("ours", events=frozenset({"event-1"}))
 
 
 @pytest.fixture
 def register(client: MlflowClient, uri: str, make_record: Callable[..., RunRecord]) -> Register:
     """Register a bundle as a version of a name, with a verdict."""
 
-    def register(bundle: BundleRef, *, name: str, version: str, verdict: str = "HOLD") -> str:
+    def register(
+        bundle: BundleRef, *, name: str, version: str, verdict: str = "HOLD", owner: Owner = OURS, **tags: str
+    ) -> str:
         run = begin_run(client, make_record(f"{name}-{version}"), experiment="tunegate", uri=uri)
-        tags = {"tunegate.verdict": verdict}
-        return register_version(client, bundle, name=name, version=version, mlflow_run=run, tags=tags, uri=uri)
+        tags = {"tunegate.verdict": verdict, BUNDLE_TAG: bundle.digest, **tags}
+        return register_version(
+            client, bundle, name=name, version=version, mlflow_run=run, tags=tags, owner=owner, uri=uri
+        )
 
     return register
 
@@ -46,9 +63,57 @@ def test_registering_twice_makes_one_version_and_its_tags_follow_the_verdict(
     assert register(bundle, name="twice", version="4", verdict="PROMOTE") == first == "1"
     [version] = client.search_model_versions("name = 'twice'")
     assert (version.tags["tunegate.verdict"], version.tags[VERSION_TAG]) == ("PROMOTE", "4")
-    assert find_version(client, name="twice", version="4", uri=uri) == "1"
-    assert find_version(client, name="twice", version="1", uri=uri) is None
-    assert find_version(client, name="nobody", version="1", uri=uri) is None
+    assert find_version(client, name="twice", version="4", owner=OURS, uri=uri) == "1"
+    assert find_version(client, name="twice", version="1", owner=OURS, uri=uri) is None
+    assert find_version(client, name="nobody", version="1", owner=OURS, uri=uri) is None
+
+
+def test_a_registered_model_follows_one_ledger(
+    client: MlflowClient, uri: str, register: Register, make_bundle: Make
+) -> None:
+    theirs = Owner("theirs")
+    register(make_bundle("ours"), name="owned", version="1")
+    assert client.get_registered_model("owned").tags[OWNER_TAG] == "ours"
+    bundle = make_bundle("theirs")
+    with pytest.raises(StorageError, match=r"TG0582.*follows ledger ours"):
+        register(bundle, name="owned", version="1", owner=theirs)
+    assert len(client.search_model_versions("name = 'owned'")) == 1
+    # A person accepted theirs in place of ours: it begins with versions of its own.
+    taken = Owner("theirs", former=frozenset({"ours"}))
+    assert register(bundle, name="owned", version="1", owner=taken) == "2"
+    assert client.get_registered_model("owned").tags[OWNER_TAG] == "theirs"
+    assert find_version(client, name="owned", version="1", owner=taken, uri=uri) == "2"
+    with pytest.raises(StorageError, match="TG0582"):
+        check_owner(client, name="owned", owner=OURS, uri=uri)
+
+
+def test_other_files_under_the_same_version_are_an_error(register: Register, make_bundle: Make) -> None:
+    register(make_bundle("first"), name="files", version="1")
+    with pytest.raises(StorageError, match=r"TG0582.*holds other files"):
+        register(make_bundle("second"), name="files", version="1")
+
+
+def test_a_version_from_before_there_were_owners_is_taken_over(
+    client: MlflowClient, register: Register, make_bundle: Make
+) -> None:
+    bundle = make_bundle("old")
+    number = register(bundle, name="old", version="1")
+    client.delete_model_version_tag("old", number, OWNER_TAG)
+    client.delete_registered_model_tag("old", OWNER_TAG)
+    assert register(bundle, name="old", version="1") == number
+    assert client.get_model_version("old", number).tags[OWNER_TAG] == "ours"
+
+
+def test_a_champion_by_an_event_that_the_ledger_lacks_is_refused(
+    client: MlflowClient, uri: str, register: Register, make_bundle: Make
+) -> None:
+    check_owner(client, name="events", owner=OURS, uri=uri)  # nobody's yet
+    number = register(make_bundle("event"), name="events", version="1")
+    move_alias(client, name="events", alias="champion", mlflow_version=number, uri=uri)
+    tag_version(client, name="events", mlflow_version=number, tags={EVENT_TAG: "event-1"}, uri=uri)
+    check_owner(client, name="events", owner=OURS, uri=uri)
+    with pytest.raises(StorageError, match=r"TG0582.*does not have"):
+        check_owner(client, name="events", owner=Owner("ours"), uri=uri)  # put back to before that event
 
 
 def test_versions_are_found_by_verdict(client: MlflowClient, register: Register, make_bundle: Make) -> None:

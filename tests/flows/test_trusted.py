@@ -1,0 +1,174 @@
+"""What decides is what was made: files that were exchanged, a loosened gate and a lost ledger do not pass unseen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from flows.engine.ledger import Ledger
+from tasks.files import seal
+from tests.support.workplace import Workplace
+
+
+def result(home: Path, run_id: str, step: str, folder: str) -> Path:
+    key = next(row.key for row in Ledger(home).steps(run_id) if row.step == step)
+    return home / "store" / folder / key
+
+
+def blocked(workplace: Workplace) -> dict[str, Any]:
+    """A run of a gate that the candidate cannot pass."""
+    workplace.declare(lambda document: document["pipelines"]["small"]["gates"].update(rules=STRICT))
+    told = workplace.json("run", "small")
+    assert (told["verdict"], told["exit_code"]) == ("BLOCK", 5)
+    return told  # type: ignore[no-any-return]
+
+
+STRICT = [{"metric": "exact", "value_threshold": 0.9}]
+
+
+def test_answers_that_were_exchanged_and_sealed_anew_do_not_decide(workplace: Workplace) -> None:
+    run_id = blocked(workplace)["run_id"]
+    scores = result(workplace.home, run_id, "scores_tuned", "scores")
+    table = pq.read_table(scores / "scores.parquet")
+    best = pa.array([1.0] * len(table), table.schema.field("value").type)
+    pq.write_table(table.set_column(table.schema.get_field_index("value"), "value", best), scores / "scores.parquet")
+    reference = json.loads((scores / "artifact.json").read_text())
+    reference["means"] = dict.fromkeys(reference["means"], 1.0)
+    (scores / "artifact.json").write_text(json.dumps(reference))
+    seal(scores)
+    again = workplace.run("run", "small", "--again", "--json")
+    assert json.loads(again.stdout)["verdict"] == "BLOCK"
+    assert "not what the ledger has on record" in again.stderr
+    assert pc.min(pq.read_table(scores / "scores.parquet")["value"]).as_py() == 0.0  # made again
+    assert any((workplace.home / "damaged").glob("scores-*"))
+
+
+def two_champions(workplace: Workplace) -> None:
+    assert workplace.json("run", "small")["verdict"] == "PROMOTE"
+    workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=1))
+    assert workplace.json("run", "small")["verdict"] == "PROMOTE"
+
+
+def test_another_versions_files_are_not_the_champions(workplace: Workplace, tmp_path: Path) -> None:
+    two_champions(workplace)
+    with closing(sqlite3.connect(workplace.home / "ledger.sqlite")) as db, db:
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            db.execute(f"DROP TRIGGER {name}")
+        (first,) = db.execute("SELECT ref_json FROM candidates WHERE version = 1").fetchone()
+        (second,) = db.execute("SELECT ref_json FROM candidates WHERE version = 2").fetchone()
+        other = {**json.loads(second), "bundle": json.loads(first)["bundle"], "trained": json.loads(first)["trained"]}
+        db.execute("UPDATE candidates SET ref_json = ? WHERE version = 2", (json.dumps(other),))
+    for command in (
+        ("history", "small"), ("export", "small@champion", "--format", "peft", "--out", str(tmp_path / "out")),
+        ("run", "small"), ("rollback", "small", "--reason", "r"),
+    ):  # fmt: skip
+        done = workplace.run(*command)
+        assert (done.returncode, "TG0580" in done.stderr) == (1, True), (command, done.stderr)
+    assert workplace.run("doctor").returncode == 1
+
+
+def test_the_champions_files_are_compared_with_its_event(workplace: Workplace) -> None:
+    two_champions(workplace)
+    champion = workplace.json("champion", "small")["champion"]
+    other = Ledger(workplace.home).candidate("small", "1")
+    assert other is not None
+    bundle = Path(champion["bundle"]["root"])
+    shutil.rmtree(bundle)
+    shutil.copytree(other.ref.bundle.root, bundle)
+    done = workplace.run("history", "small")
+    assert (done.returncode, "TG0557" in done.stderr) == (1, True), done.stderr
+    shutil.rmtree(bundle)
+    assert "files are not there" in workplace.run("history", "small").stderr
+
+
+def test_a_promotion_of_what_was_blocked_under_other_gates_says_so(workplace: Workplace) -> None:
+    run_id = blocked(workplace)["run_id"]
+    workplace.declare()
+    told = workplace.json("run", "small")
+    assert told["verdict"] == "PROMOTE"
+    note = f"these weights were BLOCKed under other gates by run {run_id}"
+    assert note in told["reason"]
+    shown = workplace.json("history", "small")
+    assert note in shown["events"][-1]["note"]
+    assert set(json.loads(shown["events"][-1]["evidence"])) == {
+        "model", "trained", "bundle", "gates", "items", "answers", "scores", "decision",
+    }  # fmt: skip
+    assert note in workplace.run("history", "small").stdout.replace("\n", " ")
+    assert note in (workplace.home / "reports" / told["run_id"] / "report.md").read_text()
+
+
+def test_a_run_that_repeats_a_verdict_ends_with_its_exit_code(workplace: Workplace) -> None:
+    blocked(workplace)
+    again = workplace.json("run", "small")
+    assert (again["verdict"], again["holds"], again["exit_code"]) == ("SKIP", "BLOCK", 5)
+    assert workplace.run("run", "small").returncode == 5
+    assert workplace.json("runs")["runs"][0]["exit_code"] == 5
+    workplace.declare()
+    assert workplace.json("run", "small")["verdict"] == "PROMOTE"
+    assert workplace.run("run", "small").returncode == 0
+
+
+def test_a_lost_ledger_is_not_begun_anew_by_a_run(workplace: Workplace) -> None:
+    assert workplace.json("run", "small")["verdict"] == "PROMOTE"
+    for file in workplace.home.glob("ledger.sqlite*"):
+        file.unlink()
+    for command in (("run", "small"), ("doctor",), ("history", "small")):
+        done = workplace.run(*command)
+        assert done.returncode == 1, command
+        assert "TG0581" in done.stderr + done.stdout, command
+    assert workplace.run("run", "small", "--new-ledger").returncode == 2
+    told = workplace.json("run", "small", "--new-ledger", "--reason", "the disk is gone")
+    assert (told["verdict"], told["mlflow_pending"]) == ("PROMOTE", 0)
+    shown = workplace.json("history", "small")
+    assert [(row["kind"], row["reason"]) for row in shown["accepted"][-1:]] == [("new", "the disk is gone")]
+    assert "a new ledger was begun" in workplace.run("history", "small").stdout
+
+
+def test_a_home_that_was_put_back_is_accepted_with_a_reason(workplace: Workplace, tmp_path: Path) -> None:
+    assert workplace.json("run", "small")["verdict"] == "PROMOTE"
+    shutil.copytree(workplace.home, tmp_path / "backup")
+    workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=1))
+    assert workplace.json("run", "small")["champion"] == "2"
+    mlflow = workplace.home / "mlflow"
+    shutil.move(mlflow, tmp_path / "mlflow")  # the registry goes on
+    shutil.rmtree(workplace.home)
+    shutil.copytree(tmp_path / "backup", workplace.home)
+    shutil.rmtree(mlflow)
+    shutil.move(tmp_path / "mlflow", mlflow)
+    for command in (("run", "small"), ("rollback", "small", "--reason", "r"), ("reconcile",)):
+        done = workplace.run(*command)
+        assert (done.returncode, "TG0581" in done.stderr) == (1, True), (command, done.stderr)
+    assert workplace.json("run", "small", "--accept-ledger", "--reason", "backup of Monday")["champion"] == "2"
+    assert workplace.json("history", "small")["accepted"][-1]["kind"] == "restored"
+
+
+def test_a_registered_model_follows_one_ledger(workplace: Workplace, tmp_path: Path) -> None:
+    """Two homes with one MLflow and one name: the second is refused before it could promote."""
+    shared = f"sqlite:///{tmp_path / 'shared.db'}"
+    shutil.copy(workplace.home / "mlflow" / "mlflow.db", tmp_path / "shared.db")
+    environ = {"MLFLOW_TRACKING_URI": shared}
+    assert workplace.run("run", "small", **environ).returncode == 0
+    second = str(tmp_path / "second")
+    shutil.copytree(workplace.home / "store", Path(second) / "store")
+    taken = workplace.run("run", "small", "--new-ledger", "--reason", "another host", TUNEGATE_HOME=second, **environ)
+    assert (taken.returncode, "TG0582" in taken.stderr) == (1, True), taken.stderr
+    assert Ledger(Path(second)).champion("small") is None
+
+
+def test_two_people_in_one_incident_roll_back_once(workplace: Workplace) -> None:
+    two_champions(workplace)
+    first = workplace.run("rollback", "small", "--reason", "customers complain", "--expect", "2")
+    second = workplace.run("rollback", "small", "--reason", "customers complain", "--to", "2", "--expect", "2")
+    assert first.returncode == 0
+    assert (second.returncode, "TG0620" in second.stderr) == (9, True), second.stderr
+    forced = workplace.run("promote", "small", "2", "--force", "--reason", "r", "--expect", "2")
+    assert (forced.returncode, "TG0620" in forced.stderr) == (9, True)
+    assert workplace.json("champion", "small")["champion"]["version"] == "1"
