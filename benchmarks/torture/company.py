@@ -28,6 +28,7 @@ def two_runs(trial: Trial) -> Iterator[str]:
     time.sleep(trial.dice.uniform(0, first.seconds / 2))
     runs.append(trial.start())
     codes = [trial.heard(run.wait()).code for run in runs]
+    trial.fired = LOCKED in codes
     if sorted(codes) not in ([0, 0], [0, LOCKED]):
         raise RuntimeError(f"exit codes {codes}")
     yield f"exit codes {codes}"

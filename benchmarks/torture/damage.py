@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.torture.homes import HOME
 from benchmarks.torture.trial import Fault, Trial
 from benchmarks.torture.world import PIPELINE
+from flows.engine.ledger import Ledger
 from tasks.failpoint import VARIABLE
 
 BEHIND = ("finetune", "assess", "release")
@@ -82,10 +83,7 @@ def mlflow(trial: Trial) -> Iterator[str]:
 
 def _forget_mlflow(home: Path) -> None:
     """What MLflow lost with its database has to be told again."""
-    import sqlite3
-    from contextlib import closing
-
-    with closing(sqlite3.connect(home / "ledger.sqlite")) as db, db:
+    with Ledger(home).write() as db:
         db.execute("UPDATE projections SET done_at = NULL")
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.torture.fork import Ended
 from benchmarks.torture.homes import MIB, used_bytes
-from benchmarks.torture.injected import fail_from, limit
+from benchmarks.torture.injected import Before, fail_from, limit
 from benchmarks.torture.trial import Fault, Trial
 
 
@@ -21,7 +22,7 @@ def full(trial: Trial) -> Iterator[str]:
     """From the nth file operation on there is no space."""
     trial.has_to_say = True
     number = trial.dice.randint(1, trial.homes.stages[trial.begin()].n_operations)
-    ended = trial.run(fail_from(trial.place, number))
+    ended = _failing(trial, fail_from(trial.place, number))
     yield f"no space from operation {number} on: {ended.error or ended.code}"
 
 
@@ -30,7 +31,7 @@ def failing(trial: Trial) -> Iterator[str]:
     """The nth file operation fails, later ones do not."""
     trial.has_to_say = True
     number = trial.dice.randint(1, trial.homes.stages[trial.begin()].n_operations)
-    ended = trial.run(fail_from(trial.place, number, error=errno.EIO, once=True))
+    ended = _failing(trial, fail_from(trial.place, number, error=errno.EIO, once=True))
     yield f"I/O error at operation {number}: {ended.error or ended.code}"
 
 
@@ -46,7 +47,7 @@ def small_disk(trial: Trial) -> Iterator[str]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", room, "tmpfs", str(trial.home)], check=True)
     trial.stack.callback(subprocess.run, ["umount", "-l", str(trial.home)], check=False)
     shutil.copytree(aside, trial.home, dirs_exist_ok=True)
-    ended = trial.run()
+    ended = _felt(trial, trial.run())
     # Without any room SQLite opens nothing, not even to read.
     enough = 256 + 3 * trial.homes.mib
     subprocess.run(["mount", "-o", f"remount,size={enough}m", str(trial.home)], check=True)
@@ -59,7 +60,7 @@ def large_file(trial: Trial) -> Iterator[str]:
     trial.has_to_say = True
     trial.begin()
     n_bytes = int(2 ** trial.dice.uniform(9, 21))
-    ended = trial.run(limit(resource.RLIMIT_FSIZE, n_bytes))
+    ended = _felt(trial, trial.run(limit(resource.RLIMIT_FSIZE, n_bytes)))
     yield f"files of at most {n_bytes} bytes: {ended.error or ended.code}"
 
 
@@ -69,7 +70,7 @@ def open_files(trial: Trial) -> Iterator[str]:
     trial.has_to_say = True
     trial.begin()
     n_files = len(list(Path("/proc/self/fd").iterdir())) + trial.dice.randint(2, 16)
-    ended = trial.run(limit(resource.RLIMIT_NOFILE, n_files))
+    ended = _felt(trial, trial.run(limit(resource.RLIMIT_NOFILE, n_files)))
     yield f"{n_files} open files: {ended.error or ended.code}"
 
 
@@ -79,8 +80,20 @@ def address_space(trial: Trial) -> Iterator[str]:
     trial.begin()
     more = int(2 ** trial.dice.uniform(20, 28))
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    ended = trial.run(limit(resource.RLIMIT_AS, now + more))
+    ended = _felt(trial, trial.run(limit(resource.RLIMIT_AS, now + more)))
     yield f"{more / MIB:.0f} MiB more than at the start: {ended.error or ended.code}"
+
+
+def _failing(trial: Trial, before: Before) -> Ended:
+    ended = trial.run(before)
+    trial.fired = any(ack["kind"] == "failed" for ack in ended.acks)
+    return ended
+
+
+def _felt(trial: Trial, ended: Ended) -> Ended:
+    """A run that a limit did not end may not have come to it."""
+    trial.fired = ended.code != 0
+    return ended
 
 
 def needs_mount() -> str:

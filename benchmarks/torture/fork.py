@@ -15,6 +15,7 @@ import mmap
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -146,6 +147,9 @@ def start(place: Path, said: Path, work: Work, *, environ: Mapping[str, str]) ->
         os.dup2(stream, 1)
         os.dup2(stream, 2)
         os.environ.update(environ)
+        if "TMPDIR" in environ:
+            Path(environ["TMPDIR"]).mkdir(exist_ok=True)
+            tempfile.tempdir = None  # known since before the fork
         os.chdir(place)
         code = work(acks)
     except BaseException:

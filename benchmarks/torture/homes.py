@@ -52,7 +52,11 @@ class Homes:
 
 def environment(place: Path) -> dict[str, str]:
     """What a run in the place has set."""
-    return {"TUNEGATE_HOME": str(place / HOME), "TUNEGATE_CACHE": str(place.parent / "cache")}
+    around = place.parent
+    return {
+        "TUNEGATE_HOME": str(place / HOME), "TUNEGATE_CACHE": str(around / "cache"),
+        "XDG_STATE_HOME": str(around / "state"), "TMPDIR": str(around / "tmp"),
+    }  # fmt: skip
 
 
 def build_homes(folder: Path, write_world: Callable[[Path], None]) -> Homes:

@@ -75,6 +75,7 @@ def again_and_again(trial: Trial) -> Iterator[str]:
     for _ in range(3):
         numbers.append(trial.dice.randint(1, trial.homes.stages[trial.stage].n_operations))
         trial.run(kill_at(trial.place, numbers[-1]))
+    trial.fired = any(ended.code < 0 for ended in trial.ended)
     yield f"killed at operations {numbers}"
 
 
@@ -92,6 +93,7 @@ def of_training(trial: Trial) -> Iterator[str]:
     if worker:
         os.kill(worker, signal.SIGKILL)
     ended = trial.heard(child.wait())
+    trial.fired = bool(worker)
     if worker and ended.code == 0:
         raise RuntimeError("the run went on without its training")
     yield f"training killed after {steps} lines of progress: {ended.error or ended.code}"

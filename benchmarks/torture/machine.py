@@ -58,7 +58,7 @@ def stepping_clock(trial: Trial) -> Iterator[str]:
     """The clock steps before a run that is killed, and back before the next."""
     first, second = trial.dice.sample(NOWS, 2)
     number = trial.dice.randint(1, trial.homes.stages[trial.begin()].n_operations)
-    trial.run(kill_at(trial.place, number), TUNEGATE_NOW=first)
+    trial.fired = trial.run(kill_at(trial.place, number), TUNEGATE_NOW=first).code < 0
     trial.environ["TUNEGATE_NOW"] = second
     yield f"clock at {first}, killed at operation {number}, then {second}"
 
@@ -77,6 +77,7 @@ def out_of_memory(trial: Trial) -> Iterator[str]:
         (group / "cgroup.procs").write_text(str(os.getpid()))
 
     ended = trial.run(before)
+    trial.fired = ended.code != 0
     yield f"{n_bytes >> 20} MiB: {ended.error or ended.code}"
 
 
@@ -94,6 +95,7 @@ def power_cut(trial: Trial) -> Iterator[str]:
     os.sync()
     child, after = trial.start(), trial.dice.uniform(0, stage.seconds)
     time.sleep(after)
+    trial.fired = child.is_alive()
     stopped = [child.pid, *children(child.pid)] if child.is_alive() else []
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)

@@ -11,12 +11,12 @@ from benchmarks.torture.trial import Fault, Tried
 def table(faults: Sequence[Fault], tried: Sequence[Tried], skipped: Mapping[str, str]) -> list[str]:
     """A row per fault."""
     lines = [
-        "| fault | what is done | tries | lost | wrong | stuck | recovered | missed |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| fault | what is done | tries | lost | wrong | stuck | recovered | missed | no fault |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for fault in faults:
         if fault.name in skipped:
-            lines.append(f"| {fault.name} | skipped: {skipped[fault.name]} | 0 | | | | | |")
+            lines.append(f"| {fault.name} | skipped: {skipped[fault.name]} | 0 | | | | | | |")
             continue
         mine = [one for one in tried if one.fault == fault.name]
         if mine:
@@ -28,11 +28,12 @@ def table(faults: Sequence[Fault], tried: Sequence[Tried], skipped: Mapping[str,
     return lines
 
 
-FIGURES = ("tries", "lost", "wrong", "stuck", "recovered", "missed")
+FIGURES = ("tries", "lost", "wrong", "stuck", "recovered", "missed", "no_fault")
 
 
 def totals(tried: Sequence[Tried]) -> dict[str, int]:
-    """How many tries lost something, left something wrong, could not be finished, recovered, met no fault."""
+    """How many tries lost something, left something wrong, could not be finished, recovered from a fault; in how many
+    the run was over before the fault came (`missed`), and in how many there was none for this or any other reason."""
     return {
         "tries": len(tried),
         "lost": sum(bool(one.lost) for one in tried),
@@ -40,6 +41,7 @@ def totals(tried: Sequence[Tried]) -> dict[str, int]:
         "stuck": sum(bool(one.stuck) for one in tried),
         "recovered": sum(one.is_recovered for one in tried),
         "missed": sum(one.missed for one in tried),
+        "no_fault": sum(not one.fired for one in tried),
     }
 
 

@@ -41,6 +41,8 @@ class Trial:
     """A run that fails has to end with an error that has a code, not with a traceback."""
     missed: bool = False
     """The run was over before the fault came; the try says nothing about it."""
+    fired: bool = True
+    """Was there a fault at all? One that was drawn beyond the end of the run, or that a run did not feel, was none."""
     exempt: bool = False
     """What was acknowledged may be gone, because the fault destroyed it; it must be made again."""
 
@@ -111,10 +113,17 @@ class Tried:
     said: str
     seconds: float
     missed: bool = False
+    fired: bool = True
+
+    @property
+    def is_well(self) -> bool:
+        """Nothing lost, nothing wrong, not stuck."""
+        return not (self.lost or self.wrong or self.stuck)
 
     @property
     def is_recovered(self) -> bool:
-        return not (self.lost or self.wrong or self.stuck)
+        """And there was a fault to recover from."""
+        return self.is_well and self.fired
 
 
 def play(fault: Fault, number: int, *, seed: int, homes: Homes, folder: Path) -> Tried:
@@ -135,6 +144,7 @@ def play(fault: Fault, number: int, *, seed: int, homes: Homes, folder: Path) ->
             stuck = _recover(trial)
             lost += missing(trial.home, [ack for ack in trial.acks if not trial.exempt or ack["kind"] == "end"])
             wrong += differing(trial.home, homes.golden)
+            wrong += [f"left in TMPDIR: {path.name}" for path in sorted((folder / "tmp").glob("*"))]
         except Exception as error:
             stuck = stuck or f"{type(error).__name__}: {error}"
             traceback.print_exc()
@@ -142,7 +152,7 @@ def play(fault: Fault, number: int, *, seed: int, homes: Homes, folder: Path) ->
         said = "\n".join(one.said[-3000:] for one in trial.ended)
     return Tried(
         fault.name, number, f"{told} ({trial.stage})", tuple(dict.fromkeys(lost)), tuple(dict.fromkeys(wrong)), stuck,
-        said, time.monotonic() - began, trial.missed,
+        said, time.monotonic() - began, trial.missed, trial.fired and not trial.missed,
     )  # fmt: skip
 
 
