@@ -15,6 +15,7 @@ from benchmarks.torture import fork
 from benchmarks.torture.damage import BEHIND
 from benchmarks.torture.homes import HOME, environment
 from benchmarks.torture.trial import Fault, Trial
+from flows.engine.ledger import Ledger
 from flows.engine.ledger_tables import BOOKS
 from tasks.files import MANIFEST, seal
 
@@ -79,9 +80,8 @@ def second_home(trial: Trial) -> Iterator[str]:
     refused = child.wait()
     if refused.error != FOREIGN:
         raise RuntimeError(f"the second home was not refused: {refused.code} {refused.error}")
-    with closing(sqlite3.connect(other / HOME / "ledger.sqlite")) as db:
-        if db.execute("SELECT count(*) FROM champions").fetchone()[0]:
-            raise RuntimeError("the second home promoted")
+    if Ledger(other / HOME).champions():
+        raise RuntimeError("the second home promoted")
     yield f"refused with {refused.error}"
 
 
