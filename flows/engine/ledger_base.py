@@ -17,10 +17,12 @@ from flows.engine.ledger_file import LedgerFile
 from flows.engine.ledger_journal import check_books, identity, last_line
 from flows.engine.ledger_postgres import LedgerPostgres
 from flows.engine.lock import GRACE_S, Holder, hold, is_locked, pipeline_lock, refusal
-from flows.engine.witness import BEGIN_ANEW, Witness
+from flows.engine.witness import BEGIN_ANEW, Seen, Witness, note_new_home
 from schemas.errors import ServiceError, StorageError
 
 TELLER = "mlflow.teller"
+STATE = ("store", "runs", "warehouse", "mlflow", "feedback")
+"""What is in a home folder in which something has run; a folder without any of these is new."""
 
 
 class LedgerBase:
@@ -55,12 +57,15 @@ class LedgerBase:
             with self.kept.write() as db:
                 yield db
             return
-        self._refuse_absent(self.witness)
+        removed = self._refuse_absent(self.witness)
         with self.kept.write() as db:
-            self.witness.check(db)
+            if removed is None:
+                self.witness.check(db)
+            else:
+                note_new_home(db, removed)
             yield db
         self._is_there = True
-        self.witness.move(self._last_line)
+        self.witness.move(self._last_line, back=removed is not None)
 
     def check(self) -> None:
         """Is every row what was written, and is it the ledger that was here before?
@@ -75,17 +80,17 @@ class LedgerBase:
             if self.witness is not None and self.exists():
                 self.witness.check(db)
 
-    def _refuse_absent(self, witness: Witness) -> None:
+    def _refuse_absent(self, witness: Witness) -> Seen | None:
+        """A ledger is made where there is nothing else. Where the whole home folder was removed, too: what its witness
+        saw last is returned then, to be kept in the new ledger."""
         if self._is_there or self.exists():
-            return
+            return None
+        if not any((self.root / name).exists() for name in STATE):
+            return witness.seen()
         witness.refuse_absent(self.kept.place)
         if any((self.root / "store").glob("*/*")):
-            raise StorageError(
-                "there are results and no ledger",
-                code="TG0558",
-                where=self.kept.place,
-                hint=BEGIN_ANEW,
-            )
+            raise StorageError("there are results and no ledger", code="TG0558", where=self.kept.place, hint=BEGIN_ANEW)
+        return None
 
     def _last_line(self) -> tuple[str | None, int, str]:
         with self.read() as db:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from flows.engine.clock import present
 from flows.engine.database import Database
 from flows.engine.disk import private_folder
 from flows.engine.ledger_journal import identity, last_line
@@ -129,6 +130,15 @@ class Witness:
                 self.path.chmod(0o600)
         except OSError as error:
             log.warning("no witness of the ledger can be kept in %s (%s): set XDG_STATE_HOME", self.path.parent, error)
+
+
+def note_new_home(db: Database, seen: Seen) -> None:
+    """The home folder was removed, ledger and all: the new ledger says that there was another one before it."""
+    log.warning("this home folder had a ledger with %s entries, and is empty: a new one begins", seen.seq)
+    db.execute(
+        "INSERT INTO acceptances (kind, reason, actor, former, at) VALUES ('new', ?, 'tunegate', ?, ?)",
+        ("the home folder was removed", seen.model_dump_json(), present().isoformat(timespec="seconds")),
+    )
 
 
 def _refused(what: str, hint: str) -> StorageError:

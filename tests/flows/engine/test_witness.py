@@ -28,6 +28,8 @@ def again(ledger):
 
 
 def remove(ledger):
+    """Of a home folder with results only the ledger goes."""
+    (ledger.root / "store" / "train" / "k").mkdir(parents=True, exist_ok=True)
     for file in ledger.root.glob("ledger.sqlite*"):
         file.unlink()
 
@@ -99,6 +101,21 @@ def test_an_earlier_state_of_the_same_ledger_is_refused_until_it_is_accepted(wit
     old.accept("restored", reason="disk failure", actor="ada")
     begin(again(witnessed), "c")
     assert [row.run_id for row in again(witnessed).runs()] == ["c", "a"]
+
+
+def test_a_home_that_was_removed_begins_anew_and_its_history_says_so(witnessed, caplog):
+    begin(witnessed, "a")
+    former = witnessed.witness.seen()
+    shutil.rmtree(witnessed.root)
+    fresh = again(witnessed)
+    fresh.check()
+    begin(fresh, "b")
+    (row,) = again(witnessed).acceptances()
+    assert (row.kind, row.reason, row.actor) == ("new", "the home folder was removed", "tunegate")
+    assert former.ledger in row.former
+    assert "is empty: a new one begins" in caplog.text
+    assert again(witnessed).witness.seen().ledger == fresh.identity() != former.ledger
+    begin(again(witnessed), "c")
 
 
 def test_another_ledger_is_refused(witnessed, tmp_path):
