@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from flows.engine.disk import private_folder
+from flows.engine.disk import private_folder, write_private
 from flows.engine.ledger import Ledger
 from flows.servers import answers
-from infra.stack.place import POOL, Place, write_private
+from infra.stack.place import POOL, Place
 from schemas.errors import ServiceError
 from schemas.load import load_file
 
