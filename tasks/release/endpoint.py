@@ -1,8 +1,9 @@
 """An OpenAI-compatible HTTP endpoint over `tasks/release/live.py`: models, chat, plain completions, streaming; and
 `/v1/feedback`, where what agents did with the answers comes back.
 
-Refuses what it does not do and what a web page of another origin sends, in OpenAI's form of an error. No text of a request or an answer is ever logged or quoted
-in an error. Why not transformers' own server: docs/decisions/0024-an-own-endpoint.md. Called by `tunegate endpoint`.
+Refuses what it does not do and what a web page of another origin sends, in OpenAI's form of an error. No text of a
+request or an answer is ever logged or quoted in an error. Why not transformers' own server:
+docs/decisions/0024-an-own-endpoint.md. Called by `tunegate endpoint`.
 
 Source: OpenAI's API reference; the chunks of a stream are server-sent events that end with `[DONE]`.
 """

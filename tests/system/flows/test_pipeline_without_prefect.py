@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from tests.support.prefect_server import PrefectServer
     from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
@@ -56,8 +57,8 @@ class Relay:
 
 
 @pytest.fixture
-def relay(prefect_url: str) -> Iterator[Relay]:
-    made = Relay(prefect_url)
+def relay(prefect_server: PrefectServer) -> Iterator[Relay]:
+    made = Relay(prefect_server.url)
     yield made
     made.cut()
 

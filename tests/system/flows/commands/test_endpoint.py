@@ -51,11 +51,18 @@ class Endpoint:
     def __init__(self, process: WarmProcess, made: Candidates) -> None:
         self.process, self.made = process, made
         lines = iter(process.stdout.readline, "}\n")
-        self.url: str = json.loads("".join(lines) + "}")["url"]
-        self.client = OpenAI(base_url=self.url, api_key="none", max_retries=0, timeout=60)
+        told = json.loads("".join(lines) + "}")
+        self.url: str = told["url"]
+        self.token = Path(told["token_file"]).read_text() if told["token_file"] else "none"
+        self.client = OpenAI(base_url=self.url, api_key=self.token, max_retries=0, timeout=60)
 
     def ask(self, model: str = "champion", **more: Any) -> Any:
         return self.client.chat.completions.create(**{"model": model, "messages": ASKED, **more})
+
+    def post(self, path: str, body: bytes, **headers: str) -> httpx.Response:
+        """As a program with the token does, unless `headers` say otherwise."""
+        usual = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
+        return httpx.post(f"{self.url}{path}", content=body, headers={**usual, **headers}, timeout=60)
 
     def stop(self) -> str:
         """End it; what it wrote to stderr."""
@@ -177,10 +184,10 @@ def test_a_bad_request_is_told_what_is_allowed_and_never_what_it_said(
 
 
 def test_what_is_no_request_is_refused(endpoint: Endpoint) -> None:
-    url = f"{endpoint.url}/chat/completions"
-    assert httpx.post(url, content=b"{not json").json()["error"]["code"] == "invalid_json"
-    assert httpx.post(url, content=b"x" * 300_000).status_code == 413
-    assert httpx.get(url).status_code == 405
+    path = "/chat/completions"
+    assert endpoint.post(path, b"{not json").json()["error"]["code"] == "invalid_json"
+    assert endpoint.post(path, b"x" * 300_000).status_code == 413
+    assert httpx.get(f"{endpoint.url}{path}").status_code == 405
     foreign = httpx.get(f"{endpoint.url}/models", headers={"Host": "evil.example"})
     assert foreign.status_code == 400  # a page under another name cannot ask
 
@@ -262,7 +269,7 @@ def test_what_agents_did_is_on_the_disk_before_it_is_acknowledged(
     database = feedback_database(made.folder / ".tunegate", "small")
 
     def post(body: bytes) -> httpx.Response:
-        return httpx.post(f"{served.url}/feedback", content=body, timeout=60)
+        return served.post("/feedback", body)
 
     edited = decision("T-2", outcome="edited", reply=f"Sent, {MARKER}, by ann@example.org")
     assert post(json.dumps(decision("T-1"), indent=1).encode()).json() == {
