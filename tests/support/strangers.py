@@ -1,0 +1,134 @@
+"""Who attacks a server of this machine: a web page of another origin in a real browser, and another user."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.browser import open_browser
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+NOBODY = 65_534
+_SEND = """
+async ([url, options, body]) => {
+  if (body !== null) options.body = options.bare ? new Blob([body]) : body;  // a bare blob has no content type
+  try {
+    const answer = await fetch(url, options);
+    return {status: answer.status, text: await answer.text()};
+  } catch (error) { return {status: null, text: String(error)}; }
+}
+"""
+_LISTEN = """
+([url, subprotocols]) => new Promise((done) => {
+  const heard = [], socket = new WebSocket(url, subprotocols);
+  socket.onopen = () => socket.send(JSON.stringify({type: "auth", token: "guess"}));
+  socket.onmessage = (message) => heard.push(message.data);
+  socket.onclose = () => done(heard);
+  socket.onerror = () => done(heard);
+})
+"""
+_AS_PROGRAM = """
+import json, sys, urllib.error, urllib.request
+url, method, body, headers = json.loads(sys.argv[1])
+request = urllib.request.Request(url, None if body is None else body.encode(), headers, method=method)
+try:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+        told = {"status": answer.status, "text": answer.read().decode()}
+except urllib.error.HTTPError as error:
+    told = {"status": error.code, "text": error.read().decode()}
+print(json.dumps(told))
+"""
+
+
+class _Blank(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>a page of elsewhere</title>")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the test's output is not the place."""
+
+
+class ForeignPage:
+    """A page of another origin. What it sends is sent in every way that needs no permission of the server."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def send(self, url: str, body: str | None = None) -> list[dict[str, Any]]:
+        """Status and text of each answer as the page sees them; status 0 where it may not look."""
+        method = "GET" if body is None else "POST"
+        ways: list[dict[str, Any]] = [
+            {"mode": "no-cors"},
+            {"mode": "cors"},
+            {"mode": "no-cors", "bare": True},
+            {"mode": "cors", "bare": True},
+            {"mode": "cors", "headers": {"Content-Type": "application/json"}},
+            {"mode": "no-cors", "credentials": "include"},
+        ]
+        return [self._page.evaluate(_SEND, [url, {**way, "method": method}, body]) for way in ways]
+
+    def listen(self, url: str, *subprotocols: str) -> list[str]:
+        """What it hears at a WebSocket until that is closed."""
+        heard: list[str] = self._page.evaluate(_LISTEN, [url, list(subprotocols)])
+        return heard
+
+
+@contextmanager
+def foreign_page() -> Iterator[ForeignPage]:
+    """A page of another port of this machine: another origin, of the same site."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Blank)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        with open_browser() as browser:
+            page = browser.new_page()
+            page.goto(f"http://localhost:{server.server_port}/")
+            yield ForeignPage(page)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def as_another_user(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as `nobody`; skips where this process may not become one."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user of this machine")
+    return subprocess.run(
+        command, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", env={"PATH": os.environ["PATH"]},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
+def ask_as_another_user(url: str, body: Any = None, **headers: str) -> tuple[int, str]:
+    """Status and text of the answer that another user of this machine gets."""
+    data = None if body is None else json.dumps(body)
+    asked = [url, "GET" if body is None else "POST", data, {"Content-Type": "application/json", **headers}]
+    done = as_another_user(_python(), "-c", _AS_PROGRAM, json.dumps(asked))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    return told["status"], told["text"]
+
+
+def may_read_as_another_user(path: str) -> bool:
+    """Can another user of this machine read the file?"""
+    return as_another_user("cat", path).returncode == 0
+
+
+def _python() -> str:
+    """The system's interpreter: that of a virtual environment may lie where others may not look."""
+    return getattr(sys, "_base_executable", None) or sys.executable
