@@ -105,11 +105,11 @@ class _Connection(H11Protocol):
 
 class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        asyncio.get_running_loop().set_exception_handler(_AcceptErrors())
+        asyncio.get_running_loop().set_exception_handler(AcceptErrors())
         await super().startup(sockets)
 
 
-class _AcceptErrors:
+class AcceptErrors:
     """asyncio reports each connection that it cannot accept, with a traceback: thousands in a second."""
 
     def __init__(self) -> None:
