@@ -38,15 +38,23 @@ _LISTEN = """
   socket.onerror = () => done(heard);
 })
 """
-_AS_PROGRAM = """
-import json, sys, urllib.error, urllib.request
-url, method, body, headers = json.loads(sys.argv[1])
-request = urllib.request.Request(url, None if body is None else body.encode(), headers, method=method)
-try:
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
-        told = {"status": answer.status, "text": answer.read().decode()}
-except urllib.error.HTTPError as error:
-    told = {"status": error.code, "text": error.read().decode()}
+_AS_ANOTHER = f"""
+import json, os, sys, urllib.error, urllib.request
+os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})  # after the imports: this Python may lie where they cannot look
+wish = json.loads(sys.argv[1])
+if "file" in wish:
+    try:
+        told = {{"status": 200, "text": open(wish["file"]).read()}}
+    except PermissionError as error:
+        told = {{"status": 403, "text": str(error)}}
+else:
+    body = wish["body"]
+    request = urllib.request.Request(wish["url"], None if body is None else body.encode(), wish["headers"])
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({{}})).open(request, timeout=60) as answer:
+            told = {{"status": answer.status, "text": answer.read().decode()}}
+    except urllib.error.HTTPError as error:
+        told = {{"status": error.code, "text": error.read().decode()}}
 print(json.dumps(told))
 """
 
@@ -104,31 +112,26 @@ def foreign_page() -> Iterator[ForeignPage]:
         server.server_close()
 
 
-def as_another_user(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as `nobody`; skips where this process may not become one."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user of this machine")
-    return subprocess.run(
-        command, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", env={"PATH": os.environ["PATH"]},
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-
-
 def ask_as_another_user(url: str, body: Any = None, **headers: str) -> tuple[int, str]:
-    """Status and text of the answer that another user of this machine gets."""
+    """Status and text of the answer that another user of this machine gets to a GET, or to a POST of JSON."""
     data = None if body is None else json.dumps(body)
-    asked = [url, "GET" if body is None else "POST", data, {"Content-Type": "application/json", **headers}]
-    done = as_another_user(_python(), "-c", _AS_PROGRAM, json.dumps(asked))
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    told = _as_another({"url": url, "body": data, "headers": {"Content-Type": "application/json", **headers}})
     return told["status"], told["text"]
 
 
 def may_read_as_another_user(path: str) -> bool:
     """Can another user of this machine read the file?"""
-    return as_another_user("cat", path).returncode == 0
+    return bool(_as_another({"file": path})["status"] == 200)
 
 
-def _python() -> str:
-    """The system's interpreter: that of a virtual environment may lie where others may not look."""
-    return getattr(sys, "_base_executable", None) or sys.executable
+def _as_another(wish: dict[str, Any]) -> dict[str, Any]:
+    """What `nobody` gets; skips where this process may not become one."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user of this machine")
+    done = subprocess.run(
+        [sys.executable, "-c", _AS_ANOTHER, json.dumps(wish)], cwd="/", capture_output=True, text=True, check=False,
+        timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told

@@ -171,7 +171,7 @@ def test_the_address_that_up_prints_logs_a_browser_in_and_the_plain_one_does_not
             page = browser.new_context().new_page()
             page.set_default_timeout(120_000)
             answers: list[Response] = []
-            page.on("response", answers.append)
+            page.on("response", lambda answer, kept=answers: kept.append(answer))
             page.goto(address)
             if logged_in:
                 page.get_by_text("Logout").wait_for()
