@@ -39,8 +39,8 @@ _LISTEN = """
 })
 """
 _AS_ANOTHER = f"""
-import json, os, sys, urllib.error, urllib.request
-os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})  # after the imports: this Python may lie where they cannot look
+import encodings.idna, json, os, sys, urllib.error, urllib.request
+os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})  # after the imports: this Python may lie out of their reach
 wish = json.loads(sys.argv[1])
 if "file" in wish:
     try:
