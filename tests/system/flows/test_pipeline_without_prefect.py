@@ -91,8 +91,8 @@ def test_a_server_that_dies_meanwhile_is_gone_on_without(empty_workplace: Forked
     assert (row["status"], row["verdict"]) == ("DONE", "PROMOTE")
 
 
-# 1 is the question whether it is healthy, 2 to 8 are before or at the start of the flow.
-@pytest.mark.parametrize("messages", [1, 2, 3, 4, 5, 6, 8, 13, 21, 34, 55, 89])
+# 1 is the question whether it is healthy, the next ones are before or at the start of the flow.
+@pytest.mark.parametrize("messages", [1, 2, 3, 5, 8, 21, 89])
 def test_a_server_that_dies_at_any_message_is_gone_on_without(
     workplace: ForkedWorkplace, prefect_server: PrefectServer, messages: int
 ) -> None:
