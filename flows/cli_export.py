@@ -78,11 +78,12 @@ def endpoint(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8399,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most new tokens of one answer.")] = 1024,
     candidates: Annotated[bool, typer.Option("--candidates", help="Also versions never promoted.")] = False,
+    no_token: Annotated[bool, typer.Option("--no-token", help="Answer whoever calls; on loopback only.")] = False,
     config: Config = CONFIG,
     as_json: Json = False,
 ) -> int:
     """Answer OpenAI-compatible requests with the champion, its predecessor and named versions, until interrupted."""
     return call(
         "endpoint", "endpoint", pipeline=pipeline, host=host, port=port, max_tokens=max_tokens, candidates=candidates,
-        config=config, as_json=as_json,
+        no_token=no_token, config=config, as_json=as_json,
     )  # fmt: skip

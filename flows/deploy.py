@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-from schemas.errors import ConfigError, ServiceError
+from schemas.errors import ConfigError, SecurityError, ServiceError
 from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec
 from schemas.secrets import masked
@@ -136,6 +136,34 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
             done.append(Deployed(each.name, str(each_id), spec.schedule.cron if spec.schedule else "", events))
         removed = _drop_others(client, config, {each.name for each in made})
     return done, removed
+
+
+def check_bound(pipeline: str, config: str, run_id: str | None) -> None:
+    """Refuse a flow run that was given another pipeline or file than its deployment; others are not looked at.
+
+    Whoever may start a flow run chooses its parameters, and `pipelines.yaml` is code.
+
+    Raises:
+        SecurityError: TG0840.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.runtime import deployment
+
+    deployment_id = deployment.get_id()
+    if not deployment_id:
+        return
+    with get_client(sync_client=True) as client:
+        own = client.read_deployment(UUID(deployment_id)).parameters
+    given = {"pipeline": pipeline, "config": config, "run_id": run_id}
+    allowed = {"pipeline": own.get("pipeline"), "config": own.get("config"), "run_id": None}
+    for name, value in given.items():
+        if value != allowed[name]:
+            raise SecurityError(
+                f"a flow run of this deployment was given {name}={value!r}; allowed is its own: {allowed[name]!r}",
+                code="TG0840",
+                where=f"deployment {deployment_id}",
+                hint="`tunegate deploy` makes a deployment for each pipeline; start that one, without these parameters",
+            )
 
 
 def limit_name(resource: str) -> str:

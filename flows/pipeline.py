@@ -7,6 +7,7 @@ and what is true; Prefect sees the flow, its sub-flows and tasks, their states, 
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from prefect.runtime import deployment, flow_run
 from flows.assess import assess
 from flows.curate import curate
 from flows.cut_off import finish_cut_off
-from flows.deploy import take_turn
+from flows.deploy import check_bound, take_turn
 from flows.engine.rows import EventRow, RunRow
 from flows.finetune import finetune
 from flows.outcome import Holds, Outcome, outcome_of
@@ -31,9 +32,11 @@ from flows.session import STAGES, Session, attach, input_digest, open_session
 from flows.suspend import ask_if_deployed, go_on
 from flows.ticks import Tick, too_early, turned_away, unchanged, waits_s, weigh
 from schemas.artifacts import GateDecision
+from schemas.errors import TunegateError
 from schemas.ticks import Cause, Decision
 
 Stage = Literal["curate", "finetune", "assess", "release"]
+OUR_PACKAGES = ("flows", "tasks", "schemas")
 
 
 @flow(name="tunegate", flow_run_name="{pipeline}")
@@ -58,8 +61,10 @@ def run_pipeline(
     Raises:
         TunegateError: see schemas/errors.py; the ledger keeps the reason, the champion stays.
 
-    In a deployment a candidate that waits for a person suspends the run (`flows/suspend.py`).
+    In a deployment pipeline and config are those that it was made with (`flows/deploy.py`), and a candidate that waits
+    for a person suspends the run (`flows/suspend.py`).
     """
+    check_bound(pipeline, config, run_id)
     answered = go_on(pipeline, config)
     if answered is not None:
         return answered
@@ -70,7 +75,7 @@ def run_pipeline(
             return skipped
     with attach(pipeline, config, run_id, wait_s=0.0 if made is None else waits_s(pipeline, config)) as session:
         session.ledger.name_run(session.run_id, prefect_run_id=str(flow_run.get_id() or "") or None)
-        outcome = session.outcome = _run(session, config, again=again, until=until, tick=made)
+        outcome = session.outcome = _run_to_its_end(session, config, again=again, until=until, tick=made)
     ask_if_deployed(outcome, config)
     return outcome
 
@@ -94,22 +99,46 @@ def run_with(
         if shown_in_prefect:
             try:
                 return run_pipeline(pipeline, config, run_id=session.run_id, again=again, until=until, tick=tick)
-            except Exception as error:
-                if not _is_dead_server(error):
+            except Exception as error:  # before the flow began, or after its end
+                if not is_of_prefect(error):
                     raise
-            session.listeners.noted("Prefect does not answer any more; the run goes on without it")
-            if session.outcome is not None:  # it died behind the verdict
-                return session.outcome
+                _leave_prefect(session)
         session.shown_in_prefect = False
-        outcome = session.outcome = _run(session, config, again=again, until=until, tick=_made_by(tick))
+        outcome = session.outcome = session.outcome or _run(
+            session, config, again=again, until=until, tick=_made_by(tick)
+        )
         return outcome
 
 
-def _is_dead_server(error: Exception) -> bool:
-    """Is it Prefect's client that found nobody? Errors of steps are all our own."""
-    from httpx import HTTPError
+def _run_to_its_end(session: Session, config: str, *, again: bool, until: Stage, tick: Tick | None) -> Outcome:
+    """The stages, from the moment at which Prefect fails without it: the store has what is done."""
+    try:
+        return _run(session, config, again=again, until=until, tick=tick)
+    except Exception as error:
+        if not session.shown_in_prefect or not is_of_prefect(error):
+            raise
+    _leave_prefect(session)
+    return session.outcome or _run(session, config, again=again, until=until, tick=tick)
 
-    return isinstance(error, HTTPError)
+
+def _leave_prefect(session: Session) -> None:
+    if session.shown_in_prefect:
+        session.listeners.noted("Prefect does not answer any more; the run goes on without it")
+    session.shown_in_prefect = False
+
+
+def is_of_prefect(error: Exception) -> bool:
+    """Was it raised in Prefect's code, and not in ours that Prefect called?
+
+    What its client raises without a server has many types, some of them builtin (`RuntimeError: Failed to reach API`).
+    Errors of steps are all TunegateErrors (`flows/steps.py`).
+    """
+    if isinstance(error, TunegateError):
+        return False
+    modules = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages = [module.partition(".")[0] for module in modules]  # the caller first
+    ours = max((place for place, package in enumerate(packages) if package in OUR_PACKAGES), default=-1)
+    return "prefect" in packages[ours + 1 :]
 
 
 def _made_by(tick: Cause | None) -> Tick | None:
@@ -152,7 +181,7 @@ def _run(session: Session, config: str, *, again: bool, until: Stage, tick: Tick
     if cut_off is not None:
         return cut_off
     warn_of_weak_gate(session)
-    with take_turn(session.spec, deployed=deployment.get_id() is not None):
+    with take_turn(session.spec, deployed=session.shown_in_prefect and deployment.get_id() is not None):
         for stage in STAGES[1 : STAGES.index(until) + 1]:
             session.listeners.entered(stage)
             match stage:

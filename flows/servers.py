@@ -1,8 +1,9 @@
 """The local servers: a private Prefect server for flows, and MLflow's UI over the same store.
 
-Both listen on loopback, send no telemetry, keep their logs under the home folder and are found again through a small
-state file. `tunegate run` starts Prefect when PREFECT_API_URL names no other server; `tunegate up` and `down` start
-and stop both. It knows nothing of pipelines.
+Both listen on loopback, send no telemetry, get none of the operator's secrets, keep their logs under the home folder
+and are found again through a small state file. Prefect asks for a login (`flows/prefect_login.py`). `tunegate run`
+starts Prefect when PREFECT_API_URL names no other server; `tunegate up` and `down` start and stop both. It knows
+nothing of pipelines.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flows.engine.disk import private_folder
 from flows.engine.guard import PRIVATE_UMASK
 from flows.engine.lock import hold
+from flows.prefect_login import make_login, pages_of, read_login, write_login_page
 from schemas.errors import ServiceError
+from schemas.secrets import without_secrets
 from tasks.files import write_json
 
 PREFECT_ENVIRONMENT: Mapping[str, str] = {
@@ -69,6 +72,14 @@ class Server:
     log: str
 
 
+@dataclass(frozen=True)
+class Launch:
+    """How a server is started."""
+
+    command: list[str]
+    environment: Mapping[str, str]
+
+
 def ensure_prefect(home: Path, *, environ: Mapping[str, str] = os.environ) -> Server | None:
     """Start the private Prefect server unless it runs already; None when PREFECT_API_URL names another one.
 
@@ -81,16 +92,24 @@ def ensure_prefect(home: Path, *, environ: Mapping[str, str] = os.environ) -> Se
         _expect(yours)
         return None
     folder = private_folder(home / "prefect")
-    port = free_port()
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {
-        **environ,
-        **PREFECT_ENVIRONMENT,
-        "PREFECT_HOME": str(folder),
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
-        "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
-    }
-    return _ensure("prefect", folder, port, command, environment, health="/api/health")
+
+    def launch(port: int) -> Launch:
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        environment = {
+            **without_secrets(environ),
+            **PREFECT_ENVIRONMENT,
+            "PREFECT_HOME": str(folder),
+            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
+            "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
+            "PREFECT_SERVER_API_AUTH_STRING": make_login(folder),
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",
+            "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(pages_of(folder)),
+        }
+        return Launch(command, environment)
+
+    server = _ensure("prefect", folder, launch, health="/api/health", trusted=_asks_for_login)
+    write_login_page(folder)
+    return server
 
 
 def ensure_mlflow(home: Path, *, environ: Mapping[str, str] = os.environ) -> Server:
@@ -100,14 +119,17 @@ def ensure_mlflow(home: Path, *, environ: Mapping[str, str] = os.environ) -> Ser
         ServiceError: it does not answer within three minutes; the log's path is in the message.
     """
     folder = private_folder(home / "mlflow")
-    port = free_port()
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
-        # Files, not `mlflow-artifacts:` addresses: those could only be read and written while this server runs.
-        "--no-serve-artifacts", "--default-artifact-root", (folder / "artifacts").absolute().as_uri(),
-    ]  # fmt: skip
-    return _ensure("mlflow", folder, port, command, {**environ, **MLFLOW_ENVIRONMENT}, health="/health")
+
+    def launch(port: int) -> Launch:
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
+            # Files, not `mlflow-artifacts:` addresses: those could only be read and written while this server runs.
+            "--no-serve-artifacts", "--default-artifact-root", (folder / "artifacts").absolute().as_uri(),
+        ]  # fmt: skip
+        return Launch(command, {**without_secrets(environ), **MLFLOW_ENVIRONMENT})
+
+    return _ensure("mlflow", folder, launch, health="/health")
 
 
 def running(home: Path) -> tuple[Server, ...]:
@@ -130,33 +152,44 @@ def client_environment(server: Server | None, *, environ: Mapping[str, str] = os
 
     `environ` is what it has so far: hosts that it reaches without a proxy stay, this machine is added to them.
     """
-    url = {} if server is None else {"PREFECT_API_URL": f"{server.url}/api"}
+    named = {} if server is None else {"PREFECT_API_URL": f"{server.url}/api"}
+    login = None if server is None else read_login(Path(server.log).parent)
+    if login is not None:
+        named["PREFECT_API_AUTH_STRING"] = login
     # The screen is ours, the server keeps the logs; a server that died is given up after 14 seconds, not a minute.
     retries = environ.get("PREFECT_CLIENT_MAX_RETRIES", "3")
     quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "PREFECT_CLIENT_MAX_RETRIES": retries}
     direct = _without_proxy(environ)
-    return {**PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT, **quiet, **url, "NO_PROXY": direct, "no_proxy": direct}
+    return {**PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT, **quiet, **named, "NO_PROXY": direct, "no_proxy": direct}
 
 
 def _ensure(
-    kind: str, folder: Path, port: int, command: list[str], environment: Mapping[str, str], *, health: str
-) -> Server:
+    kind: str, folder: Path, launch: Callable[[int], Launch], *, health: str,
+    trusted: Callable[[Server], bool] = lambda _server: True,
+) -> Server:  # fmt: skip
+    """The server that runs already, if it answers and is to be trusted; a new one otherwise."""
     with hold(folder / "starting.lock"):  # two runs at once start one server
         alive = read_state(folder)
         if alive is not None:
-            if _wait_for(alive, health):
+            if _wait_for(alive, health) and trusted(alive):
                 return alive
             stop(alive)
-        return _start(kind, folder, port, command, environment, health)
+        return _start(kind, folder, launch, health)
 
 
-def _start(
-    kind: str, folder: Path, port: int, command: list[str], environment: Mapping[str, str], health: str
-) -> Server:
+def _asks_for_login(server: Server) -> bool:
+    """False for one that a release before logins started: it would answer whoever asks."""
+    known = read_login(Path(server.log).parent) is not None
+    return known and answer_code(f"{server.url}/api/admin/version") != 200
+
+
+def _start(kind: str, folder: Path, launch: Callable[[int], Launch], health: str) -> Server:
+    port = free_port()
+    started = launch(port)
     log, state = folder / "server.log", folder / "server.json"
     with log.open("ab") as stream:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=dict(environment),
+            started.command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=dict(started.environment),
             cwd=folder, start_new_session=True, umask=PRIVATE_UMASK,
         )  # fmt: skip
     _children.append(process)

@@ -103,8 +103,8 @@ def unmasked(text: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a process that needs none of the secrets."""
-    return {name: value for name, value in environ.items() if not is_secret(name, value)}
+    """The environment for a process that needs none of the secrets: those that names tell, and those known by value."""
+    return {name: value for name, value in environ.items() if not is_secret(name, value) and value not in _known}
 
 
 def _remember(value: str, shown: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flows.commands.output import out, print_json, print_rows
 from flows.deploy import register, wanted
+from flows.prefect_login import login_file
 from flows.servers import client_environment, ensure_prefect
 from flows.settings import load_settings
 from schemas.load import load_file
@@ -33,5 +34,8 @@ def deploy(*, pool: str | None, config: Path, as_json: bool) -> int:
     if removed:
         out().print(f"removed: {', '.join(removed)}", markup=False)
     told = f"`prefect worker start --pool {pool}` runs them" if pool else "`tunegate serve` runs them"
-    out().print(told, markup=False)
+    if pool and server is not None:
+        login = login_file(load_settings(config).home / "prefect")
+        told += f", with PREFECT_API_URL={server.url}/api and what {login} holds as PREFECT_API_AUTH_STRING"
+    out().print(told, markup=False, soft_wrap=True)
     return 0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ import orjson
 
 from flows.commands.listening import listen, run_server
 from flows.commands.output import print_json, talk
+from flows.engine.disk import keep_private, private_folder
 from flows.engine.history import entries_of
 from flows.engine.ledger import Ledger
 from flows.feedback import take_in
@@ -24,6 +27,7 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
+from schemas.secrets import know_secret
 from tasks.curate.redact import redact_row
 from tasks.prompts import Message, dump_messages
 
@@ -35,6 +39,16 @@ MIN_TOKEN_CHARS = 16
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
+@dataclass(frozen=True)
+class Token:
+    """What a request must bring as `Authorization: Bearer`; nothing where there is no value."""
+
+    value: str | None = None
+    kept: Path | None = None
+    """Where it was made and is kept; None for one of the environment."""
+    is_new: bool = False
+
+
 def endpoint(
     *,
     pipeline: str,
@@ -42,10 +56,11 @@ def endpoint(
     port: int,
     max_tokens: int,
     candidates: bool,
+    no_token: bool,
     config: Path,
     as_json: bool,
 ) -> int:
-    """Answer until interrupted.
+    """Answer until interrupted. Whoever calls brings a token, unless `no_token`.
 
     Raises:
         ConfigError: TG0142, no champion yet; TG0193, it may not or cannot listen there.
@@ -54,7 +69,7 @@ def endpoint(
     spec = load_file(config).get(pipeline)
     settings = load_settings(config)
     ledger, name = open_ledger(settings), spec.registry.name
-    token = _token(host)
+    _check_place(host, no_token=no_token)
     from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
     from tasks.release.endpoint import Limits, build_endpoint
     from tasks.release.live import LiveModels
@@ -62,17 +77,18 @@ def endpoint(
     models = LiveModels(lambda: offers(ledger, name, candidates=candidates))
     if models.find("champion") is None:
         raise ConfigError(f"{name} has no champion yet", code="TG0142", where=pipeline, hint=f"tunegate run {pipeline}")
+    token = Token() if no_token else _token(settings.home)
     app = build_endpoint(
         models,
         limits=Limits(max_tokens=max_tokens),
         redact=redact_turns(spec),
-        token=token,
+        token=token.value,
         hosts=LOOPBACK_NAMES if host in LOOPBACK else ("*",),
         told=lambda: exposition(settings),
         take_feedback=lambda lines: take_in(lines, source="endpoint", spec=spec, settings=settings).told(),
     )
     with listen(host, port) as listener:
-        _tell(listener, sorted(models.offers()), as_json=as_json)
+        _tell(listener, sorted(models.offers()), token, as_json=as_json)
         _log_to_stderr()
         run_server(app, listener)
     return 0
@@ -113,34 +129,61 @@ def redact_turns(spec: PipelineSpec) -> Callable[[list[Message]], list[Message]]
     return redact
 
 
-def _token(host: str) -> str | None:
-    token = os.environ.get(TOKEN) or None
-    if token is not None and len(token) < MIN_TOKEN_CHARS:
+def token_file(home: Path) -> Path:
+    """Where the token is kept that was made at the endpoint's first start."""
+    return home / "endpoint" / "token"
+
+
+def _token(home: Path) -> Token:
+    """The one of the environment, else the one of this home folder, which the first start makes."""
+    given = os.environ.get(TOKEN)
+    if given:
+        _check_length(given, TOKEN)
+        return Token(given)
+    path, fresh = token_file(home), secrets.token_urlsafe(32)
+    private_folder(path.parent)
+    keep_private(path, fresh)
+    kept = path.read_text().strip()
+    _check_length(kept, str(path))
+    know_secret(kept, shown=f"(the token in {path})")
+    return Token(kept, path, is_new=kept == fresh)
+
+
+def _check_length(token: str, where: str) -> None:
+    if len(token) < MIN_TOKEN_CHARS:
         raise ConfigError(
-            f"{TOKEN} has {len(token)} characters; allowed are {MIN_TOKEN_CHARS} or more",
+            f"the token has {len(token)} characters; allowed are {MIN_TOKEN_CHARS} or more",
             code="TG0193",
-            where=TOKEN,
+            where=where,
             hint=f'export {TOKEN}="$(openssl rand -hex 32)"',
         )
-    if host not in LOOPBACK and token is None:
-        raise ConfigError(
-            f"{host} can be reached from other machines, and nothing would be asked of who calls; allowed without a "
-            f"token: {', '.join(LOOPBACK)}",
-            code="TG0193",
-            where="--host",
-            hint=f'export {TOKEN}="$(openssl rand -hex 32)", and put a proxy with TLS before it',
-        )
-    return token
 
 
-def _tell(listener: socket.socket, names: list[str], *, as_json: bool) -> None:
+def _check_place(host: str, *, no_token: bool) -> None:
+    """Beyond loopback the operator chooses the token: one that is made here would stand in the log of a container."""
+    if host in LOOPBACK or (os.environ.get(TOKEN) and not no_token):
+        return
+    why = "nothing would be asked of who calls" if no_token else f"{TOKEN} is not set"
+    raise ConfigError(
+        f"{host} can be reached from other machines, and {why}; allowed so: {', '.join(LOOPBACK)}",
+        code="TG0193",
+        where="--host",
+        hint=f'export {TOKEN}="$(openssl rand -hex 32)", and put a proxy with TLS before it',
+    )
+
+
+def _tell(listener: socket.socket, names: list[str], token: Token, *, as_json: bool) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    if token.is_new:
+        talk().print(f"token: {token.value}   (kept in {token.kept}, not shown again)", markup=False, soft_wrap=True)
     if as_json:
-        print_json({"url": url, "models": names})
+        print_json({"url": url, "models": names, "token_file": token.kept})
         sys.stdout.flush()  # whoever reads it waits for this line
-    else:
-        talk().print(f"{url}   models: {', '.join(names)}   (Ctrl-C ends it)", markup=False)
+        return
+    talk().print(f"{url}   models: {', '.join(names)}   (Ctrl-C ends it)", markup=False)
+    if token.value is None:
+        talk().print("warning it answers whoever calls from this machine", markup=False)
 
 
 def _log_to_stderr() -> None:

@@ -9,19 +9,25 @@ from pathlib import Path
 
 from flows.commands.output import out, print_json, talk
 from flows.deploy import deployments, prepare, wanted
+from flows.prefect_login import login_url
 from flows.servers import client_environment, ensure_mlflow, ensure_prefect, stop_all
 from flows.settings import load_settings
 from schemas.load import load_file
 
 
 def up(*, config: Path, as_json: bool) -> int:
-    """Start what is not running yet; an external Prefect (PREFECT_API_URL) is left alone."""
+    """Start what is not running yet; an external Prefect (PREFECT_API_URL) is left alone.
+
+    The address of Prefect's pages logs a browser in: it is for the person who reads it. JSON, which programs keep, has
+    the plain one.
+    """
     home = load_settings(config).home
     servers = [server for server in (ensure_prefect(home), ensure_mlflow(home)) if server is not None]
     if as_json:
         print_json({"servers": [asdict(server) for server in servers]})
     for server in servers if not as_json else []:
-        out().print(f"{server.kind:<8} {server.url}   log: {server.log}", markup=False)
+        url = login_url(server.url, home / "prefect") if server.kind == "prefect" else server.url
+        out().print(f"{server.kind:<8} {url}   log: {server.log}", markup=False, soft_wrap=True)
     return 0
 
 

@@ -5,12 +5,15 @@ Used by the store, the ledger and the session; knows nothing of them.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from schemas.errors import StorageError, TunegateError
 from tasks.disk_errors import name_disk_error
+from tasks.files import sync_directory
 
 
 @contextmanager
@@ -37,6 +40,33 @@ def private_folder(folder: Path) -> Path:
         private_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only this user reads, whole or not at all, whatever the umask."""
+    _write_aside(path, text).replace(path)
+    sync_directory(path.parent)
+
+
+def keep_private(path: Path, text: str) -> None:
+    """As `write_private`, unless the file is there: of processes that start at one moment, the first one's counts."""
+    aside = _write_aside(path, text)
+    try:
+        path.hardlink_to(aside)
+    except FileExistsError:
+        pass
+    finally:
+        aside.unlink()
+    sync_directory(path.parent)
+
+
+def _write_aside(path: Path, text: str) -> Path:
+    stream, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")  # readable by us alone
+    with os.fdopen(stream, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # a power cut must not leave an empty file for ever
+    return Path(name)
 
 
 def make_private(directory: Path) -> None:

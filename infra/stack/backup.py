@@ -16,10 +16,10 @@ from hashlib import sha256
 from pathlib import Path
 
 from flows.engine.clock import present
-from flows.engine.disk import private_folder
+from flows.engine.disk import private_folder, write_private
 from flows.engine.ledger import Ledger
 from flows.engine.ledger_migrate import copy_ledger, ledger_digest
-from infra.stack.place import Place, write_private
+from infra.stack.place import Place
 from infra.stack.processes import start_postgres
 from infra.stack.services import StackError, ledger_of
 from tasks.files import files_below, seal, sha256_json, verify, write_json

@@ -10,17 +10,15 @@ import json
 import os
 import secrets
 import socket
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from flows.engine.disk import private_folder
+from flows.engine.disk import keep_private, private_folder, write_private
 from flows.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT, free_port
 from flows.settings import load_settings
 from infra.stack.postgres import USER, Cluster
-from tasks.files import sync_directory
 
 DATABASES = ("ledger", "prefect", "mlflow", "mlflow_auth")
 POOL = "tunegate"
@@ -134,30 +132,3 @@ class Place:
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def write_private(path: Path, text: str) -> None:
-    """A file that only this user reads, whole or not at all."""
-    _written_aside(path, text).replace(path)
-    sync_directory(path.parent)
-
-
-def keep_private(path: Path, text: str) -> None:
-    """As `write_private`, unless the file is there: of services that start at one moment, the first one's counts."""
-    aside = _written_aside(path, text)
-    try:
-        path.hardlink_to(aside)
-    except FileExistsError:
-        pass
-    finally:
-        aside.unlink()
-    sync_directory(path.parent)
-
-
-def _written_aside(path: Path, text: str) -> Path:
-    stream, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")  # readable by us alone
-    with os.fdopen(stream, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # a power cut must not leave an empty file for ever
-    return Path(name)

@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from flows.engine.disk import private_folder
+from flows.engine.disk import private_folder, write_private
 from flows.engine.ledger import Ledger
 from flows.servers import answers
-from infra.stack.place import POOL, Place, write_private
+from infra.stack.place import POOL, Place
 from schemas.errors import ServiceError
 from schemas.load import load_file
+from schemas.secrets import without_secrets
 
 AUTH_INI = """[mlflow]
 default_permission = READ
@@ -46,15 +47,17 @@ def services(place: Place) -> tuple[Service, ...]:
     client, ports = place.process(), place.ports
     python = (sys.executable, "-m")
     loopback = ("--host", "127.0.0.1", "--port")
+    server = without_secrets(client)  # of them the servers need only what follows
     prefect = {
-        **client,
+        **server,
         "PREFECT_API_DATABASE_CONNECTION_URL": place.database("prefect", driver="+asyncpg"),
         "PREFECT_SERVER_API_AUTH_STRING": client["PREFECT_API_AUTH_STRING"],
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": place.prefect_url,
     }
     ini = private_folder(place.folder / "mlflow") / "auth.ini"
     write_private(ini, AUTH_INI.format(database=place.database("mlflow_auth", driver="+psycopg2")))
     mlflow = {
-        **{name: value for name, value in client.items() if not name.startswith("MLFLOW_TRACKING")},
+        **{name: value for name, value in server.items() if not name.startswith("MLFLOW_TRACKING")},
         "MLFLOW_BACKEND_STORE_URI": place.database("mlflow", driver="+psycopg2"),
         "MLFLOW_AUTH_CONFIG_PATH": str(ini),
         "MLFLOW_AUTH_ADMIN_PASSWORD": place.secrets["MLFLOW_ADMIN_PASSWORD"],

@@ -1,8 +1,9 @@
 """An OpenAI-compatible HTTP endpoint over `tasks/release/live.py`: models, chat, plain completions, streaming; and
 `/v1/feedback`, where what agents did with the answers comes back.
 
-Refuses what it does not do, in OpenAI's form of an error. No text of a request or an answer is ever logged or quoted
-in an error. Why not transformers' own server: docs/decisions/0024-an-own-endpoint.md. Called by `tunegate endpoint`.
+Refuses what it does not do and what a web page of another origin sends, in OpenAI's form of an error. No text of a
+request or an answer is ever logged or quoted in an error. Why not transformers' own server:
+docs/decisions/0024-an-own-endpoint.md. Called by `tunegate endpoint`.
 
 Source: OpenAI's API reference; the chunks of a stream are server-sent events that end with `[DONE]`.
 """
@@ -27,11 +28,13 @@ from tasks.release.feedback_route import feedback_route
 from tasks.release.live import LiveModel, LiveModels, Offer
 from tasks.release.openai_answers import Form
 from tasks.release.openai_errors import Refused, as_error, as_refused, malformed, unknown_model
+from tasks.release.web_pages import refuse_foreign_page, refuse_other_types
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger("tunegate.endpoint")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
@@ -91,9 +94,31 @@ def build_endpoint(
             Route("/v1/chat/completions", desk.chat, methods=["POST"]),
             Route("/v1/completions", desk.complete, methods=["POST"]),
         ],
-        middleware=[Middleware(metrics.around), Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+        middleware=[
+            Middleware(metrics.around),
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
+            Middleware(_OwnPages),
+        ],
         exception_handlers={Refused: _refused, TunegateError: _refused, Exception: _refused},
     )
+
+
+class _OwnPages:
+    """Every route, `/health` too, is for programs and pages of this origin."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        from starlette.datastructures import Headers
+
+        if scope["type"] == "http":
+            try:
+                refuse_foreign_page(Headers(scope=scope))
+            except Refused as refused:
+                await _json(as_error(refused), refused.status)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class _Desk:
@@ -166,8 +191,9 @@ class _Desk:
             raise Refused(401, "the token is missing or wrong", code="invalid_api_key")
 
     async def read_body(self, request: Request) -> bytes:
-        """What an admitted caller sends; refused as soon as it is too much."""
+        """What an admitted caller sends; refused when it is not JSON, and as soon as it is too much."""
         self.admit(request)
+        refuse_other_types(request.headers)
         body = bytearray()
         async for chunk in request.stream():
             body += chunk

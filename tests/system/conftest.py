@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.servers import client_environment, ensure_prefect, stop_all
+from flows.servers import ensure_prefect, stop_all
 from schemas.artifacts import ModelRef
 from tests.flows.conftest import finished
 from tests.support.place import empty_store, place, session
 from tests.support.postgres import Postgres, running_postgres
+from tests.support.prefect_server import PrefectServer
 from tests.support.project import PROJECT
 from tests.support.warm import FRESH_WORKER, Warm
 from tests.support.workplace import ForkedWorkplace, environment, give_mlflow, give_results
@@ -44,14 +45,14 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="session")
-def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """One real Prefect server for all tests of a worker."""
     home = tmp_path_factory.mktemp("prefect-home")
     server = ensure_prefect(
         home, environ={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     )
     assert server is not None
-    yield f"{server.url}/api"
+    yield PrefectServer(server)
     stop_all(home)
 
 
@@ -80,10 +81,12 @@ def bare_workplace(tmp_path: Path, tiny_model: ModelRef, warm: Warm) -> ForkedWo
 
 
 @pytest.fixture
-def empty_workplace(bare_workplace: ForkedWorkplace, prefect_url: str, empty_store: Path) -> ForkedWorkplace:
+def empty_workplace(
+    bare_workplace: ForkedWorkplace, prefect_server: PrefectServer, empty_store: Path
+) -> ForkedWorkplace:
     """The small pipelines with the tests' Prefect server and an MLflow store that is made already; nothing has run."""
     give_mlflow(bare_workplace.home, empty_store)
-    bare_workplace.environ |= {**client_environment(None), "PREFECT_API_URL": prefect_url}
+    bare_workplace.environ |= prefect_server.environ
     bare_workplace.declare()
     return bare_workplace
 

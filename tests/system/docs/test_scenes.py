@@ -32,6 +32,7 @@ from tests.system.flows.commands.test_init import write_export
 
 if TYPE_CHECKING:
     from tests.support.postgres import Postgres
+    from tests.support.prefect_server import PrefectServer
     from tests.support.workplace import ForkedWorkplace
 
 ONLY_LOOKED_UP = {
@@ -256,19 +257,14 @@ def test_scene_completion(shell: Shell) -> None:
         assert "complete" in shell.run(fish.partition(" | ")[0])
 
 
-def test_scene_event(shell: Shell) -> None:
+def test_scene_event(shell: Shell, prefect_server: PrefectServer) -> None:
     [block] = scene("event")
     [event] = json.loads(re.search(r"-d '(.*)'", block.text, re.S)[1])  # type: ignore[index]
     shell.run(f"{block.text.rstrip()} --silent --fail")
     asked = {"filter": {"event": {"name": [event["event"]]}, "occurred": {"since": "2026-06-01T00:00:00Z"}}}
-    request = urllib.request.Request(
-        f"{shell.environ['PREFECT_API_URL']}/events/filter", json.dumps(asked).encode(),
-        {"Content-Type": "application/json"},
-    )  # fmt: skip
 
     def has_come() -> bool:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return event["id"] in {found["id"] for found in json.load(answer)["events"]}
+        return event["id"] in {found["id"] for found in prefect_server.ask("/events/filter", asked)["events"]}
 
     wait_for(has_come)
 

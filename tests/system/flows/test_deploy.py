@@ -15,18 +15,19 @@ from schemas.load import load_file
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
+    from tests.support.prefect_server import PrefectServer
     from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
 
 
 @pytest.fixture
-def client(prefect_url: str) -> Iterator[SyncPrefectClient]:
+def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
     """The tests' server, for this process too."""
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: prefect_url}), get_client(sync_client=True) as made:
+    with temporary_settings(prefect_server.settings()), get_client(sync_client=True) as made:
         yield made
 
 

@@ -14,15 +14,15 @@ from schemas.schedule import NotifySpec
 from tests.flows.test_notify import Hook, hook, late
 
 if TYPE_CHECKING:
-    pass
+    from tests.support.prefect_server import PrefectServer
 
 
 @pytest.mark.server
-def test_a_notification_block_of_prefect_takes_the_message(hook: Hook, prefect_url: str) -> None:
+def test_a_notification_block_of_prefect_takes_the_message(hook: Hook, prefect_server: PrefectServer) -> None:
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: prefect_url}):
+    with temporary_settings(prefect_server.settings()):
         block = CustomWebhookNotificationBlock(
             name="custom", url=hook.url, method="POST", json_data={"subject": "{{subject}}", "body": "{{body}}"}
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import threading
 import time
@@ -14,15 +15,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from tests.support.prefect_server import PrefectServer
     from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
 
 
 class Relay:
-    """Stands before the tests' Prefect server and can be cut."""
+    """Stands before the tests' Prefect server and can be cut, at once or after so many messages to the server."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, messages: float = math.inf) -> None:
+        self.n_messages = 0
+        self._messages = messages
         target = urllib.parse.urlsplit(url)
         self._target = (target.hostname, target.port)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -46,18 +50,22 @@ class Relay:
                 for one, other in ((near, far), (far, near)):
                     threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
 
-    @staticmethod
-    def _carry(one: socket.socket, other: socket.socket) -> None:
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):
             while data := one.recv(65536):
+                if other.getpeername() == self._target:
+                    self.n_messages += 1
+                    if self.n_messages > self._messages:
+                        self.cut()
+                        return
                 other.sendall(data)
         with suppress(OSError):
             other.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture
-def relay(prefect_url: str) -> Iterator[Relay]:
-    made = Relay(prefect_url)
+def relay(prefect_server: PrefectServer) -> Iterator[Relay]:
+    made = Relay(prefect_server.url)
     yield made
     made.cut()
 
@@ -80,4 +88,21 @@ def test_a_server_that_dies_meanwhile_is_gone_on_without(empty_workplace: Forked
     assert "does not answer any more" in " ".join(talk.split())
     assert json.loads(out)["verdict"] == "PROMOTE"
     (row,) = empty_workplace.json("runs")["runs"]
+    assert (row["status"], row["verdict"]) == ("DONE", "PROMOTE")
+
+
+# 1 is the question whether it is healthy, the next ones are before or at the start of the flow.
+@pytest.mark.parametrize("messages", [1, 2, 3, 5, 8, 21, 89])
+def test_a_server_that_dies_at_any_message_is_gone_on_without(
+    workplace: ForkedWorkplace, prefect_server: PrefectServer, messages: int
+) -> None:
+    relay = Relay(prefect_server.url, messages=messages)
+    try:
+        done = workplace.run("run", "small", "--json", PREFECT_API_URL=relay.url, PREFECT_CLIENT_MAX_RETRIES="0")
+    finally:
+        relay.cut()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verdict"] == "PROMOTE"
+    assert relay.n_messages > messages, "the run was over before"
+    (row,) = workplace.json("runs")["runs"]
     assert (row["status"], row["verdict"]) == ("DONE", "PROMOTE")

@@ -9,8 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from tests.support.prefect_server import PrefectServer
     from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
@@ -86,21 +85,6 @@ def test_on_the_command_line_a_person_decides_and_everything_is_on_record(empty_
     assert empty_workplace.run("doctor").returncode == 1
 
 
-def request(url: str, body: dict[str, Any] | None = None) -> Any:
-    """GET or POST JSON at Prefect's API; asked again while its database is busy."""
-    data = None if body is None else json.dumps(body).encode()
-    asked = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    while True:
-        try:
-            with urllib.request.urlopen(asked, timeout=120) as response:
-                return json.load(response)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code != 503:
-                raise
-            time.sleep(1)
-
-
 def wait_for(true: Callable[[], Any], served: subprocess.Popen[str]) -> None:
     """Poll until something is true; only a very busy machine needs long."""
     deadline = time.monotonic() + 1500
@@ -110,7 +94,7 @@ def wait_for(true: Callable[[], Any], served: subprocess.Popen[str]) -> None:
         time.sleep(0.5)
 
 
-def started_by_event(prefect_url: str, deployment: str, served: subprocess.Popen[str]) -> str:
+def started_by_event(prefect: PrefectServer, deployment: str, served: subprocess.Popen[str]) -> str:
     """Tell Prefect that tickets arrived; the id of the run that its trigger starts.
 
     The server may not know a fresh trigger at once: the event is told again until a run is there.
@@ -123,9 +107,9 @@ def started_by_event(prefect_url: str, deployment: str, served: subprocess.Popen
             "event": "tickets.arrived", "id": str(uuid.uuid4()), "occurred": datetime.now(UTC).isoformat(),
             "resource": {"prefect.resource.id": RESOURCE}, "payload": {}, "related": [],
         }  # fmt: skip
-        post_events(f"{prefect_url}/events", [told])
+        prefect.ask("/events", [told])
         for _ in range(120):  # not sooner: an event that is told twice starts two runs
-            found = request(f"{prefect_url}/flow_runs/filter", wanted)
+            found = prefect.ask("/flow_runs/filter", wanted)
             runs[:] = [run for run in found if not run["auto_scheduled"]]
             if runs:
                 return True
@@ -137,15 +121,8 @@ def started_by_event(prefect_url: str, deployment: str, served: subprocess.Popen
     return str(runs[0]["id"])
 
 
-def post_events(url: str, events: list[dict[str, Any]]) -> None:
-    """As any program of a help desk would."""
-    asked = urllib.request.Request(url, json.dumps(events).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(asked, timeout=120) as response:
-        assert response.status == 204
-
-
 def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
-    empty_workplace: ForkedWorkplace, prefect_url: str
+    empty_workplace: ForkedWorkplace, prefect_server: PrefectServer
 ) -> None:
     empty_workplace.declare(need_approval)
     name = f"approval-{empty_workplace.folder.name.lower().replace('_', '-')}"
@@ -165,14 +142,14 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
         found: list[Any] = []
 
         def deployed() -> bool:
-            found[:] = request(f"{prefect_url}/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
+            found[:] = prefect_server.ask("/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
             return bool(found)
 
         wait_for(deployed, served)
-        flow_run = started_by_event(prefect_url, found[0]["id"], served)
+        flow_run = started_by_event(prefect_server, found[0]["id"], served)
 
         def state() -> str:
-            return str(request(f"{prefect_url}/flow_runs/{flow_run}")["state"]["name"])
+            return str(prefect_server.ask(f"/flow_runs/{flow_run}")["state"]["name"])
 
         wait_for(lambda: state() in {"Suspended", "Failed", "Crashed", "Completed"}, served)
         assert state() == "Suspended"
@@ -187,9 +164,9 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
     served = serve()
     try:
         answer = {"run_input": {"approve": True, "by": "ada", "reason": "on the page"}}
-        bad = request(f"{prefect_url}/flow_runs/{flow_run}/resume", {"run_input": {"approve": True, "by": ""}})
+        bad = prefect_server.ask(f"/flow_runs/{flow_run}/resume", {"run_input": {"approve": True, "by": ""}})
         assert bad["status"] == "REJECT"
-        assert request(f"{prefect_url}/flow_runs/{flow_run}/resume", answer)["status"] == "ACCEPT"
+        assert prefect_server.ask(f"/flow_runs/{flow_run}/resume", answer)["status"] == "ACCEPT"
         wait_for(lambda: state() in {"Failed", "Crashed", "Completed"}, served)
         assert state() == "Completed"
         history = empty_workplace.json("history", "small")["events"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from openai import OpenAI
 from ruamel.yaml import YAML
 
 from flows.cli import app
-from flows.commands.endpoint import TOKEN, offers
+from flows.commands.endpoint import TOKEN, offers, token_file
 from flows.engine.ledger import Ledger
 from flows.feedback import feedback_database
 from schemas.artifacts import ModelRef
@@ -27,6 +28,7 @@ from tasks.release.live import LiveModels
 from tasks.release.serve import load_bundle
 from tasks.watch.feedback import last_words
 from tests.support.candidates import Candidates
+from tests.support.strangers import ask_as_another_user, foreign_page, may_read_as_another_user
 from tests.support.warm import Warm, WarmProcess
 from tests.support.workplace import small_document
 
@@ -51,11 +53,18 @@ class Endpoint:
     def __init__(self, process: WarmProcess, made: Candidates) -> None:
         self.process, self.made = process, made
         lines = iter(process.stdout.readline, "}\n")
-        self.url: str = json.loads("".join(lines) + "}")["url"]
-        self.client = OpenAI(base_url=self.url, api_key="none", max_retries=0, timeout=60)
+        told = json.loads("".join(lines) + "}")
+        self.url: str = told["url"]
+        self.token = Path(told["token_file"]).read_text() if told["token_file"] else "none"
+        self.client = OpenAI(base_url=self.url, api_key=self.token, max_retries=0, timeout=60)
 
     def ask(self, model: str = "champion", **more: Any) -> Any:
         return self.client.chat.completions.create(**{"model": model, "messages": ASKED, **more})
+
+    def post(self, path: str, body: bytes, **headers: str) -> httpx.Response:
+        """As a program with the token does, unless `headers` say otherwise."""
+        usual = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
+        return httpx.post(f"{self.url}{path}", content=body, headers={**usual, **headers}, timeout=60)
 
     def stop(self) -> str:
         """End it; what it wrote to stderr."""
@@ -177,10 +186,10 @@ def test_a_bad_request_is_told_what_is_allowed_and_never_what_it_said(
 
 
 def test_what_is_no_request_is_refused(endpoint: Endpoint) -> None:
-    url = f"{endpoint.url}/chat/completions"
-    assert httpx.post(url, content=b"{not json").json()["error"]["code"] == "invalid_json"
-    assert httpx.post(url, content=b"x" * 300_000).status_code == 413
-    assert httpx.get(url).status_code == 405
+    path = "/chat/completions"
+    assert endpoint.post(path, b"{not json").json()["error"]["code"] == "invalid_json"
+    assert endpoint.post(path, b"x" * 300_000).status_code == 413
+    assert httpx.get(f"{endpoint.url}{path}").status_code == 405
     foreign = httpx.get(f"{endpoint.url}/models", headers={"Host": "evil.example"})
     assert foreign.status_code == 400  # a page under another name cannot ask
 
@@ -262,7 +271,7 @@ def test_what_agents_did_is_on_the_disk_before_it_is_acknowledged(
     database = feedback_database(made.folder / ".tunegate", "small")
 
     def post(body: bytes) -> httpx.Response:
-        return httpx.post(f"{served.url}/feedback", content=body, timeout=60)
+        return served.post("/feedback", body)
 
     edited = decision("T-2", outcome="edited", reply=f"Sent, {MARKER}, by ann@example.org")
     assert post(json.dumps(decision("T-1"), indent=1).encode()).json() == {
@@ -344,3 +353,85 @@ def test_a_taken_port_and_a_missing_champion_are_told(endpoint: Endpoint, tmp_pa
     made = declare(tmp_path, tiny_model)
     with pytest.raises(ConfigError, match=r"TG0142.*no champion yet"):
         app(["endpoint", "small", "-c", str(made.config)], standalone_mode=False)
+
+
+def feedback_of(endpoint: Endpoint) -> Path:
+    return feedback_database(endpoint.made.folder / ".tunegate", "small")
+
+
+@pytest.mark.browser
+def test_a_page_of_another_origin_leaves_no_feedback_even_where_no_token_is_asked_for(
+    start: Callable[..., Endpoint], tmp_path: Path, tiny_model: ModelRef
+) -> None:
+    made = declare(tmp_path, tiny_model)
+    made.add(1)
+    served = start(made, "--no-token")
+    assert served.ask().model == "champion"  # whoever is no page
+    poison = json.dumps(decision("T-1", version="1", outcome="edited", reply="[POISON]"))
+    with foreign_page() as page:
+        answers = page.send(f"{served.url}/feedback", poison)
+        answers += page.send(f"{served.url}/models")
+        answers += page.send(served.url.replace("/v1", "/health"))
+    assert {answer["status"] for answer in answers} == {None, 0}
+    assert not feedback_of(served).exists()
+    assert served.post("/feedback", poison.encode()).json()["new"] == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"content-type": "text/plain"}, 415),
+        ({"content-type": "application/x-www-form-urlencoded"}, 415),
+        ({"content-type": ""}, 415),
+        ({"authorization": "Bearer guess"}, 401),
+        ({"authorization": ""}, 401),
+        ({"sec-fetch-site": "none", "content-type": "application/json; charset=utf-8"}, 200),
+    ],
+)
+def test_only_a_program_with_the_token_that_sends_json_is_listened_to(
+    endpoint: Endpoint, headers: dict[str, str], status: int
+) -> None:
+    body = json.dumps(decision("T-9")).encode()
+    for path in ("/feedback", "/chat/completions", "/completions"):
+        answer = endpoint.post(path, body, **headers)
+        assert answer.status_code == (status if path == "/feedback" or status != 200 else 400), path
+    own = httpx.URL(endpoint.url)
+    origin = {"origin": f"{own.scheme}://{own.netloc.decode()}"}
+    assert endpoint.post("/feedback", body, **origin).status_code == 200
+
+
+def test_another_user_of_this_machine_gets_no_answer_and_not_the_token(endpoint: Endpoint) -> None:
+    url = endpoint.url
+    assert ask_as_another_user(f"{url}/feedback", decision("T-1", outcome="edited", reply="[POISON]"))[0] == 401
+    assert ask_as_another_user(f"{url}/chat/completions", {"model": "champion", "messages": ASKED})[0] == 401
+    assert ask_as_another_user(f"{url}/models")[0] == 401
+    kept = token_file(endpoint.made.folder / ".tunegate")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert not may_read_as_another_user(str(kept))
+    shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert endpoint.token not in shown
+
+
+def test_the_token_is_shown_at_the_first_start_and_stays(
+    start: Callable[..., Endpoint], tmp_path: Path, tiny_model: ModelRef
+) -> None:
+    made = declare(tmp_path, tiny_model)
+    made.add(1)
+    first = start(made)
+    assert f"token: {first.token} " in first.stop()
+    second = start(made)
+    assert second.token == first.token
+    assert second.ask().model == "champion"
+    assert second.token not in second.stop()
+
+
+def test_without_a_token_it_listens_on_loopback_alone(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["endpoint", "small", "--no-token", "--host", "0.0.0.0", "-c", str(endpoint.made.config)]  # noqa: S104
+    monkeypatch.setenv(TOKEN, "0123456789abcdef")
+    with pytest.raises(ConfigError, match="nothing would be asked of who calls") as caught:
+        app(arguments, standalone_mode=False)
+    assert caught.value.code == "TG0193"

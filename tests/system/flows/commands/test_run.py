@@ -22,6 +22,7 @@ from tests.flows.commands.test_run import aliases, steps_of
 
 if TYPE_CHECKING:
     from flows.engine.rows import RunStatus
+    from tests.support.prefect_server import PrefectServer
     from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
@@ -33,13 +34,6 @@ def wait_for(true: Callable[[], bool], *, seconds: float = 300) -> None:
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
-
-
-def post(url: str, body: dict[str, Any]) -> Any:
-    """POST JSON to Prefect's API."""
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as response:
-        return json.load(response)
 
 
 @pytest.mark.usefixtures("fresh_worker")
@@ -237,19 +231,20 @@ def test_diverging_training_ends_with_code_4_and_promotes_nothing(workplace: For
     assert workplace.json("champion", "small")["champion"] is None
 
 
-def test_prefect_knows_the_flow_its_sub_flows_and_tasks(workplace: ForkedWorkplace, prefect_url: str) -> None:
+def test_prefect_knows_the_flow_its_sub_flows_and_tasks(
+    workplace: ForkedWorkplace, prefect_server: PrefectServer
+) -> None:
     run_id = workplace.json("run", "small")["run_id"]
     with sqlite3.connect(workplace.home / "ledger.sqlite") as db:
         [(flow_run,)] = db.execute("SELECT prefect_run_id FROM runs WHERE run_id = ?", (run_id,)).fetchall()
-    with urllib.request.urlopen(f"{prefect_url}/flow_runs/{flow_run}", timeout=20) as response:
-        assert json.load(response)["state"]["type"] == "COMPLETED"
+    assert prefect_server.ask(f"/flow_runs/{flow_run}")["state"]["type"] == "COMPLETED"
 
     def tasks() -> set[str]:
-        found = post(f"{prefect_url}/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200})
+        found = prefect_server.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200})
         return {task["name"].rsplit("-", 1)[0] for task in found}
 
     wait_for(lambda: {"curate", "finetune", "assess", "release"} <= tasks())
-    artifacts = post(f"{prefect_url}/artifacts/latest/filter", {"limit": 200})
+    artifacts = prefect_server.ask("/artifacts/latest/filter", {"limit": 200})
     assert {"small-funnel", "small-gate", "small-verdict"} <= {artifact["key"] for artifact in artifacts}
 
 

@@ -162,6 +162,21 @@ def test_pages_ask_for_a_login_and_the_endpoint_for_its_own(proxy: Proxy) -> Non
     assert proxy.get("elsewhere.example", Authorization=LOGIN) == (0, "")
 
 
+def test_pages_of_other_origins_are_refused_and_links_are_followed(proxy: Proxy) -> None:
+    """A browser adds the login of its user to whatever a page sends."""
+    for name in ("prefect", "mlflow"):
+        host = f"{name}.tunegate.internal"
+
+        def status(site: str, mode: str, host: str = host) -> int:
+            headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Authorization": LOGIN}
+            return proxy.get(host, "/api/health", **headers)[0]
+
+        assert status("cross-site", "no-cors") == status("same-site", "cors") == 403
+        assert status("same-origin", "cors") == status("none", "navigate") == 200
+        assert status("cross-site", "navigate") == 200  # a link in a mail
+        assert proxy.get(host, "/api/health", Authorization=LOGIN)[0] == 200  # a program
+
+
 @pytest.mark.parametrize("kind", ["host", "compose"])
 def test_the_configuration_is_valid_with_either_list_of_servers(tmp_path: Path, kind: str) -> None:
     config = configure(tmp_path, (INFRA / f"upstreams-{kind}.conf").read_text(), 8443)

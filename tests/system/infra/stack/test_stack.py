@@ -256,7 +256,10 @@ class Used:
         asked = {"model": "champion", "messages": [{"role": "user", "content": "My parcel has not arrived."}]}
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.place.ports.endpoint}/v1/chat/completions", json.dumps(asked).encode(),
-            {"Authorization": f"Bearer {self.place.secrets['TUNEGATE_ENDPOINT_TOKEN']}"},
+            {
+                "Authorization": f"Bearer {self.place.secrets['TUNEGATE_ENDPOINT_TOKEN']}",
+                "Content-Type": "application/json",
+            },
         )  # fmt: skip
         with urllib.request.urlopen(request, timeout=60) as response:
             return str(json.load(response)["choices"][0]["message"]["content"])

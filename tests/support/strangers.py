@@ -1,0 +1,137 @@
+"""Who attacks a server of this machine: a web page of another origin in a real browser, and another user."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.browser import open_browser
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+NOBODY = 65_534
+_SEND = """
+async ([url, options, body]) => {
+  if (body !== null) options.body = options.bare ? new Blob([body]) : body;  // a bare blob has no content type
+  try {
+    const answer = await fetch(url, options);
+    return {status: answer.status, text: await answer.text()};
+  } catch (error) { return {status: null, text: String(error)}; }
+}
+"""
+_LISTEN = """
+([url, subprotocols]) => new Promise((done) => {
+  const heard = [], socket = new WebSocket(url, subprotocols);
+  socket.onopen = () => socket.send(JSON.stringify({type: "auth", token: "guess"}));
+  socket.onmessage = (message) => heard.push(message.data);
+  socket.onclose = () => done(heard);
+  socket.onerror = () => done(heard);
+})
+"""
+_AS_ANOTHER = f"""
+import encodings.idna, json, os, sys, urllib.error, urllib.request
+os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})  # after the imports: this Python may lie out of their reach
+wish = json.loads(sys.argv[1])
+if "file" in wish:
+    try:
+        told = {{"status": 200, "text": open(wish["file"]).read()}}
+    except PermissionError as error:
+        told = {{"status": 403, "text": str(error)}}
+else:
+    body = wish["body"]
+    request = urllib.request.Request(wish["url"], None if body is None else body.encode(), wish["headers"])
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({{}})).open(request, timeout=60) as answer:
+            told = {{"status": answer.status, "text": answer.read().decode()}}
+    except urllib.error.HTTPError as error:
+        told = {{"status": error.code, "text": error.read().decode()}}
+print(json.dumps(told))
+"""
+
+
+class _Blank(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>a page of elsewhere</title>")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the test's output is not the place."""
+
+
+class ForeignPage:
+    """A page of another origin. What it sends is sent in every way that needs no permission of the server."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def send(self, url: str, body: str | None = None) -> list[dict[str, Any]]:
+        """Status and text of each answer as the page sees them; status 0 where it may not look."""
+        method = "GET" if body is None else "POST"
+        ways: list[dict[str, Any]] = [
+            {"mode": "no-cors"},
+            {"mode": "cors"},
+            {"mode": "no-cors", "bare": True},
+            {"mode": "cors", "bare": True},
+            {"mode": "cors", "headers": {"Content-Type": "application/json"}},
+            {"mode": "no-cors", "credentials": "include"},
+        ]
+        return [self._page.evaluate(_SEND, [url, {**way, "method": method}, body]) for way in ways]
+
+    def listen(self, url: str, *subprotocols: str) -> list[str]:
+        """What it hears at a WebSocket until that is closed."""
+        heard: list[str] = self._page.evaluate(_LISTEN, [url, list(subprotocols)])
+        return heard
+
+
+@contextmanager
+def foreign_page() -> Iterator[ForeignPage]:
+    """A page of another port of this machine: another origin, of the same site."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Blank)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        with open_browser() as browser:
+            page = browser.new_page()
+            page.goto(f"http://localhost:{server.server_port}/")
+            yield ForeignPage(page)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def ask_as_another_user(url: str, body: Any = None, **headers: str) -> tuple[int, str]:
+    """Status and text of the answer that another user of this machine gets to a GET, or to a POST of JSON."""
+    data = None if body is None else json.dumps(body)
+    told = _as_another({"url": url, "body": data, "headers": {"Content-Type": "application/json", **headers}})
+    return told["status"], told["text"]
+
+
+def may_read_as_another_user(path: str) -> bool:
+    """Can another user of this machine read the file?"""
+    return bool(_as_another({"file": path})["status"] == 200)
+
+
+def _as_another(wish: dict[str, Any]) -> dict[str, Any]:
+    """What `nobody` gets; skips where this process may not become one."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user of this machine")
+    done = subprocess.run(
+        [sys.executable, "-c", _AS_ANOTHER, json.dumps(wish)], cwd="/", capture_output=True, text=True, check=False,
+        timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
