@@ -125,9 +125,12 @@ def read_manifest(directory: Path) -> dict[str, dict[str, Any]]:
         digest = sha256_json(entries)
         as_sealed = told.get("digest", digest) == digest  # manifests of earlier versions do not tell
     except (FileNotFoundError, NotADirectoryError):
-        raise StorageError(
-            "there is no manifest", code="TG0510", where=str(path), hint="name the folder that was exported or stored"
-        ) from None
+        if directory.is_dir():
+            told, hint = "there is no manifest", "name the folder that was exported or stored"
+        else:
+            told = "there is no such folder on this machine"
+            hint = "hosts that share a ledger share the state folder too: mount it here, or run where the folder is"
+        raise StorageError(told, code="TG0510", where=str(path), hint=hint) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise StorageError(f"no readable manifest: {type(error).__name__}", code="TG0510", where=str(path)) from None
     if not as_sealed:

@@ -5,6 +5,8 @@ Used by the store, the ledger and the session; knows nothing of them.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ def named_disk_errors(root: Path) -> Iterator[None]:
     """Turn what a full, broken or forbidden disk raises inside the block into one error that says so.
 
     Raises:
-        StorageError: TG0501 and TG0554 to TG0556, see `tasks/disk_errors.py`.
+        StorageError: TG0501, TG0554 to TG0556 and TG0559, see `tasks/disk_errors.py`.
     """
     try:
         yield
@@ -35,7 +37,10 @@ def private_folder(folder: Path) -> Path:
     """Make the folder and those above it, readable by this user alone; return it."""
     if not folder.is_dir():
         private_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
     return folder
 
 

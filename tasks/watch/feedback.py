@@ -114,7 +114,7 @@ def ingest_feedback(
             f"none of {n_lines} lines can be used; line {number}: {reason}", code="TG0164", where=source,
             hint='a line is {"ticket_id": ..., "version": "3", "outcome": "accepted|edited|rejected", "at": ...}',
         )  # fmt: skip
-    with connect(database) as db:
+    with connect(database, wait_s=LOCK_WAIT_S) as db:
         db.execute("BEGIN")
         db.execute(TABLES)
         n_new = _insert(db, rows)
@@ -170,7 +170,7 @@ def _select(database: Path, sql: str, values: list[Any] | None = None) -> list[t
 
     if not database.exists() or not database.stat().st_size:
         return []
-    with connect(database, read_only=True, threads=1) as db:
+    with connect(database, read_only=True, threads=1, wait_s=LOCK_WAIT_S) as db:
         return db.execute(sql, values or []).fetchall()
 
 
