@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from pathlib import Path
 from flows.engine.disk import private_folder
 from flows.engine.guard import PRIVATE_UMASK
 from flows.engine.lock import hold
+from flows.engine.temporary import TMPDIR
 from schemas.errors import ServiceError
 from tasks.files import write_json
 
@@ -153,10 +155,12 @@ def _ensure(
 def _start(
     kind: str, folder: Path, port: int, command: list[str], environment: Mapping[str, str], health: str
 ) -> Server:
-    log, state = folder / "server.log", folder / "server.json"
+    log, state, temporary = folder / "server.log", folder / "server.json", folder / "tmp"
+    shutil.rmtree(temporary, ignore_errors=True)  # what the server before left there
+    own = {TMPDIR: str(private_folder(temporary))}  # it outlives the command that starts it, and its folder
     with log.open("ab") as stream:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=dict(environment),
+            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env={**environment, **own},
             cwd=folder, start_new_session=True, umask=PRIVATE_UMASK,
         )  # fmt: skip
     _children.append(process)

@@ -20,7 +20,7 @@ from flows.engine.disk import private_folder
 from flows.engine.lock import hold
 
 FOLDER = "tmp"
-VARIABLE = "TMPDIR"
+TMPDIR = "TMPDIR"
 """Read by Python, by the C library and by what is started as a process of its own."""
 
 log = logging.getLogger("tunegate.temporary")
@@ -68,7 +68,7 @@ def temporary_files_below(home: Path, *, make: bool = False) -> Iterator[None]:
                 raise
             log.debug("no temporary files below %s: %s", home, error)
         else:
-            stack.callback(_set_folder, os.environ.get(VARIABLE), tempfile.tempdir)
+            stack.callback(_set_folder, os.environ.get(TMPDIR), tempfile.tempdir)
             _set_folder(str(folder), str(folder))
         yield
 
@@ -76,7 +76,7 @@ def temporary_files_below(home: Path, *, make: bool = False) -> Iterator[None]:
 def _set_folder(variable: str | None, folder: str | None) -> None:
     """For processes that are started from now on, and for this one."""
     if variable is None:
-        os.environ.pop(VARIABLE, None)
+        os.environ.pop(TMPDIR, None)
     else:
-        os.environ[VARIABLE] = variable
+        os.environ[TMPDIR] = variable
     tempfile.tempdir = folder
