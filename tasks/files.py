@@ -39,7 +39,8 @@ def inside(name: str, root: Path, *, where: str) -> Path:
     Raises:
         SecurityError: TG0818, it lies elsewhere.
     """
-    path = (root / Path(name).expanduser()).resolve()
+    # Not Path.resolve: of a link that leads back to itself it makes a RuntimeError, here opening it fails.
+    path = Path(os.path.realpath(root / Path(name).expanduser()))
     if not path.is_relative_to(root.resolve()):
         raise SecurityError(
             f"{name!r} lies outside the folder of pipelines.yaml",

@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 import random
 import re
-import resource
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -20,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from schemas.errors import ConfigError, LockedError, SecurityError, StorageError
+from tasks.limits import machine_memory
+from tasks.limits import memory_limit as limited_memory
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,8 +36,6 @@ STEP_TIMEOUT_S = 3600.0
 """For SQL of yours over all tickets."""
 QUESTION_MEMORY = 2 << 30
 """Bytes that a question may take beyond what the process has; DuckDB itself spills to disk from half of it on."""
-_limited = threading.Lock()
-"""Held by the thread whose SQL sets the process's limit of memory."""
 
 T = TypeVar("T")
 
@@ -134,12 +132,12 @@ def in_bounds(
     """
     import duckdb
 
-    with ThreadPoolExecutor(1, "sql") as thread, _memory_limit(memory or _machine_memory()):
+    with ThreadPoolExecutor(1, "sql") as thread, limited_memory(memory or machine_memory()):
         done: Future[T] = thread.submit(work)
         try:
             return done.result(timeout_s)
         except (duckdb.OutOfMemoryException, MemoryError):
-            what = f"needs more memory than it may take: {(memory or _machine_memory()) / 2**30:.1f} GiB"
+            what = f"needs more memory than it may take: {(memory or machine_memory()) / 2**30:.1f} GiB"
         except TimeoutError:
             what = f"did not end within {timeout_s:g} s"
         finally:
@@ -147,31 +145,6 @@ def in_bounds(
                 connection.interrupt()
                 wait([done], timeout=_RETRY_S)
     raise SecurityError(f"the SQL {what}", code="TG0837", where=where, hint="ask for less: fewer rows, shorter texts")
-
-
-@contextmanager
-def _memory_limit(extra: int) -> Iterator[None]:
-    """Let this process have that many bytes more; where a thread has set such a limit already, its limit holds."""
-    if not _limited.acquire(blocking=False):
-        yield
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        wanted = pages * resource.getpagesize() + extra
-        if soft == resource.RLIM_INFINITY or wanted < soft:
-            resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
-    except (OSError, ValueError):  # no Linux, or not allowed: DuckDB's own limit remains
-        pass
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        _limited.release()
-
-
-def _machine_memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()
 
 
 def create_database(path: Path) -> None:

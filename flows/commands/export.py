@@ -41,7 +41,8 @@ def export(
 
     Raises:
         ConfigError: TG0184, there is nothing verified of that name; TG0185, its training set was never redacted;
-            TG0159, its run was configured as this version does not read; and as `tasks.release.export.export_candidate`.
+            TG0159, its run was configured as this version does not read; and as
+            `tasks.release.export.export_candidate`.
         SecurityError: TG0826, TG0827, it cannot be signed; told before anything is written.
     """
     settings = load_settings(config)
