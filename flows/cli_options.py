@@ -23,10 +23,12 @@ def call(module: str, function: str, **arguments: Any) -> int:
     config = arguments.get("config")
     if not isinstance(config, Path):
         return int(command(**arguments))
-    from flows.engine.disk import named_disk_errors
+    from flows.engine.disk import named_disk_errors, need_folder
     from flows.engine.temporary import temporary_files_below
     from flows.settings import load_settings
 
     home = load_settings(config).home
-    with named_disk_errors(home), temporary_files_below(home):
-        return int(command(**arguments))
+    with named_disk_errors(home):
+        need_folder(home)
+        with temporary_files_below(home):
+            return int(command(**arguments))

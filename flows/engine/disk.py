@@ -37,11 +37,19 @@ def private_folder(folder: Path) -> Path:
     """Make the folder and those above it, readable by this user alone; return it."""
     if not folder.is_dir():
         private_folder(folder.parent)
-        try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-        except FileExistsError:
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+        need_folder(folder)
+        folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def need_folder(folder: Path) -> None:
+    """Raise where something else is in the folder's place; it need not be there yet.
+
+    Raises:
+        NotADirectoryError: something else is.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 
 
 def make_private(directory: Path) -> None:

@@ -18,7 +18,7 @@ from tasks.curate.readers.streams import Block, Line, open_binary, read_blocks, 
 
 _BLANK = b" \t\r\n"
 MAX_BLANK_LINES = 100_000
-"""More than rows; a compressed file of 3 MB can hold 800 million, each looked at like a row."""
+"""Beyond ten for each row; a compressed file of 3 MB can hold 800 million, each looked at like a row."""
 MAX_DOCUMENT_BYTES = 1 << 31
 """Of a `.json` file, which is one value and read whole: 2 GiB."""
 
@@ -45,9 +45,9 @@ def parse_blocks(blocks: Iterable[Block]) -> Iterator[Batch]:
         batch = _parse_block(block)
         n_here = len(batch)
         n_blank, n_rows = n_blank + len(block.lines) - n_here, n_rows + n_here
-        if n_blank > MAX_BLANK_LINES + n_rows:
+        if n_blank > MAX_BLANK_LINES + 10 * n_rows:
             raise SecurityError(
-                f"{n_blank:,} lines are blank and {n_rows:,} are rows; allowed are {MAX_BLANK_LINES:,} more than rows",
+                f"{n_blank:,} lines are blank and {n_rows:,} are rows; allowed are {MAX_BLANK_LINES:,}, and ten a row",
                 code="TG0816",
                 hint="if these are tickets, remove the blank lines: grep -v '^$'",
             )

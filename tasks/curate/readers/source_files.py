@@ -120,9 +120,7 @@ def _expand(pattern: str, root: Path) -> list[Path]:
     if literal.is_file():
         return [literal]
     if _is_loop(literal):
-        raise ConfigError(
-            f"{pattern!r} leads through a link that leads back to itself", code="TG0135", where=str(literal)
-        )
+        raise ConfigError(f"{pattern!r} is or holds a link back to itself", code="TG0135", where=str(literal))
     if literal.exists():
         raise ConfigError(
             f"{pattern!r} is {'a folder' if literal.is_dir() else 'no regular file'}",

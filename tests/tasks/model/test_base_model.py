@@ -144,9 +144,14 @@ def test_pipes_in_the_place_of_a_models_files_keep_nobody_waiting(tmp_path: Path
     (folder / "generation_config.json").unlink(missing_ok=True)
     os.mkfifo(folder / "generation_config.json")
     assert fetch("file:tiny", tmp_path).n_parameters == tiny_model.n_parameters
+
+
+def test_pipes_in_the_place_of_a_model_are_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
     os.mkfifo(tmp_path / "tiny.gguf")
     with pytest.raises(ConfigError, match=r"TG0174.*neither a folder nor a file"):
-        fetch("file:tiny.gguf", tmp_path)
+        fingerprint_base_model("file:tiny.gguf", root=tmp_path)
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_model.root, folder)
     (folder / "config.json").unlink()
     os.mkfifo(folder / "config.json")
     with pytest.raises(ConfigError, match=r"TG0176"):
