@@ -80,12 +80,12 @@ def connect(
         create_database(path)
     if path is not None:
         _check_magic(path)
-    with duckdb.connect(":memory:") as connection, tempfile.TemporaryDirectory(prefix="tunegate-duckdb-") as spill:
+    # In this order: the connection closes before its folder goes.
+    with tempfile.TemporaryDirectory(prefix="tunegate-duckdb-") as spill, duckdb.connect(":memory:") as connection:
         if path is not None:
             _attach(connection, path, read_only=read_only, wait_s=wait_s)
         _lock_down(connection, readable, Path(spill), threads, memory_limit)
         yield connection
-        connection.close()  # before its folder goes
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, path: Path, *, read_only: bool, wait_s: float) -> None:

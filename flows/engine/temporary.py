@@ -23,6 +23,9 @@ FOLDER = "tmp"
 TMPDIR = "TMPDIR"
 """Read by Python, by the C library and by what is started as a process of its own."""
 
+_own: list[Path] = []
+"""Folders of this process, the last one in use. What it inherits in the environment is its parent's."""
+
 log = logging.getLogger("tunegate.temporary")
 
 
@@ -56,7 +59,7 @@ def temporary_files_below(home: Path, *, make: bool = False) -> Iterator[None]:
     Sweeps first. A home that does not exist yet is made only with `make`; in one that cannot be written to, temporary
     files stay where the system has them. Within another such block of the same home there is nothing to do.
     """
-    if not (home.is_dir() or make) or tempfile.gettempdir().startswith(f"{home / FOLDER}{os.sep}"):
+    if not (home.is_dir() or make) or (_own and _own[-1].parent == home / FOLDER):
         yield
         return
     with ExitStack() as stack:
@@ -68,6 +71,8 @@ def temporary_files_below(home: Path, *, make: bool = False) -> Iterator[None]:
                 raise
             log.debug("no temporary files below %s: %s", home, error)
         else:
+            _own.append(folder)
+            stack.callback(_own.pop)
             stack.callback(_set_folder, os.environ.get(TMPDIR), tempfile.tempdir)
             _set_folder(str(folder), str(folder))
         yield

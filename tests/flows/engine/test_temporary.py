@@ -28,6 +28,19 @@ def test_temporary_files_of_this_process_and_its_children_lie_below_the_home(tmp
     assert list((home / "tmp").iterdir()) == []
 
 
+def test_a_process_below_another_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    script = (
+        "import sys, tempfile; from pathlib import Path; from flows.engine.temporary import temporary_files_below\n"
+        "with temporary_files_below(Path(sys.argv[1])): print(tempfile.gettempdir())"
+    )
+    with temporary_files_below(tmp_path):
+        mine = Path(tempfile.gettempdir())
+        child = [sys.executable, "-c", script, str(tmp_path)]
+        theirs = Path(subprocess.run(child, capture_output=True, text=True, check=True).stdout.strip())
+        assert theirs != mine, "who kills it leaves nothing that waits for this process to end"
+        assert theirs.parent == mine.parent
+
+
 def test_a_home_that_is_not_there_is_not_made_by_who_only_looks(tmp_path: Path) -> None:
     before = tempfile.gettempdir()
     with temporary_files_below(tmp_path / "home"):
