@@ -86,7 +86,7 @@ def _data(recorded: Recorded) -> dict[str, Any]:
     if card is not None:
         conflicts = CardNumbers.model_validate_json(card.numbers.read_bytes()).label_conflicts
     trained = recorded.result("train", TrainedRef)
-    spec = spec_of(recorded)
+    spec = spec_of(recorded.row)
     forms = None if splits is None else form_shares(splits, spec.evaluate, answer=spec.train.prompt.answer)
     return {
         "n_train": splits.n_train if splits else None,
@@ -106,7 +106,7 @@ class _Scored:
     recorded: Recorded
 
     def evidence(self) -> dict[str, Any]:
-        spec, recorded = spec_of(self.recorded), self.recorded
+        spec, recorded = spec_of(self.recorded.row), self.recorded
         traits = {each.name: each for each in spec.evaluate.traits()}
         first = traits[spec.gates.rules[0].metric]
         scores = {arm: found for arm in ARMS if (found := self._scores(arm)) is not None}

@@ -29,6 +29,8 @@ from flows.cli_start import add_start_commands
 from flows.engine.guard import guard_process, say_traceback
 from schemas.errors import TunegateError
 
+TERMINATED = 143
+
 app = typer.Typer(
     help="Turn fresh support tickets into a better fine-tuned model, or refuse to.",
     no_args_is_help=True,
@@ -54,21 +56,24 @@ def main(arguments: list[str] | None = None) -> None:
         code = 130
     except TunegateError as error:
         code = _report(error, arguments)
+    except SystemExit as stop:
+        # Code that is not ours may end the process as if all was done; only a signal of ours ends it so.
+        code = TERMINATED if stop.code == TERMINATED else _report_unexpected(stop, arguments)
     except Exception as error:
         code = _report_unexpected(error, arguments)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:
-    sys.exit(143)
+    sys.exit(TERMINATED)
 
 
 def _report(error: TunegateError, arguments: list[str]) -> int:
-    if "--json" in arguments:
-        import orjson
+    from flows.commands.output import to_json, write
 
-        print(orjson.dumps({"error": error.to_json(), "exit_code": error.exit_code}).decode())
-    print(str(error), file=sys.stderr)
+    if "--json" in arguments:
+        print(to_json({"error": error.to_json(), "exit_code": error.exit_code}))
+    write(f"{error}\n", sys.stderr)
     if "--debug" in arguments:
         say_traceback(error.__context__ or error)
     return error.exit_code
@@ -77,15 +82,15 @@ def _report(error: TunegateError, arguments: list[str]) -> int:
 def _report_usage(error: Any, arguments: list[str]) -> int:
     """A fault that the argument parser found."""
     if "--json" in arguments:
-        import orjson
+        from flows.commands.output import to_json
 
         told = {"code": "usage", "message": error.format_message(), "where": None, "hint": "tunegate COMMAND --help"}
-        print(orjson.dumps({"error": told, "exit_code": int(error.exit_code)}).decode())
+        print(to_json({"error": told, "exit_code": int(error.exit_code)}))
     error.show()
     return int(error.exit_code)
 
 
-def _report_unexpected(error: Exception, arguments: list[str]) -> int:
+def _report_unexpected(error: BaseException, arguments: list[str]) -> int:
     if hasattr(error, "show") and hasattr(error, "format_message"):
         return _report_usage(error, arguments)
     # Words of an unexpected error may quote a ticket: only --debug shows them.

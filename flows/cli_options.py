@@ -15,5 +15,20 @@ CONFIG = Path("pipelines.yaml")
 
 
 def call(module: str, function: str, **arguments: Any) -> int:
-    """Run a command's function; its module is imported only now."""
-    return int(getattr(importlib.import_module(f"flows.commands.{module}"), function)(**arguments))
+    """Run a command's function; its module is imported only now.
+
+    Of a command that has a state folder, temporary files lie below that, and what its disk does is named.
+    """
+    command = getattr(importlib.import_module(f"flows.commands.{module}"), function)
+    config = arguments.get("config")
+    if not isinstance(config, Path):
+        return int(command(**arguments))
+    from flows.engine.disk import named_disk_errors, need_folder
+    from flows.engine.temporary import temporary_files_below
+    from flows.settings import load_settings
+
+    home = load_settings(config).home
+    with named_disk_errors(home):
+        need_folder(home)
+        with temporary_files_below(home):
+            return int(command(**arguments))

@@ -93,7 +93,7 @@ def _numbers(recorded: Recorded) -> CardNumbers | None:
 
 def _metrics(first: Recorded, second: Recorded) -> dict[str, Any]:
     scores = [recorded.result("scores_tuned", Scores, folder="scores") for recorded in (first, second)]
-    specs = [spec_of(recorded) for recorded in (first, second)]
+    specs = [spec_of(recorded.row) for recorded in (first, second)]
     confidence = max(spec.gates.confidence for spec in specs)
     if scores[0] is None or scores[1] is None:
         return {"confidence": confidence, "lines": []}
@@ -104,7 +104,7 @@ def _metrics(first: Recorded, second: Recorded) -> dict[str, Any]:
 
 def _arms(first: Recorded, second: Recorded) -> list[dict[str, Any]]:
     """Means of the first rule's metric, every arm, over the items of its own run."""
-    metrics = [spec_of(recorded).gates.rules[0].metric for recorded in (first, second)]
+    metrics = [spec_of(recorded.row).gates.rules[0].metric for recorded in (first, second)]
     means: list[dict[str, float | None]] = []
     for recorded, metric in zip((first, second), metrics, strict=True):
         found: dict[str, float | None] = {}

@@ -34,7 +34,7 @@ class RunFigures:
 
     def __init__(self, recorded: Recorded) -> None:
         self.recorded = recorded
-        self.spec = spec_of(recorded)
+        self.spec = spec_of(recorded.row)
 
     @cached_property
     def model(self) -> ModelRef | None:

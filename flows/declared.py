@@ -24,6 +24,7 @@ from schemas.curation_steps import (
     TriggerScanStep,
 )
 from schemas.errors import ConfigError, TunegateError
+from schemas.regular_file import open_regular
 from tasks.curate.cap import cap_rows
 from tasks.curate.dedup import drop_duplicates
 from tasks.curate.label_check import check_labels
@@ -131,7 +132,8 @@ def _read_select(step: SqlStep, root: Path) -> str:
     """
     path = inside(step.file, root, where=f"curate.sql.{step.name}")
     try:
-        return path.read_text(encoding="utf-8")
+        with open_regular(path) as stream:
+            return stream.read().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(

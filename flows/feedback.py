@@ -29,15 +29,18 @@ def feedback_database(home: Path, name: str) -> Path:
     return home / "feedback" / name / "feedback.duckdb"
 
 
-def take_in(lines: Iterable[bytes], *, source: str, spec: PipelineSpec, settings: Settings) -> Ingested:
+def take_in(
+    lines: Iterable[bytes], *, source: str, spec: PipelineSpec, settings: Settings, wait_s: float = 0.0
+) -> Ingested:
     """Keep what agents did, one JSON object a line; when it returns, it is on the disk.
 
     Args:
         source: What to call where the lines are from.
+        wait_s: Seconds to wait for another process that has the feedback open.
 
     Raises:
         ConfigError: TG0164, no line can be used.
-        LockedError: another process has the feedback open.
+        LockedError: TG0551, another process has the feedback open for longer.
     """
     name = spec.registry.name
     database = feedback_database(settings.home, name)
@@ -50,6 +53,7 @@ def take_in(lines: Iterable[bytes], *, source: str, spec: PipelineSpec, settings
         versions=frozenset(row.ref.version for row in open_ledger(settings).candidates(name)),
         redact=[step for step in spec.curate.steps if isinstance(step, RedactStep)],
         forgotten=load_forgotten(settings),
+        wait_s=wait_s,
     )
 
 

@@ -120,17 +120,17 @@ def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
     return [(prefix, value if isinstance(value, str) else orjson.dumps(value).decode())]
 
 
-def spec_of(recorded: Recorded) -> PipelineSpec:
+def spec_of(row: RunRow) -> PipelineSpec:
     """The configuration that the run was made with.
 
     Raises:
         ConfigError: TG0159, it is of a version of this program that declared otherwise.
     """
     try:
-        return PipelineSpec.model_validate(orjson.loads(recorded.row.config_json))
+        return PipelineSpec.model_validate(orjson.loads(row.config_json))
     except ValidationError as error:
         at = ".".join(map(str, error.errors()[0]["loc"]))
         raise ConfigError(
-            f"run {recorded.row.run_id} was configured as this version does not read any more ({at})", code="TG0159",
-            where=recorded.row.run_id, hint="take a newer run: `tunegate runs`",
+            f"run {row.run_id} was configured as this version does not read any more ({at})", code="TG0159",
+            where=row.run_id, hint="take a newer run: `tunegate runs`",
         ) from None  # fmt: skip

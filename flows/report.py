@@ -165,7 +165,7 @@ def _removed(recorded: Recorded) -> tuple[RemovedExample, ...]:
     if warehouse is None:
         return ()
     try:
-        steps = spec_of(recorded).curate.steps
+        steps = spec_of(recorded.row).curate.steps
     except TunegateError:
         return ()
     redact = next((step for step in steps if isinstance(step, RedactStep)), RedactStep(uses="redact"))

@@ -19,12 +19,12 @@ from flows.engine.plan import Known, parts_of, repeat_step
 from flows.engine.rows import StepRow
 from flows.engine.step import Step
 from flows.engine.store import Store
+from flows.recorded import spec_of
 from flows.session import declare
 from flows.settings import Settings, open_ledger, open_store
 from flows.standing import Standing
 from schemas.artifacts import Artifact, Splits, WarehouseRef
 from schemas.errors import ConfigError
-from schemas.pipeline import PipelineSpec
 from tasks.files import MANIFEST
 from tasks.progress import Progress
 
@@ -58,13 +58,13 @@ def reproduce_run(
 
     Raises:
         ConfigError: TG0151 or TG0152, no such run or several; TG0157, the run has no complete step, or a stored result
-            that is needed is gone.
+            that is needed is gone; TG0159, the run was configured as this version does not read.
     """
     store, ledger = open_store(settings), open_ledger(settings)
     run = ledger.run(run_id)
     rows = {row.step: row for row in ledger.steps(run.run_id) if row.key}
     # The configuration is the one that was recorded, not the one that the file holds today.
-    spec = PipelineSpec.model_validate(orjson.loads(run.config_json))
+    spec = spec_of(run)
     standing = Standing(judged=ledger.judged_candidates(), held_out=ledger.held_out_items)
     stages = declare(spec, settings=settings, root=root, standing=standing, earlier=_earlier(store, rows))
     steps = [step for stage in STAGES for step in stages[stage] if step.name in rows]

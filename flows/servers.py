@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from pathlib import Path
 from flows.engine.disk import private_folder
 from flows.engine.guard import PRIVATE_UMASK
 from flows.engine.lock import hold
+from flows.engine.temporary import TMPDIR
 from flows.prefect_login import make_login, pages_of, read_login, write_login_page
 from schemas.errors import ServiceError
 from schemas.secrets import without_secrets
@@ -186,10 +188,13 @@ def _asks_for_login(server: Server) -> bool:
 def _start(kind: str, folder: Path, launch: Callable[[int], Launch], health: str) -> Server:
     port = free_port()
     started = launch(port)
-    log, state = folder / "server.log", folder / "server.json"
+    log, state, temporary = folder / "server.log", folder / "server.json", folder / "tmp"
+    shutil.rmtree(temporary, ignore_errors=True)  # what the server before left there
+    own = {TMPDIR: str(private_folder(temporary))}  # it outlives the command that starts it, and its folder
     with log.open("ab") as stream:
         process = subprocess.Popen(
-            started.command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=dict(started.environment),
+            started.command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
+            env={**started.environment, **own},
             cwd=folder, start_new_session=True, umask=PRIVATE_UMASK,
         )  # fmt: skip
     _children.append(process)

@@ -22,6 +22,7 @@ from flows.engine.keys import digest_of, installed
 from flows.engine.plan import left_out, run_step
 from flows.engine.runs import Seen
 from flows.engine.source import code_digests
+from flows.engine.temporary import temporary_files_below
 from flows.ingest import landed_folder, source_at_hand
 from flows.listener import Listeners
 from flows.measured import Measured
@@ -189,7 +190,7 @@ def open_session(
     check_cluster(spec, settings)
     run_id = run_id or new_run_id()
     held = open_ledger(settings).pipeline_lock(pipeline, wait_s=wait_s, run_id=run_id)
-    with named_disk_errors(settings.home), held:
+    with named_disk_errors(settings.home), held, temporary_files_below(settings.home, make=True):
         open_ledger(settings).check()
         apply_tombstones(settings)  # a backup may have brought back whom the workspace had forgotten
         session = Session(spec, settings, root=path.resolve().parent, run_id=run_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from schemas.training import TrainSpec
+from tasks.model.model_config import read_config
 from tasks.model.model_uri import FileUri, parse_model_uri
 from tasks.train.fit import known_dims
 from tasks.train.memory import ModelDims
@@ -17,12 +18,12 @@ def dims_of(spec: TrainSpec, root: Path) -> ModelDims:
         root: Folder of pipelines.yaml.
 
     Raises:
-        ConfigError: TG0182, no shapes of that name are shipped.
+        ConfigError: TG0182, no shapes of that name are shipped; TG0173 and TG0176, as `read_config`.
     """
     source = parse_model_uri(spec.base_model)
     if isinstance(source, FileUri):
         path = root / source.path / "config.json"
-        dims = ModelDims.read(path) if path.is_file() else None
+        dims = ModelDims.of(read_config(path)) if path.is_file() else None
         if dims is not None:
             return dims
     return known_dims(_named(spec.base_model))

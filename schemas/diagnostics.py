@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from schemas.errors import ConfigError
+from schemas.regular_file import open_regular
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """The line breaks that the YAML reader counts."""
@@ -126,7 +127,7 @@ def read_source(path: Path, *, max_bytes: int, max_line: int) -> Source:
     """
     file = str(path)
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             data = stream.read(max_bytes + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

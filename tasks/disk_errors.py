@@ -21,6 +21,11 @@ class _Case:
     error: StorageError
 
 
+_GONE = StorageError(
+    "the state folder was removed or replaced while this command worked",
+    code="TG0559",
+    hint="leave the state folder alone while a command is at work, then run again",
+)
 _CASES = (
     _Case(
         (errno.ENOSPC, errno.EDQUOT),
@@ -51,11 +56,21 @@ _CASES = (
     ),
     _Case(
         (errno.EACCES, errno.EPERM),
-        ("Permission denied",),
+        ("Permission denied", "unable to open database file"),
         StorageError(
             "this user may not read or write here", code="TG0556", hint="correct the rights of the folder, or its owner"
         ),
     ),
+    _Case(
+        (errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+        (),
+        StorageError(
+            "a file is where a folder should be, or a folder where a file",
+            code="TG0559",
+            hint="move it away, or set TUNEGATE_HOME to another folder",
+        ),
+    ),
+    _Case((), ("FOREIGN KEY constraint failed",), _GONE),  # rows that this process wrote are not there any more
 )
 
 
@@ -67,6 +82,8 @@ def name_disk_error(error: BaseException, root: Path) -> StorageError | None:
     """The error with its place and what is left of the disk; None when the disk has no part in it."""
     seen: BaseException | None = error
     while seen is not None:
+        if isinstance(seen, FileNotFoundError) and str(seen.filename).startswith(str(root)) and not root.exists():
+            return _placed(_GONE, seen, root)
         for case in _CASES:
             if _is(case, seen):
                 is_full = "disk I/O error" in str(seen) and _free_bytes(root) < _WITHOUT_ROOM

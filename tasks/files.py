@@ -39,7 +39,8 @@ def inside(name: str, root: Path, *, where: str) -> Path:
     Raises:
         SecurityError: TG0818, it lies elsewhere.
     """
-    path = (root / Path(name).expanduser()).resolve()
+    # Not Path.resolve: of a link that leads back to itself it makes a RuntimeError, here opening it fails.
+    path = Path(os.path.realpath(root / Path(name).expanduser()))
     if not path.is_relative_to(root.resolve()):
         raise SecurityError(
             f"{name!r} lies outside the folder of pipelines.yaml",
@@ -125,9 +126,12 @@ def read_manifest(directory: Path) -> dict[str, dict[str, Any]]:
         digest = sha256_json(entries)
         as_sealed = told.get("digest", digest) == digest  # manifests of earlier versions do not tell
     except (FileNotFoundError, NotADirectoryError):
-        raise StorageError(
-            "there is no manifest", code="TG0510", where=str(path), hint="name the folder that was exported or stored"
-        ) from None
+        if directory.is_dir():
+            told, hint = "there is no manifest", "name the folder that was exported or stored"
+        else:
+            told = "there is no such folder on this machine"
+            hint = "hosts that share a ledger share the state folder too: mount it here, or run where the folder is"
+        raise StorageError(told, code="TG0510", where=str(path), hint=hint) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise StorageError(f"no readable manifest: {type(error).__name__}", code="TG0510", where=str(path)) from None
     if not as_sealed:

@@ -1,9 +1,11 @@
-"""A text as it may be shown to people: nothing that cannot be seen and nothing that turns lines around.
+"""A text as it may be shown to people: nothing that cannot be seen, that turns lines around or speaks to a terminal.
 
-Called by what draws pages (`tasks/release`, `tasks/curate/cards`).
+Called by what draws pages (`tasks/release`, `tasks/curate/cards`) and by what commands print with.
 """
 
 from __future__ import annotations
+
+import unicodedata
 
 _JOINERS = frozenset("\u200c\u200d\u200e\u200f")
 """They form Persian words, Indic letters and emoji, or say where a number in Arabic text belongs. They turn nothing."""
@@ -17,4 +19,14 @@ def visible(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() or each in "\n\t" or each in _JOINERS else "\ufffd" for each in text)
+    return "".join(each if _is_visible(each) else "\ufffd" for each in text)
+
+
+def _is_visible(character: str) -> bool:
+    # Spaces of any width are no printable characters to Python.
+    return (
+        character.isprintable()
+        or character in "\n\t"
+        or character in _JOINERS
+        or unicodedata.category(character) == "Zs"
+    )

@@ -1,4 +1,4 @@
-"""The DuckDB connection: files created whole, nothing reachable but what was named, identifiers quoted.
+"""The DuckDB connection: files created whole, nothing reachable but what was named, identifiers quoted, SQL in bounds.
 
 It decides nothing about tickets and knows no table. Called by tasks/curate and tasks/assess; duckdb is imported inside
 functions.
@@ -7,14 +7,19 @@ functions.
 from __future__ import annotations
 
 import os
+import random
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from schemas.errors import ConfigError, LockedError, SecurityError, StorageError
+from tasks.limits import machine_memory
+from tasks.limits import memory_limit as limited_memory
 
 if TYPE_CHECKING:
     import duckdb
@@ -24,6 +29,15 @@ STORAGE_VERSION = "v1.5.0"
 _VERSIONS = re.compile(r"storage version number (\d+), but we can only read storage versions between (\d+) and (\d+)")
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 _MAX_IDENTIFIER = 255
+_RETRY_S = 0.05
+QUESTION_TIMEOUT_S = 60.0
+"""For an answer that somebody waits for."""
+STEP_TIMEOUT_S = 3600.0
+"""For SQL of yours over all tickets."""
+QUESTION_MEMORY = 2 << 30
+"""Bytes that a question may take beyond what the process has; DuckDB itself spills to disk from half of it on."""
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -34,8 +48,12 @@ def connect(
     read_only: bool = False,
     threads: int | None = None,
     memory_limit: str | None = None,
+    wait_s: float = 0.0,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open `path` (made when absent; None: in memory) and lock it down; close it at the end of the block.
+
+    Each connection is an instance of DuckDB of its own, so that several threads may read one file, each with its own
+    places and limits; the file is its current database.
 
     SQL in this connection reaches the opened file and the files and folders in `readable`, nothing else: no other
     path, no network, no extension, no secret, no Python variable by its name, no `SET`. DuckDB allows writing where
@@ -47,9 +65,10 @@ def connect(
         read_only: Refuse writes; the file must exist. Several processes may hold a file this way.
         threads: Upper limit of DuckDB's threads; None leaves its default.
         memory_limit: Such as `2GB`; None leaves DuckDB's default.
+        wait_s: Seconds to wait for another holder of the file.
 
     Raises:
-        LockedError: another process holds the file; names it.
+        LockedError: TG0551, another process or connection holds the file; names it.
         StorageError: the file is no DuckDB database, of a storage version that is not read (TG0519), is absent with
             `read_only`, or cannot be created.
     """
@@ -61,16 +80,71 @@ def connect(
         create_database(path)
     if path is not None:
         _check_magic(path)
-    try:
-        connection = duckdb.connect(str(path) if path else ":memory:", read_only=read_only)
-    except duckdb.Error as error:
-        raise _cannot_open(path, error) from None
-    with tempfile.TemporaryDirectory(prefix="tunegate-duckdb-") as spill:
+    # In this order: the connection closes before its folder goes.
+    with tempfile.TemporaryDirectory(prefix="tunegate-duckdb-") as spill, duckdb.connect(":memory:") as connection:
+        if path is not None:
+            _attach(connection, path, read_only=read_only, wait_s=wait_s)
+        _lock_down(connection, readable, Path(spill), threads, memory_limit)
+        yield connection
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, path: Path, *, read_only: bool, wait_s: float) -> None:
+    """Make the file the current database of a fresh instance."""
+    import duckdb
+
+    deadline = time.monotonic() + wait_s
+    mode = "READ_ONLY" if read_only else "READ_WRITE"
+    while True:
         try:
-            _lock_down(connection, readable, Path(spill), threads, memory_limit)
-            yield connection
+            connection.execute(f"ATTACH {quote_text(str(path))} AS warehouse (TYPE duckdb, {mode})")
+            connection.execute("USE warehouse")
+        except duckdb.Error as error:
+            refused = _cannot_open(path, error)
+        else:
+            return
+        if not isinstance(refused, LockedError) or time.monotonic() >= deadline:
+            raise refused from None
+        time.sleep(_RETRY_S * (1 + random.random()))  # noqa: S311  # so that two who wait do not wait in step
+
+
+def in_bounds(
+    connection: duckdb.DuckDBPyConnection,
+    work: Callable[[], T],
+    *,
+    where: str,
+    timeout_s: float = STEP_TIMEOUT_S,
+    memory: int | None = None,
+) -> T:
+    """What `work` returns, which runs SQL that a user wrote: ended by its deadline, by SIGTERM and by Ctrl-C.
+
+    It runs in a thread of its own while this one waits: a thread inside DuckDB does not always hear a signal. DuckDB's
+    own `memory_limit` covers what it holds, not the texts that a function makes: that the kernel limits, for the
+    process as a whole.
+
+    Args:
+        work: Uses the connection and nothing else that another thread uses.
+        where: What the SQL belongs to, for the error.
+        timeout_s: Seconds.
+        memory: Bytes beyond what the process has; None: as much as the machine has.
+
+    Raises:
+        SecurityError: TG0837, it takes longer, or more memory.
+    """
+    import duckdb
+
+    with ThreadPoolExecutor(1, "sql") as thread, limited_memory(memory or machine_memory()):
+        done: Future[T] = thread.submit(work)
+        try:
+            return done.result(timeout_s)
+        except (duckdb.OutOfMemoryException, MemoryError):
+            what = f"needs more memory than it may take: {(memory or machine_memory()) / 2**30:.1f} GiB"
+        except TimeoutError:
+            what = f"did not end within {timeout_s:g} s"
         finally:
-            connection.close()
+            while not done.done():
+                connection.interrupt()
+                wait([done], timeout=_RETRY_S)
+    raise SecurityError(f"the SQL {what}", code="TG0837", where=where, hint="ask for less: fewer rows, shorter texts")
 
 
 def create_database(path: Path) -> None:
@@ -100,6 +174,7 @@ def select_from_files(tables: Mapping[str, Path], sql: str, *, where: str) -> li
     Raises:
         ConfigError: TG0199, it is not exactly one SELECT, or DuckDB refuses it. Words of an error that may quote a
             value are left out.
+        SecurityError: TG0837, it takes too long or too much memory.
     """
     import duckdb
 
@@ -112,7 +187,8 @@ def select_from_files(tables: Mapping[str, Path], sql: str, *, where: str) -> li
             statements = connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise ConfigError("this is not exactly one SELECT", code="TG0199", where=where)
-            rows: list[dict[str, Any]] = connection.sql(sql).to_arrow_table().to_pylist()
+            table = in_bounds(connection, lambda: connection.sql(sql).to_arrow_table(), where=where)
+            rows: list[dict[str, Any]] = table.to_pylist()
         except duckdb.Error as error:
             safe = isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException)
             told = str(error).partition("\n")[0][:300] if safe else type(error).__name__
@@ -187,7 +263,7 @@ def _lock_down(
 
 def _cannot_open(path: Path | None, error: Exception) -> LockedError | StorageError:
     first = str(error).partition("\n")[0]
-    if "lock" in first.lower() or "different configuration" in first:
+    if "lock" in first.lower() or "already attached" in first:
         return LockedError(
             f"the database is held by {_holder(first)}",
             code="TG0551",

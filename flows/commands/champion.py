@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.commands.output import out, print_json, print_rows
+from flows.commands.output import out, print_json, print_rows, write
 from flows.engine.ledger import Ledger
 from flows.settings import load_settings, open_ledger
 from schemas.artifacts import ChampionRef
@@ -61,7 +61,7 @@ def predict(*, pipeline: str, file: Path | None, subject: str, config: Path, as_
     if as_json:
         print_json({"name": name, "version": current.version, "reply": reply})
     else:
-        sys.stdout.write(reply + "\n")  # as the model wrote it: neither wrapped nor coloured
+        write(reply + "\n", sys.stdout)
     return 0
 
 

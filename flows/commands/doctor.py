@@ -10,6 +10,7 @@ from pathlib import Path
 from flows.commands.exposure import check_exposure, check_rights
 from flows.commands.findings import Finding
 from flows.commands.output import out, print_json
+from flows.engine.disk import named_disk_errors
 from flows.health import machine, services, state
 from flows.health.patient import Check, Patient
 from flows.settings import load_settings
@@ -49,9 +50,13 @@ def doctor(*, config: Path, as_json: bool) -> int:
 
 
 def examine(check: Check, patient: Patient) -> Iterator[Finding]:
-    """What one check finds; an error of ours is a finding too, and ends no other check."""
+    """What one check finds; its error is a finding too, and ends no other check."""
     try:
-        yield from check(patient)
+        with named_disk_errors(patient.settings.home):
+            yield from check(patient)
     except TunegateError as error:
         fix = error.hint or f"tunegate explain {error.code}"
         yield Finding(check.__name__, "bad", f"{error.code}: {error.message}", fix)
+    except Exception as error:  # of what lies there, which may be damaged in any way; its words may quote a ticket
+        told = f"cannot be checked ({type(error).__name__})"
+        yield Finding(check.__name__, "bad", told, "put it back from a backup, or report this")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-import orjson
-
 from flows.chosen import chosen_names
 from flows.commands.output import out, print_json, print_rows, talk
 from flows.engine.disk import named_disk_errors
 from flows.engine.ledger import Ledger
 from flows.engine.store import Store
 from flows.named import Named, aliases_of, find_named
+from flows.recorded import spec_of
 from flows.settings import load_settings, open_ledger, open_store
 from schemas.artifacts import Artifact, DatasetRef, PromptSet, Splits
 from schemas.curation_steps import RedactStep
@@ -41,8 +40,9 @@ def export(
     """Write the folder and say what is in it.
 
     Raises:
-        ConfigError: TG0184, there is nothing verified of that name; TG0185, its training set was never redacted; and
-            as `tasks.release.export.export_candidate`.
+        ConfigError: TG0184, there is nothing verified of that name; TG0185, its training set was never redacted;
+            TG0159, its run was configured as this version does not read; and as
+            `tasks.release.export.export_candidate`.
         StorageError: TG0580 or TG0581, the ledger was altered or is another one.
         SecurityError: TG0826, TG0827, it cannot be signed; told before anything is written.
     """
@@ -50,7 +50,7 @@ def export(
     ledger = open_ledger(settings)
     ledger.check()
     named = find_named(run, ledger, load_file(config))
-    spec = PipelineSpec.model_validate(orjson.loads(named.run.config_json))
+    spec = spec_of(named.run)
     if form == "openai-jsonl" and not any(isinstance(step, RedactStep) for step in spec.curate.steps):
         raise ConfigError(
             "the training set was never redacted, and only redacted texts leave the house",

@@ -18,6 +18,8 @@ from tasks.watch.feedback import Ingested, acceptance_of, feedback_state
 
 SHOWN = 5
 """Refused lines that are told."""
+LOCK_WAIT_S = 60.0
+"""An endpoint that takes feedback in holds the database for moments; lines that are given up may never come again."""
 
 
 def feedback(*, pipeline: str, file: Path | None, config: Path, as_json: bool) -> int:
@@ -54,6 +56,6 @@ def _ingest(file: Path, spec: PipelineSpec, settings: Settings) -> Ingested:
     source = "stdin" if str(file) == "-" else str(file)
     try:
         with nullcontext(sys.stdin.buffer) if source == "stdin" else file.open("rb") as stream:
-            return take_in(stream, source=source, spec=spec, settings=settings)
+            return take_in(stream, source=source, spec=spec, settings=settings, wait_s=LOCK_WAIT_S)
     except OSError as error:
         raise ConfigError(f"the feedback cannot be read: {error.strerror}", code="TG0165", where=source) from None

@@ -1,22 +1,47 @@
-"""How commands speak: data to stdout (text or JSON), talk to stderr."""
+"""How commands speak: data to stdout (text or JSON), talk to stderr.
+
+All of it is written here, so that no ticket and no file speaks to the terminal: what is no visible character, such as
+the escape that begins a command to it, is shown as a mark, in JSON as an escape of JSON.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TextIO
 
 import orjson
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 
+from tasks.visible import visible
+
 PIPE_WIDTH = 200
+_NOT_IN_JSON = re.compile("[\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069]")
+"""What JSON allows in a text and a terminal or a reader's eye takes for something else; those below 0x20 it escapes."""
 
 
 def print_json(value: Any) -> None:
     """One JSON object on stdout."""
-    sys.stdout.write(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode() + "\n")
+    sys.stdout.write(to_json(value, option=orjson.OPT_INDENT_2) + "\n")
+
+
+def to_json(value: Any, *, option: int = 0) -> str:
+    """The value as JSON that a terminal shows as it is.
+
+    >>> to_json("a\x9bb")
+    '"a\\\\u009bb"'
+    """
+    text = orjson.dumps(value, default=str, option=option).decode()
+    return _NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def write(text: str, stream: TextIO) -> None:
+    """Write text as it is, neither wrapped nor coloured, but nothing that a terminal would obey."""
+    stream.write(visible(text))
 
 
 def out() -> Console:
@@ -31,8 +56,26 @@ def talk() -> Console:
 
 def _console(*, stderr: bool) -> Console:
     console = Console(stderr=stderr, highlight=False)
-    # Lines of a log file or a pipe must not be cut at 80 columns.
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    if not console.is_terminal:  # lines of a log file or a pipe must not be cut at 80 columns
+        console = Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    console.push_render_hook(_AllVisible())
+    return console
+
+
+class _AllVisible(RenderHook):
+    """Lets every text of a console be visible; what the console itself says to the terminal stays."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Visible(each) for each in renderables]
+
+
+class _Visible:
+    def __init__(self, inner: ConsoleRenderable) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._inner, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

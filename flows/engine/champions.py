@@ -18,6 +18,7 @@ from flows.engine.ledger_base import LedgerBase
 from flows.engine.rows import CandidateRow, EventRow, Projection
 from flows.engine.runs import now
 from schemas.artifacts import Artifact, ChampionRef
+from schemas.errors import StorageError
 from schemas.training import PromptSpec
 from schemas.verdicts import Verdict
 from tasks.failpoint import reach
@@ -170,6 +171,14 @@ class Champions(LedgerBase):
             " AND candidates.version = CAST(champions.version AS INTEGER) WHERE champions.name = ?",
             (name,),
         ).fetchone()
+        if row is None:
+            checked_history(db)  # says what was removed, where that is seen
+            raise StorageError(
+                f"the event or the candidate by which {name} has its champion is missing",
+                code="TG0533",
+                where="ledger, champion_events",
+                hint="put the ledger back from a backup; nothing is promoted until then",
+            )
         return self._from_json(row["ref_json"], promoted_at=row["at"], verdict_digest=row["verdict_digest"])
 
     def _row(self, db: Database, name: str, version: str) -> CandidateRow | None:

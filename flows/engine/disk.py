@@ -5,6 +5,7 @@ Used by the store, the ledger and the session; knows nothing of them.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ def named_disk_errors(root: Path) -> Iterator[None]:
     """Turn what a full, broken or forbidden disk raises inside the block into one error that says so.
 
     Raises:
-        StorageError: TG0501 and TG0554 to TG0556, see `tasks/disk_errors.py`.
+        StorageError: TG0501, TG0554 to TG0556 and TG0559, see `tasks/disk_errors.py`.
     """
     try:
         yield
@@ -38,6 +39,7 @@ def private_folder(folder: Path) -> Path:
     """Make the folder and those above it, readable by this user alone; return it."""
     if not folder.is_dir():
         private_folder(folder.parent)
+        need_folder(folder)
         folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
@@ -67,6 +69,16 @@ def _write_aside(path: Path, text: str) -> Path:
         file.flush()
         os.fsync(file.fileno())  # a power cut must not leave an empty file for ever
     return Path(name)
+
+
+def need_folder(folder: Path) -> None:
+    """Raise where something else is in the folder's place; it need not be there yet.
+
+    Raises:
+        NotADirectoryError: something else is.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 
 
 def make_private(directory: Path) -> None:

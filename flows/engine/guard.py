@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from schemas.secrets import know_secrets, masked
+from tasks.visible import visible
 
 PRIVATE_UMASK = 0o077
 """Files 0600, folders 0700: ticket text, weights and the ledger are nobody else's."""
@@ -37,8 +38,8 @@ def guard_logs() -> None:
 
 
 def say_traceback(error: BaseException) -> None:
-    """Print the traceback to stderr, without secrets."""
-    sys.stderr.write(masked("".join(traceback.format_exception(error))))
+    """Print the traceback to stderr, without secrets and without what a terminal would obey."""
+    sys.stderr.write(visible(masked("".join(traceback.format_exception(error)))))
 
 
 def _guarded(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:

@@ -15,6 +15,7 @@ import orjson
 from flows.engine.disk import make_private, named_disk_errors, private_folder
 from flows.engine.lock import hold
 from flows.engine.store import REFERENCE, Store
+from flows.engine.temporary import temporary_folder
 from tasks.files import MANIFEST, seal, sync_directory, write_json
 
 
@@ -32,7 +33,7 @@ class RewritingStore(Store):
             note: Puts the new digest on record, before the result is there.
         """
         place = self.place(step, key)
-        with self._lock(step, key), named_disk_errors(self.root), self._aside() as folder:
+        with self._lock(step, key), named_disk_errors(self.root), temporary_folder(self.root) as folder:
             out = private_folder(folder / "out")
             changed = change(place, out)
             fields = orjson.loads((place / REFERENCE).read_bytes())

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from flows.engine.disk import make_private, named_disk_errors, private_folder
 from flows.engine.keys import KeyParts
 from flows.engine.lock import SAFE_NAME, hold
+from flows.engine.temporary import sweep, temporary_folder
 from schemas.artifacts import Artifact
 from schemas.errors import SecurityError, StorageError
 from schemas.secrets import masked_value
@@ -138,7 +139,7 @@ class Store:
                 return self._reused(found, step, key)
             self._sweep_once()
             started = time.monotonic()
-            with self._aside() as folder:
+            with temporary_folder(self.root) as folder:
                 reach("store.started")
                 artifact = self._make(folder, returns, produce)
                 if parts is not None:
@@ -152,7 +153,7 @@ class Store:
     @contextmanager
     def make_aside(self, returns: type[A], produce: Callable[[Path], A]) -> Iterator[A]:
         """A result made and sealed as `obtain` does, gone at the end of the block: to compare, never to keep."""
-        with named_disk_errors(self.root), self._aside() as folder:
+        with named_disk_errors(self.root), temporary_folder(self.root) as folder:
             yield self._make(folder, returns, produce)
 
     def with_digest(self, step: str, digest: str, returns: type[A]) -> A | None:
@@ -173,7 +174,7 @@ class Store:
     def discard(self, step: str, key: str) -> None:
         """Remove a result; absent ones are no error. It leaves the store in one rename, so nobody sees a half."""
         place = self.place(step, key)
-        with self._lock(step, key), self._aside() as folder:
+        with self._lock(step, key), temporary_folder(self.root) as folder:
             if place.is_dir():
                 place.rename(folder / "discarded")
 
@@ -255,27 +256,11 @@ class Store:
         with hold(path):
             yield
 
-    @contextmanager
-    def _aside(self) -> Iterator[Path]:
-        """A new folder below `tmp/`, removed at the end. While its lock is held nobody sweeps it."""
-        base = private_folder(self.root / "tmp")
-        folder = base / uuid.uuid4().hex
-        with hold(folder.with_suffix(".lock")):
-            folder.mkdir(mode=0o700)
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-
     def _sweep_once(self) -> None:
-        """Remove the work aside of processes that died: the kernel has released their locks."""
-        if self._swept:
-            return
-        self._swept = True
-        for lock in sorted((self.root / "tmp").glob("*.lock")):
-            with hold(lock, wait_s=0) as held:
-                if held:
-                    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+        """Remove the work aside of processes that died."""
+        if not self._swept:
+            self._swept = True
+            sweep(self.root)
 
 
 def _digest_by_sizes(place: Path) -> str:

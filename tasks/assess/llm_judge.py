@@ -21,6 +21,7 @@ from schemas.artifacts import EvalSet, Predictions
 from schemas.errors import GateError
 from schemas.evidence import CheckEvidence
 from schemas.judge import JudgeSpec
+from schemas.regular_file import open_regular
 from tasks.assess.items import hash_rank
 from tasks.endpoint import Endpoint
 from tasks.files import inside, sha256_file, write_json
@@ -140,7 +141,8 @@ def read_labels(path: Path) -> Iterator[dict[str, str]]:
         GateError: TG0619, the file is not there, or a line is no choice between two answers.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        with open_regular(path) as stream:
+            lines = stream.read().splitlines()
     except OSError as error:
         raise GateError(f"the labels cannot be read ({type(error).__name__})", code="TG0619", where=str(path)) from None
     for number, line in enumerate(lines, start=1):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -17,6 +18,8 @@ from schemas.errors import ConfigError
 from schemas.metrics import SqlMetric
 
 GROUP = "tunegate.metrics"
+MAX_VALUE = 1e100
+"""A value beyond it is no measurement, and sums of squares would leave the range of floats: it counts as not finite."""
 
 
 def load_entry_point(name: str) -> Callable[[str, Mapping[str, object]], float]:
@@ -29,15 +32,15 @@ def load_entry_point(name: str) -> Callable[[str, Mapping[str, object]], float]:
     point = _entry_point(name)
     try:
         function: Any = point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"metric {name}: entry point {point.value} cannot be loaded ({type(error).__name__})", code="TG0199"
         ) from None
 
     def score(text: str, item: Mapping[str, object]) -> float:
         try:
-            return float(function(text, item))
-        except Exception as error:
+            return _finite(float(function(text, item)))
+        except (Exception, SystemExit) as error:  # a metric that ends the process would end it without a verdict
             raise ConfigError(
                 f"metric {name}: {point.value} raised {type(error).__name__}",
                 code="TG0199",
@@ -57,7 +60,7 @@ def entry_point_digest(name: str) -> str:
     owner = "" if point.dist is None else f"{point.dist.name} {point.dist.version}"
     try:
         source = inspect.getsourcefile(point.load())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"metric {name}: entry point {point.value} cannot be loaded ({type(error).__name__})", code="TG0199"
         ) from None
@@ -97,10 +100,14 @@ def _by_item(rows: list[dict[str, Any]], metric: SqlMetric) -> dict[str, float]:
         if item in values:
             raise ConfigError(f"metric {metric.name} yields an item twice", code="TG0199")
         try:
-            values[item] = float("nan") if row["value"] is None else float(row["value"])
-        except (TypeError, ValueError):
+            values[item] = math.nan if row["value"] is None else _finite(float(row["value"]))
+        except (TypeError, ValueError, OverflowError):
             raise ConfigError(f"metric {metric.name} yields a value that is no number", code="TG0199") from None
     return values
+
+
+def _finite(value: float) -> float:
+    return value if abs(value) <= MAX_VALUE else math.nan
 
 
 def _entry_point(name: str) -> EntryPoint:

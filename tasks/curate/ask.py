@@ -6,20 +6,24 @@ runs or folders. Called by `flows/commands/curation.py` and by the report.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.report import RemovedExample
 from tasks.curate.redact import redact_row
 from tasks.curate.sql.predicate import check_predicate
-from tasks.warehouse import connect, quote_identifier
+from tasks.warehouse import QUESTION_MEMORY, QUESTION_TIMEOUT_S, connect, in_bounds, quote_identifier
+
+if TYPE_CHECKING:
+    import duckdb
 
 Row = dict[str, Any]
 SampleTable = Literal["curated", "raw_tickets"]
+_MEMORY = f"{QUESTION_MEMORY // 2}B"
 MAX_TEXT = 280
 """Characters of an example."""
 _EXAMPLES = (
@@ -101,15 +105,16 @@ def select_rows(database: Path, sql: str, *, limit: int) -> list[Row]:
 
     Raises:
         ConfigError: TG0146, it is not one SELECT, or DuckDB refuses it: the connection reads the warehouse alone.
+        SecurityError: TG0837, it takes too long or too much memory.
     """
     import duckdb
 
-    with connect(database, read_only=True) as connection:
+    with connect(database, read_only=True, memory_limit=_MEMORY) as connection:
         try:
             statements = connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise ConfigError("a question is one SELECT", code="TG0146", where="--sql")
-            rows: list[Row] = connection.sql(sql).limit(limit).to_arrow_table().to_pylist()
+            rows = _in_bounds(connection, lambda: connection.sql(sql).limit(limit), where="--sql")
         except duckdb.Error as error:
             first = str(error).partition("\n")[0]
             raise ConfigError(
@@ -128,14 +133,15 @@ def sample_rows(database: Path, *, table: SampleTable, where: str | None, n_rows
 
     Raises:
         ConfigError: the predicate does not parse or names an unknown column.
-        SecurityError: the predicate reaches beyond its row.
+        SecurityError: the predicate reaches beyond its row, or TG0837, takes too long or too much memory.
     """
     keep = check_predicate(where, where="--where") if where else "TRUE"
-    return _rows(
-        database,
+    sql = (
         f"SELECT * FROM {quote_identifier(table)} WHERE ({keep}) "
-        f"ORDER BY sha256(concat_ws(chr(0), '{int(seed)}', source, source_line)) LIMIT {int(n_rows)}",
+        f"ORDER BY sha256(concat_ws(chr(0), '{int(seed)}', source, source_line)) LIMIT {int(n_rows)}"
     )
+    with connect(database, read_only=True, memory_limit=_MEMORY) as connection:
+        return _in_bounds(connection, lambda: connection.sql(sql), where="--where")
 
 
 def lineage_of(database: Path, ticket_id: str) -> Lineage | None:
@@ -174,6 +180,18 @@ def customer_fates(database: Path, names: Sequence[str]) -> tuple[Row, ...]:
             .to_arrow_table()
             .to_pylist()
         )
+
+
+def _in_bounds(
+    connection: duckdb.DuckDBPyConnection, ask: Callable[[], duckdb.DuckDBPyRelation], *, where: str
+) -> list[Row]:
+    """The rows of what somebody wrote and waits for."""
+
+    def answer() -> list[Row]:
+        rows: list[Row] = ask().to_arrow_table().to_pylist()
+        return rows
+
+    return in_bounds(connection, answer, where=where, timeout_s=QUESTION_TIMEOUT_S, memory=QUESTION_MEMORY)
 
 
 def _rows(database: Path, sql: str) -> list[Row]:

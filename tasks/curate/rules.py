@@ -27,7 +27,7 @@ def apply_rules(*, tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path)
 
     Raises:
         ConfigError: a rule does not parse, names an unknown column, is no condition, or fails on a row.
-        SecurityError: a rule reaches beyond its row.
+        SecurityError: a rule reaches beyond its row, or TG0837, takes too long or too much memory.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -57,11 +57,13 @@ def _first_failed(
     """Per ticket, in the file's order, the place of the first rule that does not hold, or null; one pass."""
     import duckdb
 
+    from tasks.warehouse import in_bounds
+
     # CASE, and not AND: rows that an earlier rule took must not reach a later predicate.
     cases = [f"WHEN ({predicate}) IS NOT TRUE THEN {place}" for place, predicate in enumerate(predicates)]
 
     def run(select: str) -> pa.ChunkedArray:
-        return connection.sql(select).to_arrow_table().column(0)
+        return in_bounds(connection, lambda: connection.sql(select).to_arrow_table().column(0), where="curate.rule")
 
     try:
         return run(f"SELECT CASE {' '.join(cases)} END FROM tickets")

@@ -31,13 +31,14 @@ def select_tickets(*, tickets: TicketTable, step: SqlStep, select: str, out: Pat
     Raises:
         ConfigError: TG0125, it does not parse; TG0126, DuckDB refuses it or its columns are not a ticket's; TG0127,
             it returns ids that were not there, or twice; TG0129, it fails on a row.
-        SecurityError: TG0814, not exactly one SELECT; TG0815, it reaches for something but `tickets`.
+        SecurityError: TG0814, not exactly one SELECT; TG0815, it reaches for something but `tickets`;
+            TG0837, it takes too long or too much memory.
     """
     import duckdb
 
     from tasks.curate.drop import write_step
     from tasks.curate.sql.select_sql import check_select
-    from tasks.warehouse import connect, quote_identifier, quote_text
+    from tasks.warehouse import connect, in_bounds, quote_identifier, quote_text
 
     where = f"curate.sql.{step.name}: {step.file}"
     checked = check_select(select, where=where)
@@ -48,7 +49,8 @@ def select_tickets(*, tickets: TicketTable, step: SqlStep, select: str, out: Pat
             f"{quote_text(str(tickets.tickets))}) ORDER BY ticket_id, source, source_line"
         ).fetchall()
         try:
-            connection.execute(f"CREATE TABLE selected AS SELECT {', '.join(names)} FROM ({checked})").fetchall()
+            made = f"CREATE TABLE selected AS SELECT {', '.join(names)} FROM ({checked})"
+            in_bounds(connection, lambda: connection.execute(made).fetchall(), where=where)
         except duckdb.Error as error:
             # The message itself may quote a ticket.
             raise ConfigError(

@@ -25,6 +25,7 @@ from tasks.model.model_cache import (
     link_files,
     usable_files,
 )
+from tasks.model.model_config import read_config
 from tasks.model.model_uri import FileUri, HubUri, parse_model_uri
 
 if TYPE_CHECKING:
@@ -203,20 +204,18 @@ def _refuse_quantized(model: ModelRef) -> None:
 
 def _local(source: FileUri, root: Path) -> Path:
     place = (root / source.path).expanduser()
-    if not place.exists():
-        raise ConfigError(
-            f"base_model: there is no {place}", code="TG0174", hint="relative paths start at pipelines.yaml"
-        )
+    if not place.is_dir() and not place.is_file():
+        what = f"{place} is neither a folder nor a file" if place.exists() else f"there is no {place}"
+        raise ConfigError(f"base_model: {what}", code="TG0174", hint="relative paths start at pipelines.yaml")
     return place
 
 
 def _describe(out: Path, uri: str) -> ModelRef:
-    where = str(out / "config.json")
+    config = read_config(out / "config.json")
     try:
-        config = orjson.loads((out / "config.json").read_bytes())
-        vocab_size, context = int(config["vocab_size"]), int(config["max_position_embeddings"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"config.json lacks or garbles {error}", code="TG0176", where=where) from None
+        vocab_size, context = config["vocab_size"], config["max_position_embeddings"]
+    except KeyError as error:
+        raise ConfigError(f"config.json lacks {error}", code="TG0176", where=str(out / "config.json")) from None
     return ModelRef(
         root=out,
         uri=uri,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError, DataError
 from schemas.training import Format, LossOn
+from tasks.limits import memory_limit, python_deadline
 from tasks.prompts import Message
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ _MARKERS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
 """Control texts of templates that are no special tokens; neutralised where the template writes them."""
 _RARE = "\U00013000"
 """A hieroglyph: what a vocabulary without bytes does not know."""
+_TIMEOUT_S = 2.0
+_MEMORY = 1 << 29
+"""Bytes; with `_TIMEOUT_S` what a template may take for the first conversation: a loop in a loop never ends."""
 _FIXED_DAY = (
     "{%- macro strftime_now(form) -%}{{ form|replace('%d', '26')|replace('%b', 'Jul')|replace('%B', 'July')"
     "|replace('%m', '07')|replace('%Y', '2024')|replace('%H', '00')|replace('%M', '00')|replace('%S', '00') }}"
@@ -243,8 +247,18 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, special: set[int]) -> int:
     """The special token that the template writes right after an assistant's text."""
     question = [{"role": "user", "content": "x"}]
     answered = [*question, {"role": "assistant", "content": "y"}]
-    before = _filled(tokenizer, question, generation=True) + "y"
-    whole = _filled(tokenizer, answered, generation=False)
+    try:
+        with memory_limit(_MEMORY), python_deadline(_TIMEOUT_S):
+            before = _filled(tokenizer, question, generation=True) + "y"
+            whole = _filled(tokenizer, answered, generation=False)
+    except (TimeoutError, MemoryError) as error:
+        what = f"{_TIMEOUT_S:g} s" if isinstance(error, TimeoutError) else f"{_MEMORY >> 20} MiB of memory"
+        raise ConfigError(
+            f"the chat template takes more than {what} for two words",
+            code="TG0178",
+            where="base_model",
+            hint="do not use it: no chat template of a model needs a hundredth of that",
+        ) from None
     after = tokenizer.encode(whole[len(before) :], add_special_tokens=False)
     if not whole.startswith(before) or not after or after[0] not in special:
         raise ConfigError(

@@ -7,6 +7,7 @@ failures become `ServiceError`, so that a caller can go on without it. Ticket te
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import math
@@ -71,21 +72,36 @@ def open_client(uri: str) -> MlflowClient:
 def _make_store(path: Path) -> None:
     """Make the database aside, then put it into its place unless somebody was faster: nobody ever meets half a schema.
 
-    MLflow makes it in place, where two makers trip over each other's tables.
+    MLflow makes it in place, where two makers trip over each other's tables. So makers take turns, by a lock on the
+    folder that the kernel releases when its holder dies, and what a killed one left goes first.
     """
     from mlflow import MlflowClient
 
-    with _making:  # of alembic, one process can do one thing at a time
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    left = f".{path.name}.*tmp*"
+    if path.exists() and not any(path.parent.glob(left)):
+        return
+    with _making, _alone_in(path.parent):  # of alembic, one process can do one thing at a time
+        for stale in path.parent.glob(left):
+            stale.unlink()
         if path.exists():
             return
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        aside.unlink(missing_ok=True)
+        aside = path.with_name(f".{path.name}.tmp")
         uri = f"sqlite:///{aside}"
         MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(aside)
         aside.unlink()
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def begin_run(client: MlflowClient, record: RunRecord, *, experiment: str, uri: str) -> str:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MAX_LINE = 1_000_000
 """Bytes of the longest line that is read as one."""
+READ_WAIT_S = 10.0
+"""Whoever takes feedback in holds the database for moments, again and again where an endpoint is busy."""
 CONFIDENCE = 0.95
 """One-sided, of the bounds on a rate."""
 TABLES = """
@@ -77,6 +79,7 @@ def ingest_feedback(
     versions: frozenset[str],
     redact: Sequence[RedactStep],
     forgotten: Forgotten | None = None,
+    wait_s: float = 0.0,
 ) -> Ingested:
     """Take the lines in, all of them in one transaction.
 
@@ -85,10 +88,11 @@ def ingest_feedback(
         versions: Versions that are registered; a suggestion of another one is refused.
         redact: The pipeline's redact steps: the texts, and the ids where those become pseudonyms, go through them.
         forgotten: Customers who were forgotten: a line on a ticket of theirs is refused and leaves no trace.
+        wait_s: Seconds to wait for another process that has the database open.
 
     Raises:
         ConfigError: TG0164, there are lines and none can be used.
-        LockedError: another process has the database open.
+        LockedError: TG0551, another process has the database open for longer.
     """
     from tasks.warehouse import connect
 
@@ -114,7 +118,7 @@ def ingest_feedback(
             f"none of {n_lines} lines can be used; line {number}: {reason}", code="TG0164", where=source,
             hint='a line is {"ticket_id": ..., "version": "3", "outcome": "accepted|edited|rejected", "at": ...}',
         )  # fmt: skip
-    with connect(database) as db:
+    with connect(database, wait_s=wait_s) as db:
         db.execute("BEGIN")
         db.execute(TABLES)
         n_new = _insert(db, rows)
@@ -170,7 +174,7 @@ def _select(database: Path, sql: str, values: list[Any] | None = None) -> list[t
 
     if not database.exists() or not database.stat().st_size:
         return []
-    with connect(database, read_only=True, threads=1) as db:
+    with connect(database, read_only=True, threads=1, wait_s=READ_WAIT_S) as db:
         return db.execute(sql, values or []).fetchall()
 
 

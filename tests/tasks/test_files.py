@@ -9,10 +9,10 @@ import pytest
 
 from flows.declared import declared_steps
 from schemas.curation_steps import SqlStep
-from schemas.errors import SecurityError
+from schemas.errors import SecurityError, StorageError
 from schemas.judge import JudgeSpec
 from tasks.assess.llm_judge import labels_digest
-from tasks.files import files_below, inside
+from tasks.files import files_below, inside, verify
 
 
 @pytest.fixture
@@ -59,3 +59,11 @@ def test_files_are_told_while_folders_are_renamed_and_removed(tmp_path: Path) ->
     (tmp_path / "e").touch()
     assert {path.name for path in files_below(tmp_path)} == {"e", "file"}
     assert list(files_below(tmp_path / "nowhere")) == []
+
+
+def test_a_folder_that_another_host_has_is_not_called_damaged(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"TG0510.*no such folder on this machine") as caught:
+        verify(tmp_path / "store" / "bundle" / "key")
+    assert "share" in str(caught.value.hint)
+    with pytest.raises(StorageError, match=r"TG0510.*there is no manifest"):
+        verify(tmp_path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -9,7 +12,7 @@ import pytest
 
 from schemas.errors import LockedError, SecurityError, StorageError
 from tasks.curate.rows import ticket_table
-from tasks.warehouse import connect, create_database, quote_identifier
+from tasks.warehouse import connect, create_database, in_bounds, quote_identifier
 
 
 @pytest.fixture
@@ -116,3 +119,62 @@ def test_a_database_that_a_writer_holds_is_locked(tmp_path: Path) -> None:
     path = tmp_path / "desk.duckdb"
     with duckdb.connect(str(path)), pytest.raises(LockedError, match="TG0551"), connect(path, read_only=True):
         pass
+
+
+def test_thirty_threads_read_one_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "desk.duckdb"
+    with connect(path) as connection:
+        connection.execute("create table t as select range as i from range(1000)")
+    together = threading.Barrier(30)
+
+    def read(number: int) -> list[tuple[int]]:
+        together.wait(timeout=60)
+        # Places and limits differ, as those of a scrape and of a question do.
+        with connect(path, read_only=True, readable=(tmp_path,), threads=1 + number % 2) as connection:
+            return connection.sql("select count(*) from t").fetchall()
+
+    with ThreadPoolExecutor(30) as pool:
+        assert list(pool.map(read, range(30))) == [[(1000,)]] * 30
+
+
+def test_a_writer_of_this_process_locks_readers_out_for_its_time_alone(tmp_path: Path) -> None:
+    path = tmp_path / "desk.duckdb"
+    create_database(path)
+    with connect(path) as writer:
+        writer.execute("create table t as select 1 as a")
+        with pytest.raises(LockedError, match="TG0551"), connect(path, read_only=True):
+            pass
+        with pytest.raises(LockedError, match="TG0551"), connect(path):
+            pass
+    with connect(path, read_only=True) as reader:
+        assert reader.sql("select a from t").fetchall() == [(1,)]
+
+
+def test_waiting_for_another_holder_ends_when_it_lets_go(tmp_path: Path) -> None:
+    path = tmp_path / "desk.duckdb"
+    create_database(path)
+    with duckdb.connect(str(path)) as holder:
+        threading.Timer(0.3, holder.close).start()
+        with connect(path, wait_s=30) as connection:
+            connection.execute("create table t as select 1 as a")
+
+
+ENDLESS = "with recursive r as (select 1 as i union all select i + 1 from r) select count(*) from r"
+
+
+def test_sql_that_never_ends_is_ended_by_its_deadline() -> None:
+    began = time.monotonic()
+    with connect() as connection, pytest.raises(SecurityError, match=r"TG0837.*did not end within 0\.3 s"):
+        in_bounds(connection, lambda: connection.sql(ENDLESS).fetchall(), where="--sql", timeout_s=0.3)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("text", ["repeat('x', 2000000000)", "string_agg(repeat('x', 1000000), '')"])
+def test_sql_that_makes_huge_texts_is_ended_before_it_has_them(text: str) -> None:
+    with connect(threads=1, memory_limit="256MB") as connection:
+        with pytest.raises(SecurityError, match=r"TG0837.*memory"):
+            in_bounds(
+                connection, lambda: connection.sql(f"select {text} from range(100000)").to_arrow_table(),
+                where="--sql", memory=1 << 29,
+            )  # fmt: skip
+        assert connection.sql("select 1").fetchall() == [(1,)]

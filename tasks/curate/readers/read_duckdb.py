@@ -14,7 +14,7 @@ from schemas.source import DuckDBSource
 from tasks.curate.readers.headers import check_header, did_you_mean, listing
 from tasks.curate.readers.read_arrow import arrow_batches
 from tasks.curate.readers.records import BATCH_ROWS, Batch
-from tasks.warehouse import connect, quote_identifier
+from tasks.warehouse import connect, in_bounds, quote_identifier
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,7 +32,7 @@ def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
     Raises:
         ConfigError: TG0133, no such table; TG0136, the query does not parse.
         DataError: TG0209, the query fails; TG0269, the file is damaged; TG0204, a column stands twice.
-        SecurityError: TG0814, the query is not exactly one SELECT.
+        SecurityError: TG0814, the query is not exactly one SELECT; TG0837, it takes too long or too much memory.
         LockedError: TG0551, another process holds the file for writing.
         StorageError: TG0550 or TG0552, the file is absent or no DuckDB file.
     """
@@ -43,7 +43,7 @@ def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
         try:
             relation = connection.sql(query)
             check_header(relation.columns, where=str(database))
-            table = relation.to_arrow_table()
+            table = in_bounds(connection, relation.to_arrow_table, where=str(database))
         except duckdb.Error as error:
             broken = duckdb.IOException | duckdb.FatalException | duckdb.SerializationException
             if isinstance(error, broken) or "Corrupt database" in str(error):

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from schemas.errors import ConfigError, DataError, SecurityError, TunegateError
 from schemas.iceberg import IcebergSource
+from schemas.regular_file import open_regular
 from tasks.curate.ingest.extras import need_package
 from tasks.curate.readers.headers import check_header, did_you_mean, listing
 from tasks.curate.readers.iceberg_deletes import Deletes, inexact, plain_path
@@ -118,7 +119,7 @@ def _open(source: IcebergSource, root: Path) -> _Table:
 
     path = _metadata_path(source, root)
     try:
-        metadata = TableMetadataUtil.parse_raw(path.read_text(encoding="utf-8"))
+        metadata = TableMetadataUtil.parse_raw(_read(path))
     except OSError as error:
         raise _absent(path, f"the table's metadata cannot be read: {error.strerror}") from None
     except (ValidationError, ValueError) as error:  # what they tell holds parts of the file
@@ -140,6 +141,11 @@ def _open(source: IcebergSource, root: Path) -> _Table:
     return _Table(folder, metadata, _files_of(folder, str(metadata.location)), current)
 
 
+def _read(path: Path) -> str:
+    with open_regular(path) as stream:
+        return stream.read().decode("utf-8")
+
+
 def _metadata_path(source: IcebergSource, root: Path) -> Path:
     if source.catalog is not None:
         return _in_catalog(root / Path(source.catalog).expanduser(), source.table or "")
@@ -148,7 +154,7 @@ def _metadata_path(source: IcebergSource, root: Path) -> Path:
         return path
     hint = path / "metadata" / "version-hint.text"
     try:
-        told = hint.read_text(encoding="utf-8").strip()
+        told = _read(hint).strip()
     except OSError:
         newest = sorted((path / "metadata").glob("*.metadata.json"), key=lambda each: each.stat().st_mtime)
         named = f"; the newest is {newest[-1].name}, which may be of a commit that failed" if newest else ""

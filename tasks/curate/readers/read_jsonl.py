@@ -17,6 +17,8 @@ from tasks.curate.readers.rows_read import DictRows
 from tasks.curate.readers.streams import Block, Line, open_binary, read_blocks, read_lines
 
 _BLANK = b" \t\r\n"
+MAX_BLANK_LINES = 100_000
+"""Beyond ten for each row; a compressed file of 3 MB can hold 800 million, each looked at like a row."""
 MAX_DOCUMENT_BYTES = 1 << 31
 """Of a `.json` file, which is one value and read whole: 2 GiB."""
 
@@ -26,15 +28,30 @@ def read_jsonl(path: Path) -> Iterator[Batch]:
 
     Raises:
         DataError: TG0202, the file is UTF-16 or its compression is damaged.
+        SecurityError: TG0816, as `parse_blocks`.
     """
     with open_binary(path) as stream:
         yield from parse_blocks(read_blocks(stream, where=str(path)))
 
 
 def parse_blocks(blocks: Iterable[Block]) -> Iterator[Batch]:
-    """What `parse_lines` makes of the same lines, a batch for each block."""
+    """What `parse_lines` makes of the same lines, a batch for each block.
+
+    Raises:
+        SecurityError: TG0816, far more lines are blank than hold a row.
+    """
+    n_blank = n_rows = 0
     for block in blocks:
-        yield _parse_block(block)
+        batch = _parse_block(block)
+        n_here = len(batch)
+        n_blank, n_rows = n_blank + len(block.lines) - n_here, n_rows + n_here
+        if n_blank > MAX_BLANK_LINES + 10 * n_rows:
+            raise SecurityError(
+                f"{n_blank:,} lines are blank and {n_rows:,} are rows; allowed are {MAX_BLANK_LINES:,}, and ten a row",
+                code="TG0816",
+                hint="if these are tickets, remove the blank lines: grep -v '^$'",
+            )
+        yield batch
 
 
 def _parse_block(block: Block) -> Batch:
@@ -42,6 +59,9 @@ def _parse_block(block: Block) -> Batch:
     rows: list[Mapping[str, object]] = []
     odd: list[int] = []  # places of what is no object: looked at one by one
     for place, data in enumerate(block.lines):
+        if data == b"":  # asked first: there may be half a million of them here
+            odd.append(place)
+            continue
         try:
             value = loads(data)  # type: ignore[arg-type]  # None is refused as any other fault
         except orjson.JSONDecodeError:
@@ -54,7 +74,7 @@ def _parse_block(block: Block) -> Batch:
     lines = np.arange(block.number, block.number + len(block.lines))
     if not odd:
         return Batch(DictRows(rows), lines, block.offsets)
-    faulty = list(parse_lines(_line(block, place) for place in odd))
+    faulty = list(parse_lines(_line(block, place) for place in odd if block.lines[place] != b""))
     return Batch(DictRows(rows), np.delete(lines, odd), np.delete(block.offsets, odd), faulty)
 
 

@@ -5,9 +5,11 @@ It knows nothing of rows. Called by `tasks/curate/extract.py`.
 
 from __future__ import annotations
 
+import errno
 import glob
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -41,7 +43,7 @@ def find_files(source: FilesSource, *, root: Path) -> tuple[SourceFile, ...]:
 
     Raises:
         DataError: TG0201, a path or glob matches no file; says where it looked.
-        ConfigError: TG0135, a path is a folder or something else that is no regular file.
+        ConfigError: TG0135, a path is a folder, something else that is no regular file, or a link to itself.
         SecurityError: TG0819, a link that a glob found leads out of the glob's folder.
     """
     found: dict[Path, SourceFile] = {}
@@ -117,6 +119,8 @@ def _expand(pattern: str, root: Path) -> list[Path]:
     literal = root / Path(pattern).expanduser()
     if literal.is_file():
         return [literal]
+    if _is_loop(literal):
+        raise ConfigError(f"{pattern!r} is or holds a link back to itself", code="TG0135", where=str(literal))
     if literal.exists():
         raise ConfigError(
             f"{pattern!r} is {'a folder' if literal.is_dir() else 'no regular file'}",
@@ -124,8 +128,7 @@ def _expand(pattern: str, root: Path) -> list[Path]:
             where=str(literal),
             hint=f"name the files in it: {pattern.rstrip('/')}/*.jsonl" if literal.is_dir() else None,
         )
-    matches = [Path(match) for match in glob.glob(str(literal), recursive=True)]  # noqa: PTH207 - takes absolute globs
-    files = [match for match in matches if match.is_file()]
+    files = [match for match in _matches(literal) if match.is_file()]
     _refuse_links_out(files, pattern, literal)
     if not files:
         what = "no file matches" if glob.has_magic(pattern) else "no file"
@@ -133,11 +136,35 @@ def _expand(pattern: str, root: Path) -> list[Path]:
     return files
 
 
+def _is_loop(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
+def _matches(literal: Path) -> Iterator[Path]:
+    """What the glob matches. `**` follows no link to a folder: two that lead back would never end."""
+    fixed = _fixed(literal)
+    wanted = literal.relative_to(fixed).parts
+    if not wanted:
+        return
+    names_hidden = any(part.startswith(".") for part in wanted)
+    for match in fixed.glob("/".join(wanted)):
+        if names_hidden or not any(part.startswith(".") for part in match.relative_to(fixed).parts):
+            yield match
+
+
+def _fixed(literal: Path) -> Path:
+    return Path(*takewhile(lambda part: not glob.has_magic(part), literal.parts))
+
+
 def _refuse_links_out(files: list[Path], pattern: str, literal: Path) -> None:
     """Whoever may drop files into a folder of exports must not make us read another one by a link."""
-    fixed = Path(*takewhile(lambda part: not glob.has_magic(part), literal.parts)).resolve()
+    fixed = os.path.realpath(_fixed(literal))
     for file in files:
-        if file.is_symlink() and not file.resolve().is_relative_to(fixed):
+        if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(fixed):
             raise SecurityError(
                 f"{file.name!r}, which {pattern!r} matches, is a link that leads out of {fixed}",
                 code="TG0819",

@@ -187,3 +187,13 @@ def test_no_login_of_an_address_is_told(patient: Patient) -> None:
     (found,) = examine(services.mlflow, asked)
     assert found.told == "http://gone.invalid:5000 does not answer"
     assert "secret" not in found.told + found.fix
+
+
+def test_whatever_a_check_meets_is_a_finding_and_the_next_check_runs(patient: Patient) -> None:
+    def check(_patient: Patient) -> Iterator[Finding]:
+        yield Finding("first", "ok", "whole")
+        raise TypeError("the text of a ticket")
+
+    first, second = examine(check, patient)
+    assert first.state == "ok"
+    assert (second.what, second.state, second.told) == ("check", "bad", "cannot be checked (TypeError)")

@@ -241,3 +241,13 @@ def test_a_taken_folder_is_never_written_into(made: Candidates, tmp_path: Path) 
 
 def _export(made: Candidates, name: str, out: Path, form: str = "peft") -> None:
     app(["export", name, "--format", form, "--out", str(out), "-c", str(made.config)], standalone_mode=False)
+
+
+def test_a_run_whose_configuration_has_a_key_that_is_gone_is_named(
+    made: Candidates, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.add(9, "HOLD", spec={"a_key_of_an_older_version": 1})
+    with pytest.raises(ConfigError, match=r"TG0159.*a_key_of_an_older_version"):
+        app(["export", "run-9", "--format", "peft", "--out", str(tmp_path / "out"), "-c", str(made.config)],
+            standalone_mode=False)  # fmt: skip
+    capsys.readouterr()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -33,3 +34,28 @@ def test_a_held_database_names_its_holder(tmp_path: Path) -> None:
         except LockedError:
             time.sleep(0.1)
     pytest.fail("the lock outlived its holder")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_sql_that_never_ends(number: signal.Signals, code: int) -> None:
+    script = """
+import signal, sys
+from tasks.warehouse import connect, in_bounds
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+endless = "with recursive r as (select 1 as i union all select i + 1 from r) select count(*) from r"
+with connect() as connection:
+    print("asking", flush=True)
+    try:
+        in_bounds(connection, lambda: connection.sql(endless).fetchall(), where="--sql")
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as asking:
+        try:
+            assert asking.stdout is not None
+            assert asking.stdout.readline() == b"asking\n"
+            time.sleep(0.5)
+            asking.send_signal(number)
+            assert asking.wait(timeout=20) == code
+        finally:
+            asking.kill()

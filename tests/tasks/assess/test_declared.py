@@ -250,13 +250,16 @@ def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module = tmp_path / "own_metrics.py"
     module.write_text(
         "def polite(text, item):\n    return float('please' in text.lower())\n\n"
-        "def broken(text, item):\n    raise ValueError(text)\n"
+        "def broken(text, item):\n    raise ValueError(text)\n\n"
+        "def ends(text, item):\n    raise SystemExit(0)\n\n"
+        "def huge(text, item):\n    return 1e308\n"
     )
     info = tmp_path / "own_metrics-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-metrics\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[tunegate.metrics]\npolite = own_metrics:polite\nbroken = own_metrics:broken\ngone = own_metrics:gone\n"
+        "ends = own_metrics:ends\nhuge = own_metrics:huge\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     yield module
@@ -276,7 +279,14 @@ def test_an_entry_point_scores_and_its_source_decides_whether_scores_are_reused(
     assert entry_point_digest("polite") != before
 
 
-@pytest.mark.parametrize("name", ["absent", "gone", "broken"])
+def test_a_value_that_no_sum_can_hold_is_no_number(own_package: Path, score: Score) -> None:
+    values = score(["a", "b", "c"], entry_point("huge"))["huge"]
+    assert all(math.isnan(value) for value in values)
+    values = score(["a", "b"], sql("SELECT item_id, 1e308 AS value FROM predictions"))["own"]
+    assert all(math.isnan(value) for value in values)
+
+
+@pytest.mark.parametrize("name", ["absent", "gone", "broken", "ends"])
 def test_an_entry_point_that_is_not_there_or_raises_is_named_without_the_answer(
     name: str, own_package: Path, score: Score
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
 import sys
 import zipfile
@@ -115,6 +117,45 @@ def test_a_directory_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="TG0176"):
         fetch("file:empty", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("num_hidden_layers", 10_000_000, "TG0176"), ("num_hidden_layers", "many", "TG0176"),
+        ("vocab_size", 2**70, "TG0176"), ("vocab_size", 1e300, "TG0176"), ("hidden_size", -1, "TG0176"),
+        ("_attn_implementation", "somebody/attention", "TG0173"), ("text_config", {"vocab_size": 0}, "TG0176"),
+    ],
+)  # fmt: skip
+def test_shapes_that_no_model_has_are_refused_before_anything_is_built(
+    tmp_path: Path, tiny_model: ModelRef, field: str, value: object, code: str
+) -> None:
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_model.root, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, field: value}))
+    with pytest.raises(ConfigError, match=code):
+        fetch("file:tiny", tmp_path)
+
+
+def test_pipes_in_the_place_of_a_models_files_keep_nobody_waiting(tmp_path: Path, tiny_model: ModelRef) -> None:
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_model.root, folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    os.mkfifo(folder / "generation_config.json")
+    assert fetch("file:tiny", tmp_path).n_parameters == tiny_model.n_parameters
+
+
+def test_pipes_in_the_place_of_a_model_are_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
+    os.mkfifo(tmp_path / "tiny.gguf")
+    with pytest.raises(ConfigError, match=r"TG0174.*neither a folder nor a file"):
+        fingerprint_base_model("file:tiny.gguf", root=tmp_path)
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_model.root, folder)
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+    with pytest.raises(ConfigError, match=r"TG0176"):
+        fetch("file:tiny", tmp_path)
 
 
 def test_pickled_weights_are_refused(tmp_path: Path, tiny_model: ModelRef) -> None:

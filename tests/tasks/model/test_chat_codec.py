@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,6 +178,24 @@ def test_a_tokenizer_without_template_serves_completion_only(tiny_model: ModelRe
     with pytest.raises(ConfigError, match="TG0178"):
         ChatCodec.of(tokenizer, "instruction")
     assert ChatCodec.of(tokenizer, "completion").end_id == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'x' * 9000000000 }}",
+        "{% set n = namespace(t='x') %}{% for i in range(99) %}{% set n.t = n.t + n.t %}{% endfor %}{{ n.t }}",
+        "{{ range(99999)|map('string')|join|length }}{% for i in range(99999) %}{{ range(9999)|sum }}{% endfor %}",
+    ],
+)
+def test_a_template_that_never_ends_or_fills_memory_is_refused_at_once(tiny_model: ModelRef, bomb: str) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer.chat_template = bomb + TURNS
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match="TG0178"):
+        ChatCodec.of(tokenizer, "instruction")
+    assert time.monotonic() - began < 5
 
 
 def test_a_template_that_refuses_a_role_is_reported_without_the_text(tiny_model: ModelRef) -> None:

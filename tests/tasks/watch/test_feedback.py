@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from schemas.curation_steps import RedactStep
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, LockedError
 from schemas.feedback import Acceptance, FeedbackSpec, LiveQuality
 from tasks.assess.live import live_findings
 from tasks.watch.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback, last_words
@@ -145,3 +147,18 @@ def test_a_floor_blocks_the_version_itself_and_never_the_one_that_would_replace_
     assert live(20, 100, candidate=None) == [("HOLD", False)]
     assert live(20, 100, candidate="1", floor=None) == [("HOLD", False)]
     assert list(live_findings(None)) == []
+
+
+def test_lines_wait_for_an_endpoint_that_holds_the_database_and_so_do_readers(database: Path) -> None:
+    ingest(database, line(1))
+    with duckdb.connect(str(database)) as endpoint:
+        threading.Timer(0.3, endpoint.close).start()
+        assert state(database) == 1
+    with duckdb.connect(str(database)) as endpoint:
+        threading.Timer(0.3, endpoint.close).start()
+        taken = ingest_feedback(
+            [line(2)], source="a file", database=database, versions=frozenset("123"), redact=(), wait_s=30
+        )
+    assert taken.n_new == 1
+    with duckdb.connect(str(database)), pytest.raises(LockedError, match="TG0551"):
+        ingest(database, line(3))

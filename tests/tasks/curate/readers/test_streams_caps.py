@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -78,3 +79,21 @@ def test_a_json_document_too_large_to_hold_is_refused(tmp_path: Path, monkeypatc
     (tmp_path / "a.json").write_text("[{}, {}, {}]")
     with pytest.raises(SecurityError, match=r"TG0817.*allowed are 10 bytes"):
         list(read_json(tmp_path / "a.json"))
+
+
+@pytest.mark.parametrize("line", [b"\n", b" \t\n"])
+def test_a_file_of_blank_lines_is_refused_within_seconds(line: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "blank.jsonl.gz"
+    with gzip.open(path, "wb", compresslevel=9) as stream:
+        for _ in range(100):
+            stream.write(line * (MIB // len(line)))
+    began = time.monotonic()
+    with pytest.raises(SecurityError, match=r"TG0816.*blank"):
+        list(read_jsonl.read_jsonl(path))
+    assert time.monotonic() - began < 5
+
+
+def test_blank_lines_between_rows_are_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "spaced.jsonl"
+    path.write_bytes(b'{"a": 1}\n\n \n' * 200_000)
+    assert sum(len(batch) for batch in read_jsonl.read_jsonl(path)) == 200_000
