@@ -145,3 +145,21 @@ def test_a_floor_blocks_the_version_itself_and_never_the_one_that_would_replace_
     assert live(20, 100, candidate=None) == [("HOLD", False)]
     assert live(20, 100, candidate="1", floor=None) == [("HOLD", False)]
     assert list(live_findings(None)) == []
+
+
+def test_a_line_on_which_redaction_raises_is_refused_and_the_others_are_taken_in(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.watch import feedback
+
+    real = feedback.redact_row
+
+    def planted(row: Any, step: RedactStep) -> Any:
+        if "Kaboom" in str(row):
+            raise IndexError("my secret text")
+        return real(row, step)
+
+    monkeypatch.setattr(feedback, "redact_row", planted)
+    bad = line(2, "edited", reply="Kaboom my secret text")
+    done = ingest(database, line(1), bad, line(3))
+    assert done == Ingested(3, 2, 0, ((2, "IndexError in step feedback."),))
