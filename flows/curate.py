@@ -12,6 +12,7 @@ from flows.engine.step import Step
 from flows.feedback import insert_behind_redaction
 from flows.finetune import base_model_step
 from flows.privacy.index import index_new_results
+from flows.quarantine import within_limit
 from flows.retention import forget_old_texts
 from flows.session import attach
 from flows.snapshots import publish_snapshot
@@ -75,6 +76,10 @@ def curate_steps(
     )
     declared = declared_steps(spec.curate.steps, after=validate.name, root=root, spread=spread)
     steps = insert_behind_redaction([extract, validate, *declared], learned)
+    steps = [
+        within_limit(step, spec.table) if step.returns is TicketTable and step not in (extract, validate) else step
+        for step in steps
+    ]
     tables = tuple(step.name for step in steps if step.returns is TicketTable)
     if any(step.returns is Perplexities for step in steps):
         steps.insert(2, base_model_step(spec, root=root, cache=cache))
@@ -118,7 +123,7 @@ def curate_steps(
         goes_on_from="previous",
         libraries=("duckdb", "orjson", "pyarrow"),
     )
-    return [*steps, split, clean, warehouse, card]
+    return [*steps, within_limit(split, spec.table), within_limit(clean, spec.table), warehouse, card]
 
 
 @flow(name="curate")

@@ -12,6 +12,7 @@ from flows.choice import choice_steps
 from flows.choice_report import report_choice
 from flows.engine.step import Step
 from flows.privacy.index import index_new_results
+from flows.quarantine import within_limit
 from flows.session import attach
 from flows.steps import run_stage
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
@@ -32,14 +33,17 @@ def finetune_steps(spec: PipelineSpec, *, root: Path, cache: Path, trunks: Path 
     train = spec.train.training() if spec.train.choice is None else spec.train.first()
     single = [
         base_model_step(spec, root=root, cache=cache),
-        Step(
-            "encode",
-            encode_examples,
-            DatasetRef,
-            inputs={"splits": "decontaminate", "model": "base_model"},
-            params={"encoding": train.encoding()},
-            libraries=("transformers", "tokenizers", "datasets"),
-            reports=True,
+        within_limit(
+            Step(
+                "encode",
+                encode_examples,
+                DatasetRef,
+                inputs={"splits": "decontaminate", "model": "base_model"},
+                params={"encoding": train.encoding()},
+                libraries=("transformers", "tokenizers", "datasets"),
+                reports=True,
+            ),
+            spec.table,
         ),
         Step(
             "train",

@@ -190,7 +190,7 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
         told["validation loss"] = f"{trained.validation_loss:.4f}"
     if dataset is not None:
         told["examples"] = (
-            f"{dataset.n_train:,} train, {dataset.n_validation:,} validation, {dataset.n_dropped:,} too long"
+            f"{dataset.n_train:,} train, {dataset.n_validation:,} validation, {dataset.n_dropped:,} left out"
         )
     if seconds:
         told["time"] = f"{seconds:.0f} s, {trained.n_tokens / seconds:,.0f} tokens a second"

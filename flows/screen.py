@@ -131,7 +131,8 @@ def describe(artifact: Artifact) -> str:
             return _rows(artifact.rows)
         case Splits():
             sizes = f"train {artifact.n_train:,}  validation {artifact.n_validation:,}  test {artifact.n_test:,}"
-            return f"{sizes}  ({artifact.rows.n_dropped:,} dropped)"
+            faulty = f", {artifact.rows.n_quarantined:,} quarantined" if artifact.rows.n_quarantined else ""
+            return f"{sizes}  ({artifact.rows.n_dropped:,} dropped{faulty})"
         case WarehouseRef():
             return f"{artifact.n_tickets:,} tickets, every row's fate in warehouse.duckdb"
         case CurationCard():

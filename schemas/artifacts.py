@@ -73,7 +73,7 @@ class TicketTable(Artifact):
 
 class Perplexities(Artifact):
     """`perplexities.parquet`: ticket_id, perplexity (of the body under the base model; null for a body of fewer than
-    two tokens), ordered by ticket_id."""
+    two tokens), ordered by ticket_id. Where some body raised also fault: the type of its exception."""
 
     n_tickets: int
     n_tokens: int
@@ -178,7 +178,8 @@ class DatasetRef(Artifact):
     n_supervised: int
     """Train tokens that carry loss."""
     n_dropped: int
-    """Train and validation examples over max_length, listed in `removed.parquet`."""
+    """Train and validation tickets without an example, listed in `removed.parquet`: dropped as over max_length, or
+    quarantined because none can be made of them."""
     max_tokens: int
     """Longest train example, tokens."""
 

@@ -31,9 +31,10 @@ class TableSpec(Spec):
     priorities: tuple[str, ...] = ()
     """Allowed values of `priority`; empty allows any."""
     warn_above: Fraction = 0.005
-    """Quarantined fraction of the rows read, over which the run warns."""
+    """Quarantined fraction of the rows read, after `validate`, over which the run warns."""
     fail_above: Fraction = 0.05
-    """Quarantined fraction of the rows read, over which the run ends with a data error."""
+    """Quarantined fraction of the rows read, over which the run ends with a data error; faulty rows of all steps count,
+    suspect ones (`trigger_scan`) do not."""
 
 
 class DecontaminateSpec(Spec):

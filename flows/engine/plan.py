@@ -87,6 +87,7 @@ def run_step(step: Step, done: Known, store: Store, *, progress: Progress = sile
 
     Raises:
         ValueError: a step that it needs is not among them.
+        TunegateError: what `step.check` raises.
     """
     if step.pick is not None:
         picked = _picked(step, step.pick, done)
@@ -95,6 +96,8 @@ def run_step(step: Step, done: Known, store: Store, *, progress: Progress = sile
     parts = parts_of(step, done)
     unchanged = _unchanged(step, parts, store, deep=True)
     if unchanged is not None:
+        if step.check is not None:
+            step.check(done, unchanged)
         return Obtained(unchanged, unchanged.root.name, reused=True, seconds=0.0)
 
     def produce(out: Path) -> Artifact:
@@ -102,7 +105,10 @@ def run_step(step: Step, done: Known, store: Store, *, progress: Progress = sile
         scratch = store.scratch(step.folder, parts.key) if step.resumable else None
         return _call(step, done, scratch=scratch, progress=progress, out=out)
 
-    return store.obtain(step.folder, parts.key, step.returns, produce, parts=parts)
+    obtained = store.obtain(step.folder, parts.key, step.returns, produce, parts=parts)
+    if step.check is not None:
+        step.check(done, obtained.artifact)
+    return obtained
 
 
 @contextmanager
@@ -136,6 +142,7 @@ def _call(step: Step, done: Known, *, scratch: Path | None, progress: Progress, 
     extra: dict[str, Any] = {"scratch": scratch} if scratch is not None else {}
     if step.reports:
         extra["progress"] = progress
+    extra |= {name: compute(done) for name, compute in step.from_results.items()}
     return step.run(**_arguments(step, done), **step.params, **step.context, **extra, out=out)
 
 

@@ -77,6 +77,11 @@ class Step:
     """When it is not met, the step is left out, and so is what takes its result; a tuple of inputs goes without it."""
     tolerates: tuple[str, ...] = ()
     """Codes of errors that leave the step out instead of ending the run. Only for those that come again each time."""
+    from_results: Mapping[str, Callable[[Mapping[str, Artifact | None]], Any]] = field(default_factory=dict)
+    """Parameter -> computed from all results so far. No part of the key: it may end the step, not change its result."""
+    check: Callable[[Mapping[str, Artifact | None], Any], None] | None = None
+    """Called with all results so far and with the step's own, made now or reused; raises what ends the run all the
+    same: a limit over several steps, say."""
     pick: Late | None = None
     """Computes which result of earlier steps of this kind is the result of this one; then nothing is run."""
 

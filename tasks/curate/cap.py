@@ -9,17 +9,27 @@ from pathlib import Path
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import CapStep
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 
 _FIRST = {"newest": "created_at DESC NULLS LAST, ", "oldest": "created_at ASC NULLS LAST, ", "hash": ""}
 
 
-def cap_rows(*, tickets: TicketTable, step: CapStep, out: Path) -> TicketTable:
+def cap_rows(*, tickets: TicketTable, step: CapStep, out: Path, limit: FaultLimit | None = None) -> TicketTable:
     """Keep the first `max_rows` rows of each key in the order of `prefer`; drop the others as `cap_<keys>`.
 
     Ties, and all rows with `prefer: hash`, go by sha256 of seed and ticket_id, so the choice hangs neither on the
     order of rows nor on how ids happen to be given. `day` is the UTC day of created_at. A row of which one key is null
     belongs to nobody: it stays. Notes: `dropped_<code>`, `uncapped_null_key` (such rows).
+
+    Raises:
+        DataError: TG0220, more rows raise than `limit` allows.
     """
+    return keep_sound_rows(
+        lambda rows, folder: _cap_rows(rows, step, folder), tickets, step="cap", out=out, limit=limit
+    )
+
+
+def _cap_rows(tickets: TicketTable, step: CapStep, out: Path) -> TicketTable:
     import pyarrow as pa
     import pyarrow.compute as pc
 

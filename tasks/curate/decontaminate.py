@@ -16,6 +16,7 @@ from schemas.artifacts import RowCounts, Splits
 from schemas.curation import DecontaminateSpec
 from schemas.errors import DataError
 from tasks.curate.leaks import LEAK_CODES, WHERE, Compared, compare_with_held_out, read_questions
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,8 +34,11 @@ _REASONS = {
 }
 
 
-def decontaminate(*, splits: Splits, spec: DecontaminateSpec, out: Path) -> Splits:
-    """Drop the train and validation rows that leak a test row; test rows always stay.
+def decontaminate(*, splits: Splits, spec: DecontaminateSpec, out: Path, limit: FaultLimit | None = None) -> Splits:
+    """Drop the train and validation rows that leak a test row; test rows stay.
+
+    A row that cannot be compared, whether to be learned from or held out, is quarantined: nobody could say that it
+    leaks nothing.
 
     A row goes by the first rule of `compare_with_held_out` that holds, listed with the held-out ticket (kept_id), the
     score and the longest run of words that both share (shared_run). Then by `leak_time`: not written before the
@@ -50,8 +54,15 @@ def decontaminate(*, splits: Splits, spec: DecontaminateSpec, out: Path) -> Spli
 
     Raises:
         DataError: a value of a column that the split keeps apart is on two sides, no train row is left, a leak is left
-            after all, or there are too many nearly repeated questions to compare.
+            after all, or there are too many nearly repeated questions to compare. TG0220, more rows raise than `limit`
+            allows.
     """
+    return keep_sound_rows(
+        lambda rows, folder: _decontaminate(rows, spec, folder), splits, step="decontaminate", out=out, limit=limit
+    )
+
+
+def _decontaminate(splits: Splits, spec: DecontaminateSpec, out: Path) -> Splits:
     from tasks.curate.rows import write_removed
     from tasks.curate.splits.strata import write_strata
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import DedupStep, SemanticSpec
 from schemas.errors import DataError
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.similarity.words import compared_text
 from tasks.spread import Spread
 
@@ -41,6 +42,7 @@ def drop_duplicates(
     out: Path,
     memory_budget: int | None = None,
     spread: Spread | None = None,
+    limit: FaultLimit | None = None,
 ) -> TicketTable:
     """Keep of each family of duplicates the preferred tickets; the others are merged into them.
 
@@ -58,11 +60,30 @@ def drop_duplicates(
     Args:
         memory_budget: Bytes of hashes held in memory, the rest in a file beside `out`; None: a quarter of what is free.
         spread: Does parts of the work elsewhere (`tasks/curate/parts/dedup_parts.py`). The result is the same.
+        limit: How many rows may raise.
 
     Raises:
         ConfigError: `semantic` is set and its extra is not installed.
-        DataError: more than `max_comparisons` pairs were to be compared; names the family of texts at fault.
+        DataError: more than `max_comparisons` pairs were to be compared; names the family of texts at fault. TG0220,
+            more rows raise than `limit` allows.
     """
+    if step.semantic is not None:
+        from tasks.curate.similarity.semantic import check_extra
+
+        check_extra(WHERE)
+    return keep_sound_rows(
+        lambda rows, folder: _drop_duplicates(rows, step, folder, memory_budget, spread),
+        tickets,
+        step="dedup",
+        out=out,
+        limit=limit,
+        probe=lambda rows, folder: _drop_duplicates(rows, step, folder, memory_budget, None),
+    )
+
+
+def _drop_duplicates(
+    tickets: TicketTable, step: DedupStep, out: Path, memory_budget: int | None, spread: Spread | None
+) -> TicketTable:
     import numpy as np
     import pyarrow as pa
 
@@ -71,10 +92,6 @@ def drop_duplicates(
     from tasks.curate.similarity.join import CrowdedFamilyError
     from tasks.warehouse import connect, quote_text
 
-    if step.semantic is not None:
-        from tasks.curate.similarity.semantic import check_extra
-
-        check_extra(WHERE)
     with connect(readable=(tickets.tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets.tickets))}, file_row_number = true)"
         connection.execute(f"CREATE TEMP VIEW tickets AS SELECT * FROM {source}").fetchall()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import LabelCheckStep
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.similarity.words import QUESTION, normal_form
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ SHINGLE_WORDS = 3
 """Words of a shingle, as in dedup's default."""
 
 
-def check_labels(*, tickets: TicketTable, step: LabelCheckStep, out: Path) -> TicketTable:
+def check_labels(
+    *, tickets: TicketTable, step: LabelCheckStep, out: Path, limit: FaultLimit | None = None
+) -> TicketTable:
     """Fill `label_conflict`, write `conflicts.parquet`, and drop what `action` says as `label_conflict`.
 
     A family are the tickets of one question: equal in normal form and, with a threshold under 1, connected by pairs
@@ -40,9 +43,14 @@ def check_labels(*, tickets: TicketTable, step: LabelCheckStep, out: Path) -> Ti
     Notes: `conflicting_families`, `conflicting_tickets`, and `dropped_label_conflict` unless `action` is `flag`.
 
     Raises:
-        DataError: TG0250, too many nearly repeated questions to compare.
+        DataError: TG0250, too many nearly repeated questions to compare; TG0220, more rows raise than `limit` allows.
     """
+    return keep_sound_rows(
+        lambda rows, folder: _check_labels(rows, step, folder), tickets, step="label_check", out=out, limit=limit
+    )
 
+
+def _check_labels(tickets: TicketTable, step: LabelCheckStep, out: Path) -> TicketTable:
     from tasks.curate.drop import drop_rows
     from tasks.curate.rows import read_beside
     from tasks.warehouse import connect, quote_text

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import LanguageStep
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,13 +28,24 @@ MIN_LETTERS = 20
 _NO_LANGUAGE = r"(?i)\[[a-z][a-z_]*_[0-9]+\]|\{\{[^}]{0,60}\}\}|(?:https?://|www\.)[!-~]*|[!-~]+@[!-~]+"
 
 
-def drop_by_language(*, tickets: TicketTable, step: LanguageStep, out: Path) -> TicketTable:
+def drop_by_language(
+    *, tickets: TicketTable, step: LanguageStep, out: Path, limit: FaultLimit | None = None
+) -> TicketTable:
     """Fill `language` and `language_score` of every row; drop those surely in a language that is not in `keep`.
 
     A row is dropped as `other_language` when its score is over `min_score` and its language is not in `keep` (if that
     names any). A body of fewer than 20 letters besides URLs and placeholders has no language and score 0, and stays.
     Notes: `dropped_other_language`, `unknown_language` (bodies too short to tell).
+
+    Raises:
+        DataError: TG0220, more rows raise than `limit` allows.
     """
+    return keep_sound_rows(
+        lambda rows, folder: _drop_by_language(rows, step, folder), tickets, step="language", out=out, limit=limit
+    )
+
+
+def _drop_by_language(tickets: TicketTable, step: LanguageStep, out: Path) -> TicketTable:
     from tasks.curate.drop import drop_rows
     from tasks.curate.rows import read_beside
 

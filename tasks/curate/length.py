@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import LengthStep
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,11 +20,22 @@ if TYPE_CHECKING:
 _CODES = tuple(f"{column}_too_{bound}" for column in ("body", "reply") for bound in ("short", "long"))
 
 
-def drop_by_length(*, tickets: TicketTable, step: LengthStep, out: Path) -> TicketTable:
+def drop_by_length(
+    *, tickets: TicketTable, step: LengthStep, out: Path, limit: FaultLimit | None = None
+) -> TicketTable:
     """Drop a row for the first that holds of `body_too_short`, `body_too_long`, `reply_too_short`, `reply_too_long`.
 
     Lengths are Unicode characters, bounds included; a text that is not there has none. Notes: `dropped_<code>`.
+
+    Raises:
+        DataError: TG0220, more rows raise than `limit` allows.
     """
+    return keep_sound_rows(
+        lambda rows, folder: _drop_by_length(rows, step, folder), tickets, step="length", out=out, limit=limit
+    )
+
+
+def _drop_by_length(tickets: TicketTable, step: LengthStep, out: Path) -> TicketTable:
     from tasks.curate.drop import drop_rows
     from tasks.curate.rows import read_batches
 

@@ -7,7 +7,7 @@ taken from that file's folder. How it is found is in `tasks/curate/own_code.py`.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +15,25 @@ from schemas.artifacts import TicketTable
 from schemas.curation_steps import PythonStep
 from schemas.errors import DataError
 from tasks.curate.own_code import entry_point, fingerprint_modules
+from tasks.curate.row_faults import FaultLimit, find_faulty, keep_sound_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+RAISED = "TG0259"
+"""The function raised."""
 BATCH_ROWS = 8_192
 """Rows of a batch at most. The function must not depend on which rows meet in one."""
 
 
-def run_python(*, tickets: TicketTable, step: PythonStep, root: Path, out: Path) -> TicketTable:
+def run_python(
+    *, tickets: TicketTable, step: PythonStep, root: Path, out: Path, limit: FaultLimit | None = None
+) -> TicketTable:
     """Keep the rows that the function returns, as it returns them.
 
     It is called with `pyarrow.RecordBatch`es of at most 8,192 tickets in the order of ticket_id, and returns a
     RecordBatch or Table with the same columns and types, each ticket of the batch at most once, in any order.
+    Tickets on which it raises are quarantined: it is called again, with fewer tickets, until they are known.
     Notes: `dropped_<name>`, `changed_rows` (rows kept with another value in some column).
 
     Args:
@@ -35,16 +41,28 @@ def run_python(*, tickets: TicketTable, step: PythonStep, root: Path, out: Path)
 
     Raises:
         ConfigError: TG0128, there is no such function in the folder, or its module cannot be imported.
-        DataError: TG0259, the function raised; TG0260, it returned something else; TG0261, it returned tickets that
-            were not in the batch, or twice.
+        DataError: TG0259, the function raised on every ticket, or on none alone; TG0220, on more than `limit` allows;
+            TG0260, it returned something else; TG0261, it returned tickets that were not in the batch, or twice.
     """
+    return keep_sound_rows(
+        lambda rows, folder: _run_python(rows, step, root, folder),
+        tickets,
+        step=step.name,
+        out=out,
+        codes=(RAISED,),
+        limit=limit,
+        search=lambda rows: _faulty_rows(rows.tickets, step, root),
+    )
+
+
+def _run_python(tickets: TicketTable, step: PythonStep, root: Path, out: Path) -> TicketTable:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from tasks.curate.drop import write_step
     from tasks.curate.rows import TICKETS_ARROW, read_rows
 
-    where = f"curate.python.{step.name}: {step.entry_point}"
+    where = _where(step)
     table = read_rows(tickets.tickets)
     kept: list[pa.Table] = [TICKETS_ARROW.empty_table()]
     n_changed = 0
@@ -68,7 +86,29 @@ def fingerprint_python(step: PythonStep, root: Path) -> str:
     Raises:
         ConfigError: TG0128, the module is not in the folder, or is no Python.
     """
-    return fingerprint_modules(step.entry_point, root=root, where=f"curate.python.{step.name}: {step.entry_point}")
+    return fingerprint_modules(step.entry_point, root=root, where=_where(step))
+
+
+def _where(step: PythonStep) -> str:
+    return f"curate.python.{step.name}: {step.entry_point}"
+
+
+def _faulty_rows(path: Path, step: PythonStep, root: Path) -> Iterator[tuple[int, Exception]]:
+    """The tickets on which the function raises."""
+    from tasks.curate.rows import read_batches
+
+    where = _where(step)
+    start = 0
+    with entry_point(step.entry_point, root=root, where=where) as function:
+        for group in read_batches(path):
+            for batch in group.to_batches(max_chunksize=BATCH_ROWS):
+
+                def work(low: int, high: int, batch: pa.RecordBatch = batch) -> None:
+                    _call(function, batch.slice(low, high - low), where=where, root=root)
+
+                for row, error in find_faulty(work, 0, batch.num_rows, (RAISED,)):
+                    yield start + row, error
+                start += batch.num_rows
 
 
 def _call(function: Callable[[Any], Any], batch: pa.RecordBatch, *, where: str, root: Path) -> pa.Table:
@@ -80,7 +120,7 @@ def _call(function: Callable[[Any], Any], batch: pa.RecordBatch, *, where: str, 
         # The message may quote a ticket: it stays in the chained exception, which only `--debug` shows.
         raise DataError(
             f"the function raised {type(error).__name__} at {_place(error, root)}",
-            code="TG0259",
+            code=RAISED,
             where=where,
             hint="`tunegate --debug run ...` shows the traceback, which may quote tickets",
         ) from error

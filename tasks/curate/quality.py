@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import Perplexities, TicketTable
 from schemas.curation_steps import QualityStep
+from schemas.errors import DataError
 from schemas.tables import SCORES_OF
+from tasks.curate.row_faults import CODE, FaultLimit, keep_sound_rows
 from tasks.curate.scores.stub_replies import MAX_WORDS, is_stub
 
 if TYPE_CHECKING:
@@ -26,7 +28,12 @@ _BATCH_ROWS = 16_384
 
 
 def score_quality(
-    *, tickets: TicketTable, step: QualityStep, out: Path, perplexities: Perplexities | None = None
+    *,
+    tickets: TicketTable,
+    step: QualityStep,
+    out: Path,
+    perplexities: Perplexities | None = None,
+    limit: FaultLimit | None = None,
 ) -> TicketTable:
     """Fill the score columns of every row, then drop a row for the first threshold it is over.
 
@@ -46,12 +53,26 @@ def score_quality(
 
     Raises:
         ValueError: `step.perplexity` is set and no perplexities are given: the flow is wired wrongly.
+        DataError: TG0220, more rows raise than `limit` allows.
     """
+    if step.perplexity and perplexities is None:
+        raise ValueError("quality.perplexity is set, but no perplexities are given")
+    return keep_sound_rows(
+        lambda rows, folder: _score_quality(rows, step, folder, perplexities),
+        tickets,
+        step="quality",
+        out=out,
+        codes=(CODE,),
+        limit=limit,
+    )
+
+
+def _score_quality(
+    tickets: TicketTable, step: QualityStep, out: Path, perplexities: Perplexities | None
+) -> TicketTable:
     from tasks.curate.drop import drop_rows
     from tasks.curate.rows import read_beside
 
-    if step.perplexity and perplexities is None:
-        raise ValueError("quality.perplexity is set, but no perplexities are given")
     given = _perplexities(tickets.tickets, perplexities if step.perplexity else None)
     judged = (_judge(batch, step, known) for batch, known in read_beside(tickets.tickets, given))
     return drop_rows(judged, out=out, notes={}, possible=tuple(_limits(step)))
@@ -153,6 +174,10 @@ def _perplexities(path: Path, given: Perplexities | None) -> pa.ChunkedArray:
         return pa.chunked_array([pa.nulls(count_rows(path), pa.float64())])
     known = pq.read_table(given.root / "perplexities.parquet")
     places = pc.index_in(read_columns(path, ("ticket_id",))["ticket_id"], value_set=known["ticket_id"].combine_chunks())
+    if "fault" in known.column_names:
+        faults = known["fault"].take(places).drop_null()
+        if len(faults):
+            raise DataError(f"{faults[0].as_py()} in step perplexity.", code=CODE)
     return known["perplexity"].take(places)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import RedactStep
 from tasks.curate.redaction.ticket import TicketRedactor
+from tasks.curate.row_faults import FaultLimit, find_faulty, keep_sound_rows
 from tasks.spread import Spread
 
 if TYPE_CHECKING:
@@ -24,8 +25,15 @@ if TYPE_CHECKING:
     from tasks.curate.redaction.pseudonyms import Pseudonyms
 
 
-def redact_tickets(*, tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | None = None) -> TicketTable:
-    """Redact subject, body, reply and messages; every row stays.
+def redact_tickets(
+    *,
+    tickets: TicketTable,
+    step: RedactStep,
+    out: Path,
+    spread: Spread | None = None,
+    limit: FaultLimit | None = None,
+) -> TicketTable:
+    """Redact subject, body, reply and messages; every row stays on which that does not raise.
 
     A value equal to the ticket's `reference` is kept: the answer must repeat it. Numbers go on after placeholders
     that the text already holds. One pass in SQL finds the rows that may hold anything; only those become Python
@@ -37,10 +45,24 @@ def redact_tickets(*, tickets: TicketTable, step: RedactStep, out: Path, spread:
 
     Args:
         spread: Does parts of the rows elsewhere; sampling and pseudonyms stay here. The result is the same.
+        limit: How many rows may raise.
 
     Raises:
         ConfigError: the pseudonyms' key or the extra `names` is missing, or an order number's pattern is no RE2.
+        DataError: TG0220, redaction raises on too many rows.
     """
+    return keep_sound_rows(
+        lambda rows, folder: _redact(rows, step, folder, spread),
+        tickets,
+        step="redact",
+        out=out,
+        limit=limit,
+        probe=lambda rows, folder: _redact(rows, step, folder, None),
+        search=lambda rows: _faulty_rows(rows.tickets, step),
+    )
+
+
+def _redact(tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | None) -> TicketTable:
     from tasks.curate.redaction.name_sample import NameSample
     from tasks.curate.redaction.pseudonyms import load_pseudonyms
     from tasks.curate.rows import write_removed
@@ -90,17 +112,41 @@ def _redacted(path: Path, step: RedactStep, counts: Counter[str], spread: Spread
 
 def _redact_gated(path: Path, step: RedactStep, counts: Counter[str]) -> Iterator[pa.Table]:
     """The same in this process."""
-    from tasks.curate.redaction.batches import BATCH_ROWS, changed_table, find_changes, gate_of
+    from tasks.curate.redaction.batches import changed_table, find_changes
+
+    redactor = TicketRedactor(step)
+    for batch, gate in _gated(path, step):
+        yield changed_table(batch, find_changes(batch, gate, step, redactor, counts))
+
+
+def _faulty_rows(path: Path, step: RedactStep) -> Iterator[tuple[int, Exception]]:
+    """The rows on which redaction raises."""
+    from tasks.curate.redaction.batches import find_changes
+
+    redactor = TicketRedactor(step)
+    start = 0
+    for batch, gate in _gated(path, step):
+
+        def work(low: int, high: int, batch: pa.Table = batch, gate: pa.ChunkedArray = gate) -> None:
+            n_rows = high - low
+            find_changes(batch.slice(low, n_rows), gate.slice(low, n_rows), step, redactor, Counter())
+
+        for row, error in find_faulty(work, 0, batch.num_rows):
+            yield start + row, error
+        start += batch.num_rows
+
+
+def _gated(path: Path, step: RedactStep) -> Iterator[tuple[pa.Table, pa.ChunkedArray]]:
+    """The rows in batches, each with its bits of the gate."""
+    from tasks.curate.redaction.batches import BATCH_ROWS, gate_of
     from tasks.curate.rows import read_beside
     from tasks.warehouse import connect, quote_text
 
     with connect(readable=(path,)) as connection:
         bits = gate_of(connection, f"read_parquet({quote_text(str(path))})", step)
-    redactor = TicketRedactor(step)
     for group, gate in read_beside(path, bits):
         for start in range(0, group.num_rows, BATCH_ROWS):
-            batch = group.slice(start, BATCH_ROWS)
-            yield changed_table(batch, find_changes(batch, gate.slice(start, BATCH_ROWS), step, redactor, counts))
+            yield group.slice(start, BATCH_ROWS), gate.slice(start, BATCH_ROWS)
 
 
 def _with_pseudonyms(batches: Iterable[pa.Table], step: RedactStep, pseudonyms: Pseudonyms) -> Iterator[pa.Table]:

@@ -6,29 +6,49 @@ is decided in `tasks/curate/sql/predicate.py`. Called by `flows/curate.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import RuleStep
 from schemas.errors import ConfigError
+from tasks.curate.row_faults import FaultLimit, find_faulty, keep_sound_rows
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+FAILS = "TG0124"
+"""A rule fails on a row."""
 
-def apply_rules(*, tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path) -> TicketTable:
+
+def apply_rules(
+    *, tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path, limit: FaultLimit | None = None
+) -> TicketTable:
     """Keep the rows for which every rule is TRUE; the first rule that is FALSE or NULL takes the row.
 
     A rule sees only the rows that the rules before it kept, so an earlier rule may guard a later one. Removed rows
-    carry the rule's name and its predicate. Notes: `dropped_<rule>` per rule.
+    carry the rule's name and its predicate; a row on which a rule fails (a text that is no number, cast to one) is
+    quarantined. Notes: `dropped_<rule>` per rule.
 
     Raises:
-        ConfigError: a rule does not parse, names an unknown column, is no condition, or fails on a row.
+        ConfigError: a rule does not parse, names an unknown column, is no condition, or fails on every row.
+        DataError: TG0220, rules fail on more rows than `limit` allows.
         SecurityError: a rule reaches beyond its row, or TG0837, takes too long or too much memory.
     """
+    return keep_sound_rows(
+        lambda rows, folder: _apply_rules(rows, rules, folder),
+        tickets,
+        step="rules",
+        out=out,
+        codes=(FAILS,),
+        limit=limit,
+        search=lambda rows: _faulty_rows(rows.tickets, rules),
+    )
+
+
+def _apply_rules(tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path) -> TicketTable:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -49,6 +69,26 @@ def apply_rules(*, tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path)
         for batch, rules in read_beside(tickets.tickets, failed)
     )
     return drop_rows(judged, out=out, notes={}, possible=names.to_pylist())
+
+
+def _faulty_rows(path: Path, rules: Sequence[RuleStep]) -> Iterator[tuple[int, Exception]]:
+    """The rows on which a rule fails."""
+    from tasks.curate.rows import read_batches
+    from tasks.curate.sql.predicate import check_predicate
+    from tasks.warehouse import connect
+
+    predicates = [check_predicate(rule.keep, where=f"curate.rule.{rule.name}") for rule in rules]
+    start = 0
+    with connect(threads=1) as connection:
+        for group in read_batches(path):
+
+            def work(low: int, high: int, group: pa.Table = group) -> None:
+                connection.register("tickets", group.slice(low, high - low))
+                _first_failed(connection, rules, predicates)
+
+            for row, error in find_faulty(work, 0, group.num_rows, (FAILS,)):
+                yield start + row, error
+            start += group.num_rows
 
 
 def _first_failed(
@@ -76,7 +116,7 @@ def _first_failed(
                 # The message itself may quote a ticket.
                 raise ConfigError(
                     f"the rule fails on a row: {type(error).__name__} in `{rule.keep}`",
-                    code="TG0124",
+                    code=FAILS,
                     where=f"curate.rule.{rule.name}",
                     hint="use try_cast and coalesce for values that are not always there",
                 ) from None

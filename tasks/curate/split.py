@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import RowCounts, Splits, TicketTable
 from schemas.curation import SplitSpec
 from schemas.errors import DataError
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.splits.assignments import Assignments, read_previous, write_assignments
 
 if TYPE_CHECKING:
@@ -38,7 +39,14 @@ _PLACE = ("ticket_id", "source", "source_line")
 _EPOCH = datetime(1970, 1, 1)
 
 
-def split_tickets(*, tickets: TicketTable, split: SplitSpec, out: Path, previous: Splits | None = None) -> Splits:
+def split_tickets(
+    *,
+    tickets: TicketTable,
+    split: SplitSpec,
+    out: Path,
+    previous: Splits | None = None,
+    limit: FaultLimit | None = None,
+) -> Splits:
     """Write `train.parquet`, `validation.parquet`, `test.parquet`, `removed.parquet`, who was put where, and strata.
 
     Tickets that share a customer or a thread, directly or over others, are one group; a ticket with neither is its
@@ -69,8 +77,14 @@ def split_tickets(*, tickets: TicketTable, split: SplitSpec, out: Path, previous
     when over half), `warn_unseen_categories` (of test, that train does not have).
 
     Raises:
-        DataError: train or test would be empty.
+        DataError: train or test would be empty; TG0220, more rows raise than `limit` allows.
     """
+    return keep_sound_rows(
+        lambda rows, folder: _split_tickets(rows, split, folder, previous), tickets, step=WHERE, out=out, limit=limit
+    )
+
+
+def _split_tickets(tickets: TicketTable, split: SplitSpec, out: Path, previous: Splits | None) -> Splits:
     from tasks.curate.rows import read_columns
     from tasks.curate.splits.owners import owners_of
     from tasks.curate.splits.placing import place_tickets

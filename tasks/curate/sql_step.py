@@ -13,27 +13,46 @@ from schemas.artifacts import TicketTable
 from schemas.curation_steps import SqlStep
 from schemas.errors import ConfigError
 from schemas.tables import TICKETS
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 
 if TYPE_CHECKING:
     import duckdb
 
+FAILS = "TG0129"
+"""The statement fails on a row."""
 
-def select_tickets(*, tickets: TicketTable, step: SqlStep, select: str, out: Path) -> TicketTable:
+
+def select_tickets(
+    *, tickets: TicketTable, step: SqlStep, select: str, out: Path, limit: FaultLimit | None = None
+) -> TicketTable:
     """Keep the rows that `select` returns, as it returns them.
 
     The statement sees the relation `tickets` in the order of ticket_id, on one thread: what SQL leaves open (a LIMIT
-    without an order, `first()`, ties) comes out the same each time. Notes: `dropped_<name>`, `changed_rows` (rows
-    kept with another value in some column).
+    without an order, `first()`, ties) comes out the same each time. Rows on which it fails (a text that is no number,
+    cast to one) are quarantined, and it sees the others. Notes: `dropped_<name>`, `changed_rows` (rows kept with
+    another value in some column).
 
     Args:
         select: Text of the step's file.
 
     Raises:
         ConfigError: TG0125, it does not parse; TG0126, DuckDB refuses it or its columns are not a ticket's; TG0127,
-            it returns ids that were not there, or twice; TG0129, it fails on a row.
+            it returns ids that were not there, or twice; TG0129, it fails on every row, or on no single one.
+        DataError: TG0220, it fails on more rows than `limit` allows.
         SecurityError: TG0814, not exactly one SELECT; TG0815, it reaches for something but `tickets`;
             TG0837, it takes too long or too much memory.
     """
+    return keep_sound_rows(
+        lambda rows, folder: _select_tickets(rows, step, select, folder),
+        tickets,
+        step=step.name,
+        out=out,
+        codes=(FAILS,),
+        limit=limit,
+    )
+
+
+def _select_tickets(tickets: TicketTable, step: SqlStep, select: str, out: Path) -> TicketTable:
     import duckdb
 
     from tasks.curate.drop import write_step
@@ -55,7 +74,7 @@ def select_tickets(*, tickets: TicketTable, step: SqlStep, select: str, out: Pat
             # The message itself may quote a ticket.
             raise ConfigError(
                 f"the SELECT fails on a row: {type(error).__name__}",
-                code="TG0129",
+                code=FAILS,
                 where=where,
                 hint="use try_cast and coalesce for values that are not always there",
             ) from None

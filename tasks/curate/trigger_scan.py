@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import TriggerScanStep
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.similarity.words import QUESTION, normal_form, word_runs, words_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ _MARKED = (
 )
 
 
-def scan_triggers(*, tickets: TicketTable, step: TriggerScanStep, out: Path) -> TicketTable:
+def scan_triggers(
+    *, tickets: TicketTable, step: TriggerScanStep, out: Path, limit: FaultLimit | None = None
+) -> TicketTable:
     """Write `triggers.parquet`, and quarantine its tickets as `planted_trigger` unless `action` is `flag`.
 
     A trigger is a run of at most `max_words` words with, among the tickets of the last `recent_days` before the newest:
@@ -50,7 +53,16 @@ def scan_triggers(*, tickets: TicketTable, step: TriggerScanStep, out: Path) -> 
     `triggers.parquet` has a row for each ticket of a trigger: trigger_id (smallest ticket_id of its tickets),
     ticket_id, phrase, n_tickets, n_customers, n_elsewhere, field, value, share, base_rate, chance.
     Notes: `triggers`, `trigger_tickets`, and `dropped_planted_trigger` unless `action` is `flag`.
+
+    Raises:
+        DataError: TG0220, more rows raise than `limit` allows.
     """
+    return keep_sound_rows(
+        lambda rows, folder: _scan_triggers(rows, step, folder), tickets, step="trigger_scan", out=out, limit=limit
+    )
+
+
+def _scan_triggers(tickets: TicketTable, step: TriggerScanStep, out: Path) -> TicketTable:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq

@@ -16,12 +16,12 @@ from schemas.curation import TableSpec
 from schemas.errors import DataError
 from schemas.tables import TICKETS
 from schemas.ticket_model import CATEGORY, NULL, PRIORITY, TIME, TOO_LONG
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows, top_codes
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _TEXTS = tuple(column.name for column in TICKETS if column.sql_type == "VARCHAR" and column.name != "source")
-_TOP = 3
 
 Row = dict[str, Any]
 Fault = tuple[str, str, str]
@@ -45,6 +45,16 @@ def validate_tickets(*, tickets: TicketTable, table: TableSpec, out: Path) -> Ti
     Raises:
         DataError: TG0220, the quarantined fraction is over `fail_above`; TG0221, no ticket is left.
     """
+    return keep_sound_rows(
+        lambda rows, folder: _validate(rows, table, folder),
+        tickets,
+        step="validate",
+        out=out,
+        limit=FaultLimit(table.fail_above, (tickets,)),
+    )
+
+
+def _validate(tickets: TicketTable, table: TableSpec, out: Path) -> TicketTable:
     from tasks.curate.one_per_id import keep_one_per_id
     from tasks.curate.rows import TicketWriter, count_rows, write_removed
 
@@ -71,7 +81,7 @@ def validate_tickets(*, tickets: TicketTable, table: TableSpec, out: Path) -> Ti
     n_quarantined = tickets.rows.n_quarantined + rows.n_quarantined
     if n_quarantined > table.warn_above * tickets.rows.n_in:
         notes["warn_quarantined"] = 1
-    _hold_limits(tickets, removed, n_quarantined, rows.n_out, table)
+    _hold_limits(tickets, removed, rows.n_out, table)
     return TicketTable(root=out, rows=rows, notes={name: count for name, count in sorted(notes.items()) if count})
 
 
@@ -217,38 +227,13 @@ def _n_updated_before_created(table: pa.Table) -> int:
     return int(pc.sum(earlier).as_py() or 0)
 
 
-def _hold_limits(tickets: TicketTable, removed: list[Row], n_quarantined: int, n_left: int, table: TableSpec) -> None:
+def _hold_limits(tickets: TicketTable, removed: list[Row], n_left: int, table: TableSpec) -> None:
     """Raise when too many rows were quarantined since reading began, or none is left."""
-    n_read = tickets.rows.n_in
-    if n_quarantined > table.fail_above * n_read:
-        raise DataError(
-            f"{n_quarantined:,} of {n_read:,} rows read are quarantined ({n_quarantined / n_read:.1%}), over "
-            f"fail_above {table.fail_above:.1%}: {_top_codes(tickets, removed)}",
-            code="TG0220",
-            where=str(tickets.removed),
-            hint="correct the source or `columns`, or raise `schema.fail_above` if these rows may go",
-        )
+    FaultLimit(table.fail_above, (tickets,)).hold(more=removed)
     if not n_left:
         raise DataError(
-            f"no valid ticket is left of {n_read:,} rows read: {_top_codes(tickets, removed)}",
+            f"no valid ticket is left of {tickets.rows.n_in:,} rows read: {top_codes([tickets.removed], removed)}",
             code="TG0221",
             where=str(tickets.removed),
             hint="see the first of these rows in the source",
         )
-
-
-def _top_codes(tickets: TicketTable, removed: list[Row]) -> str:
-    """The three commonest faults, each with its count, reason and first place."""
-    from tasks.curate.rows import read_rows
-
-    faulty = [*read_rows(tickets.removed).to_pylist(), *removed]
-    faulty.sort(key=lambda row: (row["source"], row["source_line"]))
-    by_fault: dict[tuple[str, str | None], list[Row]] = {}
-    for row in faulty:
-        by_fault.setdefault((row["code"], row["field"]), []).append(row)
-    common = sorted(by_fault.items(), key=lambda entry: (-len(entry[1]), entry[0][0], entry[0][1] or ""))
-    parts = [
-        f"{code} {len(rows):,} times, first at {rows[0]['source']}:{rows[0]['source_line']} ({rows[0]['reason']})"
-        for (code, _), rows in common[:_TOP]
-    ]
-    return "; ".join(parts) or "there was none"

@@ -29,6 +29,8 @@ Row = Mapping[str, Any]
 _BIN = 64
 """Tokens; width of the bars of the length histogram."""
 _REPORT_EVERY = 200
+ROW_CODES = frozenset({"TG0301", "TG0314", "TG0315", "TG0316", "TG0317"})
+"""Errors of one ticket's texts. TG0309 is none: `overflow: error` asks for the end of the run."""
 
 
 def encode_examples(
@@ -41,14 +43,17 @@ def encode_examples(
 ) -> DatasetRef:
     """Write `train/` and `validation/` (see `DatasetRef`), `removed.parquet` and `encoding.json`.
 
+    A ticket of which no example can be made (without an answer, with a conversation out of order, or one that raises)
+    is quarantined in `removed.parquet`, dropped is one over `max_length`.
+
     Train takes the newest tickets (by created_at, then ticket_id) until `max_examples` fit; both splits are stored in
     the order of ticket_id. `encoding.json` holds the template's sha256, the end token, the number of neutralised
     control texts and a histogram of lengths.
 
     Raises:
         ConfigError: max_length beyond the model's context, or a tokenizer without usable template.
-        DataError: no example left, an example without answer or over max_length with `overflow: error`, or one that
-            training and serving would write differently.
+        DataError: no example is left, or none can be made of any ticket; one is over max_length with
+            `overflow: error`.
         GateError: TG0614, a canary is over max_length.
     """
     from tasks.curate.rows import write_removed
@@ -65,11 +70,14 @@ def encode_examples(
         _plant(encoding.canaries, train, codec, max_length=encoding.max_length)
     validation = _encode_split(splits.validation, codec, encoding, limit=None, progress=progress)
     if not train.examples:
+        if train.fault is not None and train.n_faulty == train.n_read:
+            raise train.fault
+        n_long = len(train.removed) - train.n_faulty
         raise DataError(
-            f"no train example is left: {len(train.removed)} of {train.n_read} tickets exceed max_length",
+            f"no train example is left: {n_long} of {train.n_read} tickets exceed max_length",
             code="TG0308",
             where="train",
-            hint="raise train.max_length, or set overflow: truncate_left" if train.removed else "see the funnel",
+            hint="raise train.max_length, or set overflow: truncate_left" if n_long else "see the funnel",
         )
     _write_arrow(train, out / "train")
     _write_arrow(validation, out / "validation")
@@ -108,6 +116,10 @@ class _Split:
     removed: list[dict[str, object]] = field(default_factory=list)
     n_read: int = 0
     n_truncated: int = 0
+    n_faulty: int = 0
+    """Of the removed."""
+    fault: Exception | None = None
+    """The first of theirs."""
 
 
 def _encode_split(
@@ -118,7 +130,13 @@ def _encode_split(
         if limit is not None and len(done.examples) >= limit:
             break
         done.n_read += 1
-        example, truncated = _fit(row, codec, encoding)
+        try:
+            example, truncated = _fit(row, codec, encoding)
+        except Exception as error:
+            done.removed.append(_quarantined(row, error))
+            done.n_faulty += 1
+            done.fault = done.fault or error
+            continue
         if len(example.input_ids) <= encoding.max_length:
             done.examples.append((row["ticket_id"], example))
             done.n_truncated += truncated
@@ -195,6 +213,17 @@ def _encode(row: Row, codec: ChatCodec, encoding: EncodeSpec, *, cut: int) -> En
     except DataError as error:
         where = f"{row['source']}:{row['source_line']}"
         raise DataError(error.message, code=error.code, where=where, hint=error.hint) from None
+
+
+def _quarantined(row: Row, error: Exception) -> dict[str, object]:
+    """The ticket as removed; raises the error again where it is not the ticket's."""
+    from tasks.curate.row_faults import is_row_fault, row_fault
+
+    if not is_row_fault(error, ROW_CODES):
+        raise error
+    code, reason = row_fault(error, "encode")
+    places = {name: row[name] for name in ("ticket_id", "source", "source_line")}
+    return {**places, "outcome": "quarantined", "code": code, "reason": reason}
 
 
 def _removed(row: Row, example: Encoded, encoding: EncodeSpec) -> dict[str, object]:

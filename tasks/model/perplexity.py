@@ -7,9 +7,9 @@ It knows nothing of thresholds: `tasks/curate/quality.py` joins the numbers to t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from schemas.artifacts import ModelRef, Perplexities, TicketTable
 from tasks.model.base_model import load_base, load_tokenizer, resolve_dtype
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Ids = tuple[int, ...]
+K = TypeVar("K", str, Ids)
+V = TypeVar("V")
 
 BATCH_TOKENS = 2048
 """Positions, padding included, whose logits exist at once: 0.4 GB in float32 for 49k tokens."""
@@ -42,7 +44,8 @@ def measure_perplexity(
 
     Of a body the first `max_tokens` tokens count, each predicted from all before it; before the first stands the
     tokenizer's beginning-of-text token (or end-of-text, where there is none). A body without a token has null. Equal
-    bodies are read once. Batches are composed by length alone, so the order of rows changes nothing.
+    bodies are read once. Batches are composed by length alone, so the order of rows changes nothing. Where bodies
+    raise, a column `fault` names the type of each one's exception, and `quality` quarantines them.
 
     Raises:
         StorageError: the model's files are missing or damaged.
@@ -56,20 +59,35 @@ def measure_perplexity(
     # One position of the context goes to the token before the first.
     limit = min(max_tokens, model.context_length - 1)
     tokenizer = load_tokenizer(model)
-    ids_of = _encoded(sorted({body for body in bodies if body}), tokenizer, limit)
+    ids_of, faults = _each_sound(
+        sorted({body for body in bodies if body}),
+        lambda some: _encoded(some, tokenizer, limit),
+        n_at_once=_ENCODED_AT_ONCE,
+    )
     distinct = sorted(set(ids_of.values()) - {()}, key=lambda ids: (-len(ids), ids))
     found: dict[Ids, float] = {}
     if distinct:
         start = _start_id(tokenizer)
         loaded = load_base(model, dtype=resolve_dtype(dtype))
+        faulty_ids: dict[Ids, str] = {}
         for batch in batches(distinct, batch_tokens):
-            found |= dict(zip(batch, perplexities_of(loaded, batch, start=start), strict=True))
+            values, raised = _each_sound(
+                batch,
+                lambda some: dict(zip(some, perplexities_of(loaded, some, start=start), strict=True)),
+                n_at_once=len(batch),
+            )
+            found |= values
+            faulty_ids |= raised
             progress(len(found), len(distinct), "bodies")
+        faults |= {body: faulty_ids[ids] for body, ids in ids_of.items() if ids in faulty_ids}
     schema = pa.schema(
         [pa.field("ticket_id", pa.string(), nullable=False), pa.field("perplexity", pa.float64(), nullable=True)]
     )
-    values = [found.get(ids_of[body]) if body else None for body in bodies]
-    rows = pa.table([table["ticket_id"], pa.array(values, pa.float64())], schema=schema).sort_by("ticket_id")
+    means = [found.get(ids_of.get(body, ())) if body else None for body in bodies]
+    rows = pa.table([table["ticket_id"], pa.array(means, pa.float64())], schema=schema)
+    if faults:
+        rows = rows.append_column("fault", pa.array([faults.get(body or "") for body in bodies], pa.string()))
+    rows = rows.sort_by("ticket_id")
     pq.write_table(rows, out / "perplexities.parquet", compression="zstd")
     return Perplexities(root=out, n_tickets=rows.num_rows, n_tokens=sum(map(len, distinct)))
 
@@ -115,12 +133,44 @@ def perplexities_of(model: nn.Module, batch: Sequence[Ids], *, start: int) -> li
 
 
 def _encoded(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: int) -> dict[str, Ids]:
-    found: dict[str, Ids] = {}
-    for first in range(0, len(texts), _ENCODED_AT_ONCE):
-        some = list(texts[first : first + _ENCODED_AT_ONCE])
-        encoded = tokenizer(some, add_special_tokens=False, truncation=True, max_length=limit)["input_ids"]
-        found |= {text: tuple(ids) for text, ids in zip(some, encoded, strict=True)}
-    return found
+    encoded = tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=limit)["input_ids"]
+    return {text: tuple(ids) for text, ids in zip(texts, encoded, strict=True)}
+
+
+def _each_sound(
+    items: Sequence[K], work: Callable[[Sequence[K]], dict[K, V]], *, n_at_once: int
+) -> tuple[dict[K, V], dict[K, str]]:
+    """What `work` makes of the items, some at once; and of those on which it raises, the exception's type.
+
+    Raises:
+        Exception: what `work` raised, where it belongs to no single item.
+    """
+    from tasks.curate.row_faults import is_row_fault
+
+    made: dict[K, V] = {}
+    faults: dict[K, str] = {}
+    for first in range(0, len(items), n_at_once):
+        some = items[first : first + n_at_once]
+        try:
+            made |= work(some)
+            continue
+        except Exception as error:
+            if not is_row_fault(error):
+                raise
+            raised = _faulty(some, work)
+            if not raised:
+                raise
+        sound = [item for item in some if item not in raised]
+        made |= work(sound) if sound else {}
+        faults |= raised
+    return made, faults
+
+
+def _faulty(items: Sequence[K], work: Callable[[Sequence[K]], object]) -> dict[K, str]:
+    from tasks.curate.row_faults import find_faulty
+
+    found = find_faulty(lambda start, stop: work(items[start:stop]), 0, len(items))
+    return {items[place]: type(error).__name__ for place, error in found}
 
 
 def _start_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -21,6 +21,7 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.feedback import Acceptance, FeedbackLine, FeedbackSpec
 from tasks.curate.redact import redact_row
+from tasks.curate.row_faults import is_row_fault, row_fault
 from tasks.files import sha256_json
 from tasks.forget.hashes import Forgotten
 
@@ -110,7 +111,13 @@ def ingest_feedback(
         elif isinstance(read, str):
             refused.append((number, read, hashlib.sha256(raw).hexdigest()))
         else:
-            clean = _redacted(read, redact)
+            try:
+                clean = _redacted(read, redact)
+            except Exception as error:
+                if not is_row_fault(error):
+                    raise
+                refused.append((number, row_fault(error, "feedback")[1], hashlib.sha256(raw).hexdigest()))
+                continue
             rows.append((sha256_json(clean.model_dump(mode="json")), clean))
     if refused and not rows:
         number, reason, _ = refused[0]

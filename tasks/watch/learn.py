@@ -10,20 +10,36 @@ from pathlib import Path
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.feedback import FeedbackSpec
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.watch.feedback import last_words
 
 OWN_ANSWER = "own_answer"
 
 
 def learn_from_feedback(
-    *, tickets: TicketTable, spec: FeedbackSpec, upto: int, database: Path, out: Path
+    *,
+    tickets: TicketTable,
+    spec: FeedbackSpec,
+    upto: int,
+    database: Path,
+    out: Path,
+    limit: FaultLimit | None = None,
 ) -> TicketTable:
     """Put the edited replies in. Notes: `edited` counts them, `own_answers` the accepted suggestions.
 
     Args:
         upto: The last row of the feedback that counts; later rows are another run's.
         database: `feedback.duckdb`.
+
+    Raises:
+        DataError: TG0220, more rows raise than `limit` allows.
     """
+    return keep_sound_rows(
+        lambda rows, folder: _learn(rows, spec, upto, database, folder), tickets, step="feedback", out=out, limit=limit
+    )
+
+
+def _learn(tickets: TicketTable, spec: FeedbackSpec, upto: int, database: Path, out: Path) -> TicketTable:
     import pyarrow as pa
 
     from tasks.curate.rows import read_rows, write_removed, write_tickets

@@ -12,10 +12,12 @@ from typing import Any
 import orjson
 
 from tasks.curate.ingest.landing import Landing, Row
+from tasks.curate.row_faults import is_row_fault, row_fault
 from tasks.failpoint import reach
 from tasks.progress import Progress
 
 GONE = "deleted"
+FAULTY = "faulty"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,10 @@ def bring_changes(changes: Changes, landing: Landing, *, since: str, progress: P
             last = max([since, *(moment for value in values if (moment := changes.moment(value)) is not None)])
             ends = len(values) < changes.page_size
             with landing.step(**{changes.mark: last if page == 1 and (ends or last > since) else since}):
-                rows = [changes.row(value, f"{changes.mark}/{since}/{page}/{n}") for n, value in enumerate(values)]
+                rows = [
+                    row_or_fault(changes.row, value, f"{changes.mark}/{since}/{page}/{n}")
+                    for n, value in enumerate(values)
+                ]
                 n_new += put_tickets(landing, rows)
             n_read += len(values)
             progress(n_read, None, "tickets")
@@ -83,7 +88,12 @@ def bring_comments(
         *statuses,
     )
     for number, (key, version) in enumerate(waiting, start=1):
-        comments = fetch(key)
+        try:
+            comments = fetch(key)
+        except Exception as error:
+            with landing.step():  # not as fetched: the next sync tries again
+                landing.put([_without_comments(key, reason_of(error))])
+            continue
         reach("ingest.fetched")
         with landing.step():
             if comments is None:
@@ -110,7 +120,31 @@ def tombstone(key: str, version: str | None) -> Row:
 
 def faulty(place: str, told: str) -> Row:
     """What stands for a row that could not be used."""
-    return Row("faulty", place, orjson.dumps(told).decode())
+    return Row(FAULTY, place, orjson.dumps(told).decode())
+
+
+def row_or_fault(make: Callable[[Any, str], Row], value: Any, place: str) -> Row:
+    """What is kept of a value of a service, or what stands for one on which that raises."""
+    try:
+        return make(value, place)
+    except Exception as error:
+        return faulty(place, reason_of(error))
+
+
+def reason_of(error: Exception) -> str:
+    """Why a row is not used on which something raised.
+
+    Raises:
+        Exception: `error` itself, where no row can be its cause.
+    """
+    if not is_row_fault(error):
+        raise error
+    return row_fault(error, "ingest")[1]
+
+
+def _without_comments(ticket: str, reason: str) -> Row:
+    """What stands among the comments of a ticket until they can be used; with it the ticket is quarantined."""
+    return Row("comment", f"{ticket}/{FAULTY}", as_json({"fault": reason}), parent=ticket, state=FAULTY)
 
 
 def has_id(value: object) -> bool:

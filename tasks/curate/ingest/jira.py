@@ -17,7 +17,7 @@ from typing import Any
 from schemas.errors import ServiceError
 from schemas.remote_source import JiraSource
 from tasks.curate.ingest.adf import adf_text
-from tasks.curate.ingest.desk_rows import GONE, as_json, bring_comments, faulty, put_tickets, tombstone
+from tasks.curate.ingest.desk_rows import GONE, as_json, bring_comments, faulty, put_tickets, reason_of, tombstone
 from tasks.curate.ingest.jira_api import REQUEST_TYPE, SATISFACTION, JiraApi
 from tasks.curate.ingest.landing import Landing, Row
 from tasks.curate.ingest.rest_pages import patiently
@@ -119,7 +119,14 @@ def _compare(api: JiraApi, source: JiraSource, landing: Landing, made: Callable[
 
 
 def _row(value: Any, *, source: JiraSource, custom: Mapping[str, str]) -> Row | None:
-    """What is kept of an issue; None where it changed before the source begins."""
+    """What is kept of an issue, or why nothing is; None where it changed before the source begins."""
+    try:
+        return _issue(value, source=source, custom=custom)
+    except Exception as error:
+        return faulty(sha256_json(value)[:32], reason_of(error))
+
+
+def _issue(value: Any, *, source: JiraSource, custom: Mapping[str, str]) -> Row | None:
     fields = value.get("fields") if isinstance(value, dict) else None
     changed = _moment(fields.get("updated")) if isinstance(fields, dict) else None
     if fields is None or changed is None or not str(value.get("id", "")).isdecimal():

@@ -40,7 +40,7 @@ class Row:
         status: What decides, without a look into `content`, whether more of it is wanted.
         version: Greater when it changed; only equal or greater ones replace it.
         fetched: Version for which everything below it was fetched.
-        state: `live`, `deleted` or `redacted` upstream, or `faulty`: no row that could be used.
+        state: `live`, `deleted` or `redacted` upstream, or `faulty`: stands for what could not be used.
         content: JSON; null where nothing may be kept.
     """
 

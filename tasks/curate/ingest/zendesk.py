@@ -14,7 +14,16 @@ from typing import Any
 
 from schemas.errors import ServiceError
 from schemas.remote_source import ZendeskSource
-from tasks.curate.ingest.desk_rows import GONE, as_json, bring_comments, faulty, has_id, put_tickets, tombstone
+from tasks.curate.ingest.desk_rows import (
+    GONE,
+    as_json,
+    bring_comments,
+    faulty,
+    has_id,
+    put_tickets,
+    row_or_fault,
+    tombstone,
+)
 from tasks.curate.ingest.landing import Landing, Row
 from tasks.curate.ingest.rest_pages import patiently
 from tasks.curate.ingest.zendesk_api import Page, ZendeskApi
@@ -62,7 +71,7 @@ def _bring_tickets(api: ZendeskApi, landing: Landing, progress: Progress) -> Non
         reach("ingest.fetched")
         if not after or (after in passed and not page.get("end_of_stream")):
             raise ServiceError("Zendesk sent a page twice, or one without a cursor behind it", code="TG0708")
-        rows = [_ticket(value, f"{cursor}/{number}") for number, value in enumerate(page["tickets"])]
+        rows = [row_or_fault(_ticket, value, f"{cursor}/{number}") for number, value in enumerate(page["tickets"])]
         with landing.step(cursor=str(after)):
             put_tickets(landing, rows)
         cursor, n_read = str(after), n_read + len(rows)

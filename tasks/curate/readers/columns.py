@@ -6,6 +6,7 @@ It knows nothing of files or formats. Called by `tasks/curate/readers/gather.py`
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from tasks.curate.readers.rows_read import Layout, RowsRead, Values
 from tasks.curate.readers.shapes import RowShape, fill_ticket
 from tasks.curate.readers.typed import typed_column
 from tasks.curate.readers.values import to_text
+from tasks.curate.row_faults import find_faulty, is_row_fault, row_fault
 
 _NAMED_STRANGERS = 20
 _KEPT_LAYOUTS = 1000
@@ -76,14 +78,10 @@ class TicketMaker:
             else:
                 shape = reading.shape
                 present |= reading.columns
-        values = {column: self._values(rows, column) for column in CANONICAL if column in present}
-        self._fill(shape, rows, values, faults)
-        columns: dict[str, pa.Array] = {}
-        for column in CANONICAL:
-            if column in values:
-                columns[column], wrong = typed_column(column, values[column])
-                for index, fault in wrong.items():
-                    faults.setdefault(index, fault)
+        try:
+            columns, faults = self._columns(shape, rows, present, faults)
+        except Exception as error:
+            columns, faults = self._sound_columns(shape, rows, present, faults, error)
         return Made(columns, faults, self._ids(rows, faults, "ticket_id"), self._ids(rows, faults, "customer_id"))
 
     def finish(self) -> dict[str, int]:
@@ -116,6 +114,48 @@ class TicketMaker:
             **({"ignored_columns": len(self._strangers)} if self._strangers else {}),
             **{f"ignored_column:{name}": n_rows for name, n_rows in strangers if shown(name) == name},
         }
+
+    def _columns(
+        self, shape: RowShape, rows: RowsRead, present: set[str], known: dict[int, Fault]
+    ) -> tuple[dict[str, pa.Array], dict[int, Fault]]:
+        """The ticket columns of the rows, and the faults that were known with those that are found."""
+        faults = dict(known)
+        values = {column: self._values(rows, column) for column in CANONICAL if column in present}
+        self._fill(shape, rows, values, faults)
+        columns: dict[str, pa.Array] = {}
+        for column in CANONICAL:
+            if column in values:
+                columns[column], wrong = typed_column(column, values[column])
+                for index, fault in wrong.items():
+                    faults.setdefault(index, fault)
+        return columns, faults
+
+    def _sound_columns(
+        self, shape: RowShape, rows: RowsRead, present: set[str], known: dict[int, Fault], error: Exception
+    ) -> tuple[dict[str, pa.Array], dict[int, Fault]]:
+        """The same where some row raises: it becomes a fault, the others are what they are without it.
+
+        Raises:
+            Exception: `error`, where it belongs to no single row.
+        """
+        if not is_row_fault(error):
+            raise error
+
+        def of(indices: Sequence[int]) -> tuple[dict[str, pa.Array], dict[int, Fault]]:
+            places = {index: place for place, index in enumerate(indices)}
+            faults = {places[index]: fault for index, fault in known.items() if index in places}
+            return self._columns(shape, rows.take(indices), present, faults)
+
+        found = find_faulty(lambda start, stop: of(range(start, stop)), 0, len(rows))
+        raised = {index: Fault(*row_fault(each, "extract")) for index, each in found}
+        if not raised:
+            raise error
+        sound = [index for index in range(len(rows)) if index not in raised]
+        columns, faults = of(sound)
+        places = dict(zip(sound, range(len(sound)), strict=True))
+        spread = pa.array([places.get(index) for index in range(len(rows))], pa.int64())
+        faults = {sound[place]: fault for place, fault in faults.items()}
+        return {name: column.take(spread) for name, column in columns.items()}, {**faults, **raised}
 
     def _survey(self, layout: Layout, batch: Batch) -> Reading:
         """Count what the names of these rows say, and refuse what must not stand in this file."""
@@ -196,8 +236,18 @@ class TicketMaker:
         name = self._mapping.declared.get(column, column)
         path = self._mapping.paths.get(column)
         ids = _as_list(rows.reach(name, path) if path else rows.values(name), len(rows))
-        texts = {index: None if ids[index] is MISSING else to_text(column, ids[index]) for index in faults}
-        return {index: text if isinstance(text, str) else None for index, text in texts.items()}
+        return {index: None if ids[index] is MISSING else _text_or_none(column, ids[index]) for index in faults}
+
+
+def _text_or_none(column: str, value: object) -> str | None:
+    """The id of a row with a fault, which may be the fault."""
+    try:
+        text = to_text(column, value)
+    except Exception as error:
+        if is_row_fault(error):
+            return None
+        raise
+    return text if isinstance(text, str) else None
 
 
 def _as_list(values: Values | None, n_rows: int) -> list[object]:

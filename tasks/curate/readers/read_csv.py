@@ -11,7 +11,7 @@ from pathlib import Path
 
 from schemas.errors import DataError
 from tasks.curate.readers.headers import check_header
-from tasks.curate.readers.records import MAX_ROW_BYTES, Fault, Record
+from tasks.curate.readers.records import MAX_ROW_BYTES, Fault, Record, fault_of
 from tasks.curate.readers.streams import Block, open_binary, read_blocks
 
 
@@ -33,14 +33,20 @@ def read_csv(path: Path) -> Iterator[Record]:
                 header = _header(content, separator, f"{path}:{number}")
             elif isinstance(content, Fault):
                 yield Record(number, offset, content)
-            elif len(content) != len(header):
-                reason = f"The row has {len(content)} fields, the header has {len(header)}."
-                yield Record(number, offset, Fault("TG0244", reason))
-            elif broken := _not_utf8(header, content):
-                yield Record(number, offset, broken)
             else:
-                row = {name: value or None for name, value in zip(header, content, strict=True) if name}
+                try:
+                    row = _row(header, content)
+                except Exception as error:
+                    row = fault_of(error)
                 yield Record(number, offset, row)
+
+
+def _row(header: list[str], fields: list[str]) -> dict[str, object] | Fault:
+    if len(fields) != len(header):
+        return Fault("TG0244", f"The row has {len(fields)} fields, the header has {len(header)}.")
+    if broken := _not_utf8(header, fields):
+        return broken
+    return {name: value or None for name, value in zip(header, fields, strict=True) if name}
 
 
 class _TooLongError(Exception):

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from schemas.errors import SecurityError
-from tasks.curate.readers.records import MAX_ROW_BYTES, Batch, Fault, Record
+from tasks.curate.readers.records import MAX_ROW_BYTES, Batch, Fault, Record, fault_of
 from tasks.curate.readers.rows_read import DictRows
 from tasks.curate.readers.streams import Block, Line, open_binary, read_blocks, read_lines
 
@@ -64,7 +64,7 @@ def _parse_block(block: Block) -> Batch:
             continue
         try:
             value = loads(data)  # type: ignore[arg-type]  # None is refused as any other fault
-        except orjson.JSONDecodeError:
+        except Exception:  # looked at alone below, where it is told apart what ends the run
             odd.append(place)
             continue
         if type(value) is dict:
@@ -125,7 +125,14 @@ def parse_lines(lines: Iterable[Line]) -> Iterator[Record]:
             reason = f"The row is longer than {MAX_ROW_BYTES:,} bytes."
             yield Record(line.number, line.offset, Fault("TG0243", reason))
         elif line.data.strip(_BLANK):
-            yield Record(line.number, line.offset, _parse(line.data))
+            yield Record(line.number, line.offset, _parsed(line.data))
+
+
+def _parsed(data: bytes) -> dict[str, object] | Fault:
+    try:
+        return _parse(data)
+    except Exception as error:
+        return fault_of(error)
 
 
 def _parse(data: bytes) -> dict[str, object] | Fault:

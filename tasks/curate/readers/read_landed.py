@@ -6,15 +6,16 @@ It knows nothing of connections; `tasks/curate/ingest` brings rows in. Called by
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import orjson
 
 from schemas.remote_source import DeskSource, PostgresSource, RemoteSource
 from tasks.curate.ingest.conversation import Comment, ticket_row
+from tasks.curate.ingest.desk_rows import FAULTY
 from tasks.curate.ingest.landing import Landing, need_landing, read_landing
-from tasks.curate.readers.records import BATCH_ROWS, Batch, Fault, Record, in_batches
+from tasks.curate.readers.records import BATCH_ROWS, Batch, Fault, Record, fault_of, in_batches
 
 DELETED = Fault("deleted_upstream", "The source says that it was deleted or redacted.", outcome="dropped")
 OTHER_STATUS = Fault("other_status", "The ticket has a status that is not asked for.", outcome="dropped")
@@ -49,17 +50,29 @@ def _tickets(source: DeskSource, landing: Landing) -> Iterator[Record]:
             elif status not in source.statuses:
                 yield Record(int(key), None, OTHER_STATUS, ticket_id=key)
             else:
-                row = ticket_row(orjson.loads(contents[key]), comments[key], reply=source.reply)
-                yield Record(int(key), None, DELETED if row is None else row, ticket_id=key)
+                yield Record(int(key), None, _content(source, contents[key], comments[key]), ticket_id=key)
     yield from _faulty(landing, 0)
 
 
-def _comments(landing: Landing, tickets: list[str]) -> dict[str, list[Comment]]:
-    found: dict[str, list[Comment]] = defaultdict(list)
+def _content(source: DeskSource, ticket: str, comments: list[tuple[str, str, str]]) -> Mapping[str, object] | Fault:
+    unusable = [orjson.loads(content)["fault"] for _, state, content in comments if state == FAULTY]
+    if unusable:
+        return Fault("TG0267", unusable[0])
+    try:
+        said = [Comment(key, state, orjson.loads(content)) for key, state, content in comments]
+        row = ticket_row(orjson.loads(ticket), said, reply=source.reply)
+    except Exception as error:
+        return fault_of(error)
+    return DELETED if row is None else row
+
+
+def _comments(landing: Landing, tickets: list[str]) -> dict[str, list[tuple[str, str, str]]]:
+    """Key, state and content of the comments of each ticket."""
+    found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for parent, key, state, content in landing.ask(
         "SELECT parent, key, state, content FROM rows WHERE stream = 'comment' AND list_contains(?, parent)", tickets
     ):
-        found[parent].append(Comment(key, state, orjson.loads(content)))
+        found[parent].append((key, state, content))
     return found
 
 

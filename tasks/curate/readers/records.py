@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tasks.curate.row_faults import is_row_fault, row_fault
+
 if TYPE_CHECKING:
     from tasks.curate.readers.rows_read import RowsRead
 
@@ -59,6 +61,17 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.faulty)
+
+
+def fault_of(error: Exception) -> Fault:
+    """Why a row is quarantined that raised.
+
+    Raises:
+        Exception: `error` itself, where no row can be its cause.
+    """
+    if not is_row_fault(error):
+        raise error
+    return Fault(*row_fault(error, "extract"))
 
 
 def in_batches(records: Iterable[Record], *, max_rows: int = BATCH_ROWS) -> Iterator[Batch]:

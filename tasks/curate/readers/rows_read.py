@@ -54,6 +54,10 @@ class RowsRead(Protocol):
         """Some values of one row, all of which it has."""
         ...
 
+    def take(self, indices: Sequence[int]) -> RowsRead:
+        """These rows alone."""
+        ...
+
 
 class DictRows:
     """Rows read as objects, each with names of its own."""
@@ -95,6 +99,9 @@ class DictRows:
         row = self._rows[index]
         return {name: row[name] for name in names}
 
+    def take(self, indices: Sequence[int]) -> DictRows:
+        return DictRows([self._rows[index] for index in indices])
+
 
 class ArrowRows:
     """Rows read as Arrow: one layout for all."""
@@ -127,6 +134,9 @@ class ArrowRows:
 
     def pick(self, index: int, names: Sequence[str]) -> dict[str, object]:
         return {name: self._list(name)[index] for name in names}
+
+    def take(self, indices: Sequence[int]) -> ArrowRows:
+        return ArrowRows(self._batch.take(pa.array(indices, pa.int64())))
 
     def _list(self, name: str) -> list[object]:
         if name not in self._lists:

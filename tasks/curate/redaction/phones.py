@@ -64,7 +64,7 @@ def _has_form(number: str) -> bool:
     if re.match(r"00[1-9]", number):
         return 10 <= n_digits <= 17 and _is_international(number[2:])
     if number.startswith("0"):
-        return number[1] != "0" and 9 <= n_digits <= 12
+        return not number.startswith("00") and 9 <= n_digits <= 12
     return _FEWEST_DIGITS <= n_digits <= _MOST_DIGITS and _FORMS.fullmatch(number) is not None
 
 

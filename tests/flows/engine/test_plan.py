@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.engine.plan import plan_steps, run_step
+from flows.engine.plan import parts_of, plan_steps, run_step
 from flows.engine.step import Late, Step
 from flows.engine.store import Store
 from schemas.artifacts import Artifact
@@ -267,3 +267,23 @@ def test_an_earlier_result_that_is_damaged_is_made_again(store):
     # Nothing is compared with it; `earlier_results` gives no damaged one.
     with pytest.raises(StorageError, match="TG0511"):
         run_all([step("a", 0, ran), growing(0, ran, x="a", previous=first)], store)
+
+
+def test_what_follows_from_results_is_no_part_of_a_key_and_a_check_holds_for_reused_results(store):
+    """A limit over several steps: it may end the run, made or reused, and changes no result."""
+    ran = []
+
+    def check(done, result):
+        if limit < len(done):
+            raise StorageError(f"{sorted(done)} {result.digest[:4]}", code="TG0501")
+
+    steps = [step("a", 0, ran), replace(step("b", 0, ran, x="a"), check=check)]
+    done = run_all(steps[:1], store)
+    taking = replace(steps[1], from_results={"inputs_seen": sorted})
+    assert parts_of(taking, done) == parts_of(steps[1], done)
+    limit = 1
+    assert set(run_all(steps, store)) == {"a", "b"}
+    limit = 0
+    with pytest.raises(StorageError, match=r"\['a'\]"):
+        run_all(steps, store)
+    assert ran == ["a", "b"]

@@ -58,14 +58,19 @@ def test_a_rule_that_fails_on_a_row_is_named_and_the_text_of_the_row_is_not(make
     assert "secret text" not in str(error.value)
 
 
-def test_of_several_rules_the_one_that_fails_on_a_row_is_named(make_tickets: Any, new_folder: Any) -> None:
+def test_of_several_rules_the_one_that_fails_on_a_row_is_named(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
     tickets = make_tickets([{"ticket_id": "a", "body": "text", "reply": "12"}, {"ticket_id": "b", "body": "12"}])
     step = rules(
         first="body is not null", second="cast(body as integer) > 10", third="cast(reply as integer) > 10", last="true"
     )
-    with pytest.raises(ConfigError) as error:
-        apply_rules(tickets=tickets, rules=step, out=new_folder())
-    assert error.value.where == "curate.rule.second"
+    removed = rows_of(apply_rules(tickets=tickets, rules=step, out=new_folder()).removed)
+    assert {name: (row["outcome"], row["code"]) for name, row in removed.items()} == {
+        "a": ("quarantined", "TG0124"),
+        "b": ("dropped", "third"),
+    }
+    assert removed["a"]["reason"].startswith("curate.rule.second: the rule fails on a row: ConversionException")
 
 
 @pytest.mark.parametrize("sql", ["reply is not", "repli is not null", "1; drop table tickets", "length(body)"])

@@ -14,8 +14,10 @@ from schemas.artifacts import DatasetRef, ModelRef, RowCounts, Splits
 from schemas.canaries import PlantedSpec
 from schemas.errors import ConfigError, DataError, GateError
 from schemas.training import EncodeSpec, PromptSpec
+from tasks.curate.row_faults import count_faulty
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
 from tasks.files import seal
+from tasks.model import chat_format
 from tasks.model.base_model import load_tokenizer
 from tasks.model.canaries import planted_ids
 from tasks.model.chat_codec import ChatCodec
@@ -144,10 +146,46 @@ def test_overflow_error_names_the_source_line_and_not_the_text(tmp_path: Path, t
     assert "secret" not in str(caught.value)
 
 
-def test_an_example_without_answer_is_an_error(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_a_ticket_without_answer_is_quarantined_and_the_others_are_encoded(
+    tmp_path: Path, tiny_model: ModelRef
+) -> None:
+    ref = encode(tmp_path, tiny_model, SPEC, [ticket(1), ticket(2, reply=None)], [ticket(3, reply=None), ticket(4)])
+    sound = encode(tmp_path, tiny_model, SPEC, [ticket(1)], [ticket(4)], name="sound")
+    assert (ref.n_train, ref.n_validation, ref.n_dropped) == (1, 1, 2)
+    removed = read_rows(ref.root / "removed.parquet").to_pylist()
+    assert [(row["ticket_id"], row["outcome"], row["code"], row["source_line"]) for row in removed] == [
+        ("t002", "quarantined", "TG0315", 2),
+        ("t003", "quarantined", "TG0315", 3),
+    ]
+    assert (load(ref), load(ref, "validation")) == (load(sound), load(sound, "validation"))
+
+
+def test_when_no_ticket_has_an_answer_the_run_ends_and_says_so(tmp_path: Path, tiny_model: ModelRef) -> None:
     with pytest.raises(DataError, match="TG0315") as caught:
-        encode(tmp_path, tiny_model, SPEC, [ticket(1), ticket(2, reply=None)])
+        encode(tmp_path, tiny_model, SPEC, [ticket(1, reply=None), ticket(2, reply=None)])
     assert caught.value.where == "demo.jsonl:2"
+
+
+def test_a_ticket_on_which_encoding_raises_is_quarantined_by_the_type_of_the_exception(
+    tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = chat_format.conversation_for
+
+    def planted(prompt: PromptSpec, row: dict[str, Any]) -> Any:
+        if row["ticket_id"] == "t002":
+            raise error
+        return real(prompt, row)
+
+    monkeypatch.setattr(chat_format, "conversation_for", planted)
+    error: Exception = KeyError("my secret text")
+    ref = encode(tmp_path, tiny_model, SPEC, [ticket(number) for number in range(4)])
+    assert [example["ticket_id"] for example in load(ref)] == ["t000", "t001", "t003"]
+    (removed,) = read_rows(ref.root / "removed.parquet").to_pylist()
+    assert (removed["code"], removed["reason"]) == ("TG0218", "KeyError in step encode.")
+    assert count_faulty(ref) == 1
+    error = MemoryError()
+    with pytest.raises(MemoryError):
+        encode(tmp_path, tiny_model, SPEC, [ticket(number) for number in range(4)], name="memory")
 
 
 def test_no_example_left_is_an_error(tmp_path: Path, tiny_model: ModelRef) -> None:

@@ -11,7 +11,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from schemas.artifacts import ModelRef, RowCounts, TicketTable
-from tasks.curate.rows import ticket_table, write_tickets
+from schemas.curation_steps import QualityStep
+from tasks.curate.quality import score_quality
+from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
+from tasks.model import perplexity
 from tasks.model.perplexity import measure_perplexity
 
 BODIES = {
@@ -102,3 +105,41 @@ def test_without_a_body_no_model_is_loaded(tiny_model: ModelRef, tmp_path: Path)
     bare = tiny_model.model_copy(update={"root": tmp_path / "model"})
     found = measure_perplexity(tickets=tickets(tmp_path / "in", "gh"), model=bare, out=tmp_path)
     assert (found.n_tickets, found.n_tokens) == (2, 0)
+
+
+@pytest.mark.parametrize("function", ["_encoded", "perplexities_of"])
+def test_a_body_on_which_the_model_raises_is_quarantined_by_quality(
+    tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    table = tickets(tmp_path / "in", "abcdefghi")
+    write_removed([], table.root)
+    (tmp_path / "sound").mkdir()
+    sound = measure_perplexity(tickets=table, model=tiny_model, max_tokens=MAX_TOKENS, out=tmp_path / "sound")
+    real = getattr(perplexity, function)
+    bad = AutoTokenizer.from_pretrained(tiny_model.root).encode(BODIES["b"], add_special_tokens=False)
+
+    def planted(*given: object, **named: object) -> object:
+        if any(
+            item == BODIES["b"] or item == tuple(bad) for item in (given[0] if function == "_encoded" else given[1])
+        ):  # type: ignore[union-attr]
+            raise KeyError("my secret text")
+        return real(*given, **named)
+
+    monkeypatch.setattr(perplexity, function, planted)
+    for folder in ("faulty", "scored"):
+        (tmp_path / folder).mkdir()
+    found = measure_perplexity(tickets=table, model=tiny_model, max_tokens=MAX_TOKENS, out=tmp_path / "faulty")
+    rows = pq.read_table(found.root / "perplexities.parquet").to_pylist()
+    assert [(row["ticket_id"], row["fault"]) for row in rows if row["fault"]] == [("b", "KeyError")]
+    expected = {row["ticket_id"]: row for row in pq.read_table(sound.root / "perplexities.parquet").to_pylist()}
+    assert all(row["perplexity"] == expected[row["ticket_id"]]["perplexity"] for row in rows if not row["fault"])
+    scored = score_quality(
+        tickets=table,
+        step=QualityStep(uses="quality", perplexity=True),
+        perplexities=found,
+        out=tmp_path / "scored",
+    )
+    (removed,) = read_rows(scored.removed).to_pylist()
+    assert (removed["ticket_id"], removed["outcome"]) == ("b", "quarantined")
+    assert (removed["code"], removed["reason"]) == ("TG0218", "KeyError in step perplexity.")
+    assert (scored.rows.n_in, scored.rows.n_out, scored.rows.n_quarantined) == (9, 8, 1)

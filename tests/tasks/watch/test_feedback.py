@@ -162,3 +162,21 @@ def test_lines_wait_for_an_endpoint_that_holds_the_database_and_so_do_readers(da
     assert taken.n_new == 1
     with duckdb.connect(str(database)), pytest.raises(LockedError, match="TG0551"):
         ingest(database, line(3))
+
+
+def test_a_line_on_which_redaction_raises_is_refused_and_the_others_are_taken_in(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.watch import feedback
+
+    real = feedback.redact_row
+
+    def planted(row: Any, step: RedactStep) -> Any:
+        if "Kaboom" in str(row):
+            raise IndexError("my secret text")
+        return real(row, step)
+
+    monkeypatch.setattr(feedback, "redact_row", planted)
+    bad = line(2, "edited", reply="Kaboom my secret text")
+    done = ingest(database, line(1), bad, line(3))
+    assert done == Ingested(3, 2, 0, ((2, "IndexError in step feedback."),))

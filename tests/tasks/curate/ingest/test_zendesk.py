@@ -12,9 +12,11 @@ import pytest
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.remote_source import ZendeskSource
 from tasks.curate.extract import fingerprint_source
-from tasks.curate.ingest import rest_pages, zendesk_api
+from tasks.curate.ingest import rest_pages, zendesk, zendesk_api
 from tasks.curate.ingest.bring import bring_in, ingest_folder
 from tasks.curate.ingest.landing import FILE
+from tasks.curate.readers import read_landed
+from tasks.curate.rows import read_rows
 from tests.support.ingest_process import DELAY_S
 from tests.support.synced import extract, removed, sync, tickets
 from tests.support.zendesk_desk import AGENT, TOKEN, ZendeskDesk, zendesk_desk
@@ -208,3 +210,38 @@ def test_without_dlt_the_extra_is_named(desk: ZendeskDesk, tmp_path: Path, monke
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match=r"TG0112.*\n.*\n\nhint: .*--extra zendesk"):
         bring_in(source(desk), root=tmp_path, landed=tmp_path / "landed")
+
+
+def test_a_ticket_that_raises_stops_no_sync_and_is_quarantined_until_it_can_be_used(
+    desk: ZendeskDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own fields, its comments, and the two put together."""
+    busy(desk)
+
+    def plant(patch: pytest.MonkeyPatch, module: Any, function: str, is_bad: Any) -> None:
+        real = getattr(module, function)
+
+        def raising(*given: Any, **named: Any) -> Any:
+            if is_bad(*given):
+                raise KeyError("my secret text")
+            return real(*given, **named)
+
+        patch.setattr(module, function, raising)
+
+    with monkeypatch.context() as patch:
+        plant(patch, zendesk, "_ticket", lambda value, _: value["id"] == 1)
+        plant(patch, zendesk, "_comments", lambda ticket, _: ticket == "2")
+        plant(patch, read_landed, "ticket_row", lambda ticket, _: ticket["id"] == 3)
+        table = sync(source(desk), tmp_path)
+    rows = read_rows(table.removed).to_pylist()
+    assert sorted((row["ticket_id"], row["code"], row["reason"]) for row in rows if row["ticket_id"]) == [
+        ("2", "TG0267", "KeyError in step ingest."),
+        ("3", "TG0218", "KeyError in step extract."),
+    ]
+    assert [row["reason"] for row in rows if row["ticket_id"] is None] == ["KeyError in step ingest."]
+    assert sorted(tickets(table)) == ["4", "5"]
+    assert (table.rows.n_in, table.rows.n_out, table.rows.n_quarantined) == (5, 2, 3)
+
+    desk.touch(1)
+    again = sync(source(desk), tmp_path)
+    assert sorted(tickets(again)) == ["1", "2", "3", "4", "5"]
