@@ -120,7 +120,7 @@ def _call(function: Callable[[Any], Any], batch: pa.RecordBatch, *, where: str, 
         # The message may quote a ticket: it stays in the chained exception, which only `--debug` shows.
         raise DataError(
             f"the function raised {type(error).__name__} at {_place(error, root)}",
-            code=RAISED,
+            code="TG0259",
             where=where,
             hint="`tunegate --debug run ...` shows the traceback, which may quote tickets",
         ) from error

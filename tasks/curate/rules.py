@@ -116,7 +116,7 @@ def _first_failed(
                 # The message itself may quote a ticket.
                 raise ConfigError(
                     f"the rule fails on a row: {type(error).__name__} in `{rule.keep}`",
-                    code=FAILS,
+                    code="TG0124",
                     where=f"curate.rule.{rule.name}",
                     hint="use try_cast and coalesce for values that are not always there",
                 ) from None

