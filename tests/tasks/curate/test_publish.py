@@ -178,7 +178,9 @@ def test_equal_rows_have_one_snapshot_id_and_others_another(tmp_path: Path, new_
 
 
 def test_the_database_can_be_read_by_duckdb_1_5(warehouse: WarehouseRef) -> None:
-    (row,) = ask(warehouse, "SELECT tags['storage_version'] FROM duckdb_databases() WHERE NOT internal")
+    (row,) = ask(
+        warehouse, "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_catalog()"
+    )
     assert row[0].startswith("v1.5")
 
 
