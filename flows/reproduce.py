@@ -21,7 +21,7 @@ from flows.engine.step import Step
 from flows.engine.store import Store
 from flows.recorded import spec_of
 from flows.session import declare
-from flows.settings import Settings, open_ledger, open_store
+from flows.settings import Settings, open_ledger
 from flows.standing import Standing
 from schemas.artifacts import Artifact, Splits, WarehouseRef
 from schemas.errors import ConfigError
@@ -60,7 +60,8 @@ def reproduce_run(
         ConfigError: TG0151 or TG0152, no such run or several; TG0157, the run has no complete step, or a stored result
             that is needed is gone; TG0159, the run was configured as this version does not read.
     """
-    store, ledger = open_store(settings), open_ledger(settings)
+    # What was exchanged is looked at, too: the repetition says where it differs.
+    store, ledger = Store(settings.home), open_ledger(settings)
     run = ledger.run(run_id)
     rows = {row.step: row for row in ledger.steps(run.run_id) if row.key}
     # The configuration is the one that was recorded, not the one that the file holds today.
