@@ -35,9 +35,9 @@ def test_a_ledger_moves_into_postgres_and_back_with_every_row_and_goes_on_counti
 def test_an_altered_history_is_not_copied(in_file, kit, postgres):
     fill(in_file, kit, (1, 2))
     with closing(sqlite3.connect(in_file.path)) as db, db:
-        db.execute("DROP TRIGGER champion_events_stay")
+        db.execute("DROP TRIGGER champion_events_no_update")
         db.execute("UPDATE champion_events SET actor = 'nobody' WHERE seq = 1")
     shared = Ledger(in_file.root, postgres.fresh())
-    with pytest.raises(StorageError, match="TG0533"):
+    with pytest.raises(StorageError, match="TG0580"):
         copy_ledger(in_file, shared)
     assert not shared.exists()
