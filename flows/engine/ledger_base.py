@@ -17,7 +17,7 @@ from flows.engine.ledger_file import LedgerFile
 from flows.engine.ledger_journal import check_books, identity, last_line
 from flows.engine.ledger_postgres import LedgerPostgres
 from flows.engine.lock import GRACE_S, Holder, hold, is_locked, pipeline_lock, refusal
-from flows.engine.witness import BEGIN_ANEW, Seen, Witness, note_new_home
+from flows.engine.witness import BEGIN_ANEW, Seen, Witness
 from schemas.errors import ServiceError, StorageError
 
 TELLER = "mlflow.teller"
@@ -57,15 +57,15 @@ class LedgerBase:
             with self.kept.write() as db:
                 yield db
             return
-        removed = self._refuse_absent(self.witness)
+        removed = self._refuse_absent(self.witness) or self.witness.unfinished()
         with self.kept.write() as db:
-            if removed is None:
-                self.witness.check(db)
+            if removed is not None and identity(db) is None:
+                self.witness.begin_anew(db, removed)
             else:
-                note_new_home(db, removed)
+                self.witness.check(db)
             yield db
         self._is_there = True
-        self.witness.move(self._last_line, back=removed is not None)
+        self.witness.move(self._last_line)
 
     def check(self) -> None:
         """Is every row what was written, and is it the ledger that was here before?

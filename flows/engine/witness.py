@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,8 @@ class Seen(BaseModel):
     seq: int
     """Of the journal's last line."""
     hash: str
+    following: str = ""
+    """Identity of the ledger that is begun in its place, until its first commit was seen."""
 
 
 class Witness:
@@ -68,11 +71,17 @@ class Witness:
             raise _refused(f"the witness of this ledger cannot be read ({type(error).__name__})", TAKE_IT) from None
 
     def told(self) -> str:
-        """What was seen last, as JSON, whatever can be read of it; empty without a witness."""
+        """What was seen last, as JSON; empty where there is nothing that can be read."""
         try:
-            return self.path.read_text(encoding="utf-8", errors="replace")
-        except OSError:
+            seen = self.seen()
+        except StorageError:
             return ""
+        return "" if seen is None else seen.model_dump_json()
+
+    def unfinished(self) -> Seen | None:
+        """What was seen of the ledger before, where a new one is begun and its first commit was not seen."""
+        seen = self.seen()
+        return seen if seen is not None and seen.following else None
 
     def refuse_absent(self, place: str) -> None:
         """Refuse to make a ledger where there was one.
@@ -97,6 +106,8 @@ class Witness:
         if seen is None:
             return
         this = identity(db)
+        if seen.following and this in (None, seen.following):
+            return  # `begin_anew` was killed before or behind its commit
         if this is None:
             raise _refused(
                 f"the ledger is empty, and this home had one with {seen.seq} entries ({seen.ledger})", BEGIN_ANEW
@@ -112,6 +123,20 @@ class Witness:
         if row["hash"] != seen.hash:
             raise _refused(f"entry {seen.seq} of the ledger is not the one that was written", TAKE_IT)
 
+    def begin_anew(self, db: Database, seen: Seen) -> None:
+        """The home folder was removed, ledger and all: the new ledger says that there was another one before it.
+
+        The witness knows the new one before it is committed: killed in between, the next process goes on with it.
+        """
+        log.warning("this home folder had a ledger with %s entries, and is empty: a new one begins", seen.seq)
+        this, at = seen.following or secrets.token_hex(8), present().isoformat(timespec="seconds")
+        db.execute("INSERT INTO identity (id, created_at) VALUES (?, ?)", (this, at))
+        db.execute(
+            "INSERT INTO acceptances (kind, reason, actor, former, at) VALUES ('new', ?, 'tunegate', ?, ?)",
+            ("the home folder was removed", seen.model_dump_json(), at),
+        )
+        self._write(seen.model_copy(update={"following": this}))
+
     def move(self, read: Callable[[], tuple[str | None, int, str]], *, back: bool = False) -> None:
         """Note how far the ledger is: it never moves back but by a person's word.
 
@@ -124,21 +149,16 @@ class Witness:
             with hold(private_folder(self.path.parent) / f"{self.path.stem}.lock"):
                 this, seq, hash_ = read()
                 seen = None if back else self.seen()
-                if this is None or (seen is not None and (seen.ledger != this or seen.seq >= seq)):
+                is_next = seen is not None and seen.following == this
+                if this is None or (seen is not None and not is_next and (seen.ledger != this or seen.seq >= seq)):
                     return
-                write_json(self.path, Seen(home=str(self.home), ledger=this, seq=seq, hash=hash_).model_dump())
-                self.path.chmod(0o600)
+                self._write(Seen(home=str(self.home), ledger=this, seq=seq, hash=hash_))
         except OSError as error:
             log.warning("no witness of the ledger can be kept in %s (%s): set XDG_STATE_HOME", self.path.parent, error)
 
-
-def note_new_home(db: Database, seen: Seen) -> None:
-    """The home folder was removed, ledger and all: the new ledger says that there was another one before it."""
-    log.warning("this home folder had a ledger with %s entries, and is empty: a new one begins", seen.seq)
-    db.execute(
-        "INSERT INTO acceptances (kind, reason, actor, former, at) VALUES ('new', ?, 'tunegate', ?, ?)",
-        ("the home folder was removed", seen.model_dump_json(), present().isoformat(timespec="seconds")),
-    )
+    def _write(self, seen: Seen) -> None:
+        write_json(self.path, seen.model_dump())
+        self.path.chmod(0o600)
 
 
 def _refused(what: str, hint: str) -> StorageError:

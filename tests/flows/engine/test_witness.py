@@ -118,6 +118,25 @@ def test_a_home_that_was_removed_begins_anew_and_its_history_says_so(witnessed, 
     begin(again(witnessed), "c")
 
 
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_a_kill_while_a_removed_home_begins_anew_stops_nobody(witnessed, monkeypatch, is_committed):
+    begin(witnessed, "a")
+    shutil.rmtree(witnessed.root)
+    killed = again(witnessed)
+    if is_committed:
+        monkeypatch.setattr(killed.witness, "move", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            begin(killed, "b")
+    else:
+        with pytest.raises(ZeroDivisionError), killed.write():
+            _ = 1 / 0
+    begin(again(witnessed), "c")
+    again(witnessed).check()
+    assert [row.run_id for row in again(witnessed).runs()] == (["c", "b"] if is_committed else ["c"])
+    assert [row.reason for row in again(witnessed).acceptances()] == ["the home folder was removed"]
+    assert again(witnessed).witness.seen().following == ""
+
+
 def test_another_ledger_is_refused(witnessed, tmp_path):
     begin(witnessed, "a")
     other = Ledger(tmp_path / "other")
@@ -158,7 +177,8 @@ def test_a_witness_that_cannot_be_read_refuses_and_an_acceptance_replaces_it(wit
     witnessed.witness.path.write_text("{")
     with pytest.raises(StorageError, match=r"TG0581.*cannot be read"):
         begin(again(witnessed), "b")
-    again(witnessed).accept("restored", reason="the witness was damaged", actor="ada")
+    row = again(witnessed).accept("restored", reason="the witness was damaged", actor="ada")
+    assert row.former == ""  # whoever reads it later expects JSON
     begin(again(witnessed), "b")
 
 
