@@ -273,19 +273,21 @@ def check_expected(db: Database, name: str, expected: str | None) -> None:
     """Raises GateError (TG0620) when another version is champion than the person who decides believes."""
     champion = champion_version(db, name)
     if expected is not None and champion != expected:
-        raise moved(name, expected, champion, hint="`tunegate history PIPELINE` shows who moved it, and why")
+        raise GateError(
+            f"champion is {f'v{champion}' if champion is not None else 'nobody'}, and v{expected} was expected",
+            code="TG0620",
+            where=name,
+            hint="`tunegate history PIPELINE` shows who moved it, and why",
+        )
 
 
-AGAIN = "run the pipeline again: the candidate is compared with the new champion, finished steps are reused"
-
-
-def moved(name: str, expected: str | None, champion: str | None, *, hint: str = AGAIN) -> GateError:
-    """The error of a decision about a champion that is not champion any more."""
+def moved(name: str, expected: str | None, champion: str | None) -> GateError:
+    """The error of a verdict against a champion that is not champion any more."""
     was = f"v{expected}" if expected is not None else "none"
     is_now = f"v{champion}" if champion is not None else "none"
     return GateError(
         f"champion moved from {was} to {is_now} since this evaluation",
         code="TG0620",
         where=name,
-        hint=hint,
+        hint="run the pipeline again: the candidate is compared with the new champion, finished steps are reused",
     )
