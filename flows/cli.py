@@ -25,6 +25,7 @@ from flows.cli_options import CONFIG, Config, Json, Pipeline, call
 from flows.cli_planning import add_planning_commands
 from flows.cli_privacy import add_privacy_commands
 from flows.cli_registry import add_registry_commands
+from flows.cli_removed import refuse_removed
 from flows.cli_start import add_start_commands
 from flows.engine.guard import guard_process, say_traceback
 from schemas.errors import TunegateError
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _terminated)
     guard_process()
     try:
+        refuse_removed(arguments)
         code = app(arguments, standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code

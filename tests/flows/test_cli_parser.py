@@ -11,6 +11,8 @@ import typer
 
 from flows.cli import app
 from flows.cli_examples import EXAMPLES
+from flows.cli_removed import REMOVED_COMMANDS, refuse_removed
+from schemas.errors import ConfigError
 
 WITHOUT_JSON = {"metrics": "its output is Prometheus' own format"}
 """Command -> why it has no `--json`; a new one needs its reason here."""
@@ -56,3 +58,16 @@ def test_the_example_is_one_that_the_parser_takes(name: str) -> None:
     n_words = len(name.split())
     assert words[: 1 + n_words] == ["tunegate", *name.split()]
     assert ALL[name].make_context(name, words[1 + n_words :]).params
+
+
+def test_a_removed_command_names_its_replacement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REMOVED_COMMANDS, "paint", "`tunegate report RUN`")
+    with pytest.raises(ConfigError, match="`tunegate paint` was removed") as error:
+        refuse_removed(["--debug", "paint", "--json"])
+    assert error.value.code == "TG0100"
+    assert error.value.hint == "`tunegate report RUN`"
+    refuse_removed(["report", "paint"])
+
+
+def test_a_removed_command_is_no_command() -> None:
+    assert not REMOVED_COMMANDS.keys() & {name.split()[0] for name in ALL}
