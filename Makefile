@@ -8,7 +8,7 @@ SYSTEM_WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check test test-system campaign demo demo-schedule bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget torture torture-135m docs lint-infra lock sbom audit fuzz up down stack clean
+.PHONY: help install check test test-system campaign demo demo-schedule compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget torture torture-135m docs lint-infra lock sbom audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -49,6 +49,9 @@ demo: install ## the main job on the embedded model: promoted, then blocked, the
 
 demo-schedule: install ## eight weeks of arriving tickets under a fake clock: skipped, promoted, blocked, killed, drifted; a chart
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m infra.schedule_demo $(DEMO)
+
+compare-demo: install ## the demo at commit BASE and at this one, compared byte for byte
+	@$(BIN)/python infra/compare_demo.py $(BASE)
 
 bench: bench-dedup bench-curate bench-redact bench-read bench-gates bench-regressions bench-train bench-forget bench-scale bench-scale-model ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
 
