@@ -281,11 +281,11 @@ def test_a_flood_of_an_auto_reply_costs_one_comparison_a_copy(make_tickets: Any,
     for number in range(2000):
         template[30] = f"case{number}"
         rows.append({"ticket_id": f"{number:04d}", "created_at": START, "body": " ".join(template)})
-    start = time.perf_counter()
+    start = time.process_time()
     result = drop_duplicates(tickets=make_tickets(rows), step=near(), out=new_folder())
     assert result.rows.n_out == 1
     assert result.notes["clusters"] == 1
-    assert time.perf_counter() - start < 10  # about 0.3 s; two million comparisons would take longer
+    assert time.process_time() - start < 10  # about 0.3 s; two million comparisons would take longer
 
 
 def test_a_family_just_below_the_threshold_is_named_rather_than_compared_for_ever(

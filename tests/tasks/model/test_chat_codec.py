@@ -195,7 +195,7 @@ def test_a_template_that_never_ends_or_fills_memory_is_refused_at_once(tiny_mode
     began = time.monotonic()
     with pytest.raises(ConfigError, match="TG0178"):
         ChatCodec.of(tokenizer, "instruction")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60  # two seconds, more on a busy machine; without the bound it never ends
 
 
 def test_a_template_that_refuses_a_role_is_reported_without_the_text(tiny_model: ModelRef) -> None:

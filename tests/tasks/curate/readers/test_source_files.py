@@ -32,11 +32,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_links_to_folders_above_are_not_followed_by_two_stars(folder: Path) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert names("in/**/*.jsonl", folder) == ["in/a.jsonl", "in/may/b.jsonl"]
     assert names("**/*.json?", folder) == ["in/a.jsonl", "in/may/b.jsonl"]
     assert names("in/.*.jsonl", folder) == ["in/.hidden.jsonl"]
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("pattern", ["loop", "loop/a.jsonl", "loop/*.jsonl", "in/self.jsonl"])

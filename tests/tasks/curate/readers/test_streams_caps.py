@@ -87,10 +87,10 @@ def test_a_file_of_blank_lines_is_refused_within_seconds(line: bytes, tmp_path: 
     with gzip.open(path, "wb", compresslevel=9) as stream:
         for _ in range(100):
             stream.write(line * (MIB // len(line)))
-    began = time.monotonic()
+    began = time.process_time()  # of this process alone: a busy machine is no fault of the reader
     with pytest.raises(SecurityError, match=r"TG0816.*blank"):
         list(read_jsonl.read_jsonl(path))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_blank_lines_between_rows_are_no_fault(tmp_path: Path) -> None:

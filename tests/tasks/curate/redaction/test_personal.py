@@ -227,9 +227,9 @@ def test_one_wrong_character_breaks_an_iban() -> None:
 def test_hostile_repetition_costs_linear_time(piece: str) -> None:
     def seconds(n_characters: int) -> float:
         text = piece * (n_characters // len(piece))
-        start = time.perf_counter()
+        start = time.process_time()
         find_personal(text, ALL_TYPES)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     # Quadratic work on 100,000 characters takes minutes; linear work takes a fraction of a second.
     assert seconds(100_000) < 10
@@ -239,9 +239,9 @@ def test_a_megabyte_full_of_values_is_redacted_in_seconds() -> None:
     """Hiding one value after the other would copy the text 40,000 times."""
     line = "ann@example.org, +49 151 23456789, 4111 1111 1111 1111, order 123456789012 of 2026-06-01; "
     text = line * (1_000_000 // len(line))
-    start = time.perf_counter()
+    start = time.process_time()
     found = find_personal(text, ALL_TYPES)
-    assert time.perf_counter() - start < 30
+    assert time.process_time() - start < 30
     assert len(found) == 3 * (1_000_000 // len(line))
 
 
