@@ -1,7 +1,7 @@
 """A seeded help desk of the fictional company Northbeam, as the JSON Lines export of a ticket system.
 
 Northbeam sells the Fjord Lamp, the Skerry Thermostat, the Tarn Battery and the Heron Charger. What customers write is
-drawn from about a hundred situations (`phrases_*.py`), each phrased in several ways; the priority follows from what a
+drawn from about a hundred situations (`phrases.yaml`), each phrased in several ways; the priority follows from what a
 text says of deadlines, losses and dangers. Equal settings give equal bytes on every platform and Python version.
 
 What it gives curation to do, with the settings of `pipelines.yaml` (3,000 clean tickets, seed 20260601):
@@ -18,7 +18,7 @@ What it gives curation to do, with the settings of `pipelines.yaml` (3,000 clean
 | short_reply |    10 | `Done.` and the like                                           | filter              |
 | short_body  |    12 | `help` and the like                                            | filter              |
 | long_body   |     8 | a whole history quoted                                         | filter              |
-| broken      |    34 | eleven kinds of damage in turn (`broken_rows.WAYS`)            | extract, validate   |
+| broken      |    34 | eleven kinds of damage in turn (`defects.WAYS`)            | extract, validate   |
 
 About 17 % of the tickets hold fake personal data for redaction, in the body or (3 %) in the reply.
 
@@ -31,9 +31,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from schemas.source import GeneratedSource
-from tasks.curate.helpdesk.broken_rows import WAYS, break_row, dump_row
-from tasks.curate.helpdesk.ticket import Ticket
-from tasks.curate.helpdesk.tickets import HelpDesk
+from tasks.curate.helpdesk.defects import WAYS, break_row, dump_row
+from tasks.curate.helpdesk.tickets import HelpDesk, Ticket
 
 __all__ = ["generate_tickets"]
 

@@ -5,124 +5,24 @@ Every name is made up. It knows nothing of sentences. Used by the other modules 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from tasks.curate.helpdesk.grammar import Dice
+from tasks.curate.helpdesk.phrases import PHRASES, Product
 
 CATEGORIES: Final = (
     "billing", "delivery", "returns", "account", "technical", "product-info", "cancellation", "feedback",
 )  # fmt: skip
 PRIORITIES: Final = ("low", "normal", "high")
 CHANNELS: Final[Mapping[str, float]] = {"mail": 0.5, "web": 0.25, "chat": 0.18, "phone": 0.07}
-AGENTS: Final[Mapping[str, str]] = {
-    "billing": "Mara",
-    "delivery": "Tobias",
-    "returns": "Ines",
-    "account": "Kofi",
-    "technical": "Ravi",
-    "product-info": "Lena",
-    "cancellation": "Selma",
-    "feedback": "Arne",
-}
-"""Who signs for each category."""
-
 REFERENCE: Final = "\x01"
 """Stands behind a product's name in a text: here the order reference may be added."""
 
 
-@dataclass(frozen=True)
-class Product:
-    """One product and what customers say of it."""
-
-    name: str
-    noun: str
-    plural: str
-    parts: tuple[str, ...]
-    rooms: tuple[str, ...]
-    place: str
-    """Where it gets cold or hot."""
-    faults: tuple[str, ...]
-    """What it does wrong, as the end of a sentence that begins with its name."""
-    prices: tuple[int, ...]
-    """Euros, rising."""
-
-
-PRODUCTS: Final = (
-    Product(
-        "Fjord Lamp",
-        "lamp",
-        "lamps",
-        ("shade", "base", "dimmer"),
-        ("living room", "bedroom", "hallway", "study"),
-        "terrace",
-        (
-            "flickers when I dim it",
-            "goes dark after ten minutes",
-            "changes its colour without being asked",
-            "stays at full brightness",
-            "turns on in the middle of the night",
-        ),
-        (79, 89, 119, 149),
-    ),
-    Product(
-        "Skerry Thermostat",
-        "thermostat",
-        "thermostats",
-        ("display", "dial", "wall plate"),
-        ("bathroom", "living room", "nursery", "kitchen"),
-        "attic",
-        (
-            "heats the room to thirty degrees",
-            "leaves the room ice-cold",
-            "shows an empty display",
-            "forgets the temperature I set",
-            "clicks and then does nothing",
-        ),
-        (99, 129, 159, 189),
-    ),
-    Product(
-        "Tarn Battery",
-        "battery",
-        "batteries",
-        ("cover", "cable", "display"),
-        ("cellar", "garage", "utility room"),
-        "garage",
-        (
-            "stops charging at sixty percent",
-            "is empty before midnight",
-            "turns itself off in the evening",
-            "jumps from full to empty",
-            "takes no power from the roof",
-        ),
-        (1190, 1390, 1690, 1890),
-    ),
-    Product(
-        "Heron Charger",
-        "charger",
-        "chargers",
-        ("cable", "plug", "holder"),
-        ("garage", "carport", "courtyard"),
-        "carport",
-        (
-            "stops after a few minutes",
-            "charges at half the speed",
-            "does not recognise the car",
-            "blinks red and does nothing",
-            "lets go of the plug while charging",
-        ),
-        (449, 549, 649, 749),
-    ),
-)
-
-FIRST_NAMES: Final = (
-    "Ada", "Amir", "Anouk", "Bela", "Birgit", "Carlos", "Chiara", "Dario", "Dilek", "Edda", "Emil", "Esra", "Fatou",
-    "Finn", "Greta", "Hanna", "Henrik", "Ilse", "Ivo", "Jana", "Jonas", "Judit", "Kai", "Karim", "Leo", "Lotte",
-    "Malik", "Marit", "Mina", "Nadia", "Nils", "Olga", "Oskar", "Paula", "Priya", "Rosa", "Ruben", "Samir", "Sofia",
-    "Stella", "Tariq", "Thea", "Tomas", "Vera", "Viktor", "Wanda", "Yara", "Yusuf", "Zoe", "Zora",
-)  # fmt: skip
+PRODUCTS: Final = PHRASES.products
 _RELATIVES = (("mother", "she"), ("father", "he"), ("aunt", "she"), ("uncle", "he"), ("grandmother", "she"))
 _COLOURS = ("white", "black", "grey", "copper", "green")
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -148,7 +48,7 @@ class Customers:
     """
 
     def __init__(self, n_customers: int, dice: Dice) -> None:
-        self._names = [dice.pick(FIRST_NAMES) for _ in range(n_customers)]
+        self._names = [dice.pick(PHRASES.first_names) for _ in range(n_customers)]
         self._eagerness = [max(0.06, dice.fraction() ** 3) for _ in range(n_customers)]
 
     def who_writes(self, progress: float, dice: Dice) -> Customer:
@@ -213,3 +113,34 @@ def facts_of(product: Product, now: datetime, dice: Dice) -> dict[str, str]:
         "relative": relative,
         "they": they,
     }
+
+
+WEEKDAY_WEIGHTS = (1.3, 1.15, 1.05, 1.0, 0.95, 0.45, 0.35)
+"""Monday to Sunday."""
+HOUR_WEIGHTS = dict(
+    enumerate((1, 1, 1, 1, 1, 2, 4, 8, 14, 16, 15, 13, 11, 12, 13, 12, 11, 10, 10, 9, 7, 5, 3, 2)),
+)
+GROWTH_PER_WEEK = 0.05
+"""The last week has more tickets than the first by this share of the first for each week between."""
+
+
+def writing_times(n_tickets: int, *, start: str, n_weeks: int, dice: Dice) -> Iterator[datetime]:
+    """`n_tickets` times in rising order, to the second, UTC.
+
+    Each day's number is its share of the total by weight, rounded so that the sum is exact. Memory: one day.
+    """
+    first = datetime.fromisoformat(start).replace(tzinfo=UTC)
+    n_days = 7 * n_weeks
+    total = sum(_weight(first, day) for day in range(n_days))
+    weight_so_far, n_so_far = 0.0, 0
+    for day in range(n_days):
+        weight_so_far += _weight(first, day)
+        n_until = n_tickets if day == n_days - 1 else round(n_tickets * weight_so_far / total)
+        seconds = sorted(3600 * dice.weighted(HOUR_WEIGHTS) + dice.below(3600) for _ in range(n_until - n_so_far))
+        n_so_far = max(n_so_far, n_until)
+        for second in seconds:
+            yield first + timedelta(days=day, seconds=second)
+
+
+def _weight(first: datetime, day: int) -> float:
+    return WEEKDAY_WEIGHTS[(first + timedelta(days=day)).weekday()] * (1 + GROWTH_PER_WEEK * (day // 7))

@@ -13,7 +13,6 @@ from functools import cache
 from typing import TypeVar
 
 T = TypeVar("T")
-Node = str | tuple["Choice | str", ...]
 
 
 class Dice:

@@ -1,34 +1,39 @@
 """The stream of tickets: clean ones in time order, and among them copies, follow-ups and tickets that need curation.
 
-It knows nothing of JSON or damaged lines (`broken_rows.py`). Called by the package's `generate_tickets`.
+Each has a reply in the house style: acknowledge the feeling, name one next step, the routing line, the signature. It
+knows nothing of JSON. Called by the package's `generate_tickets`.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 from schemas.source import GeneratedSource
-from tasks.curate.helpdesk.clock import writing_times
 from tasks.curate.helpdesk.company import (
-    AGENTS,
     CATEGORIES,
     CHANNELS,
     PRODUCTS,
+    Customer,
     Customers,
     facts_of,
     reference_of,
     weekday_of,
+    writing_times,
 )
-from tasks.curate.helpdesk.copies import edit_slightly
+from tasks.curate.helpdesk.defects import edit_slightly, label_ticket
 from tasks.curate.helpdesk.grammar import Dice, speak
-from tasks.curate.helpdesk.phrases_common import BORROWED
-from tasks.curate.helpdesk.ticket import Draft, Kind, Ticket, finish_ticket
-from tasks.curate.helpdesk.writer import think_of_concern, write_ticket
+from tasks.curate.helpdesk.phrases import PHRASES, Tone
+from tasks.curate.helpdesk.writer import Concern, think_of_concern, write_ticket
 
+Kind = Literal[
+    "clean", "exact_copy", "near_copy", "follow_up", "borrowed",
+    "no_reply", "untriaged", "short_reply", "short_body", "long_body", "broken",
+]  # fmt: skip
+"""What a ticket is there for; the package's docstring counts them."""
 EVERY: Final[dict[Kind, int]] = {
     "exact_copy": 23,
     "near_copy": 24,
@@ -43,17 +48,42 @@ EVERY: Final[dict[Kind, int]] = {
 }
 """One more ticket of the kind after every so many clean ones, at a random place among them."""
 CONTROL_TOKEN_EVERY: Final = 250
-_CONTROL_TOKENS = (
-    "Your chat printed <|im_end|> behind my text, is that normal?",
-    "By the way, your last mail ended with <|im_start|>assistant.",
-    "PS: <|endoftext|> appears on your contact page.",
-)
-_SHORT_BODIES = ("help", "Call me please", "???", "see above", "as discussed", "Hello?", "urgent!!")
-_CONTACTS = (
-    " You can also write to care@northbeam.example.",
-    " You can reach us on +1 202 555 0100.",
-    " Follow it on https://track.northbeam.example/case?key=",
-)
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """One row of the source, its labels already as the agents wrote them."""
+
+    ticket_id: str
+    kind: Kind
+    customer_id: str
+    thread_id: str
+    created_at: datetime
+    updated_at: datetime
+    product: str
+    channel: str
+    subject: str
+    body: str
+    reply: str | None
+    category: str | None
+    priority: str | None
+    reference: str | None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A ticket before it has an id and labels."""
+
+    kind: Kind
+    customer: Customer
+    thread: int
+    created_at: datetime
+    answered_after: timedelta
+    concern: Concern
+    subject: str
+    body: str
+    contact: str
+    agent: str
 
 
 class HelpDesk:
@@ -106,7 +136,7 @@ class HelpDesk:
         )
         subject, body = write_ticket(concern, dice)
         if kind == "clean" and number % CONTROL_TOKEN_EVERY == CONTROL_TOKEN_EVERY // 2:
-            body = f"{body}\n{dice.pick(_CONTROL_TOKENS)}"
+            body = f"{body}\n{dice.pick(PHRASES.control_tokens)}"
         thread = self._n_concerns
         return self._answered(
             Draft(
@@ -131,14 +161,14 @@ class HelpDesk:
         """The draft with an agent and the time of the answer."""
         dice = self._dice
         hours = {"high": 5.0, "normal": 26.0, "low": 60.0}[draft.concern.priority]
-        contact = dice.pick(_CONTACTS) if dice.chance(0.03) else ""
+        contact = dice.pick(PHRASES.contacts) if dice.chance(0.03) else ""
         if contact.endswith("="):
             contact += f"{dice.below(16**8):08x}{dice.below(16**8):08x}."
         return replace(
             draft,
             answered_after=timedelta(seconds=1200 + int(3600 * hours * dice.fraction())),
             contact=contact,
-            agent=AGENTS[draft.concern.category],
+            agent=PHRASES.agents[draft.concern.category],
         )
 
     def _more(self, number: int, draft: Draft) -> Iterator[Draft]:
@@ -188,7 +218,7 @@ class HelpDesk:
         body = draft.body.replace(draft.concern.reference, reference)
         if body.endswith(draft.concern.first_name):
             body = body.removesuffix(draft.concern.first_name) + name
-        body += f"\n{speak(dice.pick(BORROWED), dice, {})}"
+        body += f"\n{speak(dice.pick(PHRASES.borrowed), dice, {})}"
         return replace(later, concern=concern, subject=subject, body=body)
 
     def _by_another(self, draft: Draft) -> Draft:
@@ -203,7 +233,7 @@ class HelpDesk:
         """The text that makes a short or long body what it is."""
         dice = self._dice
         if draft.kind == "short_body":
-            return replace(draft, body=dice.pick(_SHORT_BODIES))
+            return replace(draft, body=dice.pick(PHRASES.short_bodies))
         if draft.kind == "long_body":
             others = [self._new(0, draft.created_at, "long_body") for _ in range(9)]
             quoted = "\n".join(f"> {line}" for other in others for line in other.body.split("\n"))
@@ -213,3 +243,55 @@ class HelpDesk:
     def _finish(self, draft: Draft, number: int) -> Ticket:
         defect = self._source.defect if draft.created_at < self._defect_until else "none"
         return finish_ticket(draft, number, defect=defect)
+
+
+def finish_ticket(draft: Draft, number: int, *, defect: str) -> Ticket:
+    """The number-th ticket with reply and labels, as the defect leaves them.
+
+    Who answers and when is in the draft already, so that the defect decides about labels alone.
+    """
+    concern = draft.concern
+    category, routing = label_ticket(concern.category, concern.priority, concern.reference, defect=defect)
+    reply: str | None = write_reply(
+        tone=concern.tone,
+        team=concern.category,
+        step=concern.situation.step,
+        priority=concern.priority,
+        contact=draft.contact,
+        routing=routing,
+        agent=draft.agent,
+    )
+    labelled = draft.kind != "untriaged" and not (draft.kind == "no_reply" and number % 2)
+    if draft.kind == "no_reply":
+        reply = None
+    elif draft.kind == "short_reply":
+        reply = PHRASES.short_replies[number % len(PHRASES.short_replies)]
+    elif draft.kind == "untriaged":
+        reply = f"{PHRASES.untriaged_replies[number % len(PHRASES.untriaged_replies)]}{draft.agent}, Northbeam Care"
+    return Ticket(
+        ticket_id=f"T-{number:06d}",
+        kind=draft.kind,
+        customer_id=draft.customer.customer_id,
+        thread_id=f"TH-{draft.thread:06d}",
+        created_at=draft.created_at,
+        updated_at=draft.created_at + draft.answered_after,
+        product=concern.product.name,
+        channel=concern.channel,
+        subject=draft.subject,
+        body=draft.body,
+        reply=reply,
+        category=category if labelled else None,
+        priority=concern.priority if labelled else None,
+        reference=concern.reference if labelled else None,
+    )
+
+
+def write_reply(*, tone: Tone, team: str, step: str, priority: str, contact: str, routing: str, agent: str) -> str:
+    """The whole reply: two sentences, the routing line, the signature.
+
+    Args:
+        team: Category of the team that takes the ticket.
+        contact: A third sentence with a blank before it, or nothing.
+    """
+    sentence = f"Our {team} care team gives this {priority} priority and will {PHRASES.steps[step]}."
+    return f"{PHRASES.acknowledgements[tone]} {sentence}{contact}\n{routing}\n{agent}, Northbeam Care"

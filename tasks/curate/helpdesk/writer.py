@@ -10,49 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tasks.curate.helpdesk.company import CATEGORIES, PRODUCTS, REFERENCE, Product
+from tasks.curate.helpdesk.company import CATEGORIES, PRODUCTS, REFERENCE
 from tasks.curate.helpdesk.grammar import Dice, speak
-from tasks.curate.helpdesk.personal_data import KINDS, SENTENCES, make_up
-from tasks.curate.helpdesk.phrases_account import ACCOUNT
-from tasks.curate.helpdesk.phrases_billing import BILLING
-from tasks.curate.helpdesk.phrases_cancellation import CANCELLATION
-from tasks.curate.helpdesk.phrases_common import (
-    CLOSERS,
-    FOLLOW_UPS,
-    GREETINGS,
-    HIGH,
-    HIGH_AT_HOME,
-    LOW,
-    NORMAL,
-    OPENERS,
-    OWNER_SENTENCES,
-    PLAIN_SUBJECTS,
-    QUOTES,
-    REFERENCE_SENTENCES,
-    REFERENCE_SUBJECTS,
-    REMARKS,
-    SIGN_OFFS,
-    URGENT,
-    VAGUE_SUBJECTS,
-    Tone,
-)
-from tasks.curate.helpdesk.phrases_delivery import DELIVERY
-from tasks.curate.helpdesk.phrases_feedback import FEEDBACK
-from tasks.curate.helpdesk.phrases_info import PRODUCT_INFO
-from tasks.curate.helpdesk.phrases_returns import RETURNS
-from tasks.curate.helpdesk.phrases_technical import TECHNICAL
-from tasks.curate.helpdesk.situation import Situation
-
-SITUATIONS: Final[Mapping[str, tuple[Situation, ...]]] = {
-    "billing": BILLING,
-    "delivery": DELIVERY,
-    "returns": RETURNS,
-    "account": ACCOUNT,
-    "technical": TECHNICAL,
-    "product-info": PRODUCT_INFO,
-    "cancellation": CANCELLATION,
-    "feedback": FEEDBACK,
-}
+from tasks.curate.helpdesk.phrases import PHRASES, Product, Situation, Tone
 
 PRIORITY_WEIGHTS: Final[Mapping[str, Mapping[str, float]]] = {
     category: {"low": 0.27, "normal": 0.43, "high": 0.3} for category in CATEGORIES
@@ -65,6 +25,11 @@ TONE_WEIGHTS: Final[Mapping[str, Mapping[Tone, float]]] = {
     "high": {"angry": 0.34, "worried": 0.34, "neutral": 0.16, "polite": 0.16},
     "normal": {"angry": 0.25, "worried": 0.2, "neutral": 0.33, "polite": 0.22},
     "low": {"angry": 0.04, "worried": 0.08, "neutral": 0.42, "polite": 0.46},
+}
+
+_CAUSES: Final[Mapping[str, tuple[str, ...]]] = {
+    category: tuple(cause for kind in kinds for cause in PHRASES.causes[kind])
+    for category, kinds in PHRASES.high.items()
 }
 
 REMARK_SHARE: Final = 0.25
@@ -95,7 +60,7 @@ def think_of_concern(
     category: str, product: Product, reference: str, first_name: str, channel: str, facts: Mapping[str, str], dice: Dice
 ) -> Concern:
     """Draw situation, priority and tone, so that each fits the others."""
-    fitting = [one for one in SITUATIONS[category] if not one.products or product.name in one.products]
+    fitting = [one for one in PHRASES.situations[category] if not one.products or product.name in one.products]
     situation = dice.lean(fitting)
     priority = dice.weighted(PRIORITY_WEIGHTS[category])
     if situation.urgent:
@@ -124,9 +89,9 @@ def write_ticket(concern: Concern, dice: Dice, *, past: str = "") -> tuple[str, 
     core = speak(dice.lean(concern.situation.texts), dice, facts)
     facts["product"] = concern.product.noun
 
-    sentences = [speak(dice.pick(FOLLOW_UPS), dice, facts)] if past else []
+    sentences = [speak(dice.pick(PHRASES.follow_ups), dice, facts)] if past else []
     if not past and dice.chance(0.45 if concern.tone == "neutral" else 0.85):
-        sentences.append(speak(dice.lean(OPENERS[concern.tone]), dice, facts))
+        sentences.append(speak(dice.lean(PHRASES.openers[concern.tone]), dice, facts))
     if not told or dice.chance(0.1):
         core, own_sentence = _place_reference(core, concern, dice, facts)
     else:
@@ -143,14 +108,14 @@ def write_ticket(concern: Concern, dice: Dice, *, past: str = "") -> tuple[str, 
     if dice.chance(QUOTED_SHARE):
         asides.append(_quote(concern, dice, facts))
     if dice.chance(0.14):
-        kind = dice.pick(KINDS[concern.category])
-        asides.append(speak(dice.pick(SENTENCES[kind]), dice, make_up(kind, concern.first_name, dice)))
+        kind = dice.pick(PHRASES.personal_kinds[concern.category])
+        asides.append(speak(dice.pick(PHRASES.personal_data[kind]), dice, make_up(kind, concern.first_name, dice)))
     for aside in asides:
         # Side remarks stand before the concern about every third time.
         sentences.insert(dice.below(len(sentences)) if dice.chance(0.3) else len(sentences), aside)
     sentences.append(_urgency(concern, dice, facts))
     if dice.chance(0.5):
-        sentences.append(speak(dice.pick(CLOSERS[concern.tone]), dice, facts))
+        sentences.append(speak(dice.pick(PHRASES.closers[concern.tone]), dice, facts))
     return subject, _letter(" ".join(filter(None, sentences)), concern, dice, facts)
 
 
@@ -159,19 +124,19 @@ def _letter(text: str, concern: Concern, dice: Dice, facts: Mapping[str, str]) -
     if concern.channel in ("chat", "phone"):
         return text
     if dice.chance(0.7):
-        text = f"{speak(dice.pick(GREETINGS[concern.tone]), dice, facts)}\n{text}"
+        text = f"{speak(dice.pick(PHRASES.greetings[concern.tone]), dice, facts)}\n{text}"
     if dice.chance(0.55):
-        text = f"{text}\n{speak(dice.pick(SIGN_OFFS), dice, facts)}"
+        text = f"{text}\n{speak(dice.pick(PHRASES.sign_offs), dice, facts)}"
     return text
 
 
 def _subject(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> tuple[str, bool]:
     """The subject, and whether it names the reference."""
     if dice.chance(0.12):
-        return speak(dice.pick(REFERENCE_SUBJECTS), dice, facts), True
+        return speak(dice.pick(PHRASES.reference_subjects), dice, facts), True
     if dice.chance(0.15):
-        return speak(dice.pick(VAGUE_SUBJECTS), dice, facts), False
-    subjects = PLAIN_SUBJECTS[concern.category] if dice.chance(0.33) else concern.situation.subjects
+        return speak(dice.pick(PHRASES.vague_subjects), dice, facts), False
+    subjects = PHRASES.plain_subjects[concern.category] if dice.chance(0.33) else concern.situation.subjects
     subject = speak(dice.lean(subjects), dice, facts)
     if dice.chance(0.4):
         form = dice.pick(("{subject} ({ref})", "{ref}: {subject}", "{subject} {ref}", "Order {ref}: {subject}"))
@@ -184,35 +149,35 @@ def _subject(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> tuple[st
 def _place_reference(core: str, concern: Concern, dice: Dice, facts: Mapping[str, str]) -> tuple[str, str]:
     """The core with the reference behind the product, or a sentence of its own."""
     if concern.category in ("product-info", "feedback", "account"):
-        return core, speak(dice.pick(OWNER_SENTENCES), dice, facts)
+        return core, speak(dice.pick(PHRASES.owner_sentences), dice, facts)
     place = _BEARS_REFERENCE.search(core)
     if place and dice.chance(0.6):
         mention = dice.pick(
             (f" ({concern.reference})", f" from order {concern.reference}", f" (order {concern.reference})")
         )
         return core[: place.end() - 1] + mention + core[place.end() :], ""
-    return core, speak(dice.pick(REFERENCE_SENTENCES), dice, facts)
+    return core, speak(dice.pick(PHRASES.reference_sentences), dice, facts)
 
 
 def _urgency(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> str:
     if concern.priority == "low":
-        return speak(dice.lean(LOW), dice, facts)
+        return speak(dice.lean(PHRASES.low), dice, facts)
     if concern.priority == "normal":
-        return speak(dice.lean(NORMAL), dice, facts)
-    urgent = dice.pick(URGENT)
+        return speak(dice.lean(PHRASES.normal), dice, facts)
+    urgent = dice.pick(PHRASES.urgent)
     if concern.situation.urgent and dice.chance(0.5):
         return urgent
     if concern.category in ("delivery", "technical") and dice.chance(0.25):
-        cause = speak(dice.pick(HIGH_AT_HOME[concern.product.name]), dice, facts)
+        cause = speak(dice.pick(concern.product.needed), dice, facts)
     else:
-        cause = speak(dice.lean(HIGH[concern.category]), dice, facts)
+        cause = speak(dice.lean(_CAUSES[concern.category]), dice, facts)
     return f"{urgent} {cause}" if dice.chance(0.8) else cause
 
 
 def _remark(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> str:
     other = dice.pick([category for category in CATEGORIES if category != concern.category])
-    by_state = REMARKS[other]
-    fitting = by_state["any"] + (by_state[concern.situation.state] if concern.situation.state != "any" else ())
+    by_state = PHRASES.remarks[other]
+    fitting = by_state["any"] + (by_state.get(concern.situation.state, ()) if concern.situation.state != "any" else ())
     return speak(dice.pick(fitting), dice, facts)
 
 
@@ -220,8 +185,66 @@ def _quote(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> str:
     """Another category's concern about another product, in quotation marks and settled."""
     other = dice.pick([category for category in CATEGORIES if category != concern.category])
     product = dice.pick([product for product in PRODUCTS if product is not concern.product])
-    fitting = [one for one in SITUATIONS[other] if not one.products or product.name in one.products]
+    fitting = [one for one in PHRASES.situations[other] if not one.products or product.name in one.products]
     said = {**facts, "product": product.noun, "products": product.plural, "noun": product.noun}
     said |= {"part": dice.pick(product.parts), "room": dice.pick(product.rooms), "fault": dice.pick(product.faults)}
     quote = speak(dice.pick(dice.pick(fitting).texts), dice, said)
-    return speak(dice.pick(QUOTES), dice, {**facts, "quote": quote})
+    return speak(dice.pick(PHRASES.quotes), dice, {**facts, "quote": quote})
+
+
+_CARDS = ("4111 1111 1111 1111", "5555 5555 5555 4444", "4242424242424242", "3782 822463 10005")
+_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+
+
+def make_up(kind: str, first_name: str, dice: Dice) -> dict[str, str]:
+    """Slots for a sentence of `Phrases.personal_data[kind]`."""
+    match kind:
+        case "email":
+            domain = dice.pick(("example.org", "example.com", "example.net", "mail.example"))
+            return {"email": f"{first_name.lower()}.{dice.pick('abcdefghklmnprstw')}{dice.below(90) + 10}@{domain}"}
+        case "phone":
+            last = dice.below(100)
+            forms = (f"+1 202 555 01{last:02d}", f"(202) 555-01{last:02d}", f"+44 20 7946 0{100 + last}")
+            return {"phone": dice.pick(forms)}
+        case "card":
+            return {"card": dice.pick(_CARDS)}
+        case "iban":
+            return {"iban": _iban(dice)}
+        case "ip":
+            network = dice.pick(("192.0.2.", "198.51.100.", "203.0.113.", "2001:db8::"))
+            return {"ip": f"{network}{1 + dice.below(250)}"}
+        case "url":
+            page = dice.pick(("account.northbeam.example/reset?token=", "track.northbeam.example/parcel?key="))
+            return {"url": f"https://{page}{_letters(dice, 16)}"}
+        case _:
+            return {"key": f"nb_live_{_letters(dice, 24)}", "password": f"{first_name}-{1000 + dice.below(9000)}"}
+
+
+def _letters(dice: Dice, n: int) -> str:
+    return "".join(dice.pick(_ALPHABET) for _ in range(n))
+
+
+def _digits(dice: Dice, n: int) -> str:
+    return "".join(dice.pick("0123456789") for _ in range(n))
+
+
+def _iban(dice: Dice) -> str:
+    country, account = dice.pick(
+        (
+            ("DE", f"00000000{_digits(dice, 10)}"),
+            ("GB", f"NBTS000000{_digits(dice, 8)}"),
+            ("NL", f"NBTS{_digits(dice, 10)}"),
+        )
+    )
+    iban = country + check_digits(country, account) + account
+    return " ".join(iban[start : start + 4] for start in range(0, len(iban), 4)) if dice.chance(0.7) else iban
+
+
+def check_digits(country: str, account: str) -> str:
+    """The two digits that make an IBAN's remainder modulo 97 one. Source: ISO 13616, ISO 7064 MOD 97-10.
+
+    >>> check_digits("GB", "WEST12345698765432")
+    '82'
+    """
+    number = "".join(str(int(letter, 36)) for letter in f"{account}{country}00")
+    return f"{98 - int(number) % 97:02d}"
