@@ -1,6 +1,8 @@
 """One merged pipeline -> a PipelineSpec, or what is wrong with it, each fault where its value is written.
 
-Knows pydantic's errors and turns them into sentences. Called by `schemas/load.py`.
+Knows pydantic's errors and turns them into sentences. A pydantic location is noisy: it names the variant chosen in a
+union (`source.generated.n_tickets`) and the branch that was tried (`target_modules.tuple[str, ...]`); `place_of` walks
+the types along with it and tells keys from noise. Called by `schemas/load.py`.
 """
 
 from __future__ import annotations
@@ -8,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from schemas.diagnostics import Diagnostic, Source, Span
@@ -18,9 +22,10 @@ from schemas.environment import Data, Substitution
 from schemas.merge import MergedPipeline
 from schemas.names import closest, nearest
 from schemas.pipeline import PipelineSpec
-from schemas.places import Key, Place, place_of
 from schemas.spec import UnfitError
-from schemas.tree import Entry, Mapping, Scalar, Sequence, shown
+from schemas.yaml_text import Entry, shown
+
+Key = str | int
 
 _SHOULD_BE = {
     "int_type": "a whole number",
@@ -64,7 +69,7 @@ class PipelineCheck:
     def spec(self) -> PipelineSpec | None:
         """The typed pipeline; null when it has faults."""
         root = self.pipeline.root
-        data = {key: self.use.data(entry) for key, entry in self.pipeline.sections.entries.items()}
+        data = {key: self.use.data(entry) for key, entry in self.pipeline.sections.items()}
         data["name"] = self.pipeline.name
         spec, errors = _validated(data)
         if [error for error in errors if self._deleted(data, error)]:
@@ -73,7 +78,7 @@ class PipelineCheck:
             self._explain(path, group)
         if spec is not None:
             for entry, wanted in _confused(spec, root):
-                self._add("TG0103", f"`{entry.path}` should be {wanted}, got {_got(entry)}", entry.value.span)
+                self._add("TG0103", f"`{entry.path}` should be {wanted}, got {_got(entry)}", entry.span)
         self.findings += [Finding(fault) for fault in self.use.faults]
         return None if self.findings else spec
 
@@ -94,9 +99,9 @@ class PipelineCheck:
         entry, rest = _find(self.pipeline.root, path)
         label = "".join([entry.path, *(f".{shown(str(key))}" for key in rest)])
         context = error.get("ctx", {})
-        if entry.value.span in self.use.failed:
+        if entry.span in self.use.failed:
             return
-        if kind == "too_short" and isinstance(entry.value, Sequence) and entry.value.items:
+        if kind == "too_short" and isinstance(entry.value, list) and entry.value:
             return  # pydantic counts valid items alone; the invalid ones are told already
         if kind == "value_error":
             self._contradiction(path, entry, context["error"])
@@ -112,7 +117,7 @@ class PipelineCheck:
         elif kind == "union_tag_invalid":
             key = str(context["discriminator"]).strip("'")
             tag, _ = _find(entry, (key,))
-            if tag.value.span not in self.use.failed:
+            if tag.span not in self.use.failed:
                 expected = f"should be one of {', '.join(place.known)}"
                 self._add("TG0103", f"`{tag.path}` {expected}, got {_got(tag)}", _place(tag), _near(tag, place.known))
         elif rest:  # the name of the pipeline, its key
@@ -131,7 +136,7 @@ class PipelineCheck:
         """A validator's own words: about one value, or about settings that do not fit together."""
         if not isinstance(error, UnfitError):
             message = f"`{entry.path}`: {self.use.masked(str(error))}"
-            if isinstance(entry.value, Scalar):
+            if not isinstance(entry.value, dict | list):
                 self._add("TG0103", message, _place(entry))
             elif not self.use.failed & _spans(entry):
                 self._add("TG0111", message, entry.key, None, (path, str(error)))
@@ -170,11 +175,11 @@ def _find(root: Entry, path: tuple[Key, ...]) -> tuple[Entry, tuple[Key, ...]]:
     """The innermost entry on the path, and the keys that are not in the file."""
     entry = root
     for index, key in enumerate(path):
-        node = entry.value
-        if isinstance(node, Mapping) and key in node.entries:
-            entry = node.entries[str(key)]
-        elif isinstance(node, Sequence) and isinstance(key, int) and key < len(node.items):
-            entry = node.items[key]
+        value = entry.value
+        if isinstance(value, dict) and key in value:
+            entry = value[str(key)]
+        elif isinstance(value, list) and isinstance(key, int) and key < len(value):
+            entry = value[key]
         else:
             return entry, path[index:]
     return entry, ()
@@ -182,7 +187,7 @@ def _find(root: Entry, path: tuple[Key, ...]) -> tuple[Entry, tuple[Key, ...]]:
 
 def _place(entry: Entry) -> Span:
     """Where a wrong value is: the value itself when it is a word, else its key."""
-    return entry.value.span if isinstance(entry.value, Scalar) and entry.value.span.width else entry.key
+    return entry.span if entry.span.width and not isinstance(entry.value, dict | list) else entry.key
 
 
 def _expected(error: ErrorDetails) -> str:
@@ -195,48 +200,136 @@ def _expected(error: ErrorDetails) -> str:
 
 def _got(entry: Entry) -> str:
     value = entry.value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return "a mapping"
-    if isinstance(value, Sequence):
-        return "a list" if value.items else "an empty list"
-    if isinstance(value.value, str):
-        return shown(repr(value.value))
-    if value.value is None:
-        return "nothing"
-    return shown(str(value.value).lower())
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if isinstance(value, str):
+        return shown(repr(value))
+    return "nothing" if value is None else shown(str(value).lower())
 
 
 def _near(entry: Entry, known: list[str] | tuple[str, ...]) -> str | None:
-    value = entry.value.value if isinstance(entry.value, Scalar) else None
-    return nearest(value, known) if isinstance(value, str) else None
+    return nearest(entry.value, known) if isinstance(entry.value, str) else None
 
 
 def _hint(entry: Entry, kind: str) -> str | None:
-    value = entry.value.value if isinstance(entry.value, Scalar) else None
-    if isinstance(value, str) and "${" in value:
+    if isinstance(entry.value, str) and "${" in entry.value:
         return "what the variable holds is not shown here; it may be a secret"
-    return "quote it" if kind == "string_type" and value is not None else None
+    is_word = entry.value is not None and not isinstance(entry.value, dict | list)
+    return "quote it" if kind == "string_type" and is_word else None
 
 
 def _spans(entry: Entry) -> set[Span]:
     """Where the values under an entry are written."""
-    node = entry.value
-    if isinstance(node, Scalar):
-        return {node.span}
-    inner = node.entries.values() if isinstance(node, Mapping) else node.items
+    if not isinstance(entry.value, dict | list):
+        return {entry.span}
+    inner = entry.value.values() if isinstance(entry.value, dict) else entry.value
     return set().union(*(_spans(each) for each in inner))
 
 
 def _confused(value: object, entry: Entry) -> Iterator[tuple[Entry, str]]:
     """Entries where true stands for 1 or 1 for true, which pydantic lets pass."""
-    node = entry.value
-    if isinstance(node, Scalar):
-        if isinstance(node.value, bool) != isinstance(value, bool) and isinstance(node.value, int | float):
+    written = entry.value
+    if isinstance(written, int | float):
+        if isinstance(written, bool) != isinstance(value, bool):
             yield entry, "true or false" if isinstance(value, bool) else "a number"
-    elif isinstance(node, Mapping) and isinstance(value, BaseModel):
+    elif isinstance(written, dict) and isinstance(value, BaseModel):
         for name, info in type(value).model_fields.items():
-            if (inner := node.entries.get(info.alias or name)) is not None:
+            if (inner := written.get(info.alias or name)) is not None:
                 yield from _confused(getattr(value, name), inner)
-    elif isinstance(node, Sequence) and isinstance(value, tuple):
-        for item, inner in zip(value, node.items, strict=True):
+    elif isinstance(written, list) and isinstance(value, tuple):
+        for item, inner in zip(value, written, strict=True):
             yield from _confused(item, inner)
+
+
+class Place(NamedTuple):
+    """Where an error is, in keys of the file.
+
+    Attributes:
+        path: Keys and list indices.
+        known: What is allowed for the last key: names of keys, or of variants.
+        meaning: The documentation of the last key, empty when it has none.
+        is_key: The error is about the last key itself, not about its value.
+        union: How many keys lead to an undiscriminated union that the location passed; null without one.
+    """
+
+    path: tuple[Key, ...]
+    known: tuple[str, ...]
+    meaning: str
+    is_key: bool
+    union: int | None
+
+
+class _Shape(NamedTuple):
+    """A type without its wrappers: `| None` and `Annotated` gone, the union's discriminator kept."""
+
+    type: Any
+    discriminator: str | None = None
+
+    @property
+    def members(self) -> tuple[Any, ...]:
+        """The types of a union; empty for anything else."""
+        return get_args(self.type) if get_origin(self.type) in (Union, UnionType) else ()
+
+    @property
+    def fields(self) -> dict[str, FieldInfo]:
+        """Key -> field of a section; empty for anything else."""
+        if isinstance(self.type, type) and issubclass(self.type, BaseModel):
+            return {field.alias or name: field for name, field in self.type.model_fields.items()}
+        return {}
+
+    def variants(self) -> dict[str, Any]:
+        """What the discriminating key may say -> the section it chooses."""
+        key = self.discriminator or ""
+        return {tag: member for member in self.members for tag in get_args(member.model_fields[key].annotation)}
+
+
+def place_of(model: type[BaseModel], location: tuple[Key, ...]) -> Place:
+    """The place of a pydantic error in the file that `model` was read from.
+
+    >>> from schemas.pipeline import PipelineSpec
+    >>> place_of(PipelineSpec, ("curate", "steps", 1, "dedup", "treshold")).path
+    ('curate', 'steps', 1, 'treshold')
+    """
+    shape = _shape(model)
+    path: list[Key] = []
+    known: tuple[str, ...] = ()
+    meaning = ""
+    union: int | None = None
+    for part in location:
+        if shape.discriminator:
+            shape = _shape(shape.variants()[str(part)])
+        elif shape.members:
+            union = len(path)
+            shape = next((_shape(each) for each in shape.members if get_origin(each) is tuple), shape)
+        elif part == "[key]":
+            return Place(tuple(path), known, "", True, union)
+        else:
+            path.append(part)
+            known, meaning = tuple(shape.fields), ""
+            field = shape.fields.get(str(part))
+            arguments = get_args(shape.type)
+            if field is not None:
+                meaning = field.description or ""
+                shape = _shape(field.annotation, field.discriminator)
+            elif get_origin(shape.type) is dict:
+                known = tuple(get_args(arguments[0]))
+                shape = _shape(arguments[1])
+            else:
+                shape = _shape(arguments[0] if arguments else None)
+    if shape.discriminator:
+        known = tuple(shape.variants())
+    return Place(tuple(path), known, meaning, False, union)
+
+
+def _shape(annotation: Any, discriminator: object = None) -> _Shape:
+    while True:
+        if get_origin(annotation) is Annotated:
+            for extra in annotation.__metadata__:
+                discriminator = getattr(extra, "discriminator", None) or discriminator
+            annotation = get_args(annotation)[0]
+        elif get_origin(annotation) in (Union, UnionType) and type(None) in get_args(annotation):
+            annotation = Union[tuple(each for each in get_args(annotation) if each is not type(None))]  # noqa: UP007
+        else:
+            return _Shape(annotation, discriminator if isinstance(discriminator, str) else None)

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from schemas.diagnostics import Diagnostic, Source, Span
 from schemas.names import nearest
 from schemas.secret import is_secret, variable_of
-from schemas.tree import Entry, Mapping, Node, Plain, Scalar
+from schemas.yaml_text import Entry, Plain
 
 Data: TypeAlias = "Plain | list[Data] | dict[str, Data]"
 
@@ -44,7 +44,11 @@ class Substitution:
 
     def data(self, entry: Entry) -> Data:
         """The value of an entry."""
-        return self._data(entry.value, entry)
+        if isinstance(entry.value, dict):
+            return {key: self.data(each) for key, each in entry.value.items()}
+        if isinstance(entry.value, list):
+            return [self.data(each) for each in entry.value]
+        return self._resolved(entry.value, entry) if isinstance(entry.value, str) else entry.value
 
     def masked(self, text: str) -> str:
         """The text with each variable's value replaced by its reference.
@@ -58,46 +62,39 @@ class Substitution:
                 text = text.replace(form, f"${{env:{name}}}")
         return text
 
-    def _data(self, node: Node, entry: Entry) -> Data:
-        if isinstance(node, Mapping):
-            return {key: self.data(each) for key, each in node.entries.items()}
-        if isinstance(node, Scalar):
-            return self._resolved(node.value, node, entry) if isinstance(node.value, str) else node.value
-        return [self.data(each) for each in node.items]
-
-    def _resolved(self, text: str, node: Scalar, entry: Entry) -> str:
+    def _resolved(self, text: str, entry: Entry) -> str:
         def value(match: re.Match[str]) -> str:
             if match["literal"]:
                 return match["literal"]
             named = _NAMED.fullmatch(match["inner"])
             if named is None or not match["end"]:
-                self._fail(node, f"`{entry.path}` holds a reference that is not understood", _FORM)
+                self._fail(entry, f"`{entry.path}` holds a reference that is not understood", _FORM)
                 return ""
             name, default = named["name"], named["default"]
             found = self.environ.get(name)
             if not found and default is not None:
                 return str(default[2:])
-            return self._look_up(name, node, entry)
+            return self._look_up(name, entry)
 
         if is_secret(entry.path):
             if (name := variable_of(text)) is not None:
-                self._look_up(name, node, entry)
+                self._look_up(name, entry)
             return text  # whatever else it is, the spec refuses it
         return _REFERENCE.sub(value, text)
 
-    def _look_up(self, name: str, node: Scalar, entry: Entry) -> str:
+    def _look_up(self, name: str, entry: Entry) -> str:
         found = self.environ.get(name)
         if found is None:
             default_form = f"export it, or give a default: `${{env:{name}:-value}}`"
             hint = nearest(name, self.environ) or ("export it" if is_secret(entry.path) else default_form)
-            self._fail(node, f"environment variable {name} is not set, needed by `{entry.path}`", hint)
+            self._fail(entry, f"environment variable {name} is not set, needed by `{entry.path}`", hint)
             return ""
         self.values[name] = found
         return found
 
-    def _fail(self, node: Scalar, message: str, hint: str) -> None:
-        self.failed.add(node.span)
-        self.faults.append(self.source.fault("TG0106", message, node.span, hint))
+    def _fail(self, entry: Entry, message: str, hint: str) -> None:
+        self.failed.add(entry.span)
+        self.faults.append(self.source.fault("TG0106", message, entry.span, hint))
 
 
 _FORM = "write `${env:NAME}` or `${env:NAME:-default}`; `$${` is a literal `${`"

@@ -3,7 +3,7 @@
 ::
 
     pipelines.yaml -> diagnostics.read_source -> yaml_text.read_tree -> merge.merge_pipelines
-                   -> check.PipelineCheck (environment.py, places.py) -> PipelineFile
+                   -> check.PipelineCheck (environment.py) -> PipelineFile
 
 Knows nothing of tasks and flows. Called by `flows/cli.py` and by deployments.
 """

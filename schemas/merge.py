@@ -9,11 +9,11 @@ Knows the frame of the file, not what a pipeline holds. Called by `schemas/load.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from schemas.diagnostics import ConfigErrors, Diagnostic, Source, Span
 from schemas.names import closest
-from schemas.tree import MAX_VALUES, Entry, Mapping, Scalar, kind_of, mapping_of
+from schemas.yaml_text import MAX_VALUES, Entry, Mapping, Plain, size
 
 VERSION = 1
 MAX_PIPELINES = 200
@@ -52,16 +52,16 @@ def merge_pipelines(tree: Mapping, source: Source) -> tuple[list[MergedPipeline]
     pipelines = _section(tree, "pipelines", source, faults)
     faults += _refused(defaults, source, "extends", "a pipeline extends another one; all of them get the defaults")
     faults += _refused(defaults, source, "name", "a pipeline's name is its key under `pipelines`")
-    if len(pipelines.entries) > MAX_PIPELINES:
+    if len(pipelines) > MAX_PIPELINES:
         message = f"more than {MAX_PIPELINES} pipelines"
-        raise ConfigErrors([*faults, source.fault("TG0109", message, tree.entries["pipelines"].key, "split the file")])
+        raise ConfigErrors([*faults, source.fault("TG0109", message, tree["pipelines"].key, "split the file")])
 
     own: dict[str, Mapping] = {}
     parents: dict[str, str | None] = {}
     lost: set[str] = set()
-    for name, entry in pipelines.entries.items():
-        sections = mapping_of(entry.value)
-        if sections is None:
+    for name, entry in pipelines.items():
+        sections = entry.value
+        if not isinstance(sections, dict):
             faults.append(_no_mapping(entry, source))
             lost.add(name)
             continue
@@ -74,44 +74,49 @@ def merge_pipelines(tree: Mapping, source: Source) -> tuple[list[MergedPipeline]
 
     done: dict[str, MergedPipeline] = {}
     n_values = 0
-    for name in pipelines.entries:
+    for name in pipelines:
         lineage, cycle = _lineage(name, parents, lost, done)
         if cycle:
-            key = own[cycle[0]].entries["extends"]
             circle = " -> ".join([*cycle, cycle[0]])
-            faults.append(source.fault("TG0105", f"pipelines extend each other in a circle: {circle}", key.value.span))
+            span = own[cycle[0]]["extends"].span
+            faults.append(source.fault("TG0105", f"pipelines extend each other in a circle: {circle}", span))
             lost |= set(cycle)
         for each in lineage:
             parent = parents[each]
             faults += _refused(own[each], source, "name", "a pipeline's name is its key under `pipelines`")
-            sections = _bare(merge(done[parent].sections if parent else defaults, own[each]))
-            n_values += sections.n_values
+            merged = merge(done[parent].sections if parent else defaults, own[each])
+            sections = {key: entry for key, entry in merged.items() if key not in ("name", "extends")}
+            n_values += size(sections)[0]
             if n_values > MAX_MERGED:
                 message = f"the pipelines hold more than {MAX_MERGED:,} values after merging"
-                raise ConfigErrors([*faults, source.fault("TG0109", message, pipelines.entries[each].key)])
-            done[each] = MergedPipeline(each, parent, replace(pipelines.entries[each], value=sections), sections)
+                raise ConfigErrors([*faults, source.fault("TG0109", message, pipelines[each].key)])
+            done[each] = MergedPipeline(each, parent, pipelines[each]._replace(value=sections), sections)
     return list(done.values()), faults
 
 
 def merge(base: Mapping, over: Mapping) -> Mapping:
     """`over` on top of `base`. An entry that deletes an inherited one stays, marked, so that it can be pointed at."""
-    entries = dict(base.entries)
-    for key, entry in over.entries.items():
-        below = entries.get(key)
-        if below is None:
+    entries = dict(base)
+    for key, entry in over.items():
+        lower, upper = entries[key].value if key in entries else None, entry.value
+        if key not in entries:
             entries[key] = entry
-            continue
-        lower, upper = mapping_of(below.value), mapping_of(entry.value)
-        if lower is not None and upper is not None and not _kind_changes(lower, upper):
-            entries[key] = replace(entry, value=merge(lower, upper))
+        elif isinstance(lower, dict) and isinstance(upper, dict) and not _kind_changes(lower, upper):
+            entries[key] = entry._replace(value=merge(lower, upper))
         else:
-            entries[key] = replace(entry, deletes=isinstance(entry.value, Scalar) and entry.value.value is None)
-    return Mapping.of(entries, over.span)
+            entries[key] = entry._replace(deletes=upper is None)
+    return entries
 
 
 def _kind_changes(below: Mapping, above: Mapping) -> bool:
-    kinds = kind_of(below), kind_of(above)
+    kinds = _kind_of(below), _kind_of(above)
     return None not in kinds and kinds[0] != kinds[1]
+
+
+def _kind_of(sections: Mapping) -> Plain:
+    """What a section with variants says it is: its `kind`, or `uses`; null when it does not say."""
+    values = (sections[key].value for key in ("kind", "uses") if key in sections)
+    return next((value for value in values if not isinstance(value, dict | list)), None)
 
 
 def _lineage(
@@ -133,27 +138,27 @@ def _lineage(
 
 
 def _frame_faults(tree: Mapping, source: Source) -> Iterator[Diagnostic]:
-    for key, entry in tree.entries.items():
+    for key, entry in tree.items():
         if key not in _TOP_KEYS and not key.startswith("x-"):
             yield source.fault("TG0101", f"unknown key `{entry.path}`", entry.key, closest(key, _TOP_KEYS))
-    version = tree.entries.get("version")
+    version = tree.get("version")
     if version is None:
         yield source.fault("TG0102", "missing key `version`", Span(1, 1), f"start the file with `version: {VERSION}`")
-    elif not isinstance(version.value, Scalar) or repr(version.value.value) != str(VERSION):
+    elif repr(version.value) != str(VERSION):
         yield source.fault(
             "TG0103", f"`version` should be {VERSION}", version.key, "the only form that this tunegate reads"
         )
-    if "pipelines" not in tree.entries:
+    if "pipelines" not in tree:
         yield source.fault("TG0102", "missing key `pipelines`", Span(1, 1), "declare a pipeline under `pipelines`")
 
 
 def _section(tree: Mapping, key: str, source: Source, faults: list[Diagnostic]) -> Mapping:
     """A section of the top level; an empty one when it is absent or wrong."""
-    entry = tree.entries.get(key)
-    section = mapping_of(entry.value) if entry else None
-    if entry and (section is None or (key == "pipelines" and not section.entries)):
+    entry = tree.get(key)
+    section = entry.value if entry else {}
+    if entry and (not isinstance(section, dict) or (key == "pipelines" and not section)):
         faults.append(_no_mapping(entry, source))
-    return section or Mapping.of({}, tree.span)
+    return section if isinstance(section, dict) else {}
 
 
 def _no_mapping(entry: Entry, source: Source) -> Diagnostic:
@@ -161,28 +166,24 @@ def _no_mapping(entry: Entry, source: Source) -> Diagnostic:
 
 
 def _refused(sections: Mapping, source: Source, key: str, hint: str) -> Iterator[Diagnostic]:
-    if key in sections.entries:
-        entry = sections.entries[key]
+    if key in sections:
+        entry = sections[key]
         yield source.fault("TG0101", f"unknown key `{entry.path}`", entry.key, hint)
 
 
 def _parent_fault(sections: Mapping, pipelines: Mapping, source: Source) -> Diagnostic | None:
-    entry = sections.entries.get("extends")
+    entry = sections.get("extends")
     if entry is None:
         return None
     parent = _text(sections, "extends")
     if parent is None:
         return source.fault("TG0103", f"`{entry.path}` should be the name of one pipeline", entry.key)
-    if parent not in pipelines.entries:
+    if parent not in pipelines:
         message = f"`{entry.path}` names no pipeline: {parent!r}"
-        return source.fault("TG0104", message, entry.value.span, closest(parent, pipelines.entries, "pipelines"))
+        return source.fault("TG0104", message, entry.span, closest(parent, pipelines, "pipelines"))
     return None
 
 
 def _text(sections: Mapping, key: str) -> str | None:
-    value = sections.entries[key].value if key in sections.entries else None
-    return value.value if isinstance(value, Scalar) and isinstance(value.value, str) else None
-
-
-def _bare(sections: Mapping) -> Mapping:
-    return Mapping.of({k: e for k, e in sections.entries.items() if k not in ("name", "extends")}, sections.span)
+    value = sections[key].value if key in sections else None
+    return value if isinstance(value, str) else None

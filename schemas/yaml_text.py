@@ -1,4 +1,4 @@
-"""YAML 1.2 text -> a tree of values that each know where they were written.
+"""YAML 1.2 text -> values that each know where they were written.
 
 Stricter than YAML: duplicate keys, tags and self-containing anchors are refused, and size, depth and the number of
 values after aliases are capped, so that no file costs more than a moment. `no` and `22:22` are text and `5e-5` is a
@@ -10,9 +10,9 @@ Source: YAML 1.2.2, https://yaml.org/spec/1.2.2/#103-core-schema, and for `<<` h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
@@ -29,12 +29,35 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from schemas.diagnostics import ConfigErrors, Diagnostic, Source, Span
-from schemas.tree import MAX_VALUES, Entry, Mapping, Node, Scalar, Sequence, counted, resolve, shown
 
 MAX_BYTES = 1_000_000
 MAX_LINE = 20_000
 """Characters in one line; the scanner takes quadratic time on some long tokens."""
 MAX_DEPTH = 32
+MAX_VALUES = 20_000
+"""Keys and values, each alias counted with all that it stands for."""
+
+Plain: TypeAlias = str | int | float | bool | None
+Mapping: TypeAlias = "dict[str, Entry]"
+Value: TypeAlias = "Plain | Mapping | list[Entry]"
+
+
+class Entry(NamedTuple):
+    """A value under its key, or in its place of a list. Never changed: aliases and pipelines share parts.
+
+    Attributes:
+        value: A plain value, or a mapping or list of further entries.
+        key: Where the key is written; for items of a list, where the item is.
+        span: Where the value is written; of an alias, where its anchor is.
+        path: `pipelines.name.train.epochs` or `steps[2]`: the way to the place where it is written.
+        deletes: The value is a null that stands over an inherited one (see `schemas/merge.py`).
+    """
+
+    value: Value
+    key: Span
+    span: Span
+    path: str
+    deletes: bool = False
 
 
 def read_tree(source: Source) -> Mapping:
@@ -44,10 +67,57 @@ def read_tree(source: Source) -> Mapping:
         ConfigErrors: TG0107 for text that is not YAML or uses what is refused here, TG0108 for duplicate keys,
             TG0109 for a file beyond the caps.
     """
-    tree = _Reader(source).document()
-    if not isinstance(tree, Mapping):
-        raise ConfigErrors([source.fault("TG0107", "the top level should be `key: value` lines", tree.span, _FRAME)])
+    tree, span = _Reader(source).document()
+    if not isinstance(tree, dict):
+        raise ConfigErrors([source.fault("TG0107", "the top level should be `key: value` lines", span, _FRAME)])
     return tree
+
+
+def plain(value: Value) -> Any:
+    """The value without its places."""
+    if isinstance(value, dict):
+        return {key: plain(entry.value) for key, entry in value.items()}
+    return [plain(entry.value) for entry in value] if isinstance(value, list) else value
+
+
+def size(value: Value) -> tuple[int, int]:
+    """Keys and values in all, and levels below the topmost."""
+    if not isinstance(value, dict | list):
+        return 1, 0
+    sizes = [size(entry.value) for entry in (value.values() if isinstance(value, dict) else value)]
+    n_keys = len(value) if isinstance(value, dict) else 0
+    return 1 + n_keys + sum(n for n, _ in sizes), 1 + max((height for _, height in sizes), default=0)
+
+
+def shown(value: str, limit: int = 60) -> str:
+    """Text short enough for a message."""
+    return value if len(value) <= limit else value[: limit - 3] + "..."
+
+
+_CORE: tuple[tuple[re.Pattern[str], Callable[[str], Plain]], ...] = (
+    (re.compile(r"|~|null|Null|NULL"), lambda _: None),
+    (re.compile(r"true|True|TRUE|false|False|FALSE"), lambda text: text.lower() == "true"),
+    (re.compile(r"[-+]?[0-9]{1,300}"), int),
+    (re.compile(r"0o[0-7]{1,300}"), lambda text: int(text[2:], 8)),
+    (re.compile(r"0x[0-9a-fA-F]{1,300}"), lambda text: int(text[2:], 16)),
+    (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"), float),
+    (re.compile(r"[-+]?\.(inf|Inf|INF)"), lambda text: float(text.replace(".", ""))),
+    (re.compile(r"\.(nan|NaN|NAN)"), lambda _: float("nan")),
+)
+
+
+def resolve(text: str) -> Plain:
+    """The value of an unquoted scalar in the core schema of YAML 1.2.
+
+    Source: https://yaml.org/spec/1.2.2/#103-core-schema
+
+    >>> [resolve(text) for text in ("no", "5e-5", "0123", "22:22", "~", "2026-06-01")]
+    ['no', 5e-05, 123, '22:22', None, '2026-06-01']
+    """
+    for pattern, convert in _CORE:
+        if pattern.fullmatch(text):
+            return convert(text)
+    return text
 
 
 _FRAME = "start with `version: 1`, then `pipelines:`"
@@ -64,22 +134,31 @@ _HELP = (
 )
 
 
+class _Anchor(NamedTuple):
+    value: Value
+    span: Span
+    n_values: int
+    height: int
+
+
 @dataclass
 class _Reader:
+    """Reads ruamel's events, not its `compose()`: caps hold before a node is made, and an alias keeps its own place."""
+
     source: Source
     events: Iterator[Event] = field(init=False)
-    anchors: dict[str, Node | None] = field(default_factory=dict)
+    anchors: dict[str, _Anchor | None] = field(default_factory=dict)
     faults: list[Diagnostic] = field(default_factory=list)
     n_values: int = 0
 
-    def document(self) -> Node:
-        """The only document of the stream."""
+    def document(self) -> tuple[Value, Span]:
+        """The only document of the stream, and where it starts."""
         self.events = YAML(typ="safe", pure=True).parse(self.source.text)
         self._next()  # start of the stream
         if not isinstance(self._next(), DocumentStartEvent):
             self._stop("TG0107", "the file is empty", Span(1, 1), _FRAME)
-        tree = self._node(self._next(), "", 0)
-        if isinstance(tree, Scalar) and tree.value is None:
+        tree, span = self._value(self._next(), "", 0)
+        if tree is None:
             self._stop("TG0107", "the file is empty", Span(1, 1), _FRAME)
         self._next()  # end of the document
         event = self._next()
@@ -87,7 +166,7 @@ class _Reader:
             self._stop("TG0107", "a second document starts here", _start(event), "keep one document in the file")
         if self.faults:
             raise ConfigErrors(self.faults)
-        return tree
+        return tree, span
 
     def _next(self) -> Event:
         try:
@@ -114,7 +193,8 @@ class _Reader:
     def _stop(self, code: str, message: str, span: Span | None = None, help: str | None = None) -> NoReturn:
         raise ConfigErrors([*self.faults, self.source.fault(code, message, span, help)]) from None
 
-    def _node(self, event: Event, path: str, depth: int) -> Node:
+    def _value(self, event: Event, path: str, depth: int) -> tuple[Value, Span]:
+        """The value that starts with this event, and where it is written."""
         span = _start(event)
         if isinstance(event, AliasEvent):
             return self._alias(event, depth)
@@ -126,38 +206,38 @@ class _Reader:
         if event.tag is not None:
             self._tag(span)
         self._count(1, depth, span)
-        node: Node
+        value: Value
         if isinstance(event, ScalarEvent):
-            plain = event.implicit[0] and event.tag is None
-            node = Scalar(resolve(event.value) if plain else event.value, _extent(self.source, event))
+            is_plain = event.implicit[0] and event.tag is None
+            value, span = resolve(event.value) if is_plain else event.value, _extent(self.source, event)
         elif isinstance(event, SequenceStartEvent):
-            node = self._sequence(span, path, depth)
+            value = self._items(path, depth)
         else:
-            node = self._mapping(span, path, depth)
+            value = self._mapping(path, depth)
         if anchor is not None:
-            self.anchors[anchor] = node
-        return node
+            self.anchors[anchor] = _Anchor(value, span, *size(value))
+        return value, span
 
-    def _alias(self, event: AliasEvent, depth: int) -> Node:
+    def _alias(self, event: AliasEvent, depth: int) -> tuple[Value, Span]:
         span = _extent(self.source, event)
-        node = self.anchors.get(event.anchor)
-        if node is None:
+        anchor = self.anchors.get(event.anchor)
+        if anchor is None:
             known = "contains itself" if event.anchor in self.anchors else "is not defined above"
             self._stop("TG0107", f"anchor `{event.anchor}` {known}", span)
-        self._count(node.n_values, depth + node.height, span)
-        return node
+        self._count(anchor.n_values, depth + anchor.height, span)
+        return anchor.value, anchor.span
 
-    def _sequence(self, span: Span, path: str, depth: int) -> Sequence:
+    def _items(self, path: str, depth: int) -> list[Entry]:
         items: list[Entry] = []
         while not isinstance(event := self._next(), SequenceEndEvent):
             place = f"{path}[{len(items)}]"
-            node = self._node(event, place, depth + 1)
-            items.append(Entry(_start(event) if isinstance(event, AliasEvent) else node.span, node, place))
-        return Sequence(tuple(items), span, *counted([item.value for item in items], 1))
+            value, span = self._value(event, place, depth + 1)
+            items.append(Entry(value, _start(event) if isinstance(event, AliasEvent) else span, span, place))
+        return items
 
-    def _mapping(self, span: Span, path: str, depth: int) -> Mapping:
-        entries: dict[str, Entry] = {}
-        inherited: dict[str, Entry] = {}
+    def _mapping(self, path: str, depth: int) -> Mapping:
+        entries: Mapping = {}
+        inherited: Mapping = {}
         while not isinstance(event := self._next(), MappingEndEvent):
             key_span = _extent(self.source, event)
             if not isinstance(event, ScalarEvent):
@@ -167,37 +247,30 @@ class _Reader:
             self._count(1, depth, key_span)
             key = event.value
             place = f"{path}.{shown(key)}" if path else shown(key)
-            value_event = self._next()
-            node = self._node(value_event, place, depth + 1)
+            value, span = self._value(self._next(), place, depth + 1)
             if key == "<<" and event.implicit[0]:
-                inherited |= self._merged(node, key_span)
+                inherited |= self._merged(value, key_span)
             elif key in entries:
                 first = f"first written in line {entries[key].key.line}"
                 self.faults.append(self.source.fault("TG0108", f"duplicate key `{place}`", key_span, first))
             else:
-                entries[key] = Entry(key_span, node, place)
-        entries = inherited | entries
-        return Mapping.of(entries, span)
+                entries[key] = Entry(value, key_span, span, place)
+        return inherited | entries
 
-    def _merged(self, node: Node, span: Span) -> dict[str, Entry]:
+    def _merged(self, value: Value, span: Span) -> Mapping:
         """The entries that `<<` brings in; of a list of mappings the first one wins."""
-        nodes = [item.value for item in node.items] if isinstance(node, Sequence) else [node]
-        entries: dict[str, Entry] = {}
-        for each in nodes:
-            if isinstance(each, Mapping):
-                entries = each.entries | entries
+        entries: Mapping = {}
+        for each in [item.value for item in value] if isinstance(value, list) else [value]:
+            if isinstance(each, dict):
+                entries = each | entries
             else:
                 self.faults.append(self.source.fault("TG0107", "`<<` takes a mapping or a list of mappings", span))
         return entries
 
     def _tag(self, span: Span) -> None:
         match = re.compile(r"\S+").match(self.source.line(span.line), span.column - 1)
-        width = len(match[0]) if match else 1
-        self.faults.append(
-            self.source.fault(
-                "TG0107", "tags are refused", Span(span.line, span.column, width), "quote text that starts with `!`"
-            )
-        )
+        place = Span(span.line, span.column, len(match[0]) if match else 1)
+        self.faults.append(self.source.fault("TG0107", "tags are refused", place, "quote text that starts with `!`"))
 
     def _count(self, n_values: int, depth: int, span: Span) -> None:
         self.n_values += n_values

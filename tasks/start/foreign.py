@@ -17,8 +17,7 @@ from schemas.choice import TrainSection
 from schemas.diagnostics import read_source
 from schemas.errors import ConfigError
 from schemas.learning_rate import is_usual
-from schemas.tree import Node, Scalar, Sequence
-from schemas.yaml_text import MAX_BYTES, MAX_LINE, read_tree
+from schemas.yaml_text import MAX_BYTES, MAX_LINE, plain, read_tree
 from tasks.start import axolotl, llamafactory
 from tasks.start.draft import Draft, Fate, apply
 from tasks.start.foreign_sections import file_of
@@ -51,7 +50,7 @@ def translate(path: Path, *, name: str | None, root: Path) -> Translation:
     Raises:
         ConfigError: TG0166, it is nobody's that is known; TG0107 to TG0110, it is no YAML that can be read.
     """
-    tree = plain(read_tree(read_source(path, max_bytes=MAX_BYTES, max_line=MAX_LINE)))
+    tree: dict[str, Any] = plain(read_tree(read_source(path, max_bytes=MAX_BYTES, max_line=MAX_LINE)))
     kind = _kind(tree, path)
     draft = Draft(folder=path.absolute().parent, root=root, asked=tree)
     if kind == "axolotl":
@@ -63,15 +62,6 @@ def translate(path: Path, *, name: str | None, root: Path) -> Translation:
     _keep_what_fits(draft)
     chosen = name or pipeline_name(path)
     return Translation(kind, chosen, file_of(draft, kind=kind, name=chosen), tuple(draft.fates))
-
-
-def plain(node: Node) -> Any:
-    """The values of a tree without their places."""
-    if isinstance(node, Scalar):
-        return node.value
-    if isinstance(node, Sequence):
-        return [plain(entry.value) for entry in node.items]
-    return {key: plain(entry.value) for key, entry in node.entries.items()}
 
 
 def nested(settings: Mapping[str, Any], under: str) -> dict[str, Any]:

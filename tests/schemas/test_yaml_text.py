@@ -12,19 +12,9 @@ from hypothesis import strategies as st
 
 from schemas.diagnostics import ConfigErrors, Source
 from schemas.load import load_file
-from schemas.tree import Mapping, Node, Sequence
-from schemas.yaml_text import MAX_BYTES, MAX_DEPTH, MAX_LINE, MAX_VALUES, read_tree
+from schemas.yaml_text import MAX_BYTES, MAX_DEPTH, MAX_LINE, MAX_VALUES, plain, read_tree
 
 Explain = Callable[..., str]
-
-
-def plain(node: Node) -> object:
-    """The tree as ordinary values."""
-    if isinstance(node, Mapping):
-        return {key: plain(entry.value) for key, entry in node.entries.items()}
-    if isinstance(node, Sequence):
-        return [plain(item.value) for item in node.items]
-    return node.value
 
 
 def read(text: str) -> object:
@@ -83,15 +73,15 @@ def test_a_merge_key_brings_in_what_is_not_written_beside_it() -> None:
 
 def test_every_value_knows_where_it_is_written() -> None:
     tree = read_tree(Source("f.yaml", "a:\n  - b: 'x'\n    c: [1, 2]\n"))
-    items = tree.entries["a"].value
-    assert isinstance(items, Sequence)
-    first = items.items[0].value
-    assert isinstance(first, Mapping)
-    entry = first.entries["b"]
-    assert (entry.path, entry.key, entry.value.span) == ("a[0].b", (2, 5, 1), (2, 8, 3))
-    numbers = first.entries["c"].value
-    assert isinstance(numbers, Sequence)
-    assert [(item.path, item.key) for item in numbers.items] == [("a[0].c[0]", (3, 9, 1)), ("a[0].c[1]", (3, 12, 1))]
+    items = tree["a"].value
+    assert isinstance(items, list)
+    first = items[0].value
+    assert isinstance(first, dict)
+    entry = first["b"]
+    assert (entry.path, entry.key, entry.span) == ("a[0].b", (2, 5, 1), (2, 8, 3))
+    numbers = first["c"].value
+    assert isinstance(numbers, list)
+    assert [(item.path, item.key) for item in numbers] == [("a[0].c[0]", (3, 9, 1)), ("a[0].c[1]", (3, 12, 1))]
 
 
 REFUSED = {

@@ -279,8 +279,7 @@ def test_names_that_yaml_or_the_loader_could_misread_survive(write_csv: WriteCsv
         text = to_yaml(Section((Key("k", name),)))
         (tmp_path / "x.yaml").write_text(text)
         from schemas.diagnostics import read_source
-        from schemas.yaml_text import read_tree
-        from tasks.start.foreign import plain
+        from schemas.yaml_text import plain, read_tree
 
         read = plain(read_tree(read_source(tmp_path / "x.yaml", max_bytes=1000, max_line=1000)))
         assert read["k"].replace("$${", "${") == name
