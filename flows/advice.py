@@ -1,29 +1,27 @@
 """Gathers what is recorded about a pipeline as evidence for `tunegate advise`; supposes nothing, changes nothing.
 
-The rules are in `tasks/assess/advice_rules.py`, the conclusion in `tasks/assess/advice.py`.
+The rules and the conclusion are in `tasks/assess/advice.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
-from pydantic import ValidationError
 
 from flows.costs import check_machine, costs_of, newest_run
 from flows.recorded import Recorded, spec_of
 from flows.settings import Settings
 from flows.shapes import dims_of
-from schemas.ablation import AblationTable
 from schemas.artifacts import CurationCard, EvalSet, ModelRef, Scores, Splits, TrainedRef
 from schemas.curation_card import CardNumbers
 from schemas.errors import ConfigError, TunegateError
 from schemas.metrics import MetricTraits
 from schemas.pipeline import PipelineSpec
-from tasks.assess.advice_evidence import Evidence, Fit
+from tasks.assess.ablation import AblationTable
+from tasks.assess.advice import Evidence, Fit
 from tasks.assess.consistency import form_shares
 from tasks.assess.economics import PriceBook
 from tasks.assess.evidence import PROMPTING_ARMS, ArmScores, best_prompting_arm
@@ -55,28 +53,21 @@ def evidence_of(
         ConfigError: TG0158, the price book has no such card; TG0151 or TG0152, no such run or several.
     """
     check_machine(machine, book)
-    recorded = _run(settings, spec.name, run_id)
+    if run_id is not None:
+        recorded: Recorded | None = Recorded(settings, run_id)
+    else:
+        found = (newest_run(settings, spec.name, step=step) for step in ("scores_tuned", "decontaminate"))
+        recorded = next((run for run in found if run is not None), None)
+    absolute = (rule for rule in spec.gates.rules if rule.value_threshold is not None and rule.slice is None)
     known: dict[str, Any] = {
         "fits": _fits(spec, recorded, root), "ablation": _ablation(settings, spec.name), "queries": queries,
-        "card": machine,
-        "min_items": spec.gates.min_items, "limits": _limits(spec),
+        "card": machine, "min_items": spec.gates.min_items,
+        "limits": tuple(f"{rule.metric} {rule.value_threshold:g}" for rule in absolute),
     }  # fmt: skip
     if recorded is not None:
-        known |= {"run_id": recorded.row.run_id, **_data(recorded), **_Scored(recorded).evidence()}
+        known |= {"run_id": recorded.row.run_id, **_data(recorded), **_scored(recorded)}
         known["costs"] = costs_of(recorded, book=book, queries_per_month=queries)
     return Evidence(pipeline=spec.name, **known)
-
-
-def _run(settings: Settings, pipeline: str, run_id: str | None) -> Recorded | None:
-    if run_id is not None:
-        return Recorded(settings, run_id)
-    found = (newest_run(settings, pipeline, step=step) for step in ("scores_tuned", "decontaminate"))
-    return next((run for run in found if run is not None), None)
-
-
-def _limits(spec: PipelineSpec) -> tuple[str, ...]:
-    rules = (rule for rule in spec.gates.rules if rule.value_threshold is not None and rule.slice is None)
-    return tuple(f"{rule.metric} {rule.value_threshold:g}" for rule in rules)
 
 
 def _data(recorded: Recorded) -> dict[str, Any]:
@@ -99,60 +90,51 @@ def _data(recorded: Recorded) -> dict[str, Any]:
     }
 
 
-@dataclass
-class _Scored:
-    """What the held-out scores of one run tell."""
+def _scored(recorded: Recorded) -> dict[str, Any]:
+    """What the held-out scores of one run say."""
+    spec, items, decision = spec_of(recorded.row), recorded.result("items", EvalSet), recorded.decision()
+    traits = {each.name: each for each in spec.evaluate.traits()}
+    first = traits[spec.gates.rules[0].metric]
+    scores = {arm: found for arm in ARMS if (found := _scores(recorded, arm)) is not None}
+    best = _best(scores, first)
 
-    recorded: Recorded
-
-    def evidence(self) -> dict[str, Any]:
-        spec, recorded = spec_of(self.recorded.row), self.recorded
-        traits = {each.name: each for each in spec.evaluate.traits()}
-        first = traits[spec.gates.rules[0].metric]
-        scores = {arm: found for arm in ARMS if (found := self._scores(arm)) is not None}
-        items, decision = recorded.result("items", EvalSet), recorded.decision()
-        best = self._best(scores, first)
-        tuned = scores.get("tuned")
-        routing = f"field_{spec.evaluate.routing_field}"
-        return {
-            "metric": first.name,
-            "means": {arm: found.means[first.name] for arm, found in scores.items() if first.name in found.means},
-            "n_items": items.n_items if items else None,
-            "verdict": decision.verdict if decision else None,
-            "best_prompting": best,
-            "prompting_meets": None if best is None else _meets(spec, scores[best], traits),
-            "tuned": self._judge(tuned, scores.get(best or ""), first, spec, best or ""),
-            "retrieval": self._judge(scores.get("retrieval"), scores.get("few_shot"), first, spec, "few_shot"),
-            "classifier": self._judge(tuned, scores.get("tfidf"), traits.get(routing), spec, "tfidf"),
-        }
-
-    def _scores(self, arm: str) -> Scores | None:
-        folders = ("scores", "classifier")
-        return next(
-            (each for folder in folders if (each := self.recorded.result(f"scores_{arm}", Scores, folder=folder))), None
-        )
-
-    def _best(self, scores: Mapping[str, Scores], traits: MetricTraits) -> str | None:
-        arms = {arm: ArmScores(found, {traits.name: traits}) for arm, found in scores.items() if arm in PROMPTING_ARMS}
-        if not arms:
-            return None
-        try:
-            return best_prompting_arm(arms, next(iter(arms.values())), metric=traits.name, items=None).arm
-        except TunegateError:
-            return None
-
-    def _judge(
-        self, one: Scores | None, other: Scores | None, traits: MetricTraits | None, spec: PipelineSpec, against: str
-    ) -> Judgement | None:
-        if one is None or other is None or traits is None:
+    def judge(one: str, other: str | None, by: MetricTraits | None = first) -> Judgement | None:
+        if other is None or by is None or one not in scores or other not in scores:
             return None
         try:
             return judge_scores(
-                one, other, traits=traits, confidence=spec.gates.confidence, against=against,
-                items=self.recorded.result("items", EvalSet), cluster_by=spec.gates.cluster_by,
+                scores[one], scores[other], traits=by, confidence=spec.gates.confidence, against=other, items=items,
+                cluster_by=spec.gates.cluster_by,
             )  # fmt: skip
         except TunegateError:
             return None
+
+    return {
+        "metric": first.name,
+        "means": {arm: found.means[first.name] for arm, found in scores.items() if first.name in found.means},
+        "n_items": items.n_items if items else None,
+        "verdict": decision.verdict if decision else None,
+        "best_prompting": best,
+        "prompting_meets": None if best is None else _meets(spec, scores[best], traits),
+        "tuned": judge("tuned", best),
+        "retrieval": judge("retrieval", "few_shot"),
+        "classifier": judge("tuned", "tfidf", traits.get(f"field_{spec.evaluate.routing_field}")),
+    }
+
+
+def _scores(recorded: Recorded, arm: str) -> Scores | None:
+    found = (recorded.result(f"scores_{arm}", Scores, folder=folder) for folder in ("scores", "classifier"))
+    return next((scores for scores in found if scores is not None), None)
+
+
+def _best(scores: Mapping[str, Scores], traits: MetricTraits) -> str | None:
+    arms = {arm: ArmScores(found, {traits.name: traits}) for arm, found in scores.items() if arm in PROMPTING_ARMS}
+    if not arms:
+        return None
+    try:
+        return best_prompting_arm(arms, next(iter(arms.values())), metric=traits.name, items=None).arm
+    except TunegateError:
+        return None
 
 
 def _meets(
@@ -204,6 +186,6 @@ def _ablation(settings: Settings, pipeline: str) -> AblationTable | None:
     for path in reversed(files):
         try:
             return AblationTable.model_validate(orjson.loads(path.read_bytes()))
-        except (OSError, ValueError, ValidationError):
+        except (OSError, ValueError):  # pydantic's errors are ValueErrors
             continue
     return None

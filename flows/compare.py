@@ -14,7 +14,7 @@ from flows.settings import Settings
 from schemas.artifacts import CurationCard, Scores, Splits, WarehouseRef
 from schemas.curation_card import CardNumbers
 from schemas.metrics import MetricTraits
-from tasks.assess.costing import cheapest
+from tasks.assess.economics import cheapest
 from tasks.assess.side_by_side import compare_metrics, compare_splits
 
 FATES = ("n_in", "n_out", "n_quarantined", "n_dropped", "n_merged")

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.ablation import CURATED, Ablation
-from flows.arms import arms_of, choose_arms
+from flows.ablation import CURATED, Ablation, arms_of, choose_arms
 from flows.commands.output import out, print_json, print_rows, talk
 from flows.engine.disk import private_folder
 from flows.engine.step import Step
 from flows.session import new_run_id
 from flows.settings import Settings, load_settings, open_ledger
-from schemas.ablation import AblationRow, AblationTable
 from schemas.load import load_file
+from tasks.assess.ablation import AblationRow, AblationTable
 from tasks.files import sha256_json, write_json
 
 COLUMNS = ("arm", "rows", "trained on", "value", "curated gains", "bounds", "won / lost", "curation")

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from flows.advice import evidence_of
 from flows.commands.output import out, print_json, print_rows
-from flows.costs import prices_at
 from flows.settings import load_settings
 from schemas.load import load_file
-from tasks.assess.advice import Advice, conclude
-from tasks.assess.advice_evidence import Evidence
+from tasks.assess.advice import Advice, Evidence, conclude
+from tasks.assess.economics import PRICES, read_prices
 
 NOT_KNOWN = 8
 """Exit code of a HOLD: there is not enough evidence."""
@@ -31,19 +30,15 @@ def advise(
     spec, settings = load_file(config).get(pipeline), load_settings(config)
     known = evidence_of(
         spec, settings, root=config.resolve().parent, run_id=run_id, queries=queries, machine=machine,
-        book=prices_at(prices),
+        book=read_prices(prices or PRICES),
     )  # fmt: skip
     advice = conclude(known)
     if as_json:
-        print_json(_json(advice, known))
+        costs = None if known.costs is None else known.costs.model_dump(mode="json")
+        print_json({**asdict(advice), "metric": known.metric, "means": dict(known.means), "costs": costs})
     else:
         _print(advice, known)
     return NOT_KNOWN if advice.answer == "not known" else 0
-
-
-def _json(advice: Advice, known: Evidence) -> dict[str, object]:
-    costs = None if known.costs is None else known.costs.model_dump(mode="json")
-    return {**asdict(advice), "metric": known.metric, "means": dict(known.means), "costs": costs}
 
 
 def _print(advice: Advice, known: Evidence) -> None:
@@ -59,12 +54,12 @@ def _print(advice: Advice, known: Evidence) -> None:
         out().print()
     for reason in advice.reasons:
         out().print(f"{reason.rule}: {reason.says}", markup=False, style="bold")
-        for told in (
+        for line in (
             f"{reason.question} {reason.evidence}",
             f"threshold: {reason.threshold} ({reason.source})",
             f"would change it: {reason.change}",
         ):
-            out().print(f"  {told}", markup=False, soft_wrap=True)
+            out().print(f"  {line}", markup=False, soft_wrap=True)
     if advice.missing:
         out().print("\nmissing evidence, and what gets it", markup=False, style="bold")
         for reason in advice.missing:

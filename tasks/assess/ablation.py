@@ -1,14 +1,16 @@
 """Is data quality the lever? Scores of the arms of an ablation in, a table with the gate's paired statistics out.
 
-Knows nothing of curation, training or stores; `flows/ablation.py` runs the arms.
+One training per way of curating, on the same held-out items with equal steps. Knows nothing of curation, training or
+stores; `flows/ablation.py` runs the arms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from schemas.ablation import AblationRow, Gain
+from pydantic import BaseModel
+
 from schemas.artifacts import EvalSet, Scores
 from schemas.errors import GateError
 from schemas.metrics import MetricTraits
@@ -17,7 +19,54 @@ from tasks.assess.side_by_side import judge_scores
 if TYPE_CHECKING:
     from schemas.gates import GatesSpec
 
+Gain = Literal["helps", "harms", "not shown", "no item differs", "not judged"]
 GAINS: Mapping[str, Gain] = {"PROMOTE": "helps", "BLOCK": "harms", "HOLD": "not shown"}
+
+
+class AblationRow(BaseModel, frozen=True, extra="forbid"):
+    """One arm and how the curated one compares."""
+
+    arm: str
+    """`curated`, `raw`, `raw-k`, `without-STEP`."""
+    told: str
+    """What its tickets went through, in words."""
+    n_rows: int | None = None
+    """Train tickets that its curation left."""
+    n_examples: int | None = None
+    """Of those, what was trained on."""
+    n_steps: int | None = None
+    value: float | None = None
+    """Mean of the metric on the held-out items."""
+    difference: float | None = None
+    """curated - arm: what curation, or the step, gains."""
+    lower: float | None = None
+    upper: float | None = None
+    """One-sided confidence bounds of the difference, at `confidence`."""
+    won: int | None = None
+    """Items on which the curated arm is better."""
+    lost: int | None = None
+    gain: Gain | None = None
+    """Does the curation that this arm lacks help? Null for the curated arm itself."""
+    reason: str = ""
+    trained: str = ""
+    """Digest of its weights."""
+
+
+class AblationTable(BaseModel, frozen=True, extra="forbid"):
+    """All arms, and the answer. Kept as JSON in `.tunegate/ablations`, and read by `tunegate advise`."""
+
+    pipeline: str
+    metric: str
+    n_items: int
+    n_steps: int
+    seed: int
+    confidence: float
+    """Of each bound, after all comparisons have shared the error probability."""
+    items: str
+    """Digest of the held-out items."""
+    rows: tuple[AblationRow, ...]
+    answer: str
+    """Is quality the lever here? One sentence."""
 
 
 def shared_confidence(gates: GatesSpec, n_comparisons: int) -> float:
@@ -54,18 +103,8 @@ def judge_arm(
     gain = GAINS.get(judged.verdict, "not judged")
     if not judged.won and not judged.lost:
         gain = "no item differs"
-    return row.model_copy(
-        update={
-            "value": judged.reference,
-            "difference": judged.difference,
-            "lower": judged.lower,
-            "upper": judged.upper,
-            "won": judged.won,
-            "lost": judged.lost,
-            "gain": gain,
-            "reason": judged.reason,
-        }
-    )
+    same = {name: getattr(judged, name) for name in ("difference", "lower", "upper", "won", "lost", "reason")}
+    return row.model_copy(update={"value": judged.reference, "gain": gain, **same})
 
 
 def answer_of(rows: Mapping[str, AblationRow]) -> str:

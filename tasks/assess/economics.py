@@ -1,21 +1,29 @@
-"""What a query costs, when an own model pays off and how fast it can be at best: arithmetic over a dated price book.
+"""What a query costs, from which volume an own model pays, and how fast it can be at best.
 
-Knows nothing of models; numbers in, numbers out. Prices come from `infra/prices.yaml`, which a user replaces by theirs.
+Arithmetic over measured tokens and seconds and a dated price book; knows nothing of models, runs and stores.
+`flows/costs.py` brings the figures; docs/economics.md says where every number comes from. Prices come from
+`infra/prices.yaml`, which a user replaces by theirs.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from schemas.costs import CardLine, CostReport, PaybackLine, QueryLine
 from schemas.errors import GateError
 from schemas.spec import Spec
 
 HOURS_PER_MONTH = 730.0
 """365 days of 24 hours, over 12."""
 PRICES = Path(__file__).resolve().parents[2] / "infra" / "prices.yaml"
+PROMPTED = ("few_shot", "retrieval", "zero_shot")
+"""Whose prompt an API would be sent: the first of them that is known."""
+OWN = "tuned"
 
 
 class GpuPrice(Spec):
@@ -55,7 +63,7 @@ class PriceBook(Spec):
     dated: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
     gpus: dict[str, GpuPrice] = Field(min_length=1)
     apis: dict[str, ApiPrice] = Field(min_length=1)
-    """At least one, so that no own model is ever reckoned without a hosted one beside it."""
+    """At least one, so that no own model is ever reckoned without a hosted one for comparison."""
 
 
 def read_prices(path: Path = PRICES) -> PriceBook:
@@ -71,10 +79,10 @@ def read_prices(path: Path = PRICES) -> PriceBook:
         return PriceBook.model_validate(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         first = error.errors()[0]
-        at, told = ".".join(map(str, first["loc"])), first["msg"]
+        at, reason = ".".join(map(str, first["loc"])), first["msg"]
     except (OSError, YAMLError) as error:
-        at, told = "", f"cannot be read ({type(error).__name__})"
-    raise GateError(f"the price book is wrong: {at} {told}", code="TG0612", where=str(path))
+        at, reason = "", f"cannot be read ({type(error).__name__})"
+    raise GateError(f"the price book is wrong: {at} {reason}", code="TG0612", where=str(path))
 
 
 def find_gpu(name: str, path: Path = PRICES) -> GpuPrice:
@@ -85,10 +93,9 @@ def find_gpu(name: str, path: Path = PRICES) -> GpuPrice:
     """
     book = read_prices(path)
     if name not in book.gpus:
-        known = ", ".join(sorted(book.gpus)) or "none"
         raise GateError(
-            f"the price book has no machine {name!r}; there are: {known}", code="TG0613", where="gates.cost.machine",
-            hint=f"add it to {path.name}, with price and source",
+            f"the price book has no machine {name!r}; there are: {', '.join(sorted(book.gpus))}", code="TG0613",
+            where="gates.cost.machine", hint=f"add it to {path.name}, with price and source",
         )  # fmt: skip
     return book.gpus[name]
 
@@ -148,3 +155,155 @@ def bandwidth_bound_s(*, weight_bytes: float, bandwidth_gb_s: float, n_tokens: i
     9.0
     """
     return weight_bytes / (bandwidth_gb_s * 1e9) * n_tokens
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is known of the traffic and of the own model."""
+
+    n_parameters: int
+    weight_bytes: int
+    reply_tokens: float
+    prompt_tokens: Mapping[str, float]
+    """Arm -> mean tokens of its prompts."""
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """Figures of `gates.latency`: one answer at a time."""
+    batched_seconds: float | None = None
+    """Per answer, in the batches of the evaluation, with the loading of the model."""
+    training_seconds: float | None = None
+    assumed: bool = False
+    """The traffic is an assumption; no run was measured."""
+
+
+def reckon_costs(
+    book: PriceBook,
+    known: Measures,
+    *,
+    machine: str | None = None,
+    queries_per_month: float | None = None,
+    one_off_usd: float = 0.0,
+) -> CostReport:
+    """All that follows.
+
+    Args:
+        machine: Card of the price book that the seconds were measured on; null leaves the own model's dollars out.
+        queries_per_month: Volume; null leaves monthly sums and payback out.
+        one_off_usd: On top of the training: people's hours for curation, say.
+    """
+    card = None if machine is None else book.gpus[machine]
+    prompted = next((arm for arm in PROMPTED if arm in known.prompt_tokens), None)
+    own = known.prompt_tokens.get(OWN)
+    sent = known.prompt_tokens[prompted] if prompted else own or 0.0
+    api_usd = {name: api.usd_per_query(sent, known.reply_tokens) for name, api in book.apis.items()}
+
+    def own_usd(seconds: float | None) -> float | None:
+        if card is None or seconds is None:
+            return None
+        return hosted_usd_per_query(usd_per_hour=card.usd_per_hour, seconds_per_query=seconds)
+
+    def line(what: str, prompt_tokens: float | None, seconds: float | None, usd: float | None) -> QueryLine:
+        monthly = None if usd is None or queries_per_month is None else usd * queries_per_month
+        return QueryLine(
+            what=what, prompt_tokens=prompt_tokens, reply_tokens=known.reply_tokens, seconds=seconds, usd=usd,
+            usd_per_month=monthly,
+        )  # fmt: skip
+
+    speed = known.measured.get("tokens_per_s")
+    ways = {
+        "own model, one at a time": known.reply_tokens / speed if speed else None,
+        "own model, in the evaluation's batches": known.batched_seconds,
+    }
+    on = f", on {machine}" if machine else ""
+    queries = [
+        line(f"{way}{on}", own, seconds, own_usd(seconds)) for way, seconds in ways.items() if seconds is not None
+    ]
+    # The cheap API is always among them: the price book may not be without one.
+    prompt = f", {prompted} prompt" if prompted else ""
+    queries += [
+        line(f"API {api}{prompt}", sent, None, api_usd[api]) for api in sorted(api_usd, key=lambda api: api_usd[api])
+    ]
+
+    trained_usd = own_usd(known.training_seconds)
+    one_off = one_off_usd + trained_usd if trained_usd is not None else one_off_usd or None
+    payback: tuple[PaybackLine, ...] = ()
+    if card is not None and one_off is not None and queries_per_month is not None:
+        payback = tuple(
+            PaybackLine(api=api, days=_finite(payback_days(
+                one_off_usd=one_off, queries_per_month=queries_per_month, api_usd_per_query=usd,
+                usd_per_month=card.usd_per_month(),
+            )))
+            for api, usd in api_usd.items()
+        )  # fmt: skip
+    few = known.prompt_tokens.get("few_shot")
+    saved = None if few is None or own is None else few - own
+    return CostReport(
+        dated=book.dated,
+        machine=machine,
+        n_parameters=known.n_parameters,
+        weight_bytes=known.weight_bytes,
+        reply_tokens=known.reply_tokens,
+        prompt_tokens=dict(known.prompt_tokens),
+        saved_tokens=saved,
+        saved_usd_per_1k={}
+        if saved is None
+        else {name: 1000 * saved * api.usd_per_m_in / 1e6 for name, api in book.apis.items()},
+        queries_per_month=queries_per_month,
+        measured=dict(known.measured),
+        queries=tuple(queries),
+        cards=tuple(_card_line(name, price, known, api_usd) for name, price in book.gpus.items()),
+        training_seconds=known.training_seconds,
+        one_off_usd=one_off,
+        payback=payback,
+        notes=_notes(known, machine, prompted, queries_per_month),
+    )
+
+
+def cheapest(report: CostReport) -> QueryLine | None:
+    """The line with the least dollars a query; null when none has any."""
+    priced = [line for line in report.queries if line.usd is not None]
+    return min(priced, key=lambda line: line.usd or 0.0, default=None)
+
+
+def _card_line(name: str, card: GpuPrice, known: Measures, api_usd: Mapping[str, float]) -> CardLine:
+    n_tokens, rent = max(1, round(known.reply_tokens)), card.usd_per_month()
+    least = bandwidth_bound_s(
+        weight_bytes=known.weight_bytes, bandwidth_gb_s=card.bandwidth_gb_s, n_tokens=n_tokens
+    )  # fmt: skip
+    return CardLine(
+        card=name,
+        usd_per_month=rent,
+        least_seconds=least,
+        least_ms_per_token=1000 * least / n_tokens,
+        most_queries=HOURS_PER_MONTH * 3600 / least,
+        break_even={
+            api: _finite(break_even_queries(usd_per_month=rent, api_usd_per_query=usd)) for api, usd in api_usd.items()
+        },
+    )
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity: never is null."""
+    return value if math.isfinite(value) else None
+
+
+def _notes(known: Measures, machine: str | None, prompted: str | None, queries: float | None) -> tuple[str, ...]:
+    """What a figure leaves out, and what would give the missing ones."""
+    measured, batched = bool(known.measured), known.batched_seconds is not None
+    says = (
+        (known.assumed,
+         "the traffic is assumed and nothing was measured: `tunegate cost PIPELINE` reckons with a run's figures"),
+        (not known.assumed and "tokens_per_s" not in known.measured,
+         "seconds of one answer at a time were not measured: declare `gates.latency` and run"),
+        (not known.assumed and machine is None,
+         "no card is named for the measured seconds, so they have no price: --machine, or gates.cost.machine"),
+        (not known.assumed and machine is not None,
+         f"measured seconds are priced as those of {machine}, as gates.cost.machine or --machine says"),
+        (not known.assumed and prompted is None,
+         "no prompting arm was asked, so APIs are reckoned with the tuned prompt: add few_shot to the arms"),
+        (not known.assumed, "tokens are those of the own base model; an API counts with a tokenizer of its own"),
+        (machine is not None and (measured or batched),
+         "dollars of an own query hold for a card that is always busy; idle hours cost as much: see break-even"),
+        (batched, "seconds in batches hold the loading of the model: an upper bound for a server that stays up"),
+        (queries is None, "no volume is given, so no monthly sums and no payback: --queries N"),
+    )  # fmt: skip
+    return tuple(text for holds, text in says if holds)

@@ -17,8 +17,7 @@ import pytest
 from benchmarks.forked import Forked
 from benchmarks.regressions import toy
 from benchmarks.regressions.worlds import merged, toy_world
-from flows.ablation import Ablation
-from flows.arms import arms_of, learnable
+from flows.ablation import Ablation, arms_of, learnable
 from flows.cli import main
 from flows.report import gather
 from flows.session import STAGES, open_session

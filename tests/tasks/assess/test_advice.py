@@ -6,12 +6,9 @@ from typing import Any
 
 import pytest
 
-from schemas.ablation import AblationRow, AblationTable
-from tasks.assess.advice import conclude
-from tasks.assess.advice_evidence import Evidence, Fit
-from tasks.assess.advice_rules import RULES
-from tasks.assess.costing import Measures, reckon_costs
-from tasks.assess.economics import read_prices
+from tasks.assess.ablation import AblationRow, AblationTable
+from tasks.assess.advice import RULES, Evidence, Fit, conclude
+from tasks.assess.economics import Measures, read_prices, reckon_costs
 from tasks.assess.judge import Judgement
 
 FITS = {"full": Fit(False, "80 GB"), "lora": Fit(True, "24 GB"), "qlora": Fit(True, "24 GB")}

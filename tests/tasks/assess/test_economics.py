@@ -1,21 +1,30 @@
-"""Break-even, payback and the bandwidth bound, held to figures that were computed by hand; the price book."""
+"""The economics, held to figures that were computed by hand; the price book; no figure without a measurement."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from schemas.errors import GateError
 from tasks.assess.economics import (
     ApiPrice,
+    GpuPrice,
+    Measures,
+    PriceBook,
     bandwidth_bound_s,
     break_even_queries,
+    cheapest,
+    hosted_usd_per_query,
     payback_days,
     read_prices,
+    reckon_costs,
 )
 
+HOSTED = 0.0003
+LARGE_API = (0.01, 0.03)
 LLAMA_2_7B = 6_738_415_616
 
 
@@ -73,3 +82,81 @@ def test_every_price_is_dated_and_says_where_it_comes_from(tmp_path: Path) -> No
         read_prices(tmp_path / "absent.yaml")
     with pytest.raises(ValueError, match="usd_per_m_in"):
         ApiPrice(usd_per_m_in=-1, usd_per_m_out=0, source="x")
+
+
+def known(**change: Any) -> Measures:
+    plain: dict[str, Any] = {
+        "n_parameters": LLAMA_2_7B,
+        "weight_bytes": 2 * LLAMA_2_7B,
+        "reply_tokens": 200.0,
+        "prompt_tokens": {"tuned": 120.0, "few_shot": 500.0, "zero_shot": 150.0},
+        "measured": {"tokens_per_s": 40.0},
+        "batched_seconds": 0.9,
+        "training_seconds": 3600.0,
+    }
+    return Measures(**{**plain, **change})
+
+
+def test_the_hosted_query_is_33_to_100_times_cheaper_and_the_month_5_to_60_times() -> None:
+    assert [round(api / HOSTED) for api in LARGE_API] == [33, 100]
+    assert pytest.approx(300) == 1e6 * HOSTED  # a month of a million queries, not 500 to 2,000
+    cheap, dear = (1e6 * api for api in LARGE_API)
+    assert (cheap / 2000, dear / 500) == (pytest.approx(5), pytest.approx(60))
+    assert hosted_usd_per_query(usd_per_hour=0.80, seconds_per_query=1.35) == pytest.approx(HOSTED)
+
+
+def test_a_run_of_500_dollars_pays_back_in_a_week_at_89_to_417_thousand_queries() -> None:
+    week = 7 / (730 / 24)
+
+    def volume(api: float, rent: float) -> float:
+        return (500 / week + rent) / api
+
+    assert [round(volume(0.03, 500) / 1000), round(volume(0.01, 2000) / 1000)] == [89, 417]
+    assert payback_days(
+        one_off_usd=500, queries_per_month=volume(0.01, 2000), api_usd_per_query=0.01, usd_per_month=2000
+    ) == pytest.approx(7)
+
+
+def test_a_report_has_the_bound_the_saved_tokens_the_own_lines_and_every_api() -> None:
+    report = reckon_costs(read_prices(), known(), machine="l4", queries_per_month=1e6, one_off_usd=464)
+    lines = {line.what: line for line in report.queries}
+    assert lines["own model, one at a time, on l4"].seconds == 5.0
+    assert lines["own model, one at a time, on l4"].usd == pytest.approx(0.8 * 5 / 3600)
+    assert lines["own model, in the evaluation's batches, on l4"].usd == pytest.approx(0.8 * 0.9 / 3600)
+    assert lines["API small, few_shot prompt"].usd_per_month == pytest.approx(195)
+    assert report.saved_tokens == 380
+    assert report.saved_usd_per_1k["small"] == pytest.approx(1000 * 380 * 0.15e-6)
+    assert [round(card.least_seconds, 1) for card in report.cards] == [9.0, 4.5, 1.3, 0.8]
+    assert report.cards[0].most_queries == pytest.approx(730 * 3600 / report.cards[0].least_seconds)
+    assert report.one_off_usd == pytest.approx(464.8)  # an hour of an L4 beside what was given
+    days = {line.api: line.days for line in report.payback}
+    assert days["small"] is None  # rent is 584, the API costs 195 a month
+    assert days["large"] == pytest.approx(464.8 / (11_000 - 584) * 730 / 24)
+    best = cheapest(report)
+    assert best is not None
+    assert best.what == "API small, few_shot prompt"  # 0.000195; the own model in batches 0.0002
+
+
+def test_without_a_card_a_volume_or_a_measurement_no_figure_is_supposed() -> None:
+    report = reckon_costs(
+        read_prices(), known(measured={}, batched_seconds=None, prompt_tokens={"tuned": 120.0}), one_off_usd=0
+    )
+    assert [line.what for line in report.queries] == ["API small", "API large"]
+    assert (report.saved_tokens, report.one_off_usd, report.payback) == (None, None, ())
+    told = " ".join(report.notes)
+    for words in ("gates.latency", "--machine", "--queries", "few_shot"):
+        assert words in told
+    unpriced = reckon_costs(read_prices(), known())
+    assert [line.usd for line in unpriced.queries if line.what.startswith("own")] == [None, None]
+
+
+def test_an_api_for_nothing_is_never_beaten_by_rent() -> None:
+    book = PriceBook(
+        dated="2026-01-01",
+        gpus={"card": GpuPrice(usd_per_hour=1, bandwidth_gb_s=100, source="x")},
+        apis={"free": ApiPrice(usd_per_m_in=0, usd_per_m_out=0, source="x")},
+    )
+    report = reckon_costs(book, known(), machine="card", queries_per_month=1e9)
+    assert report.cards[0].break_even == {"free": None}
+    assert report.payback[0].days is None
+    assert break_even_queries(usd_per_month=1, api_usd_per_query=0) == math.inf

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from schemas.ablation import AblationRow
 from schemas.artifacts import EvalSet, RowCounts, Scores, Splits
 from schemas.gates import GateRule, GatesSpec
 from schemas.metrics import MetricTraits
-from tasks.assess.ablation import answer_of, judge_arm, shared_confidence
+from tasks.assess.ablation import AblationRow, answer_of, judge_arm, shared_confidence
 from tasks.assess.compare import tango_interval
 from tasks.assess.score import write_scores
 from tasks.assess.side_by_side import compare_metrics, compare_splits

@@ -17,8 +17,7 @@ import pytest
 
 from benchmarks.forked import Forked
 from benchmarks.regressions import toy
-from flows.ablation import Ablation
-from flows.arms import arms_of
+from flows.ablation import Ablation, arms_of
 from flows.cli import main
 from flows.engine.ledger import Ledger
 from flows.engine.step import Step

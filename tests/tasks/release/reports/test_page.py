@@ -12,8 +12,7 @@ import pytest
 
 from schemas.report import ArmLine, Change, Curve, Example, RemovedExample, RunReport, StepLine
 from schemas.verdicts import Finding
-from tasks.assess.costing import Measures, reckon_costs
-from tasks.assess.economics import read_prices
+from tasks.assess.economics import Measures, read_prices, reckon_costs
 from tasks.release.reports import charts
 from tasks.release.reports.junit import write_junit
 from tasks.release.reports.markdown import write_markdown
