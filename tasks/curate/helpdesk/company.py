@@ -1,4 +1,4 @@
-"""The fictional company: its products, its agents and customers, and the small facts a ticket mentions.
+"""The fictional company: its customers, when they write, and the small facts that a ticket mentions.
 
 Every name is made up. It knows nothing of sentences. Used by the other modules of the help desk.
 """
@@ -20,8 +20,6 @@ PRIORITIES: Final = ("low", "normal", "high")
 CHANNELS: Final[Mapping[str, float]] = {"mail": 0.5, "web": 0.25, "chat": 0.18, "phone": 0.07}
 REFERENCE: Final = "\x01"
 """Stands behind a product's name in a text: here the order reference may be added."""
-
-
 PRODUCTS: Final = PHRASES.products
 _RELATIVES = (("mother", "she"), ("father", "he"), ("aunt", "she"), ("uncle", "he"), ("grandmother", "she"))
 _COLOURS = ("white", "black", "grey", "copper", "green")

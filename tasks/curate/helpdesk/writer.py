@@ -1,6 +1,7 @@
 """Write one concern as a customer would: subject and body, with tone, urgency, side remarks and the order reference.
 
-It knows nothing of replies, times or duplicates. Called by `tickets.py`.
+About every seventh text holds fake personal data. It knows nothing of replies, times or duplicates. Called by
+`tickets.py`.
 """
 
 from __future__ import annotations
@@ -197,7 +198,12 @@ _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
 def make_up(kind: str, first_name: str, dice: Dice) -> dict[str, str]:
-    """Slots for a sentence of `Phrases.personal_data[kind]`."""
+    """Slots for a sentence of `Phrases.personal_data[kind]`: fake values that have the form of real ones.
+
+    Source: addresses at example.* and *.example (RFC 2606, RFC 6761), phone numbers of the ranges kept for fiction,
+    card numbers for tests, IBANs with valid check digits at banks that do not exist (ISO 13616), addresses of
+    documentation networks (RFC 5737, RFC 3849).
+    """
     match kind:
         case "email":
             domain = dice.pick(("example.org", "example.com", "example.net", "mail.example"))
