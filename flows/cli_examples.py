@@ -49,7 +49,6 @@ EXAMPLES = {
     "feedback": "tunegate feedback support-replies outcomes.jsonl",
     "export": "tunegate export support-replies@champion --format gguf --out handed-out",
     "verify": "tunegate verify handed-out --key release.pem",
-    "sbom": "tunegate sbom 20261126-074621 > bill.json",
     "endpoint": "tunegate endpoint support-replies --port 8399",
 }
 """Command -> a line that a person may type."""

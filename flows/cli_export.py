@@ -1,4 +1,4 @@
-"""`tunegate export`, `verify`, `sbom` and `endpoint`: arguments; the work is in `flows/commands/`."""
+"""`tunegate export`, `verify` and `endpoint`: arguments; the work is in `flows/commands/`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Candidate = Annotated[
 
 def add_export_commands(app: typer.Typer) -> None:
     """Give the application the commands that hand a candidate out."""
-    for command in (export, sbom, endpoint):
+    for command in (export, endpoint):
         app.command()(command)
     app.command("verify")(verify_export)
 
@@ -57,17 +57,6 @@ def verify_export(
 ) -> int:
     """Compare an exported folder with its manifest, and with its signature where a key is given."""
     return call("verify", "verify_export", folder=folder, key=key, signature=signature, as_json=as_json)
-
-
-def sbom(
-    run_id: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Run id, or the start of one; this release if not given.")
-    ] = None,
-    config: Config = CONFIG,
-    _as_json: Json = False,
-) -> int:
-    """Print the bill of materials (CycloneDX) of this release, or of the model that a run trained; always JSON."""
-    return call("bill", "sbom", run_id=run_id, config=config)
 
 
 def endpoint(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from schemas.errors import ConfigError
 
-REMOVED_COMMANDS: dict[str, str] = {}
+REMOVED_COMMANDS: dict[str, str] = {
+    "sbom": "`tunegate lineage MODEL/VERSION` says what a model was made from; `make sbom` lists a release's packages",
+}
 """Name of each removed command: what to use instead, as a hint."""
 
 

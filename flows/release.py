@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from prefect import flow
 
-from flows.bill import leave_bill
 from flows.chosen import chosen_names
 from flows.engine.keys import digest_of
 from flows.engine.rows import MOVES, EventRow
@@ -128,7 +127,6 @@ def release(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = 
         if event is not None and event.action not in MOVES:
             session.outcome = held(session.outcome, event)
         leave_report(session)
-        leave_bill(session)
         late = synchronise(session.ledger, session.settings)
         if late is not None:
             session.listeners.noted(

@@ -1,7 +1,7 @@
 """Plays the story of `weeks.py`: each Monday the export is written, `tunegate tick` decides, and agents work.
 
 Every tick is a process of its own, a fork of this one, which has the libraries imported. The clock is TUNEGATE_NOW.
-With RECORD=1 the table is kept in `benchmarks/results/schedule.md`, from which `infra/site/plots.py` draws the chart.
+With RECORD=1 the table is kept in `benchmarks/results/schedule.md` and the chart in `docs/plots/weeks.svg`.
 Usage: `python -m infra.schedule_demo [--base URI] [--tiny] [--story steady,quiet,...] [--out FOLDER]`.
 """
 
@@ -28,6 +28,7 @@ from schemas.artifacts import ChampionRef
 PROJECT = Path(__file__).resolve().parents[2]
 NAME = "replies"
 RESULT = PROJECT / "benchmarks" / "results" / "schedule.md"
+PICTURE = PROJECT / "docs" / "plots" / "weeks.svg"
 TITLES = (*COLUMNS, *POLICIES)
 KILLED = -9
 
@@ -243,6 +244,7 @@ def main() -> int:
         from benchmarks.home import describe_machine
 
         RESULT.write_text(record(rows, machine=describe_machine(), command="RECORD=1 make demo-schedule"))
+        PICTURE.write_text(chart(rows))
     sys.stdout.write(f"{text}\n\n{folder / 'weeks.svg'}\n")
     return 0 if all(row[6] != "FAILED" for row in rows) else 1
 

@@ -98,20 +98,5 @@ def record(rows: Sequence[Sequence[object]], *, machine: Mapping[str, str], comm
     )
 
 
-def recorded_rows(page: str) -> list[list[object]]:
-    """The rows of a page that `record` wrote; what a chart needs of them.
-
-    >>> recorded_rows("| 1 | steady | RUN | first | 9 | 0 | PROMOTE | v1 | 0.50 | 0.50 | 0.50 |")[0][-1]
-    0.5
-    """
-    rows: list[list[object]] = []
-    for line in page.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("| ") and cells[0].isdigit():
-            told: list[object] = list(cells[: len(COLUMNS)])
-            rows.append([*told, *(float(cell) if cell else None for cell in cells[len(COLUMNS) :])])
-    return rows
-
-
 def _share(value: object) -> float | None:
     return value if isinstance(value, float) else None

@@ -1,174 +1,115 @@
-"""The reference of pipelines.yaml, written from the specs: every key with values, unit, default, meaning and example.
+"""The page with every key of pipelines.yaml, from pydantic's JSON Schema of a pipeline.
 
-Knows pydantic's JSON Schema of `PipelineSpec`. An example is what pipelines.yaml or a page of docs/ writes there;
-where none does, `examples.py` finds one. Called by `hooks.py` when the site is built.
+One table for each section of the file: values, default and the docstring of the key, which editors show too. Called by
+`hooks.py` when the site is built.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from markdown.extensions.toc import slugify
 
-from infra.site.examples import example_of, written_values
-from infra.site.units import unit_of
 from schemas.pipeline import PipelineSpec
-from schemas.spec import Spec
 
-PROJECT = Path(__file__).resolve().parents[2]
-_HEAD = """\
+HEAD = """\
 # Every key of pipelines.yaml
 
-Written from the specs in `schemas/` when the site is built. How the file is read, merged and checked is in
-[configuration](configuration.md). `required` stands where a key has no default; null is written `null`. A section that
-is not declared has the defaults of its keys, unless its own default is `null`: then it is off.
+Generated from the specs in `schemas/`; [configuration](configuration.md) says how the file is read, merged and checked.
+A section that is not declared has the defaults of its keys, unless its own default is `null`: then it is off.
 """
-_LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-_TABLE = "| key | values | unit | default | meaning | example |\n|---|---|---|---|---|---|\n"
+TABLE = "| key | values | default | meaning |\n|---|---|---|---|\n"
+LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+Schema = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Section:
-    """One spec at the first place where pipelines.yaml may have it; `tag` chooses it among variants."""
-
-    path: str
-    spec: type[Spec]
-    tag: str
-
-    @property
-    def title(self) -> str:
-        """As its heading says."""
-        return f"{self.path or 'A pipeline'}{f' ({self.tag})' if self.tag else ''}"
-
-    def at(self, key: str) -> str:
-        """Path of one of its keys."""
-        return f"{self.path}.{key}".lstrip(".")
-
-
-def reference_page(project: Path = PROJECT) -> str:
+def reference_page() -> str:
     """The page in Markdown."""
     schema = PipelineSpec.model_json_schema(by_alias=True)
-    written = written_values(project)
-    links = {each.spec.__name__: f"[{each.tag or each.path}](#{slugify(each.title, '-')})" for each in sections()}
-    return "\n".join([_HEAD, *(_section(section, schema, links, written) for section in sections())])
+    specs = {"PipelineSpec": schema, **schema["$defs"]}
+    titles: dict[str, str] = {}
+    for name, title in _sections("PipelineSpec", "A pipeline", specs):
+        titles.setdefault(name, title)
+    return "\n".join([HEAD, *(_section(specs[name], title, titles, specs) for name, title in titles.items())])
 
 
-def sections() -> list[Section]:
-    """Every spec of a pipeline, each once, in the order of the file."""
-    found: dict[type[Spec], Section] = {}
-    for section in _below(Section("", PipelineSpec, "")):
-        found.setdefault(section.spec, section)
-    return list(found.values())
+def _sections(name: str, title: str, specs: dict[str, Schema]) -> Iterator[tuple[str, str]]:
+    """Name and title of each spec in the order of the file; one that is used at several places comes several times."""
+    yield name, title
+    path = "" if name == "PipelineSpec" else f"{title.partition(' (')[0]}."
+    for key, value in specs[name].get("properties", {}).items():
+        for form in _forms(value):
+            inner, mark = _inside(form)
+            for part in _forms(inner):
+                if "$ref" in part:
+                    below = _name(part)
+                    yield from _sections(below, f"{path}{key}{mark}{_variant(specs[below])}", specs)
 
 
-def keys_of(spec: type[Spec]) -> dict[str, str]:
-    """Key in pipelines.yaml -> name of the field."""
-    return {field.alias or name: name for name, field in spec.model_fields.items()}
+def _inside(form: Schema) -> tuple[Schema, str]:
+    """What a list or a mapping holds, and its mark in a title; other forms as they are."""
+    if "items" in form:
+        return form["items"], "[]"
+    if isinstance(values := form.get("additionalProperties"), dict):
+        return values, ".*"
+    return form, ""
 
 
-def _below(section: Section) -> Iterator[Section]:
-    yield section
-    for key, name in keys_of(section.spec).items():
-        for spec, listed in _specs(section.spec.model_fields[name].annotation, False):
-            yield from _below(Section(f"{section.at(key)}{'[]' if listed else ''}", spec, _tag(spec)))
+def _variant(spec: Schema) -> str:
+    """Of several forms of a section: the key that chooses this one."""
+    for key in ("uses", "kind"):
+        if "const" in (value := spec.get("properties", {}).get(key, {})):
+            return f" ({key}: {value['const']})"
+    return ""
 
 
-def _tag(spec: type[Spec]) -> str:
-    """The key that chooses this spec among variants, with its value; empty where there are none."""
-    fields = {key: spec.model_fields[key] for key in ("uses", "kind") if key in spec.model_fields}
-    return next((f"{key}: {get_args(field.annotation)[0]}" for key, field in fields.items()), "")
-
-
-def _specs(annotation: Any, listed: bool) -> Iterator[tuple[type[Spec], bool]]:
-    if isinstance(annotation, type) and issubclass(annotation, Spec):
-        yield annotation, listed
-    for inner in get_args(annotation):
-        yield from _specs(inner, listed or get_origin(annotation) is tuple)
-
-
-def _section(section: Section, schema: dict[str, Any], links: dict[str, str], written: dict[str, list[Any]]) -> str:
-    own = schema if section.spec is PipelineSpec else schema["$defs"][section.spec.__name__]
+def _section(spec: Schema, title: str, titles: dict[str, str], specs: dict[str, Schema]) -> str:
     rows = []
-    for key, name in keys_of(section.spec).items():
-        told = own["properties"][key]
-        kinds = [(each.get("type", ""), *_span(each)) for each in _forms(told)]
-        example = example_of(section.spec, name, section.at(key), written, told)
-        cells = (
-            f"`{key}`",
-            " or ".join(dict.fromkeys(_values(each, links) for each in _forms(told))),
-            unit_of(key, kinds),
-            _default(own, key, told),
-            _meaning(key, told, section.spec, schema),
-            "its keys" if example is None else f"`{key}: {json.dumps(example, ensure_ascii=False)}`",
-        )
-        rows.append("| " + " | ".join(cells) + " |")
-    return f"## {section.title}\n\n{_plain(own.get('description', ''))}\n\n{_TABLE}" + "\n".join(rows) + "\n"
+    for key, value in spec.get("properties", {}).items():
+        forms = " or ".join(dict.fromkeys(_values(form, titles) for form in _forms(value)))
+        default = "required" if key in spec.get("required", []) else f"`{json.dumps(value.get('default'))}`"
+        if isinstance(value.get("default"), dict) and value["default"]:
+            default = "as its keys say"
+        sections = [specs[_name(form)] for form in _forms(value) if "$ref" in form]
+        of_section = sections[0].get("description", "") if len(sections) == 1 else f"One of {len(sections)} kinds."
+        meaning = "Chooses this kind." if key in ("uses", "kind") else value.get("description", of_section)
+        rows.append(f"| `{key}` | {forms} | {default} | {_line(meaning)} |")
+    return f"## {title}\n\n{_line(spec.get('description', ''))}\n\n{TABLE}" + "\n".join(rows) + "\n"
 
 
-def _forms(told: dict[str, Any]) -> list[dict[str, Any]]:
+def _forms(value: Schema) -> list[Schema]:
     """What a value may be, one by one."""
-    if "$ref" not in told and (choices := told.get("anyOf") or told.get("oneOf")):
-        return [form for each in choices for form in _forms(each)]
-    return [told]
+    if "$ref" not in value and (choices := value.get("anyOf") or value.get("oneOf")):
+        return [form for choice in choices for form in _forms(choice)]
+    return [value]
 
 
-def _values(form: dict[str, Any], links: dict[str, str]) -> str:
+def _name(form: Schema) -> str:
+    return str(form["$ref"]).rpartition("/")[2]
+
+
+def _values(form: Schema, titles: dict[str, str]) -> str:
     if "$ref" in form:
-        return links[form["$ref"].rpartition("/")[2]]
+        title = titles[_name(form)]
+        return f"[{title}](#{slugify(title, '-')})"
     if "const" in form or "enum" in form:
-        return ", ".join(f"`{each}`" for each in form.get("enum", [form.get("const")]))
-    kind = form.get("type", "")
-    if kind == "array":
-        inner = " or ".join(dict.fromkeys(_values(each, links) for each in _forms(form.get("items", {}))))
-        return f"list of {inner or 'values'}" + (", not empty" if form.get("minItems") else "")
-    if kind == "object":
-        return "mapping" + (", not empty" if form.get("minProperties") else "")
-    if kind == "string":
-        return f"text matching `{form['pattern']}`" if "pattern" in form else "text"
-    if kind in ("integer", "number"):
-        limits = [f"{words} {form[limit]:,}" for limit, words in _LIMITS.items() if limit in form]
-        return " ".join([{"integer": "whole number", "number": "number"}[kind], *limits])
-    return {"boolean": "`true`, `false`", "null": "`null`"}.get(kind, "any value")
+        return ", ".join(f"`{value}`" for value in form.get("enum", [form.get("const")]))
+    kind = form.get("type", "any value")
+    inner, mark = _inside(form)
+    if mark:
+        values = " or ".join(dict.fromkeys(_values(each, titles) for each in _forms(inner)))
+        return f"{'list of' if mark == '[]' else 'mapping to'} {values}"
+    if kind == "string" and "pattern" in form:
+        return f"text matching `{form['pattern']}`"
+    limits = [f"{words} {form[limit]:,}" for limit, words in LIMITS.items() if limit in form]
+    words = {"object": "mapping", "string": "text", "integer": "whole number", "boolean": "`true`, `false`"}
+    return " ".join([words.get(kind, kind), *limits])
 
 
-def _span(form: dict[str, Any]) -> tuple[float | None, float | None]:
-    return form.get("minimum", form.get("exclusiveMinimum")), form.get("maximum", form.get("exclusiveMaximum"))
-
-
-def _default(own: dict[str, Any], key: str, told: dict[str, Any]) -> str:
-    if key in own.get("required", []):
-        return "required"
-    default = told.get("default")
-    if isinstance(default, dict) and default:
-        return "as its keys say"
-    return f"`{json.dumps(default, ensure_ascii=False)}`"
-
-
-def _meaning(key: str, told: dict[str, Any], spec: type[Spec], schema: dict[str, Any]) -> str:
-    """The field's own words; of a section the first sentence of its spec; of the key that chooses, what it chooses."""
-    if "description" in told:
-        return _plain(told["description"])
-    refs = [form["$ref"].rpartition("/")[2] for form in _forms(told) if "$ref" in form]
-    if refs:
-        text = (
-            schema["$defs"][refs[0]].get("description", "")
-            if len(refs) == 1
-            else f"One of {len(refs)} kinds; each has keys of its own."
-        )
-        told_of = _plain(text).partition(": ")[2] if text.startswith("`") else _plain(text)
-        return told_of[:1].upper() + told_of[1:]
-    return (
-        f"Chooses this kind: {_plain(schema['$defs'][spec.__name__]['description'])}" if key in ("uses", "kind") else ""
-    )
-
-
-def _plain(text: str) -> str:
-    """One line that a table can hold."""
+def _line(text: str) -> str:
+    """One line that a table can hold; code spans stay as they are."""
     parts = " ".join(text.split()).split("`")
-    return "`".join(
-        part if place % 2 else part.replace("|", "&#124;").replace("<", "&lt;") for place, part in enumerate(parts)
-    )
+    parts[::2] = [part.replace("|", "&#124;").replace("<", "&lt;") for part in parts[::2]]
+    return "`".join(parts)

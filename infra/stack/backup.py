@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -20,8 +20,7 @@ from flows.engine.disk import private_folder, write_private
 from flows.engine.ledger import Ledger
 from flows.engine.ledger_migrate import copy_ledger, ledger_digest
 from infra.stack.place import Place
-from infra.stack.processes import start_postgres
-from infra.stack.services import StackError, ledger_of
+from infra.stack.services import StackError, ledger_of, start_postgres
 from tasks.files import files_below, seal, sha256_json, verify, write_json
 
 DUMPED = ("prefect", "mlflow", "mlflow_auth")
@@ -51,11 +50,11 @@ def backup(place: Place, to: Path) -> dict[str, str]:
     return digests
 
 
-def restore(source: Path, place: Place, *, tell: Callable[[str], None]) -> dict[str, str]:
+def restore(source: Path, place: Place) -> dict[str, str]:
     """Make the stack of a new home folder from a backup; the digests, which are those of the backup.
 
     Raises:
-        StackError: the folder is in use, or what stands there now is not what was backed up.
+        StackError: the folder is in use, or what was restored differs from the backup.
         StorageError: the backup is damaged.
     """
     if place.home.exists() and any(place.home.iterdir()):
@@ -73,12 +72,11 @@ def restore(source: Path, place: Place, *, tell: Callable[[str], None]) -> dict[
     found = {"ledger": ledger_digest(ledger_of(place))}
     for name in DUMPED:
         place.cluster.run("pg_restore", "--no-owner", "--exit-on-error", "-d", name, str(source / f"{name}.dump"))
-        found[name] = _digest(place, name)[0]
+        found[name] = _digest(place, name)
     found |= _tree_digests(place.home, place.folder / "mlflow" / "artifacts")
     for name, digest in wanted.items():
         if found[name] != digest:
             raise StackError(f"{name} is not what was backed up: {found[name][:16]}, expected {digest[:16]}")
-        tell(f"{name:<12} {digest[:16]}")
     return found
 
 
@@ -94,13 +92,13 @@ def _copy_ledger(place: Place, to: Path) -> str:
 
 def _dump(place: Place, name: str, to: Path) -> str:
     """Dump the database; the digest of its rows in the very snapshot that was dumped."""
-    digest, _ = _digest(place, name, dump_to=to)
+    digest = _digest(place, name, dump_to=to)
     to.chmod(0o600)
     return digest
 
 
-def _digest(place: Place, name: str, *, dump_to: Path | None = None) -> tuple[str, int]:
-    """Digest over every table's rows, whatever their order, and the number of rows."""
+def _digest(place: Place, name: str, *, dump_to: Path | None = None) -> str:
+    """Digest over every table's rows, whatever their order."""
     import psycopg2
 
     os.environ["PGPASSFILE"] = str(place.folder / "pgpass")
@@ -121,7 +119,7 @@ def _digest(place: Place, name: str, *, dump_to: Path | None = None) -> tuple[st
             rows = f"SELECT md5(t::text) AS h FROM {table} t"
             cursor.execute(f"SELECT count(*), md5(coalesce(string_agg(h, '' ORDER BY h), '')) FROM ({rows}) hashed")
             tables[table] = cursor.fetchone()
-    return sha256_json(tables), sum(count for count, _ in tables.values())
+    return sha256_json(tables)
 
 
 def _tree_digests(home: Path, artifacts: Path) -> dict[str, str]:
@@ -150,7 +148,7 @@ def _copy(source: Path, target: Path, *, without: tuple[str, ...]) -> None:
 
 
 def _files(folder: Path, without: tuple[str, ...]) -> Iterator[Path]:
-    """Files below the folder in order of name, without what somebody is writing aside at the moment."""
+    """Files below the folder in order of name, without those that are being written aside."""
     for top in sorted(folder.iterdir()) if folder.is_dir() else []:
         if top.name in without or top.name.startswith("ledger.sqlite"):
             continue

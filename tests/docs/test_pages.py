@@ -24,18 +24,16 @@ OTHER_PROGRAMS = {
     "eval",
     "export",
     "git",
-    "helm",
-    "kubectl",
     "ollama",
     "openssl",
     "pre-commit",
+    "prefect",
     "source",
     "uv",
 }
 """Their arguments are theirs; `python -m MODULE` and `make TARGET` are looked up."""
 NEVER_RUN = {
     ("docs/operations.md", "needs a cluster"),  # of Kubernetes
-    ("docs/scale.md", "needs a cluster"),
     ("docs/memory.md", "settings of accelerate, not of tunegate"),
 }
 """Pages, and why a block of theirs is run by no test."""

@@ -1,18 +1,19 @@
-"""Image, compose file and systemd units say what the stack does: the same servers, closed in the same way."""
+"""Image, compose file and dashboard say what the stack and the program do."""
 
 from __future__ import annotations
 
+import configparser
+import json
 import re
-import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
 from flows.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
-from infra import lint_units
-from infra.stack.processes import ORDER
+from infra.stack.place import DATABASES, PORTS
+from infra.stack.services import IN_CONTAINERS, LOGINS
+from tasks.release.endpoint_metrics import EndpointMetrics
 from tests.support.project import PROJECT
 
 INFRA = PROJECT / "infra"
@@ -24,13 +25,37 @@ def compose() -> dict[str, Any]:
     return dict(YAML(typ="safe").load(INFRA / "compose.yaml"))
 
 
-def test_containers_have_the_servers_of_the_stack_and_only_nginx_is_published(compose: dict[str, Any]) -> None:
+def test_containers_have_the_servers_of_the_stack_published_on_loopback_alone(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert set(ORDER) | {"deploy", "nginx"} == set(services)
-    assert [name for name, service in services.items() if "ports" in service] == ["nginx"]
-    assert services["nginx"]["ports"] == ["${TUNEGATE_LISTEN:-127.0.0.1}:8443:8443"]
+    assert set(PORTS) | {"deploy"} == set(services)
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert published == {
+        "prefect": ["127.0.0.1:4200:4200"], "mlflow": ["127.0.0.1:5000:5000"], "endpoint": ["127.0.0.1:8000:8000"],
+    }  # fmt: skip
     assert compose["networks"]["inside"] == {"internal": True}
-    assert all(service["networks"] == ["inside"] for name, service in services.items() if name != "nginx")
+    for name, service in services.items():
+        assert service["networks"] == (["inside", "outside"] if name in published else ["inside"]), name
+    created = re.findall(r"CREATE DATABASE (\w+)", (INFRA / "postgres" / "databases.sql").read_text())
+    assert {services["postgres"]["environment"]["POSTGRES_DB"], *created} == set(DATABASES)
+
+
+def test_every_published_server_has_a_login_and_its_clients_have_it_too(compose: dict[str, Any]) -> None:
+    """A variable with `:?` must be set: without it compose starts nothing."""
+    prefect, mlflow, worker, endpoint = (
+        compose["services"][name]["environment"] for name in ("prefect", "mlflow", "worker", "endpoint")
+    )
+    assert prefect["PREFECT_SERVER_API_AUTH_STRING"] == "tunegate:${PREFECT_PASSWORD}"
+    assert worker["PREFECT_API_AUTH_STRING"].startswith("tunegate:${PREFECT_PASSWORD:?")
+    assert "--app-name=basic-auth" in compose["services"]["mlflow"]["entrypoint"]
+    assert mlflow["MLFLOW_AUTH_ADMIN_PASSWORD"] == "${MLFLOW_PASSWORD}"
+    assert mlflow["MLFLOW_AUTH_ADMIN_USERNAME"] == worker["MLFLOW_TRACKING_USERNAME"]
+    assert worker["MLFLOW_TRACKING_PASSWORD"].startswith("${MLFLOW_PASSWORD:?")
+    assert mlflow["MLFLOW_AUTH_CONFIG_PATH"] == f"/app/infra/{LOGINS.name}"
+    logins = configparser.ConfigParser()
+    logins.read(LOGINS)
+    assert logins["mlflow"]["database_uri"] == IN_CONTAINERS
+    assert logins["mlflow"]["default_permission"] == "READ"
+    assert "TUNEGATE_ENDPOINT_TOKEN" in endpoint  # beyond loopback the endpoint does not start without one
 
 
 def test_containers_of_ours_may_change_nothing_but_their_volumes_and_hold_no_secret(compose: dict[str, Any]) -> None:
@@ -42,36 +67,35 @@ def test_containers_of_ours_may_change_nothing_but_their_volumes_and_hold_no_sec
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert quiet.items() <= service["environment"].items(), name
         for variable, value in service["environment"].items():
-            if re.search("PASSWORD|TOKEN|SECRET", variable):
-                assert re.fullmatch(r"\$\{\w+(:[?-][^}]*)?\}", value), (name, variable)
+            if re.search("PASSWORD|TOKEN|SECRET|AUTH_STRING", variable):
+                assert re.fullmatch(r"(tunegate:)?\$\{\w+(:[?-][^}]*)?\}", value), (name, variable)
         assert not re.search("PASSWORD", str([*service.get("entrypoint", []), *service["command"]]))
-
-
-def test_every_unit_runs_a_service_of_the_stack_and_is_closed(tmp_path: Path) -> None:
-    units = {path.name: path.read_text() for path in (INFRA / "systemd").glob("*.service")}
-    run = {found for text in units.values() for found in re.findall(r"infra\.stack run (\w+)", text)}
-    assert run == set(ORDER)
-    for name, text in units.items():
-        for line in ("User=tunegate", "NoNewPrivileges=yes", "ProtectSystem=strict", "UMask=0077"):
-            assert f"\n{line}\n" in text, name
-    wanted = (INFRA / "systemd" / "tunegate.target").read_text()
-    for name in units:
-        timed = name.replace(".service", ".timer")
-        assert name in wanted or timed in wanted, name
-    assert lint_units.main() == 0
-    if shutil.which("systemd-analyze"):  # and the linter does find what is wrong
-        shutil.copytree(INFRA / "systemd", tmp_path / "units")
-        worker = tmp_path / "units" / "tunegate-worker.service"
-        worker.write_text(worker.read_text().replace("ProtectSystem=strict", "ProtectSistem=strict"))
-        assert any("ProtectSistem" in fault for fault in lint_units.lint(tmp_path / "units", tmp_path / "root"))
 
 
 def test_the_image_has_a_target_for_each_place_and_none_runs_as_root() -> None:
     stages = re.split(r"^FROM ", (INFRA / "Dockerfile").read_text(), flags=re.M)[1:]
     names = {stage.splitlines()[0].rpartition(" ")[2]: stage for stage in stages}
-    assert set(names) == {"base", "code", "gpu", "cpu", "kubernetes"}
-    assert names["kubernetes"].startswith("gpu AS ")
-    assert names["kubernetes"].rstrip().endswith("USER 10001:10001")
+    assert set(names) == {"base", "code", "gpu", "cpu"}
     for name in ("gpu", "cpu"):
         assert "\nUSER 10001:10001\n" in names[name]
         assert 'ENTRYPOINT ["tunegate"]' in names[name]
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    dashboard = json.loads((INFRA / "grafana" / "tunegate.json").read_bytes())
+    asked = {
+        metric
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for metric in re.findall(r"tunegate_\w+", target["expr"])
+    }
+    documented = set(re.findall(r"`(tunegate_\w+)`", (PROJECT / "docs" / "operations.md").read_text()))
+    documented |= {f"{name}_bucket" for name in documented}
+    assert asked <= documented
+    assert len(asked) > 10
+    of_endpoint = EndpointMetrics().text().decode()
+    assert "tunegate_requests" in of_endpoint
+    assert "tunegate_request_seconds" in of_endpoint
+    places = [panel["gridPos"] for panel in dashboard["panels"]]
+    assert all(place["x"] + place["w"] <= 24 for place in places)
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(places)

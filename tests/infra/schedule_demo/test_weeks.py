@@ -1,13 +1,11 @@
-"""Three weeks of `make demo-schedule` on the tiny model: killed and resumed, skipped, blocked; and shown."""
+"""The story of `make demo-schedule`, and the chart that the docs show of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from infra.schedule_demo.chart import COLUMNS, chart, record
 from infra.schedule_demo.weeks import make_weeks
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_the_story_brings_late_tickets_and_a_broken_export_is_whole_again_later() -> None:
@@ -23,3 +21,19 @@ def test_the_story_brings_late_tickets_and_a_broken_export_is_whole_again_later(
     launched = [row for row in weeks.export(5) if row["product"] == "Lumen Panel"]
     assert launched
     assert {row["reply"] for row in launched} == {"[technical]"}
+
+
+def test_the_picture_in_the_docs_is_the_chart_of_the_recorded_table(project: Path) -> None:
+    page = (project / "benchmarks" / "results" / "schedule.md").read_text(encoding="utf-8")
+    rows: list[list[object]] = []
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0].isdigit():
+            shares = [float(cell) if cell else None for cell in cells[len(COLUMNS) :]]
+            rows.append([*cells[: len(COLUMNS)], *shares])
+    assert len(rows) == 8
+    assert (project / "docs" / "plots" / "weeks.svg").read_text(encoding="utf-8") == chart(rows)
+    written = record(rows, machine={"processor": "one"}, command="make demo-schedule")
+    assert [line for line in page.splitlines() if line.startswith("| ")] == [
+        line for line in written.splitlines() if line.startswith("| ")
+    ]

@@ -1,7 +1,8 @@
-"""Image, compose file and systemd units say what the stack does: the same servers, closed in the same way."""
+"""The image's lock without CUDA, and the targets of make that look at packages."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -25,3 +26,25 @@ def test_the_lock_of_a_machine_without_a_gpu_lacks_torch_and_cuda_alone() -> Non
     assert all(name in ("torch", "triton") or name.startswith(("nvidia-", "cuda-")) for name in gone)
     assert ask().count("--hash=sha256:") < lock.read_text().count("--hash=sha256:")
     assert re.fullmatch(r"torch==\d+\.\d+\.\d+\n", ask("--torch"))
+
+
+def test_everything_that_is_installed_has_an_allowed_licence_and_another_one_is_named() -> None:
+    command = [sys.executable, "-m", "piplicenses", "--summary"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Apache-2.0" in done.stdout
+    refused = [*command, "--allow-only", "Apache-2.0", "--packages", "pydantic"]
+    done = subprocess.run(refused, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "license MIT not in allow-only licenses was found for package pydantic" in done.stderr
+
+
+def test_no_answer_of_the_advisories_is_no_good_answer() -> None:
+    nowhere = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), "http://127.0.0.1:9")
+    environ = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+    done = subprocess.run(
+        ["make", "--no-print-directory", "--assume-old=install", "audit", f"BIN={sys.prefix}/bin"],
+        cwd=PROJECT, env={**environ, **nowhere}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "the advisories could not be read" in done.stderr.splitlines()[-2]

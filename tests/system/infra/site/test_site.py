@@ -11,9 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.explain import documented
-from infra.site.hooks import POLICY
-
 _FETCHED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "use": "href"}
 """Tags of which a browser fetches an address by itself."""
 
@@ -40,30 +37,24 @@ class Fetches(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
-        self.policy = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        told = dict(attrs)
-        if tag in _FETCHED and (address := told.get(_FETCHED[tag])):
+        if tag in _FETCHED and (address := dict(attrs).get(_FETCHED[tag])):
             self.found.append(address)
-        if tag == "meta" and told.get("http-equiv") == "Content-Security-Policy":
-            self.policy = told.get("content") or ""
 
 
-def fetches(page: Path) -> Fetches:
+def fetches(page: Path) -> list[str]:
     reader = Fetches()
     reader.feed(page.read_text(encoding="utf-8"))
-    return reader
+    return reader.found
 
 
 def test_no_page_fetches_anything_from_another_host(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
-    assert len(pages) > 280
+    assert len(pages) > 40
     for page in pages:
-        read = fetches(page)
-        assert read.policy == POLICY, page
-        assert read.found, page
-        for address in read.found:
+        assert fetches(page), page
+        for address in fetches(page):
             assert not re.match(r"(https?:)?//", address), f"{page.name}: {address}"
             if page.name != "404.html":  # its addresses start at the top of whatever serves it
                 assert (page.parent / address.partition("?")[0].partition("#")[0]).resolve().exists(), address
@@ -71,17 +62,13 @@ def test_no_page_fetches_anything_from_another_host(site: Path) -> None:
         assert not re.search(r"(@import|url\()\s*['\"]?(https?:)?//", style.read_text(encoding="utf-8")), style
 
 
-def test_every_page_of_the_docs_and_every_code_has_its_place(site: Path, project: Path) -> None:
-    for path in sorted((project / "docs").rglob("*.md")):
-        assert (site / path.relative_to(project / "docs")).with_suffix(".html").is_file(), path
-    index = (site / "errors.html").read_text(encoding="utf-8")
-    for row in documented(project / "docs" / "errors.md"):
-        assert (site / "errors" / f"{row.code}.html").is_file()
-        assert f'href="errors/{row.code}.html"' in index
+def test_every_page_of_the_docs_is_there_and_in_the_menu(site: Path, project: Path) -> None:
     menu = (site / "index.html").read_text(encoding="utf-8")
-    for name in ("quickstart", "tour", "deciding", "configuration", "reference", "operations", "results/gates"):
-        assert f'href="{name}.html"' in menu
-    assert 'href="errors/TG0553.html"' in (site / "release.html").read_text(encoding="utf-8")
+    pages = [path.relative_to(project / "docs").with_suffix("") for path in (project / "docs").rglob("*.md")]
+    for page in [*pages, Path("reference"), Path("security"), Path("results/gates")]:
+        assert (site / page).with_suffix(".html").is_file(), page
+        assert f'href="{page}.html"' in menu, page
+    assert 'href="results/gates.html"' in (site / "deciding.html").read_text(encoding="utf-8")
 
 
 def test_notes_for_the_tests_are_not_shown(site: Path) -> None:

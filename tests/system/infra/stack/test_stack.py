@@ -23,12 +23,11 @@ from ruamel.yaml import YAML
 
 from flows.engine.ledger import Ledger
 from flows.servers import read_state
-from infra.stack import postgres, processes
+from infra.stack import postgres, services
 from infra.stack.backup import backup, restore
 from infra.stack.place import SECRETS, Place
 from infra.stack.postgres import Cluster, PostgresError, programs
-from infra.stack.processes import alive, down, start_postgres, status, up
-from infra.stack.services import StackError, ledger_of
+from infra.stack.services import StackError, alive, down, ledger_of, start_postgres, status, up
 from schemas.artifacts import ModelRef
 from schemas.errors import StorageError
 from tests.support.project import PROJECT
@@ -60,7 +59,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
     yield make
     for place in made:
-        down(place, tell=lambda _line: None)
+        down(place, report=lambda _line: None)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -126,17 +125,17 @@ def test_databases_survive_a_power_cut_and_a_backup_restores_with_equal_digests(
         backup(place, tmp_path / "backup")
     ask(place, "mlflow", "INSERT INTO t VALUES (3, 'later')")
     second = make("second")
-    assert restore(tmp_path / "backup", second, tell=silent) == digests
+    assert restore(tmp_path / "backup", second) == digests
     assert second.secrets == place.secrets
     assert second.ports != place.ports
     assert ask(second, "mlflow", "SELECT n, told FROM t ORDER BY n") == [(1, "one"), (2, None)]
     assert (second.home / "store/train/k/weights").read_bytes() == (place.home / "store/train/k/weights").read_bytes()
     assert ledger_of(second).run("run-1").status == "RUNNING"
     with pytest.raises(StackError, match="not empty"):
-        restore(tmp_path / "backup", second, tell=silent)
+        restore(tmp_path / "backup", second)
     (tmp_path / "backup" / "home" / "store" / "train" / "k" / "weights").write_bytes(b"rot")
     with pytest.raises(StorageError, match="TG0512"):
-        restore(tmp_path / "backup", make("third"), tell=silent)
+        restore(tmp_path / "backup", make("third"))
 
 
 @pytest.mark.parametrize("kept", ["ports.json", "secrets.json"])
@@ -153,7 +152,7 @@ def test_of_services_that_start_at_one_moment_the_first_ones_ports_and_passwords
         return write(**options)
 
     def told(place: Place) -> dict[str, Any]:
-        return place.told() if kept == "ports.json" else place.secrets
+        return place.ports if kept == "ports.json" else place.secrets
 
     monkeypatch.setattr(tempfile, "mkstemp", overtaken)
     assert told(second) == told(first)
@@ -181,34 +180,33 @@ def test_of_two_who_start_all_at_one_moment_one_makes_the_cluster(
 ) -> None:
     declare(tmp_path, "nowhere")
     place = make("home")
-    monkeypatch.setattr(processes, "services", lambda _place: ())  # Postgres alone
+    monkeypatch.setattr(services, "services", lambda _place: ())  # Postgres alone
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda each: up(each, tell=silent), [place, Place(place.config, environ=place.environ)]))
+        list(pool.map(lambda each: up(each, report=silent), [place, Place(place.config, environ=place.environ)]))
     assert alive(place, "postgres") is not None
     assert ask(place, "mlflow", "SELECT 1") == [(1,)]
 
 
-def test_a_supervisor_runs_a_service_in_the_foreground_and_ends_it(
+def test_the_command_line_reports_each_service_and_refuses_what_it_does_not_know(
     make: Callable[[str], Place], tmp_path: Path
 ) -> None:
     declare(tmp_path, "nowhere")
     place = make("home")
-    stack = [sys.executable, "-m", "infra.stack"]
-    options: dict[str, Any] = {"cwd": tmp_path, "env": {**place.environ, "PYTHONPATH": str(PROJECT)}}
-    process = subprocess.Popen([*stack, "run", "postgres"], **options, stderr=subprocess.DEVNULL)
-    try:
-        waiting = [subprocess.Popen([*stack, "wait", "postgres"], **options) for _ in range(2)]  # as its peers would
-        assert [waits.wait(120) for waits in waiting] == [0, 0]
-        assert _pid(place, "postgres") == process.pid
-        told = subprocess.run([*stack, "status"], **options, check=False, capture_output=True, text=True)
-        assert told.returncode == 1
-        assert told.stdout.split() == ["postgres", "works", "prefect", "down", "mlflow", "down", "worker", "down"]
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-    early = subprocess.run([*stack, "run", "nothing"], **options, check=False, capture_output=True, text=True)
-    assert early.returncode == 2
-    assert "one of postgres, prefect, mlflow, worker, endpoint" in early.stderr
+
+    def stack(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "infra.stack", *arguments]
+        environ = {**place.environ, "PYTHONPATH": str(PROJECT)}
+        return subprocess.run(command, cwd=tmp_path, env=environ, check=False, capture_output=True, text=True)
+
+    assert (before := stack("status")).returncode == 1
+    assert before.stdout.split()[:2] == ["postgres", "down"]
+    place.prepare()
+    start_postgres(place)
+    after = stack("status")
+    assert after.returncode == 1
+    assert after.stdout.split() == ["postgres", "works", "prefect", "down", "mlflow", "down", "worker", "down"]
+    assert "needs a folder" in stack("backup").stderr
+    assert stack("run", "postgres").returncode == 2
 
 
 def _pid(place: Place, name: str) -> int:
@@ -255,7 +253,7 @@ class Used:
         """What the champion says at the endpoint."""
         asked = {"model": "champion", "messages": [{"role": "user", "content": "My parcel has not arrived."}]}
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.place.ports.endpoint}/v1/chat/completions", json.dumps(asked).encode(),
+            f"http://127.0.0.1:{self.place.ports['endpoint']}/v1/chat/completions", json.dumps(asked).encode(),
             {
                 "Authorization": f"Bearer {self.place.secrets['TUNEGATE_ENDPOINT_TOKEN']}",
                 "Content-Type": "application/json",
@@ -273,13 +271,13 @@ def test_a_deployment_goes_through_all_servers_each_is_killed_and_all_is_restore
     declare(tmp_path, str(tiny_model.root))
     used = Used(make("first"))
     place = used.place
-    up(place, tell=silent)
+    up(place, report=silent)
     assert set(status(place).values()) == {"works"}
     used.run("flows.cli", "deploy", "--pool", "tunegate")
     assert used.deploy_and_run() == ("DONE", "PROMOTE")
     assert used.mlflow_alias() == "1"
     assert used.ledger.pending_projections() == ()
-    up(place, tell=silent)
+    up(place, report=silent)
     assert set(status(place)) == {"postgres", "prefect", "mlflow", "worker", "endpoint"}
     answer = used.answer()
 
@@ -287,7 +285,7 @@ def test_a_deployment_goes_through_all_servers_each_is_killed_and_all_is_restore
         kill(place, name)
         if name == "mlflow":  # what it is not told now, it is told later
             used.run("flows.cli", "promote", "small", "1", "--force", "--reason", "again")
-        up(place, tell=silent)
+        up(place, report=silent)
         assert set(status(place).values()) == {"works"}, name
         assert used.deploy_and_run() == ("SKIPPED", ""), name  # nothing is new, and the ledger says so
         assert used.answer() == answer
@@ -295,10 +293,10 @@ def test_a_deployment_goes_through_all_servers_each_is_killed_and_all_is_restore
     assert [row.verdict for row in used.ledger.runs(limit=100)].count("PROMOTE") == 1
 
     digests = backup(place, tmp_path / "backup")
-    down(place, tell=silent)
+    down(place, report=silent)
     moved = Used(make("second"))
-    assert restore(tmp_path / "backup", moved.place, tell=silent) == digests
-    up(moved.place, tell=silent)
+    assert restore(tmp_path / "backup", moved.place) == digests
+    up(moved.place, report=silent)
     assert set(status(moved.place).values()) == {"works"}
     assert moved.answer() == answer
     assert moved.mlflow_alias() == "1"
