@@ -11,6 +11,7 @@ from prefect import flow
 from flows.chosen import chosen_names
 from flows.engine.step import Input, Late, Step
 from flows.gate_checks import check_steps, suite_inputs
+from flows.quarantine import within_limit
 from flows.session import attach
 from flows.standing import Standing, asks_for_anchor
 from flows.steps import run_stage
@@ -50,21 +51,25 @@ def assess_steps(spec: PipelineSpec, *, standing: Standing, root: Path = Path())
     evaluate, prompt, form = spec.evaluate, spec.train.prompt, spec.train.format
     decoding = evaluate.decoding()
     base = chosen_names(spec.train).model
-    steps = [
-        Step(
-            "items",
-            select_items,
-            EvalSet,
-            inputs={"splits": "decontaminate"},
-            params={
-                "max_items": evaluate.max_items,
-                "seed": evaluate.seed,
-                "answer": prompt.answer,
-                "choose": evaluate.choose,
-            },
-            libraries=("pyarrow",),
-        )
-    ]
+    earlier_models = _earlier_models(spec, standing)
+    # What an item is asked in, by any arm: one of which an arm could not make a prompt is an item of none.
+    baseline = prompt.model_copy(update={"system": evaluate.baseline_system or prompt.system})
+    prompts = dict.fromkeys((prompt, baseline, *(earlier.prompt for earlier in earlier_models.values())))
+    items = Step(
+        "items",
+        select_items,
+        EvalSet,
+        inputs={"splits": "decontaminate"},
+        params={
+            "max_items": evaluate.max_items,
+            "seed": evaluate.seed,
+            "answer": prompt.answer,
+            "choose": evaluate.choose,
+            "prompts": tuple(prompts),
+        },
+        libraries=("pyarrow",),
+    )
+    steps = [within_limit(items, spec.table)]
     for arm in (arm for arm in PROMPTING_ARMS if arm in evaluate.arms):
         steps += _prompting_arm(arm, evaluate, prompt, form, decoding, model=base)
     if evaluate.endpoint is not None:
@@ -82,7 +87,7 @@ def assess_steps(spec: PipelineSpec, *, standing: Standing, root: Path = Path())
             )
         )
     steps += _tuned_arm("tuned", evaluate, prompt, form, decoding, model=base, trained="train")
-    for name, earlier in _earlier_models(spec, standing).items():
+    for name, earlier in earlier_models.items():
         # It is asked as it is served: with the prompt and format it was trained on.
         steps += _tuned_arm(
             name, evaluate, earlier.prompt, earlier.trained.format, decoding,

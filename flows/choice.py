@@ -32,6 +32,7 @@ from flows.chosen import (
 from flows.engine.keys import digest_of
 from flows.engine.source import code_digests
 from flows.engine.step import Condition, Late, Step
+from flows.quarantine import within_limit
 from schemas.artifacts import Artifact, DatasetRef, EvalSet, ModelRef, PromptSet
 from schemas.choice import LOSS, LadderSpec, OptunaSweep, TargetSpec
 from schemas.evaluation import EvaluateSpec
@@ -107,7 +108,12 @@ class _Builder:
             select_validation_items,
             EvalSet,
             inputs={"splits": "decontaminate"},
-            params={"max_items": self.choice.max_items, "seed": evaluate.seed, "answer": train.prompt.answer},
+            params={
+                "max_items": self.choice.max_items,
+                "seed": evaluate.seed,
+                "answer": train.prompt.answer,
+                "prompts": (train.prompt,),
+            },
             libraries=("pyarrow",),
         )
         prompts = Step(
@@ -119,7 +125,7 @@ class _Builder:
             libraries=("pyarrow",),
             kind="prompts",
         )
-        return [items, prompts]
+        return [within_limit(items, self.spec.table), prompts]
 
     def _candidate(self, candidate: Candidate) -> list[Step]:
         train, name = self.spec.train, candidate.name

@@ -153,7 +153,8 @@ def describe(artifact: Artifact) -> str:
             told = "".join(f"  {name} {value:.3f}" for name, value in artifact.last.items())
             return f"{artifact.n_items:,} validation tickets answered {artifact.n_validations} times, last{told}"
         case EvalSet():
-            return f"{artifact.n_items:,} held-out items of {artifact.n_available:,}"
+            faulty = f", {artifact.n_quarantined:,} quarantined" if artifact.n_quarantined else ""
+            return f"{artifact.n_items:,} held-out items of {artifact.n_available:,}{faulty}"
         case PromptSet():
             return f"{artifact.n_items:,} prompts"
         case Predictions():

@@ -215,11 +215,14 @@ class ValidationCurves(Artifact):
 
 class EvalSet(Artifact):
     """The versioned held-out set. `items.parquet`: ticket columns of the chosen test rows, ordered by item_id
-    (= ticket_id), plus `answer` (the reference answer, rendered)."""
+    (= ticket_id), plus `answer` (the reference answer, rendered). `removed.parquet`: rows of which no prompt can be
+    made; only where there are any."""
 
     n_items: int
     n_available: int
     """Test rows the items were chosen from."""
+    n_quarantined: int = 0
+    """Of these, rows that would have been chosen and of which no prompt can be made."""
 
 
 class PromptSet(Artifact):

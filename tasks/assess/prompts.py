@@ -14,8 +14,9 @@ from typing import Any, Literal
 from schemas.artifacts import EvalSet, PromptSet, Splits
 from schemas.errors import ConfigError, DataError
 from schemas.training import Format, PromptSpec
-from tasks.assess.items import hash_rank
+from tasks.assess.items import ROW_CODES, hash_rank
 from tasks.assess.retrieval import nearest_examples
+from tasks.curate.row_faults import is_row_fault
 from tasks.prompts import Message, conversation_for, dump_messages, messages_for, render_text
 
 BLOCK_BREAK = "\n\n"
@@ -131,8 +132,7 @@ def _choose_examples(
     known = {row["item_id"] for row in items}
     chosen: list[dict[str, Any]] = []
     for row in _candidates(splits, seed=seed, batch=16 * n_examples):
-        question = _question(prompt, row)
-        if row["ticket_id"] in known or question in asked or not _answer(prompt, row):
+        if row["ticket_id"] in known or not _answer(prompt, row) or (question := _question(prompt, row)) in asked:
             continue
         asked.add(question)
         chosen.append(row)
@@ -174,4 +174,10 @@ def _question(prompt: PromptSpec, row: dict[str, Any]) -> str:
 
 
 def _answer(prompt: PromptSpec, row: dict[str, Any]) -> str:
-    return conversation_for(prompt, row)[-1]["content"]
+    """What the ticket of train answers; empty where nothing can be made of it, as encoding says of it."""
+    try:
+        return conversation_for(prompt, row)[-1]["content"]
+    except Exception as error:
+        if not is_row_fault(error, ROW_CODES):
+            raise
+        return ""

@@ -52,8 +52,7 @@ def nearest_examples(
     candidates: dict[str, _Candidate] = {}
     for batch in pq.ParquetFile(splits.train).iter_batches(BATCH_ROWS):
         for row in batch.to_pylist():
-            words = question(row)
-            if row["ticket_id"] not in known and words not in asked and answered(row):
+            if row["ticket_id"] not in known and answered(row) and (words := question(row)) not in asked:
                 candidates[row["ticket_id"]] = _Candidate(row["ticket_id"], words, _text(row))
     pool = [candidates[ticket_id] for ticket_id in sorted(candidates)]
     n_questions = len({candidate.question for candidate in pool})

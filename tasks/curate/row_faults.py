@@ -20,13 +20,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from schemas.artifacts import DatasetRef, RowCounts, Splits, TicketTable
+from schemas.artifacts import DatasetRef, EvalSet, RowCounts, Splits, TicketTable
 from schemas.errors import ConfigError, DataError, SecurityError, TunegateError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Rows = TicketTable | Splits
+Made = DatasetRef | EvalSet
+"""What is made of the rows that curation leaves; it lists those of which nothing can be made."""
 G = TypeVar("G", TicketTable, Splits)
 R = TypeVar("R", TicketTable, Splits)
 Entry = dict[str, Any]
@@ -89,12 +91,15 @@ class FaultLimit:
     fail_above: float
     stages: tuple[Rows, ...]
     """What the steps so far have left; the first is what was read."""
+    made: tuple[Made, ...] = ()
+    """What was made of these. A row that is faulty in several of them counts once."""
 
     def n_left(self) -> int:
         """How many more rows may be faulty."""
-        return math.floor(self.fail_above * self.stages[0].rows.n_in) - sum(map(count_faulty, self.stages))
+        n_faulty = sum(map(count_faulty, self.stages)) + len(_each_once(self.made))
+        return math.floor(self.fail_above * self.stages[0].rows.n_in) - n_faulty
 
-    def hold(self, stage: Rows | DatasetRef | None = None, more: Sequence[Entry] = ()) -> None:
+    def hold(self, stage: Rows | Made | None = None, more: Sequence[Entry] = ()) -> None:
         """Do nothing while the share is within the limit.
 
         Args:
@@ -105,26 +110,28 @@ class FaultLimit:
             DataError: TG0220, it is not; names the commonest faults and where each is first.
         """
         n_read = self.stages[0].rows.n_in
-        stages = [*self.stages, *([] if stage is None else [stage])]
-        n_faulty = sum(map(count_faulty, stages)) + sum(map(_is_faulty, more))
+        stages = [*self.stages, *([stage] if isinstance(stage, TicketTable | Splits) else [])]
+        made = [*self.made, *([stage] if isinstance(stage, DatasetRef | EvalSet) else [])]
+        singly = _each_once(made, more)
+        n_faulty = sum(map(count_faulty, stages)) + len(singly)
         if n_faulty <= self.fail_above * n_read:
             return
         files = [each.root / "removed.parquet" for each in stages]
         raise DataError(
             f"{n_faulty:,} of {n_read:,} rows read are quarantined ({n_faulty / n_read:.1%}), over "
-            f"fail_above {self.fail_above:.1%}: {top_codes(files, more, keep=_is_faulty)}",
+            f"fail_above {self.fail_above:.1%}: {top_codes(files, singly, keep=_is_faulty)}",
             code="TG0220",
-            where=str(files[-1]),
+            where=str(files[-1] if stage is None else stage.root / "removed.parquet"),
             hint="correct the source or `columns`, or raise `schema.fail_above` if these rows may go",
         )
 
 
-def count_faulty(stage: Rows | DatasetRef) -> int:
+def count_faulty(stage: Rows | Made) -> int:
     """Rows that a step quarantined because they could not be read, are not valid, or raised.
 
     Not those that a rule set aside as suspect, such as `planted_trigger`: nothing is wrong with the source there.
     """
-    if not (stage.n_dropped if isinstance(stage, DatasetRef) else stage.rows.n_quarantined):
+    if not _n_removed(stage):
         return 0
     import pyarrow.compute as pc
 
@@ -133,6 +140,24 @@ def count_faulty(stage: Rows | DatasetRef) -> int:
     rows = read_columns(stage.root / "removed.parquet", ("outcome", "code"))
     faulty = pc.and_(pc.equal(rows["outcome"], "quarantined"), pc.starts_with(rows["code"], "TG"))
     return int(pc.sum(faulty, min_count=0).as_py())
+
+
+def _n_removed(stage: Rows | Made) -> int:
+    """Rows among which the faulty ones are; no file has to be read where there are none."""
+    match stage:
+        case DatasetRef():
+            return stage.n_dropped
+        case EvalSet():
+            return stage.n_quarantined
+    return stage.rows.n_quarantined
+
+
+def _each_once(made: Sequence[Made], more: Sequence[Entry] = ()) -> list[Entry]:
+    """The faulty rows of these, each once: token ids are made for every training that is tried, of the same rows."""
+    from tasks.curate.rows import read_rows
+
+    listed = [row for each in made if _n_removed(each) for row in read_rows(each.root / "removed.parquet").to_pylist()]
+    return list({tuple(row[name] for name in _PLACE): row for row in [*listed, *more] if _is_faulty(row)}.values())
 
 
 def top_codes(

@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from flows.assess import assess_steps
 from flows.curate import curate_steps
 from flows.engine.plan import plan_steps, run_step
 from flows.engine.store import Store
-from schemas.artifacts import Artifact, Splits, TicketTable, WarehouseRef
+from flows.screen import describe
+from flows.standing import Standing
+from schemas.artifacts import Artifact, EvalSet, Splits, TicketTable, WarehouseRef
 from schemas.errors import DataError
 from schemas.pipeline import PipelineSpec
+from tasks.assess import items
 from tasks.curate import leaks
 from tasks.curate.ask import quarantine_of
 from tasks.curate.extract import fingerprint_source
@@ -23,12 +28,13 @@ N_ROWS = 50
 WORDS = "Kaboom my secret text, ann@example.org"
 
 
-def spec(fail_above: float) -> PipelineSpec:
+def spec(fail_above: float, **evaluate: Any) -> PipelineSpec:
     return PipelineSpec.model_validate({
         "name": "demo", "source": {"kind": "files", "paths": ["t.jsonl"]}, "schema": {"fail_above": fail_above},
         "train": {"base_model": "m"}, "register": {"name": "replies"},
         "curate": {"steps": [{"uses": "redact"}, {"uses": "length", "min_body": 2}, {"uses": "dedup"}]},
         "gates": {"rules": [{"metric": "exact", "value_threshold": 0.5}]}, "split": {"by_time": False},
+        "evaluate": evaluate,
     })  # fmt: skip
 
 
@@ -119,3 +125,39 @@ def test_faulty_rows_of_all_steps_count_against_one_limit_and_what_was_made_is_r
     with pytest.raises(DataError, match=r"2 of 50 rows read are quarantined"):
         run(folder, fail_above=0.03)  # every result is in the store now
     assert run(folder, fail_above=0.06)["split"].digest == done["split"].digest
+
+
+def test_an_item_that_one_arm_cannot_be_asked_is_an_item_of_no_arm_and_counts_as_faulty(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run(folder, fail_above=0.08)
+    splits = done["decontaminate"]
+    assert isinstance(splits, Splits)
+    ids = sorted(pq.read_table(splits.test).column("ticket_id").to_pylist())
+    real = items.messages_for
+
+    def messages_for(prompt: Any, row: Any) -> Any:
+        if prompt.system == "Base." and row["ticket_id"] == ids[0]:
+            raise KeyError("my secret text")
+        return real(prompt, row)
+
+    monkeypatch.setattr(items, "messages_for", messages_for)
+
+    def assess(fail_above: float) -> dict[str, Artifact]:
+        declared = spec(fail_above, baseline_system="Base.", arms=["zero_shot", "few_shot"])
+        found = dict(done)
+        for step in assess_steps(declared, standing=Standing()):
+            if step.name == "items" or step.kind == "prompts":
+                found[step.name] = run_step(step, found, Store(folder / "home")).artifact
+        return found
+
+    found = assess(fail_above=0.08)
+    chosen = found["items"]
+    assert isinstance(chosen, EvalSet)
+    assert describe(chosen) == f"{len(ids) - 1} held-out items of {len(ids)}, 1 quarantined"
+    for name in ("prompts_zero_shot", "prompts_few_shot", "prompts_tuned"):
+        asked = pq.read_table(found[name].root / "prompts.parquet").column("item_id").to_pylist()
+        assert asked == ids[1:]
+    for _ in range(2):  # not made because of the limit, then reused
+        with pytest.raises(DataError, match=r"TG0220.*4 of 50 rows read.*KeyError in step items"):
+            assess(fail_above=0.07)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pyarrow.parquet as pq
@@ -13,7 +14,10 @@ import pytest
 from schemas.artifacts import Splits
 from schemas.errors import DataError
 from schemas.tables import TICKET_COLUMNS
+from schemas.training import PromptSpec
+from tasks.assess import items
 from tasks.assess.items import hash_rank, select_items
+from tasks.curate.rows import read_rows
 
 
 def _tickets(n: int, *, first: int = 0) -> list[dict[str, str]]:
@@ -28,8 +32,8 @@ def _chosen(folder: Path) -> list[str]:
 def test_items_carry_the_ticket_its_id_and_the_rendered_answer(
     make_splits: Callable[..., Splits], tmp_path: Path
 ) -> None:
-    items = select_items(splits=make_splits(test=_tickets(5)), max_items=9, seed=1, answer="> {reply}", out=tmp_path)
-    assert (items.n_items, items.n_available) == (5, 5)
+    chosen = select_items(splits=make_splits(test=_tickets(5)), max_items=9, seed=1, answer="> {reply}", out=tmp_path)
+    assert (chosen.n_items, chosen.n_available) == (5, 5)
     table = pq.read_table(tmp_path / "items.parquet")
     assert table.column_names == [*TICKET_COLUMNS, "item_id", "answer"]
     assert table.column("item_id").to_pylist() == [f"t000{i}" for i in range(5)]
@@ -95,6 +99,60 @@ def test_the_same_rows_give_the_same_bytes(make_splits: Callable[..., Splits], n
         select_items(splits=make_splits(test=_tickets(50)), max_items=20, seed=1, answer="{reply}", out=out)
     first, second = ((folder / "items.parquet").read_bytes() for folder in folders)
     assert first == second
+
+
+TURNS = [{"role": "user", "content": "my secret text"}, {"role": "user", "content": "Hi"}]
+MALFORMED = {"messages": orjson.dumps(TURNS).decode()}
+
+
+@pytest.mark.parametrize("choose", ["hash", "newest"])
+def test_a_ticket_of_which_no_prompt_can_be_made_is_quarantined_and_the_next_takes_its_place(
+    make_splits: Callable[..., Splits], new_folder: Callable[[], Path], choose: Any
+) -> None:
+    """Whoever may write tickets must neither end the run nor take an item's place."""
+    rows = _tickets(30)
+    ranked = sorted((row["ticket_id"] for row in rows), key=lambda name: hash_rank(name, seed=1))
+    bad = {ranked[0], ranked[3], ranked[4], ranked[7]}
+    planted = [row | (MALFORMED if row["ticket_id"] in bad else {}) for row in rows]
+    sound = [row for row in rows if row["ticket_id"] not in bad]
+    folders = [new_folder(), new_folder()]
+    faulty, expected = (
+        select_items(
+            splits=make_splits(test=some), max_items=6, seed=1, answer="{reply}", out=folder, choose=choose,
+            prompts=(PromptSpec(user="{body}"),),
+        )
+        for some, folder in zip((planted, sound), folders, strict=True)
+    )  # fmt: skip
+    assert _chosen(folders[0]) == _chosen(folders[1])
+    assert (faulty.n_items, faulty.n_available, faulty.n_quarantined) == (6, 30, 4)
+    removed = read_rows(folders[0] / "removed.parquet").to_pylist()
+    assert {(row["ticket_id"], row["outcome"], row["code"]) for row in removed} == {
+        (name, "quarantined", "TG0301") for name in bad
+    }
+    assert "secret" not in str(removed)
+    assert [path.name for path in folders[1].iterdir()] == ["items.parquet"], "equal bytes to those of ever"
+    assert expected.n_quarantined == 0
+
+
+def test_an_unexpected_exception_on_one_item_is_named_by_its_type_and_one_on_every_item_ends_the_run(
+    make_splits: Callable[..., Splits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, bad = items.render_text, {"t0001"}
+
+    def planted(template: str, row: Any) -> str:
+        if row["ticket_id"] in bad:
+            raise KeyError("my secret text")
+        return real(template, row)
+
+    monkeypatch.setattr(items, "render_text", planted)
+    splits = make_splits(test=_tickets(5))
+    chosen = select_items(splits=splits, max_items=9, seed=1, answer="{reply}", out=tmp_path)
+    assert (chosen.n_items, chosen.n_quarantined) == (4, 1)
+    (row,) = read_rows(tmp_path / "removed.parquet").to_pylist()
+    assert (row["source_line"], row["code"], row["reason"]) == (2, "TG0218", "KeyError in step items.")
+    bad |= {f"t000{number}" for number in range(5)}
+    with pytest.raises(KeyError, match="secret"):
+        select_items(splits=splits, max_items=9, seed=1, answer="{reply}", out=tmp_path)
 
 
 def test_an_empty_test_split_is_a_data_error(make_splits: Callable[..., Splits], tmp_path: Path) -> None:

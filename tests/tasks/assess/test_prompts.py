@@ -122,6 +122,19 @@ def test_an_example_is_never_a_held_out_item_or_its_question_or_without_an_answe
         )
 
 
+@pytest.mark.parametrize("arm", ["few_shot", "retrieval"])
+def test_a_train_ticket_with_a_malformed_conversation_is_no_example(
+    arm: Any, items: EvalSet, make_splits: Callable[..., Splits], tmp_path: Path
+) -> None:
+    malformed = [row | {"messages": '[{"role": "user", "content": "Where?"}]'} for row in TRAIN[1:]]
+    build_prompts(
+        items=items, arm=arm, prompt=PROMPT, format="instruction", splits=make_splits(train=[TRAIN[0], *malformed]),
+        n_examples=1, out=tmp_path,
+    )  # fmt: skip
+    for messages in _messages(tmp_path):
+        assert [turn["content"] for turn in messages if turn["role"] == "assistant"] == ["reply 0"]
+
+
 def test_few_shot_without_train_is_a_configuration_error(items: EvalSet, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs the splits"):
         build_prompts(items=items, arm="few_shot", prompt=PROMPT, format="instruction", n_examples=3, out=tmp_path)

@@ -27,7 +27,7 @@ from tasks.curate.readers import streams
 from tasks.curate.readers.columns import TicketMaker
 from tasks.curate.readers.gather import Gathered
 from tasks.curate.readers.paths import MISSING, parse_path, walk
-from tasks.curate.readers.read_arrow import read_parquet
+from tasks.curate.readers.read_arrow import arrow_batches, read_parquet
 from tasks.curate.readers.read_jsonl import parse_blocks, parse_lines
 from tasks.curate.readers.records import Batch, Fault, Record, in_batches
 from tasks.curate.readers.rows_read import ArrowRows
@@ -215,14 +215,47 @@ def test_batches_end_before_long_rows_pile_up() -> None:
     assert [len(batch) for batch in in_batches(far)] == [1] * 5
 
 
-def test_a_parquet_file_with_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    broken = pa.Array.from_buffers(
-        pa.string(), 1, [None, pa.py_buffer(np.array([0, 1], np.int32)), pa.py_buffer(b"\xff")]
+def texts(*values: bytes | None, large: bool = False) -> pa.Array:
+    """Texts that no library would write: their bytes as they are."""
+    raw = pa.array(values, pa.large_binary() if large else pa.binary())
+    return pa.Array.from_buffers(pa.large_string() if large else pa.string(), len(raw), raw.buffers())
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_row_of_a_parquet_file_with_a_text_that_is_not_utf8_is_faulty_and_the_others_are_read(
+    tmp_path: Path, large: bool
+) -> None:
+    ids = [f"t{number}" for number in range(9)]
+    bodies = [b"Caf\xc3\xa9", None, b"secret\xff", *[b"Text"] * 5, b"\xc3"]
+    columns = {"ticket_id": pa.array(ids), "body": texts(*bodies, large=large), "n": pa.array(range(9))}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    (batch,) = read_parquet(tmp_path / "t.parquet")
+    assert len(batch) == 9
+    assert batch.lines.tolist() == [1, 2, 4, 5, 6, 7, 8]
+    assert [batch.rows.pick(row, ["ticket_id", "body", "n"]) for row in range(2)] == [
+        {"ticket_id": "t0", "body": "Café", "n": 0},
+        {"ticket_id": "t1", "body": None, "n": 1},
+    ]
+    assert [(record.line, record.content) for record in batch.faulty] == [
+        (line, Fault("TG0241", "A text of the row is not UTF-8.")) for line in (3, 9)
+    ]
+
+
+def test_texts_that_are_not_utf8_are_found_in_conversations_too() -> None:
+    turns = pa.StructArray.from_arrays([texts(b"user", b"user", b"user"), texts(b"A", b"\xff", b"B")], ["role", "content"])
+    messages = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), turns)
+    (batch,) = arrow_batches([pa.RecordBatch.from_arrays([messages], ["messages"])])
+    assert batch.lines.tolist() == [1, 3]
+    assert batch.rows.pick(1, ["messages"]) == {"messages": [{"role": "user", "content": "B"}]}
+    assert [record.line for record in batch.faulty] == [2]
+
+
+def test_offsets_that_lead_out_of_a_batch_are_refused() -> None:
+    wild = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(np.array([0, 1 << 30, 2], np.int32)), pa.py_buffer(b"\xff\xff")]
     )
-    pq.write_table(pa.table({"body": broken}), tmp_path / "t.parquet")
-    with pytest.raises(DataError) as caught:
-        list(read_parquet(tmp_path / "t.parquet"))
-    assert caught.value.code == "TG0202"
+    with pytest.raises(pa.ArrowInvalid):
+        list(arrow_batches([pa.RecordBatch.from_arrays([wild], ["body"])]))
 
 
 # Paths
