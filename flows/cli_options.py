@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,18 +18,22 @@ CONFIG = Path("pipelines.yaml")
 def call(module: str, function: str, **arguments: Any) -> int:
     """Run a command's function; its module is imported only now.
 
-    Of a command that has a state folder, temporary files lie below that, and what its disk does is named.
+    Of a command that has a state folder, temporary files lie below that, else below the cache: what a killed one leaves
+    is swept by the next one. What its disk does is named.
     """
     command = getattr(importlib.import_module(f"flows.commands.{module}"), function)
     config = arguments.get("config")
     if not isinstance(config, Path):
         return int(command(**arguments))
-    from flows.engine.disk import named_disk_errors, need_folder
-    from flows.engine.temporary import temporary_files_below
+    from flows.engine.disk import named_disk_errors, need_folder, private_folder
+    from flows.engine.temporary import sweep, temporary_files_below
     from flows.settings import load_settings
 
-    home = load_settings(config).home
+    settings = load_settings(config)
+    home, cache = settings.home, settings.cache
     with named_disk_errors(home):
         need_folder(home)
-        with temporary_files_below(home):
+        with suppress(OSError):  # then temporary files stay where the system has them
+            sweep(cache) if home.is_dir() else private_folder(cache)
+        with temporary_files_below(home if home.is_dir() else cache):
             return int(command(**arguments))

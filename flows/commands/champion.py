@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from schemas.artifacts import ChampionRef
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file
+from schemas.regular_file import open_regular
+from tasks.curate.readers.records import MAX_ROW_BYTES
 from tasks.curate.redact import redact_row
 from tasks.files import verify
 
@@ -68,7 +71,11 @@ def predict(*, pipeline: str, file: Path | None, subject: str, config: Path, as_
 def _read_ticket(file: Path | None) -> str:
     where = str(file or "stdin")
     try:
-        body = (file.read_bytes() if file is not None else sys.stdin.buffer.read()).decode("utf-8-sig").strip()
+        with nullcontext(sys.stdin.buffer) if file is None else open_regular(file) as stream:
+            data = stream.read(MAX_ROW_BYTES + 1)
+        if len(data) > MAX_ROW_BYTES:
+            raise ConfigError(f"the ticket has more than {MAX_ROW_BYTES >> 20} MiB", code="TG0145", where=where)
+        body = data.decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         what = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"the ticket cannot be read: {what}", code="TG0145", where=where) from None

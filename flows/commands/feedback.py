@@ -14,6 +14,7 @@ from schemas.errors import ConfigError
 from schemas.feedback import FeedbackSpec
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
+from schemas.regular_file import open_regular
 from tasks.watch.feedback import Ingested, acceptance_of, feedback_state
 
 SHOWN = 5
@@ -55,7 +56,7 @@ def feedback(*, pipeline: str, file: Path | None, config: Path, as_json: bool) -
 def _ingest(file: Path, spec: PipelineSpec, settings: Settings) -> Ingested:
     source = "stdin" if str(file) == "-" else str(file)
     try:
-        with nullcontext(sys.stdin.buffer) if source == "stdin" else file.open("rb") as stream:
+        with nullcontext(sys.stdin.buffer) if source == "stdin" else open_regular(file) as stream:
             return take_in(stream, source=source, spec=spec, settings=settings, wait_s=LOCK_WAIT_S)
     except OSError as error:
         raise ConfigError(f"the feedback cannot be read: {error.strerror}", code="TG0165", where=source) from None

@@ -2,16 +2,19 @@
 
 The store makes results in such a folder; a process keeps its temporary files, and those of its libraries and children,
 in another. So a ticket's text lies nowhere but below the home, and what a killed process left goes at the next start
-and with `tunegate forget`. It knows nothing of what the files hold.
+and with `tunegate forget`: these folders, and files that were written aside to be renamed and never were. It knows
+nothing of what the files hold.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -22,6 +25,12 @@ from flows.engine.lock import hold
 FOLDER = "tmp"
 TMPDIR = "TMPDIR"
 """Read by Python, by the C library and by what is started as a process of its own."""
+
+_ASIDE = re.compile(r"\..+\.(\w+)\.tmp([.-]\w+)?")
+"""`.NAME.PID.tmp` of `tasks/files.py` and others, with a random word in place of the pid of `flows/engine/disk.py`; what
+SQLite and DuckDB keep beside such a file too."""
+ABANDONED_S = 600.0
+"""A file aside is written in moments, and by then it is nobody's, also where its pid is one of another host."""
 
 _own: list[Path] = []
 """Folders of this process, the last one in use. What it inherits in the environment is its parent's."""
@@ -45,11 +54,34 @@ def temporary_folder(home: Path) -> Iterator[Path]:
 
 
 def sweep(home: Path) -> None:
-    """Remove the folders of processes that died: the kernel has released their locks."""
+    """Remove the folders of processes that died: the kernel has released their locks. And the files they left aside."""
     for lock in sorted((home / FOLDER).glob("*.lock")):
         with suppress(PermissionError), hold(lock, wait_s=0) as held:  # another user's is theirs to sweep
             if held:
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    for folder, names, files in os.walk(home):
+        if Path(folder) == home:  # what is in the store is whole, what is in the other folder has a lock
+            names[:] = [name for name in names if name not in (FOLDER, "store")]
+        for name in files:
+            found = _ASIDE.fullmatch(name)
+            if found is not None and not _lives(found[1]):
+                _remove_abandoned(Path(folder, name))
+
+
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, OverflowError, ProcessLookupError):  # no pid, or nobody's
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove_abandoned(path: Path) -> None:
+    with suppress(OSError):  # another process sweeps too, or it is another user's
+        if time.time() - path.lstat().st_mtime > ABANDONED_S:
+            path.unlink()
 
 
 @contextmanager

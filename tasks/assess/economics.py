@@ -16,11 +16,13 @@ from pydantic import Field, ValidationError
 
 from schemas.costs import CardLine, CostReport, PaybackLine, QueryLine
 from schemas.errors import GateError
+from schemas.regular_file import open_regular
 from schemas.spec import Spec
 
 HOURS_PER_MONTH = 730.0
 """365 days of 24 hours, over 12."""
 PRICES = Path(__file__).resolve().parents[2] / "infra" / "prices.yaml"
+MAX_BYTES = 1_000_000
 PROMPTED = ("few_shot", "retrieval", "zero_shot")
 """Whose prompt an API would be sent: the first of them that is known."""
 OWN = "tuned"
@@ -76,13 +78,17 @@ def read_prices(path: Path = PRICES) -> PriceBook:
     from ruamel.yaml.error import YAMLError
 
     try:
-        return PriceBook.model_validate(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
+        with open_regular(path) as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) <= MAX_BYTES:
+            return PriceBook.model_validate(YAML(typ="safe").load(data.decode("utf-8")))
+        at, reason = "", f"it is larger than {MAX_BYTES:,} bytes"
     except ValidationError as error:
         first = error.errors()[0]
         at, reason = ".".join(map(str, first["loc"])), first["msg"]
-    except (OSError, YAMLError) as error:
-        at, reason = "", f"cannot be read ({type(error).__name__})"
-    raise GateError(f"the price book is wrong: {at} {reason}", code="TG0612", where=str(path))
+    except (OSError, YAMLError, ValueError, RecursionError) as error:
+        at, reason = "", f"it cannot be read ({getattr(error, 'strerror', None) or type(error).__name__})"
+    raise GateError(f"the price book is wrong: {f'{at} ' if at else ''}{reason}", code="TG0612", where=str(path))
 
 
 def find_gpu(name: str, path: Path = PRICES) -> GpuPrice:

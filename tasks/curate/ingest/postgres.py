@@ -6,6 +6,7 @@ Called by `bring.py`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -16,6 +17,7 @@ import orjson
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.remote_source import PostgresSource
 from schemas.secret import secret_value
+from tasks.curate.ingest.desk_rows import FAULTY, as_json, reason_of
 from tasks.curate.ingest.extras import need_package
 from tasks.curate.ingest.landing import Landing, Row
 from tasks.curate.ingest.postgres_sql import Statements, check_query
@@ -120,9 +122,14 @@ def _again_from(
 
 
 def _row(values: Sequence[Any], statements: Statements) -> Row:
+    """What is kept of a row, or what stands for one on which that raises."""
     n_first = len(statements.key) + 1
-    content = dict(zip(statements.columns, values[n_first:], strict=True))
-    return Row("row", _key(values[1:n_first]), orjson.dumps(content, default=_plain).decode())
+    key = _key(values[1:n_first])
+    try:
+        content = dict(zip(statements.columns, values[n_first:], strict=True))
+        return Row("row", key, orjson.dumps(content, default=_plain).decode())
+    except Exception as error:
+        return Row("row", key, as_json({"fault": reason_of(error)}), state=FAULTY)
 
 
 def _key(values: Sequence[Any]) -> str:
@@ -131,6 +138,8 @@ def _key(values: Sequence[Any]) -> str:
 
 def _plain(value: object) -> object:
     """A value of Postgres that JSON has no word for."""
+    if isinstance(value, Exception):
+        raise value
     if isinstance(value, Decimal):
         if not value.is_finite():
             return None
@@ -139,6 +148,14 @@ def _plain(value: object) -> object:
     if isinstance(value, memoryview | bytes):
         return bytes(value).decode("utf-8", errors="backslashreplace")
     return str(value)
+
+
+def _loaded(text: str) -> object:
+    """A value of type json; what cannot be read is an exception that `_row` meets, for here it would end the page."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return error
 
 
 def _columns(source: PostgresSource, connection: Connection) -> dict[str, int]:
@@ -188,6 +205,7 @@ def _snapshot(source: PostgresSource) -> Iterator[Connection]:
     """A connection in one read-only transaction whose picture of the database does not change."""
     import psycopg2
     from psycopg2.extensions import new_type, register_type
+    from psycopg2.extras import register_default_json, register_default_jsonb
 
     dsn = secret_value(source.dsn, where="source.dsn")
     options = f"-c statement_timeout={source.statement_timeout_s * 1000} -c default_transaction_read_only=on"
@@ -195,6 +213,8 @@ def _snapshot(source: PostgresSource) -> Iterator[Connection]:
     try:
         connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
         register_type(new_type(_TIME_TYPES, "TIME_TEXT", lambda text, _cursor: text), connection)
+        register_default_json(connection, loads=_loaded)
+        register_default_jsonb(connection, loads=_loaded)
         _ask_nothing(connection, "SET TIME ZONE 'UTC'", "SET datestyle = 'ISO, YMD'", "SET extra_float_digits = 1")
         yield connection
     finally:

@@ -52,7 +52,7 @@ class Whose:
                 value = walk(row, parse_path(self.column) or (self.column,))
             elif self.column == _REQUESTER and row.get("role") not in AGENTS:
                 value = row.get("author_id")
-        elif self.in_key is not None:
+        if value is MISSING and self.in_key is not None:  # of a row that is gone, or that could not be kept
             value = orjson.loads(key)[self.in_key]
         text = None if value is MISSING else to_text("customer_id", value)
         return text if isinstance(text, str) else None

@@ -88,8 +88,15 @@ def _rows(source: PostgresSource, landing: Landing) -> Iterator[Record]:
         ):
             number += 1
             ticket_id = None if place is None else str(orjson.loads(key)[place])
-            yield Record(number, None, DELETED if state == "deleted" else orjson.loads(content), ticket_id=ticket_id)
+            yield Record(number, None, _kept(state, content), ticket_id=ticket_id)
     yield from _faulty(landing, number)
+
+
+def _kept(state: str, content: str) -> Mapping[str, object] | Fault:
+    if state == "deleted":
+        return DELETED
+    kept: Mapping[str, object] = orjson.loads(content)
+    return Fault("TG0267", str(kept["fault"])) if state == FAULTY else kept
 
 
 def _faulty(landing: Landing, number: int) -> Iterator[Record]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.support.place import Place
 
@@ -17,3 +20,15 @@ def test_an_empty_ticket_is_refused(refusal: Callable[..., str], place: Place, t
     place.promote(1, after=None)
     (tmp_path / "ticket").write_text(" \n")
     assert "error[TG0141]" in refusal("predict", "replies", "--file", "ticket", TUNEGATE_HOME=str(place.home))
+
+
+@pytest.mark.timeout(60)
+def test_a_ticket_that_never_ends_is_refused_at_once(refusal: Callable[..., str], place: Place, tmp_path: Path) -> None:
+    place.promote(1, after=None)
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate(1 << 40)
+    for file, why in (("pipe", "a pipe, a device"), ("/dev/zero", "a pipe, a device"), ("large", "more than 16 MiB")):
+        told = refusal("predict", "replies", "--file", file, TUNEGATE_HOME=str(place.home))
+        assert "error[TG0145]" in told
+        assert why in told

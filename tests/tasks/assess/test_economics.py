@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from schemas.errors import GateError
 from tasks.assess.economics import (
+    MAX_BYTES,
     ApiPrice,
     GpuPrice,
     Measures,
@@ -65,6 +67,19 @@ def test_a_reply_of_two_hundred_tokens_of_a_7b_takes_at_least(card: str, seconds
     gpu = read_prices().gpus[card]
     least = bandwidth_bound_s(weight_bytes=2 * LLAMA_2_7B, bandwidth_gb_s=gpu.bandwidth_gb_s, n_tokens=200)
     assert round(least, 1) == seconds
+
+
+@pytest.mark.timeout(60)
+def test_a_price_book_that_never_ends_is_too_large_or_is_not_utf8_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"#" * (MAX_BYTES + 1))
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    for path, told in (
+        (tmp_path / "pipe", "a pipe, a device"), (Path("/dev/zero"), "a pipe, a device"),
+        (tmp_path / "large", "larger than"), (tmp_path / "bytes", "UnicodeDecodeError"),
+    ):  # fmt: skip
+        with pytest.raises(GateError, match=rf"TG0612.*{told}"):
+            read_prices(path)
 
 
 def test_every_price_is_dated_and_says_where_it_comes_from(tmp_path: Path) -> None:

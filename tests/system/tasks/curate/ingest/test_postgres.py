@@ -104,6 +104,24 @@ def test_every_row_is_brought_once_though_many_share_a_time(desk: Desk, tmp_path
     assert fingerprint_source(source(page_size=3), root=tmp_path, landed=tmp_path / "landed") == same
 
 
+DEEP = "(repeat('[', 2000) || repeat(']', 2000))::jsonb"
+
+
+@pytest.mark.parametrize("value", [DEEP, "(repeat('9', 5000))::jsonb", "'[100000000000000000000]'::jsonb"])
+def test_a_row_that_cannot_be_kept_is_quarantined_until_it_is_corrected(
+    desk: Desk, tmp_path: Path, value: str
+) -> None:
+    """Fields of a help desk hold what its customers write."""
+    desk.do('ALTER TABLE "the % tickets" ADD extra jsonb', "UPDATE \"the % tickets\" SET extra = '{\"a\": [1]}'")
+    desk.do(f'UPDATE "the % tickets" SET extra = {value}, updated_at = now() WHERE id = 7')
+    for _ in range(2):
+        table = sync(source(), tmp_path)
+        assert bodies(table) == {str(n): f"Question {n}" for n in range(1, 26) if n != 7}
+        assert removed(table) == {"7": "TG0267"}
+    desk.do('UPDATE "the % tickets" SET extra = NULL, updated_at = now() WHERE id = 7')
+    assert len(bodies(sync(source(), tmp_path))) == 25
+
+
 def test_edits_deletions_late_rows_and_rows_without_a_cursor_are_found(desk: Desk, tmp_path: Path) -> None:
     sync(source(), tmp_path)
     change(desk)
