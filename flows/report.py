@@ -21,6 +21,7 @@ from schemas.artifacts import (
     Artifact,
     CurationCard,
     DatasetRef,
+    EvalSet,
     GateDecision,
     Scores,
     TrainedRef,
@@ -80,6 +81,7 @@ def gather(
     mine = [each for each in recorded.ledger.candidates(row.model_name) if each.ref.run_id == row.run_id]
     chosen = choice_of(recorded.ledger, recorded.store, row.run_id)
     dataset = _result_of_training(recorded, "encode", DatasetRef)
+    items = recorded.result("items", EvalSet)
     report = RunReport(
         run_id=row.run_id,
         pipeline=row.pipeline,
@@ -93,6 +95,7 @@ def gather(
         champion=champion.version if champion else None,
         evidence=decision.use.sentence() if decision and decision.use else "",
         n_items=decision.n_items if decision else 0,
+        n_items_quarantined=items.n_quarantined if items else 0,
         findings=decision.findings if decision else (),
         arms=_arms(recorded),
         funnel=_funnel(card),

@@ -110,6 +110,8 @@ class RunReport(_Part):
     evidence: str
     """Place of this verdict among those on the same items, in words."""
     n_items: int
+    n_items_quarantined: int = 0
+    """Held-out tickets that no arm was asked, because for one of them no prompt could be made."""
     findings: tuple[Finding, ...]
     arms: tuple[ArmLine, ...]
     funnel: tuple[FunnelLine, ...]

@@ -27,8 +27,8 @@ TMPDIR = "TMPDIR"
 """Read by Python, by the C library and by what is started as a process of its own."""
 
 _ASIDE = re.compile(r"\..+\.(\w+)\.tmp([.-]\w+)?")
-"""`.NAME.PID.tmp` of `tasks/files.py` and others, with a random word in place of the pid of `flows/engine/disk.py`; what
-SQLite and DuckDB keep beside such a file too."""
+"""`.NAME.PID.tmp` of `tasks/files.py` and others, a random word in place of the pid in `flows/engine/disk.py`; and what
+SQLite and DuckDB keep beside such a file."""
 ABANDONED_S = 600.0
 """A file aside is written in moments, and by then it is nobody's, also where its pid is one of another host."""
 

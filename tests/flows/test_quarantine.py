@@ -23,6 +23,7 @@ from tasks.curate import leaks
 from tasks.curate.ask import quarantine_of
 from tasks.curate.extract import fingerprint_source
 from tasks.curate.redaction import ticket
+from tests.support.plant import raise_on
 
 N_ROWS = 50
 WORDS = "Kaboom my secret text, ann@example.org"
@@ -57,20 +58,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def faults(monkeypatch: pytest.MonkeyPatch) -> None:
-    find, fold = ticket.find_personal, leaks._folded
-
-    def find_personal(text: str, *given: Any, **named: Any) -> Any:
-        if text == WORDS:
-            raise IndexError(text)
-        return find(text, *given, **named)
-
-    def folded(questions: Any) -> Any:
-        if "Bang" in str(questions.to_pylist()):
-            raise ValueError("my secret text")
-        return fold(questions)
-
-    monkeypatch.setattr(ticket, "find_personal", find_personal)
-    monkeypatch.setattr(leaks, "_folded", folded)
+    raise_on(monkeypatch, ticket, "find_personal", lambda given: given[0] == WORDS, IndexError)
+    raise_on(monkeypatch, leaks, "_folded", lambda given: "Bang" in str(given[0].to_pylist()), ValueError)
 
 
 def run(folder: Path, fail_above: float) -> dict[str, Artifact]:
@@ -134,14 +123,10 @@ def test_an_item_that_one_arm_cannot_be_asked_is_an_item_of_no_arm_and_counts_as
     splits = done["decontaminate"]
     assert isinstance(splits, Splits)
     ids = sorted(pq.read_table(splits.test).column("ticket_id").to_pylist())
-    real = items.messages_for
-
-    def messages_for(prompt: Any, row: Any) -> Any:
-        if prompt.system == "Base." and row["ticket_id"] == ids[0]:
-            raise KeyError("my secret text")
-        return real(prompt, row)
-
-    monkeypatch.setattr(items, "messages_for", messages_for)
+    raise_on(
+        monkeypatch, items, "messages_for",
+        lambda given: given[0].system == "Base." and given[1]["ticket_id"] == ids[0],
+    )  # fmt: skip
 
     def assess(fail_above: float) -> dict[str, Artifact]:
         declared = spec(fail_above, baseline_system="Base.", arms=["zero_shot", "few_shot"])

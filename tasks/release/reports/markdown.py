@@ -36,7 +36,8 @@ def _lines(report: RunReport) -> Iterator[str]:
         yield from (f"- **{each.verdict}** {_cell(each.rule)}: {_cell(each.reason)}" for each in unmet)
     yield ""
     serves = f"version {report.champion} serves" if report.champion else "no version serves"
-    yield f"Run `{report.run_id}`, {report.n_items} held-out tickets; {serves}. `{report.reproduce}`"
+    faulty = f" ({report.n_items_quarantined} more quarantined)" if report.n_items_quarantined else ""
+    yield f"Run `{report.run_id}`, {report.n_items} held-out tickets{faulty}; {serves}. `{report.reproduce}`"
 
 
 def _cell(text: str) -> str:

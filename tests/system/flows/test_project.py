@@ -8,14 +8,14 @@ import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from flows.project import synchronise
+from flows.project import reconcile, synchronise
 from flows.servers import ensure_mlflow, stop_all
 from tasks.failpoint import PLACES
 from tasks.release.register import alias_version
@@ -32,8 +32,10 @@ pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is f
 KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.told:2"]
 MOVED = {"mlflow.champion", "mlflow.challenger", "mlflow.told:2"}
 """Where MLflow's champion has moved already. The first that is told is the candidate, the second the champion."""
+HALF = "half a file"
+"""A place that is not in the code: MLflow has copied half of the bundle's only file."""
 PROMOTE_AND_TELL = """
-import json, os, sys
+import json, os, shutil, sys
 from pathlib import Path
 import mlflow.pyfunc  # once, for all of the children
 from flows.engine.ledger import Ledger
@@ -45,11 +47,22 @@ def promote_and_tell(home):
     ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
     synchronise(ledger, settings)
 
+def copy_half(source, target, **_named):
+    Path(target).write_bytes(Path(source).read_bytes()[:1])
+    if Path(target).name == "serving.json" and not os.environ.pop("SPARE", None):
+        os.kill(os.getpid(), 9)
+    return copy(source, target)
+
+copy = shutil.copyfile
 ended = {}
 for place in sys.argv[2:]:
     child = os.fork()
     if not child:
-        os.environ["TUNEGATE_FAILPOINT"] = place
+        if place == "half a file":
+            os.environ["SPARE"] = "the copy that is made before MLflow's"
+            shutil.copyfile = copy_half
+        else:
+            os.environ["TUNEGATE_FAILPOINT"] = place
         try:
             promote_and_tell(Path(sys.argv[1]) / place)
         finally:
@@ -62,18 +75,7 @@ print(json.dumps(ended))
 def test_whoever_is_killed_anywhere_between_verdict_and_alias_leaves_a_rerun_to_end_in_the_same_place(
     place: Place, project: Path
 ) -> None:
-    place.promote(1, after=None)
-    assert synchronise(place.ledger, place.settings) is None
-    place.record(2, "PROMOTE")
-    for name in KILLED:
-        shutil.copytree(place.home, place.home.with_name("killed") / name)
-    done = subprocess.run(
-        [sys.executable, "-c", PROMOTE_AND_TELL, str(place.home.with_name("killed")), *KILLED],
-        env={**os.environ, "PYTHONPATH": str(project)}, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(KILLED, -9)
-    for name in KILLED:
-        left = place.at(place.home.with_name("killed") / name)
+    for name, left in killed_at(KILLED, place, project).items():
         assert left.ledger.pending_projections() != ()
         assert left.told()["champion"] == ("2" if name in MOVED else "1"), name
         for _ in range(2):  # and however often it is repeated
@@ -84,6 +86,46 @@ def test_whoever_is_killed_anywhere_between_verdict_and_alias_leaves_a_rerun_to_
             "versions": [("1", "PROMOTE"), ("2", "PROMOTE")], "previous": "1", "champion": "2", "challenger": None,
             "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED")],
         }, name  # fmt: skip
+
+
+def test_whoever_is_killed_while_mlflow_registers_leaves_reconcile_to_end_as_if_nothing_had_been(
+    place: Place, project: Path
+) -> None:
+    killed = killed_at(["mlflow.run", HALF, "mlflow.artifacts", "mlflow.version"], place, project)
+    whole = place.at(place.home.with_name("whole"))
+    shutil.copytree(place.home, whole.home)
+    whole.ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+    assert reconcile(whole.ledger, whole.settings).late is None
+    for name, left in killed.items():
+        assert left.told() != whole.told(), name
+        for _ in range(2):
+            assert reconcile(left.ledger, left.settings).late is None, name
+            assert left.told() == whole.told(), name
+            assert registered_files(left) == registered_files(whole), name
+
+
+def killed_at(names: Sequence[str], place: Place, project: Path) -> dict[str, Place]:
+    """Homes in which version 1 is champion, and whoever promoted version 2 was killed at the place."""
+    place.promote(1, after=None)
+    assert synchronise(place.ledger, place.settings) is None
+    place.record(2, "PROMOTE")
+    folder = place.home.with_name("killed")
+    for name in names:
+        shutil.copytree(place.home, folder / name)
+    done = subprocess.run(
+        [sys.executable, "-c", PROMOTE_AND_TELL, str(folder), *names],
+        env={**os.environ, "PYTHONPATH": str(project)}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(names, -9)
+    return {name: place.at(folder / name) for name in names}
+
+
+def registered_files(place: Place) -> dict[str, bytes]:
+    """The files of version 2 as MLflow has them; of its own, which name a time and an id, the names alone."""
+    (version,) = [found for found in place.client.search_model_versions("name = 'replies'") if found.version == "2"]
+    folder = Path(str(place.client.get_run(version.run_id).info.artifact_uri).removeprefix("file://")) / "model"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() if "data" in path.parts else b"" for path in files}
 
 
 @pytest.fixture

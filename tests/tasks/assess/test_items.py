@@ -18,6 +18,7 @@ from schemas.training import PromptSpec
 from tasks.assess import items
 from tasks.assess.items import hash_rank, select_items
 from tasks.curate.rows import read_rows
+from tests.support.plant import raise_on
 
 
 def _tickets(n: int, *, first: int = 0) -> list[dict[str, str]]:
@@ -137,14 +138,8 @@ def test_a_ticket_of_which_no_prompt_can_be_made_is_quarantined_and_the_next_tak
 def test_an_unexpected_exception_on_one_item_is_named_by_its_type_and_one_on_every_item_ends_the_run(
     make_splits: Callable[..., Splits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, bad = items.render_text, {"t0001"}
-
-    def planted(template: str, row: Any) -> str:
-        if row["ticket_id"] in bad:
-            raise KeyError("my secret text")
-        return real(template, row)
-
-    monkeypatch.setattr(items, "render_text", planted)
+    bad = {"t0001"}
+    raise_on(monkeypatch, items, "render_text", lambda given: given[1]["ticket_id"] in bad)
     splits = make_splits(test=_tickets(5))
     chosen = select_items(splits=splits, max_items=9, seed=1, answer="{reply}", out=tmp_path)
     assert (chosen.n_items, chosen.n_quarantined) == (4, 1)

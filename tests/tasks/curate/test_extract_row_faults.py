@@ -17,6 +17,7 @@ from schemas.source import FilesSource
 from tasks.curate.extract import extract_tickets, fingerprint_source
 from tasks.curate.readers import columns, read_csv, read_jsonl, shapes, typed
 from tasks.curate.rows import read_rows
+from tests.support.plant import raise_on
 
 ROWS = [{"ticket_id": f"t{n}", "customer_id": f"c{n % 3}", "body": f"Text {n}", "reply": "Yes."} for n in range(9)]
 BAD = 4
@@ -62,17 +63,6 @@ def extract(folder: Path, source: FilesSource, name: str) -> TicketTable:
     return extract_tickets(source=source, fingerprint=fingerprint, root=folder, out=out)
 
 
-def plant(monkeypatch: pytest.MonkeyPatch, module: Any, function: str) -> None:
-    real = getattr(module, function)
-
-    def planted(*given: Any) -> Any:
-        if WORDS in str(given):
-            raise KeyError(WORDS)
-        return real(*given)
-
-    monkeypatch.setattr(module, function, planted)
-
-
 @pytest.mark.parametrize(
     ("form", "messages", "module", "function", "line"),
     [
@@ -99,7 +89,7 @@ def test_a_row_on_which_reading_raises_is_quarantined_with_its_place(
     sound = extract(folder, source, "sound")
     if function == "_parse":  # a line that is valid JSON never comes to it
         monkeypatch.setattr(read_jsonl.orjson, "loads", _loads(read_jsonl.orjson.loads))
-    plant(monkeypatch, module, function)
+    raise_on(monkeypatch, module, function, lambda given: WORDS in str(given))
     result = extract(folder, source, "faulty")
 
     (gone,) = read_rows(result.removed).to_pylist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from tasks.curate.split import split_tickets
 from tasks.curate.sql_step import select_tickets
 from tasks.curate.trigger_scan import scan_triggers
 from tasks.curate.validate import validate_tickets
+from tests.support.plant import raise_on
 
 N_ROWS = 24
 BAD = "Kaboom my secret text, write to ann9@example.org"
@@ -98,17 +100,8 @@ def _holds_bad(value: object) -> bool:
 
 
 def _plant(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
-    if not fault.module:
-        return
-    module = __import__(fault.module, fromlist=[fault.function])
-    real = getattr(module, fault.function)
-
-    def planted(*given: Any, **named: Any) -> Any:
-        if _holds_bad(list(given)) or _holds_bad(named):
-            raise KeyError("Boom my secret text")
-        return real(*given, **named)
-
-    monkeypatch.setattr(module, fault.function, planted)
+    if fault.module:
+        raise_on(monkeypatch, import_module(fault.module), fault.function, _holds_bad)
 
 
 def _python(tickets: TicketTable, out: Path, tmp_path: Path) -> TicketTable:

@@ -16,6 +16,7 @@ from schemas.feedback import Acceptance, FeedbackSpec, LiveQuality
 from tasks.assess.live import live_findings
 from tasks.watch.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback, last_words
 from tasks.watch.learn import learn_from_feedback
+from tests.support.plant import raise_on
 from tests.tasks.curate.conftest import MakeTickets, make_tickets
 from tests.tasks.watch.conftest import ticket
 
@@ -169,14 +170,7 @@ def test_a_line_on_which_redaction_raises_is_refused_and_the_others_are_taken_in
 ) -> None:
     from tasks.watch import feedback
 
-    real = feedback.redact_row
-
-    def planted(row: Any, step: RedactStep) -> Any:
-        if "Kaboom" in str(row):
-            raise IndexError("my secret text")
-        return real(row, step)
-
-    monkeypatch.setattr(feedback, "redact_row", planted)
+    raise_on(monkeypatch, feedback, "redact_row", lambda given: "Kaboom" in str(given), IndexError)
     bad = line(2, "edited", reply="Kaboom my secret text")
     done = ingest(database, line(1), bad, line(3))
     assert done == Ingested(3, 2, 0, ((2, "IndexError in step feedback."),))

@@ -85,7 +85,9 @@ def test_what_a_process_left_that_was_killed_while_it_wrote_a_file_is_gone_after
         assert killed.returncode == -9
     (home / "mlflow" / ".mlflow.db.tmp-journal").touch()
     (home / "login").touch()
-    kept = [home / "scratch" / name for name in (f".mine.{os.getpid()}.tmp", ".hidden", "file.1.tmp", ".fresh.word.tmp")]
+    kept = [
+        home / "scratch" / name for name in (f".mine.{os.getpid()}.tmp", ".hidden", "file.1.tmp", ".fresh.word.tmp")
+    ]
     for path in kept:
         path.touch()
     left = [path for path in files_below(home) if path not in kept]

@@ -242,7 +242,8 @@ def test_a_row_of_a_parquet_file_with_a_text_that_is_not_utf8_is_faulty_and_the_
 
 
 def test_texts_that_are_not_utf8_are_found_in_conversations_too() -> None:
-    turns = pa.StructArray.from_arrays([texts(b"user", b"user", b"user"), texts(b"A", b"\xff", b"B")], ["role", "content"])
+    said = [texts(b"user", b"user", b"user"), texts(b"A", b"\xff", b"B")]
+    turns = pa.StructArray.from_arrays(said, ["role", "content"])
     messages = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), turns)
     (batch,) = arrow_batches([pa.RecordBatch.from_arrays([messages], ["messages"])])
     assert batch.lines.tolist() == [1, 3]

@@ -149,6 +149,11 @@ def test_a_report_of_any_verdict_and_of_nothing_can_be_drawn(verdict: str) -> No
     assert verdict in write_markdown(bare)
 
 
+def test_held_out_tickets_that_could_not_be_asked_are_counted() -> None:
+    for told in (draw_page(report(n_items_quarantined=2), card=""), write_markdown(report(n_items_quarantined=2))):
+        assert "96 held-out tickets (2 more quarantined)" in told
+
+
 def test_junit_counts_what_failed() -> None:
     findings = (
         finding("PROMOTE"),
