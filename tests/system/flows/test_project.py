@@ -122,7 +122,9 @@ def killed_at(names: Sequence[str], place: Place, project: Path) -> dict[str, Pl
 
 def registered_files(place: Place) -> dict[str, bytes]:
     """The files of version 2 as MLflow has them; of its own, which name a time and an id, the names alone."""
-    (version,) = [found for found in place.client.search_model_versions("name = 'replies'") if found.version == "2"]
+    (version,) = [
+        found for found in place.client.search_model_versions("name = 'replies'") if str(found.version) == "2"
+    ]
     folder = Path(str(place.client.get_run(version.run_id).info.artifact_uri).removeprefix("file://")) / "model"
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() if "data" in path.parts else b"" for path in files}
