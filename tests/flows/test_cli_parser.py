@@ -54,7 +54,7 @@ def test_a_command_says_what_it_does_and_shows_how(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_example_is_one_that_the_parser_takes(name: str) -> None:
-    words = shlex.split(EXAMPLES[name].removeprefix("source <(").removesuffix(")").partition(" > ")[0])
+    words = shlex.split(EXAMPLES[name].partition(" > ")[0])
     n_words = len(name.split())
     assert words[: 1 + n_words] == ["tunegate", *name.split()]
     assert ALL[name].make_context(name, words[1 + n_words :]).params
