@@ -19,7 +19,9 @@ def init(
     source: Annotated[
         Path,
         typer.Option(
-            "--from", help="CSV, JSON lines or Parquet (also .gz, .zst) of tickets or conversations.", show_default=False
+            "--from",
+            help="CSV, JSON lines or Parquet (also .gz, .zst) of tickets or conversations.",
+            show_default=False,
         ),
     ],
     name: Annotated[

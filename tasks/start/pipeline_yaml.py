@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
-from schemas.tree import resolve
+from schemas.yaml_text import resolve
 from tasks.start.propose import Proposal
 from tasks.start.roles import percent
 
@@ -63,7 +63,10 @@ def write_pipeline(proposal: Proposal) -> str:
         pipeline += [BLANK, Line(key, tuple(section(proposal)), note)]
     return to_yaml(
         (
-            Line("#", f"Proposed by `tunegate init` from a file of {look.n_rows:,} rows, of which {looked} were looked at."),
+            Line(
+                "#",
+                f"Proposed by `tunegate init` from a file of {look.n_rows:,} rows, of which {looked} were looked at.",
+            ),
             Line("#", "What was inferred has its evidence beside it; lines marked CHECK want an eye. Then:"),
             Line("#", "  tunegate validate"),
             *(Line("#", f"  tunegate {command} {name}") for command in ("curate", "plan", "run")),
@@ -152,7 +155,9 @@ def _limit(characters: int) -> int:
 
 def _split(proposal: Proposal) -> Lines:
     sizes = proposal.sizes
-    yield Line("test_fraction", sizes.test_fraction, f"about {sizes.n_held_out:,} of {sizes.n_tickets:,} tickets of use")
+    yield Line(
+        "test_fraction", sizes.test_fraction, f"about {sizes.n_held_out:,} of {sizes.n_tickets:,} tickets of use"
+    )
     yield Line("validation_fraction", sizes.validation_fraction)
     if not proposal.split_by_time:
         yield Line("by_time", False, "CHECK: no column is a time; held-out tickets are not later than trained ones")
@@ -174,7 +179,9 @@ def _train(proposal: Proposal) -> Lines:
         Line("answer", "\n".join(answer)),
     )
     longest = f"tokens; 95 of 100 tickets have at most {proposal.tickets.example_chars:,} characters"
-    yield Line("base_model", EMBEDDED, "134.5 M parameters, Apache-2.0, from the package index; take a larger one later")
+    yield Line(
+        "base_model", EMBEDDED, "134.5 M parameters, Apache-2.0, from the package index; take a larger one later"
+    )
     yield Line("method", "lora")
     yield Line("prompt", prompt)
     yield Line("adapter", {"rank": 16, "alpha": 32, "target_modules": "all-linear"})

@@ -240,7 +240,9 @@ def gate_of(metric: str, sizes: Sizes) -> tuple[tuple[GateRule, RulePower], ...]
     """
     floor = "finished" if metric == "chrf" else "format"
     rules = (
-        GateRule(metric=metric, change_threshold=ChangeThreshold(against="champion", mode="refresh", margin=sizes.margin)),
+        GateRule(
+            metric=metric, change_threshold=ChangeThreshold(against="champion", mode="refresh", margin=sizes.margin)
+        ),
         GateRule(metric=metric, change_threshold=ChangeThreshold(against="best_baseline", mode="improve")),
         GateRule(metric=floor, value_threshold=0.9),
     )

@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from schemas.source import GeneratedSource
 from tasks.curate.helpdesk import generate_tickets
 from tests.support.commands import run_here
