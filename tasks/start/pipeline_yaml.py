@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
 from schemas.yaml_text import resolve
@@ -139,7 +139,7 @@ def _steps(proposal: Proposal) -> Lines:
     yield Line("-", {"uses": "dedup"}, "exact and near duplicates of the customer's text")
 
 
-def _language(languages: dict[str, int]) -> Line:
+def _language(languages: Mapping[str, int]) -> Line:
     n_known = sum(languages.values())
     code, n = next(iter(languages.items()))
     evidence = f"{percent(n, n_known)} of {n_known:,} texts that are long enough to tell are `{code}`"

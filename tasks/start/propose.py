@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from schemas.columns import TicketColumn
 from schemas.errors import ConfigError
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec, PowerSpec
 from schemas.metrics import traits_by_name
@@ -127,8 +126,8 @@ def propose_pipeline(path: Path, *, name: str | None, root: Path) -> Proposal:
         )
     roles = assign_roles(look)
     has_reply, routing = _what_to_learn(look, roles)
-    learns: list[TicketColumn] = [*(["reply"] if has_reply else []), *([routing.column] if routing else [])]
-    tickets = read_tickets(look, roles.source(str(path.absolute())), learns=tuple(learns))
+    learns = (*(("reply",) if has_reply else ()), *((routing.column,) if routing else ()))
+    tickets = read_tickets(look, roles.source(str(path.absolute())), learns=learns)
     n_readable = look.n_rows - sum(look.unreadable.values())
     sizes = choose_sizes(
         n_readable * tickets.n_usable // max(1, tickets.n_read),
