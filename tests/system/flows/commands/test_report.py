@@ -11,7 +11,8 @@ import pytest
 from schemas.artifacts import ModelRef
 from tests.support.browser import NARROW, WIDE, check_page, open_browser, watched
 from tests.support.candidates import Candidates
-from tests.support.workplace import ForkedWorkplace
+from tests.support.commands import NOWHERE
+from tests.support.workplace import Workplace, environment
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -29,18 +30,20 @@ def browser() -> Iterator[Browser]:
 
 
 def test_reports_of_a_curation_and_of_a_verdict_are_readable_at_every_width(
-    empty_workplace: ForkedWorkplace, tiny_model: ModelRef, browser: Browser
+    tmp_path: Path, tiny_model: ModelRef, browser: Browser
 ) -> None:
-    empty_workplace.json("curate", "small")
-    made = Candidates(empty_workplace.folder, tiny_model)
+    workplace = Workplace(tmp_path, {**environment(tiny_model.root, tmp_path / "cache"), "PREFECT_API_URL": NOWHERE})
+    workplace.declare()
+    workplace.json("curate", "small")
+    made = Candidates(tmp_path, tiny_model)
     curated = made.ledger.runs(limit=1)[0].run_id
     for seed, verdict in ((1, "PROMOTE"), (2, "BLOCK")):
         made.add(seed, verdict)  # type: ignore[arg-type]
     before = made.ledger.path.read_bytes()
     pages: dict[str, Path] = {}
     for run_id in (curated, "run-2"):
-        pages[run_id] = empty_workplace.folder / f"{run_id}.html"
-        done = empty_workplace.run("report", run_id, "--out", str(pages[run_id]))
+        pages[run_id] = tmp_path / f"{run_id}.html"
+        done = workplace.run("report", run_id, "--out", str(pages[run_id]))
         assert done.returncode == 0, done.stderr
     for size, dark in ((WIDE, False), (NARROW, True)):
         with watched(browser, size, dark=dark) as page:
