@@ -7,6 +7,7 @@ to do, 1 internal, 2 configuration, 3 data, 4 training, 5 BLOCK, 6 locked, 7 ext
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from flows.cli_examples import add_examples
 from flows.cli_export import add_export_commands
 from flows.cli_gate import gate_app
 from flows.cli_operations import add_operations_commands
-from flows.cli_options import CONFIG, Config, Json, Pipeline, call
+from flows.cli_options import CONFIG, Config, Json, Pipeline, call, complete_pipeline
 from flows.cli_planning import add_planning_commands
 from flows.cli_privacy import add_privacy_commands
 from flows.cli_registry import add_registry_commands
@@ -35,7 +36,6 @@ TERMINATED = 143
 app = typer.Typer(
     help="Turn fresh support tickets into a better fine-tuned model, or refuse to.",
     no_args_is_help=True,
-    add_completion=False,  # `tunegate completion` prints a script that starts no Python
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     guard_process()
     try:
         refuse_removed(arguments)
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="tunegate", standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
     except typer.Abort:
@@ -59,11 +59,18 @@ def main(arguments: list[str] | None = None) -> None:
     except TunegateError as error:
         code = _report(error, arguments)
     except SystemExit as stop:
-        # Code that is not ours may end the process as if all was done; only a signal of ours ends it so.
-        code = TERMINATED if stop.code == TERMINATED else _report_unexpected(stop, arguments)
+        # Code that is not ours may end the process as if all was done; only a signal of ours, and Typer after it has
+        # completed words for a shell, ends it so.
+        code = stop.code if stop.code == TERMINATED or _completes(arguments) else _report_unexpected(stop, arguments)
     except Exception as error:
         code = _report_unexpected(error, arguments)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _completes(arguments: list[str]) -> bool:
+    """Does Typer answer a shell's completion, install its script or print it?"""
+    options = ("--install-completion", "--show-completion")
+    return bool(os.environ.get("_TUNEGATE_COMPLETE")) or any(each in options for each in arguments)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:
@@ -161,7 +168,9 @@ def schema(_as_json: Json = False) -> int:
 
 @app.command()
 def runs(
-    pipeline: Annotated[str | None, typer.Argument(help="Only this pipeline.", show_default=False)] = None,
+    pipeline: Annotated[
+        str | None, typer.Argument(help="Only this pipeline.", show_default=False, autocompletion=complete_pipeline)
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Newest runs shown.")] = 20,
     config: Config = CONFIG,
     as_json: Json = False,

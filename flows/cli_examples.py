@@ -6,7 +6,6 @@ import typer
 
 EXAMPLES = {
     "init": "tunegate init --from tickets.csv",
-    "completion": "source <(tunegate completion bash)",
     "run": "tunegate run support-replies",
     "plan": "tunegate plan support-replies --json",
     "validate": "tunegate validate --config other.yaml",
@@ -44,7 +43,6 @@ EXAMPLES = {
     "reconcile": "tunegate reconcile",
     "tick": "tunegate tick support-replies",
     "serve": "tunegate serve",
-    "ui": "tunegate ui --port 4300",
     "deploy": "tunegate deploy --pool gpus",
     "feedback": "tunegate feedback support-replies outcomes.jsonl",
     "export": "tunegate export support-replies@champion --format gguf --out handed-out",

@@ -1,4 +1,4 @@
-"""`tunegate tick`, `serve`, `deploy`, `feedback`, `ui`, `migrate`, `metrics`: what goes on by itself."""
+"""`tunegate tick`, `serve`, `deploy`, `feedback`, `migrate`, `metrics`: what goes on by itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CauseOption(StrEnum):
 
 def add_operations_commands(app: typer.Typer) -> None:
     """Give the application the commands of operation."""
-    for command in (tick, serve, deploy, feedback, ui, migrate, metrics):
+    for command in (tick, serve, deploy, feedback, migrate, metrics):
         app.command()(command)
 
 
@@ -78,12 +78,3 @@ def migrate(
 def metrics(config: Config = CONFIG) -> int:
     """Print what the ledger knows as Prometheus metrics: runs, champions, rows, times, what MLflow was not told."""
     return call("metrics", "metrics", config=config)
-
-
-def ui(
-    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes any that is free.")] = 4300,
-    config: Config = CONFIG,
-    as_json: Json = False,
-) -> int:
-    """Show pipelines, runs, champions and removed tickets as pages on this machine; read-only."""
-    return call("ui", "ui", port=port, config=config, as_json=as_json)

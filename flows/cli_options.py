@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import importlib
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-Pipeline = Annotated[str, typer.Argument(help="Name of a pipeline in pipelines.yaml.", show_default=False)]
+
+def complete_pipeline(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of pipelines for the shell: two spaces below `pipelines:`.
+
+    Read without the loader, which takes longer than a person waits for a key, and refuses a file that is being edited.
+    """
+    try:
+        text = Path(ctx.params.get("config") or CONFIG).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return []
+    section = re.search(r"^pipelines:.*\n((?:[ #].*\n|\n)*)", text, re.MULTILINE)
+    names = re.findall(r"^  ([a-z][a-z0-9-]*):", section[1], re.MULTILINE) if section else []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+Pipeline = Annotated[
+    str,
+    typer.Argument(help="Name of a pipeline in pipelines.yaml.", show_default=False, autocompletion=complete_pipeline),
+]
 Config = Annotated[Path, typer.Option("--config", "-c", help="The pipelines.yaml to use.", envvar="TUNEGATE_CONFIG")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 CONFIG = Path("pipelines.yaml")

@@ -6,6 +6,8 @@ from schemas.errors import ConfigError
 
 REMOVED_COMMANDS: dict[str, str] = {
     "sbom": "`tunegate lineage MODEL/VERSION` says what a model was made from; `make sbom` lists a release's packages",
+    "completion": "`tunegate --install-completion`, or `--show-completion` to see the script",
+    "ui": "`tunegate report RUN` and `tunegate compare RUN RUN`; `tunegate up` starts the pages of Prefect and MLflow",
 }
 """Name of each removed command: what to use instead, as a hint."""
 

@@ -1,9 +1,9 @@
-"""`tunegate init` and `completion`: arguments; the work is in `flows/commands/`."""
+"""`tunegate init`: arguments; the work is in `flows/commands/init.py`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,8 @@ from flows.cli_options import CONFIG, Config, Json, call
 
 
 def add_start_commands(app: typer.Typer) -> None:
-    """Give the application the commands that come first."""
-    for command in (init, completion):
-        app.command()(command)
+    """Give the application the command that comes first."""
+    app.command()(init)
 
 
 def init(
@@ -21,7 +20,7 @@ def init(
         Path,
         typer.Option(
             "--from",
-            help="CSV, JSON lines or Parquet (also .gz, .zst) of tickets; or the YAML of axolotl or LLaMA-Factory.",
+            help="CSV, JSON lines or Parquet (also .gz, .zst) of tickets or conversations.",
             show_default=False,
         ),
     ],
@@ -32,13 +31,5 @@ def init(
     config: Config = CONFIG,
     as_json: Json = False,
 ) -> int:
-    """Look at a file of tickets and propose a commented pipelines.yaml, or translate another trainer's settings."""
+    """Look at a file of tickets and propose a commented pipelines.yaml."""
     return call("init", "init", source=source, name=name, force=force, config=config, as_json=as_json)
-
-
-def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="Whose script.", show_default=False)],
-    as_json: Json = False,
-) -> int:
-    """Print a script that completes commands, options and the names of pipelines; it starts no Python."""
-    return call("completion", "completion", shell=shell, as_json=as_json)

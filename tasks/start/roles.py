@@ -1,7 +1,7 @@
 """Which column of a file is for what: proposed by its name and borne out by its values, each with the evidence.
 
-A name alone never decides: a `date` that does not parse, or an `id` that repeats, is left out and said so. It writes
-nothing. Called by `tasks/start/propose.py`.
+A name alone never decides: a `date` that does not parse, or an `id` that repeats, is left out, with the reason. The
+names, and the forms of help desks, are in `columns.yaml`. Evidence is made of counts; it repeats no value.
 """
 
 from __future__ import annotations
@@ -9,6 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
 
 from schemas.columns import Shape, TicketColumn
 from schemas.source import FilesSource
@@ -16,32 +20,43 @@ from tasks.curate.readers.headers import shown
 from tasks.curate.readers.layouts import CANONICAL
 from tasks.curate.readers.paths import parse_path, walk
 from tasks.curate.readers.shapes import detect_shape, shape_keys
-from tasks.start.desks import Desk, desk_of
-from tasks.start.evidence import evidence_for, percent, personal_share
 from tasks.start.look import ColumnFacts, Look
 
-NAMES: Mapping[TicketColumn, str] = {
-    "ticket_id": "ticket_id id ticketid ticket_number ticket_no ticket case_id case_number issue_id request_id "
-    "conversation_id display_id number key",
-    "customer_id": "customer_id customerid requester_id user_id userid contact_id client_id account_id submitter_id "
-    "author_id customer requester client customer_email requester_email user_email email from",
-    "thread_id": "thread_id conversation_id parent_id",
-    "created_at": "created_at created created_on created_date creation_date date_created opened_at opened submitted_at "
-    "received_at sent_at date_of_creation timestamp datetime date time",
-    "updated_at": "updated_at updated modified_at last_modified updated_on last_update",
-    "product": "product product_name product_purchased brand app service",
-    "channel": "channel ticket_channel via_channel via origin source_type",
-    "subject": "subject ticket_subject title summary headline",
-    "body": "body description_text description body_text plain_body question message customer_message ticket_text "
-    "ticket_description ticket_body text query request content utterance instruction comment",
-    "reply": "reply agent_reply first_reply response agent_response answer resolution solution output target_text",
-    "category": "category ticket_category label intent topic issue_type ticket_type type queue department group class "
-    "routing route",
-    "priority": "priority ticket_priority urgency severity",
-    "rating": "rating csat satisfaction_rating satisfaction_score customer_satisfaction_rating satisfaction score",
-    "reference": "order_number order_id order_no case_reference reference",
-}  # fmt: skip
+_KNOWN: Any = YAML(typ="safe").load(Path(__file__).with_name("columns.yaml"))
+NAMES: Mapping[TicketColumn, tuple[str, ...]] = {
+    column: tuple(names.split()) for column, names in _KNOWN["names"].items()
+}
+"""Ticket column -> names that speak for it, in `plain_form`, the best first."""
 LANGUAGE_NAMES = frozenset({"language", "lang", "locale", "language_code"})
+MAX_LABELS = 100
+"""Most different values of a routing field."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A help desk's form of a ticket, whose rows are nested."""
+
+    name: str
+    keys: tuple[str, ...]
+    """Keys at the top of each row, all of which must be there."""
+    columns: Mapping[TicketColumn, tuple[str, ...]]
+    """Ticket column -> paths that may hold it, the best first."""
+    first_answer: str
+    """Path of the item after the customer's own, whoever wrote it."""
+    by_agent: tuple[str, object]
+    """Path inside `first_answer`, and the value it has when an agent wrote it."""
+
+
+DESKS = tuple(
+    Desk(
+        name=desk["name"],
+        keys=tuple(desk["keys"].split()),
+        columns={column: tuple(paths.split()) for column, paths in desk["columns"].items()},
+        first_answer=desk["first_answer"],
+        by_agent=tuple(desk["by_agent"]),
+    )
+    for desk in _KNOWN["desks"]
+)
 
 
 @dataclass(frozen=True)
@@ -60,10 +75,10 @@ class Roles:
     """What the columns of a file are for."""
 
     shape: Shape
-    told: str
+    summary: str
     """What the rows are, in words."""
     found: tuple[Role, ...]
-    left_out: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
     """A sentence for each column that is not used and deserves one."""
 
     def of(self, column: str) -> Role | None:
@@ -78,127 +93,158 @@ class Roles:
 
 def assign_roles(look: Look) -> Roles:
     """Propose a ticket column for each column of the file that is fit for one."""
-    desk = desk_of(look.top)
+    desk = next((desk for desk in DESKS if all(key in look.top for key in desk.keys)), None)
     if desk is not None:
-        return _of_desk(desk, look)
-    named = _by_name(look, taken=set())
+        return Roles("ticket", f"rows look like {desk.name}", tuple(_of_desk(desk, look)))
+    found = _by_name(look)
     shape = detect_shape(look.top)
-    if shape == "ticket":
-        return _tickets(look, named)
-    # Keys of a shape may be names of columns too (`instruction`, `output`): the shape reads them.
-    keys = set(shape_keys(shape))
-    others = tuple(role for role in named if role.name not in keys and role.column not in ("body", "reply"))
-    told = f"rows are of shape {shape} by their keys: {', '.join(key for key in shape_keys(shape) if key in look.top)}"
-    return Roles(shape, told, others, _left_out(look, others, keys))
-
-
-def _tickets(look: Look, named: tuple[Role, ...]) -> Roles:
-    found = named
+    if shape != "ticket":
+        # Keys of a shape may be names of columns too (`instruction`, `output`): the shape reads them.
+        keys = set(shape_keys(shape))
+        found = [role for role in found if role.name not in keys and role.column not in ("body", "reply")]
+        summary = f"rows are of shape {shape} by their keys: {', '.join(k for k in shape_keys(shape) if k in look.top)}"
+        return Roles(shape, summary, tuple(found), _left_out(look, found, keys))
     for column in ("body", "category"):
         if not any(role.column == column for role in found):
-            guess = _guess(look, column, {role.name for role in found})
-            found = (*found, *([guess] if guess else []))
-    return Roles("ticket", "each row is a ticket", found, _left_out(look, found, set()))
+            found += _guess(look, column, {role.name for role in found})
+    return Roles("ticket", "each row is a ticket", tuple(found), _left_out(look, found, set()))
 
 
-def _of_desk(desk: Desk, look: Look) -> Roles:
+def _of_desk(desk: Desk, look: Look) -> list[Role]:
     found = []
     for column, paths in desk.columns.items():
-        for path in paths:
-            facts = look.columns.get(path)
-            evidence = facts and evidence_for(column, facts, look.n_looked)
-            if facts and evidence and evidence.fits:
-                found.append(Role(column, path, evidence.told + _by_agent(desk, look, column)))
-                break
-    return Roles("ticket", f"rows look like {desk.name}", tuple(found), ())
-
-
-def _by_agent(desk: Desk, look: Look, column: str) -> str:
-    """How often the first answer really is an agent's, where the export says so."""
-    place = parse_path(desk.first_answer) or (desk.first_answer,)
-    if column != "reply" or desk.by_agent is None:
-        return ""
-    inner = desk.by_agent[0]
-    said = [walk(row, (*place, *(parse_path(inner) or (inner,)))) for row in look.rows]
+        fit = (_role(column, look.columns[path], look) for path in paths if path in look.columns)
+        found += [role for role in fit if role is not None][:1]
+    inner, agent = desk.by_agent
+    said = [walk(row, parse_path(f"{desk.first_answer}.{inner}") or ()) for row in look.rows]
     known = [value for value in said if isinstance(value, bool | str)]
     if not known:
-        return ""
-    n_agent = sum(value == desk.by_agent[1] for value in known)
-    return f"; {percent(n_agent, len(known))} of {len(known):,} have {inner} {str(desk.by_agent[1]).lower()}"
+        return found
+    share = percent(sum(value == agent for value in known), len(known))
+    by_agent = f"; {share} of {len(known):,} have {inner} {str(agent).lower()}"
+    return [Role(r.column, r.name, r.evidence + by_agent) if r.column == "reply" else r for r in found]
 
 
-def _by_name(look: Look, *, taken: set[str]) -> tuple[Role, ...]:
-    by_form: dict[str, str] = {}
-    for name in look.columns:
-        by_form.setdefault(plain_form(name), name)
-    found = []
+def _by_name(look: Look) -> list[Role]:
+    """For each ticket column the best-named column that its values bear out; none is taken twice."""
+    by_form: dict[str, ColumnFacts] = {}
+    for name, facts in look.columns.items():
+        by_form.setdefault(plain_form(name), facts)
+    found: dict[str, Role] = {}
     for column, forms in NAMES.items():
-        for form in forms.split():
-            facts = look.columns.get(by_form.get(form, ""))
-            facts = None if facts is not None and facts.name in taken else facts
-            if facts is None or not _may_be_named(look, facts.name):
-                continue
-            evidence = evidence_for(column, facts, look.n_looked)
-            if evidence.fits:
-                found.append(Role(column, facts.name, evidence.told))
-                taken.add(facts.name)
+        for facts in (by_form[form] for form in forms if form in by_form):
+            # `columns` of pipelines.yaml reads a column of the top, or a path of the form that it knows.
+            readable = facts.name in look.top or parse_path(facts.name) is not None
+            if readable and facts.name not in found and (role := _role(column, facts, look)):
+                found[facts.name] = role
                 break
-    return tuple(found)
+    return list(found.values())
 
 
-def _may_be_named(look: Look, name: str) -> bool:
-    """A column of the top, or a path of the form that `columns` reads."""
-    return name in look.top or parse_path(name) is not None
+def _role(column: TicketColumn, facts: ColumnFacts, look: Look, *, guessed: bool = False) -> Role | None:
+    evidence = evidence_for(column, facts, look.n_looked)
+    return Role(column, facts.name, evidence.text, guessed) if evidence.fits else None
 
 
-def _guess(look: Look, column: TicketColumn, taken: Collection[str]) -> Role | None:
-    """The one column that is fit by its values alone; null where there is none, or several."""
+def _guess(look: Look, column: TicketColumn, taken: Collection[str]) -> list[Role]:
+    """The one column that is fit by its values alone; none where there are several."""
     fit = []
     for name, facts in look.columns.items():
         if name in taken or name not in look.top or shown(name) != name or plain_form(name) in LANGUAGE_NAMES:
             continue
-        evidence = evidence_for(column, facts, look.n_looked)
-        if evidence.fits and not personal_share(facts) > 0.5 and facts.n_times < facts.n_filled / 2:
-            fit.append(Role(column, name, evidence.told, guessed=True))
-    return fit[0] if len(fit) == 1 else None
+        if facts.personal_share <= 0.5 and facts.n_times < facts.n_filled / 2:
+            fit += [role] if (role := _role(column, facts, look, guessed=True)) else []
+    return fit if len(fit) == 1 else []
 
 
-def _left_out(look: Look, found: tuple[Role, ...], keys: set[str]) -> tuple[str, ...]:
+def _left_out(look: Look, found: Collection[Role], keys: set[str]) -> tuple[str, ...]:
     used = {role.name for role in found}
     roots = {str(path[0]) for name in used if (path := parse_path(name)) and name not in look.top}
-    told = []
+    reasons = []
     for name, facts in look.columns.items():
-        if name in used or name in keys or name.partition(".")[0].partition("[")[0] in {*roots, *keys}:
+        if name in used or name in keys or re.split(r"[.\[]", name, maxsplit=1)[0] in {*roots, *keys}:
             continue
-        if said := _why_left(name, facts, look):
-            told.append(f"{shown(name)}: {said}")
-    return tuple(told)
+        if reason := _why_left_out(name, facts, look):
+            reasons.append(f"{shown(name)}: {reason}")
+    return tuple(reasons)
 
 
-def _why_left(name: str, facts: ColumnFacts, look: Look) -> str:
+def _why_left_out(name: str, facts: ColumnFacts, look: Look) -> str:
     if not facts.n_filled:
         return "empty in every row looked at"
-    if personal_share(facts) >= 0.2:
-        return f"personal data ({_kinds(facts)}); a run does not read it"
-    if plain_form(name) in LANGUAGE_NAMES:
+    if facts.personal_share >= 0.2:
+        kinds = {"e-mail": facts.n_emails, "phone": facts.n_phones}
+        shares = ", ".join(f"{kind} in {percent(n, facts.n_filled)}" for kind, n in kinds.items() if n)
+        return f"personal data ({shares}); a run does not read it"
+    form = plain_form(name)
+    if form in LANGUAGE_NAMES:
         return f"{facts.n_distinct:,} languages; a run tells languages from the text itself (step `language`)"
     if facts.n_distinct == 1:
         return "one value in every row"
-    wanted = next((column for column, forms in NAMES.items() if plain_form(name) in forms.split()), None)
-    if wanted is not None:
-        evidence = evidence_for(wanted, facts, look.n_looked)
-        if not evidence.fits:
-            own = f"; CHECK: a run takes it as {name} by its own name" if name in CANONICAL else ""
-            return f"no {wanted}: {evidence.told}{own}"
+    wanted = next((column for column, forms in NAMES.items() if form in forms), None)
+    if wanted is not None and not (evidence := evidence_for(wanted, facts, look.n_looked)).fits:
+        own = f"; CHECK: a run takes it as {name} by its own name" if name in CANONICAL else ""
+        return f"no {wanted}: {evidence.text}{own}"
     if name not in look.top:
         return ""
     label = evidence_for("category", facts, look.n_looked)
-    return f"no ticket column by its name; could be a label ({label.told})" if label.fits else "no ticket column"
+    return f"no ticket column by its name; could be a label ({label.text})" if label.fits else "no ticket column"
 
 
-def _kinds(facts: ColumnFacts) -> str:
-    kinds = {"e-mail": facts.n_emails, "phone": facts.n_phones}
-    return ", ".join(f"{kind} in {percent(n, facts.n_filled)}" for kind, n in kinds.items() if n)
+class Evidence(NamedTuple):
+    """What speaks for or against a column."""
+
+    fits: bool
+    text: str
+
+
+def evidence_for(column: TicketColumn, facts: ColumnFacts, n_rows: int) -> Evidence:
+    """Are these values such a column's?
+
+    Args:
+        n_rows: Rows looked at; a nested path may be absent in some.
+    """
+    n, n_distinct = facts.n_filled, facts.n_distinct
+    if not n:
+        return Evidence(False, "empty in every row looked at")
+    match column:
+        case "created_at" | "updated_at":
+            what = "parse as ISO 8601 or seconds since 1970" if facts.n_texts else "are times"
+            return Evidence(facts.share(facts.n_times) >= 0.9, f"{percent(facts.n_times, n)} of {n:,} values {what}")
+        case "rating":
+            return Evidence(facts.n_numbers == n, f"{percent(facts.n_numbers, n)} of {n:,} are numbers")
+        case "category" | "priority" | "product" | "channel":
+            few = 2 <= n_distinct <= min(MAX_LABELS, max(3, n // 5))
+            return Evidence(few and facts.median_chars <= 60, f"{n_distinct:,} different values in {n:,} rows")
+        case "subject" | "body" | "reply":
+            least = 3 if column == "subject" else 10
+            text = f"text in {percent(facts.n_texts, n_rows)} of {n_rows:,} rows, "
+            text += f"{facts.median_chars:,} characters in the middle"
+            if column != "reply" and n_rows >= 10 and n_distinct <= max(2, 0.02 * n):
+                return Evidence(False, f"{text}, only {n_distinct:,} different")
+            return Evidence(facts.share(facts.n_texts) >= 0.95 and facts.median_chars >= least, text)
+        case _:  # ticket_id, customer_id, thread_id, reference
+            text = f"{n_distinct:,} different values in {n:,} of {n_rows:,} rows"
+            if column == "ticket_id":
+                return Evidence(n == n_rows and n_distinct >= 0.95 * n_rows, text)
+            if facts.personal_share >= 0.2:
+                text += "; personal data: `redact.pseudonymise` replaces it, with a key from the environment"
+            return Evidence(facts.median_chars <= 120 and (n_distinct > 1 or n_rows == 1), text)
+
+
+def percent(n: int, of: int) -> str:
+    """A share in words, never rounded up to all or down to none.
+
+    >>> percent(1199, 1200), percent(1200, 1200), percent(1, 3000)
+    ('99.9 %', '100 %', '0.1 %')
+    """
+    share = 100 * n / of if of else 0.0
+    value = round(share, 1 if share > 99 or share < 1 else 0)
+    if n < of:
+        value = min(value, 99.9)
+    if n > 0:
+        value = max(value, 0.1)
+    return f"{value:g} %"
 
 
 def plain_form(name: str) -> str:

@@ -34,7 +34,7 @@ FLOWS = ("run", "curate", "tick")
 """Commands that start a Prefect flow."""
 LOOKS = ("validate", "plan", "estimate", "runs", "status", "champion", "doctor", "schema", "explain")
 """Commands that need no run before them."""
-SERVES = ("serve", "endpoint", "ui", "up", "down")
+SERVES = ("serve", "endpoint", "up", "down")
 """Commands that run until they are interrupted, or start and stop what does."""
 NOT_RUN = {
     "tunegate deploy --pool gpus": "needs a pool; test_deploy.py has one",

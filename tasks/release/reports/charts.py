@@ -63,32 +63,6 @@ def columns(bins: Sequence[tuple[str, int]], *, label: str) -> str:
     return _svg(WIDTH, HEIGHT, label, "".join(marks))
 
 
-def over_runs(points: Sequence[tuple[str, str, float, float | None]], *, label: str) -> str:
-    """A dot per run, oldest first, in its verdict's colour, over a line of what it was compared with.
-
-    Args:
-        points: (run id, verdict, candidate's value, reference's value); values that are not finite are left out.
-        label: What a reader of the page without eyes is told.
-    """
-    finite = [each for each in points if math.isfinite(each[2])]
-    if not finite:
-        return ""
-    references = [(place, each[3]) for place, each in enumerate(finite) if each[3] is not None]
-    known = [each[2] for each in finite] + [value for _, value in references if math.isfinite(value)]
-    y_span, x_span = (min(0.0, *known), max(known)), (0.0, max(1.0, len(finite) - 1.0))
-    marks = [_grid(y_span, None, log=False)]
-    line = " ".join(f"{_x(x, x_span):.1f},{_y(y, y_span):.1f}" for x, y in references if math.isfinite(y))
-    marks.append(f'<polyline points="{line}" fill="none" style="stroke:var(--reference)" stroke-width="1.8"/>')
-    for place, (run, verdict, value, _) in enumerate(finite):
-        colour = {"PROMOTE": "good", "HOLD": "wait"}.get(verdict, "bad")
-        told = escape(f"{run}: {value:.3f}, {verdict}")
-        marks.append(
-            f'<g><title>{told}</title><circle cx="{_x(place, x_span):.1f}" cy="{_y(value, y_span):.1f}" r="4.5" '
-            f'style="fill:var(--{colour})"/></g>'
-        )
-    return _svg(WIDTH, HEIGHT, label, "".join(marks))
-
-
 def interval(lower: float, middle: float | None, upper: float, limit: float | None, *, colour: str, label: str) -> str:
     """A finding's interval on a line with its limit: what lies on the wrong side is seen at once."""
     known = [value for value in (lower, upper, middle, limit) if value is not None and math.isfinite(value)]

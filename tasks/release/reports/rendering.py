@@ -1,6 +1,6 @@
 """Jinja2 as every page here uses it: all text escaped, no unseen characters, no missing name passed over.
 
-Called by `tasks/release/reports/page.py` and `tasks/release/pages/`.
+Called by `tasks/release/reports/page.py`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ HERE = Path(__file__).parent
 
 
 @cache
-def environment(folder: Path = HERE) -> Environment:
-    """Templates of a folder; those of the reports' (the style) can be included everywhere."""
+def environment() -> Environment:
+    """The templates of this folder."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(
-        loader=FileSystemLoader([folder, HERE]),
+        loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_seen,

@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from schemas.source import GeneratedSource
 from tasks.curate.helpdesk import generate_tickets
 from tests.support.commands import run_here
@@ -84,16 +86,10 @@ def test_a_name_that_is_none_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "pipelines.yaml").exists()
 
 
-def test_settings_of_another_trainer_are_told_key_by_key(tmp_path: Path) -> None:
-    (tmp_path / "data.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
-    (tmp_path / "axolotl.yml").write_text(
-        "base_model: org/model\nadapter: lora\nlora_r: 8\nsequence_len: 512\nmicro_batch_size: 2\nnum_epochs: 1\n"
-        "datasets:\n  - {path: data.jsonl, type: alpaca}\nrl: dpo\n"
-    )
-    done = tunegate("init", "--from", "axolotl.yml", "--json", "-c", "new/pipelines.yaml", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["kind"], told["pipeline"]) == ("axolotl", "axolotl")
-    assert {each["key"] for each in told["not_supported"]} == {"base_model", "rl"}
-    assert {"adapter", "lora_r", "sequence_len"} <= {each["key"] for each in told["mapped"]}
-    assert tunegate("validate", "-c", "new/pipelines.yaml", cwd=tmp_path).returncode == 0
+@pytest.mark.parametrize("name", ["axolotl.yml", "llamafactory.yaml"])
+def test_settings_of_another_trainer_are_refused_with_what_to_give_instead(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("base_model: org/model\nadapter: lora\ndatasets:\n  - {path: a.jsonl, type: alpaca}\n")
+    refused = tunegate("init", "--from", name, cwd=tmp_path)
+    assert (refused.returncode, "TG0130" in refused.stderr) == (2, True)
+    assert "hint: give the file of tickets that it names" in refused.stderr
+    assert not (tmp_path / "pipelines.yaml").exists()

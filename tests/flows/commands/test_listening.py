@@ -1,4 +1,4 @@
-"""`tunegate ui` as its users meet it: the real command, over a real workspace, in a real Chromium."""
+"""The socket that `tunegate endpoint` listens on: ports that are none, connections that cannot be accepted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,6 @@ import pytest
 
 from flows.commands.listening import AcceptErrors, listen
 from schemas.errors import ConfigError
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
-]
 
 
 @pytest.mark.parametrize("port", [99_999, -1])

@@ -227,34 +227,9 @@ def keep_300(path: Path) -> None:
         csv.writer(stream).writerows([head, *rows[:300]])
 
 
-def test_scene_trainers(shell: Shell) -> None:
-    [block] = scene("trainers")
-    (shell.folder / "pipelines.yaml").unlink()
-    pairs = [{"instruction": f"Where is parcel {n}?", "output": f"Parcel {n} comes on Friday."} for n in range(60)]
-    (shell.folder / "support.jsonl").write_text("\n".join(map(json.dumps, pairs)))
-    (shell.folder / "support.json").write_text(json.dumps(pairs))
-    (shell.folder / "dataset_info.json").write_text(json.dumps({"support": {"file_name": "support.json"}}))
-    settings = {
-        "axolotl.yaml": {"base_model": "org/model", "adapter": "lora", "lora_r": 16, "micro_batch_size": 4,
-            "datasets": [{"path": "support.jsonl", "type": "alpaca"}]},
-        "llamafactory.yaml": {"model_name_or_path": "org/model", "stage": "sft", "finetuning_type": "lora",
-            "dataset": "support", "dataset_dir": ".", "template": "chatml", "lora_rank": 16},
-    }  # fmt: skip
-    for name, written in settings.items():
-        with (shell.folder / name).open("w") as stream:
-            YAML().dump(written, stream)
-    shell.run(script_of(block))
-    shell.run("tunegate validate && tunegate validate --config second.yaml")
-
-
 def test_scene_completion(shell: Shell) -> None:
     [block] = scene("completion")
-    bash, fish = script_of(block).splitlines()
-    assert "tunegate" in shell.run(f"{bash}\ncomplete -p tunegate")
-    if shutil.which("fish"):
-        shell.run(f"fish -c {fish!r}")
-    else:
-        assert "complete" in shell.run(fish.partition(" | ")[0])
+    assert "tunegate" in shell.run(f"{script_of(block)}\ncomplete -p tunegate")
 
 
 def test_scene_event(shell: Shell, prefect_server: PrefectServer) -> None:

@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from schemas.diagnostics import read_source
 from schemas.errors import ConfigError, DataError
 from schemas.load import PipelineFile, load_file
-from tasks.start.propose import Proposal, propose_pipeline
-from tasks.start.sections import file_of
-from tasks.start.sizes import choose_sizes, power_of, rules_for
-from tasks.start.yaml_out import to_yaml
+from schemas.yaml_text import read_tree
+from tasks.curate.readers.layouts import CANONICAL
+from tasks.start.pipeline_yaml import Line, to_yaml, write_pipeline
+from tasks.start.propose import Proposal, choose_sizes, gate_of, propose_pipeline
+from tasks.start.roles import DESKS, NAMES, plain_form
 from tests.tasks.start.conftest import WriteCsv, ticket
 
 MAPPED = {
@@ -35,7 +37,7 @@ def columns(proposal: Proposal) -> dict[str, str]:
 
 def loaded(proposal: Proposal, folder: Path) -> tuple[str, PipelineFile]:
     """The text of the file, and what the loader makes of it."""
-    text = to_yaml(file_of(proposal))
+    text = write_pipeline(proposal)
     (folder / "pipelines.yaml").write_text(text)
     return text, load_file(folder / "pipelines.yaml")
 
@@ -138,7 +140,7 @@ def test_sizes_follow_from_the_power_of_the_gate() -> None:
     assert (few.test_fraction, few.n_held_out) == (0.3, 90)
     assert 0.05 < few.margin <= 0.1
     for each in (many, some, few):
-        (refresh, *_) = power_of(rules_for("field_category", each.margin, floors=("format",)), each.max_items)
+        (_, refresh), *_ = gate_of("field_category", each)
         assert not refresh.underpowered  # the margin is one that the items show
     assert not sizes(600, continuous=True).gate_works
     assert sizes(700, continuous=True).gate_works
@@ -199,7 +201,7 @@ def test_nested_help_desk_rows_are_recognised(write_jsonl: WriteCsv, tmp_path: P
         }  # fmt: skip
 
     proposal = proposed(write_jsonl(map(talk, range(150))))
-    assert "Zendesk" in proposal.roles.told
+    assert "Zendesk" in proposal.roles.summary
     found = columns(proposal)
     assert (found["body"], found["reply"], found["channel"]) == ("description", "comments[1].body", "via.channel")
     reply = proposal.roles.of("reply")
@@ -245,7 +247,7 @@ def test_conversations_of_every_shape_are_recognised(shape: str, write_jsonl: Wr
     rows = [SHAPES[shape](ticket(n)["Message"], ticket(n)["Agent Reply"]) for n in range(80)]
     proposal = proposed(write_jsonl(rows))
     assert proposal.roles.shape == shape
-    assert (proposal.sampled.n_usable, proposal.metric) == (80, "chrf")
+    assert (proposal.tickets.n_usable, proposal.metric) == (80, "chrf")
     _, file = loaded(proposal, tmp_path)
     assert file.get("tickets").evaluate.routing_field is None
 
@@ -259,30 +261,28 @@ def test_names_that_yaml_or_the_loader_could_misread_survive(write_csv: WriteCsv
     _, file = loaded(proposal, tmp_path)
     source = file.get("tickets").source
     assert dict(getattr(source, "columns"))["reply"] == "reply"  # noqa: B009
-    from tasks.start.yaml_out import Key, Section
 
-    for name in (
-        "no",
-        "1e3",
-        "a: b",
-        "x # y",
-        "${env:HOME}",
-        'q"uo\\te',
-        "tab\t",
-        "\x85\u2028",
-        "日本",
-        "",
-        " a",
-        "-",
-        "?",
-    ):
-        text = to_yaml(Section((Key("k", name),)))
-        (tmp_path / "x.yaml").write_text(text)
-        from schemas.diagnostics import read_source
-        from schemas.yaml_text import plain, read_tree
 
-        read = plain(read_tree(read_source(tmp_path / "x.yaml", max_bytes=1000, max_line=1000)))
-        assert read["k"].replace("$${", "${") == name
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no", "1e3", "a: b", "x # y", "${env:HOME}", 'q"uo\\te', "tab\t", "\x01\x85\u2028", "\U0001f600", "日本", "",
+        " a", "-", "?", "#",
+    ],
+)  # fmt: skip
+def test_any_text_is_read_back_as_it_was(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(to_yaml((Line("k", name),)))
+    read = read_tree(read_source(path, max_bytes=1000, max_line=1000))["k"].value
+    assert str(read).replace("$${", "${") == name
+
+
+def test_the_names_of_columns_are_those_of_ticket_columns_in_plain_form() -> None:
+    for columns in (NAMES, *(desk.columns for desk in DESKS)):
+        assert columns.keys() < set(CANONICAL)
+    for names in NAMES.values():
+        assert [plain_form(name) for name in names] == list(names)
+    assert all(isinstance(desk.by_agent, tuple) and len(desk.by_agent) == 2 for desk in DESKS)
 
 
 def test_real_files_are_proposed_for_or_refused_with_a_reason(shared_data: Path, tmp_path: Path) -> None:

@@ -1,1 +1,0 @@
-"""The pages of `tunegate ui`: a small read-only server and its templates."""
