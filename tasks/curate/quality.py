@@ -113,7 +113,7 @@ def _counts(table: pa.Table) -> dict[str, NDArray[np.int64]]:
 
     from tasks.curate.scores.characters import character_tables
     from tasks.curate.similarity.kernels.scan import COUNTS, scan_tickets, table_size
-    from tasks.kernels.kernel import in_slices
+    from tasks.threads import in_slices
 
     classes, lowered = character_tables()
     counts = np.zeros((table.num_rows, len(COUNTS)), np.int64)

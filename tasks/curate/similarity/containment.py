@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import DataError
 from tasks.curate.similarity.kernels.leaking import best_containment, best_jaccard
-from tasks.curate.similarity.kernels.numbering import number_grams, number_words
-from tasks.curate.similarity.kernels.tokenise import INVISIBLE, LETTER, LONE
+from tasks.curate.similarity.kernels.tokenise import INVISIBLE, LETTER, LONE, number_grams, number_words
 from tasks.curate.similarity.letters import character_classes
 
 Ints = NDArray[np.int64]

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.curate.similarity.buffers import numpy_column, text_buffers
-from tasks.curate.similarity.kernels.folding import HARD, fold_texts
+from tasks.curate.similarity.kernels.tokenise import HARD, fold_texts
 from tasks.curate.similarity.words import INVISIBLE, UNSPACED, WORD, folded
 from tasks.warehouse import connect
 
