@@ -35,8 +35,8 @@ def sketch_sets(hashes: Any, starts: Any, sizes: Any, low: Any, high: Any, sketc
     """Fill the sketches of the texts from `low` on, below `high`; returns the bits set, with repetitions.
 
     Each hash sets one of 256 bits. A bit that only one of two sketches has stands for a hash that only that set has, so
-    the symmetric difference is at least the number of differing bits: pairs over the limit need no exact comparison, and
-    no similar pair is ever lost.
+    the symmetric difference is at least the number of differing bits: pairs over the limit need no exact comparison,
+    and no similar pair is ever lost.
     Source: Sandes, Teodoro and Melo, Bitmap Filter (2018).
 
     Args:

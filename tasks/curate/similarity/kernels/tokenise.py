@@ -1,4 +1,4 @@
-"""Kernels: words, shingles and keys of texts, their lower case, and numbers of words and n-grams, from the bytes of Arrow's buffers to 64-bit hashes.
+"""Kernels from the bytes of texts to hashes and numbers: lower case, words, shingles, keys, n-grams.
 
 A text is UTF-8 with letters beyond ASCII already lower-cased and composed (`folded` in
 `tasks/curate/similarity/words.py`); ASCII is lower-cased here. Words are runs of letters, digits and marks, as in
@@ -9,7 +9,8 @@ Two words, runs of words or texts count as equal when their hashes are: 64 bits 
 Among a million tickets of a hundred words (1e8 shingles) one false shingle pair in some text is expected once in 3,700
 such sets, and it would move one Jaccard value by one shingle; two different texts meet with probability 1e-27.
 
-It knows nothing of tickets or thresholds. Called by `tasks/curate/similarity/shingles.py`.
+They know nothing of tickets or thresholds. Called by `tasks/curate/similarity/` `shingles.py`, `letters.py` and
+`containment.py`.
 """
 
 from __future__ import annotations
