@@ -52,7 +52,9 @@ def character_classes() -> Any:
 @cache
 def ascii_classes() -> Any:
     """The first 128 of them, without asking: letters and digits are in words, the others between."""
-    return np.array([chr(code).isalnum() for code in range(128)], np.uint8)
+    classes = np.array([chr(code).isalnum() for code in range(128)], np.uint8)
+    classes.flags.writeable = False  # as those of all characters: one form of the kernel serves both
+    return classes
 
 
 @cache
