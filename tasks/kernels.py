@@ -12,7 +12,7 @@ nothing and check no bounds: each gets its work arrays from its caller. Imported
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 from llvmlite import ir
@@ -20,23 +20,23 @@ from numba import types
 from numba.core.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-F = TypeVar("F", bound=Callable[..., Any])
+Function = Callable[..., Any]
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 _REORDERING = {"reassoc", "nsz", "contract"}
 """Of LLVM's freedoms with floats those that lose no NaN and no infinity."""
 
 
-def kernel(*, reorders: bool = False) -> Callable[[F], F]:
+def kernel(*, reorders: bool = False) -> Callable[[Function], Function]:
     """Compile the function at its first call, and keep the machine code where a folder for it can be written.
 
     Args:
         reorders: Sums of floats may be taken in any order, so that loops over them use the processor's wide registers.
     """
 
-    def compiled(function: F) -> F:
+    def compiled(function: Function) -> Function:
         options = _options(reorders=reorders)
         try:
-            made: F = numba.njit(cache=True, **options)(function)
+            made: Function = numba.njit(cache=True, **options)(function)
         except RuntimeError:  # neither next to the source nor in the user's cache: then once in each process
             made = numba.njit(**options)(function)
         return made
@@ -44,11 +44,11 @@ def kernel(*, reorders: bool = False) -> Callable[[F], F]:
     return compiled
 
 
-def part(*, reorders: bool = False) -> Callable[[F], F]:
+def part(*, reorders: bool = False) -> Callable[[Function], Function]:
     """A function that kernels of the same file call: it is compiled into them, and kept with them."""
 
-    def compiled(function: F) -> F:
-        made: F = numba.njit(**_options(reorders=reorders))(function)
+    def compiled(function: Function) -> Function:
+        made: Function = numba.njit(**_options(reorders=reorders))(function)
         return made
 
     return compiled
@@ -58,13 +58,7 @@ def _options(*, reorders: bool) -> dict[str, Any]:
     return {**_OPTIONS, "fastmath": _REORDERING} if reorders else _OPTIONS
 
 
-@intrinsic
-def prefetch(_typing: Any, array: Any, place: Any) -> Any:
-    """Ask the processor to bring what lies `place` elements after the array's first into its cache; nothing waits.
-
-    A place outside the array does no harm. Called from kernels only.
-    """
-
+def _prefetch(_typing: Any, array: Any, place: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = make_array(signature.args[0])(context, builder, arguments[0]).data
         byte = ir.IntType(8).as_pointer()
@@ -77,3 +71,8 @@ def prefetch(_typing: Any, array: Any, place: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(array, place), generate
+
+
+prefetch: Any = intrinsic(_prefetch)
+"""`prefetch(array, place)` in a kernel: ask the processor to bring what lies `place` elements after the array's first
+into its cache. Nothing waits for it, and a place outside the array does no harm."""

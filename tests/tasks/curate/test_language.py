@@ -6,12 +6,11 @@ import random
 import socket
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from schemas.curation_steps import LanguageStep
-from schemas.languages import LANGUAGES
-from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, _model, detect_languages, drop_by_language
+from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, drop_by_language
+from tasks.curate.scores.language_model import load_language_model
 
 TEXTS = {
     "en": "Hello, my parcel has not arrived yet and I would like to know where it is.",
@@ -34,7 +33,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    _model.cache_clear()
+    load_language_model.cache_clear()
 
 
 def rows(**bodies: str | None) -> list[dict[str, object]]:
@@ -157,21 +156,3 @@ def test_a_table_without_rows_stays_one(make_tickets: Any, new_folder: Any) -> N
     step = LanguageStep(uses="language", keep=("en",))
     result = drop_by_language(tickets=make_tickets([]), step=step, out=new_folder())
     assert (result.rows.n_in, result.rows.n_out) == (0, 0)
-
-
-def test_the_codes_of_the_configuration_are_the_models() -> None:
-    found = _model().predict("where has my parcel gone\n", len(LANGUAGES) + 10, -1.0, "strict")
-    assert {label.removeprefix("__label__") for _, label in found} == LANGUAGES
-
-
-def test_every_text_of_a_column_has_its_own_language_whatever_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    odd = ["", " ", "</s>", "__label__de this is English", "NUL\0byte\vand\fmore\r", "ein" * 400, "\ufeffmark", None]
-    texts = [None, *TEXTS.values(), *odd, *TEXTS.values()]
-    column = pa.chunked_array([texts[:3], [], texts[3:]], pa.string())
-    languages, scores = detect_languages(column)
-    for text, language, score in zip(texts, languages.to_pylist(), scores.to_pylist(), strict=True):
-        found = [(0.0, None)] if text is None else _model().predict(f"{text}\n", 1, 0.0, "strict")
-        share, label = found[0]
-        assert (language, score) == (label and label.removeprefix("__label__"), min(round(share, 6), 1.0))
-    monkeypatch.setattr("tasks.curate.language.BATCH_ROWS", 2)
-    assert detect_languages(column) == (languages, scores)

@@ -10,6 +10,7 @@ import pytest
 
 from schemas.curation_steps import LanguageStep
 from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, drop_by_language
+from tasks.curate.scores.language_model import load_language_model
 from tests.tasks.curate.test_language import TEXTS, offline
 
 

@@ -24,7 +24,7 @@ from schemas.curation_steps import (
     RuleStep,
 )
 from tasks import threads, warehouse
-from tasks.curate import language, leaks, quality
+from tasks.curate import leaks, quality
 from tasks.curate.cap import cap_rows
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.dedup import drop_duplicates
@@ -35,6 +35,7 @@ from tasks.curate.quality import score_quality
 from tasks.curate.redact import redact_tickets
 from tasks.curate.rows import ticket_table
 from tasks.curate.rules import apply_rules
+from tasks.curate.scores import language_model
 from tasks.curate.similarity import join, shingles
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
@@ -55,7 +56,7 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Slices]:
     """
     connect, in_slices = warehouse.connect, threads.in_slices
     for module, name in ((shingles, "BATCH_ROWS"), (leaks, "BATCH_ROWS"), (quality, "_BATCH_ROWS"),
-                         (language, "BATCH_ROWS")):  # fmt: skip
+                         (language_model, "BATCH_ROWS")):  # fmt: skip
         monkeypatch.setattr(module, name, 64)
     monkeypatch.setattr(join, "SLICED_FROM", 1)
 
