@@ -45,7 +45,7 @@ EXAMPLES = {
     "serve": "tunegate serve",
     "deploy": "tunegate deploy --pool gpus",
     "feedback": "tunegate feedback support-replies outcomes.jsonl",
-    "export": "tunegate export support-replies@champion --format gguf --out handed-out",
+    "export": "tunegate export support-replies@champion --format merged --out handed-out",
     "verify": "tunegate verify handed-out --key release.pem",
     "endpoint": "tunegate endpoint support-replies --port 8399",
 }

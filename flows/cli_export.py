@@ -29,12 +29,12 @@ def export(
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.", show_default=False)],
     form: Annotated[
         Literal["peft", "merged", "gguf", "ollama", "vllm", "openai-jsonl"],
-        typer.Option("--format", "-f", help="Whose form."),
+        typer.Option("--format", "-f", help="Whose form; `gguf` names llama.cpp's converter."),
     ] = "peft",
-    stored: Annotated[Literal["bfloat16", "float32"], typer.Option(help="Weights of `merged`.")] = "bfloat16",
-    gguf_type: Annotated[
-        Literal["f16", "bf16", "f32", "q8_0"], typer.Option(help="Matrices of `gguf` and `ollama`.")
-    ] = "f16",
+    stored: Annotated[
+        Literal["bfloat16", "float32"], typer.Option(help="Weights of `merged` and `ollama`.")
+    ] = "bfloat16",
+    _gguf_type: Annotated[str | None, typer.Option("--gguf-type", hidden=True)] = None,  # with -f gguf: a named error
     sign: Annotated[
         Path | None,
         typer.Option(metavar="KEY.pem", help="Sign the folder with this private EC key (extra `signing`)."),
@@ -44,8 +44,8 @@ def export(
 ) -> int:
     """Write a candidate for other programs: complete, compared with what the gate judged, with a manifest."""
     return call(
-        "export", "export", run=run, form=form, to=to, stored=stored, gguf_type=gguf_type, sign=sign,
-        config=config, as_json=as_json,
+        "export", "export", run=run, form=form, to=to, stored=stored, sign=sign, config=config,
+        as_json=as_json,
     )  # fmt: skip
 
 

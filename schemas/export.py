@@ -9,8 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from schemas.verdicts import Verdict
 
 ExportFormat = Literal["peft", "merged", "gguf", "ollama", "vllm", "openai-jsonl"]
-GgufType = Literal["f32", "f16", "bf16", "q8_0"]
-"""How the matrices of a GGUF file are stored."""
+"""`gguf` is written no more; the manifest of a folder that an earlier version exported may name it."""
 Standing = Literal["champion", "former champion", "never promoted"]
 
 

@@ -16,7 +16,7 @@ from flows.settings import load_settings, open_ledger, open_store
 from schemas.artifacts import Artifact, DatasetRef, PromptSet, Splits
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
-from schemas.export import ExportFormat, ExportOrigin, GgufType
+from schemas.export import ExportFormat, ExportOrigin
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
 
@@ -32,7 +32,6 @@ def export(
     form: ExportFormat,
     to: Path,
     stored: Literal["float32", "bfloat16"],
-    gguf_type: GgufType,
     sign: Path | None,
     config: Path,
     as_json: bool,
@@ -40,12 +39,20 @@ def export(
     """Write the folder and say what is in it.
 
     Raises:
-        ConfigError: TG0184, there is nothing verified of that name; TG0185, its training set was never redacted;
-            TG0159, its run was configured as this version does not read; and as
-            `tasks.release.export.export_candidate`.
+        ConfigError: TG0100, GGUF files are written by llama.cpp alone; TG0184, there is nothing verified of that name;
+            TG0185, its training set was never redacted; TG0159, its run was configured as this version does not read;
+            and as `tasks.release.export.export_candidate`.
         StorageError: TG0580 or TG0581, the ledger was altered or is another one.
         SecurityError: TG0826, TG0827, it cannot be signed; told before anything is written.
     """
+    if form == "gguf":
+        raise ConfigError(
+            "GGUF files are not written here any more; llama.cpp's own converter writes them from a merged export",
+            code="TG0100",
+            where="export --format",
+            hint=f"`tunegate export {run} --format merged --out DIR`, then llama.cpp's "
+            "`python convert_hf_to_gguf.py DIR --outfile model.gguf`",
+        )
     settings = load_settings(config)
     ledger = open_ledger(settings)
     ledger.check()
@@ -65,7 +72,7 @@ def export(
         check_signing_key(sign)
     source = _source(named, spec, ledger, open_store(settings))
     with named_disk_errors(to.absolute().parent):
-        done = export_candidate(source, _origin(named, form, source), out=to, stored=stored, gguf_type=gguf_type)
+        done = export_candidate(source, _origin(named, form, source), out=to, stored=stored)
         signature = sign_folder(done.root, key=sign) if sign is not None else None
     _tell(done, signature, as_json=as_json)
     return 0

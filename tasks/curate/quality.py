@@ -113,7 +113,7 @@ def _counts(table: pa.Table) -> dict[str, NDArray[np.int64]]:
 
     from tasks.curate.scores.characters import character_tables
     from tasks.curate.similarity.kernels.scan import COUNTS, scan_tickets, table_size
-    from tasks.kernels.kernel import in_slices
+    from tasks.threads import in_slices
 
     classes, lowered = character_tables()
     counts = np.zeros((table.num_rows, len(COUNTS)), np.int64)
@@ -139,8 +139,7 @@ def _buffers(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int32
         texts = texts.fill_null("")
     _, offsets, data = texts.buffers()
     places = np.frombuffer(offsets, np.int32, len(texts) + 1, texts.offset * 4) if offsets else np.zeros(1, np.int32)
-    given = np.frombuffer(data, np.uint8) if data and data.size else np.zeros(0, np.uint8)
-    return given, places
+    return np.frombuffer(data or b"", np.uint8), places
 
 
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> pa.Array:

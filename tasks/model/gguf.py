@@ -1,9 +1,10 @@
 """Read a GGUF file: its metadata and its tensors, dequantised to float32.
 
-It knows nothing of models: names and shapes come out as they stand in the file. Called by tasks/model/convert.py.
-The bytes are not trusted: every count and offset is checked against the size of the file.
+It knows nothing of models: names and shapes come out as the file has them. Called by tasks/model/convert.py.
+The package `gguf` turns blocks into weights. The container is read here: `gguf.GGUFReader` trusts the counts and
+offsets of a file, while these bytes come from anywhere, so each is checked against the size of the file first.
 
-Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (container) and ggml-common.h (block layouts).
+Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (container).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,10 +26,7 @@ from schemas.errors import DataError
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_DIMENSIONS = 8
-_BLOCK = 32
-"""Weights that share a scale in the quantised types."""
 
-Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
@@ -78,32 +76,46 @@ class GgufFile:
         self._map.close()
 
     def dequantise(self, name: str) -> Floats:
-        """The tensor as float32, shape as in the file; bit-identical to what `gguf.quants.dequantize` gives.
+        """The tensor as float32, shape as in the file.
 
         Raises:
-            DataError: a quantisation this reader does not know, or data beyond the end of the file.
+            DataError: TG0311, a quantisation that the package `gguf` does not read; TG0310, data beyond the end of the
+                file.
         """
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+        from gguf.quants import dequantize
+
         tensor = self.tensors[name]
-        if tensor.type_id not in _TYPES:
-            known = ", ".join(kind.name for kind in _TYPES.values())
-            raise DataError(
-                f"tensor {name} has ggml type {tensor.type_id}; readable are {known}",
-                code="TG0311",
-                where=str(self._path),
-                hint="take a less exotic quantisation, or the safetensors of the model",
-            )
-        kind = _TYPES[tensor.type_id]
-        if tensor.n_weights % kind.block:
+        try:
+            kind = GGMLQuantizationType(tensor.type_id)
+            block, block_bytes = GGML_QUANT_SIZES[kind]
+        except (ValueError, KeyError):
+            raise self._unread(tensor, f"ggml type {tensor.type_id}") from None
+        # ggml's blocks never cross a row.
+        n_columns = tensor.shape[-1] if tensor.shape else 1
+        if n_columns % block:
             raise DataError(f"tensor {name} is no whole number of blocks", code="TG0310", where=str(self._path))
-        n_bytes = tensor.n_weights // kind.block * kind.n_bytes
+        n_bytes = tensor.n_weights // block * block_bytes
         if tensor.offset + n_bytes > len(self._map):
             raise DataError(f"tensor {name} ends beyond the file", code="TG0310", where=str(self._path))
-        # The copy lets the map be closed; blocks are small beside their float32 form.
-        raw = np.frombuffer(self._map, np.uint8, n_bytes, tensor.offset).copy().reshape(-1, kind.n_bytes)
+        # The copy lets the map be closed; blocks are small next to their float32 form.
+        raw = np.frombuffer(self._map, np.uint8, n_bytes, tensor.offset).copy()
         try:
-            return kind.decode(raw).reshape(tensor.shape)
+            rows = raw.reshape(-1, n_columns // block * block_bytes)
+            weights: Floats = dequantize(rows, kind).reshape(tensor.shape)
+        except NotImplementedError:
+            raise self._unread(tensor, kind.name) from None
         except (ValueError, OverflowError):  # no weights, and dimensions that no array can have
             raise DataError(f"tensor {name} has no possible shape", code="TG0310", where=str(self._path)) from None
+        return weights
+
+    def _unread(self, tensor: GgufTensor, kind: str) -> DataError:
+        return DataError(
+            f"tensor {tensor.name} is stored as {kind}, which the package `gguf` does not read",
+            code="TG0311",
+            where=str(self._path),
+            hint="take a more common quantisation such as Q4_1 or Q8_0, or the safetensors of the model",
+        )
 
     def _read_header(self) -> None:
         magic, version, n_tensors, n_pairs = struct.unpack_from("<4sIQQ", self._map, 0)
@@ -158,55 +170,3 @@ class GgufFile:
         values = list(struct.unpack_from(code, self._map, self._at))
         self._at += struct.calcsize(code)
         return values
-
-
-def _half(raw: Bytes) -> Floats:
-    return np.ascontiguousarray(raw).view(np.float16).astype(np.float32)
-
-
-def _f32(raw: Bytes) -> Floats:
-    return raw.view(np.float32)
-
-
-def _bf16(raw: Bytes) -> Floats:
-    return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-
-
-def _q8_0(raw: Bytes) -> Floats:
-    """Weight = scale * q; one float16 scale, then 32 signed bytes."""
-    return _half(raw[:, :2]) * raw[:, 2:].view(np.int8).astype(np.float32)
-
-
-def _nibbles(raw: Bytes) -> Bytes:
-    """The low halves of all 16 bytes, then the high halves."""
-    return np.concatenate([raw & 15, raw >> 4], axis=1)
-
-
-def _q4_0(raw: Bytes) -> Floats:
-    """Weight = scale * (q - 8); one float16 scale, then 16 bytes."""
-    return _half(raw[:, :2]) * (_nibbles(raw[:, 2:]).astype(np.int8) - np.int8(8)).astype(np.float32)
-
-
-def _q4_1(raw: Bytes) -> Floats:
-    """Weight = scale * q + minimum; float16 scale and minimum, then 16 bytes."""
-    return _half(raw[:, :2]) * _nibbles(raw[:, 4:]).astype(np.float32) + _half(raw[:, 2:4])
-
-
-@dataclass(frozen=True)
-class _Kind:
-    name: str
-    block: int
-    n_bytes: int
-    """Bytes of one block."""
-    decode: Callable[[Bytes], Floats]
-
-
-_TYPES = {
-    0: _Kind("F32", 1, 4, _f32),
-    1: _Kind("F16", 1, 2, _half),
-    2: _Kind("Q4_0", _BLOCK, 18, _q4_0),
-    3: _Kind("Q4_1", _BLOCK, 20, _q4_1),
-    8: _Kind("Q8_0", _BLOCK, 34, _q8_0),
-    30: _Kind("BF16", 1, 2, _bf16),
-}
-"""ggml type number -> how its blocks are laid out."""

@@ -89,5 +89,5 @@ def _not_plain() -> ConfigError:
         "same",
         code="TG0194",
         where="chat template",
-        hint="export it as `gguf`: llama.cpp reads the template itself",
+        hint="export it as `merged`: llama.cpp's converter copies the template as it is",
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from schemas.artifacts import BundleRef, DatasetRef, ModelRef, PromptSet, Splits, TrainedRef
 from schemas.errors import ConfigError, StorageError
-from schemas.export import ExportFormat, ExportOrigin, GgufType
+from schemas.export import ExportFormat, ExportOrigin
 from tasks.files import MANIFEST, seal, sync_directory, verify
 from tasks.release.bundle import STORE_FILES, check_evaluated
 from tasks.release.openai_file import write_openai_files
@@ -26,8 +25,6 @@ from tasks.release.vllm_launch import ADAPTER, TEMPLATE, check_servable, launch_
 
 if TYPE_CHECKING:
     from tasks.model.merge import Parity
-
-GGUF = "model.gguf"
 
 
 @dataclass(frozen=True)
@@ -63,14 +60,13 @@ def export_candidate(
     *,
     out: Path,
     stored: Literal["float32", "bfloat16"] = "bfloat16",
-    gguf_type: GgufType = "f16",
 ) -> Export:
     """Write the folder `out`, which must not exist yet or be empty.
 
     Raises:
         ConfigError: TG0189, `out` is taken; TG0194, the model has no such form.
         StorageError: what is to be exported is damaged or not what was evaluated (TG0510 to TG0512, TG0553), results
-            that a check needs are gone (TG0545), or what was written reads back otherwise (TG0546, TG0547).
+            that a check needs are gone (TG0545), or what was written reads back otherwise (TG0547).
         TrainingError: TG0419, a converted model does not answer as what the gate judged.
     """
     out = out.absolute()
@@ -87,7 +83,7 @@ def export_candidate(
     aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     aside.mkdir(mode=0o700)
     try:
-        checked = _write(source, origin.format, aside, stored=stored, gguf_type=gguf_type, version=origin.version)
+        checked = _write(source, origin.format, aside, stored=stored, version=origin.version)
         told = origin.model_copy(update={"checked": checked})
         digest = seal(aside, about={"export": told.model_dump(mode="json")})
         files = {
@@ -108,7 +104,6 @@ def _write(
     out: Path,
     *,
     stored: Literal["float32", "bfloat16"],
-    gguf_type: GgufType,
     version: str,
 ) -> dict[str, float]:
     if form == "peft":
@@ -119,16 +114,12 @@ def _write(
         return {}
     if form == "openai-jsonl":
         return _write_openai(source, out)
-    serving, texts = read_serving(source.bundle.root), _texts(source)
-    if form == "merged":
-        from tasks.model.whole import write_merged
+    if form == "ollama":  # before the long work: the template may be refused
+        _write_modelfile(source, out)
+    from tasks.model.whole import write_merged
 
-        return _told(
-            write_merged(
-                source.model, source.trained, texts=texts, stored=stored, dtype=serving.decoding.dtype, out=out
-            )
-        )
-    return _write_gguf(source, form, texts, out, gguf_type)
+    dtype = read_serving(source.bundle.root).decoding.dtype
+    return _told(write_merged(source.model, source.trained, texts=_texts(source), stored=stored, dtype=dtype, out=out))
 
 
 def _copy_bundle(bundle: Path, out: Path) -> None:
@@ -163,24 +154,14 @@ def _write_openai(source: Exported, out: Path) -> dict[str, float]:
     return {f"n_{split}": float(count) for split, count in counts.items()}
 
 
-def _write_gguf(
-    source: Exported, form: ExportFormat, texts: list[list[int]], out: Path, gguf_type: GgufType
-) -> dict[str, float]:
+def _write_modelfile(source: Exported, out: Path) -> None:
     from tasks.model.base_model import load_tokenizer
     from tasks.model.chat_codec import ChatCodec
-    from tasks.model.whole import write_gguf_of
     from tasks.release.modelfile import modelfile
 
     serving = read_serving(source.bundle.root)
-    if form == "ollama":  # before the long work: it may be refused
-        codec = ChatCodec.of(load_tokenizer(source.model), serving.trained.format)
-        (out / "Modelfile").write_text(modelfile(serving, codec, gguf=GGUF), encoding="utf-8")
-    with tempfile.TemporaryDirectory(prefix=".weights-", dir=out.parent) as scratch:
-        parity = write_gguf_of(
-            source.model, source.trained, texts=texts, kind=gguf_type, dtype=serving.decoding.dtype, name=serving.name,
-            path=out / GGUF, scratch=Path(scratch),
-        )  # fmt: skip
-    return _told(parity)
+    codec = ChatCodec.of(load_tokenizer(source.model), serving.trained.format)
+    (out / "Modelfile").write_text(modelfile(serving, codec), encoding="utf-8")
 
 
 def _texts(source: Exported) -> list[list[int]]:

@@ -1,8 +1,9 @@
-"""An Ollama Modelfile beside a GGUF file: the training template, where answers end, and greedy decoding.
+"""An Ollama Modelfile over the weights in its folder: the training template, where answers end, greedy decoding.
 
 Text only; Ollama itself is not asked. Called by tasks/release/export.py.
 
-Source: https://docs.ollama.com/modelfile and Ollama's template/template.go (`.System` joins the system messages).
+Source: https://docs.ollama.com/modelfile and Ollama's template/template.go (`.System` joins the system messages); its
+convert/tokenizer.go has the pre-tokenizers that it knows.
 """
 
 from __future__ import annotations
@@ -13,22 +14,27 @@ from schemas.template import template_columns
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.turn_texts import TurnTexts, read_turn_texts
 
+_ABOUT = (
+    "# Ollama converts the weights of this folder itself: ollama create NAME -f Modelfile",
+    "# It knows the pre-tokenizers of Llama 3, Qwen2 and DeepSeek. Any other, such as SmolLM's, becomes its default,",
+    "# which splits numbers differently. For the tokens of training run llama.cpp's converter here,",
+    "# python convert_hf_to_gguf.py . --outfile model.gguf, and change the next line to FROM ./model.gguf",
+)
 _UNSAFE = ("{{", "}}", '"""')
 
 
-def modelfile(serving: ServingSpec, codec: ChatCodec, *, gguf: str) -> str:
+def modelfile(serving: ServingSpec, codec: ChatCodec) -> str:
     """The Modelfile's text.
 
     Args:
         serving: How the gate had the model answer.
         codec: Of the model's tokenizer and the training's format.
-        gguf: Name of the GGUF file beside the Modelfile.
 
     Raises:
         ConfigError: TG0194, the template has no form in Ollama's language.
     """
     template = "{{ .Prompt }}" if serving.trained.format == "completion" else ollama_template(read_turn_texts(codec))
-    lines = [f"FROM ./{gguf}", f'TEMPLATE """{template}"""']
+    lines = [*_ABOUT, "FROM .", f'TEMPLATE """{template}"""']
     if serving.prompt.system and not template_columns(serving.prompt.system):
         lines.append(f'SYSTEM """{_safe(serving.prompt.system)}"""')
     ends = {codec.end_id, codec.tokenizer.eos_token_id}
@@ -67,6 +73,6 @@ def _safe(text: str) -> str:
                 f"the template or the system text holds {mark!r}, which means something else in a Modelfile",
                 code="TG0194",
                 where="chat template",
-                hint="export it as `gguf`: llama.cpp reads the template itself",
+                hint="export it as `merged`: llama.cpp's converter copies the template as it is",
             )
     return text

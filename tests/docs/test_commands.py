@@ -42,7 +42,6 @@ NOT_RUN = {
     "tunegate verify DIR --key PUB.pem": "needs a signed export; the tests of signing have one",
     "tunegate init --from tickets.csv": "a file of yours; the tests of init have many",
     "tunegate reproduce RUN": "as long as a run; test_reproduce.py does it",
-    "tunegate export RUN -f gguf -o DIR": "needs a vocabulary that GGUF knows; test_export.py has one",
 }
 """Commands of the overviews that are parsed elsewhere and not run here."""
 ENDS_WITH = {

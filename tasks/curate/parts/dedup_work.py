@@ -27,9 +27,8 @@ from tasks.curate.similarity.join import (
     family,
     walk,
 )
-from tasks.curate.similarity.kernels.meeting import mark_candidates
+from tasks.curate.similarity.kernels.comparing import ADD_IF_ALONE, LOOK, mark_candidates
 from tasks.curate.similarity.kernels.prefixes import count_cells, group_equal
-from tasks.curate.similarity.kernels.walk import ADD_IF_ALONE, LOOK
 from tasks.curate.similarity.shingles import BATCH_ROWS, power_of_two, shingle_sets, starts_of
 
 Refused = list[int]

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.curate.similarity.kernels.languages import LABEL_MARK, MOST_NODES, learn_words, tell_languages
-from tasks.kernels.kernel import in_slices
+from tasks.threads import in_slices
 
 BATCH_ROWS = 16_384
 _MAGIC, _VERSION = 793712314, 12
@@ -37,7 +37,7 @@ class LanguageModel(NamedTuple):
     slots: Any
     word_rows: Any
     row_ends: Any
-    n_buckets: int
+    n_buckets: np.uint64
     met: Any
     """A bit for each bucket: whether any n-gram in it has a vector. Most have none."""
     keys: Any
@@ -68,7 +68,7 @@ class LanguageModel(NamedTuple):
         if not len(texts):
             return
         offsets = np.frombuffer(places, np.int32, len(texts) + 1, texts.offset * 4)
-        given = np.frombuffer(data, np.uint8) if data and data.size else np.zeros(1, np.uint8)
+        given = np.frombuffer(data or b"\0", np.uint8)
         longest = int(np.diff(offsets).max())
         # A word of the vocabulary has at most 3 n-grams for each of its characters and marks, and itself.
         work = (
@@ -123,10 +123,10 @@ def read_model(content: bytes) -> LanguageModel:
     inner = reader.array(np.float32, n_labels * dim).reshape(n_labels, dim)
     met, keys, rows = _buckets(pruned, n_buckets, n_words)
     names = [name for name, _ in entries]
-    words = _vocabulary(names[:n_words], (n_buckets, met, keys, rows))
+    words = _vocabulary(names[:n_words], (np.uint64(n_buckets), met, keys, rows))
     codes = tuple(name.removeprefix(LABEL_MARK).decode() for name in names[n_words:])
     branches = _tree([count for _, count in entries[n_words:]])
-    return LanguageModel(codes, *words, n_buckets, met, keys, rows, matrix, branches, inner)
+    return LanguageModel(codes, *words, np.uint64(n_buckets), met, keys, rows, matrix, branches, inner)
 
 
 class _Reader:
@@ -192,7 +192,7 @@ def _buckets(pruned: Any, n_buckets: int, n_words: int) -> tuple[Any, Any, Any]:
     return np.packbits(bits, bitorder="little"), keys, places
 
 
-def _vocabulary(names: list[bytes], grams: tuple[int, Any, Any, Any]) -> tuple[Any, Any, Any, Any, Any]:
+def _vocabulary(names: list[bytes], grams: tuple[np.uint64, Any, Any, Any]) -> tuple[Any, Any, Any, Any, Any]:
     """Bytes and ends of the words, their hash table, and the rows of each."""
     word_bytes, sizes = np.frombuffer(b"".join(names), np.uint8), np.array(list(map(len, names)))
     word_ends = np.cumsum(sizes)

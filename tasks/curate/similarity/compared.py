@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.curation_steps import DedupStep
-from tasks.curate.mail.mail_column import strip_column
+from tasks.curate.mail.mail_parts import strip_column
 from tasks.curate.similarity.shingles import BATCH_ROWS
 
 if TYPE_CHECKING:
@@ -40,12 +40,8 @@ def compared_texts(step: DedupStep) -> Callable[[pa.RecordBatch], pa.Array]:
 
     def compared(batch: pa.RecordBatch) -> pa.Array:
         columns = {name: batch.column(name).cast(pa.large_string()) for name in batch.schema.names}
-        columns["body"] = pa.chunked_array([columns["body"]])
         if step.ignore:
             columns["body"] = strip_column(columns["body"], step.ignore)
-        columns["body"] = columns["body"].combine_chunks()
-        if isinstance(columns["body"], pa.ChunkedArray):  # what an older pyarrow gives
-            columns["body"] = pa.concat_arrays(columns["body"].chunks)
         texts = [pc.fill_null(column, "") for column in columns.values()]
         return pc.binary_join_element_wise(*texts, pa.scalar(" ", pa.large_string()))
 

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import DataError
 from tasks.curate.similarity.kernels.leaking import best_containment, best_jaccard
-from tasks.curate.similarity.kernels.numbering import number_grams, number_words
-from tasks.curate.similarity.kernels.tokenise import INVISIBLE, LETTER, LONE
+from tasks.curate.similarity.kernels.tokenise import INVISIBLE, LETTER, LONE, number_grams, number_words
 from tasks.curate.similarity.letters import character_classes
 
 Ints = NDArray[np.int64]
@@ -32,6 +31,7 @@ MAX_COMPARISONS = 500_000_000
 WEIGHT_UNIT = 1e9
 """Weights are whole billionths: a sum of integers is the same in any order, a sum of floats is not."""
 _LETTERS = np.array([ord(chr(byte).lower()) if chr(byte).isalnum() else 0 for byte in range(128)], np.uint8)
+_LETTERS.flags.writeable = False  # as the classes of all characters: one form of the kernel serves both
 _SPACED = bytes(byte or 32 for byte in _LETTERS.tolist()) + bytes(range(128, 256))
 _SPACED_BYTES = np.frombuffer(_SPACED, np.uint8)
 
@@ -259,4 +259,4 @@ def _empty_slots(n_most: int) -> Numbers:
 def _buffers(texts: pa.Array) -> tuple[NDArray[np.uint8], Numbers]:
     _, offsets, data = texts.buffers()
     bounds: Any = np.frombuffer(offsets, np.int32, len(texts) + 1, 4 * texts.offset)
-    return np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8), bounds
+    return np.frombuffer(data or b"", np.uint8), bounds

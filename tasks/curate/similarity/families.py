@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from tasks.curate.similarity.join import CrowdedFamilyError, choose_prefixes, connect_components, walk
+from tasks.curate.similarity.kernels.comparing import ADD_IF_ALONE, LOOK
 from tasks.curate.similarity.kernels.prefixes import group_equal
-from tasks.curate.similarity.kernels.walk import ADD_IF_ALONE, LOOK
 from tasks.curate.similarity.shingles import ShingleSets, power_of_two
 
 

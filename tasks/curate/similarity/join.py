@@ -21,13 +21,11 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.errors import DataError
-from tasks.curate.similarity.kernels import components
+from tasks.curate.similarity.kernels import comparing
 from tasks.curate.similarity.kernels import prefixes as prefix_kernels
-from tasks.curate.similarity.kernels import walk as walk_kernel
-from tasks.curate.similarity.kernels.sketches import WORDS, sketch_sets
-from tasks.curate.similarity.kernels.walk import ADD, EMIT, LOOK
+from tasks.curate.similarity.kernels.comparing import ADD, EMIT, LOOK, WORDS, sketch_sets
 from tasks.curate.similarity.shingles import ShingleSets, power_of_two, shingles_of_texts, starts_of
-from tasks.kernels.kernel import in_slices, n_threads
+from tasks.threads import in_slices, n_threads
 
 MAX_COMPARISONS = 200_000_000
 SLICED_FROM = 10_000
@@ -78,7 +76,7 @@ class Prefixes:
     n_alone: Any
     """int32: hashes that are rarer than those of the prefix, as no other text has them."""
     sketches: Any
-    """uint64 (n, 4): see `tasks/curate/similarity/kernels/sketches.py`."""
+    """uint64 (n, 4): see `tasks/curate/similarity/kernels/comparing.py`."""
 
 
 def similar_pairs(
@@ -165,7 +163,7 @@ def connect_components(
         CrowdedFamilyError: more than `max_comparisons` pairs were to be compared.
     """
     parents, tried = np.arange(len(sets)), np.zeros(len(sets), np.int64)
-    n_compared = components.connect_components(
+    n_compared = comparing.connect_components(
         sets.hashes, sets.starts, sets.sizes, prefixes.sketches, prefixes.hashes, prefixes.starts, prefixes.sizes,
         prefixes.n_index, prefixes.n_alone, prefixes.cells, prefixes.shift, threshold, by_size(sets, prefixes),
         parents, tried, max_comparisons, *_work_arrays(sets, int(prefixes.n_index.sum(dtype=np.int64))),
@@ -247,7 +245,7 @@ def walk(
     while outcome == 1:
         state[3] = 0
         pairs, pair_scores = np.empty((room, 2), np.int32), np.empty(room)
-        outcome = walk_kernel.walk(
+        outcome = comparing.walk(
             sets.hashes, sets.starts, sets.sizes, prefixes.sketches, prefixes.hashes, prefixes.starts, prefixes.sizes,
             prefixes.cells, prefixes.shift, threshold, order, actions, tried, max_comparisons, *work, best, score,
             pairs, pair_scores, state,

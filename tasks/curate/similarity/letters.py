@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.curate.similarity.buffers import numpy_column, text_buffers
-from tasks.curate.similarity.kernels.folding import HARD, fold_texts
+from tasks.curate.similarity.kernels.tokenise import HARD, fold_texts
 from tasks.curate.similarity.words import INVISIBLE, UNSPACED, WORD, folded
 from tasks.warehouse import connect
 
@@ -52,7 +52,9 @@ def character_classes() -> Any:
 @cache
 def ascii_classes() -> Any:
     """The first 128 of them, without asking: letters and digits are in words, the others between."""
-    return np.array([chr(code).isalnum() for code in range(128)], np.uint8)
+    classes = np.array([chr(code).isalnum() for code in range(128)], np.uint8)
+    classes.flags.writeable = False  # as those of all characters: one form of the kernel serves both
+    return classes
 
 
 @cache

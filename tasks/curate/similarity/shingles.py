@@ -24,7 +24,7 @@ import pyarrow as pa
 from tasks.curate.similarity.buffers import text_buffers
 from tasks.curate.similarity.kernels.tokenise import shingle_texts
 from tasks.curate.similarity.letters import ascii_classes, character_classes, fold_batch
-from tasks.kernels.kernel import n_threads
+from tasks.threads import n_threads
 
 if TYPE_CHECKING:
     import duckdb

@@ -10,19 +10,24 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.kernels.kernel import Flat, n_threads
-from tasks.model.decoding.kernels.rows import largest_of_rows
+from tasks.model.decoding.kernels import largest_of_rows
+from tasks.threads import n_threads
+
+Flat = NDArray[Any]
+"""A tensor's memory as kernels take it."""
 
 _FEW = 256
 """Fewer rows than this for each thread are not worth waking it."""
 
 
 def flat(tensor: Tensor, dtype: torch.dtype = torch.bfloat16) -> Flat:
-    """A contiguous tensor of this type as kernels take it, bfloat16 numbers as their bits.
+    """The memory of a contiguous tensor of this type, which it keeps alive; bfloat16 numbers as their bits.
 
     Raises:
         ValueError: it is of another type, or its numbers do not lie one after another.
@@ -31,9 +36,8 @@ def flat(tensor: Tensor, dtype: torch.dtype = torch.bfloat16) -> Flat:
         raise ValueError(
             f"a kernel reads contiguous tensors of {dtype}, not {tensor.dtype} with steps {tensor.stride()}"
         )
-    size = tensor.element_size()
-    strides = (stride * size for stride in tensor.stride())
-    return Flat((None, None, tensor.numel(), size, tensor.data_ptr() or None, *tensor.shape, *strides), tensor)
+    memory: Flat = (tensor.view(torch.uint16) if dtype == torch.bfloat16 else tensor).numpy()
+    return memory
 
 
 def slices(n_rows: int, few: int = _FEW) -> list[tuple[int, int]]:

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.kernels.kernel import Flat
 from tasks.model.decoding.fused_layer import FusedLayer
-from tasks.model.decoding.kernel_calls import flat, in_parts, slices
+from tasks.model.decoding.kernel_calls import Flat, flat, in_parts, slices
 from tasks.model.decoding.kernel_states import KernelNorm, States
-from tasks.model.decoding.kernels.attention import attend_columns
+from tasks.model.decoding.kernels import attend_columns
 
 BLOCK = 16
 """Columns of a cache are a multiple of this, also what the kernel's loops go by."""

@@ -9,10 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tasks.kernels.kernel import Flat
 from tasks.model.decoding.fused_weights import Norm
-from tasks.model.decoding.kernel_calls import flat, in_parts, slices
-from tasks.model.decoding.kernels.rows import add_and_norm_rows, gate_rows, norm_rows
+from tasks.model.decoding.kernel_calls import Flat, flat, in_parts, slices
+from tasks.model.decoding.kernels import add_and_norm_rows, gate_rows, norm_rows
 
 
 class KernelNorm:

@@ -139,18 +139,31 @@ def test_merged_answers_as_base_and_adapter_and_stops_where_training_did(made: C
     assert GenerationConfig.from_pretrained(done["out"]).eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
 
 
-def test_ollama_gets_a_checked_gguf_and_a_modelfile(export: Export) -> None:
+def test_ollama_gets_checked_weights_and_a_modelfile_over_them(export: Export) -> None:
     done = export("small@champion", "ollama")
-    assert set(done["files"]) == {"Modelfile", "model.gguf"}
+    assert {"Modelfile", "model.safetensors", "config.json", "tokenizer.json"} <= set(done["files"])
     assert done["export"]["checked"]["argmax_agreement"] >= 0.97
-    lines = (done["out"] / "Modelfile").read_text().splitlines()
-    assert lines[0] == "FROM ./model.gguf"
+    lines = [line for line in (done["out"] / "Modelfile").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == "FROM ."
     assert lines[1] == 'TEMPLATE """{{ if .System }}<|im_start|>system'
     for line in ('SYSTEM """Answer briefly."""', 'PARAMETER stop "<|im_end|>"', "PARAMETER temperature 0"):
         assert line in lines
     assert f"PARAMETER num_predict {4}" in lines
     (done["out"]).rename(done["out"].with_name("first"))
     assert export("small@champion", "ollama")["sha256"] == done["sha256"]  # the same again, byte for byte
+
+
+def test_gguf_names_the_converter_that_writes_it(made: Candidates, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for options in ([], ["--gguf-type", "q8_0"]):
+        with pytest.raises(ConfigError, match="not written here any more") as caught:
+            app(
+                ["export", "small@champion", "-f", "gguf", *options, "-o", str(out), "-c", str(made.config)],
+                standalone_mode=False,
+            )
+        assert caught.value.code == "TG0100"
+        assert "convert_hf_to_gguf.py DIR --outfile model.gguf" in str(caught.value.hint)
+    assert not out.exists()
 
 
 def test_vllm_gets_the_adapter_under_its_alias_and_its_version(made: Candidates, export: Export) -> None:

@@ -17,7 +17,7 @@ from schemas.errors import DataError
 from tasks.model.convert import convert_gguf
 from tasks.model.gguf import GgufFile
 
-TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0")
+TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_1", "Q8_0")
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -138,23 +138,18 @@ def test_alignments_and_shapes_that_cannot_be_are_refused(
         file.dequantise("w")
 
 
-def test_an_unknown_quantisation_names_the_known_ones(tmp_path: Path) -> None:
-    writer = GGUFWriter(tmp_path / "m.gguf", "llama")
-    writer.add_tensor("t.weight", np.zeros((1, 144), np.uint8), raw_dtype=GGMLQuantizationType.Q4_K)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    with GgufFile(tmp_path / "m.gguf") as file, pytest.raises(DataError, match="Q4_1"):
-        file.dequantise("t.weight")
+@pytest.mark.parametrize(
+    ("kind", "name"), [(GGMLQuantizationType.Q8_1, "Q8_1"), (GGMLQuantizationType.I64, "I64"), (999, "ggml type 999")]
+)
+def test_a_quantisation_that_is_not_read_is_refused(tmp_path: Path, kind: int, name: str) -> None:
+    head = struct.pack("<4sIQQQ", b"GGUF", 3, 1, 0, 1) + b"t" + struct.pack("<IQQIQ", 2, 64, 1, kind, 0)
+    (tmp_path / "m.gguf").write_bytes(head + bytes(1024))
+    with GgufFile(tmp_path / "m.gguf") as file, pytest.raises(DataError, match=f"TG0311.*{name}"):
+        file.dequantise("t")
 
 
-def test_a_quantisation_that_is_not_read_is_refused(tmp_path: Path) -> None:
-    writer = GGUFWriter(tmp_path / "m.gguf", "llama")
-    writer.add_tensor("t.weight", np.zeros((1, 144), np.uint8), raw_dtype=GGMLQuantizationType.Q4_K)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    with GgufFile(tmp_path / "m.gguf") as file, pytest.raises(DataError, match="TG0311"):
-        file.dequantise("t.weight")
+def test_a_row_that_is_no_whole_number_of_blocks_is_refused(tmp_path: Path) -> None:
+    head = struct.pack("<4sIQQQ", b"GGUF", 3, 1, 0, 1) + b"t" + struct.pack("<IQQIQ", 2, 48, 2, 8, 0)
+    (tmp_path / "m.gguf").write_bytes(head + bytes(1024))
+    with GgufFile(tmp_path / "m.gguf") as file, pytest.raises(DataError, match=r"TG0310.*blocks"):
+        file.dequantise("t")

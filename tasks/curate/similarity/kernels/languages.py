@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.kernels.kernel import Part, kernel
+from tasks.kernels import kernel, part
 
 LABEL_MARK = b"__label__"
 """A token that begins so is no word."""
@@ -26,7 +26,7 @@ _LEAST, _MOST = 2, 4  # characters of an n-gram
 _EMPTY = np.int64(-1)
 
 
-@Part
+@part()
 def _hashed(mixed: Any, byte: Any) -> Any:
     """FNV-1a as fastText has it: the byte is signed."""
     value = np.uint64(byte)
@@ -35,7 +35,7 @@ def _hashed(mixed: Any, byte: Any) -> Any:
     return ((mixed ^ value) * _PRIME) & _LOW
 
 
-@Part
+@part()
 def _list_grams(token: Any, size: Any, n_buckets: Any, met: Any, keys: Any, rows: Any, out: Any, n: Any) -> Any:
     """Write the matrix rows of the n-grams of `<word>` behind `n` in `out`; the new number of them."""
     mask = np.uint64(keys.shape[0] - 1)
@@ -64,7 +64,7 @@ def _list_grams(token: Any, size: Any, n_buckets: Any, met: Any, keys: Any, rows
     return n
 
 
-@Part
+@part()
 def _word_at(token: Any, size: Any, slots: Any, word_bytes: Any, word_ends: Any) -> Any:
     """The number of the word between the marks `<` and `>` of the token, or -1."""
     mixed = _START
@@ -86,7 +86,7 @@ def _word_at(token: Any, size: Any, slots: Any, word_bytes: Any, word_ends: Any)
     return np.int64(-1)
 
 
-@kernel("u8[] i64[] i32[] u8[] u64 u8[] i32[] i32[] i32[] i64[]")
+@kernel()
 def learn_words(
     word_bytes: Any, word_ends: Any, slots: Any, token: Any, n_buckets: Any, met: Any, keys: Any, rows: Any,
     word_rows: Any, row_ends: Any,
@@ -120,8 +120,7 @@ def learn_words(
     return n
 
 
-@kernel("u8[] i32[] u8[] u8[] i64[] i32[] i32[] i64[] u64 u8[] i32[] i32[] f32[,] i32[] f32[,] u8[] i32[] f32[] i32[] "
-        "f32[] i32[] f32[]")  # fmt: skip
+@kernel()
 def tell_languages(
     data: Any, offsets: Any, label_mark: Any, word_bytes: Any, word_ends: Any, slots: Any, word_rows: Any,
     row_ends: Any, n_buckets: Any, met: Any, keys: Any, rows: Any, matrix: Any, branches: Any, inner: Any,

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from tasks.kernels.kernel import kernel
+from tasks.kernels import kernel
 
-_SLACK = 1e-9  # as in `tasks/curate/similarity/kernels/overlap.py`
+_SLACK = 1e-9  # as in `tasks/curate/similarity/kernels/comparing.py`
 
 
-@kernel("i32[] i64[] i64[] i64[] i32[] i64[] i32[] i64[] f64 i64 i64[] i32[] i64[] i32[] i64[]")
+@kernel()
 def best_containment(
     grams: Any,
     ends: Any,
@@ -80,7 +80,7 @@ def best_containment(
     return first
 
 
-@kernel("i32[] i64[] i64[] i64[] i32[] i64[] i32[] f64 i64 i64[] i64[] i32[] i64[]")
+@kernel()
 def best_jaccard(
     grams: Any,
     ends: Any,

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from tasks.kernels.kernel import Part, kernel
+from tasks.kernels import kernel, part
 
 _U = np.uint64
 _SLACK = 1e-9  # products such as 0.7 * 10 may exceed the integer they stand for by a rounding error
 
 
-@Part
+@part()
 def _sort(values: Any, n: Any) -> None:
     """Sort the first n in place. Source: Shell, CACM 1959; gaps 3 k + 1."""
     gap = 1
@@ -32,7 +32,7 @@ def _sort(values: Any, n: Any) -> None:
         gap //= 3
 
 
-@kernel("u64[,] i64[] i64[] i64[]")
+@kernel()
 def group_equal(keys: Any, order: Any, firsts: Any, table: Any) -> int:
     """Give each text the first text in `order` with the same key; a text with key 0, 0 stands alone.
 
@@ -57,7 +57,7 @@ def group_equal(keys: Any, order: Any, firsts: Any, table: Any) -> int:
     return 0
 
 
-@kernel("u64[] i64[] i32[] u64 u8[]")
+@kernel()
 def count_cells(hashes: Any, starts: Any, sizes: Any, shift: Any, cells: Any) -> int:
     """Add up how many hashes fall into each cell (`hash >> shift`), up to 255."""
     for d in range(starts.shape[0]):
@@ -68,7 +68,7 @@ def count_cells(hashes: Any, starts: Any, sizes: Any, shift: Any, cells: Any) ->
     return 0
 
 
-@Part
+@part()
 def _sort_by_rarity(values: Any, low: Any, high: Any, cells: Any, shift: Any) -> None:
     """Sort a few hashes in place by the count of their cell, then by value."""
     for i in range(low + 1, high):
@@ -84,7 +84,7 @@ def _sort_by_rarity(values: Any, low: Any, high: Any, cells: Any, shift: Any) ->
         values[j] = value
 
 
-@kernel("u64[] i64[] i32[] i64 i64 u8[] u64 f64 u64[] i32[] i32[] i32[] i64[] u64[]")
+@kernel()
 def choose_prefixes(
     hashes: Any,
     starts: Any,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.kernels.kernel import Part, kernel
+from tasks.kernels import kernel, part
 
 N_LISTED = 0x20000
 """Code points with an entry in the tables of `tasks/curate/scores/characters.py`."""
@@ -34,7 +34,7 @@ _ODD = _U(0x9E3779B97F4A7C15)
 _NONE, _29, _32 = _U(0), _U(29), _U(32)
 
 
-@Part
+@part()
 def _may_stand(byte: Any, opener: Any) -> Any:
     """Whether an unfilled placeholder that begins with `opener` may hold the byte: `{a.b}`, `%A_B%`, `[A B]`."""
     if 65 <= byte <= 90 or 48 <= byte <= 57 or byte == 95:  # A-Z 0-9 _
@@ -48,7 +48,7 @@ def _may_stand(byte: Any, opener: Any) -> Any:
     return opener == 0 and (byte == 32 or byte == 45)  # the double forms {{ }} and << >>: also blank and -
 
 
-@Part
+@part()
 def _placeholder_end(data: Any, at: Any, end: Any) -> Any:
     """Where `[EMAIL_1]` at `at` ends, or 0."""
     place = at + 1
@@ -62,7 +62,7 @@ def _placeholder_end(data: Any, at: Any, end: Any) -> Any:
     return place + 1 if place > first_digit and place < end and data[place] == 93 else 0
 
 
-@Part
+@part()
 def _leftover_end(data: Any, at: Any, end: Any) -> Any:
     """Where `{{name}}`, `{name}`, `%NAME%`, `<<name>>` or `[NAME]` at `at` ends, or 0."""
     opener: Any = np.int64(data[at])
@@ -94,7 +94,7 @@ def _leftover_end(data: Any, at: Any, end: Any) -> Any:
     return place + (2 if double else 1)
 
 
-@Part
+@part()
 def _url_end(data: Any, at: Any, end: Any) -> Any:
     """Where the URL at `at` ends, or 0: `http://`, `https://` or `www.` in any case, up to a space or a bracket."""
     place = at
@@ -120,7 +120,7 @@ def _url_end(data: Any, at: Any, end: Any) -> Any:
     return place
 
 
-@Part
+@part()
 def _scan(data: Any, start: Any, end: Any, classes: Any, lowered: Any, words: Any, found: Any) -> Any:
     """Write a hash per word into `words`; return their number.
 
@@ -218,7 +218,7 @@ def _scan(data: Any, start: Any, end: Any, classes: Any, lowered: Any, words: An
     return n_words
 
 
-@Part
+@part()
 def _run(words: Any, at: Any) -> Any:
     """Hash of the three words from `at`; never 0, which marks a free place."""
     run = _U(1)
@@ -228,7 +228,7 @@ def _run(words: Any, at: Any) -> Any:
     return run if run != _NONE else _U(1)
 
 
-@Part
+@part()
 def _repeated(words: Any, n_words: Any, table: Any, mask: Any, add: Any) -> Any:
     """Words that lie in a three-word run which the table holds; with `add`, each run goes in after it was looked up."""
     n_repeated = 0
@@ -246,7 +246,7 @@ def _repeated(words: Any, n_words: Any, table: Any, mask: Any, add: Any) -> Any:
     return n_repeated
 
 
-@kernel("u8[] i32[] u8[] i32[] u8[] i32[] u64[] u64[] i64[] i64[,]")
+@kernel()
 def scan_tickets(
     bodies: Any,
     body_offsets: Any,

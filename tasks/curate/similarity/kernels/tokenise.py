@@ -1,4 +1,4 @@
-"""Kernel: words, shingles and keys of texts, from the bytes of Arrow's buffers to 64-bit hashes.
+"""Kernels from the bytes of texts to hashes and numbers: lower case, words, shingles, keys, n-grams.
 
 A text is UTF-8 with letters beyond ASCII already lower-cased and composed (`folded` in
 `tasks/curate/similarity/words.py`); ASCII is lower-cased here. Words are runs of letters, digits and marks, as in
@@ -9,7 +9,8 @@ Two words, runs of words or texts count as equal when their hashes are: 64 bits 
 Among a million tickets of a hundred words (1e8 shingles) one false shingle pair in some text is expected once in 3,700
 such sets, and it would move one Jaccard value by one shingle; two different texts meet with probability 1e-27.
 
-It knows nothing of tickets or thresholds. Called by `tasks/curate/similarity/shingles.py`.
+They know nothing of tickets or thresholds. Called by `tasks/curate/similarity/` `shingles.py`, `letters.py` and
+`containment.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.kernels.kernel import Part, kernel
+from tasks.kernels import kernel, part
 
 SEPARATOR, LETTER, LONE, INVISIBLE = 0, 1, 2, 3
 """Classes of characters: between words, part of a word, a word of its own, not there at all."""
@@ -35,7 +36,7 @@ _FROM_A, _AFTER_Z = _U(0x1F1F1F1F1F1F1F1F), _U(0x0505050505050505)
 _FROM_0, _AFTER_9 = _U(0x5050505050505050), _U(0x4646464646464646)
 
 
-@Part
+@part()
 def _load8(words: Any, place: Any) -> Any:
     """The eight bytes from `place` on as one little-endian number, from the aligned ones that hold them."""
     n_bits = _U(8) * _U(place & 7)
@@ -43,7 +44,7 @@ def _load8(words: Any, place: Any) -> Any:
     return (words[first] >> n_bits) | ((words[first + 1] << _U(1)) << (_U(63) - n_bits))
 
 
-@Part
+@part()
 def _mix(value: Any) -> Any:
     """Source: splitmix64's finaliser (Steele, Lea, Flood, OOPSLA 2014)."""
     value = (value ^ (value >> _30)) * _ODD2
@@ -51,13 +52,13 @@ def _mix(value: Any) -> Any:
     return value ^ (value >> _31)
 
 
-@Part
+@part()
 def _add_block(state: Any, block: Any) -> Any:
     state = (state ^ block) * _ODD1
     return state ^ (state >> _29)
 
 
-@Part
+@part()
 def character(data: Any, place: Any) -> tuple[Any, Any]:
     """Code point and number of bytes of the character that starts at `place`; the text is valid UTF-8."""
     first = np.int64(data[place])
@@ -72,7 +73,7 @@ def character(data: Any, place: Any) -> tuple[Any, Any]:
     return ((first & 0x07) << 18) | (second << 12) | (third << 6) | np.int64(data[place + 3] & 0x3F), np.int64(4)
 
 
-@Part
+@part()
 def _ascii_word(data: Any, words: Any, place: Any, end: Any) -> tuple[Any, Any, Any]:
     """Hash of the word's ASCII part from `place` on, the place after it, and whether it is complete there."""
     state = _SEED
@@ -105,7 +106,7 @@ def _ascii_word(data: Any, words: Any, place: Any, end: Any) -> tuple[Any, Any, 
         return _mix(state), place, place >= end or data[place] < 0x80
 
 
-@Part
+@part()
 def _any_word(data: Any, place: Any, end: Any, classes: Any) -> tuple[Any, Any]:
     """Hash of the word at `place` and the place after it, character by character; 0 when nothing there is a word."""
     state, block, filled, n_bytes = _SEED, _U(0), 0, 0
@@ -133,7 +134,7 @@ def _any_word(data: Any, place: Any, end: Any, classes: Any) -> tuple[Any, Any]:
     return (_mix(state) if n_bytes > 0 else _U(0)), place
 
 
-@kernel("u8[] u64[] i64[] u8[] u64[] i64[] u64[] i32[] u64[,]")
+@kernel()
 def shingle_texts(
     data: Any, words: Any, offsets: Any, classes: Any, ring: Any, met: Any, hashes: Any, sizes: Any, keys: Any
 ) -> int:
@@ -206,3 +207,240 @@ def shingle_texts(
             keys[i, 0], keys[i, 1] = _U(0), _U(0)
         ring[:] = _U(0)
     return w
+
+
+HARD = 0
+"""In the table: the character's composed lower case depends on its neighbours, or is not one character."""
+
+
+@kernel()
+def fold_texts(data: Any, offsets: Any, folds: Any, folded: Any, ends: Any, hard: Any) -> int:
+    """Write each text in lower case to `folded`, and say which texts hold a hard character; those stay empty.
+
+    Args:
+        data: UTF-8 of all texts.
+        offsets: `(n + 1)` places in `data`.
+        folds: Code point of each code point's lower case; `HARD` for those that need more care.
+        folded: Room for twice the bytes of `data`.
+        ends: `(n,)`, filled with the end of each text in `folded`.
+        hard: `(n,)`, filled with 1 for texts with a hard character, else 0.
+    """
+    w = 0
+    for i in range(offsets.shape[0] - 1):
+        place, start = offsets[i], w
+        hard[i] = 0
+        while place < offsets[i + 1]:
+            byte = data[place]
+            if byte < 0x80:
+                if byte == 0:
+                    byte = np.uint8(0x20)  # as the SQL does
+                folded[w] = byte | 0x20 if byte >= 0x41 and byte <= 0x5A else byte
+                w += 1
+                place += 1
+                continue
+            code, width = character(data, place)
+            code = folds[code]
+            place += width
+            if code == HARD:
+                hard[i] = 1
+                w = start
+                break
+            if code < 0x80:
+                folded[w] = code
+                w += 1
+            elif code < 0x800:
+                folded[w] = 0xC0 | (code >> 6)
+                folded[w + 1] = 0x80 | (code & 0x3F)
+                w += 2
+            elif code < 0x10000:
+                folded[w] = 0xE0 | (code >> 12)
+                folded[w + 1] = 0x80 | ((code >> 6) & 0x3F)
+                folded[w + 2] = 0x80 | (code & 0x3F)
+                w += 3
+            else:
+                folded[w] = 0xF0 | (code >> 18)
+                folded[w + 1] = 0x80 | ((code >> 12) & 0x3F)
+                folded[w + 2] = 0x80 | ((code >> 6) & 0x3F)
+                folded[w + 3] = 0x80 | (code & 0x3F)
+                w += 4
+        ends[i] = w
+    return w
+
+
+_START = np.uint64(0xCBF29CE484222325)  # FNV-1a, 64 bits
+_PRIME = np.uint64(0x100000001B3)
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+_HALF = np.uint64(32)
+_NOTHING = np.uint64(0)
+UNKNOWN = -1
+"""Number of a word or n-gram that the held-out side does not have."""
+
+
+@kernel()
+def number_words(
+    data: Any,
+    offsets: Any,
+    letters: Any,
+    classes: Any,
+    scratch: Any,
+    slots: Any,
+    word_bytes: Any,
+    word_ends: Any,
+    word_hashes: Any,
+    sizes: Any,
+    learn: Any,
+    out: Any,
+    out_ends: Any,
+) -> Any:
+    """Write the number of each word of each text to `out` (`out_ends`: its end per text); return how many there are.
+
+    Words are numbered from 0 in the order they are first seen. With `learn` unknown words are added (the arrays must
+    have room), without they are `UNKNOWN`.
+
+    Args:
+        data: UTF-8 in folded form (`tasks/curate/similarity/words.py`).
+        offsets: `(n + 1)` places in `data`.
+        letters: Per ASCII byte the letter or digit it is in a word, in lower case; 0 for one between words.
+        classes: Class of each code point (`tasks/curate/similarity/letters.py`); unused where all bytes are ASCII.
+        scratch: Room for the longest word.
+        sizes: Known words, and bytes of known words.
+    """
+    mask = np.uint64(slots.shape[0] - 1)
+    n = np.int64(0)
+    for row in range(offsets.shape[0] - 1):
+        at, end = np.int64(offsets[row]), np.int64(offsets[row + 1])
+        while at < end:
+            n_bytes = np.int64(0)
+            width = np.int64(1)
+            mixed = _START
+            while at < end:
+                first = np.int64(data[at])
+                width = np.int64(1)
+                kind = np.int64(LETTER)
+                if first < 0x80:
+                    if letters[first] == 0:
+                        break
+                    scratch[n_bytes] = letters[first]
+                elif first < 0xE0:
+                    width = np.int64(2)
+                    kind = np.int64(classes[(first & 0x1F) << 6 | np.int64(data[at + 1] & 0x3F)])
+                else:
+                    width = np.int64(3 if first < 0xF0 else 4)
+                    code = first & (0x0F if first < 0xF0 else 0x07)
+                    for k in range(1, width):
+                        code = code << 6 | np.int64(data[at + k] & 0x3F)
+                    kind = np.int64(classes[code])
+                if kind == SEPARATOR or (kind == LONE and n_bytes > 0):
+                    break
+                if kind != INVISIBLE:
+                    for k in range(width):
+                        if first >= 0x80:
+                            scratch[n_bytes] = data[at + k]
+                        mixed = (mixed ^ np.uint64(scratch[n_bytes])) * _PRIME
+                        n_bytes += 1
+                at += width
+                if kind == LONE:
+                    break
+            if n_bytes == 0:
+                at += width
+                continue
+            slot = (mixed * _SPREAD) >> _HALF & mask
+            word = np.int64(slots[slot])
+            while word >= 0:
+                if word_hashes[word] == mixed:
+                    start = word_ends[word]
+                    same = word_ends[word + 1] - start == n_bytes
+                    for k in range(n_bytes):
+                        if not same:
+                            break
+                        same = word_bytes[start + k] == scratch[k]
+                    if same:
+                        break
+                slot = (slot + np.uint64(1)) & mask
+                word = np.int64(slots[slot])
+            if word < 0 and learn:
+                word = sizes[0]
+                slots[slot] = word
+                word_hashes[word] = mixed
+                for k in range(n_bytes):
+                    word_bytes[sizes[1] + k] = scratch[k]
+                sizes[0] += 1
+                sizes[1] += n_bytes
+                word_ends[word + 1] = sizes[1]
+            out[n] = word
+            n += 1
+        out_ends[row] = n
+    return n
+
+
+@kernel()
+def number_grams(
+    words: Any,
+    ends: Any,
+    n_words: Any,
+    slots: Any,
+    learned: Any,
+    gram_starts: Any,
+    gram_hashes: Any,
+    n_known: Any,
+    learn: Any,
+    last: Any,
+    out: Any,
+    out_ends: Any,
+) -> Any:
+    """Write the numbers of the distinct known n-grams of each text to `out`; return how many n-grams are known.
+
+    Args:
+        learned: Word numbers of the texts the n-grams were learned from.
+        gram_starts: Where in `learned` each n-gram was first seen.
+        last: Per n-gram -1.
+    """
+    mask = np.uint64(slots.shape[0] - 1)
+    n = np.int64(0)
+    at = np.int64(0)
+    oldest = np.uint64(1)
+    for _ in range(n_words):
+        oldest *= _SPREAD
+    for row in range(ends.shape[0]):
+        known_run = np.int64(0)
+        rolling = _NOTHING
+        while at < ends[row]:
+            word = np.int64(words[at])
+            at += 1
+            if word < 0:
+                known_run, rolling = np.int64(0), _NOTHING
+                continue
+            # A polynomial in the words of the run: its oldest word goes as the newest comes.
+            known_run += 1
+            rolling = rolling * _SPREAD + np.uint64(word + 1)
+            if known_run > n_words:
+                rolling -= np.uint64(words[at - n_words - 1] + 1) * oldest
+            if known_run < n_words:
+                continue
+            first = at - n_words
+            mixed = (rolling ^ (rolling >> _HALF)) * _PRIME
+            slot = (mixed * _SPREAD) >> _HALF & mask
+            gram = np.int64(slots[slot])
+            while gram >= 0:
+                if gram_hashes[gram] == mixed:
+                    same = True
+                    for k in range(n_words):
+                        if not same:
+                            break
+                        same = learned[gram_starts[gram] + k] == words[first + k]
+                    if same:
+                        break
+                slot = (slot + np.uint64(1)) & mask
+                gram = np.int64(slots[slot])
+            if gram < 0 and learn:
+                gram = n_known
+                slots[slot] = gram
+                gram_hashes[gram] = mixed
+                gram_starts[gram] = first
+                n_known += 1
+            if gram >= 0 and last[gram] != row:
+                last[gram] = row
+                out[n] = gram
+                n += 1
+        out_ends[row] = n
+    return n_known

@@ -23,7 +23,7 @@ from schemas.curation_steps import (
     RedactStep,
     RuleStep,
 )
-from tasks import warehouse
+from tasks import threads, warehouse
 from tasks.curate import leaks, quality
 from tasks.curate.cap import cap_rows
 from tasks.curate.decontaminate import decontaminate
@@ -39,7 +39,6 @@ from tasks.curate.scores import language_model
 from tasks.curate.similarity import join, shingles
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
-from tasks.kernels import kernel
 
 Slices = list[tuple[str, int]]
 RULES = (
@@ -55,7 +54,7 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Slices]:
 
     Notes how many slices of work the join's module spread.
     """
-    connect, in_slices = warehouse.connect, kernel.in_slices
+    connect, in_slices = warehouse.connect, threads.in_slices
     for module, name in ((shingles, "BATCH_ROWS"), (leaks, "BATCH_ROWS"), (quality, "_BATCH_ROWS"),
                          (language_model, "BATCH_ROWS")):  # fmt: skip
         monkeypatch.setattr(module, name, 64)
@@ -73,7 +72,7 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Slices]:
 
         monkeypatch.setattr(warehouse, "connect", connect_with)
         monkeypatch.setattr(join, "in_slices", noting)
-        for module in (kernel, join, shingles):
+        for module in (threads, join, shingles):
             monkeypatch.setattr(module, "n_threads", lambda: n_threads)
         return spread
 

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.kernels.kernel import Flat
 from tasks.model.decoding.fused_decoder import FusedDecoder
 from tasks.model.decoding.fused_weights import Norm
-from tasks.model.decoding.kernel_calls import flat, in_parts, largest_places, slices
+from tasks.model.decoding.kernel_calls import Flat, flat, in_parts, largest_places, slices
 from tasks.model.decoding.kernel_reading import KernelReading
 from tasks.model.decoding.kernel_states import KernelNorm, States
-from tasks.model.decoding.kernels.attention import attend_columns
+from tasks.model.decoding.kernels import attend_columns
 from tasks.model.decoding.torch_reading import TorchReading
 
 HALF_STEP = 2**-8

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tasks.kernels.kernel import Part, kernel, prefetch
-from tasks.model.decoding.kernels.numbers import exponential, from_order, in_order, narrow, wide
+from tasks.kernels import kernel, part, prefetch
 
 _F = np.float32
+_U = np.uint32
+_I = np.int32
 _LEAST = np.int32(-0x7F800001)
 _NEVER = np.float32(-3e38)
 """Score of a column that is not looked at: its weight is too small to be seen in any sum."""
@@ -24,7 +25,54 @@ _LINE = 32
 """Numbers of a line of the processor's cache."""
 
 
-@Part
+@part(reorders=True)
+def wide(bits: Any) -> Any:
+    """The float32 of these bits, exactly."""
+    return _U(_U(bits) << _U(16)).view(_F)
+
+
+@part(reorders=True)
+def narrow(x: Any) -> Any:
+    """The bits of the nearest bfloat16, of two equally near ones the even one.
+
+    A NaN stays one if its lower half is zeros, as in one that was a bfloat16 or that the processor made. Asking for all
+    others cost 8 % of the gates' time.
+    """
+    bits = _F(x).view(_U)
+    return np.uint16(_U(bits + _U(0x7FFF) + ((bits >> _U(16)) & _U(1))) >> _U(16))
+
+
+@part(reorders=True)
+def exponential(x: Any) -> Any:
+    """e ** x within 3e-7 of it; below -87 that of -87, above 88 that of 88. Source: Cephes, expf."""
+    x = _F(-87.0) if x < _F(-87.0) else x
+    x = _F(88.0) if x > _F(88.0) else x
+    n = np.floor(x * _F(1.44269504) + _F(0.5))
+    r = x - n * _F(0.693359375) - n * _F(-2.12194440e-4)
+    p = _F(1.9875691500e-4)
+    p = p * r + _F(1.3981999507e-3)
+    p = p * r + _F(8.3334519073e-3)
+    p = p * r + _F(4.1665795894e-2)
+    p = p * r + _F(1.6666665459e-1)
+    p = p * r + _F(5.0000001201e-1)
+    p = p * r * r + r + _F(1.0)
+    return p * _I(_I(_I(n) + _I(127)) << _I(23)).view(_F)
+
+
+@part(reorders=True)
+def in_order(x: Any) -> Any:
+    """An int32 that is larger for a larger float32, and largest for NaN of positive sign: maxima of them keep NaN."""
+    bits = _F(x).view(_I)
+    return _I(bits ^ _I(_I(bits >> _I(31)) & _I(0x7FFFFFFF)))
+
+
+@part(reorders=True)
+def from_order(key: Any) -> Any:
+    """The float32 whose `in_order` this is."""
+    return _I(key ^ _I(_I(key >> _I(31)) & _I(0x7FFFFFFF))).view(_F)
+
+
+@part(reorders=True)
 def _turn(packed: Any, r: Any, c: Any, head: Any, cos: Any, sin: Any, scale: Any, out: Any, o: Any) -> Any:
     """A head's numbers turned by the column's position, times `scale`. Source: Su et al., RoFormer (2021)."""
     half = packed.shape[3] // 2
@@ -35,7 +83,7 @@ def _turn(packed: Any, r: Any, c: Any, head: Any, cos: Any, sin: Any, scale: Any
     return 0
 
 
-@Part
+@part(reorders=True)
 def _read_ahead(array: Any, part: Any, low: Any, high: Any) -> Any:
     """Ask for the places `low` to `high` of one head's part of keys or values."""
     start = part * (array.shape[2] * array.shape[3])
@@ -44,7 +92,7 @@ def _read_ahead(array: Any, part: Any, low: Any, high: Any) -> Any:
     return 0
 
 
-@Part
+@part(reorders=True)
 def _scores_of_three(q: Any, keys: Any, r: Any, h: Any, n: Any, out: Any, g: Any, next_: Any, part: Any) -> Any:
     for t in range(n):
         out[g, t] = _F(0)
@@ -67,7 +115,7 @@ def _scores_of_three(q: Any, keys: Any, r: Any, h: Any, n: Any, out: Any, g: Any
     return 0
 
 
-@Part
+@part(reorders=True)
 def _scores_of_one(q: Any, keys: Any, r: Any, h: Any, n: Any, out: Any, g: Any) -> Any:
     for t in range(n):
         out[g, t] = _F(0)
@@ -83,7 +131,7 @@ def _scores_of_one(q: Any, keys: Any, r: Any, h: Any, n: Any, out: Any, g: Any) 
     return 0
 
 
-@Part
+@part(reorders=True)
 def _scores(q: Any, keys: Any, r: Any, h: Any, n: Any, out: Any, next_: Any, part: Any) -> Any:
     """Of queries q and the first n columns of keys (rows, kv_heads, d, columns): out (heads, columns)."""
     n_heads, even = out.shape[0], out.shape[0] - out.shape[0] % 3
@@ -94,7 +142,7 @@ def _scores(q: Any, keys: Any, r: Any, h: Any, n: Any, out: Any, next_: Any, par
     return 0
 
 
-@Part
+@part(reorders=True)
 def _largest(scores: Any, g: Any, n: Any, key: Any) -> Any:
     for t in range(n):
         other = in_order(scores[g, t])
@@ -102,7 +150,7 @@ def _largest(scores: Any, g: Any, n: Any, key: Any) -> Any:
     return key
 
 
-@Part
+@part(reorders=True)
 def _to_weights(scores: Any, g: Any, n: Any, largest: Any) -> Any:
     total = _F(0)
     for t in range(n):
@@ -112,7 +160,7 @@ def _to_weights(scores: Any, g: Any, n: Any, largest: Any) -> Any:
     return total
 
 
-@Part
+@part(reorders=True)
 def _mix_three(weights: Any, values: Any, r: Any, h: Any, n: Any, out: Any, g: Any, next_: Any, part: Any) -> Any:
     for t in range(0, n, 4):
         if part >= 0:
@@ -129,7 +177,7 @@ def _mix_three(weights: Any, values: Any, r: Any, h: Any, n: Any, out: Any, g: A
     return 0
 
 
-@Part
+@part(reorders=True)
 def _mix_one(weights: Any, values: Any, r: Any, h: Any, n: Any, out: Any, g: Any) -> Any:
     for t in range(0, n, 4):
         a0, a1, a2, a3 = weights[g, t], weights[g, t + 1], weights[g, t + 2], weights[g, t + 3]
@@ -143,7 +191,7 @@ def _mix_one(weights: Any, values: Any, r: Any, h: Any, n: Any, out: Any, g: Any
     return 0
 
 
-@Part
+@part(reorders=True)
 def _mix(weights: Any, values: Any, r: Any, h: Any, n: Any, out: Any, next_: Any, part: Any) -> Any:
     """Add to out (heads, d) the first n columns of values (rows, kv_heads, columns, d), by weights (heads, columns)."""
     n_heads, even = out.shape[0], out.shape[0] - out.shape[0] % 3
@@ -154,7 +202,7 @@ def _mix(weights: Any, values: Any, r: Any, h: Any, n: Any, out: Any, next_: Any
     return 0
 
 
-@Part
+@part(reorders=True)
 def _weigh(before: Any, own: Any, g: Any, n_before: Any, n_prefix: Any, n_own: Any, first: Any, last: Any) -> Any:
     """Scores to weights that add up to one; of the own columns only `first` to `last` are looked at."""
     for t in range(n_prefix, n_before):
@@ -172,11 +220,7 @@ def _weigh(before: Any, own: Any, g: Any, n_before: Any, n_prefix: Any, n_own: A
     return 0
 
 
-@kernel(
-    "u16[,,,] u16[,,] u16[,,] i64[] i64[] u16[,,,] u16[,,,] u16[,,,] u16[,,,] i64 i64 i64 f64 f32[,] f32[,] f32[,] "
-    "f32[,] u16[,,,] i64 i64",
-    reorders=True,
-)
+@kernel(reorders=True)
 def attend_columns(
     packed: Any,
     cos: Any,
@@ -251,4 +295,71 @@ def attend_columns(
                 for g in range(groups):
                     for i in range(d):
                         out[r, c - first_query, h * groups + g, i] = narrow(mixed[g, i])
+    return 0
+
+
+@part(reorders=True)
+def _norm(x: Any, weight: Any, epsilon: Any, out: Any, r: Any) -> Any:
+    n = x.shape[1]
+    square = _F(0)
+    for i in range(n):
+        value = wide(x[r, i])
+        square += value * value
+    scale = _F(1) / np.sqrt(square / _F(n) + _F(epsilon))
+    for i in range(n):
+        out[r, i] = narrow(wide(narrow(wide(x[r, i]) * scale)) * wide(weight[i]))
+    return 0
+
+
+@kernel(reorders=True)
+def norm_rows(x: Any, weight: Any, epsilon: Any, out: Any, low: Any, high: Any) -> int:
+    """RMS norm of the rows `low` to `high` of x (rows, d) into `out`. Source: Zhang and Sennrich (2019)."""
+    for r in range(low, high):
+        _norm(x, weight, epsilon, out, r)
+    return 0
+
+
+@kernel(reorders=True)
+def add_and_norm_rows(x: Any, more: Any, weight: Any, epsilon: Any, out: Any, low: Any, high: Any) -> int:
+    """Add `more` (rows, d) to x, in place, and write the RMS norm of the sum into `out`."""
+    n = x.shape[1]
+    for r in range(low, high):
+        for i in range(n):
+            x[r, i] = narrow(wide(x[r, i]) + wide(more[r, i]))
+        _norm(x, weight, epsilon, out, r)
+    return 0
+
+
+@kernel(reorders=True)
+def gate_rows(gate_up: Any, out: Any, low: Any, high: Any) -> int:
+    """silu(gate) * up: gate and up are the halves of `gate_up` (rows, 2 d), the product goes to `out` (rows, d)."""
+    n = out.shape[1]
+    for r in range(low, high):
+        for i in range(n):
+            gate = wide(gate_up[r, i])
+            out[r, i] = narrow(wide(narrow(gate / (_F(1) + exponential(-gate)))) * wide(gate_up[r, n + i]))
+    return 0
+
+
+@part()
+def _key(bits: Any) -> Any:
+    """A number that is larger for a larger bfloat16, equal for both zeros, and largest for NaN."""
+    size = np.int16(bits & np.uint16(0x7FFF))
+    if size > np.int16(0x7F80):
+        return np.int16(0x7FFF)
+    return np.int16(-size) if bits > np.uint16(0x7FFF) else size
+
+
+@kernel()
+def largest_of_rows(x: Any, places: Any, low: Any, high: Any) -> int:
+    """Where each row of x (rows, n) is largest, the first of equal ones; a NaN is larger than all numbers."""
+    for r in range(low, high):
+        largest = _key(x[r, 0])
+        for i in range(x.shape[1]):
+            key = _key(x[r, i])
+            largest = key if key > largest else largest
+        for i in range(x.shape[1]):
+            if _key(x[r, i]) == largest:
+                places[r] = i
+                break
     return 0

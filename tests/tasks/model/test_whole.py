@@ -1,0 +1,76 @@
+"""A whole model answers as the base and the adapter that it was made of, or is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from schemas.artifacts import ModelRef, TrainedRef
+from schemas.errors import TrainingError
+from schemas.training import TrainSpec
+from tasks.model.adapter import load_trained, open_for_training, save_trained, trainable_tensors
+from tasks.model.base_model import load_base, load_tokenizer
+from tasks.model.chat_codec import ChatCodec
+from tasks.model.whole import write_merged
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+TALK = [{"role": "user", "content": "Where is my parcel NB-10234?\n\n1000 thanks \U0001f642"}]
+
+
+def _texts(model: ModelRef) -> list[list[int]]:
+    codec = ChatCodec.of(load_tokenizer(model), "instruction")
+    return [[*codec.prompt_ids(TALK), *codec.answer_ids("We are sorry to hear that.")]]
+
+
+def _logits(model: Any, ids: list[int]) -> torch.Tensor:
+    with torch.inference_mode():
+        out: torch.Tensor = model(input_ids=torch.tensor([ids])).logits[0]
+    return out
+
+
+def _trained(model: ModelRef, out: Path, method: str = "lora") -> TrainedRef:
+    out.mkdir()
+    spec = TrainSpec.model_validate({"base_model": "x", "method": method, "dtype": "float32", "learning_rate": 1e-4})
+    opened = open_for_training(model, spec)
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for tensor in trainable_tensors(opened).values():
+            tensor.add_(torch.randn_like(tensor) * 0.05)
+    save_trained(opened, spec, base=model, out=out)
+    return TrainedRef(
+        root=out, method=spec.method, format="instruction", base_digest=model.digest, n_trainable=1, n_steps=1,
+        n_tokens=1, train_loss=0.0,
+    )  # fmt: skip
+
+
+def test_a_fully_trained_model_is_compared_with_itself(tiny_model: ModelRef, tmp_path: Path) -> None:
+    trained = _trained(tiny_model, tmp_path / "trained", "full")
+    (tmp_path / "out").mkdir()
+    parity = write_merged(
+        tiny_model, trained, texts=_texts(tiny_model), stored="float32", dtype="float32", out=tmp_path / "out"
+    )
+    assert parity.max_logit_difference == 0.0
+    assert parity.adapter_effect > 0.1
+    other = tiny_model.model_copy(update={"root": tmp_path / "out"})
+    (text,) = _texts(tiny_model)
+    told = load_trained(tiny_model, trained, dtype="float32")
+    assert torch.equal(_logits(load_base(other, dtype=torch.float32), text), _logits(told, text))
+
+
+def test_a_model_that_lost_the_adapter_is_refused(
+    tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, out = _trained(tiny_model, tmp_path / "trained"), tmp_path / "out"
+    out.mkdir()
+
+    def lose(model: ModelRef, *_: object, out: Path, **__: object) -> ModelRef:
+        return model.model_copy(update={"root": shutil.copytree(model.root, out, dirs_exist_ok=True)})
+
+    monkeypatch.setattr("tasks.model.whole.merge_adapter", lose)
+    with pytest.raises(TrainingError, match="does not answer as its parts"):
+        write_merged(tiny_model, trained, texts=_texts(tiny_model), stored="bfloat16", dtype="float32", out=out)

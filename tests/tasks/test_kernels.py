@@ -1,0 +1,96 @@
+"""Kernels are compiled once and kept where a folder can be written; where none can, they still run."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.kernels import kernel, prefetch
+
+SOURCE = """
+import numpy as np
+from tasks.kernels import kernel, part
+
+@part()
+def times(value):
+    return value * np.int64(3)
+
+@kernel()
+def add_up(values):
+    total = np.int64(0)
+    for i in range(values.shape[0]):
+        total += times(values[i])
+    return total
+"""
+
+
+def load(folder: Path) -> Any:
+    """The module of a folder, as a process that starts now would see it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sums.py").write_text(SOURCE)
+    spec = importlib.util.spec_from_file_location("sums", folder / "sums.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def check(folder: Path) -> Any:
+    add_up = load(folder).add_up
+    assert add_up(np.array([1, 2, 4])) == 21
+    return add_up
+
+
+def test_a_kept_kernel_is_loaded_rather_than_compiled(tmp_path: Path) -> None:
+    first, again = check(tmp_path / "own"), check(tmp_path / "own")
+    assert len(list((tmp_path / "own" / "__pycache__").glob("*.nbc"))) == 1
+    assert sum(first.stats.cache_misses.values()) == 1
+    assert sum(again.stats.cache_hits.values()) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "__pycache__").write_text("a file where the folder should be")
+    check(tmp_path / "own")
+    assert len(list((tmp_path / "home" / "numba").rglob("*.nbc"))) == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own" / "__pycache__"))
+    assert sum(check(tmp_path / "own").stats.cache_hits.values()) == 0
+
+
+def test_a_kernel_its_parts_and_its_constants_stand_in_one_file(project: Path) -> None:
+    """numba notices a change of the kernel's own file alone, and would go on with constants of another as they were."""
+    files = [path for path in (project / "tasks").rglob("*.py") if "from tasks.kernels import" in path.read_text()]
+    assert len(files) >= 5
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.module in ("__future__", "typing", "tasks.kernels"), path
+            elif isinstance(node, ast.Import):
+                assert {name.name for name in node.names} <= {"math", "numpy"}, path
+
+
+@kernel(reorders=True)
+def add_ahead(values: Any, total: Any) -> int:
+    total[0] = np.float32(0)
+    for i in range(values.shape[0]):
+        if i % 16 == 0:
+            prefetch(values, i + 4096)
+        total[0] += values[i]
+    return 0
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_sums_in_any_order_keep_what_is_not_finite(odd: float) -> None:
+    values, total = np.ones(1000, np.float32), np.zeros(1, np.float32)
+    add_ahead(values, total)
+    assert total[0] == 1000
+    values[777] = odd
+    add_ahead(values, total)
+    assert np.array_equal(total[0], np.float32(odd), equal_nan=True)
