@@ -19,7 +19,7 @@ from benchmarks.home import PROJECT, bench_home, describe_machine
 from benchmarks.scale_shuffle import Played, buckets_met, play
 from benchmarks.scale_tickets import scale_table
 from tasks.assess.economics import read_prices
-from tasks.curate.parts.dedup_parts import MOST_ROWS
+from tasks.curate.dedup_parts import MOST_ROWS
 from tasks.train.fit import CARDS, GIB, MARGIN, RUNTIME_GIB, fit_methods, known_dims, spec_for
 
 RESULTS = PROJECT / "benchmarks" / "results"

@@ -1,8 +1,8 @@
 """Where a training runs: which process is started for it, in which environment, and what is asked before.
 
 tasks/train/launch.py starts and watches that process, wherever the work is done: it answers by the files of
-tasks/train/job.py. Here is a training on this machine; tasks/cluster/training.py has one on a Ray cluster. It imports
-no torch.
+tasks/train/job.py. Here is a training on this machine; tasks/cluster/train_driver.py has one on a Ray cluster. It
+imports no torch.
 """
 
 from __future__ import annotations

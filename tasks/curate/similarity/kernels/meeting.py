@@ -2,7 +2,7 @@
 
 A text comes with the part of its prefix that is in the bucket, its size and its sketch. Two that are similar and meet
 here for the first time at the rarest shingle that they share pass both tests; so every similar pair of the bucket is
-marked, and few others. Called by `tasks/curate/parts/dedup_work.py`, which compares the marked ones by their sets.
+marked, and few others. Called by `tasks/curate/dedup_work.py`, which compares the marked ones by their sets.
 """
 
 from __future__ import annotations

@@ -16,8 +16,7 @@ from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.errors import ConfigError, TrainingError
 from schemas.training import AdapterSpec, EarlyStoppingSpec, TrainSpec
 from tasks.cluster.connect import connect
-from tasks.cluster.train_driver import result_of
-from tasks.cluster.training import TrainingOnRay
+from tasks.cluster.train_driver import TrainingOnRay, result_of
 from tasks.files import MANIFEST
 from tasks.train.job import FINAL, PROGRESS, ProgressLog, TrainJob
 from tasks.train.launch import THIS_MACHINE, train_model

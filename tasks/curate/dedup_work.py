@@ -1,7 +1,9 @@
-"""What workers do for dedup in parts; `tasks/curate/parts/dedup_parts.py` says why these parts make the whole.
+"""What workers do for dedup in parts; `tasks/curate/dedup_parts.py` says why these parts make the whole.
 
 Each function gets what others gave as further arguments, one per part it came from, and does the same for the same
-arguments.
+arguments. Sets of shingles travel: those of some texts of one part, or of texts that came together from several. A text
+is known by its rank: its place in the declared order of preference among all texts. Arrays may be shared with other
+processes, so none is written to.
 """
 
 from __future__ import annotations
@@ -14,8 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.curation_steps import DedupStep
-from tasks.curate.parts.pieces import unpacked
-from tasks.curate.parts.sets import Chosen, Piece, choose, sets_of
+from tasks.curate.row_groups import unpacked
 from tasks.curate.similarity.compared import compared_texts
 from tasks.curate.similarity.join import (
     CrowdedFamilyError,
@@ -30,7 +31,60 @@ from tasks.curate.similarity.join import (
 from tasks.curate.similarity.kernels.meeting import mark_candidates
 from tasks.curate.similarity.kernels.prefixes import count_cells, group_equal
 from tasks.curate.similarity.kernels.walk import ADD_IF_ALONE, LOOK
-from tasks.curate.similarity.shingles import BATCH_ROWS, power_of_two, shingle_sets, starts_of
+from tasks.curate.similarity.shingles import BATCH_ROWS, ShingleSets, power_of_two, shingle_sets, starts_of
+
+_DENSE = 0.15
+"""Share of a part's hashes from which going through all of them is faster than fetching each."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The texts of a range of rows: their sets, in the order of the rows, one after the other."""
+
+    sets: ShingleSets
+    ranks: Any
+    """int64: the rank of each."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some texts with their sets."""
+
+    ranks: Any
+    sizes: Any
+    hashes: Any
+    """uint64: their sets, one after the other."""
+
+    @property
+    def nbytes(self) -> int:
+        """What travels."""
+        return int(self.ranks.nbytes + self.sizes.nbytes + self.hashes.nbytes)
+
+
+def choose(piece: Piece, texts: Any) -> Chosen:
+    """These texts of a part, by their numbers in ascending order."""
+    sets = piece.sets
+    sizes = sets.sizes[texts]
+    n_hashes = int(sizes.sum(dtype=np.int64))
+    if n_hashes == len(sets.hashes):
+        hashes = sets.hashes
+    elif n_hashes > _DENSE * len(sets.hashes):
+        wanted = np.zeros(len(sets), bool)
+        wanted[texts] = True
+        hashes = sets.hashes[np.repeat(wanted, sets.sizes)]
+    else:
+        places = np.arange(n_hashes) + np.repeat(sets.starts[texts] - starts_of(sizes), sizes)
+        hashes = sets.hashes[places]
+    return Chosen(piece.ranks[texts], sizes, hashes)
+
+
+def sets_of(several: Sequence[Chosen]) -> tuple[Any, ShingleSets]:
+    """Ranks and sets of all of them; their keys, which nobody asks for any more, are 0."""
+    sizes = np.concatenate([np.empty(0, np.int32), *(each.sizes for each in several)])
+    hashes = np.concatenate([np.empty(0, np.uint64), *(each.hashes for each in several)])
+    ranks = np.concatenate([np.empty(0, np.int64), *(each.ranks for each in several)])
+    return ranks, ShingleSets(hashes, starts_of(sizes), sizes, np.zeros((len(sizes), 2), np.uint64))
+
 
 Refused = list[int]
 """Ranks of a family that is too crowded to be compared."""

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from schemas.curation_steps import DedupStep, RedactStep
 from schemas.errors import DataError
+from tasks.curate import dedup_parts
 from tasks.curate.dedup import drop_duplicates
-from tasks.curate.parts import dedup_parts, redact_parts
-from tasks.curate.parts.dedup_parts import decide_in_parts
+from tasks.curate.dedup_parts import decide_in_parts
 from tasks.curate.redact import redact_tickets
+from tasks.curate.redaction import batches
 from tasks.curate.rows import ticket_table
 from tasks.curate.similarity.families import decide
 from tasks.curate.similarity.join import CrowdedFamilyError
@@ -34,7 +35,7 @@ FIELDS = ("kept", "score", "exact", "empty", "component")
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dedup_parts, "LEAST_ROWS", 1)
-    monkeypatch.setattr(redact_parts, "BATCH_ROWS", 16)
+    monkeypatch.setattr(batches, "BATCH_ROWS", 16)
 
 
 def step_of(**settings: Any) -> DedupStep:

@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.curation_steps import DedupStep
-from tasks.curate.parts.dedup_work import (
+from tasks.curate.dedup_work import (
     both,
     cells_of_piece,
     connect_bucket,
@@ -39,7 +39,7 @@ from tasks.curate.parts.dedup_work import (
     shingle_piece,
     walk_pack,
 )
-from tasks.curate.parts.pieces import cut, packed, row_ranges
+from tasks.curate.row_groups import cut, packed, row_ranges
 from tasks.curate.similarity.families import Decisions
 from tasks.curate.similarity.join import CrowdedFamilyError, cell_bits
 from tasks.spread import Spread
