@@ -25,6 +25,11 @@ from tasks.files import seal, write_json
 from tasks.train.job import FINAL, ProgressLog, TrainJob
 from tasks.train.memory_check import check_memory
 
+POLL_S = 0.5
+"""How often the first worker asks whether it shall stop."""
+RESULT = "result"
+"""The metric of a `ray.train.Result` that is the address of the sealed result."""
+
 
 class Mailbox:
     """Holds what was told until it is taken."""
@@ -54,12 +59,6 @@ class Mailbox:
     def stopping(self) -> bool:
         """Shall they?"""
         return self._stopping
-
-
-POLL_S = 0.5
-"""How often the first worker asks whether it shall stop."""
-RESULT = "result"
-"""The metric of a `ray.train.Result` that is the address of the sealed result."""
 
 
 def train_part(told: dict[str, Any]) -> int:

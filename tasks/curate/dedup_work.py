@@ -35,6 +35,8 @@ from tasks.curate.similarity.shingles import BATCH_ROWS, ShingleSets, power_of_t
 
 _DENSE = 0.15
 """Share of a part's hashes from which going through all of them is faster than fetching each."""
+Refused = list[int]
+"""Ranks of a family that is too crowded to be compared."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,6 @@ def sets_of(several: Sequence[Chosen]) -> tuple[Any, ShingleSets]:
     hashes = np.concatenate([np.empty(0, np.uint64), *(each.hashes for each in several)])
     ranks = np.concatenate([np.empty(0, np.int64), *(each.ranks for each in several)])
     return ranks, ShingleSets(hashes, starts_of(sizes), sizes, np.zeros((len(sizes), 2), np.uint64))
-
-
-Refused = list[int]
-"""Ranks of a family that is too crowded to be compared."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ BATCH_ROWS = 16_384
 """Rows whose texts are Python objects at a time."""
 Changes = dict[str, tuple[list[int], list[str | None]]]
 """Text column -> rows of the batch that changed, ascending, and their new texts."""
+Found = tuple[dict[str, tuple[list[int], pa.Buffer]], Counter[str]]
+"""Text column -> rows that changed, and their new texts; and the notes."""
 
 
 def gate_of(connection: duckdb.DuckDBPyConnection, relation: str, step: RedactStep) -> pa.ChunkedArray:
@@ -121,10 +123,6 @@ class NameSample:
 
     def _lot(self, ticket_id: str) -> str:
         return hashlib.sha256(f"{self._spec.seed}:{ticket_id}".encode()).hexdigest()
-
-
-Found = tuple[dict[str, tuple[list[int], pa.Buffer]], Counter[str]]
-"""Text column -> rows that changed, and their new texts; and the notes."""
 
 
 def redact_in_parts(path: Path, step: RedactStep, counts: Counter[str], spread: Spread) -> Iterator[pa.Table]:

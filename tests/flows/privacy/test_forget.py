@@ -13,7 +13,6 @@ from flows.commands.forget import forget as command
 from flows.engine.lock import pipeline_lock
 from flows.engine.store import Store
 from flows.feedback import feedback_database
-from flows.privacy import remove
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting
 from flows.privacy.keys import KEY_FILE, TOMBSTONES, VARIABLE, load_forgotten, load_hashes
 from schemas.artifacts import Splits, TrainedRef
@@ -133,7 +132,7 @@ def test_feedback_on_their_tickets_does_not_come_back(here: Workspace) -> None:
 
 def test_a_removal_that_leaves_rows_is_found_out(here: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     # Private: whatever else makes a removal fail raises an error of its own.
-    monkeypatch.setattr(remove, "_remove_noted", lambda *_: None)
+    monkeypatch.setattr("flows.privacy.forget._remove_noted", lambda *_: None)
     with pytest.raises(StorageError, match="TG0567") as error:
         go(here)
     assert "store/" in error.value.message

@@ -11,7 +11,7 @@ import pytest
 
 from flows.privacy.forget import apply_tombstones
 from tasks.failpoint import VARIABLE as FAILPOINT
-from tests.flows.privacy.test_remove import go, left
+from tests.flows.privacy.test_forget import go, left
 from tests.support.forgetful_workspace import KEY, Workspace, build
 
 
