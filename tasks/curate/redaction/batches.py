@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from schemas.curation_steps import NamesSpec, RedactStep
 from tasks.curate.redaction.gates import gate_bits, other_bits
-from tasks.curate.redaction.order_numbers import order_numbers
+from tasks.curate.redaction.numbers import order_numbers
 from tasks.curate.redaction.ticket import TEXT_COLUMNS, TicketRedactor, texts_of
 from tasks.curate.row_groups import GROUP_ROWS, cut, packed, row_ranges, unpacked
 from tasks.curate.rows import count_rows, read_batches

@@ -9,7 +9,7 @@ import pytest
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from tasks.curate.redact import redact_row, redact_tickets
-from tasks.curate.redaction.order_numbers import OrderNumbers
+from tasks.curate.redaction.numbers import OrderNumbers
 
 TEXT = "Where is 4111111111111111? Call 0151 2345678 about 460-89-9847."
 PATTERNS = (r"\b4[0-9]{15}\b", r"0151 [0-9]{7}", r"\b460-[0-9-]+\b")

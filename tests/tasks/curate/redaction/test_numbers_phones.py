@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from schemas.curation_steps import RedactStep
 from tasks.curate.redact import redact_row
+from tasks.curate.redaction.numbers import phone_start
 from tasks.curate.redaction.personal import find_personal
-from tasks.curate.redaction.phones import phone_start
 
 STEP = RedactStep(uses="redact")
 NUMBERS = st.text("0123456789 ()+.-/x\u00a0", max_size=30)
