@@ -23,7 +23,7 @@ from tasks.cluster.depot import Depot, NodeFolder
 from tasks.cluster.shared import Shared
 from tasks.files import seal, write_json
 from tasks.train.job import FINAL, ProgressLog, TrainJob
-from tasks.train.memory_check import check_memory
+from tasks.train.memory import check_memory
 
 POLL_S = 0.5
 """How often the first worker asks whether it shall stop."""

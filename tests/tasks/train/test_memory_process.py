@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from schemas.training import TrainSpec
-from tasks.train import process_memory
-from tasks.train.fit import known_dims
-from tasks.train.process_memory import predict_process
+from tasks.train import memory
+from tasks.train.memory import known_dims, predict_process
 
 SMOLLM2 = known_dims("smollm2-135m")
 
@@ -48,7 +47,7 @@ def test_the_constants_are_those_of_the_fast_path() -> None:
     from tasks.train.fast import attention, kernels
 
     # Private: each is one of many terms of a prediction.
-    assert (process_memory._LOSS_ROWS, process_memory._BLOCK) == (kernels.LOSS_ROWS, attention.LONGEST_BLOCK)
+    assert (memory._LOSS_ROWS, memory._LONGEST_BLOCK) == (kernels.LOSS_ROWS, attention.LONGEST_BLOCK)
 
 
 def test_only_adapted_layers_keep_activations() -> None:

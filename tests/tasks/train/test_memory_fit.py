@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import ConfigError
-from tasks.train.fit import CARDS, MARGIN, fit_methods, known_dims, known_models, spec_for
+from tasks.train.memory import CARDS, MARGIN, fit_methods, known_dims, known_models, spec_for
 
 QV = ("q_proj", "v_proj")
 PARAMETERS = {
