@@ -1,7 +1,7 @@
 """Asks every question of a gate: each rule, the anchor behind `refresh`, each slice under guard; one answer each.
 
 Finds the items and the opponent, lines them up and has them judged. Knows nothing of verdicts over several answers:
-`tasks/assess/findings.py` settles those. Called by `tasks/assess/gate.py`.
+`tasks/assess/gate.py` settles those. Called by `tasks/assess/gate.py`.
 """
 
 from __future__ import annotations

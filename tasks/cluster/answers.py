@@ -17,7 +17,7 @@ from tasks.cluster.connect import Failed, Place, named_cluster_errors, packed, u
 from tasks.cluster.nodes import check_nodes, has_cards, n_workers, no_room, nodes_now
 from tasks.cluster.shared import Shared, node_cache
 from tasks.model.answer_engine import Answer, Engine, Item
-from tasks.model.answering import AnswerJob, Batch
+from tasks.model.generate import AnswerJob, Batch
 from tasks.train.place import library_settings
 
 RETRIES = 3
@@ -62,7 +62,7 @@ class Answerer:
 
 @dataclass(frozen=True)
 class AnsweringOnRay:
-    """See `tasks.model.answering.Answering`."""
+    """See `tasks.model.generate.Answering`."""
 
     place: Place
 

@@ -22,13 +22,19 @@ from pydantic import ValidationError
 from schemas.errors import DataError, TunegateError
 from schemas.openai_api import ChatRequest, CompletionRequest, TextRequest
 from tasks.prompts import Message
-from tasks.release.answering import Answering
+from tasks.release.answering import Answering, Form
 from tasks.release.endpoint_metrics import EndpointMetrics
 from tasks.release.feedback_route import feedback_route
 from tasks.release.live import LiveModel, LiveModels, Offer
-from tasks.release.openai_answers import Form
-from tasks.release.openai_errors import Refused, as_error, as_refused, malformed, unknown_model
-from tasks.release.web_pages import refuse_foreign_page, refuse_other_types
+from tasks.release.refusals import (
+    Refused,
+    as_error,
+    as_refused,
+    malformed,
+    refuse_foreign_page,
+    refuse_other_types,
+    unknown_model,
+)
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

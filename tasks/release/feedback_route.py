@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from schemas.errors import ConfigError, LockedError
-from tasks.release.openai_errors import Refused
+from tasks.release.refusals import Refused
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -52,7 +52,7 @@ class TrainingPlace(Protocol):
 
 
 class ThisMachine:
-    """One process here, or as many as `train.processes` says (tasks/train/place.py)."""
+    """One process here, or as many as `train.processes` says (`lead`)."""
 
     def command(self, job_file: Path) -> list[str]:
         return python_module("tasks.train.worker", str(job_file), str(os.getpid()))

@@ -13,8 +13,7 @@ import pytest
 from flows.cluster import check_cluster, place_of
 from flows.commands.doctor import examine
 from flows.commands.plan import plan
-from flows.health import services
-from flows.health.patient import Patient
+from flows.health import Patient, services
 from flows.session import open_session
 from flows.settings import Settings, load_settings
 from schemas.errors import ConfigError, ServiceError, StorageError

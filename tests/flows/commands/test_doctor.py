@@ -17,11 +17,9 @@ import duckdb
 import pytest
 
 from flows.commands.doctor import CHECKS, examine
-from flows.commands.findings import Finding
 from flows.engine.ledger import Ledger
 from flows.engine.lock import pipeline_lock
-from flows.health import machine, services, state
-from flows.health.patient import Check, Patient
+from flows.health import Check, Finding, Patient, machine, services, state
 from flows.settings import Settings
 
 if TYPE_CHECKING:

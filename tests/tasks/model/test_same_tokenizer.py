@@ -8,7 +8,7 @@ import pytest
 
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError
-from tasks.model.same_tokenizer import check_same_tokenizer
+from tasks.model.base_model import check_same_tokenizer
 
 
 def base(root: Path, text: str | None) -> ModelRef:

@@ -15,8 +15,7 @@ from flows.curate import curate_steps
 from flows.engine.plan import parts_of, run_step
 from flows.engine.step import Step
 from flows.engine.store import Store
-from flows.health import services
-from flows.health.patient import Patient
+from flows.health import Patient, services
 from flows.settings import load_settings
 from schemas.artifacts import Artifact
 from schemas.pipeline import PipelineSpec

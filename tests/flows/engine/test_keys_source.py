@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.engine.source import code_digests, module_digests
+from flows.engine.keys import code_digests, module_digests
 
 DEDUP = '''"""Drop duplicates."""
 

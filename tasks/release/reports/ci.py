@@ -1,7 +1,11 @@
-"""The report as a comment for a pull request: verdict, findings and arms, no ticket text. By `flows/report.py`."""
+"""The report for a CI: a Markdown comment for a pull request, and the gate as a JUnit file, one test per finding.
+
+No ticket text is in either. Called by `flows/report.py`.
+"""
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET  # it is written here, never read
 from collections.abc import Iterator
 
 from schemas.report import RunReport
@@ -46,3 +50,29 @@ def _cell(text: str) -> str:
     """
     shown = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return " ".join(shown.replace("|", "\\|").split())
+
+
+def write_junit(report: RunReport) -> bytes:
+    """BLOCK and HOLD are failures, ERROR is an error, what does not decide is skipped."""
+    suite = ET.Element("testsuite", name=f"tunegate.{report.pipeline}", timestamp=report.started_at[:19])
+    counts = {"failures": 0, "errors": 0, "skipped": 0}
+    for finding in report.findings:
+        name = f"{finding.rule}{f' in {finding.slice}' if finding.slice else ''}"
+        case = ET.SubElement(suite, "testcase", classname=f"{report.pipeline}.{finding.part}", name=visible(name))
+        if not finding.decides:
+            ET.SubElement(case, "skipped", message=visible(finding.reason))
+            counts["skipped"] += 1
+        elif finding.verdict == "ERROR":
+            ET.SubElement(case, "error", message=visible(finding.reason), type="ERROR")
+            counts["errors"] += 1
+        elif finding.verdict != "PROMOTE":
+            ET.SubElement(case, "failure", message=visible(finding.reason), type=finding.verdict)
+            counts["failures"] += 1
+    if not report.findings:
+        case = ET.SubElement(suite, "testcase", classname=f"{report.pipeline}.gate", name="verdict")
+        ET.SubElement(case, "error", message=visible(report.reason or report.sentence), type="NONE")
+        counts["errors"] += 1
+    suite.attrib |= {"tests": str(max(1, len(report.findings))), **{name: str(n) for name, n in counts.items()}}
+    ET.indent(suite)
+    written: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return written
