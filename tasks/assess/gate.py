@@ -48,10 +48,9 @@ from schemas.verdicts import PARTS, EvidenceUse, Finding, Spent, Verdict
 from tasks.assess.checks import check_findings
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle
 from tasks.assess.decision import summarise, write_decision
-from tasks.assess.evidence import ArmScores
+from tasks.assess.evidence import Arms, ArmScores
 from tasks.assess.forgetting import ask_forgetting, divergence_finding
 from tasks.assess.judge import Judgement, judge_change
-from tasks.assess.opponents import Arms
 from tasks.assess.questions import Asked, Asker
 
 SEVERITY: tuple[Verdict, ...] = ("PROMOTE", "HOLD", "BLOCK", "ERROR")
