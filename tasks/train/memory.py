@@ -253,25 +253,6 @@ def estimate_memory(
     )
 
 
-def full_tuning_bytes(n_parameters: int, *, recipe: str) -> int:
-    """Weights, gradients and optimiser of full fine-tuning, without activations.
-
-    Args:
-        n_parameters: Of the model.
-        recipe: `mixed` (16-bit weights and gradients, float32 master and moments: 16 bytes each), `bfloat16` (all
-            four in 16 bits: 8), `bfloat16_adam8` (8-bit moments: 6).
-
-    Raises:
-        KeyError: another recipe.
-
-    >>> [round(full_tuning_bytes(6_738_415_616, recipe=r) / 1e9, 1) for r in ("mixed", "bfloat16", "bfloat16_adam8")]
-    [107.8, 53.9, 40.4]
-
-    Source: Rajbhandari et al., ZeRO (2020), section 3.1.
-    """
-    return n_parameters * {"mixed": 16, "bfloat16": 8, "bfloat16_adam8": 6}[recipe]
-
-
 def memory_advice(spec: TrainSpec) -> str:
     """What to change in the settings so that a training needs less memory, for a `hint:`."""
     advice = []
