@@ -24,11 +24,9 @@ import pyarrow.parquet as pq
 from benchmarks.home import PROJECT, bench_home, describe_machine, load
 from flows.engine.keys import KeyParts
 from flows.engine.store import Store
-from flows.privacy.graph import Graph
-from flows.privacy.index import update_index
-from flows.privacy.keys import load_hashes
+from flows.privacy.index import Graph, update_index
+from flows.privacy.keys import hashes_of, load_hashes
 from flows.privacy.trace import Tracer
-from flows.privacy.who import hashes_of
 from flows.settings import Settings, load_settings, open_ledger
 from schemas.artifacts import Artifact, DatasetRef, RowCounts, Splits, TicketTable
 from tasks.curate.rows import TICKETS_ARROW, write_removed, write_tickets

@@ -19,8 +19,8 @@ from benchmarks.home import PROJECT, bench_home, describe_machine
 from benchmarks.scale_shuffle import Played, buckets_met, play
 from benchmarks.scale_tickets import scale_table
 from tasks.assess.economics import read_prices
-from tasks.curate.parts.dedup_parts import MOST_ROWS
-from tasks.train.fit import CARDS, GIB, MARGIN, RUNTIME_GIB, fit_methods, known_dims, spec_for
+from tasks.curate.dedup_parts import MOST_ROWS
+from tasks.train.memory import CARDS, GIB, MARGIN, RUNTIME_GIB, fit_methods, known_dims, spec_for
 
 RESULTS = PROJECT / "benchmarks" / "results"
 SIZES = (10**6, 10**7, 10**8, 10**9)

@@ -15,7 +15,7 @@ from typing import Any
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import DedupStep, RedactStep
-from tasks.cluster.place import Place
+from tasks.cluster.connect import Place
 from tasks.cluster.ray_spread import RaySpread
 from tasks.curate.dedup import drop_duplicates
 from tasks.curate.redact import redact_tickets

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.scale_run import MAX_COMPARISONS, n_bytes
 from schemas.curation_steps import DedupStep
-from tasks.curate.parts.dedup_parts import decide_in_parts
+from tasks.curate.dedup_parts import decide_in_parts
 
 T = TypeVar("T")
 SHUFFLED = {

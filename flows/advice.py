@@ -27,8 +27,7 @@ from tasks.assess.economics import PriceBook
 from tasks.assess.evidence import PROMPTING_ARMS, ArmScores, best_prompting_arm
 from tasks.assess.judge import Judgement, judge_value
 from tasks.assess.side_by_side import judge_scores
-from tasks.train.fit import fit_methods
-from tasks.train.memory_check import forecast, workload_of
+from tasks.train.memory import fit_methods, forecast, workload_of
 
 ARMS = ("tuned", *PROMPTING_ARMS, "majority", "tfidf")
 

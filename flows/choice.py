@@ -29,8 +29,7 @@ from flows.chosen import (
     model_name,
     varies,
 )
-from flows.engine.keys import digest_of
-from flows.engine.source import code_digests
+from flows.engine.keys import code_digests, digest_of
 from flows.engine.step import Condition, Late, Step
 from flows.quarantine import within_limit
 from schemas.artifacts import Artifact, DatasetRef, EvalSet, ModelRef, PromptSet
@@ -43,8 +42,7 @@ from tasks.assess.choose import choose_training
 from tasks.assess.items import select_validation_items
 from tasks.assess.prompts import build_prompts
 from tasks.assess.trial import weigh_training
-from tasks.model.base_model import fingerprint_base_model
-from tasks.model.same_tokenizer import check_same_tokenizer
+from tasks.model.base_model import check_same_tokenizer, fingerprint_base_model
 from tasks.train.sweep import suggest
 
 DIVERGED, NO_LIKELIHOOD = "TG0401", "TG0420"

@@ -13,7 +13,7 @@ import orjson
 from flows.engine.disk import private_folder
 from flows.engine.store import Store
 from schemas.trials import ChoiceRef, TrialRow
-from tasks.assess.trial_table import write_trials
+from tasks.assess.trial import write_trials
 from tasks.files import write_json
 
 if TYPE_CHECKING:

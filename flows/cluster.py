@@ -1,7 +1,7 @@
 """`engine: ray`: which cluster a pipeline uses, and whether what it needs is there. Starts nothing.
 
 Objects made here connect when the first part of a step is to be done. Called by `flows/session.py`,
-`flows/commands/plan.py` and `flows/health/services.py`.
+`flows/commands/plan.py` and `flows/health.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import ConfigError
-from tasks.cluster.place import Place
+from tasks.cluster.connect import Place
 
 if TYPE_CHECKING:
     from flows.engine.step import Step
@@ -58,7 +58,7 @@ def on_cluster(steps: Iterable[Step], place: Place | None) -> list[Step]:
     if place is None:
         return list(steps)
     from tasks.cluster.answers import AnsweringOnRay
-    from tasks.cluster.training import TrainingOnRay
+    from tasks.cluster.train_driver import TrainingOnRay
     from tasks.model.generate import generate_answers
     from tasks.train.launch import train_model
 

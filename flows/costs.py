@@ -74,7 +74,7 @@ def measures_of(recorded: Recorded) -> Measures | None:
 
 def _mean_tokens(prompts: PromptSet, model: ModelRef, settings: Settings) -> float:
     """Counted once, then kept outside the store: counting loads a tokenizer."""
-    from tasks.model.prompt_tokens import mean_prompt_tokens
+    from tasks.model.generate import mean_prompt_tokens
 
     folder = private_folder(settings.home / "measured" / "prompt_tokens")
     kept = folder / f"{prompts.digest}-{model.digest[:16]}.json"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.engine.step import Step
-from flows.privacy.copies import let_go
+from flows.privacy.index import let_go
 from flows.privacy.keys import load_forgotten
 from schemas.artifacts import TicketTable
 from schemas.errors import TunegateError

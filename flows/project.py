@@ -17,8 +17,7 @@ from flows.aliases import tell_aliases
 from flows.choice_report import choice_files
 from flows.chosen import candidates, chosen_names
 from flows.engine.disk import named_disk_errors, private_folder
-from flows.engine.keys import digest_of
-from flows.engine.source import code_digests
+from flows.engine.keys import code_digests, digest_of
 from flows.measured import read_measured
 from flows.registry_owner import owner_of
 from flows.report import page_without_text

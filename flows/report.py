@@ -36,8 +36,7 @@ from schemas.report import ArmLine, Curve, Example, FunnelLine, RemovedExample, 
 from tasks.assess.worst import WorstItem
 from tasks.curate.ask import removed_examples
 from tasks.files import write_atomic
-from tasks.release.reports.junit import write_junit
-from tasks.release.reports.markdown import write_markdown
+from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.page import draw_page
 from tasks.release.reports.read import read_curves, token_lengths
 

@@ -18,10 +18,9 @@ from flows.earlier import Earlier, earlier_results
 from flows.engine.clock import present
 from flows.engine.disk import named_disk_errors
 from flows.engine.guard import guard_process
-from flows.engine.keys import digest_of, installed
+from flows.engine.keys import code_digests, digest_of, installed
 from flows.engine.plan import left_out, run_step
 from flows.engine.runs import Seen
-from flows.engine.source import code_digests
 from flows.engine.temporary import temporary_files_below
 from flows.ingest import landed_folder, source_at_hand
 from flows.listener import Listeners

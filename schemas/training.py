@@ -9,8 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from schemas.canaries import PlantedSpec
 from schemas.spec import Spec, UnfitError
 from schemas.template import template_columns
-from schemas.training_rules import training_faults
-from schemas.trunk_rules import trunk_faults
+from schemas.training_rules import training_faults, trunk_faults
 
 Method = Literal["full", "lora", "qlora"]
 Format = Literal["instruction", "completion"]

@@ -109,3 +109,21 @@ def training_advice(train: TrainSpec) -> list[str]:
             f"train.early_stopping may end the training before lr_scheduler {train.lr_scheduler} has lowered the rate"
         )
     return advice
+
+
+def trunk_faults(train: TrainSpec) -> Iterator[Fault]:
+    """Settings under which no layer stays as it is below the lowest that trains."""
+    if train.cache_trunk != "on":
+        return
+    if train.method == "full":
+        yield Fault(
+            "method full trains every layer: there is no frozen trunk to cache",
+            at=("cache_trunk",),
+            hint="use method: lora with adapter.top_layers, or cache_trunk: auto",
+        )
+    elif train.adapter.top_layers is None and 0 in train.adapter.layers_of(1):
+        yield Fault(
+            "all layers are adapted: there is no frozen trunk to cache",
+            at=("cache_trunk",),
+            hint="set adapter.top_layers, e.g. 10, or cache_trunk: auto",
+        )

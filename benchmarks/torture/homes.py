@@ -13,7 +13,7 @@ from benchmarks.torture import fork
 from benchmarks.torture.injected import count_operations
 from benchmarks.torture.truth import Truth, read_truth
 from benchmarks.torture.world import PIPELINE
-from flows.engine import source
+from flows.engine import keys
 from flows.session import STAGES, Session
 from flows.settings import load_settings
 from schemas.load import load_file
@@ -120,10 +120,10 @@ def _make_store(home: Path) -> None:
 
 def _read_sources(place: Path) -> None:
     """Keep the digests of all source files in memory: computing them anew in each run would be half of a try."""
-    source.module_digests = functools.cache(source.module_digests)
+    keys.module_digests = functools.cache(keys.module_digests)
     config = place / "pipelines.yaml"
     spec = load_file(config).get(PIPELINE)
     session = Session(spec, load_settings(config), root=place, run_id="none")
     for steps in session.stages.values():
         for step in steps:
-            source.code_digests(step.run)
+            keys.code_digests(step.run)

@@ -24,8 +24,7 @@ from benchmarks.train.runs import Run, run_training
 from benchmarks.train.workload import ADAPTER, WORKLOADS, Prepared, prepare, write_settings
 from schemas.artifacts import ModelRef
 from tasks.files import seal
-from tasks.train.fit import known_config, known_dims, known_models
-from tasks.train.memory import ModelDims, trainable_parameters
+from tasks.train.memory import ModelDims, known_config, known_dims, known_models, trainable_parameters
 
 LIMIT_S = 300.0
 """Wall seconds of one training."""

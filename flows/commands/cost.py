@@ -10,7 +10,7 @@ from flows.costs import check_machine, costs_of, nothing_measured, recorded_run
 from schemas.costs import CostReport
 from schemas.errors import ConfigError
 from tasks.assess.economics import OWN, PRICES, Measures, read_prices, reckon_costs
-from tasks.train.fit import known_dims
+from tasks.train.memory import known_dims
 
 
 def cost(

@@ -1,4 +1,4 @@
-"""`tunegate doctor`: is this machine fit, and is what lies here whole? The checks are in `flows/health/`."""
+"""`tunegate doctor`: is this machine fit, and is what lies here whole? The checks are in `flows/health.py`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from flows import health
 from flows.commands.exposure import check_exposure, check_rights
-from flows.commands.findings import Finding
 from flows.commands.output import out, print_json
 from flows.engine.disk import named_disk_errors
-from flows.health import machine, services, state
-from flows.health.patient import Check, Patient
+from flows.health import Check, Finding, Patient
 from flows.settings import load_settings
 from schemas.errors import TunegateError
 
@@ -28,10 +27,10 @@ def exposure(patient: Patient) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Check, ...] = (
-    machine.python, machine.packages, machine.name_clashes, machine.torch, machine.config, machine.disk, machine.clock,
-    rights, state.locks, state.ledger, state.interrupted, state.warehouses, state.mlflow_store,
-    state.champions, state.pending_sync,
-    services.local_servers, services.prefect, services.mlflow, services.sources, services.cluster, exposure,
+    health.python, health.packages, health.name_clashes, health.torch, health.config, health.disk, health.clock,
+    rights, health.locks, health.ledger, health.interrupted, health.warehouses, health.mlflow_store,
+    health.champions, health.pending_sync,
+    health.local_servers, health.prefect, health.mlflow, health.sources, health.cluster, exposure,
 )  # fmt: skip
 
 

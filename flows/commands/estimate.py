@@ -9,8 +9,7 @@ from flows.commands.output import out, print_json, print_rows
 from flows.shapes import dims_of
 from schemas.errors import ConfigError
 from schemas.load import load_file
-from tasks.train.fit import CARDS, GIB, MARGIN, RUNTIME_GIB, Fit, fit_methods, known_dims, spec_for
-from tasks.train.memory import ModelDims
+from tasks.train.memory import CARDS, GIB, MARGIN, RUNTIME_GIB, Fit, ModelDims, fit_methods, known_dims, spec_for
 
 
 def estimate(

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from flows.commands.findings import Finding
+from flows.health import Finding
 from flows.servers import running
 from flows.settings import Settings
 from schemas.endpoint import is_loopback

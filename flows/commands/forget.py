@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.commands.output import out, print_json, print_rows, talk
-from flows.privacy.certificate import FOLDER, told
+from flows.privacy.forget import CERTIFICATES, certificate_text, forget_again, plan_forgetting
 from flows.privacy.forget import forget as forget_customer
-from flows.privacy.forget import forget_again, plan_forgetting
 from flows.settings import Settings, load_settings, open_ledger
 from schemas.errors import SecurityError
 from schemas.forget import Certificate, Holdings
@@ -57,11 +56,11 @@ def forget(
         print_json([certificate.model_dump(mode="json") for certificate in done])
         return 0
     for certificate in done:
-        out().print(told(certificate), markup=False, soft_wrap=True)
+        out().print(certificate_text(certificate), markup=False, soft_wrap=True)
     if not done:
         out().print("nothing of any forgotten customer is held")
     else:
-        out().print(f"{settings.forgotten / FOLDER}", markup=False, soft_wrap=True)
+        out().print(f"{settings.forgotten / CERTIFICATES}", markup=False, soft_wrap=True)
     _say_what_is_next(specs, done)
     return 0
 

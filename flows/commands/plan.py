@@ -28,7 +28,7 @@ from schemas.training import TrainSpec
 from schemas.training_rules import training_advice
 from tasks.assess.plan_checks import Calls
 from tasks.assess.plan_gate import RulePower
-from tasks.train.memory_check import Forecast, forecast, workload_of
+from tasks.train.memory import Forecast, forecast, workload_of
 
 
 def plan(*, pipeline: str, config: Path, as_json: bool) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,22 @@ from flows.engine.ledger_file import BUSY_TIMEOUT_S, busy, current, empty_ledger
 from flows.engine.ledger_journal import close_books, open_books
 from flows.engine.ledger_tables import APPEND_ONLY, BOOKS, TABLES, VERSION
 from flows.engine.ledger_upgrade import to_3
-from flows.engine.postgres_errors import driver, named_errors, refused_for_good, unreachable
-from schemas.errors import ConfigError, ServiceError
+from schemas.errors import ConfigError, ServiceError, TunegateError
 
 if TYPE_CHECKING:
     import psycopg2.extensions
 
+COMES_BACK = (
+    "starting up",
+    "shutting down",
+    "not yet accepting",
+    "recovery",
+    "too many clients",
+    "reserved for",
+)
+"""Refusals of a server that will say yes in a while."""
+REFUSED = ("42501", "53100", "25006", "3F000", "0A000")
+"""Its codes for: no right, disk full, read only, no schema, not supported."""
 PATIENCE_S = 15.0
 """A database that restarts is back by then."""
 SILENCE_S = 20
@@ -60,6 +70,81 @@ CREATE OR REPLACE FUNCTION note_touched() RETURNS trigger LANGUAGE plpgsql AS $$
         RETURN NULL;
     END $$;
 """
+
+
+def driver() -> Any:
+    """The module that speaks to Postgres.
+
+    Raises:
+        ConfigError: TG0117, it is not installed.
+    """
+    try:
+        import psycopg2
+    except ImportError:
+        raise ConfigError(
+            "the ledger is in Postgres, and its driver is not installed",
+            code="TG0117",
+            where="TUNEGATE_LEDGER_URL",
+            hint="pip install 'tunegate[postgres]', or make install, which has it",
+        ) from None
+    return psycopg2
+
+
+def refused_for_good(error: BaseException) -> bool:
+    """Did a server answer, and would it answer the same in a second?"""
+    told = str(error)
+    return "FATAL:" in told and not any(text in told for text in COMES_BACK)
+
+
+def unreachable(place: str, error: BaseException) -> ServiceError:
+    """The error of a ledger that does not answer."""
+    return ServiceError(
+        f"the ledger's Postgres does not answer: {_words(error)}",
+        code="TG0712",
+        where=place,
+        hint="check TUNEGATE_LEDGER_URL, PGPASSWORD and the server; what was not confirmed is repeated without harm",
+    )
+
+
+@contextmanager
+def named_errors(place: str, *, locked: Callable[[str], TunegateError] | None = None) -> Iterator[None]:
+    """Errors of the driver inside the block as errors of ours; those that are faults of the program stay.
+
+    Raises:
+        ServiceError: TG0712, it went away; TG0713, it refuses.
+        LockedError: what `locked` makes of a writer who waited for too long.
+    """
+    api = driver()
+    from psycopg2 import errors
+
+    try:
+        yield
+    except errors.LockNotAvailable as error:
+        if locked is None:
+            raise
+        raise locked(place) from error
+    except api.OperationalError as error:
+        if error.pgcode in REFUSED:
+            raise _refused(place, error) from error
+        raise unreachable(place, error) from error
+    except api.InterfaceError as error:  # a connection that was closed meanwhile
+        raise unreachable(place, error) from error
+    except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction, errors.InvalidSchemaName) as error:
+        raise _refused(place, error) from error
+
+
+def _refused(place: str, error: BaseException) -> ServiceError:
+    return ServiceError(
+        f"the ledger's Postgres refuses: {_words(error)}",
+        code="TG0713",
+        where=place,
+        hint="the user needs the right to create and change the schema `tunegate` of that database, and the disk room",
+    )
+
+
+def _words(error: BaseException) -> str:
+    """The first line of what the driver says, which names hosts and users and no password."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 class LedgerPostgres:

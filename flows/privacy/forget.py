@@ -1,27 +1,47 @@
 """Forget a customer, and forget them again after a backup was put back.
 
+What goes is written to the ledger first, then it goes, then it is looked for once more. Killed at any point and run
+again it comes to the same end: what the journal names and still lies there goes. The certificate says what went by
+digest and count, without the customer's name.
+
 Nothing else may work on the workspace meanwhile: all pipelines are locked. Called by `tunegate forget`, and at the
 beginning of every run for those who were forgotten before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import orjson
+
+from flows.engine.disk import make_private, named_disk_errors, private_folder
+from flows.engine.ledger import Ledger
+from flows.engine.lock import hold
 from flows.engine.runs import now
-from flows.privacy.keys import all_tombstones, keep_tombstone, load_forgotten, load_hashes
-from flows.privacy.remove import remove_customer
-from flows.privacy.trace import Tracer, feedback_databases, with_tickets
-from flows.privacy.who import hashes_of, names_of
+from flows.engine.store import REFERENCE, Store
+from flows.engine.temporary import temporary_folder
+from flows.privacy.index import digest_at, unread_copies
+from flows.privacy.keys import all_tombstones, hashes_of, keep_tombstone, load_forgotten, load_hashes, names_of
+from flows.privacy.trace import LEFTOVERS, PAGES, Tracer, feedback_databases, leftovers, with_tickets
 from flows.settings import Settings, open_ledger
-from schemas.errors import SecurityError
-from schemas.forget import Certificate, Holdings, Tombstone
+from schemas.errors import SecurityError, StorageError
+from schemas.forget import Certificate, Holding, Holdings, LearnedVersion, Removal, Tombstone
 from schemas.pipeline import PipelineSpec
 from tasks.failpoint import reach
-from tasks.forget.hashes import Forgotten
+from tasks.files import MANIFEST, seal, sync_directory, write_atomic, write_json
+from tasks.forget.hashes import Forgotten, KeyedHash
+from tasks.forget.results import empty_answers, is_split, rewrite_split
 
 LOCK_NAME = "forget"
+PASSES = 3
+"""Looks at the workspace until nothing is found: each removes what it finds."""
+CERTIFICATES = "certificates"
 
 
 def plan_forgetting(settings: Settings, specs: Iterable[PipelineSpec], customer: str) -> Holdings:
@@ -125,3 +145,213 @@ def _check_reason(reason: str, names: Iterable[str]) -> None:
             where="forget",
             hint="name the request or the case instead",
         )
+
+
+def remove_customer(settings: Settings, tombstone: Tombstone, hashes: KeyedHash) -> Certificate:
+    """Remove everything that is held of the customer, mark what learned from them, and write the certificate.
+
+    Raises:
+        StorageError: TG0567, rows are still found after everything that held them has gone.
+        LockedError: TG0551, another process has a database of the workspace open.
+    """
+    forgotten = Forgotten(hashes, owners=tombstone.owners, tickets=tombstone.tickets)
+    ledger = open_ledger(settings)
+    began = ledger.begin_forgetting(tombstone.id)
+    tracer = Tracer(settings, forgotten)
+    held = tracer.holdings(tombstone.id, forgotten)
+    ledger.mark_versions(tombstone.id, held.versions)
+    for _ in range(PASSES):
+        loose = (*leftovers(settings.home), *unread_copies(settings.home, tracer.index, hashes))
+        ledger.note_going(tombstone.id, began, (*held.to_do, *_yours(held), *loose))
+        reach("forget.noted")
+        _remove_noted(settings, ledger, tombstone.id, began, forgotten)
+        left = Tracer(settings, forgotten).holdings(tombstone.id, forgotten, sources=False)
+        if not left.to_do:
+            break
+        held = left
+    else:
+        raise StorageError(
+            f"rows of the customer are still held: {', '.join(each.place for each in left.to_do[:5])}",
+            code="TG0567",
+            where=str(settings.home),
+            hint="run it again; if it comes to the same, remove what is named by hand",
+        )
+    certificate = write_certificate(settings, ledger, tombstone, began, left.versions)
+    reach("forget.certified")
+    ledger.end_forgetting(tombstone.id, began)
+    return certificate
+
+
+def _yours(held: Holdings) -> list[Holding]:
+    return [each for each in held.held if each.fate == "yours"]
+
+
+def _remove_noted(settings: Settings, ledger: Ledger, tombstone: str, began: str, forgotten: Forgotten) -> None:
+    store = RewritingStore(settings.home)
+    for line in ledger.journal(tombstone, began):
+        if line.event != "goes" or line.fate == "yours":
+            continue
+        _remove(settings, store, ledger, line.kind, line.place, line.fate, line.digest, forgotten)
+        reach("forget.removed")
+
+
+def _remove(
+    settings: Settings, store: RewritingStore, ledger: Ledger, kind: str, place: str, fate: str, digest: str,
+    forgotten: Forgotten,
+) -> None:  # fmt: skip
+    from tasks.cluster.depot import clear_marked
+    from tasks.curate.ingest.whose import remove_landed
+    from tasks.forget.databases import rewrite_feedback, rewrite_warehouse
+
+    path = settings.home / place
+    if place in LEFTOVERS:
+        clear_marked(path)  # what trainings on a cluster have left on its storage
+        store.clear(place)
+    elif kind == "result":
+        _, step, key = place.split("/")
+        if digest_at(path) != digest:
+            return  # gone, or written anew already
+        if fate == "removed":
+            store.discard(step, key)
+        else:
+            made = store.rewrite(
+                step, key, _rewriting(path, forgotten), note=partial(ledger.note_rewrite, step, key, digest)
+            )
+            ledger.replace_digest(place, digest, made)
+    elif kind == "landed" and fate == "removed":
+        path.unlink(missing_ok=True)
+    elif kind == "snapshot":
+        _remove_folder(path)
+    elif kind == "report":
+        for page in PAGES:
+            (path / page).unlink(missing_ok=True)
+    elif path.is_file():
+        rewrite = {"warehouse": rewrite_warehouse, "feedback": rewrite_feedback, "landed": remove_landed}[kind]
+        rewrite(path, forgotten)
+
+
+def _rewriting(folder: Path, forgotten: Forgotten) -> Callable[[Path, Path], dict[str, Any]]:
+    if is_split(folder):
+        return lambda old, new: rewrite_split(old, new, forgotten)
+
+    def without_texts(old: Path, new: Path) -> dict[str, Any]:
+        empty_answers(old, new)
+        return {}
+
+    return without_texts
+
+
+def _remove_folder(folder: Path) -> None:
+    """In one rename, so that nobody reads a half."""
+    aside = folder.with_name(f".{folder.name}.tmp")
+    if aside.is_dir():  # of a process that was killed here
+        shutil.rmtree(aside)
+    if folder.is_dir():
+        folder.rename(aside)
+        shutil.rmtree(aside)
+        sync_directory(folder.parent)
+
+
+def write_certificate(
+    settings: Settings, ledger: Ledger, tombstone: Tombstone, began: str, versions: Iterable[LearnedVersion]
+) -> Certificate:
+    """Compose it from this removal's journal and leave it beside the tombstones; done again it is the same file."""
+    lines = [line for line in ledger.journal(tombstone.id, began) if line.event == "goes"]
+    removals = tuple(
+        Removal(kind=line.kind, place=line.place, fate=line.fate, digest=line.digest, n_rows=line.n_rows, at=line.at)
+        for line in lines
+        if line.fate != "yours"
+    )
+    certificate = Certificate(
+        customer=tombstone.id,
+        key_id=tombstone.key_id,
+        began=began.partition(" ")[0],
+        ended=now(),
+        reason=tombstone.reason,
+        by=tombstone.actor,
+        removals=removals,
+        n_rows=sum(removal.n_rows for removal in removals),
+        versions=tuple(versions),
+        sources=tuple(f"{line.place}: {line.n_rows:,} rows" for line in lines if line.fate == "yours"),
+    )
+    file = certificate_file(settings, tombstone.id, began)
+    private_folder(file.parent)
+    write_json(file, certificate.model_dump(mode="json"))
+    write_atomic(file.with_suffix(".txt"), certificate_text(certificate).encode())
+    for each in (file, file.with_suffix(".txt")):
+        each.chmod(0o600)
+    return certificate
+
+
+def certificate_file(settings: Settings, tombstone: str, began: str) -> Path:
+    """Where the certificate of a removal lies."""
+    return settings.forgotten / CERTIFICATES / f"{tombstone[:16]}-{re.sub('[^0-9]', '', began)}.json"
+
+
+def certificate_text(certificate: Certificate) -> str:
+    """The certificate for people."""
+    tables = "\n".join(
+        f"  {each.fate:<10} {each.kind:<10} {each.n_rows:>8,} rows  {each.place}  {each.digest[:16]}"
+        for each in certificate.removals
+    )
+    versions = "\n".join(
+        f"  {each.name} v{each.version}: learned {each.how} from {each.n_rows:,} of their tickets"
+        f"{', is champion until a retrained version takes over' if each.is_champion else ''}"
+        for each in certificate.versions
+    )
+    sources = "\n".join(f"  {source}" for source in certificate.sources)
+    return (
+        "Certificate of removal\n\n"
+        f"customer  {certificate.customer}\n"
+        f"          (HMAC-SHA256 of the id, key {certificate.key_id})\n"
+        f"reason    {certificate.reason}\n"
+        f"by        {certificate.by}\n"
+        f"began     {certificate.began}\n"
+        f"ended     {certificate.ended}\n\n"
+        f"Removed from the workspace ({certificate.n_rows:,} rows over all tables):\n"
+        f"{tables or '  nothing was held'}\n\n"
+        f"Model versions marked, not to become champion again:\n{versions or '  none'}\n\n"
+        f"Not the workspace's to remove, read from there before:\n{sources or '  none'}\n"
+    )
+
+
+class RewritingStore(Store):
+    """A store with two more verbs."""
+
+    def rewrite(
+        self, step: str, key: str, change: Callable[[Path, Path], dict[str, Any]], *, note: Callable[[str], None]
+    ) -> str:
+        """Put what `change(old, new)` writes into the result's place; returns its digest.
+
+        Args:
+            change: Writes all files of the result into the second folder and returns the fields of its reference that
+                are others now.
+            note: Puts the new digest on record, before the result is there.
+        """
+        place = self.place(step, key)
+        with self._lock(step, key), named_disk_errors(self.root), temporary_folder(self.root) as folder:
+            out = private_folder(folder / "out")
+            changed = change(place, out)
+            fields = orjson.loads((place / REFERENCE).read_bytes())
+            write_json(out / REFERENCE, {**fields, **changed})
+            make_private(out)
+            digest = seal(out)
+            (out / MANIFEST).chmod(0o600)
+            note(digest)
+            # A kill between the two renames leaves no result: it is made again, as every absent one.
+            place.rename(folder / "discarded")
+            out.rename(place)
+            sync_directory(place.parent)
+        return digest
+
+    def clear(self, name: str) -> None:
+        """Remove work that was cut off, in `scratch`, `tmp` or `damaged`; what a process is at work on stays."""
+        folder = self.root / name
+        for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+            if path.suffix == ".lock":
+                continue
+            with hold(path.with_suffix(".lock"), wait_s=0) as held:
+                if held and path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                elif held:
+                    path.unlink(missing_ok=True)

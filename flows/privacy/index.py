@@ -1,29 +1,135 @@
-"""The index of who is held where, kept beside the store and brought up to date result by result.
+"""What was made from what, and who is held where: the results of a store, and an index of the customers in them.
 
-`index/KEY_ID/STEP/KEY.DIGEST.parquet`. What a model learned from is kept in it when the examples are gone: hashes and
-counts alone, so that a later forgetting still knows. Called at the end of a run's stages, and before every answer.
+The graph comes from the digests that went into each result, as its key keeps them; results that are gone are known as
+well, so that what was made from them is found. The index lies beside the store and is brought up to date result by
+result, as `index/KEY_ID/STEP/KEY.DIGEST.parquet`. What a model learned from is kept in it when the examples are gone:
+hashes and counts alone, so that a later forgetting still knows. Called at the end of a run's stages, and before every
+answer.
+
+Copies of remote files that hold rows of forgotten customers lie here while a run reads them, and no longer: the file
+itself is its owner's; fetched again, it brings the rows back, and extraction leaves them out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from flows.engine.disk import private_folder
-from flows.privacy.graph import Graph, Node
+from flows.engine.ledger import Ledger
 from flows.privacy.keys import load_hashes
 from flows.settings import Settings, open_ledger
 from schemas.errors import LockedError
-from tasks.curate.ingest.whose_copies import all_copies, copy_customers, reading_digest
-from tasks.forget.hashes import KeyedHash
-from tasks.forget.holders import EXAMPLES, index_customers, index_rows, parts_of
-from tasks.forget.tables import is_split
+from schemas.forget import Holding
+from tasks.curate.ingest.whose_copies import UNREAD, all_copies, copy_customers, reading_digest
+from tasks.files import MANIFEST, sha256_json, sync_directory
+from tasks.forget.hashes import Forgotten, KeyedHash
+from tasks.forget.results import EXAMPLES, index_customers, index_rows, is_split, look_up, parts_of
 
 SNAPSHOT, WAREHOUSE, LANDED, COPIED = "snapshot", "warehouse_published", "landed", "copied"
 LEARNED = ".learned.parquet"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One result."""
+
+    step: str
+    """Its folder in the store."""
+    key: str
+    digests: frozenset[str]
+    """Of the bytes that lie there, and of those that runs have recorded."""
+    inputs: frozenset[str]
+    digest: str
+    """Of what lies there; empty when nothing does."""
+
+    @property
+    def place(self) -> str:
+        """Below the home folder."""
+        return f"store/{self.step}/{self.key}"
+
+
+class Graph:
+    """The results of one home folder."""
+
+    def __init__(self, home: Path, ledger: Ledger) -> None:
+        self.home = home
+        recorded = ledger.digests_by_key()
+        present = {(place.parent.name, place.name) for place in (home / "store").glob("*/*") if place.is_dir()}
+        parts = {(file.parent.name, file.stem): file for file in (home / "keys").glob("*/*.json")}
+        self.nodes = [
+            _node(home, step, key, parts.get((step, key)), recorded.get(key, frozenset()))
+            for step, key in sorted(present | parts.keys())
+        ]
+
+    @cached_property
+    def by_digest(self) -> dict[str, list[Node]]:
+        """Digest -> results that have it or had it."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for digest in node.digests:
+                found.setdefault(digest, []).append(node)
+        return found
+
+    @property
+    def present(self) -> list[Node]:
+        """Results that lie in the store."""
+        return [node for node in self.nodes if node.digest]
+
+    def made_from(self, roots: Iterable[Node]) -> list[Node]:
+        """The roots and everything that was made from them, directly or not."""
+        users: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for digest in node.inputs:
+                users.setdefault(digest, []).append(node)
+        found: dict[tuple[str, str], Node] = {}
+        todo = list(roots)
+        while todo:
+            node = todo.pop()
+            if (node.step, node.key) not in found:
+                found[node.step, node.key] = node
+                todo += [user for digest in node.digests for user in users.get(digest, [])]
+        return [found[place] for place in sorted(found)]
+
+    def reference(self, node: Node) -> dict[str, Any]:
+        """The fields that tell what the result is; empty for one that is gone or damaged."""
+        try:
+            fields: dict[str, Any] = orjson.loads((self.path(node) / "artifact.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return fields
+
+    def path(self, node: Node) -> Path:
+        """Where the result lies."""
+        return self.home / node.place
+
+
+def digest_at(folder: Path) -> str:
+    """The digest of a result by its manifest, or one that stands for a damaged result; empty without a folder."""
+    if not folder.is_dir():
+        return ""
+    with suppress(OSError, ValueError, KeyError):
+        return sha256_json(orjson.loads((folder / MANIFEST).read_bytes())["files"])
+    return "damaged"
+
+
+def _node(home: Path, step: str, key: str, parts: Path | None, recorded: frozenset[str]) -> Node:
+    digest = digest_at(home / "store" / step / key)
+    inputs: set[str] = set()
+    if parts is not None:
+        with suppress(OSError, ValueError, KeyError):
+            for value in orjson.loads(parts.read_bytes())["inputs"].values():
+                inputs |= {value} if isinstance(value, str) else set(value)
+    known = recorded | ({digest} if digest and digest != "damaged" else frozenset())
+    return Node(step, key, frozenset(known), frozenset(inputs), digest)
 
 
 @dataclass(frozen=True)
@@ -151,3 +257,34 @@ def _stamp(place: Path) -> str:
     files = sorted(place.iterdir()) if place.is_dir() else [each for each in (place, log) if each.exists()]
     told = [(file.name, (found := file.stat()).st_size, found.st_ino, found.st_ctime_ns) for file in files]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+def let_go(settings: Settings, folder: Path, forgotten: Forgotten) -> None:
+    """Remove the copies below the source's folder that hold rows of these customers, or rows that nobody could read."""
+    if not any(folder in copy.parents for copy in all_copies(settings.home / "ingest")):
+        return
+    index = update_index(settings, Graph(settings.home, open_ledger(settings)), forgotten.hashes, skip_locked=True)
+    owners = [*sorted(forgotten.owners), _nobody(forgotten.hashes)]
+    for copy in _held(settings.home, index, owners):
+        if folder in copy.parents:
+            copy.unlink()
+            sync_directory(copy.parent)
+
+
+def unread_copies(home: Path, index: Path, hashes: KeyedHash) -> list[Holding]:
+    """Copies with rows that nobody could read: they may be anybody's."""
+    told = "has rows that nobody could read; the next run fetches it anew"
+    return [
+        Holding(kind="landed", place=copy.relative_to(home).as_posix(), fate="removed", told=told)
+        for copy in _held(home, index, [_nobody(hashes)])
+    ]
+
+
+def _held(home: Path, index: Path, owners: Sequence[str]) -> list[Path]:
+    found = {Indexed.of(held.file) for held in look_up(index, owners)}
+    keys = {entry.key for entry in found if entry.step == COPIED}
+    return [place for step, key, place in published(home) if step == COPIED and key in keys]
+
+
+def _nobody(hashes: KeyedHash) -> str:
+    return hashes.of("customer", UNREAD)

@@ -1,7 +1,8 @@
-"""The secret key under which customers are hashed, and the file of tombstones that outlives the home folder.
+"""The secret key under which customers are hashed, whom an id means, and the file of tombstones that outlives the home.
 
 The key is that of the environment, or of a file that is made at first use with the rights of its owner alone. With the
-first tombstone it is copied beside them: a home folder that is put back from a backup would bring another one.
+first tombstone it is copied beside them: a home folder that is put back from a backup would bring another one. An id
+means itself and the pseudonyms that the pipelines make of it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,8 +18,11 @@ from pydantic import ValidationError
 from flows.engine.disk import private_folder
 from flows.engine.forgettings import joined
 from flows.settings import Settings, open_ledger
+from schemas.curation_steps import RedactStep
 from schemas.errors import SecurityError, StorageError
 from schemas.forget import Tombstone
+from schemas.pipeline import PipelineSpec
+from tasks.curate.redaction.pseudonyms import load_pseudonyms
 from tasks.files import write_atomic
 from tasks.forget.hashes import Forgotten, KeyedHash
 
@@ -147,3 +151,28 @@ def _long_enough(key: bytes, where: str) -> bytes:
             hint=f'export {VARIABLE}="$(openssl rand -hex 32)"; keep it: tombstones mean nothing without it',
         )
     return key
+
+
+def names_of(customer: str, specs: Iterable[PipelineSpec]) -> tuple[str, ...]:
+    """The id as the source writes it, then each pseudonym under which a pipeline's tables hold the customer.
+
+    Raises:
+        ConfigError: TG0190, a pipeline makes pseudonyms, and their key is not in the environment.
+    """
+    found = [customer]
+    for spec in specs:
+        name = customer
+        for step in spec.curate.steps:
+            if isinstance(step, RedactStep) and "customer_id" in step.pseudonymise:
+                pseudonyms = load_pseudonyms(step)
+                if pseudonyms is not None:
+                    name = pseudonyms.of_all([name])[0] or name
+        found.append(name)
+    return tuple(dict.fromkeys(found))
+
+
+def hashes_of(customer: str, specs: Iterable[PipelineSpec], hashes: KeyedHash) -> tuple[str, Forgotten]:
+    """The tombstone's id of a customer, and the hashes to find them by."""
+    names = names_of(customer, specs)
+    owners = [hashes.of("customer", name) for name in names]
+    return owners[0], Forgotten(hashes, owners=owners, names=names)

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.engine.rows import CandidateRow
-from flows.privacy.graph import Graph, Node
-from flows.privacy.index import COPIED, LANDED, SNAPSHOT, WAREHOUSE, Indexed, published, update_index
+from flows.privacy.index import COPIED, LANDED, SNAPSHOT, WAREHOUSE, Graph, Indexed, Node, published, update_index
 from flows.settings import Settings, open_ledger
 from schemas.forget import Holding, Holdings, LearnedVersion
 from tasks.curate.ingest.in_use import cut_off
 from tasks.files import files_below
 from tasks.forget.hashes import Forgotten
-from tasks.forget.holders import EXAMPLES, look_up, places_of
-from tasks.forget.tables import has_answers, is_split
+from tasks.forget.results import EXAMPLES, has_answers, is_split, look_up, places_of
 
 WITHOUT_ROWS = ("base_model", "bundle", "gate", "card")
 """Results that hold weights, figures and no row of anybody."""

@@ -1,7 +1,9 @@
 """Turns the evidence of a gate's checks into findings: what was measured against what `gates` allows.
 
-Knows nothing of models, tickets or scores; each check measured in a step of its own. Called by `tasks/assess/gate.py`.
-A declared check whose evidence is missing, doubled or not a number is ERROR, never passed over.
+The checks are contamination, the round trip, planted secrets, latency and cost; each measured in a step of its own.
+Seconds lie beside the store, so that equal inputs give equal decisions. Knows nothing of models, tickets or scores. A
+declared check whose evidence is missing, doubled or not a number is ERROR, never passed over. Called by
+`tasks/assess/gate.py`.
 """
 
 from __future__ import annotations
@@ -11,16 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal
 
+from schemas.canaries import ExposureSpec
+from schemas.checks import CostSpec, LatencySpec
 from schemas.evidence import CheckEvidence
 from schemas.gates import GatesSpec
-from schemas.verdicts import Finding, Part, Verdict
+from schemas.verdicts import EXPOSURE, Finding, Part, Verdict
 from tasks.assess.contamination import REASONS
-from tasks.assess.memorised import exposure_findings
-from tasks.assess.pace import pace_findings
 
 FLOAT32_BOUND = 1e-3
 HALF_BOUND = 0.1
 """Nats per token by which a reference answer's loss may differ in a fresh process."""
+SHOWN = "`tunegate gate explain RUN` shows the figures"
 
 
 def check_findings(evidence: Sequence[CheckEvidence], gates: GatesSpec) -> Iterator[Finding]:
@@ -130,4 +133,69 @@ def _round_trip(evidence: CheckEvidence, *, bound: float | None) -> Iterator[Fin
     yield finding(
         "round_trip", "the released files answer as the candidate did", verdict, n_items=evidence.n_items, value=gap,
         limit=bound, method="comparison", reason=reason,
+    )  # fmt: skip
+
+
+def exposure_findings(evidence: CheckEvidence, *, spec: ExposureSpec) -> Iterator[Finding]:
+    """The one finding about all secrets together."""
+    values = {name: _finite(evidence.values.get(name)) for name in ("mean", "worst", "control_mean", "repeats")}
+    mean, worst, control, repeats = values.values()
+    limit = spec.exposure_max
+    if mean is None or worst is None or evidence.n_items < 1:
+        told: Verdict = "ERROR"
+        reason = "the exposure was not measured, or is no number; run again."
+    else:
+        secrets = (
+            f"{evidence.n_items} secrets, each seen {repeats or 0:.0f} times an epoch, are exposed by {mean:.2f} bits"
+        )
+        beside = "" if control is None else f"; as many that were never seen, by {control:.2f}"
+        told = "PROMOTE" if mean <= limit else "BLOCK"
+        only = (
+            "." if told == "PROMOTE"
+            else ": it can be made to tell what examples hold. Train less, or take what repeats out of train."
+        )  # fmt: skip
+        reason = f"{secrets} (worst {worst:.2f}{beside}), and at most {limit:g} are allowed{only}"
+    yield Finding(
+        rule=f"planted secrets are exposed by at most {limit:g} bits", metric="canary_exposure", verdict=told,
+        n_items=evidence.n_items, candidate=mean, limit=limit, difference=None if mean is None else mean - limit,
+        method=EXPOSURE, reason=reason, higher_is_better=False, part="safety",
+    )  # fmt: skip
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def pace_findings(evidence: CheckEvidence, *, latency: LatencySpec, cost: CostSpec | None) -> Iterator[Finding]:
+    """A finding about latency and, where declared, one about cost."""
+    against = "the champion's" if evidence.values.get("against_champion") == 1 else "the base model's"
+    limit = latency.p95_ratio_max
+    rule = "p95 of seconds per answer" + ("" if limit is None else f" at most {limit:g} times {against}")
+    yield _pace_finding("latency", rule, evidence, limit=limit, latency=latency)
+    if cost is not None:
+        ceiling = cost.usd_per_1k_max
+        rule = f"cost of 1,000 answers on {cost.machine}" + ("" if ceiling is None else f" at most {ceiling:g} USD")
+        yield _pace_finding("cost", rule, evidence, limit=ceiling, latency=latency)
+
+
+def _pace_finding(
+    part: Part, rule: str, evidence: CheckEvidence, *, limit: float | None, latency: LatencySpec
+) -> Finding:
+    rounds, kept = evidence.values.get("rounds"), evidence.values.get(f"{part}_within")
+    on_cpu = evidence.values.get("cuda") == 0
+    told = f"{evidence.n_items} answers in {rounds or 0:.0f} rounds, each in turn with the reference"
+    decides = limit is not None and not (on_cpu and latency.on_cpu == "report")
+    verdict: Verdict = "HOLD"
+    if limit is None:
+        reason = f"{told}; no limit is declared; {SHOWN}."
+    elif rounds is None or kept is None or not 0 <= kept <= rounds or not rounds >= 1 or evidence.n_items < 1:
+        verdict, decides, reason = "ERROR", True, "it was not measured; run again."
+    else:
+        reason = f"{told}: the limit is kept in {kept:.0f}; {SHOWN}."
+        verdict = "PROMOTE" if kept == rounds else "BLOCK" if kept == 0 else "HOLD"
+        if not decides:
+            reason = f"{reason[:-1]}; on a CPU it is only reported (gates.latency.on_cpu)."
+    return Finding(
+        rule=rule, metric=part, verdict=verdict, n_items=evidence.n_items, candidate=None, limit=limit,
+        method="rounds", reason=reason, higher_is_better=False, part=part, decides=decides,
     )  # fmt: skip

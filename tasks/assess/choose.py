@@ -13,8 +13,7 @@ from schemas.errors import TrainingError
 from schemas.metrics import MetricTraits
 from schemas.trials import ChoiceKind, ChoiceRef, TrialRef, TrialRow
 from tasks.assess.climb import paired_gain
-from tasks.assess.trial import item_values
-from tasks.assess.trial_table import write_trials
+from tasks.assess.trial import item_values, write_trials
 from tasks.files import write_json
 
 RUNNER_UP_CONFIDENCE = 0.9

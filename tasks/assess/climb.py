@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from schemas.choice import TargetSpec
 from schemas.errors import GateError
 from schemas.metrics import MetricTraits
-from tasks.assess.compare import Bounds, clopper_pearson_interval, tango_interval
-from tasks.assess.resample import estimate_mean
+from tasks.assess.compare import Bounds, clopper_pearson_interval, estimate_mean, tango_interval
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, MIN_DIFFERING_ITEMS
 
 FITTED = 0.5

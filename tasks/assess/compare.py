@@ -1,6 +1,6 @@
-"""Confidence bounds for right and wrong answers on the same held-out items: numbers in, numbers out.
+"""Confidence bounds for what two models scored on the same held-out items: numbers in, numbers out.
 
-Knows nothing of metrics, arms, files or verdicts; `tasks/assess/contract.py` and `judge.py` ask.
+Knows nothing of metrics, arms, files or verdicts; `tasks/assess/contract.py`, `judge.py` and `weigh.py` ask.
 
 - right/wrong of two models on the same items: Tango's score interval, with a continuity correction of a quarter item.
   A percentile bootstrap passes 29 % of the models that sit exactly at a 2-point margin at n=20, because few or no
@@ -8,6 +8,10 @@ Knows nothing of metrics, arms, files or verdicts; `tasks/assess/contract.py` an
   (every n from 20 to 100 and up to 2000, discordance 2 to 40 %, margins 0 to 10 points, by exact enumeration).
 - share of right answers of one model: Clopper-Pearson. Wilson's interval lets 5.8 % through at n=100 and limit 0.9,
   and a limit that says "at 95 % confidence" must mean at most 5 %.
+- the mean of continuous scores: bootstrap-t, item by item or customer by customer. It corrects for skew: on 200 items
+  with rare catastrophic answers it passes 5.8 % of the candidates at the limit where the percentile bootstrap passes
+  10 % and the paired t-test 11 %. Where items belong together whole clusters are drawn: tickets of one customer
+  resemble each other, and drawing tickets would pass 10 to 13 %.
 
 Every bound is one-sided at its own confidence: `lower` is below the true value with that probability, and so is
 `upper` above it.
@@ -15,6 +19,7 @@ Every bound is one-sided at its own confidence: `lower` is below the true value 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
@@ -25,9 +30,9 @@ if TYPE_CHECKING:  # numpy costs a tenth of a second, and the flows import this 
 
     Floats = NDArray[np.float64]
 
-
 CONTINUITY = 0.25
 """Items by which a difference is counted nearer to the hypothesis than it is."""
+N_RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
@@ -130,3 +135,72 @@ def clopper_pearson_interval(n_right: int, n_items: int, *, confidence: float) -
     lower = float(betaincinv(n_right, n_wrong + 1, 1 - confidence)) if n_right else 0.0
     upper = float(betaincinv(n_right + 1, n_wrong, confidence)) if n_wrong else 1.0
     return Bounds(n_right / n_items, lower, upper)
+
+
+@dataclass(frozen=True, eq=False)
+class MeanEstimate:
+    """A mean, its standard error, and the sorted bootstrap distribution of t = (mean* - mean) / error*."""
+
+    mean: float
+    error: float
+    t: Floats
+
+    def bounds(self, *, confidence: float) -> Bounds:
+        """One-sided bounds of the true mean, each at this confidence."""
+        n = len(self.t)
+        above = float(self.t[min(n - 1, math.ceil(confidence * n) - 1)])
+        below = float(self.t[max(0, n - math.ceil(confidence * n))])
+        return Bounds(self.mean, self.mean - above * self.error, self.mean - below * self.error)
+
+    def p_below(self, limit: float) -> float:
+        """p-value of a true mean of at least `limit` against one below it; never 0."""
+        import numpy as np
+
+        seen = int(np.searchsorted(self.t, (self.mean - limit) / self.error, side="right"))
+        return (seen + 1) / (len(self.t) + 1)
+
+
+def estimate_mean(
+    values: Floats, *, clusters: NDArray[np.int64] | None = None, seed: int = 0, n_resamples: int = N_RESAMPLES
+) -> MeanEstimate:
+    """Mean over items, with the uncertainty of drawing items, or clusters of items, anew.
+
+    Resamples without spread count as infinitely far out, so that they widen the interval. The caller checks that
+    there are items (200) or clusters (40) enough and that enough of them differ: with fewer, bounds are too narrow.
+
+    Args:
+        values: Finite values, shape `(n_items,)`, in a fixed order: the same order and seed give the same result.
+        clusters: Cluster of each item, numbered from 0 without gaps; null draws items.
+
+    Raises:
+        ValueError: fewer than two values or clusters, not finite, or all equal.
+
+    Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, section 12.5; the error of a mean over
+    clusters of unequal size is that of a ratio, Cochran (1977), Sampling Techniques, section 9A.
+    """
+    import numpy as np
+
+    n = len(values)
+    if n < 2 or not bool(np.isfinite(values).all()) or not float(values.std()) > 0:
+        raise ValueError("bootstrap-t needs at least two finite values that differ")
+    mean = float(values.mean())
+    belongs = np.arange(n) if clusters is None else clusters
+    sums, sizes = np.bincount(belongs, values - mean), np.bincount(belongs, np.ones(n))
+    units = len(sums)
+    error = math.sqrt(units / max(1, units - 1) * float((sums**2).sum())) / n
+    if units < 2 or not error > 1e-12 * max(1.0, abs(mean)):
+        raise ValueError("bootstrap-t needs at least two clusters that differ")
+    generator = np.random.default_rng(seed)
+    rows = max(1, 2_000_000 // units)  # 16 MB of values at a time
+    t = np.empty(n_resamples)
+    for start in range(0, n_resamples, rows):
+        stop = min(start + rows, n_resamples)
+        drawn = generator.integers(0, units, (stop - start, units))
+        sample, size = sums[drawn], sizes[drawn]
+        total = size.sum(axis=1)
+        shift = sample.sum(axis=1) / total
+        around = sample - shift[:, None] * size
+        spread = np.sqrt(units / (units - 1) * (around**2).sum(axis=1)) / total
+        flat = ~(spread > 1e-9 * error)
+        t[start:stop] = np.where(flat, np.copysign(np.inf, shift), shift / np.where(flat, 1.0, spread))
+    return MeanEstimate(mean, error, np.sort(t))

@@ -34,28 +34,33 @@ candidate that violates one of them is at most that rule's own. The formulae are
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from schemas.artifacts import EvalSet, GateDecision, Scores
 from schemas.evidence import CheckEvidence
-from schemas.feedback import LiveQuality
+from schemas.feedback import Acceptance, LiveQuality
 from schemas.gates import GatesSpec
+from schemas.judge import JudgeSpec
 from schemas.metrics import MetricTraits, traits_by_name
 from schemas.verdicts import PARTS, EvidenceUse, Finding, Spent, Verdict
 from tasks.assess.checks import check_findings
+from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle
 from tasks.assess.decision import summarise, write_decision
-from tasks.assess.evidence import ArmScores
-from tasks.assess.findings import findings_of, use_findings
+from tasks.assess.evidence import Arms, ArmScores
 from tasks.assess.forgetting import ask_forgetting, divergence_finding
-from tasks.assess.judged import ask_judge
-from tasks.assess.live import live_findings
-from tasks.assess.opponents import Arms
-from tasks.assess.questions import Asker
+from tasks.assess.judge import Judgement, judge_change
+from tasks.assess.questions import Asked, Asker
 
 SEVERITY: tuple[Verdict, ...] = ("PROMOTE", "HOLD", "BLOCK", "ERROR")
 """From best to worst."""
 NOTHING_SPENT = Spent()
+_VERDICTS: dict[int, Verdict] = {PROMOTE: "PROMOTE", HOLD: "HOLD", BLOCK: "BLOCK"}
+MAX_UNREADABLE = 0.1
+"""Share of pairs after which the judge's words mean nothing."""
+RULE = "the judge is not shown to prefer the present answers"
+METRIC = "acceptance"
 
 
 def decide(
@@ -142,3 +147,175 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     'BLOCK'
     """
     return max(verdicts, key=SEVERITY.index)
+
+
+def findings_of(asked: Sequence[Asked], *, alpha: float) -> Iterator[Finding]:
+    """A finding per question, in their order."""
+    import numpy as np
+
+    tested = [each.judgement for each in asked if each.judgement is not None and each.judgement.lower is not None]
+    settled: dict[int, Verdict] = {}
+    if tested:
+        met = np.array([judgement.met for judgement in tested], np.bool_)
+        p_harm = np.array([judgement.p_harm for judgement in tested], np.float64)
+        codes = settle(met, p_harm, alpha=alpha).tolist()
+        settled = {id(judgement): _VERDICTS[code] for judgement, code in zip(tested, codes, strict=True)}
+    for each in asked:
+        yield _finding(each, settled, n_tests=len(tested))
+
+
+def use_findings(use: EvidenceUse, *, n_items: int) -> Iterator[Finding]:
+    """A HOLD each for a candidate or for items that were judged, or did judge, too often."""
+    if not use.look <= use.looks_max:
+        yield Finding(
+            rule=f"a candidate is judged on at most {use.looks_max} held-out sets", metric="looks", verdict="HOLD",
+            n_items=n_items, candidate=None, method="count",
+            part="use",
+            reason=f"this candidate was judged on {use.look - 1} other held-out sets, and gates.looks_max is "
+            f"{use.looks_max}; only another candidate can pass.",
+        )  # fmt: skip
+    if use.budget is not None and not use.verdict <= use.budget:
+        yield Finding(
+            rule=f"the same items judge at most {use.budget} candidates", metric="reuse", verdict="HOLD",
+            n_items=n_items, candidate=None, method="count",
+            part="use",
+            reason=f"these items have judged {use.verdict - 1} candidates, and gates.reuse.budget is {use.budget}; "
+            "fresh tickets in the test split are needed.",
+        )  # fmt: skip
+
+
+def _finding(asked: Asked, settled: dict[int, Verdict], *, n_tests: int) -> Finding:
+    judgement = asked.judgement
+    if judgement is None:
+        return Finding(
+            rule=asked.rule, metric=asked.metric, slice=asked.slice, verdict=asked.verdict, n_items=asked.n_items,
+            candidate=None, limit=asked.limit, method=asked.method, reason=asked.reason, part=asked.part,
+            decides=asked.decides,
+        )  # fmt: skip
+    verdict, reason = _settled(judgement, settled.get(id(judgement), judgement.verdict), n_tests)
+    if asked.short and verdict in ("PROMOTE", "HOLD"):
+        verdict, reason = "HOLD", asked.reason
+    return Finding(
+        rule=asked.rule,
+        metric=asked.metric,
+        slice=asked.slice,
+        verdict=verdict,
+        n_items=asked.n_items,
+        candidate=judgement.candidate,
+        reference=judgement.reference,
+        difference=judgement.difference,
+        lower=judgement.lower,
+        upper=judgement.upper,
+        limit=asked.limit,
+        method=judgement.method,
+        reason=reason,
+        won=judgement.won,
+        lost=judgement.lost,
+        p_harm=judgement.p_harm if id(judgement) in settled else None,
+        higher_is_better=asked.higher_is_better,
+        part=asked.part,
+        decides=asked.decides,
+    )
+
+
+def _settled(judgement: Judgement, verdict: Verdict, n_tests: int) -> tuple[Verdict, str]:
+    """The verdict among all tests, and its reason where it is milder than the rule's own."""
+    if judgement.verdict == "BLOCK" and verdict != "BLOCK":
+        return verdict, (
+            f"{judgement.if_not_blocked}, but that may be chance among the {n_tests} tests of this gate (Holm); "
+            "more items would decide."
+        )
+    return verdict, judgement.reason
+
+
+def ask_judge(gates: GatesSpec, evidence: Sequence[CheckEvidence]) -> Iterator[Asked]:
+    """Is the candidate surely liked less? Nothing is asked if not declared."""
+    spec = gates.judge
+    if spec is None:
+        return
+    found = [each for each in evidence if each.check == "judge"]
+    values = found[0].values if len(found) == 1 else {}
+    counts = [_count(values.get(name)) for name in ("won", "lost", "tied", "unreadable", "labels")]
+    if None in counts or not found or found[0].n_items < 1:
+        yield _judge_told("ERROR", "the judge was not asked, or its choices are no counts; run again.", decides=True)
+        return
+    won, lost, tied, unreadable, labels = (count or 0 for count in counts)
+    n = found[0].n_items
+    said = f"better {won}, worse {lost}, undecided or place-dependent {tied} of {n}"
+    if unreadable > MAX_UNREADABLE * (n + labels):
+        yield _judge_told(
+            "ERROR", f"{unreadable} of {n + labels} replies of the judge are neither A, B nor TIE.", decides=True
+        )
+        return
+    doubt = _doubt(spec, labels, values.get("kappa"))
+    if doubt:
+        yield _judge_told("HOLD", f"{said}; only reported, for {doubt}.", decides=False, n_items=n)
+        return
+    import numpy as np
+
+    gained, worse = np.zeros(n), np.zeros(n)
+    gained[:won] = worse[won : won + lost] = 1.0
+    judgement = judge_change(
+        gained, worse, metric="judge", margin=None, against="the present answers", confidence=1 - gates.alpha,
+        kind="guard",
+    )  # fmt: skip
+    yield Asked(
+        rule=RULE, metric="judge", slice=None, method=judgement.method, n_items=n, judgement=judgement, part="judge"
+    )
+
+
+def _doubt(spec: JudgeSpec, labels: int, kappa: float | None) -> str:
+    """Why it may not decide; empty where it may."""
+    if spec.labels is None:
+        return "it was not held against people's choices (gates.judge.labels)"
+    if labels < spec.min_labels:
+        return f"it was held against {labels} choices of people, and {spec.min_labels} are needed"
+    if kappa is None or not kappa >= spec.min_kappa:
+        told = "no number" if kappa is None or not math.isfinite(kappa) else f"{kappa:.2f}"
+        return f"its kappa with people's choices is {told}, and {spec.min_kappa:g} is needed"
+    return ""
+
+
+def _judge_told(verdict: Verdict, reason: str, *, decides: bool, n_items: int = 0) -> Asked:
+    return Asked(
+        rule=RULE, metric="judge", slice=None, method="tango", n_items=n_items, verdict=verdict, reason=reason,
+        decides=decides, part="judge",
+    )  # fmt: skip
+
+
+def _count(value: float | None) -> int | None:
+    return int(value) if value is not None and math.isfinite(value) and value >= 0 else None
+
+
+def live_findings(live: LiveQuality | None) -> Iterator[Finding]:
+    """A finding per version that matters: those of the candidate and the champion, then the others; none undeclared."""
+    if live is None:
+        return
+    first = {live.candidate: 0, live.champion: 1}
+    for found in sorted(live.versions, key=lambda each: (first.get(each.version, 2), -int(each.version))):
+        yield _live_finding(live, found)
+
+
+def _live_finding(live: LiveQuality, found: Acceptance) -> Finding:
+    spec, is_candidate = live.spec, found.version == live.candidate
+    floor = spec.min_acceptance
+    who = (
+        "the candidate" if is_candidate else "the champion" if found.version == live.champion else "an earlier version"
+    )
+    told = f"agents accepted {found.n_accepted} of {found.n} suggestions of v{found.version} ({who})"
+    decides = is_candidate and floor is not None and found.n >= spec.min_suggestions
+    verdict: Verdict = "PROMOTE"
+    if not decides or floor is None:
+        verdict, reason = "HOLD", f"{told}; reported, it decides nothing."
+        if is_candidate and floor is not None:
+            reason = f"{told}; fewer than feedback.min_suggestions ({spec.min_suggestions}) decide nothing."
+    elif not found.upper >= floor:
+        verdict, reason = "BLOCK", f"{told}: surely less than {floor:g}; only another candidate can pass."
+    else:
+        reason = f"{told}: not shown to be less than {floor:g}."
+    return Finding(
+        rule=f"live acceptance of v{found.version}" + (f" at least {floor:g}" if decides else ""), metric=METRIC,
+        verdict=verdict, n_items=found.n, candidate=found.rate, lower=found.lower, upper=found.upper,
+        limit=floor if decides else None, difference=found.rate - floor if decides and floor is not None else None,
+        method="clopper_pearson", reason=reason, part="live", decides=decides,
+    )  # fmt: skip

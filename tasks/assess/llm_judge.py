@@ -1,7 +1,7 @@
 """Asks a language model which of two answers is better, and people's own choices first, to know what that is worth.
 
 Every pair is shown in both orders; only a preference that survives the exchange counts. Knows no limits:
-`tasks/assess/judged.py` judges the judge. A step of flows/gate_checks.py.
+`tasks/assess/gate.py` judges the judge. A step of flows/gate_checks.py.
 
 Source: Zheng et al. (2023), "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena" (positions exchanged); Cohen
 (1960), "A coefficient of agreement for nominal scales".

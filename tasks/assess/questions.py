@@ -1,7 +1,7 @@
 """Asks every question of a gate: each rule, the anchor behind `refresh`, each slice under guard; one answer each.
 
 Finds the items and the opponent, lines them up and has them judged. Knows nothing of verdicts over several answers:
-`tasks/assess/findings.py` settles those. Called by `tasks/assess/gate.py`.
+`tasks/assess/gate.py` settles those. Called by `tasks/assess/gate.py`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from schemas.metrics import SAFETY_METRICS
 from schemas.verdicts import Part, Verdict
 from tasks.assess.clusters import Clusters
 from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
-from tasks.assess.evidence import Paired, line_up
+from tasks.assess.evidence import Arms, Opponent, Paired, find_anchor, find_baseline, find_champion, line_up
 from tasks.assess.judge import Judgement, judge_change, judge_value
-from tasks.assess.opponents import Arms, Opponent, find_anchor, find_baseline, find_champion
 from tasks.assess.weigh import Kind, method_of
 
 if TYPE_CHECKING:

@@ -18,6 +18,10 @@ from schemas.metrics import MetricTraits
 from schemas.trials import TrialRef, TrialRow
 from tasks.assess.climb import advise, judge_target, mean_of, paired_gain
 
+_INTEGERS = ("number", "n_items", "n_examples", "n_trainable", "n_steps", "n_tokens", "memory_bytes")
+_NUMBERS = ("value", "bound", "gain", "gain_lower", "gain_upper", "train_loss", "validation_loss")
+_COSTS = ("seconds", "cost")
+
 
 def weigh_training(
     *,
@@ -95,3 +99,36 @@ def _figures(trained: TrainedRef, dataset: DatasetRef) -> dict[str, Any]:
         "memory_bytes": memory.get("total"),
         "trained": trained.digest,
     }
+
+
+def write_trials(
+    rows: Sequence[TrialRow], path: Path, *, costs: Mapping[str, tuple[float | None, float | None]] | None = None
+) -> None:
+    """Write one row per training; `changes` is a JSON object.
+
+    Args:
+        costs: Name -> seconds that its training and answers took, and their price; null writes no such columns.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    fields = [pa.field(name, _type(name)) for name in TrialRow.model_fields]
+    told = [
+        {**row.model_dump(mode="json"), "changes": orjson.dumps(row.changes, option=orjson.OPT_SORT_KEYS).decode()}
+        for row in rows
+    ]
+    if costs is not None:
+        fields += [pa.field(name, pa.float64()) for name in _COSTS]
+        for row in told:
+            row |= dict(zip(_COSTS, costs.get(str(row["name"]), (None, None)), strict=True))
+    pq.write_table(pa.Table.from_pylist(told, pa.schema(fields)), path, compression="zstd")
+
+
+def _type(name: str) -> object:
+    import pyarrow as pa
+
+    if name in _INTEGERS:
+        return pa.int64()
+    if name in _NUMBERS:
+        return pa.float64()
+    return pa.bool_() if name == "met" else pa.string()

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from schemas.metrics import MetricTraits
 from tasks.assess import contract
-from tasks.assess.compare import Bounds, clopper_pearson_interval, tango_interval
-from tasks.assess.resample import MeanEstimate, estimate_mean
+from tasks.assess.compare import Bounds, MeanEstimate, clopper_pearson_interval, estimate_mean, tango_interval
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import TrainingError
-from tasks.cluster.errors import Failed, named_cluster_errors, packed, unpacked
-from tasks.cluster.nodes import check_nodes
-from tasks.cluster.place import Place
+from tasks.cluster.connect import Failed, Place, named_cluster_errors, packed, unpacked
+from tasks.cluster.nodes import check_nodes, has_cards, n_workers, no_room, nodes_now
 from tasks.cluster.shared import Shared, node_cache
-from tasks.cluster.workers import has_cards, n_workers, no_room, nodes_now
 from tasks.model.answer_engine import Answer, Engine, Item
-from tasks.model.answering import AnswerJob, Batch
+from tasks.model.generate import AnswerJob, Batch
 from tasks.train.place import library_settings
 
 RETRIES = 3
@@ -64,7 +62,7 @@ class Answerer:
 
 @dataclass(frozen=True)
 class AnsweringOnRay:
-    """See `tasks.model.answering.Answering`."""
+    """See `tasks.model.generate.Answering`."""
 
     place: Place
 

@@ -1,7 +1,10 @@
-"""Join the Ray cluster as a driver: no dashboard, no usage statistics, no output of workers in our own.
+"""The Ray cluster of a pipeline: joined as a driver, without dashboard, usage statistics and output of workers in ours.
 
 Authentication is left to Ray: a cluster with tokens takes the one of the environment (`RAY_AUTH_TOKEN`,
-`RAY_AUTH_TOKEN_PATH` or `~/.ray/auth_token`). Nothing is started here, ever.
+`RAY_AUTH_TOKEN_PATH` or `~/.ray/auth_token`). No cluster is started here, ever; ray is imported by `connect` alone.
+
+Errors of ours travel from a worker to the driver as plain fields (`Failed`), so that they come back as themselves: an
+exception with keyword-only arguments does not survive pickling, and another one's words may quote a ticket.
 """
 
 from __future__ import annotations
@@ -11,19 +14,30 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from schemas.errors import ConfigError, ServiceError
-from tasks.cluster.place import Place
+from schemas import errors
+from schemas.errors import ConfigError, ServiceError, TunegateError
 
 WHERE = "RAY_ADDRESS"
 NAMESPACE = "tunegate"
 TIMEOUT_S = 10.0
 """Until the head's port must answer."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A running Ray cluster, and a storage that all its nodes see."""
+
+    address: str
+    """`RAY_ADDRESS`: host:port of the cluster's head, or `auto`. tunegate runs on one of its nodes and starts none."""
+    shared: str
+    """`TUNEGATE_SHARED`: an fsspec URL, such as `file:///mnt/shared` or `s3://bucket/prefix`."""
 
 
 def check_extra() -> None:
@@ -91,16 +105,6 @@ def connect(place: Place) -> None:
     ray._private.worker._worker_logs_enabled = False
 
 
-def disconnect() -> None:
-    """Leave the cluster, where this process has joined one."""
-    if "ray" not in sys.modules:
-        return
-    import ray
-
-    if ray.is_initialized():
-        ray.shutdown()
-
-
 def n_processors() -> int:
     """CPUs that the cluster's nodes offer, at least 1."""
     import ray
@@ -126,3 +130,58 @@ def _signals_kept() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What a worker raised."""
+
+    kind: str
+    """Class of `schemas/errors.py`; of others their own name."""
+    message: str
+    code: str = ""
+    """Empty for an error that is not ours."""
+    where: str | None = None
+    hint: str | None = None
+
+
+class WorkerFaultError(RuntimeError):
+    """An unexpected exception of a worker, with its traceback as text."""
+
+
+def packed(error: Exception) -> Failed:
+    """The error as fields; of a subclass the nearest class of `schemas/errors.py`."""
+    if not isinstance(error, TunegateError):
+        return Failed(type(error).__name__, "".join(traceback.format_exception(error)))
+    kind = next(each for each in type(error).__mro__ if each.__module__ == errors.__name__)
+    return Failed(kind.__name__, error.message, error.code, error.where, error.hint)
+
+
+def unpacked(failed: Failed) -> Exception:
+    """The error again: of ours the very class."""
+    if not failed.code:
+        return WorkerFaultError(f"{failed.kind} on a worker\n{failed.message}")
+    kind: type[TunegateError] = getattr(errors, failed.kind)
+    return kind(failed.message, code=failed.code, where=failed.where, hint=failed.hint)
+
+
+@contextmanager
+def named_cluster_errors(where: str) -> Iterator[None]:
+    """Tell what Ray raises as an error of ours: a lost cluster may come back, so it is worth a retry.
+
+    Raises:
+        ServiceError: TG0723 no connection, TG0724 a part was lost more often than it is done again.
+    """
+    from ray import exceptions as ray_errors
+
+    try:
+        yield
+    except ray_errors.RayTaskError as error:  # our wrapper lets nothing through: it could not even be started
+        raise WorkerFaultError(f"{type(error.cause).__name__} on a worker\n{error}") from None
+    except ray_errors.RayError as error:
+        raise ServiceError(
+            f"{type(error).__name__}: a part of the work was lost, and doing it again did not help",
+            code="TG0724",
+            where=where,
+            hint="look at the nodes with `ray status` and at their memory; what is complete in the store is not redone",
+        ) from None

@@ -1,18 +1,19 @@
-"""Are the nodes fit to give the same bytes? The same Python, libraries and source everywhere, and the shared storage.
+"""The nodes of a cluster: are they fit to give the same bytes, and how many workers do they hold?
 
-Each node is asked by a function that travels by value: a node without our packages can answer too. Called by
-`tasks/cluster/ray_spread.py` before any work, and by `tunegate doctor`.
+Fit is a node with the same Python, libraries and source, which sees the shared storage. Each is asked by a function
+that travels by value: a node without our packages can answer too. A worker has CPUs for the threads that compute, and
+a card if there are any. Called before any work is sent out, and by `tunegate doctor`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.errors import ConfigError, ServiceError, StorageError, TunegateError
-from tasks.cluster.connect import WHERE, connect
-from tasks.cluster.place import Place
+from schemas.errors import ConfigError, ServiceError, StorageError, TrainingError, TunegateError
+from schemas.training import TrainSpec
+from tasks.cluster.connect import WHERE, Place, connect
 from tasks.cluster.shared import Shared
 
 LIBRARIES = (
@@ -155,4 +156,61 @@ def _silent(name: str, error: BaseException) -> ServiceError:
         code="TG0725",
         where=WHERE,
         hint="`ray status`; look at the node's memory, and at /tmp/ray/session_latest/logs on it",
+    )
+
+
+@dataclass(frozen=True)
+class TrainWorkers:
+    """What each worker asks for."""
+
+    cards: bool
+    resources: dict[str, float]
+
+
+def workers_for(spec: TrainSpec, threads: int) -> TrainWorkers:
+    """Those of a training on the nodes that are there now.
+
+    Raises:
+        TrainingError: TG0417, they do not have room for all processes.
+    """
+    nodes = nodes_now()
+    cards = has_cards(nodes)
+    room = n_workers(nodes, threads, cards=cards)
+    if room < spec.processes:
+        raise no_room(spec.processes, room, threads, cards=cards)
+    return TrainWorkers(cards, {"CPU": threads, **({"GPU": 1} if cards else {})})
+
+
+def nodes_now() -> list[Mapping[str, float]]:
+    """The resources of each node that is alive."""
+    import ray
+
+    alive: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
+    return [node["Resources"] for node in alive]
+
+
+def has_cards(nodes: Iterable[Mapping[str, float]]) -> bool:
+    """Is there any card? Then all compute on cards: bytes differ between a card and a CPU."""
+    return any(node.get("GPU", 0) >= 1 for node in nodes)
+
+
+def n_workers(nodes: Iterable[Mapping[str, float]], threads: int, *, cards: bool) -> int:
+    """How many workers of that many threads the nodes hold at once.
+
+    >>> n_workers([{"CPU": 8, "GPU": 2}, {"CPU": 3}], 2, cards=False), n_workers([{"CPU": 8, "GPU": 2}], 2, cards=True)
+    (5, 2)
+    """
+    rooms = [(node.get("CPU", 0) // threads, node.get("GPU", 0)) for node in nodes]
+    return int(sum(min(each) if cards else each[0] for each in rooms))
+
+
+def no_room(wanted: int, room: int, threads: int, *, cards: bool) -> TrainingError:
+    """The error that says so."""
+    each = f"{threads} CPUs" + (" and a card" if cards else "")
+    return TrainingError(
+        f"{wanted} workers of {each} are wanted, the nodes of the cluster hold {room}",
+        code="TG0417",
+        where="engine: ray",
+        hint="set train.threads and evaluate.threads to what a node has (by default they are what this machine has), "
+        "or lower train.processes; nodes that would be added later do not count",
     )

@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.cluster.connect import n_processors
-from tasks.cluster.errors import Failed, named_cluster_errors, packed, unpacked
+from tasks.cluster.connect import Failed, Place, n_processors, named_cluster_errors, packed, unpacked
 from tasks.cluster.nodes import check_nodes
-from tasks.cluster.place import Place
 from tasks.cluster.shared import Shared
 
 T = TypeVar("T")

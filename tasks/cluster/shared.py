@@ -40,7 +40,7 @@ class Shared:
 
         self.url = url.rstrip("/")
         try:
-            self._files, self._base = fsspec.core.url_to_fs(self.url)
+            self.files, self.base = fsspec.core.url_to_fs(self.url)
         except (ValueError, ImportError) as error:
             raise ConfigError(
                 f"{self.url!r} cannot be opened: {error}",
@@ -58,8 +58,8 @@ class Shared:
         """
         entries = _entries(path)
         address = sha256_json(entries)
-        with self._named():
-            if self._files.exists(f"{self._base}/{address}/{LISTED}"):
+        with self.named():
+            if self.files.exists(f"{self.base}/{address}/{LISTED}"):
                 return address
             for name in entries:
                 self._put_file(path / name if path.is_dir() else path, f"{address}/{name}")
@@ -68,8 +68,8 @@ class Shared:
 
     def has(self, address: str) -> bool:
         """Is it there, and complete?"""
-        with self._named():
-            return bool(self._files.exists(f"{self._base}/{address}/{LISTED}"))
+        with self.named():
+            return bool(self.files.exists(f"{self.base}/{address}/{LISTED}"))
 
     def bring(self, address: str, folder: Path) -> Path:
         """Download into `folder`, which is made, and verify; returns it.
@@ -79,11 +79,11 @@ class Shared:
         """
         aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         try:
-            with self._named():
-                entries = orjson.loads(self._files.cat_file(f"{self._base}/{address}/{LISTED}"))
+            with self.named():
+                entries = orjson.loads(self.files.cat_file(f"{self.base}/{address}/{LISTED}"))
                 for name in entries:
                     (aside / name).parent.mkdir(parents=True, exist_ok=True)
-                    self._files.get_file(f"{self._base}/{address}/{name}", str(aside / name))
+                    self.files.get_file(f"{self.base}/{address}/{name}", str(aside / name))
             _check(aside, entries, address, self.url)
             folder.parent.mkdir(parents=True, exist_ok=True)
             aside.rename(folder)
@@ -105,12 +105,12 @@ class Shared:
 
     def remove(self, address: str) -> None:
         """Remove it from the storage; nothing happens when it is not there."""
-        with self._named():
-            place = f"{self._base}/{address}"
-            if self._files.exists(f"{place}/{LISTED}"):
-                self._files.rm_file(f"{place}/{LISTED}")  # first: what is left is absent, not damaged
-            if self._files.exists(place):
-                self._files.rm(place, recursive=True)
+        with self.named():
+            place = f"{self.base}/{address}"
+            if self.files.exists(f"{place}/{LISTED}"):
+                self.files.rm_file(f"{place}/{LISTED}")  # first: what is left is absent, not damaged
+            if self.files.exists(place):
+                self.files.rm(place, recursive=True)
 
     @contextmanager
     def probe(self) -> Iterator[tuple[str, str]]:
@@ -120,7 +120,7 @@ class Shared:
             StorageError: TG0568.
         """
         name, content = f".probe-{secrets.token_hex(8)}", secrets.token_hex(16)
-        with self._named():
+        with self.named():
             self._put_bytes(content.encode(), name)
         try:
             if self.read_probe(name) != content:
@@ -129,8 +129,8 @@ class Shared:
                 )
             yield name, content
         finally:
-            with self._named():
-                self._files.rm_file(f"{self._base}/{name}")
+            with self.named():
+                self.files.rm_file(f"{self.base}/{name}")
 
     def read_probe(self, name: str) -> str:
         """What a probe holds.
@@ -138,14 +138,14 @@ class Shared:
         Raises:
             StorageError: TG0568, it cannot be read.
         """
-        with self._named():
-            return bytes(self._files.cat_file(f"{self._base}/{name}")).decode(errors="replace")
+        with self.named():
+            return bytes(self.files.cat_file(f"{self.base}/{name}")).decode(errors="replace")
 
     def _put_file(self, path: Path, name: str) -> None:
         if not self._is_local():
-            self._files.put_file(str(path), f"{self._base}/{name}")
+            self.files.put_file(str(path), f"{self.base}/{name}")
             return
-        target = Path(self._base) / name
+        target = Path(self.base) / name
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         shutil.copyfile(path, aside)
@@ -153,9 +153,9 @@ class Shared:
 
     def _put_bytes(self, content: bytes, name: str) -> None:
         if not self._is_local():
-            self._files.pipe_file(f"{self._base}/{name}", content)
+            self.files.pipe_file(f"{self.base}/{name}", content)
             return
-        target = Path(self._base) / name
+        target = Path(self.base) / name
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         with aside.open("wb") as stream:
@@ -166,11 +166,12 @@ class Shared:
 
     def _is_local(self) -> bool:
         """A folder: files are written aside and renamed, which object stores do by themselves."""
-        protocol = self._files.protocol
+        protocol = self.files.protocol
         return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def named(self) -> Iterator[None]:
+        """Inside the block each error of the file system is TG0568: every file system has errors of its own."""
         try:
             yield
         except TunegateError:

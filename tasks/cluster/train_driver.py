@@ -1,8 +1,9 @@
-"""The process of a training with `engine: ray`: `python -m tasks.cluster.train_driver job.json parent`.
+"""A training on a Ray cluster: how tasks/train/launch.py starts one, and the process that leads it.
 
-Like tasks/train/worker.py it is started and watched by tasks/train/launch.py, answers by the files of
-tasks/train/job.py and dies with its parent; with it Ray ends its workers. The training itself is that of
-tasks/cluster/train_part.py. Checkpoints outlive both: a new attempt goes on from the newest complete one.
+The process is `python -m tasks.cluster.train_driver job.json parent`. Like tasks/train/worker.py it is started and
+watched by tasks/train/launch.py, answers by the files of tasks/train/job.py and dies with its parent; with it Ray ends
+its workers. The training itself is that of tasks/cluster/train_part.py. Checkpoints outlive both: a new attempt goes on
+from the newest complete one. The module imports no ray: `TrainingOnRay` is made by `flows/cluster.py`.
 """
 
 from __future__ import annotations
@@ -15,28 +16,52 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import TrainingError
-from tasks.cluster.connect import connect
+from tasks.cluster.connect import Failed, Place, connect, named_cluster_errors, unpacked
 from tasks.cluster.depot import Depot, clear_marked, folder_of, mark
-from tasks.cluster.errors import Failed, named_cluster_errors, unpacked
-from tasks.cluster.mailbox import Mailbox
-from tasks.cluster.nodes import check_nodes
-from tasks.cluster.place import Place
+from tasks.cluster.nodes import TrainWorkers, check_nodes, workers_for
 from tasks.cluster.shared import Shared
-from tasks.cluster.train_part import RESULT, train_part
-from tasks.cluster.workers import TrainWorkers, workers_for
+from tasks.cluster.train_part import RESULT, Mailbox, train_part
 from tasks.files import verify
 from tasks.train.job import FINAL, INTERRUPTED, PROGRESS, ProgressLog, TrainJob
-from tasks.train.place import library_settings
+from tasks.train.place import library_settings, our_modules, python_module
 from tasks.train.worker import main
 
 ADDRESS, SHARED = "RAY_ADDRESS", "TUNEGATE_SHARED"
+RAY_TRAIN = {
+    # A lost worker and the end of a training are noticed within this time.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Whoever waits for a place until others are done need not ask again each minute.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+}
+"""Settings of Ray Train where the environment has no others."""
 ATTEMPTS = 4
 """How often workers may be lost in a row without another checkpoint in between."""
 _POLL_S = 0.3
+
+
+@dataclass(frozen=True)
+class TrainingOnRay:
+    """See `tasks.train.place.TrainingPlace`."""
+
+    place: Place
+
+    def command(self, job_file: Path) -> list[str]:
+        return python_module("tasks.cluster.train_driver", str(job_file), str(os.getpid()))
+
+    def environment(self, environ: Mapping[str, str], *, threads: int) -> dict[str, str]:
+        """With secrets: the token of the cluster and what the storage asks for. The process loads no model, and Ray
+        gives its workers the environment of their nodes."""
+        own = {ADDRESS: self.place.address, SHARED: self.place.shared}
+        return {**RAY_TRAIN, **environ, **our_modules(environ), **library_settings(threads=threads), **own}
+
+    def check(self, job: TrainJob) -> None:
+        """Nothing here: each node looks at its own memory before it loads anything."""
 
 
 def lead_on_ray(_job_file: Path, job: TrainJob, _lock: int) -> int:
@@ -194,8 +219,6 @@ def _trainer(told: dict[str, Any], workers: TrainWorkers, shared: Shared, box: A
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from tasks.cluster.train_callback import Losses
-
     files, base = fsspec.core.url_to_fs(shared.url)
     settings = library_settings(threads=job.threads) | ({} if workers.cards else {"CUDA_VISIBLE_DEVICES": ""})
     return TorchTrainer(
@@ -212,11 +235,32 @@ def _trainer(told: dict[str, Any], workers: TrainWorkers, shared: Shared, box: A
             storage_filesystem=pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(files)),
             # How often is decided here, by what was reached in between: nodes may come and go for days.
             failure_config=FailureConfig(max_failures=-1),
-            callbacks=[Losses(box)],
+            callbacks=[_losses(box)],
             worker_runtime_env={"env_vars": settings},
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
+
+
+def _losses(box: Any) -> Any:
+    """Tells the driver why workers were lost; it runs in the process that Ray controls a training with.
+
+    The class is made here because its base imports ray.
+    """
+    from ray.exceptions import RayError
+    from ray.train import UserCallback
+
+    class Losses(UserCallback):  # type: ignore[misc]
+        """Called by Ray after each failure of workers."""
+
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            """Ray's own words, and of other errors the class alone: the rest may quote a ticket."""
+            for rank, error in worker_exceptions.items():
+                words = next(iter(str(error).splitlines()), "") if isinstance(error, RayError) else ""
+                why = type(error).__name__ + (f": {words}" if words else "")
+                box.tell.remote({"event": "lost", "rank": rank, "why": why})
+
+    return Losses()
 
 
 if __name__ == "__main__":

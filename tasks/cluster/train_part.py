@@ -1,7 +1,8 @@
 """What each worker of a TorchTrainer runs: the very part of a training that a process on one machine runs.
 
 Data set, base model and checkpoints come through the shared storage into a folder of this node, which goes with the
-training. It knows nothing of who asked. Sent out by tasks/cluster/train_driver.py.
+training. Between the workers and their driver lies a mailbox, an actor on the driver's node that ends with the driver:
+figures and errors go one way, the wish to stop the other. Sent out by tasks/cluster/train_driver.py.
 """
 
 from __future__ import annotations
@@ -17,18 +18,47 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import TunegateError
-from tasks.cluster.depot import Depot
-from tasks.cluster.errors import packed
-from tasks.cluster.node_folder import NodeFolder
+from tasks.cluster.connect import Failed, packed
+from tasks.cluster.depot import Depot, NodeFolder
 from tasks.cluster.shared import Shared
 from tasks.files import seal, write_json
 from tasks.train.job import FINAL, ProgressLog, TrainJob
-from tasks.train.memory_check import check_memory
+from tasks.train.memory import check_memory
 
 POLL_S = 0.5
 """How often the first worker asks whether it shall stop."""
 RESULT = "result"
 """The metric of a `ray.train.Result` that is the address of the sealed result."""
+
+
+class Mailbox:
+    """Holds what was told until it is taken."""
+
+    def __init__(self) -> None:
+        self._entries: list[dict[str, Any]] = []
+        self._failed: Failed | None = None
+        self._stopping = False
+
+    def tell(self, entry: dict[str, Any]) -> None:
+        """An entry of `tasks.train.job.ProgressLog`, or `crash` (rank, trace), which is for the driver's log alone."""
+        self._entries.append(entry)
+
+    def fail(self, failed: Failed) -> None:
+        """An error that would come again. The first one counts: the others' may follow from it."""
+        self._failed = self._failed or failed
+
+    def take(self) -> tuple[list[dict[str, Any]], Failed | None]:
+        """What was told since the last time, and the error if there is one."""
+        entries, self._entries = self._entries, []
+        return entries, self._failed
+
+    def stop(self) -> None:
+        """Workers shall save a checkpoint and end."""
+        self._stopping = True
+
+    def stopping(self) -> bool:
+        """Shall they?"""
+        return self._stopping
 
 
 def train_part(told: dict[str, Any]) -> int:

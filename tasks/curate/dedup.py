@@ -59,7 +59,7 @@ def drop_duplicates(
 
     Args:
         memory_budget: Bytes of hashes held in memory, the rest in a file beside `out`; None: a quarter of what is free.
-        spread: Does parts of the work elsewhere (`tasks/curate/parts/dedup_parts.py`). The result is the same.
+        spread: Does parts of the work elsewhere (`tasks/curate/dedup_parts.py`). The result is the same.
         limit: How many rows may raise.
 
     Raises:
@@ -164,7 +164,7 @@ def _decide(
 
 def _decide_spread(path: Path, step: DedupStep, order: Any, spread: Spread) -> Decisions:
     """The same, in parts on the workers."""
-    from tasks.curate.parts.dedup_parts import decide_in_parts
+    from tasks.curate.dedup_parts import decide_in_parts
     from tasks.curate.rows import read_batches
     from tasks.curate.similarity.compared import compared_columns
 

@@ -63,7 +63,7 @@ def redact_tickets(
 
 
 def _redact(tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | None) -> TicketTable:
-    from tasks.curate.redaction.name_sample import NameSample
+    from tasks.curate.redaction.batches import NameSample
     from tasks.curate.redaction.pseudonyms import load_pseudonyms
     from tasks.curate.rows import write_removed
 
@@ -105,7 +105,7 @@ def _redacted(path: Path, step: RedactStep, counts: Counter[str], spread: Spread
     """The file's rows in its order, those that pass the gate redacted; adds to `counts`."""
     if spread is None:
         return _redact_gated(path, step, counts)
-    from tasks.curate.parts.redact_parts import redact_in_parts
+    from tasks.curate.redaction.batches import redact_in_parts
 
     return redact_in_parts(path, step, counts, spread)
 

@@ -1,7 +1,8 @@
-"""The two databases of a workspace without the rows of forgotten customers: the published warehouse, the feedback.
+"""The two databases of a workspace, the published warehouse and the feedback, without what must no longer be in them.
 
-DuckDB keeps the bytes of deleted rows in the file: each is written anew aside and renamed into its place. Called by
-`flows/privacy/`.
+That is the rows of forgotten customers, and the texts as they came out of the source when they have been kept long
+enough. DuckDB keeps the bytes of deleted rows in the file: each is written aside once more and renamed into its place.
+Who has the old file open keeps reading it until they close it. Called by `flows/privacy/` and `flows/retention.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from schemas.tables import TICKETS
 from tasks.curate.publish import TABLES, create_tables
 from tasks.files import sha256_json, sync_directory
 from tasks.forget.hashes import Forgotten, Kind
-from tasks.warehouse import connect, quote_text
+from tasks.warehouse import connect, quote_identifier, quote_text
 from tasks.watch.feedback import TABLES as FEEDBACK_TABLES
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ _WITHOUT = {
     "AND other_id NOT IN (FROM tickets)",
 }
 """Table -> its rows that stay; the other tables hold counts alone and stay as they were."""
+PERSONAL = tuple(column.name for column in TICKETS if column.pii == "personal")
 
 
 def customers_of(database: Path) -> list[tuple[str, int]]:
@@ -145,3 +148,29 @@ def _rewritten(database: Path, write: Callable[[duckdb.DuckDBPyConnection], int]
     finally:
         aside.unlink(missing_ok=True)
     return n_gone
+
+
+def forget_raw(database: Path) -> int:
+    """Write the warehouse once more without the texts of `raw_tickets`; returns its rows.
+
+    Emptying the columns in place would leave the old bytes in the file. Ids, times and places stay, so that the fate
+    of every row can still be told.
+    """
+    emptied = ", ".join(f"NULL AS {quote_identifier(name)}" for name in PERSONAL)
+
+    def write(db: duckdb.DuckDBPyConnection) -> int:
+        create_tables(db)
+        for name in TABLES:
+            columns = f"* REPLACE ({emptied})" if name == "raw_tickets" else "*"
+            db.execute(f"INSERT INTO {name} SELECT {columns} FROM old.{name}")
+        return _count(db, "raw_tickets")
+
+    return _rewritten(database, write)
+
+
+def has_raw_texts(database: Path) -> bool:
+    """True when `raw_tickets` still holds a text."""
+    with connect(database, read_only=True) as connection:
+        filled = " OR ".join(f"{quote_identifier(name)} IS NOT NULL" for name in PERSONAL)
+        found = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM raw_tickets WHERE {filled} LIMIT 1)")
+        return bool(found.fetchall()[0][0])

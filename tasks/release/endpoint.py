@@ -12,28 +12,35 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 from pydantic import ValidationError
 
-from schemas.errors import DataError, TunegateError
+from schemas.errors import ConfigError, DataError, LockedError, TunegateError
 from schemas.openai_api import ChatRequest, CompletionRequest, TextRequest
 from tasks.prompts import Message
-from tasks.release.answering import Answering
+from tasks.release.answering import Answering, Form
 from tasks.release.endpoint_metrics import EndpointMetrics
-from tasks.release.feedback_route import feedback_route
 from tasks.release.live import LiveModel, LiveModels, Offer
-from tasks.release.openai_answers import Form
-from tasks.release.openai_errors import Refused, as_error, as_refused, malformed, unknown_model
-from tasks.release.web_pages import refuse_foreign_page, refuse_other_types
+from tasks.release.refusals import (
+    Refused,
+    as_error,
+    as_refused,
+    malformed,
+    refuse_foreign_page,
+    refuse_other_types,
+    unknown_model,
+)
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.routing import Route
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger("tunegate.endpoint")
@@ -42,6 +49,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 Redact = Callable[[list[Message]], list[Message]]
 
 R = TypeVar("R", bound=CompletionRequest)
+RETRY_AFTER_S = 2
 
 
 @dataclass(frozen=True)
@@ -293,3 +301,57 @@ def _json(value: Any, status: int = 200) -> Response:
     from starlette.responses import Response
 
     return Response(orjson.dumps(value), status, media_type="application/json")
+
+
+def feedback_route(
+    take: Callable[[list[bytes]], dict[str, Any]], read_body: Callable[[Request], Awaitable[bytes]]
+) -> Route:
+    """`POST /v1/feedback`: one JSON object, or one a line, as in a file of feedback.
+
+    An answer of 200 says that every line that was not refused is on the disk; sent again it changes nothing, so a
+    caller that got no answer sends it again. No text of a line is reported or logged.
+
+    Args:
+        take: Keeps the lines; returns how many are new, known and refused.
+        read_body: The body of a caller that may send one.
+    """
+    from starlette.concurrency import run_in_threadpool
+    from starlette.routing import Route
+
+    one_at_a_time = threading.Lock()  # the database has one writer
+
+    def keep(lines: list[bytes]) -> dict[str, Any]:
+        with one_at_a_time:
+            return take(lines)
+
+    async def post(request: Request) -> Response:
+        lines = lines_of(await read_body(request))
+        try:
+            told = await run_in_threadpool(keep, lines)
+        except LockedError as error:
+            raise Refused(503, error.message, code=error.code, retry_after_s=RETRY_AFTER_S) from None
+        except ConfigError as error:
+            raise Refused(400, error.message, code=error.code) from None
+        return _json(told)
+
+    return Route("/v1/feedback", post, methods=["POST"])
+
+
+def lines_of(body: bytes) -> list[bytes]:
+    """The objects of a body, one of which may go over several lines.
+
+    Raises:
+        Refused: it holds none.
+
+    >>> lines_of(b'{"a": 1}\\n{"a": 2}\\n'), lines_of(b'{\\n "a": 1\\n}')
+    ([b'{"a": 1}', b'{"a": 2}'], [b'{"a":1}'])
+    """
+    try:
+        whole = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        lines = [line for line in body.splitlines() if line.strip()]
+    else:
+        lines = [orjson.dumps(whole)]
+    if not lines:
+        raise Refused(400, "the body is empty; a line is a JSON object", code="invalid_request")
+    return lines

@@ -141,15 +141,6 @@ def tag_version(client: MlflowClient, *, name: str, mlflow_version: str, tags: M
                 client.set_model_version_tag(name, mlflow_version, key, value)
 
 
-def alias_version(client: MlflowClient, *, name: str, alias: str, uri: str) -> str | None:
-    """The ledger's version behind an alias, or None."""
-    number = read_aliases(client, name=name, uri=uri).get(alias)
-    if number is None:
-        return None
-    with as_service_error(uri):
-        return str(client.get_model_version(name, number).tags.get(VERSION_TAG))
-
-
 def _find(client: MlflowClient, name: str, version: str, owner: Owner) -> ModelVersion | None:
     """MLflow's version that this ledger has told of; one without an owner was told before there were owners."""
     told = client.search_model_versions(f"name = '{name}' and tags.`{VERSION_TAG}` = '{version}'")

@@ -26,7 +26,7 @@ from tasks.failpoint import reach
 from tasks.files import seal, sync_directory, verify, write_json
 from tasks.train.early_stopping import Best, BestWeights
 from tasks.train.job import KEPT
-from tasks.train.optimizer_state import moments_of, restore_moments
+from tasks.train.optimizer import moments_of, restore_moments
 
 _PREFIX = "step-"
 

@@ -1,41 +1,130 @@
-"""Several processes that train one model: each takes its rows of every batch, the gradients are added up.
+"""A training in one process, or in several that train one model: `Group`, `Replicas` and `Shards` of it.
 
-Nothing is averaged: each process divides by the number of supervised tokens in all processes' rows, so the sum of the
-gradients is the gradient of the mean over the whole batch, however many tokens each has. It knows nothing of how the
-processes were started (tasks/train/ranks.py; on a cluster by Ray). Called by tasks/train/part.py; spoken to by
-tasks/train/engine.py.
+`Group` is a training in one process: what others would have, it has itself. `Replicas` each take their rows of every
+batch, and the gradients are added up. Nothing is averaged: each process divides by the number of supervised tokens in
+all processes' rows, so the sum of the gradients is the gradient of the mean over the whole batch, however many tokens
+each has. `Shards` each hold a part of every weight, gradient and moment (`train.sharding: full`), by torch's FSDP2: a
+layer's weights come together for its forward and its backward and go apart again. Checkpoints and results hold whole
+tensors, so they are those of a training in one process.
+
+The loop in tasks/train/engine.py speaks to this interface and knows nothing of processes; here nothing is known of how
+they were started (tasks/train/place.py; on a cluster by Ray). Made by tasks/train/part.py.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import Store, TCPStore
 from torch.distributed.distributed_c10d import _get_default_store
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from schemas.errors import TrainingError
 from schemas.training import TrainSpec
 from tasks.failpoint import reach
 from tasks.model.adapter import trainable_tensors
+from tasks.model.decoding.decoder import language_model
 from tasks.train.batches import Batch, Examples
-from tasks.train.checkpoint import State
-from tasks.train.group import Group
-from tasks.train.ranks import LISTENER, LOOPBACK, PORT, RANK, SIZE
+from tasks.train.checkpoint import State, load_newest, save_checkpoint
+from tasks.train.forward import Losses, losses_of, plain_losses
+from tasks.train.place import LISTENER, LOOPBACK, PORT, RANK, SIZE
 
 T = TypeVar("T")
-
 BUCKET = 2**22
 """Gradients that are sent at once: 16 MiB in float32."""
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for another before it gives up; a dead one is noticed at once."""
+
+
+class Group:
+    """One process that trains alone."""
+
+    size = 1
+    """Processes. Each step takes `size * batch_size * gradient_accumulation_steps` examples."""
+    rank = 0
+    saved: Callable[[Path], None] | None = None
+    """Told by the leader of each checkpoint that is complete."""
+
+    @property
+    def leads(self) -> bool:
+        """Is this the process that writes checkpoints, figures and results?"""
+        return self.rank == 0
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """The model as this process shall hold it; called once, before the optimiser is made."""
+        return model
+
+    def finish(self, model: nn.Module, fresh: Callable[[], nn.Module]) -> nn.Module:
+        """The trained model as a whole, for the leader to save.
+
+        Args:
+            model: As it was trained.
+            fresh: Opens the model as it was before training.
+        """
+        return model
+
+    def losses_of(self, model: nn.Module, *, dtype: torch.dtype, recompute: bool) -> Losses:
+        """As `tasks.train.forward.losses_of`."""
+        return losses_of(model, dtype=dtype, recompute=recompute)
+
+    def load(
+        self, folder: Path, *, key: str, model: nn.Module, optimizer: torch.optim.Optimizer, warn: Callable[[str], None]
+    ) -> State | None:
+        """As `tasks.train.checkpoint.load_newest`."""
+        return load_newest(folder, key=key, weights=trainable_tensors(model), optimizer=optimizer, warn=warn)
+
+    def save(self, folder: Path, state: State, *, key: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """As `tasks.train.checkpoint.save_checkpoint`, by the leader alone; the others help to gather."""
+        if self.leads:
+            self._write(folder, state, key, trainable_tensors(model), optimizer)
+
+    def _write(
+        self, folder: Path, state: State, key: str, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+    ) -> None:
+        written = save_checkpoint(folder, state, key=key, weights=weights, optimizer=optimizer)
+        if self.saved is not None:
+            self.saved(written)
+
+    def agree(self, step: int, model: nn.Module) -> None:
+        """Refuse to go on when processes stand at different steps or hold different weights."""
+
+    def reseed(self, seed: int, step: int) -> None:
+        """Give each process dropout of its own; alone, the stream of random numbers simply goes on."""
+
+    def batches(self, examples: Examples, places: Sequence[Sequence[int]]) -> list[Batch]:
+        """This process's part of each batch of a step."""
+        return [examples.batch(indices) for indices in places]
+
+    def takes(self, batch: Batch) -> bool:
+        """Must this batch go through the model? One without supervised tokens adds nothing."""
+        return bool(len(batch.targets))
+
+    def total(self, *values: float) -> tuple[float, ...]:
+        """Sums over all processes."""
+        return values
+
+    def largest(self, value: float) -> float:
+        """The largest of all processes' values."""
+        return value
+
+    def sum_gradients(self, trained: Sequence[nn.Parameter]) -> None:
+        """Make each gradient the sum of all processes' gradients."""
+
+    def clip(self, trained: Sequence[nn.Parameter], limit: float) -> float:
+        """Scale all gradients to a common norm of at most `limit`; returns the norm before."""
+        return float(nn.utils.clip_grad_norm_(trained, limit))
+
+
+ALONE = Group()
 
 
 def join(spec: TrainSpec) -> Group:
@@ -54,8 +143,6 @@ def join(spec: TrainSpec) -> Group:
         _same_everywhere(store, "device", kind, rank, size)
     else:
         _meet(kind)
-    from tasks.train.sharding import Shards
-
     group = Replicas() if spec.sharding == "none" else Shards()
     there = int(group.total(1.0)[0])
     if not there == group.size == spec.processes:
@@ -206,3 +293,125 @@ def without_targets(batch: Batch) -> Batch:
         n_tokens=0,
         ticket_ids=(),
     )
+
+
+class Shards(Replicas):
+    """One of several processes that hold the model between them."""
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        for layer in language_model(model).model.layers:
+            fully_shard(layer)
+        fully_shard(model)
+        for module in _sharded(model):
+            # Each process has divided by the tokens of all: what remains is to add.
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+        return model
+
+    def finish(self, model: nn.Module, fresh: Callable[[], nn.Module]) -> nn.Module:
+        trained = {name: _whole(part) for name, part in trainable_tensors(model).items()}
+        if not self.leads:
+            return model
+        # A sharded module gives away its parts whenever it is asked for its state: the tensors move to a plain one.
+        plain = fresh()
+        for name, tensor in trainable_tensors(plain).items():
+            tensor.copy_(trained[name])
+        return plain
+
+    def losses_of(self, model: nn.Module, *, dtype: torch.dtype, recompute: bool) -> Losses:
+        # The fast path reads weights past the model's forward, where they are in parts.
+        return plain_losses(model, dtype=dtype, recompute=recompute, share=False)
+
+    def load(
+        self, folder: Path, *, key: str, model: nn.Module, optimizer: torch.optim.Optimizer, warn: Callable[[str], None]
+    ) -> State | None:
+        whole = _Gathered(model, optimizer)
+        state = self.in_turn(
+            lambda: load_newest(folder, key=key, weights=whole.weights, optimizer=whole.as_optimizer(), warn=warn)
+        )
+        if state is not None:
+            whole.put_back()
+        return state
+
+    def save(self, folder: Path, state: State, *, key: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        whole = _Gathered(model, optimizer)  # all processes take part
+        if self.leads:
+            self._write(folder, state, key, whole.weights, whole.as_optimizer())
+
+    def _compared(self, model: nn.Module) -> list[Tensor]:
+        return []  # no process holds what another holds
+
+    def batches(self, examples: Examples, places: Sequence[Sequence[int]]) -> list[Batch]:
+        # Weights come together only when all processes ask for them: all go through the model equally often.
+        return [
+            examples.batch(mine)
+            if (mine := indices[self.rank :: self.size])
+            else without_targets(examples.batch(indices[:1]))
+            for indices in places
+        ]
+
+    def takes(self, batch: Batch) -> bool:
+        return True
+
+    def sum_gradients(self, trained: Sequence[nn.Parameter]) -> None:
+        """The backward has added them up."""
+
+    def clip(self, trained: Sequence[nn.Parameter], limit: float) -> float:
+        norm = nn.utils.clip_grad_norm_(trained, limit)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+
+def _sharded(model: nn.Module) -> list[FSDPModule]:
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+
+class _Gathered:
+    """Whole copies of weights and moments, for as long as a checkpoint is written or read."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        for module in _sharded(model):
+            module.reshard()  # a forward without a backward (validation) has left whole weights in the parts' places
+        self._parts, self._optimizer = trainable_tensors(model), optimizer
+        self._names = _names(model)
+        self.weights = {name: _whole(part) for name, part in self._parts.items()}
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        self.param_groups = [
+            {"params": [self.weights[self._names[id(each)]] for each in group["params"]]}
+            for group in optimizer.param_groups
+        ]
+        for parameter, moments in optimizer.state.items():
+            whole = self.weights[self._names[id(parameter)]]
+            self.state[whole] = {kind: _whole(value) for kind, value in moments.items()}
+
+    def as_optimizer(self) -> torch.optim.Optimizer:
+        """With the two members of an optimiser that checkpoints read and write: `state` and `param_groups`."""
+        return cast(torch.optim.Optimizer, self)
+
+    def put_back(self) -> None:
+        """Cut what was read as the model is cut."""
+        for name, part in self._parts.items():
+            part.copy_(_cut(self.weights[name], part))
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"]:
+                moments = self.state.get(self.weights[self._names[id(parameter)]], {})
+                self._optimizer.state[parameter] = {
+                    kind: _cut(value, parameter.detach()) if value.shape == parameter.shape else value
+                    for kind, value in moments.items()
+                }
+
+
+def _names(model: nn.Module) -> dict[int, str]:
+    """Parameter -> the name under which it is saved."""
+    trained = [parameter for _, parameter in sorted(model.named_parameters()) if parameter.requires_grad]
+    return {id(parameter): name for parameter, name in zip(trained, trainable_tensors(model), strict=True)}
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
+
+
+def _cut(whole: Tensor, part: Tensor) -> Tensor:
+    """The whole tensor cut as `part` is cut."""
+    if not isinstance(part, DTensor):
+        return whole
+    return distribute_tensor(whole.to(part.device), part.device_mesh, part.placements, src_data_rank=None)

@@ -23,8 +23,8 @@ from tasks.model.adapter import trainable_tensors
 from tasks.model.base_model import resolve_dtype
 from tasks.train.batches import Batch, Examples, step_batches, steps_per_epoch
 from tasks.train.checkpoint import State
+from tasks.train.distributed import ALONE, Group
 from tasks.train.forward import Losses
-from tasks.train.group import ALONE, Group
 from tasks.train.job import ProgressLog
 from tasks.train.optimizer import learning_rate_at, make_optimizer
 from tasks.train.trunk import Trunk

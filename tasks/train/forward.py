@@ -1,20 +1,134 @@
 """From a batch to the loss of each supervised token: a fast path for Llama-shaped decoders on a CPU, else the model.
 
-It knows nothing of optimisers and steps. Used by tasks/train/engine.py.
+`PlainModel` goes through the model's own forward, whatever its architecture; a shared prefix goes through its own
+cache. The fast path is tasks/train/fast. It knows nothing of optimisers and steps. Used by tasks/train/engine.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Protocol
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from tasks.model.decoding.decoder import language_model
 from tasks.train.batches import Batch
 from tasks.train.fast.decoder import FastDecoder, is_fast
-from tasks.train.plain import PlainModel
+from tasks.train.prefix import backward_through, ends_of, has_steady_positions, shared_prefix
+
+
+class PlainModel:
+    """Logits only where a row of the batch has loss.
+
+    With float32 weights and bfloat16 arithmetic (`method: full`) matrix products run in bfloat16.
+
+    Args:
+        model: As `tasks.model.adapter.open_for_training` gives it.
+        dtype: Of the arithmetic.
+        recompute: Gradient checkpointing. It leaves no cache to share a prefix through.
+        share: Read a shared prefix once, where the model's cache allows it.
+    """
+
+    def __init__(self, model: nn.Module, *, dtype: torch.dtype, recompute: bool, share: bool = True) -> None:
+        self.model = model
+        self.whole = language_model(model)
+        if recompute:
+            _keep_layer_inputs_only(self.whole)
+        self.dtype = dtype
+        # transformers renames the argument: `past_key_values` until 5.23, `cache` since.
+        names = inspect.signature(self.whole.forward).parameters
+        self.cache_name = next((name for name in ("cache", "past_key_values") if name in names), None)
+        able = self.cache_name is not None and _caches_every_position(self.whole.config)
+        self.shares = share and not recompute and able
+        self._n_prefix = 0
+        self._given: list[Tensor] = []
+        self._holding: list[int] = []
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Losses of the supervised tokens (n,)."""
+        device, n_prefix = self.whole.device, self._n_prefix
+        columns, place = torch.unique(batch.columns, return_inverse=True)
+        # No mask of padding: it lies on the right, where causal attention does not look.
+        ids = batch.ids
+        extra: dict[str, Any] = {"use_cache": False}
+        if n_prefix:
+            ids = ids[:, n_prefix : int(ends_of(batch).max())]
+            extra = self._filled_cache(len(ids), n_prefix + ids.shape[1])
+        logits = self._forward(ids, logits_to_keep=(columns - n_prefix).to(device), **extra).logits
+        chosen = logits[batch.rows.to(device), place.to(device)].float()
+        return functional.cross_entropy(chosen, batch.targets.to(device), reduction="none")
+
+    @contextmanager
+    def sharing(self, batches: Sequence[Batch]) -> Iterator[None]:
+        """Inside, the prefix that all these batches share is read once; its gradient goes through it at the end.
+
+        Losses and gradients are those without it. Does nothing for a model whose cache does not hold keys and values
+        of every position (sliding windows, recurrent layers).
+        """
+        batches = [batch for batch in batches if len(batch.targets)]
+        n_prefix = shared_prefix(batches) if self.shares else 0
+        read: list[Tensor] = []
+        if n_prefix:
+            cache = self._cache()
+            first = batches[0]
+            ids = first.ids[first.rows[:1], :n_prefix]
+            self._forward(ids, logits_to_keep=1, use_cache=True, **{str(self.cache_name): cache})
+            # A layer that takes another one's keys holds none.
+            self._holding = [number for number, layer in enumerate(cache.layers) if layer.keys is not None]
+            held = [cache.layers[number] for number in self._holding]
+            read = [tensor for layer in held for tensor in (layer.keys, layer.values)]
+        given = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in read]
+        self._n_prefix, self._given = n_prefix, given
+        try:
+            yield
+        finally:
+            self._n_prefix, self._given = 0, []
+        backward_through(read, given)
+
+    def _forward(self, ids: Tensor, **settings: Any) -> Any:
+        device = self.whole.device
+        mixed = self.dtype != torch.float32
+        with torch.autocast(device.type, dtype=self.dtype if mixed else torch.bfloat16, enabled=mixed):
+            return self.model(input_ids=ids.to(device), **settings)
+
+    def _filled_cache(self, n_rows: int, n_columns: int) -> dict[str, Any]:
+        """What tells the model that each row has read the prefix."""
+        cache = self._cache()
+        for number, keys, values in zip(self._holding, self._given[::2], self._given[1::2], strict=True):
+            cache.update(keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1), number)
+        seen = torch.ones(n_rows, n_columns, dtype=torch.int64, device=self.whole.device)
+        return {"use_cache": True, "attention_mask": seen, str(self.cache_name): cache}
+
+    def _cache(self) -> Any:
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.whole.config)
+
+
+def _caches_every_position(config: Any) -> bool:
+    """Does the model's cache hold keys and values of all positions, and nothing else that a prefix leaves behind?"""
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
+
+    if getattr(config, "is_encoder_decoder", False) or not has_steady_positions(config):
+        return False
+    try:
+        layers = DynamicCache(config=config).layers
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+
+
+def _keep_layer_inputs_only(whole: Any) -> None:
+    """Switch gradient checkpointing on, under the name that this version of transformers has for it."""
+    if hasattr(whole, "activation_checkpointing_enable"):
+        whole.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        whole.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 class Losses(Protocol):

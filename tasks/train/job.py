@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.training import TrainSpec
 from tasks.files import sha256_json
-from tasks.train.memory_check import Workload, workload_of
+from tasks.train.memory import Workload, workload_of
 
 JOB = "job.json"
 PROGRESS = "progress.jsonl"

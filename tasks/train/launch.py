@@ -23,8 +23,7 @@ from schemas.training import TrainSpec
 from tasks.files import MANIFEST, verify, write_json
 from tasks.progress import Progress, silent
 from tasks.train.job import ERROR, FINAL, INTERRUPTED, JOB, LOG, MEMORY_FIGURES, PROGRESS, ProgressLog, TrainJob
-from tasks.train.memory import memory_advice
-from tasks.train.memory_check import device_at_hand, predict_parts
+from tasks.train.memory import device_at_hand, memory_advice, predict_parts
 from tasks.train.place import ThisMachine, TrainingPlace
 
 GRACE_S = 10.0

@@ -1,20 +1,31 @@
-"""How many weights a training changes and how much memory it takes, from the shapes in config.json alone.
+"""How much memory a training takes, whether this machine or a card has it, and if not, what would fit.
 
-Pure arithmetic, without torch: it serves `tunegate plan` before anything is loaded. It knows nothing of what runs.
-Covers decoders with gated feed-forward layers (Llama, Mistral, Qwen2). Used by tasks/train/worker.py and the planner.
+Arithmetic over the shapes in config.json, without torch: it serves `tunegate plan` and `tunegate estimate` before
+anything is loaded. In this order: shapes, weights that train and bytes on a card (decoders with gated feed-forward
+layers: Llama, Mistral, Qwen2); the peak resident set of a process on a CPU, by term; what this machine has free (/proc,
+the control groups and, where there is a driver, nvidia-smi) and whether a training fits; which method fits which card.
+
+The terms of a CPU follow what tasks/train/forward.py and the optimiser really hold; `RUNTIME` and `WASTE` are measured
+(see docs/decisions/0018-memory-before-a-gpu.md), all others are arithmetic. A card shares no runtime and maps no files.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from schemas.errors import ConfigError
+from schemas.artifacts import ModelRef
+from schemas.errors import ConfigError, TrainingError
 from schemas.names import closest
-from schemas.training import AdapterSpec, QuantizationSpec, TrainSpec
+from schemas.training import AdapterSpec, Method, QuantizationSpec, TrainSpec
+from tasks.model.base_model import multiplies_bfloat16
 
 _BLOCK, _SECOND_BLOCK = 64, 256
 """Weights per scale of NF4, and scales per second-level scale. Source: Dettmers et al., QLoRA (2023), section 3."""
@@ -25,6 +36,24 @@ _ADAM_8BIT = 2 + 2 * 4 / 256
 """Of two 8-bit moments with a float32 scale per 256 of each."""
 _LOGIT = 10
 """Bytes per logit: 16-bit, float32 copy, float32 gradient."""
+RUNTIME = 1_010_000_000
+"""Resident bytes of a process that has imported torch, transformers, PEFT and datasets: 590 MB of its own, 420 MB of
+mapped libraries. Measured with the locked versions on Linux; a tiny model's whole training peaks at 1,013 MB."""
+WASTE = 0.1
+"""Share of the activations that the heap holds beyond them: freed pieces between held ones. Measured 8-13 %."""
+_LOSS_ROWS, _LONGEST_BLOCK = 128, 1024
+"""`LOSS_ROWS` and `LONGEST_BLOCK` of tasks/train/fast, which imports torch; a test compares them."""
+_WIDE = 4
+_QKV = ("q_proj", "k_proj", "v_proj")
+log = logging.getLogger("tunegate.train")
+GIB = 2**30
+CARDS = {"24 GB": 22.5, "40 GB": 39.5, "48 GB": 45.0, "80 GB": 79.1, "141 GB": 140.4}
+"""Card -> GiB that its driver reports (L4 and A10G, A100-40, L40S, A100-80 and H100, H200: the smaller of each)."""
+RUNTIME_GIB = 0.8
+"""CUDA context, kernels and the allocator's waste: measured values lie between 0.5 and 1."""
+MARGIN = 0.1
+"""Share of a card that must stay free for the estimate to count as a fit: fragmentation, and the estimate's error."""
+_KNOWN = Path(__file__).with_name("known_models.json")
 
 
 @dataclass(frozen=True)
@@ -224,25 +253,6 @@ def estimate_memory(
     )
 
 
-def full_tuning_bytes(n_parameters: int, *, recipe: str) -> int:
-    """Weights, gradients and optimiser of full fine-tuning, without activations.
-
-    Args:
-        n_parameters: Of the model.
-        recipe: `mixed` (16-bit weights and gradients, float32 master and moments: 16 bytes each), `bfloat16` (all
-            four in 16 bits: 8), `bfloat16_adam8` (8-bit moments: 6).
-
-    Raises:
-        KeyError: another recipe.
-
-    >>> [round(full_tuning_bytes(6_738_415_616, recipe=r) / 1e9, 1) for r in ("mixed", "bfloat16", "bfloat16_adam8")]
-    [107.8, 53.9, 40.4]
-
-    Source: Rajbhandari et al., ZeRO (2020), section 3.1.
-    """
-    return n_parameters * {"mixed": 16, "bfloat16": 8, "bfloat16_adam8": 6}[recipe]
-
-
 def memory_advice(spec: TrainSpec) -> str:
     """What to change in the settings so that a training needs less memory, for a `hint:`."""
     advice = []
@@ -255,3 +265,415 @@ def memory_advice(spec: TrainSpec) -> str:
     if spec.method != "qlora":
         advice.append(f"use train.method: {'qlora' if spec.method == 'lora' else 'lora'}")
     return "; or ".join(advice) or "use a smaller base model"
+
+
+@dataclass(frozen=True)
+class ProcessMemory:
+    """Bytes of one process at the peak of a training step."""
+
+    runtime: int
+    weights: int
+    """Base and adapter, and copies that the fast path or autocast makes."""
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    load: int
+    """Peak while the files are read: file and converted weights side by side. No part of the step."""
+
+    @property
+    def total(self) -> int:
+        """The process's peak: of a step, or of the loading where that is more."""
+        return max(self.step, self.load)
+
+    @property
+    def step(self) -> int:
+        """Peak of a step. The pages of read files are gone by then, or the system takes them when it needs them."""
+        return self.runtime + self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+    def parts(self) -> dict[str, int]:
+        """Bytes by name, with the total."""
+        return {**asdict(self), "total": self.total}
+
+
+def stored_bytes(model: Path) -> int:
+    """Bytes of a model's weight files, which are mapped while they are read."""
+    return sum(path.stat().st_size for path in model.glob("*.safetensors"))
+
+
+def predict_process(
+    dims: ModelDims, spec: TrainSpec, *, number: int, max_tokens: int, supervised_share: float, stored: int
+) -> ProcessMemory:
+    """Peak memory of each of `spec.processes` training processes on a CPU.
+
+    Args:
+        dims: Of the base model.
+        spec: Method, adapter, batch size, checkpointing, sharding.
+        number: Bytes of a number in the arithmetic: 4 or 2.
+        max_tokens: Longest example.
+        supervised_share: Of the tokens, 0-1.
+        stored: Bytes of the weight files.
+    """
+    positions = spec.batch_size * max_tokens
+    n_scored = max(1, round(positions * supervised_share))
+    keeps_file = round(stored / dims.n_parameters) == (_WIDE if spec.method == "full" else number)
+    trained = dims.n_parameters if spec.method == "full" else trainable_parameters(dims, spec.adapter)
+    if spec.method == "full" or spec.sharding == "full":
+        activations = _plain_activations(dims, spec, positions, number)
+        # Logits, those chosen, their log-softmax and the gradient.
+        logits = n_scored * dims.vocab * (number + 3 * _WIDE)
+    else:
+        activations = _fast_activations(dims, spec, positions, max_tokens, number)
+        logits = min(n_scored, _LOSS_ROWS) * dims.vocab * 3 * _WIDE
+        # oneDNN's bfloat16 product keeps the head in an order of its own.
+        logits += dims.vocab * dims.hidden * number if number < _WIDE else 0
+    base = _base_bytes(dims, spec, number, keeps_file=keeps_file, stored=stored)
+    parts = spec.processes if spec.sharding == "full" else 1
+    # Of a sharded model, one layer and the embeddings are whole at a time.
+    gathered = 0 if parts == 1 else (dims.n_other + dims.n_linear // dims.layers) * _WIDE
+    copies = 0 if keeps_file else base
+    return ProcessMemory(
+        runtime=RUNTIME,
+        weights=(base + (0 if spec.method == "full" else trained * _WIDE)) // parts + gathered,
+        gradients=trained * _WIDE // parts,
+        optimizer=round(trained * moment_bytes(spec)) // parts,
+        activations=round(activations * (1 + WASTE)),
+        logits=logits,
+        load=RUNTIME + stored + copies,
+    )
+
+
+def _base_bytes(dims: ModelDims, spec: TrainSpec, number: int, *, keeps_file: bool, stored: int) -> int:
+    """What the frozen (or, for `full`, the trained) base holds after loading."""
+    if spec.method == "full":
+        mixed = dims.n_parameters * number if number < _WIDE else 0  # autocast's copies
+        return dims.n_parameters * _WIDE + mixed
+    if spec.method == "lora":
+        # The fast path joins q, k and v; where the weights are the mapped file, its pages stay beside the joint copy.
+        joined = sum(d_in * d_out for name, (d_in, d_out) in dims.linear_shapes.items() if name in _QKV)
+        return dims.n_parameters * number + (dims.layers * joined * number if keeps_file else 0)
+    if keeps_file:  # embeddings and norms are part of the mapped file, which stays as a whole
+        return quantized_bytes(dims, spec.quantization or QuantizationSpec()) - dims.n_other * 2 + stored
+    return quantized_bytes(dims, spec.quantization or QuantizationSpec()) + dims.n_other * (number - 2)
+
+
+def _fast_activations(dims: ModelDims, spec: TrainSpec, positions: int, seq: int, number: int) -> int:
+    """What tasks/train/fast saves for the backward: inputs of norms and products, q, k, v, attention weights. Rows are
+    taken as all of the greatest length and without a shared prefix, so it is an upper bound."""
+    q, kv = dims.heads * dims.d_head, dims.kv_heads * dims.d_head
+    weights = dims.heads * seq if seq <= _LONGEST_BLOCK else q
+    width = 4 * dims.hidden + 2 * q + 2 * kv + 4 * dims.intermediate + weights + 7 * spec.adapter.rank
+    # Below the lowest adapter nothing is saved.
+    layers = dims.layers - min(spec.adapter.layers_of(dims.layers))
+    kept = _kept(layers, dims.hidden, width, checkpointing=spec.gradient_checkpointing)
+    largest = max(d_in * d_out for d_in, d_out in dims.linear_shapes.values())
+    return (positions * kept + (2 * largest if spec.method == "qlora" else 0)) * number
+
+
+def _plain_activations(dims: ModelDims, spec: TrainSpec, positions: int, number: int) -> int:
+    """What autograd saves of transformers' own layers; with autocast about half of it stays in float32."""
+    q = dims.heads * dims.d_head
+    width = 6 * dims.hidden + 5 * q + 4 * dims.intermediate
+    kept = _kept(dims.layers, dims.hidden, width, checkpointing=spec.gradient_checkpointing)
+    return positions * kept * (number + _WIDE) // 2
+
+
+def _kept(layers: int, hidden: int, width: int, *, checkpointing: bool) -> int:
+    """Numbers per position: all layers' own, or their inputs and one layer."""
+    return layers * hidden + width if checkpointing else layers * width
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What decides the memory of a training, apart from its settings."""
+
+    dims: ModelDims
+    stored: int
+    """Bytes of the base model's files."""
+    max_tokens: int
+    """Longest example."""
+    supervised_share: float = 1.0
+    """Of the tokens, 0-1."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Predicted against available, bytes: on a CPU of all processes together, else of one card."""
+
+    device: Literal["cpu", "cuda"]
+    predicted: int
+    available: int
+    remedy: str | None = None
+    """The smallest change that fits; None when it fits as it is, or when nothing does."""
+
+    @property
+    def fits(self) -> bool:
+        return self.predicted <= self.available
+
+    def sentence(self) -> str:
+        """Both figures in words."""
+        place = "this card has" if self.device == "cuda" else "this machine has"
+        return f"it is predicted to need {self.predicted / GIB:.2f} GiB, {place} {self.available / GIB:.2f} GiB free"
+
+
+def workload_of(model: ModelRef, *, max_tokens: int, supervised_share: float = 1.0) -> Workload | None:
+    """What the model's own files tell; None for an architecture whose memory cannot be computed."""
+    dims = ModelDims.read(model.root / "config.json")
+    return None if dims is None else Workload(dims, stored_bytes(model.root), max_tokens, supervised_share)
+
+
+def forecast(work: Workload, spec: TrainSpec, *, here: int | None = None) -> Forecast:
+    """Compare the training with this machine, and look for the smallest change when it does not fit.
+
+    Args:
+        work: What is trained on what.
+        spec: The settings.
+        here: Processes of it that run on this machine; None for all.
+    """
+    card = free_card_bytes()
+    device: Literal["cpu", "cuda"] = "cpu" if card is None else "cuda"
+    available = free_bytes() if card is None else card
+    predicted = sum_of(predict_parts(work, spec, device=device), spec, device, here=here)
+    if predicted <= available:
+        return Forecast(device, predicted, available)
+    for changes in _changes(spec):
+        # model_copy checks nothing: the learning rate of another method would be refused.
+        changed = spec.model_copy(update=changes)
+        needed = sum_of(predict_parts(work, changed, device=device), changed, device, here=here)
+        if needed <= available:
+            told = ", ".join(f"train.{name}: {_yaml(value)}" for name, value in changes.items())
+            return Forecast(device, predicted, available, f"{told} ({needed / GIB:.2f} GiB)")
+    return Forecast(device, predicted, available)
+
+
+def check_memory(work: Workload | None, spec: TrainSpec, *, here: int | None = None) -> None:
+    """Refuse a training that cannot fit, or warn, or do nothing, as `train.memory_check` says; see `forecast`.
+
+    Raises:
+        TrainingError: TG0415, predicted peak above the memory at hand.
+    """
+    if work is None or spec.memory_check == "off":
+        return
+    found = forecast(work, spec, here=here)
+    if found.fits:
+        return
+    hint = (
+        f"this fits: {found.remedy}"
+        if found.remedy
+        else "no batch, checkpointing or method makes it fit: use a smaller base model"
+    )
+    if spec.memory_check == "warn":
+        log.warning("TG0415 the training may run out of memory: %s; %s", found.sentence(), hint)
+        return
+    raise TrainingError(
+        f"the training does not fit into memory: {found.sentence()}",
+        code="TG0415",
+        where="train",
+        hint=f"{hint}; train.memory_check: warn tries it all the same",
+    )
+
+
+def predict_parts(work: Workload, spec: TrainSpec, *, device: Literal["cpu", "cuda"]) -> dict[str, int]:
+    """Bytes by term of one process, with `total`."""
+    if device == "cpu":
+        number = 2 if spec.dtype == "bfloat16" or (spec.dtype == "auto" and multiplies_bfloat16()) else 4
+        return predict_process(
+            work.dims,
+            spec,
+            number=number,
+            max_tokens=work.max_tokens,
+            supervised_share=work.supervised_share,
+            stored=work.stored,
+        ).parts()
+    parts = estimate_memory(work.dims, spec, max_tokens=work.max_tokens).parts()
+    if spec.sharding == "full":
+        for name in ("weights", "gradients", "optimizer"):
+            parts[name] //= spec.processes
+    runtime = round(RUNTIME_GIB * GIB)
+    total = runtime + sum(size for name, size in parts.items() if name != "total")
+    return {"runtime": runtime, **parts, "total": total}
+
+
+def sum_of(parts: dict[str, int], spec: TrainSpec, device: Literal["cpu", "cuda"], *, here: int | None = None) -> int:
+    """What must be free: of all processes (or those `here`) on a CPU, of one card otherwise.
+
+    Pages of files that are only mapped while they are loaded do not count: the system takes them when it needs them.
+    """
+    step = sum(size for name, size in parts.items() if name not in ("total", "load"))
+    n_here = spec.processes if here is None else min(here, spec.processes)
+    return step * (n_here if device == "cpu" else 1)
+
+
+def device_at_hand() -> Literal["cpu", "cuda"]:
+    """Where a training of this machine runs, as far as that can be told without torch."""
+    return "cpu" if free_card_bytes() is None else "cuda"
+
+
+def free_bytes(root: Path = Path("/")) -> int:
+    """Memory that a new process can have: what the kernel calls available, less where a control group (v2) limits it.
+
+    Args:
+        root: Of the file system that holds /proc and /sys.
+    """
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+    except OSError:  # no Linux: all of it, of which some is in use
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return min([int(fields["MemAvailable"].split()[0]) * 1024, *_group_limits(root)])
+
+
+def _group_limits(root: Path) -> Iterator[int]:
+    """What each control group that this process is in, and each above it, still allows."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    own = next((line[3:] for line in lines if line.startswith("0::")), None)
+    if own is None:
+        return
+    top = root / "sys/fs/cgroup"
+    folder = top / own.lstrip("/")
+    # In a container the path may be the host's: its own group is then the mounted one.
+    for place in (folder, *folder.parents):
+        if not place.is_relative_to(top):
+            return
+        try:
+            limit = (place / "memory.max").read_text().strip()
+            used = int((place / "memory.current").read_text())
+            stat = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        if limit != "max":
+            yield max(0, int(limit) - used + int(stat.get("inactive_file", 0)))
+
+
+def free_card_bytes() -> int | None:
+    """Free memory of the fullest card in use; None without a card, a driver or a torch that could use it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    program = shutil.which("nvidia-smi")
+    if program is None or visible == "" or _torch_is_for_cpu():
+        return None
+    chosen = ["-i", visible] if visible else []
+    asked = [program, *chosen, "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True)
+        found = [int(line) for line in done.stdout.split()]
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return min(found) * 2**20 if found else None
+
+
+def _torch_is_for_cpu() -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return True
+
+
+def _changes(spec: TrainSpec) -> Iterator[dict[str, int | bool | str]]:
+    """Changes of the settings, the least first: those that keep the gradients, then lighter methods."""
+    checkpointing: dict[str, int | bool | str] = {} if spec.gradient_checkpointing else {"gradient_checkpointing": True}
+    if checkpointing:
+        yield checkpointing
+    smaller: list[dict[str, int | bool | str]] = [
+        {
+            "batch_size": size,
+            "gradient_accumulation_steps": spec.gradient_accumulation_steps * (spec.batch_size // size),
+        }
+        for size in range(spec.batch_size // 2, 0, -1)
+        if spec.batch_size % size == 0
+    ]
+    yield from smaller
+    if checkpointing:
+        yield from ({**checkpointing, **each} for each in smaller)
+    least = {**checkpointing, **(smaller[-1] if smaller else {})}
+    if spec.processes > 1 and spec.sharding == "none" and spec.method != "qlora":
+        yield {**least, "sharding": "full"}
+    if spec.processes > 1:
+        yield {**least, "processes": 1}
+    for method in {"full": ("lora", "qlora"), "lora": ("qlora",)}.get(spec.method, ()):
+        yield {"method": method}
+        yield {**least, "method": method}
+
+
+def _yaml(value: int | bool | str) -> str:
+    return str(value).lower()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One method on one model."""
+
+    method: Method
+    n_trainable: int
+    estimate: MemoryEstimate
+    cards: dict[str, float]
+    """Card -> share of it that stays free, negative when it does not fit; below `MARGIN` counts as no fit."""
+
+    @property
+    def smallest_card(self) -> str | None:
+        """The smallest card it fits with the margin; None when it fits none."""
+        return next((name for name, free in self.cards.items() if free >= MARGIN), None)
+
+
+def known_models() -> tuple[str, ...]:
+    """Names whose shapes are shipped."""
+    return tuple(sorted(json.loads(_KNOWN.read_text(encoding="utf-8"))))
+
+
+def known_dims(name: str) -> ModelDims:
+    """Shapes of a model by its name, from its public configuration.
+
+    Raises:
+        ConfigError: TG0182, no shapes of that name are shipped.
+    """
+    dims = ModelDims.of(known_config(name))
+    if dims is None:
+        raise TypeError(f"known_models.json: {name} is no decoder of the covered kind")
+    return dims
+
+
+def known_config(name: str) -> dict[str, Any]:
+    """The fields of its config.json that say its shapes.
+
+    Raises:
+        ConfigError: TG0182, no shapes of that name are shipped.
+    """
+    models: dict[str, dict[str, Any]] = json.loads(_KNOWN.read_text(encoding="utf-8"))
+    key = name.lower().removesuffix("-hf").rpartition("/")[2]
+    if key not in models:
+        raise ConfigError(
+            f"no shapes of {name!r} are shipped; known are {', '.join(sorted(models))}",
+            code="TG0182",
+            where="--base",
+            hint=closest(key, models),
+        )
+    return models[key]
+
+
+def fit_methods(dims: ModelDims, spec: TrainSpec, *, max_tokens: int) -> list[Fit]:
+    """Every method with its trainable weights, its peak memory and the cards it fits.
+
+    Args:
+        dims: Shapes of the base model.
+        spec: Adapter, batch size, checkpointing; its own method plays no part.
+        max_tokens: Longest example, tokens.
+    """
+    return [_fit(dims, spec, method, max_tokens) for method in get_args(Method)]
+
+
+def _fit(dims: ModelDims, spec: TrainSpec, method: Method, max_tokens: int) -> Fit:
+    # model_copy checks nothing: the learning rate of another method would be refused.
+    estimate = estimate_memory(dims, spec.model_copy(update={"method": method}), max_tokens=max_tokens)
+    needed = estimate.total / GIB + RUNTIME_GIB
+    n_trainable = dims.n_parameters if method == "full" else trainable_parameters(dims, spec.adapter)
+    return Fit(method, n_trainable, estimate, {name: 1 - needed / size for name, size in CARDS.items()})
+
+
+def spec_for(base: str, *, rank: int, targets: Sequence[str], batch_size: int, checkpointing: bool) -> TrainSpec:
+    """Settings of an estimate that no pipeline declares."""
+    adapter = AdapterSpec(rank=rank, alpha=2 * rank, target_modules=tuple(targets) or "all-linear")
+    return TrainSpec(base_model=base, adapter=adapter, batch_size=batch_size, gradient_checkpointing=checkpointing)

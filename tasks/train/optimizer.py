@@ -1,18 +1,23 @@
-"""AdamW as the settings say, with moments of 32 or 8 bits, and the learning rate of each step.
+"""AdamW as the settings say, the learning rate of each step, and the optimiser's state as named tensors and back.
 
-It knows nothing of data. Used by tasks/train/engine.py.
+Moments have 32 or 8 bits (torch's AdamW, or those of bitsandbytes) and come back bit for bit. It knows nothing of data
+and files. Used by tasks/train/engine.py and tasks/train/checkpoint.py.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from schemas.errors import ConfigError
 from schemas.training import TrainSpec
+
+_CONSTANT = ("qmap1", "qmap2")
+"""Code books of 8-bit moments: the same for every weight, and made anew by the optimiser."""
 
 
 def make_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
@@ -79,3 +84,45 @@ def learning_rate_at(
     done = (step - n_warmup) / (n_steps - n_warmup + 1)
     left = 1 - done if scheduler == "linear" else (1 + math.cos(math.pi * done)) / 2
     return peak * (min_ratio + (1 - min_ratio) * left)
+
+
+def moments_of(weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors and step counts as `kind/name of the weight`; tensors may be shared with it."""
+    names = {weight.data_ptr(): name for name, weight in weights.items()}
+    return {
+        f"{kind}/{names[parameter.data_ptr()]}": torch.as_tensor(value).detach().contiguous()
+        for parameter, moments in optimizer.state.items()
+        for kind, value in moments.items()
+        if kind not in _CONSTANT
+    }
+
+
+def restore_moments(
+    moments: Mapping[str, Tensor], weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+) -> None:
+    """Put back what `moments_of` gave, for the same weights in the same kind of optimiser."""
+    names = {weight.data_ptr(): name for name, weight in weights.items()}
+    kinds: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in moments.items():
+        kind, _, name = key.partition("/")
+        kinds.setdefault(name, {})[kind] = tensor
+    for at, group in enumerate(optimizer.param_groups):
+        for place, parameter in enumerate(group["params"]):
+            kept = kinds.get(names[parameter.data_ptr()], {})
+            if kept and hasattr(optimizer, "init_state"):
+                _fill(optimizer, group, parameter, (at, place), kept)
+            elif kept:
+                optimizer.state[parameter] = {kind: tensor.to(parameter.device) for kind, tensor in kept.items()}
+
+
+def _fill(
+    optimizer: Any, group: dict[str, Any], parameter: Tensor, place: tuple[int, int], kept: Mapping[str, Tensor]
+) -> None:
+    """bitsandbytes makes its own buffers (paged ones among them), which are then overwritten."""
+    optimizer.init_state(group, parameter, *place)
+    state = optimizer.state[parameter]
+    for kind, tensor in kept.items():
+        if isinstance(state[kind], Tensor):
+            state[kind].copy_(tensor)
+        else:
+            state[kind] = int(tensor)

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from tasks.files import seal, write_json
 from tasks.train.job import ANSWERS, CHECKPOINTS, FINAL, INTERRUPTED, MEMORY_FIGURES, ProgressLog, TrainJob
-from tasks.train.memory_check import device_at_hand, predict_parts
+from tasks.train.memory import device_at_hand, predict_parts
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 

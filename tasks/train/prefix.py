@@ -1,7 +1,7 @@
 """The tokens that all examples of a step begin with: read by the model once, their keys and values serve every example.
 
 Found in the token ids themselves, so it takes a system prompt, a chat template's header and a stock opening alike. It
-knows nothing of models. Used by tasks/train/fast/decoder.py and tasks/train/plain.py.
+knows nothing of models. Used by tasks/train/fast/decoder.py and tasks/train/forward.py.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from schemas.errors import TrainingError
 from schemas.training import TrainSpec
 from tasks.train.batches import Examples
+from tasks.train.distributed import ALONE, Group
 from tasks.train.early_stopping import Best, BestWeights, judged
 from tasks.train.forward import Losses
-from tasks.train.group import ALONE, Group
 from tasks.train.job import ProgressLog
 
 Answer = Callable[[int], None]

@@ -25,7 +25,7 @@ from tasks.files import write_json
 from tasks.train.job import ERROR, PROGRESS, ProgressLog, TrainJob
 from tasks.train.memory import memory_advice
 from tasks.train.part import do_part, predicted_memory
-from tasks.train.ranks import is_rank, lead
+from tasks.train.place import is_rank, lead
 
 _PR_SET_PDEATHSIG = 1
 Lead = Callable[[Path, TrainJob, int], int]

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.scale_model import Curation, curation_row, measured_curation, moved_at, table_rows, training_row
 from benchmarks.scale_shuffle import Counting, buckets_met, play
 from schemas.curation_steps import DedupStep
-from tasks.curate.parts.dedup_parts import decide_in_parts
+from tasks.curate.dedup_parts import decide_in_parts
 from tasks.curate.rows import ticket_table, write_tickets
 from tasks.curate.similarity.families import decide
 from tasks.curate.similarity.shingles import shingles_of_texts

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from flows import health
 from flows.cluster import check_cluster, place_of
 from flows.commands.doctor import examine
 from flows.commands.plan import plan
-from flows.health import services
-from flows.health.patient import Patient
+from flows.health import Patient
 from flows.session import open_session
 from flows.settings import Settings, load_settings
 from schemas.errors import ConfigError, ServiceError, StorageError
@@ -97,6 +97,6 @@ def test_plan_run_and_doctor_say_so_first(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ConfigError, match="TG0119"), open_session("small", str(config)):
         pass
     assert not (tmp_path / ".tunegate").exists()
-    (finding,) = examine(services.cluster, Patient(load_settings(config), config, {}))
+    (finding,) = examine(health.cluster, Patient(load_settings(config), config, {}))
     assert finding.state == "bad"
     assert "TG0119" in finding.told

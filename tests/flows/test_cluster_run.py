@@ -11,8 +11,8 @@ from flows.finetune import finetune_steps
 from flows.standing import Standing
 from schemas.artifacts import ModelRef
 from tasks.cluster.answers import AnsweringOnRay
-from tasks.cluster.place import Place
-from tasks.cluster.training import TrainingOnRay
+from tasks.cluster.connect import Place
+from tasks.cluster.train_driver import TrainingOnRay
 from tests.schemas.test_pipeline import build
 
 if TYPE_CHECKING:

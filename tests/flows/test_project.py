@@ -16,8 +16,8 @@ from schemas.errors import ConfigError, ServiceError, StorageError
 from schemas.release import RunRecord
 from tasks.failpoint import PLACES
 from tasks.release import register
-from tasks.release.register import alias_version
 from tasks.release.tracking import begin_run, open_client
+from tests.support.place import alias_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

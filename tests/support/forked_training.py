@@ -1,4 +1,4 @@
-"""The training processes of tasks/train/ranks.py as forks of one that has torch loaded: real, without their imports."""
+"""The training processes of tasks/train/place.py as forks of one that has torch loaded: real, without their imports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import os, sys, traceback
 from pathlib import Path
 
 class Forked:
-    # What tasks.train.ranks asks of a process, with torch loaded already.
+    # What tasks.train.place asks of a process, with torch loaded already.
     def __init__(self, command, *, env, stdin, pass_fds):
         self.returncode = None
         self.pid = os.fork()
@@ -43,8 +43,8 @@ class Forked:
         self.send_signal(9)
 
 import types
-import tasks.train.ranks
-tasks.train.ranks.subprocess = types.SimpleNamespace(Popen=Forked, DEVNULL=None)
+import tasks.train.place
+tasks.train.place.subprocess = types.SimpleNamespace(Popen=Forked, DEVNULL=None)
 """
 
 

@@ -18,7 +18,7 @@ from schemas.release import RunRecord
 from schemas.training import PromptSpec
 from schemas.verdicts import Verdict
 from tasks.files import seal, write_json
-from tasks.release.register import VERSION_TAG, alias_version
+from tasks.release.register import VERSION_TAG, read_aliases
 from tasks.release.tracking import RUN_TAG, choose_uri, open_client
 from tests.schemas.test_pipeline import build
 from tests.support.shared import made_once
@@ -144,3 +144,9 @@ def session(tmp_path: Path) -> Session:
     session = Session(build(), settings, root=tmp_path, run_id="run-1")
     session.ledger.start_run("run-1", pipeline="demo", model_name="demo", input_digest="", config_json="{}")
     return session
+
+
+def alias_version(client: MlflowClient, *, name: str, alias: str, uri: str) -> str | None:
+    """The ledger's version behind an alias, or None."""
+    number = read_aliases(client, name=name, uri=uri).get(alias)
+    return None if number is None else str(client.get_model_version(name, number).tags.get(VERSION_TAG))

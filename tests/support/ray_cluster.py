@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.cluster.place import Place
+from tasks.cluster.connect import Place
 
 STORE_BYTES = 200 << 20
 ENVIRONMENT = {
@@ -69,9 +69,7 @@ class TwoNodes:
 
     def stop(self) -> None:
         """End all processes."""
-        from tasks.cluster.connect import disconnect
-
-        disconnect()
+        self._ray.shutdown()
         self._cluster.shutdown()
         shutil.rmtree(self._temporary, ignore_errors=True)
 

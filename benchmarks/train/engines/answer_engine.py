@@ -21,11 +21,10 @@ import torch
 
 from schemas.artifacts import ModelRef
 from tasks.model.answer_engine import greedy
-from tasks.model.answering import each_batch, side_by_side
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.decoder import left_padded, open_decoder
-from tasks.model.generate import shared_prefix
+from tasks.model.generate import each_batch, shared_prefix, side_by_side
 
 
 def ours(

@@ -1,26 +1,36 @@
-"""Redaction of a batch of rows: the gate in SQL, the changes it leads to, and the batch with them.
+"""Redaction of batches of rows: the gate in SQL, the changes it leads to, and the batch with them.
 
-Finding and changing are apart, so that a worker may find what another process changes. Called by
-`tasks/curate/redact.py` and `tasks/curate/parts/redact_parts.py`, inside functions: it imports pyarrow.
+Finding and changing are apart, so that a worker may find what another process changes: with a `Spread`, ranges of rows
+go to workers, and what redaction changes in them comes back. `NameSample` tells from a seeded sample of the tickets how
+many still hold a name after redaction. Called by `tasks/curate/redact.py`, inside functions: it imports pyarrow.
 """
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.curation_steps import RedactStep
+from schemas.curation_steps import NamesSpec, RedactStep
 from tasks.curate.redaction.gates import gate_bits, other_bits
-from tasks.curate.redaction.order_numbers import order_numbers
-from tasks.curate.redaction.ticket import TEXT_COLUMNS, TicketRedactor
+from tasks.curate.redaction.numbers import order_numbers
+from tasks.curate.redaction.ticket import TEXT_COLUMNS, TicketRedactor, texts_of
+from tasks.curate.row_groups import GROUP_ROWS, cut, packed, row_ranges, unpacked
+from tasks.curate.rows import count_rows, read_batches
+from tasks.spread import Spread
+from tasks.warehouse import connect
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 REDACTED = (*TEXT_COLUMNS, "messages")
 READ = (*REDACTED, "reference")
@@ -28,6 +38,8 @@ BATCH_ROWS = 16_384
 """Rows whose texts are Python objects at a time."""
 Changes = dict[str, tuple[list[int], list[str | None]]]
 """Text column -> rows of the batch that changed, ascending, and their new texts."""
+Found = tuple[dict[str, tuple[list[int], pa.Buffer]], Counter[str]]
+"""Text column -> rows that changed, and their new texts; and the notes."""
 
 
 def gate_of(connection: duckdb.DuckDBPyConnection, relation: str, step: RedactStep) -> pa.ChunkedArray:
@@ -78,3 +90,80 @@ def with_column(table: pa.Table, name: str, values: object) -> pa.Table:
     place = table.schema.get_field_index(name)
     field = table.schema.field(place)
     return table.set_column(place, field, pa.array(values, field.type) if isinstance(values, list) else values)
+
+
+class NameSample:
+    """The sampled tickets. Which ones depends on their ids and the seed alone."""
+
+    def __init__(self, path: Path, spec: NamesSpec) -> None:
+        self._spec = spec
+        ids = (name for batch in read_batches(path, ("ticket_id",)) for name in batch.column("ticket_id").to_pylist())
+        lots = zip((self._lot(name) for name in ids), count())  # of equal ids the first is the first
+        self._wanted = np.array(sorted(row for _, row in heapq.nsmallest(spec.sample_tickets, lots)), np.int64)
+        self._tables: list[pa.Table] = []
+
+    def watch(self, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """The same batches; of the sampled rows the texts are kept."""
+        start = 0
+        for batch in batches:
+            low, high = np.searchsorted(self._wanted, (start, start + batch.num_rows))
+            if high > low:
+                self._tables.append(batch.select(list(READ)).take(self._wanted[low:high] - start))
+            start += batch.num_rows
+            yield batch
+
+    def notes(self) -> dict[str, int]:
+        """`names_sampled`, and `names_found_permille`: in how many of a thousand of them a name is left."""
+        from tasks.curate.redaction.names import find_names
+
+        least = self._spec.min_score
+        rows = [row for table in self._tables for row in table.to_pylist()]
+        n_found = sum(any(any(find_names(text, min_score=least)) for text in texts_of(row)) for row in rows)
+        return {"names_sampled": len(rows), "names_found_permille": round(1000 * n_found / len(rows)) if rows else 0}
+
+    def _lot(self, ticket_id: str) -> str:
+        return hashlib.sha256(f"{self._spec.seed}:{ticket_id}".encode()).hexdigest()
+
+
+def redact_in_parts(path: Path, step: RedactStep, counts: Counter[str], spread: Spread) -> Iterator[pa.Table]:
+    """The file's rows in its order, those that pass the gate redacted; adds to `counts`.
+
+    The file is read twice, for what goes out and for what stays: parts on their way are as many as there are
+    processors, and their other columns would be held here meanwhile.
+    """
+    n_rows = count_rows(path)
+    n_parts = max(spread.n_parts, -(-n_rows // GROUP_ROWS))
+    ranges = row_ranges(n_rows, n_parts, at_least=BATCH_ROWS // 8)
+    parts = ((packed(rows), step) for rows in cut(read_batches(path, READ), ranges))
+    found = spread.each(redact_piece, parts)
+    for rows, (changes, counted) in zip(cut(read_batches(path), ranges), found, strict=True):
+        texts = {name: (places, _column(new)) for name, (places, new) in changes.items()}
+        counts.update(counted)
+        yield changed_table(rows, texts)
+
+
+def redact_piece(piece: pa.Buffer, step: RedactStep) -> Found:
+    """What redaction changes in these rows, counted from the first of them."""
+    table, counts = unpacked(piece), Counter[str]()
+    with connect(threads=1) as connection:
+        connection.register("piece", table)
+        bits = gate_of(connection, "piece", step)
+    redactor = TicketRedactor(step)
+    all_changes: Changes = {name: ([], []) for name in REDACTED}
+    for start in range(0, table.num_rows, BATCH_ROWS):
+        batch = table.slice(start, BATCH_ROWS)
+        changes = find_changes(batch, bits.slice(start, BATCH_ROWS), step, redactor, counts)
+        for name, (places, texts) in changes.items():
+            all_changes[name][0].extend(start + place for place in places)
+            all_changes[name][1].extend(texts)
+    return {name: (places, _texts(table, name, texts)) for name, (places, texts) in all_changes.items()}, counts
+
+
+def _texts(table: pa.Table, name: str, texts: list[str | None]) -> pa.Buffer:
+    return packed(pa.table({"texts": pa.array(texts, table.schema.field(name).type)}))
+
+
+def _column(found: pa.Buffer) -> pa.Array:
+    """The texts in one array: a part's texts are less than the 2 GiB that it can hold."""
+    column = unpacked(found).column("texts")
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from schemas.curation_steps import RedactionType, RedactStep
-from tasks.curate.redaction.number_kinds import IBAN_COUNTRIES
+from tasks.curate.redaction.numbers import IBAN_COUNTRIES
 from tasks.curate.redaction.scripts import OTHER_DIGIT, OTHER_GAP, PASSWORD_WORDS
 from tasks.warehouse import quote_text
 

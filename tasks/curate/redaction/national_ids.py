@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Literal, NamedTuple, Protocol
 
-from tasks.curate.redaction.cue_words import Said, said_after, said_before
+from tasks.curate.redaction.numbers import Said, said_after, said_before
 
 
 class _Kind(NamedTuple):

@@ -16,11 +16,8 @@ from typing import NamedTuple
 
 from schemas.curation_steps import RedactionType
 from tasks.curate.redaction.credentials import HIDDEN, find_known_secrets, find_named_secrets
-from tasks.curate.redaction.cue_words import words_before
 from tasks.curate.redaction.national_ids import find_national_ids
-from tasks.curate.redaction.number_kinds import card_digits, iban_end
-from tasks.curate.redaction.order_numbers import OrderNumbers
-from tasks.curate.redaction.phones import phone_start
+from tasks.curate.redaction.numbers import OrderNumbers, card_digits, iban_end, phone_start, words_before
 from tasks.curate.redaction.scripts import as_read, is_read_otherwise
 
 

@@ -2,7 +2,7 @@
 
 They know ASCII digits and hyphens, and tell where a number begins by what is no letter. So other digits (٠٥, ０３, ๐๘)
 become ASCII ones, other dashes hyphens, and letters of scripts that put no space between a word and a number become
-spaces: 電話は03-1234-5678です. Before that, words that say what a number is become ones that `cue_words.py` and
+spaces: 電話は03-1234-5678です. Before that, words that say what a number is become ones that `numbers.py` and
 `credentials.py` know. It knows nothing of values. Called by `tasks/curate/redaction/personal.py`.
 """
 

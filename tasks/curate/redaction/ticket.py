@@ -1,25 +1,69 @@
 """Redact the texts of one ticket: subject, body, reply, and every text inside the messages.
 
-It knows nothing of tables. Called by `tasks/curate/redact.py`.
+Equal values get the same placeholder inside the ticket, `[EMAIL_1]`; no map from placeholder to value is kept. It knows
+nothing of tables. Called by `tasks/curate/redact.py`.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import get_args
 
 import orjson
 
 from schemas.curation_steps import NamesSpec, RedactionType, RedactStep
 from tasks.curate.redaction.gates import TEXT_BITS, TEXTS
 from tasks.curate.redaction.names import find_names, selects
-from tasks.curate.redaction.order_numbers import order_numbers
+from tasks.curate.redaction.numbers import order_numbers
 from tasks.curate.redaction.personal import Found, find_personal
-from tasks.curate.redaction.placeholders import Placeholders
 
+PLACEHOLDER = re.compile(rf"\[({'|'.join(kind.upper() for kind in get_args(RedactionType))})_([0-9]{{1,6}})\]")
 TEXT_COLUMNS = ("subject", "body", "reply")
 """Plain texts, in the order in which values get their numbers; the conversation in `messages` comes after."""
 _STRUCTURE = frozenset({"role", "type", "id", "tool_call_id"})  # keys of a message whose values are no text
+
+
+class Placeholders:
+    """Numbers of one ticket; no map from number to value leaves it.
+
+    >>> placeholders = Placeholders()
+    >>> people = [Found(0, 9, "email", "ann@x.org"), Found(11, 20, "email", "bob@x.org")]
+    >>> placeholders.put("ann@x.org, bob@x.org", people)
+    '[EMAIL_1], [EMAIL_2]'
+    """
+
+    def __init__(self, *, keep: str | None = None) -> None:
+        self.counts: Counter[str] = Counter()
+        self._keep = keep
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._last: Counter[str] = Counter()
+
+    def reserve(self, text: str) -> None:
+        """Leave out the numbers of placeholders that the text holds already."""
+        if "[" in text:
+            for kind, number in PLACEHOLDER.findall(text):
+                self._last[kind.lower()] = max(self._last[kind.lower()], int(number))
+
+    def put(self, text: str, values: Iterable[Found]) -> str:
+        """The text with the values replaced, but for the one to keep."""
+        pieces = []
+        place = 0
+        for found in values:
+            if text[found.start : found.end] == self._keep:
+                continue
+            pieces += [text[place : found.start], self._placeholder(found.type, found.key)]
+            place = found.end
+            self.counts[found.type] += 1
+        return "".join([*pieces, text[place:]])
+
+    def _placeholder(self, kind: str, key: str) -> str:
+        if (kind, key) not in self._numbers:
+            self._last[kind] += 1
+            self._numbers[kind, key] = self._last[kind]
+        return f"[{kind.upper()}_{self._numbers[kind, key]}]"
 
 
 class TicketRedactor:

@@ -55,13 +55,6 @@ class SimilarPairs(NamedTuple):
     jaccard: Any
 
 
-class Witnesses(NamedTuple):
-    """Per pool text: the number of the most similar held-out text with J >= threshold (-1: none), and their J."""
-
-    held_out: Any
-    jaccard: Any
-
-
 @dataclass(frozen=True)
 class Prefixes:
     """The rare prefix of each text that may have a partner, and how often its hashes' cells occur in all prefixes."""
@@ -97,44 +90,6 @@ def similar_pairs(
     """
     sets = shingles_of_texts(texts, n_words=n_words)
     return all_pairs(sets, threshold=threshold, max_comparisons=max_comparisons, where=where)
-
-
-def similar_across(
-    pool: pa.ChunkedArray | Iterable[str],
-    held_out: pa.ChunkedArray | Iterable[str],
-    *,
-    n_words: int,
-    threshold: float,
-    max_comparisons: int = MAX_COMPARISONS,
-    where: str = "curate",
-) -> Witnesses:
-    """For each pool text the held-out text most similar to it, of equally similar ones the first in `held_out`.
-
-    Raises:
-        CrowdedFamilyError: more than `max_comparisons` pairs were to be compared. Its members are places in
-            `held_out` followed by `pool`.
-    """
-    sides = [
-        texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([pa.array(texts, pa.string())])
-        for texts in (held_out, pool)
-    ]
-    n_held_out = len(sides[0])
-    sets = shingles_of_texts(
-        pa.chunked_array([c.cast(pa.string()) for s in sides for c in s.chunks], pa.string()), n_words=n_words
-    )
-    actions = np.full(len(sets), LOOK, np.uint8)
-    actions[:n_held_out] = ADD
-    prefixes = choose_prefixes(sets, threshold=threshold)
-    walked = walk(
-        sets,
-        prefixes,
-        threshold=threshold,
-        order=np.flatnonzero(prefixes.sizes),
-        actions=actions,
-        max_comparisons=max_comparisons,
-        where=where,
-    )
-    return Witnesses(walked.best[n_held_out:], walked.score[n_held_out:])
 
 
 def all_pairs(sets: ShingleSets, *, threshold: float, max_comparisons: int, where: str) -> SimilarPairs:

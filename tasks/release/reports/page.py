@@ -1,21 +1,26 @@
 """The report as one HTML file that needs nothing else: no script, nothing from elsewhere, readable in print and dark.
 
-Jinja2 escapes every text, charts escape theirs; nothing is computed but places of marks. Called by `flows/report.py`.
+Jinja2 escapes every text, charts escape theirs; nothing is computed but places of marks, and which words of an answer
+its reference lacks. Called by `flows/report.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from difflib import SequenceMatcher
+from typing import Any, NamedTuple
 
 from schemas.report import Curve, RunReport
 from schemas.verdicts import PARTS, Finding
 from tasks.release.reports import charts
 from tasks.release.reports.rendering import environment
-from tasks.release.reports.text_diff import marked
 
 TEMPLATE = "page.html.j2"
 COLOURS = {"PROMOTE": "good", "HOLD": "wait"}
 """Of a finding's interval, by verdict; bad for all others."""
+_WORDS = re.compile(r"\s+|[^\s]+")
+MAX_WORDS = 600
+"""Longer answers are shown without marks: comparing takes the square of it."""
 
 
 def draw_page(report: RunReport, *, card: str) -> str:
@@ -78,3 +83,29 @@ def _curve_charts(curves: tuple[Curve, ...]) -> list[tuple[str, str]]:
         for title, group in drawn
     ]
     return [(title, svg) for title, svg in made if svg]
+
+
+class Piece(NamedTuple):
+    """A run of text, and whether the other side has it."""
+
+    text: str
+    same: bool
+
+
+def marked(wanted: str, answer: str) -> tuple[list[Piece], list[Piece]]:
+    """Both texts in pieces.
+
+    >>> left, right = marked("close the order", "close my order")
+    >>> [piece.text for piece in left if not piece.same], [piece.text for piece in right if not piece.same]
+    (['the'], ['my'])
+    """
+    ours, theirs = _WORDS.findall(wanted), _WORDS.findall(answer)
+    if max(len(ours), len(theirs)) > MAX_WORDS:
+        return [Piece(wanted, same=True)], [Piece(answer, same=True)]
+    left: list[Piece] = []
+    right: list[Piece] = []
+    for kind, a, b, c, d in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
+        for side, words in ((left, ours[a:b]), (right, theirs[c:d])):
+            if words:
+                side.append(Piece("".join(words), kind == "equal"))
+    return left, right

@@ -2,7 +2,7 @@
 
 Each computes what the layer in transformers computes, in the same precision and order of rounding, but saves passes
 over memory, keeps only what its backward needs and never asks for gradients of frozen weights. They know nothing of
-models or modules: tensors in, tensors out. Used by `tasks/train/fast/layers.py`; tests compare each with autograd.
+models or modules: tensors in, tensors out. Used by `tasks/train/fast/decoder.py`; tests compare each with autograd.
 Shapes: N = rows, one per token.
 """
 

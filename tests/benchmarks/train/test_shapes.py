@@ -27,8 +27,7 @@ from benchmarks.train.shapes import (
 from benchmarks.train.workload import ADAPTER, WORKLOADS, Prepared
 from schemas.artifacts import DatasetRef, ModelRef
 from tasks.model.base_model import load_base
-from tasks.train.fit import known_config
-from tasks.train.memory import ModelDims, trainable_parameters
+from tasks.train.memory import ModelDims, known_config, trainable_parameters
 
 TINY = {
     "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_hidden_layers": 2,

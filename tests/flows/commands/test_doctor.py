@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 import duckdb
 import pytest
 
+from flows import health
 from flows.commands.doctor import CHECKS, examine
-from flows.commands.findings import Finding
 from flows.engine.ledger import Ledger
 from flows.engine.lock import pipeline_lock
-from flows.health import machine, services, state
-from flows.health.patient import Check, Patient
+from flows.health import Check, Finding, Patient
 from flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,15 +68,15 @@ def test_a_fresh_folder_is_fit_and_every_fault_has_its_fix(patient: Patient) -> 
 
 def test_a_broken_file_is_a_finding_and_ends_no_other_check(patient: Patient) -> None:
     patient.config.write_text(FINE.replace("exact", "exakt"))
-    assert one(machine.config, patient).state == "bad"
-    assert "did you mean" in one(machine.config, patient).fix or "TG0" in one(machine.config, patient).told
-    assert states(services.mlflow, patient) == []
+    assert one(health.config, patient).state == "bad"
+    assert "did you mean" in one(health.config, patient).fix or "TG0" in one(health.config, patient).told
+    assert states(health.mlflow, patient) == []
 
 
 def test_another_distribution_with_our_names_is_found(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     owners = {"flows": ["tunegate", "workflow-kit"], "tasks": ["tunegate"]}
     monkeypatch.setattr(metadata, "packages_distributions", lambda: owners)
-    found = one(machine.name_clashes, patient)
+    found = one(health.name_clashes, patient)
     assert (found.state, found.told, found.fix) == ("bad", "workflow-kit also ships `flows`", "uninstall workflow-kit")
 
 
@@ -85,10 +84,10 @@ def test_more_threads_than_cores_are_told(patient: Patient) -> None:
     import torch
 
     before = torch.get_num_threads()
-    assert next(examine(machine.torch, patient)).state == "ok"
+    assert next(examine(health.torch, patient)).state == "ok"
     try:
         torch.set_num_threads((os.cpu_count() or 1) + 1)
-        crowded = next(examine(machine.torch, patient))
+        crowded = next(examine(health.torch, patient))
     finally:
         torch.set_num_threads(before)
     assert crowded.state == "warn"
@@ -97,15 +96,15 @@ def test_more_threads_than_cores_are_told(patient: Patient) -> None:
 
 def test_a_held_pipeline_is_named_with_its_run(patient: Patient) -> None:
     with pipeline_lock(patient.settings.home, "small", wait_s=0, run_id="run-7"):
-        assert "small is held by run run-7" in one(state.locks, patient).told
-    assert one(state.locks, patient).told == "no pipeline is held"
+        assert "small is held by run run-7" in one(health.locks, patient).told
+    assert one(health.locks, patient).told == "no pipeline is held"
 
 
 def test_a_damaged_ledger_is_found(patient: Patient) -> None:
     patient.settings.home.mkdir(mode=0o700)
-    assert one(state.ledger, patient).told == "no run yet"
+    assert one(health.ledger, patient).told == "no run yet"
     (patient.settings.home / "ledger.sqlite").write_bytes(b"no database" * 100)
-    assert one(state.ledger, patient).state == "bad"
+    assert one(health.ledger, patient).state == "bad"
 
 
 def test_warehouses_are_opened_and_counted(patient: Patient) -> None:
@@ -113,15 +112,15 @@ def test_warehouses_are_opened_and_counted(patient: Patient) -> None:
     folder.mkdir(parents=True)
     with duckdb.connect(str(folder / "warehouse.duckdb")) as client:
         client.execute("CREATE TABLE fate AS FROM range(3); CREATE TABLE snapshot AS SELECT 3 AS n_read")
-    assert one(state.warehouses, patient).told == "small: 3 rows, each with its fate"
+    assert one(health.warehouses, patient).told == "small: 3 rows, each with its fate"
     with duckdb.connect(str(folder / "warehouse.duckdb")) as client:
         client.execute("UPDATE snapshot SET n_read = 4")
-    assert (one(state.warehouses, patient).state, one(state.warehouses, patient).fix) == (
+    assert (one(health.warehouses, patient).state, one(health.warehouses, patient).fix) == (
         "bad",
         "tunegate curate small",
     )
     (folder / "warehouse.duckdb").write_bytes(b"x" * 5000)
-    assert one(state.warehouses, patient).state == "bad"
+    assert one(health.warehouses, patient).state == "bad"
 
 
 def test_a_damaged_mlflow_store_is_found(patient: Patient) -> None:
@@ -129,19 +128,19 @@ def test_a_damaged_mlflow_store_is_found(patient: Patient) -> None:
     path.parent.mkdir(parents=True)
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("CREATE TABLE runs (id TEXT)")
-    assert one(state.mlflow_store, patient).state == "ok"
+    assert one(health.mlflow_store, patient).state == "ok"
     path.write_bytes(path.read_bytes()[:100] + b"\xff" * 200 + path.read_bytes()[300:])
-    assert one(state.mlflow_store, patient).state == "bad"
+    assert one(health.mlflow_store, patient).state == "bad"
 
 
 def test_what_mlflow_was_not_told_and_a_champion_of_other_files_are_found(place: Place) -> None:
     place.promote(1, after=None)
     patient = Patient(place.settings, place.home / "pipelines.yaml", {})
-    assert one(state.pending_sync, patient).fix == "tunegate reconcile"
-    assert "TG0510" in one(state.champions, patient).told  # the files of its training were never there
+    assert one(health.pending_sync, patient).fix == "tunegate reconcile"
+    assert "TG0510" in one(health.champions, patient).told  # the files of its training were never there
     bundle = Ledger(place.home).champions()[0].bundle.root
     (bundle / "serving.json").write_text("other\n")
-    found = one(state.champions, patient)
+    found = one(health.champions, patient)
     assert (found.state, "TG0512" in found.told) == ("bad", True)
 
 
@@ -173,18 +172,18 @@ def test_servers_are_asked_for_their_health(patient: Patient, code: int, expecte
         asked = replace(
             patient, settings=replace(patient.settings, prefect_api_url=f"{url}/api", mlflow_tracking_uri=url)
         )
-        assert states(services.prefect, asked) == [("prefect", expected)]
-        assert states(services.mlflow, asked) == [("mlflow", expected)]
+        assert states(health.prefect, asked) == [("prefect", expected)]
+        assert states(health.mlflow, asked) == [("mlflow", expected)]
         known = replace(asked, environ={"PREFECT_API_AUTH_STRING": "a:b", "MLFLOW_TRACKING_USERNAME": "a"})
-        assert states(services.prefect, known) == [("prefect", "ok" if code == 401 else expected)]
-    assert states(services.prefect, asked) == [("prefect", "bad")]  # it is gone
+        assert states(health.prefect, known) == [("prefect", "ok" if code == 401 else expected)]
+    assert states(health.prefect, asked) == [("prefect", "bad")]  # it is gone
 
 
 def test_no_login_of_an_address_is_told(patient: Patient) -> None:
     asked = replace(
         patient, settings=replace(patient.settings, mlflow_tracking_uri="http://u:secret@gone.invalid:5000")
     )
-    (found,) = examine(services.mlflow, asked)
+    (found,) = examine(health.mlflow, asked)
     assert found.told == "http://gone.invalid:5000 does not answer"
     assert "secret" not in found.told + found.fix
 

@@ -18,8 +18,8 @@ import pytest
 from flows.project import reconcile, synchronise
 from flows.servers import ensure_mlflow, stop_all
 from tasks.failpoint import PLACES
-from tasks.release.register import alias_version
 from tasks.release.tracking import open_client
+from tests.support.place import alias_version
 
 if TYPE_CHECKING:
     from tests.support.place import Place

@@ -15,12 +15,12 @@ from scipy.stats import binom
 from tasks.assess.compare import (
     Bounds,
     clopper_pearson_interval,
+    estimate_mean,
     tango_interval,
     tango_z,
     z_value,
 )
 from tasks.assess.power import items_needed, paired_items_needed
-from tasks.assess.resample import estimate_mean
 
 Z95 = z_value(0.95)
 

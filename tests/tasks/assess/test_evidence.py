@@ -11,9 +11,8 @@ from schemas.checks import ForgettingSpec
 from schemas.errors import GateError
 from schemas.gates import GateRule, GatesSpec
 from tasks.assess.clusters import Clusters
-from tasks.assess.evidence import ArmScores, line_up
+from tasks.assess.evidence import Arms, ArmScores, find_baseline, line_up
 from tasks.assess.forgetting import ask_forgetting
-from tasks.assess.opponents import Arms, find_baseline
 from tasks.assess.questions import Asker
 from tasks.assess.suite import METRIC
 

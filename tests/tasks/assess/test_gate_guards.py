@@ -13,8 +13,8 @@ from schemas.artifacts import EvalSet, GateDecision, Scores
 from schemas.gates import AnchorSpec, ChangeThreshold, GateRule, GatesSpec, ReuseSpec, SliceGuard
 from schemas.load import load_file
 from schemas.verdicts import Spent
+from tasks.assess.compare import estimate_mean
 from tasks.assess.gate import decide
-from tasks.assess.resample import estimate_mean
 
 RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
 

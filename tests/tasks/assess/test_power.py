@@ -7,6 +7,7 @@ import pytest
 
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec, PowerSpec, SliceGuard
 from schemas.metrics import traits_by_name
+from tasks.assess.compare import estimate_mean
 from tasks.assess.contract import anchor_outcome, change_outcome, share_outcome
 from tasks.assess.plan_gate import Disagreement, RulePower, plan_gate
 from tasks.assess.power import (
@@ -17,7 +18,6 @@ from tasks.assess.power import (
     smallest_distance,
     smallest_margin,
 )
-from tasks.assess.resample import estimate_mean
 
 IMPROVE = GateRule(metric="exact", change_threshold=ChangeThreshold())
 REFRESH = GateRule(metric="exact", change_threshold=ChangeThreshold(mode="refresh", margin=0.02))

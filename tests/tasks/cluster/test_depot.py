@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.cluster.depot import Depot, clear_marked, mark
-from tasks.cluster.node_folder import NodeFolder
-from tasks.cluster.notes import Notes
+from tasks.cluster.depot import Depot, NodeFolder, Notes, clear_marked, mark
 from tasks.cluster.shared import Shared
 from tasks.files import seal, verify, write_json
 from tasks.train.job import ANSWERS, CHECKPOINTS
@@ -69,7 +67,7 @@ def test_a_damaged_checkpoint_or_note_is_passed_over(tmp_path: Path, shared: Sha
     depot, scratch = Depot(shared, "k1", warn=warned.append), tmp_path / "scratch"
     for step in (2, 4):
         depot.keep(scratch, checkpoint(scratch, step))
-    notes = Notes(shared.url, "trainings/k1")
+    notes = Notes(shared, "trainings/k1")
     newest = notes.read("step-00000004")
     assert newest is not None
     (tmp_path / "shared" / newest["checkpoint"] / "state.json").write_text("{}")

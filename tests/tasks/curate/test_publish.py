@@ -22,9 +22,9 @@ from tasks.curate.ask import (
     sample_rows,
     select_rows,
 )
-from tasks.curate.forget import forget_raw, has_raw_texts
 from tasks.curate.publish import PARQUET, publish_warehouse
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
+from tasks.forget.databases import forget_raw, has_raw_texts
 from tasks.warehouse import connect
 
 SECRET = "my parcel never came, call Ann"

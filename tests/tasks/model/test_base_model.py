@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, SecurityError, ServiceError, StorageError, TunegateError
-from tasks.model import download
+from tasks.model import model_cache
 from tasks.model.base_model import (
     fetch_base_model,
     fingerprint_base_model,
@@ -387,7 +387,7 @@ def test_a_fetched_snapshot_needs_no_hub(tmp_path: Path, tiny_model: ModelRef, m
     def served(source: HubUri, target: Path) -> None:
         shutil.copytree(tiny_model.root, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("MANIFEST.json"))
 
-    monkeypatch.setattr(download, "download_snapshot", served)
+    monkeypatch.setattr(model_cache, "download_snapshot", served)
     uri = f"hf://org/name@{'0' * 40}"
     fetch(uri, tmp_path, allow=True)
     monkeypatch.undo()

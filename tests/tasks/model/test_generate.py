@@ -21,14 +21,13 @@ from schemas.training import AdapterSpec
 from tasks.files import seal
 from tasks.model.adapter import attach_adapter
 from tasks.model.answer_engine import Engine, GivenUpError, greedy
-from tasks.model.answering import AnswerJob, each_batch
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.decoder import Decoder, open_decoder
 from tasks.model.decoding.fused_decoder import FusedDecoder, is_fusable
 from tasks.model.decoding.fused_weights import JoinedLinear, packs
 from tasks.model.decoding.plain_decoder import PlainDecoder
-from tasks.model.generate import generate_answers, shared_prefix
+from tasks.model.generate import AnswerJob, each_batch, generate_answers, shared_prefix
 from tasks.prompts import dump_messages
 
 BODIES = (
@@ -129,7 +128,7 @@ def test_batches_side_by_side_are_answered_as_one_after_the_other(
     together = rows(answers(tmp_path, prompts, tiny_model, spec, "together"))
     assert at_once == [1] * 4, "two batches at a time, a thread each"
     assert torch.get_num_threads() == before
-    monkeypatch.setattr("tasks.model.answering.MOST_SIDE_BY_SIDE", 1)
+    monkeypatch.setattr("tasks.model.generate.MOST_SIDE_BY_SIDE", 1)
     alone = rows(answers(tmp_path, prompts, tiny_model, spec, "alone"))
     assert at_once[4:] == [2] * 4
     assert [row["text"] for row in together] == [row["text"] for row in alone]

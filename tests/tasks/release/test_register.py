@@ -18,7 +18,6 @@ from tasks.release.register import (
     OWNER_TAG,
     VERSION_TAG,
     Owner,
-    alias_version,
     check_owner,
     find_version,
     move_alias,
@@ -26,6 +25,7 @@ from tasks.release.register import (
     tag_version,
 )
 from tasks.release.tracking import begin_run, open_client
+from tests.support.place import alias_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

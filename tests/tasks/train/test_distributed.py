@@ -8,7 +8,7 @@ from torch.distributed import TCPStore
 from schemas.errors import TrainingError
 from schemas.training import TrainSpec
 from tasks.train.distributed import join
-from tasks.train.ranks import LISTENER, PORT, RANK, SIZE
+from tasks.train.place import LISTENER, PORT, RANK, SIZE
 
 
 def test_sharding_is_refused_where_it_does_nothing_or_cannot() -> None:

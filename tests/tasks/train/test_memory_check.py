@@ -10,8 +10,16 @@ import pytest
 
 from schemas.errors import TrainingError
 from schemas.training import TrainSpec
-from tasks.train.fit import GIB, known_dims
-from tasks.train.memory_check import Workload, check_memory, forecast, free_bytes, free_card_bytes, predict_parts
+from tasks.train.memory import (
+    GIB,
+    Workload,
+    check_memory,
+    forecast,
+    free_bytes,
+    free_card_bytes,
+    known_dims,
+    predict_parts,
+)
 
 SMALL = Workload(known_dims("smollm2-135m"), stored=538_000_000, max_tokens=512)
 LARGE = Workload(known_dims("llama-3.1-70b"), stored=141_000_000_000, max_tokens=512)
@@ -75,10 +83,10 @@ def test_the_fullest_card_in_use_counts(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_smallest_change_that_fits_is_named_and_does_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.train.memory_check.free_card_bytes", lambda: None)
+    monkeypatch.setattr("tasks.train.memory.free_card_bytes", lambda: None)
 
     def remedy(gib: float, spec: TrainSpec) -> str | None:
-        monkeypatch.setattr("tasks.train.memory_check.free_bytes", lambda: round(gib * GIB))
+        monkeypatch.setattr("tasks.train.memory.free_bytes", lambda: round(gib * GIB))
         return forecast(SMALL, spec).remedy
 
     wide = TrainSpec(base_model="x", batch_size=32, gradient_accumulation_steps=2, dtype="float32")
@@ -97,7 +105,7 @@ def test_the_smallest_change_that_fits_is_named_and_does_fit(monkeypatch: pytest
 def test_a_training_is_refused_warned_of_or_left_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tasks.train.memory_check.free_card_bytes", lambda: None)
+    monkeypatch.setattr("tasks.train.memory.free_card_bytes", lambda: None)
     spec = TrainSpec(base_model="x", method="qlora", batch_size=1, gradient_checkpointing=True)
     with pytest.raises(TrainingError, match="does not fit") as caught:
         check_memory(LARGE, spec)

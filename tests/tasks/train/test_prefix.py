@@ -15,10 +15,9 @@ from schemas.artifacts import ModelRef
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.model.adapter import attach_adapter, open_for_training
 from tasks.train.batches import Batch
+from tasks.train.fast.attention import pack
 from tasks.train.fast.decoder import FastDecoder, is_fast
-from tasks.train.fast.packing import pack
-from tasks.train.forward import Losses, losses_of, plain_losses
-from tasks.train.plain import PlainModel
+from tasks.train.forward import Losses, PlainModel, losses_of, plain_losses
 from tasks.train.prefix import shared_prefix
 
 MakeSpec = Callable[..., TrainSpec]

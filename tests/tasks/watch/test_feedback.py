@@ -13,7 +13,7 @@ import pytest
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError, LockedError
 from schemas.feedback import Acceptance, FeedbackSpec, LiveQuality
-from tasks.assess.live import live_findings
+from tasks.assess.gate import live_findings
 from tasks.watch.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback, last_words
 from tasks.watch.learn import learn_from_feedback
 from tests.support.plant import raise_on

@@ -14,8 +14,7 @@ from schemas.evaluation import DecodingSpec
 from schemas.training import TrainSpec
 from tasks.cluster.answers import AnsweringOnRay
 from tasks.files import seal, sha256_file
-from tasks.model.answering import IN_THIS_PROCESS, Answering
-from tasks.model.generate import generate_answers
+from tasks.model.generate import IN_THIS_PROCESS, Answering, generate_answers
 from tests.support.ray_cluster import TwoNodes, processes_of
 from tests.tasks.model.test_generate import prompt_set
 

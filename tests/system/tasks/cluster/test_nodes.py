@@ -9,8 +9,8 @@ import pytest
 
 from schemas.errors import ConfigError, StorageError
 from tasks.cluster import nodes
+from tasks.cluster.connect import Place
 from tasks.cluster.nodes import check_nodes, look_at_nodes
-from tasks.cluster.place import Place
 from tests.support.ray_cluster import TwoNodes
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray about its own future

@@ -15,8 +15,7 @@ import pytest
 
 from schemas.errors import ConfigError, DataError, ServiceError
 from tasks.cluster import ray_spread
-from tasks.cluster.connect import check_address
-from tasks.cluster.errors import WorkerFaultError, packed, unpacked
+from tasks.cluster.connect import WorkerFaultError, check_address, packed, unpacked
 from tasks.cluster.ray_spread import RaySpread
 from tests.support import cluster_work as work
 from tests.support.ray_cluster import TwoNodes
@@ -138,7 +137,7 @@ def test_an_error_of_a_subclass_keeps_its_words() -> None:
 def test_a_driver_without_the_token_is_not_let_in(both: TwoNodes) -> None:
     code = (
         "from tasks.cluster.connect import connect\n"
-        "from tasks.cluster.place import Place\n"
+        "from tasks.cluster.connect import Place\n"
         f"connect(Place({both.place.address!r}, 'memory://x'))\n"
     )
     environment = {**os.environ, "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_NUM_REDIS_GET_RETRIES": "2"}

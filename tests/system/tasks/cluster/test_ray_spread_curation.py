@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from flows import health
 from flows.cluster import check_cluster, place_of, spread_of
 from flows.commands.doctor import examine
 from flows.curate import curate_steps
 from flows.engine.plan import parts_of, run_step
 from flows.engine.step import Step
 from flows.engine.store import Store
-from flows.health import services
-from flows.health.patient import Patient
+from flows.health import Patient
 from flows.settings import load_settings
 from schemas.artifacts import Artifact
 from schemas.pipeline import PipelineSpec
@@ -141,10 +141,10 @@ def test_plan_and_doctor_look_at_address_storage_and_nodes(
     settings = load_settings(tmp_path / "pipelines.yaml")
     assert check_cluster(pipeline(), settings) == both.place
     patient = Patient(settings, tmp_path / "pipelines.yaml", {})
-    assert [(finding.what, finding.state) for finding in examine(services.cluster, patient)] == [("node", "ok")] * 2
+    assert [(finding.what, finding.state) for finding in examine(health.cluster, patient)] == [("node", "ok")] * 2
     monkeypatch.setenv("TUNEGATE_SHARED", "memory://driver-alone")
     patient = Patient(load_settings(tmp_path / "pipelines.yaml"), tmp_path / "pipelines.yaml", {})
-    found = list(examine(services.cluster, patient))
+    found = list(examine(health.cluster, patient))
     assert ["TG0569" in finding.told for finding in found if finding.state == "bad"] == [True, True]
 
 

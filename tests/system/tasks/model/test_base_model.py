@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, SecurityError, ServiceError, StorageError, TunegateError
-from tasks.model import download
+from tasks.model import model_cache
 from tasks.model.base_model import (
     fetch_base_model,
     fingerprint_base_model,

@@ -62,7 +62,7 @@ def bits_of(rows: list[dict[str, Any]], step: RedactStep, orders: str | None = N
 
 def assert_nothing_found_is_held_back(rows: list[dict[str, Any]]) -> int:
     """Every type found in a text has its bit; returns the number of rows that the gate skips."""
-    from tasks.curate.redaction.order_numbers import order_numbers
+    from tasks.curate.redaction.numbers import order_numbers
 
     orders = order_numbers(STEP.order_numbers)
     assert orders is not None

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.curation_steps import RedactionType
-from tasks.curate.redaction.number_kinds import iban_end, passes_luhn
+from tasks.curate.redaction.numbers import iban_end, passes_luhn
 from tasks.curate.redaction.personal import find_personal
 
 ALL_TYPES: tuple[RedactionType, ...] = get_args(RedactionType)

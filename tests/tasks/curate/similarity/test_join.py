@@ -21,7 +21,6 @@ from tasks.curate.similarity.join import (
     CrowdedFamilyError,
     choose_prefixes,
     connect_components,
-    similar_across,
     similar_pairs,
 )
 from tasks.curate.similarity.shingles import shingles_of_texts
@@ -120,13 +119,7 @@ def test_random_texts_equal_brute_force(seed: int) -> None:
         )
     listed = [" ".join(words) for words in texts]
     for threshold in (*rng.sample(THRESHOLDS, 3), 0.1, 0.34):
-        expected = by_brute_force(listed, n_words, threshold)
-        assert by_join(listed, n_words, threshold) == expected
-        half = len(listed) // 2
-        found = similar_across(listed[half:], listed[:half], n_words=n_words, threshold=threshold)
-        for place, (witness, jaccard) in enumerate(zip(found.held_out, found.jaccard, strict=True), start=half):
-            best = min(((-j, one) for one, two, j in expected if two == place and one < half), default=(-0.0, -1))
-            assert (witness, jaccard) == (best[1], -best[0])
+        assert by_join(listed, n_words, threshold) == by_brute_force(listed, n_words, threshold)
 
 
 @given(

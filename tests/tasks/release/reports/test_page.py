@@ -14,11 +14,9 @@ from schemas.report import ArmLine, Change, Curve, Example, RemovedExample, RunR
 from schemas.verdicts import Finding
 from tasks.assess.economics import Measures, read_prices, reckon_costs
 from tasks.release.reports import charts
-from tasks.release.reports.junit import write_junit
-from tasks.release.reports.markdown import write_markdown
-from tasks.release.reports.page import draw_page
+from tasks.release.reports.ci import write_junit, write_markdown
+from tasks.release.reports.page import MAX_WORDS, draw_page, marked
 from tasks.release.reports.read import read_curves, token_lengths
-from tasks.release.reports.text_diff import MAX_WORDS, marked
 
 COSTS = reckon_costs(
     read_prices(),

@@ -1,1 +1,0 @@
-"""What `tunegate doctor` checks, one small function each; `flows/commands/doctor.py` prints what they find."""

@@ -1,1 +1,0 @@
-"""Steps of curation cut into independent parts, for a `Spread`. Imports no ray."""

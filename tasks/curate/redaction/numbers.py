@@ -1,0 +1,353 @@
+"""What a number is: a payment card, an IBAN, a phone number, or one of the user's own order numbers.
+
+Told by its form and checksum, by the numbering plans, and by the words next to it: "call", "order", "SSN". The nearest
+one before the number counts. Order numbers are found by the user's own patterns, with RE2 as DuckDB has it: linear
+time, one meaning.
+
+It knows nothing of how candidates are found. Called by the finders of `tasks/curate/redaction`; python-stdnum, which
+has the structure of every country's IBAN, phonenumbers and pyarrow are imported at the first candidate that needs them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Literal
+
+from schemas.errors import ConfigError
+from tasks.curate.redaction.scripts import CARD, NATIONAL, PHONE, REFERENCE
+
+_LONGEST_CUE = 32
+"""Characters of a word of another script that became letters of `scripts.py`, or of several that touch."""
+Said = Literal["phone", "reference", "national", "us", "gb", "de", "fr", "es", "it", "nl", "br", "in", "pl", "se"]
+
+# Words and pairs of words, in lower case; what stands between two words does not count: `Steuer-ID` is "steuer id".
+_CUES: dict[Said, str] = {
+    "phone": """phone, mobile, cell, cellphone, tel, telephone, fax, whatsapp, sms, text, call, calling, answers,
+        answering, reach, ring, dial, contact, registered, telefon, handy, mobil, anrufen, rufnummer, portable,
+        téléphone, teléfono, móvil, telefono""",
+    "reference": """order, orders, invoice, ticket, case, ref, reference, tracking, shipment, parcel, package, serial,
+        sku, part, article, item, rma, booking, account, contract, customer, purchase, transaction, bestellung,
+        bestellnummer, auftrag, rechnung, kundennummer, commande, facture, pedido, factura, ean, isbn, imei, id""",
+    "national": """national id, national identity, identity number, identity card, identity no, id card, tax id,
+        taxpayer id, tax no, tax number, personal id, personal identity, citizen id, citizen number, tin""",
+    "us": "ssn, itin, social security, social sec",
+    "gb": "nino, national insurance, ni number, ni no",
+    "de": "idnr, steuer id, steuerid, identifikationsnummer, steueridentifikationsnummer, steuernummer",
+    "fr": "nir, sécurité sociale, securite sociale, numéro sécu, de sécu, n sécu",
+    "es": "dni, nie, nif, documento nacional",
+    "it": "codice fiscale, cod fisc",
+    "nl": "bsn, burgerservicenummer, sofinummer",
+    "br": "cpf",
+    "in": "aadhaar, aadhar, uidai",
+    "pl": "pesel",
+    "se": "personnummer, personnr, samordningsnummer",
+}
+_SAYS = {cue: said for said, cues in _CUES.items() for cue in " ".join(cues.split()).split(", ")}
+_OF_OTHER_SCRIPTS: dict[str, Said] = {PHONE: "phone", REFERENCE: "reference", NATIONAL: "national"}
+_SAYS |= {letter * n: said for letter, said in _OF_OTHER_SCRIPTS.items() for n in range(1, _LONGEST_CUE + 1)}
+_CARD_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """card cards cc credit debit visa master mastercard amex maestro karte carte tarjeta""",
+    )
+) | {CARD * n for n in range(1, _LONGEST_CUE + 1)}
+_WORD = re.compile(r"[0-9]+(?:[.,:][0-9]+)*|[^\W_]+")
+_REACH = 64
+"""Characters before a number in which a word can speak for it."""
+_REACH_WORDS = 5
+_PHONE_AFTER = re.compile(
+    r"(?i)\W*(?:(?:is|was|my|our|the|work|home)\W+){0,3}(?:phone|mobile|cell|telephone|fax|office)\b"
+)
+_ID_AFTER = re.compile(r"(?i)\W*(?:is|was|=)\W+(?:(?:my|his|her|our|the|their)\W+)?")
+
+# Cards and IBANs.
+_IBAN_LENGTHS = {
+    country: length
+    for length, countries in {
+        15: "NO", 16: "BE", 18: "DK FI FK FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK", 21: "CH HR LI LV",
+        22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL", 24: "AD CZ ES MD PK RO SA SE SK TN VG",
+        25: "LY PT ST", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB NI PL SV",
+        29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC", 32: "LC", 33: "RU",
+    }.items()
+    for country in countries.split()
+}  # fmt: skip
+"""Length of an IBAN by country. Source: ISO 13616, SWIFT IBAN registry."""
+IBAN_COUNTRIES = tuple(sorted(_IBAN_LENGTHS))
+# Issuer prefix and length. Source: ISO/IEC 7812 issuer ranges as the card schemes publish them.
+_CARD = re.compile(
+    r"""(?x)
+    4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})                                              # Visa
+  | (?:5[1-5][0-9]{2}|222[1-9]|22[3-9][0-9]|2[3-6][0-9]{2}|27[01][0-9]|2720)[0-9]{12}  # Mastercard
+  | 220[0-4][0-9]{12,15}                                                            # Mir
+  | 3[47][0-9]{13}                                                                  # American Express
+  | 3(?:0[0-5]|09|[689][0-9])[0-9]{11,16}                                           # Diners Club
+  | 35(?:2[89]|[3-8][0-9])[0-9]{12,15} | (?:2131|1800)[0-9]{11}                      # JCB
+  | (?:5[06-8]|6[0-9])[0-9]{10,17}                                                  # Maestro, Discover, UnionPay, RuPay
+  | 8[12][0-9]{14,17}                                                               # UnionPay, RuPay
+    """
+)
+_SHORTEST_USUAL_CARD = 14
+_NO_CARDS = frozenset({"order", "orders", "tracking", "invoice", "parcel", "shipment", "serial", "imei", "ean", "isbn"})
+
+# Phone numbers.
+_FORMS = re.compile(
+    r"""
+    (?:1[ .-]?)?(?:\([2-9][0-9]{2}\)[ ]?|[2-9][0-9]{2}[ .-])[0-9]{3}[ .-][0-9]{4}    # North America
+  | [0-9]{2}(?:([ .-])[0-9]{2})(?:\1[0-9]{2}){2,3}                                   # pairs: Denmark, France
+  | [5-9][0-9]{2}[ ][0-9]{3}[ ](?!000)[0-9]{3}                                       # Spain, Poland
+  | \([0-9]{1,5}\)[0-9 .\-/\u00a0]+                                                  # area code in brackets
+    """,
+    re.VERBOSE,
+)
+_DIGITS = re.compile(r"[^0-9]")
+_IN_GROUPS = re.compile(r"[0-9]{2}[^0-9]+[0-9]{2}")
+_FOUR_NUMBERS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}$")
+_THOUSANDS = re.compile(r"[0-9]{1,3}(?:([ .])[0-9]{3})(?:\1[0-9]{3})*")
+_MOST_GROUPS_BEFORE = 2
+_FEWEST_DIGITS, _MOST_DIGITS, _MOST_NATIONAL = 7, 15, 11
+
+# Order numbers: what marks a match in the text, and what stands for the marks themselves.
+_BEGIN, _END, _OTHER = "\ue001", "\ue002", "\ue003"
+_WITHOUT_MARKS = str.maketrans({_BEGIN: _OTHER, _END: _OTHER})
+
+
+def said_before(text: str, start: int) -> Said | None:
+    """What the nearest telling word before `start`, with at most four words between, says that a number there is.
+
+    >>> said_before("call me at 9472 7916", 11), said_before("call about order 9472 7916", 17)
+    ('phone', 'reference')
+    """
+    words = words_before(text, start)
+    for place in range(len(words) - 1, -1, -1):
+        said = _SAYS.get(" ".join(words[max(0, place - 1) : place + 1])) or _SAYS.get(words[place])
+        if said is not None:
+            return said
+    return None
+
+
+def says_card(text: str, start: int) -> bool:
+    """Whether a word for a payment card stands before `start`, with at most four words between."""
+    return not _CARD_WORDS.isdisjoint(words_before(text, start))
+
+
+def said_after(text: str, end: int) -> Said | None:
+    """What the words right after `end` say: "9472 7916 is my mobile", "460-89-9847 is my SSN".
+
+    >>> said_after("460899847 is my SSN", 9)
+    'us'
+    """
+    after = text[end : end + 40]
+    if _PHONE_AFTER.match(after):
+        return "phone"
+    gap = _ID_AFTER.match(after)
+    words = _WORD.findall(after[gap.end() :].lower())[:2] if gap is not None else []
+    return _SAYS.get(" ".join(words)) or (_SAYS.get(words[0]) if words else None)
+
+
+def words_before(text: str, start: int) -> list[str]:
+    """The last five words before `start` on its line, in lower case; of the line above where that ends in a colon."""
+    before, _, line = text[max(0, start - _REACH) : start].rpartition("\n")
+    if not line.strip() and before.rstrip().endswith(":"):
+        line = before.rstrip().rpartition("\n")[2]
+    return _WORD.findall(line.lower())[-_REACH_WORDS:]
+
+
+def passes_luhn(digits: str) -> bool:
+    """Whether the last digit is the Luhn check digit of the rest. Source: ISO/IEC 7812-1 annex B.
+
+    >>> passes_luhn("4111111111111111"), passes_luhn("4111111111111112")
+    (True, False)
+    """
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        doubled = int(digit) * (2 if place % 2 else 1)
+        total += doubled - 9 if doubled > 9 else doubled
+    return total % 10 == 0
+
+
+def card_digits(text: str, start: int, end: int) -> str:
+    """The digits of the payment card number in [start, end), '' when it is none: issuer, length, Luhn.
+
+    Beside a word such as "card" any issuer counts. Cards of 12 and 13 digits exist, but article numbers (EAN) of that
+    length are far more frequent: after a word such as "article" they are no cards. Nor is a longer number without
+    groups right after "order" or "tracking".
+    """
+    digits = re.sub(r"[^0-9]", "", text[start:end])
+    if not 12 <= len(digits) <= 19 or not passes_luhn(digits):
+        return ""
+    if says_card(text, start):
+        return digits
+    if len(digits) < _SHORTEST_USUAL_CARD and said_before(text, start) == "reference":
+        return ""
+    if end - start == len(digits) and not _NO_CARDS.isdisjoint(words_before(text, start)[-3:]):
+        return ""
+    return digits if _CARD.fullmatch(digits) else ""
+
+
+def iban_end(text: str, start: int) -> int | None:
+    """End of the IBAN that begins at `start`, grouped by spaces or hyphens or not at all; None when there is none.
+
+    >>> iban_end("GB82 WEST 1234 5698 7654 32 please", 0)
+    27
+    """
+    length = _IBAN_LENGTHS.get(text[start : start + 2].upper())
+    match = _iban_of(length).match(text, start) if length is not None else None
+    return match.end() if match is not None and _is_iban(match[0]) else None
+
+
+@cache
+def _iban_of(length: int) -> re.Pattern[str]:
+    """So many letters and digits, a space or a hyphen between any two of them, and none behind."""
+    return re.compile(rf"[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){{{length - 1}}}(?![A-Za-z0-9])")
+
+
+def _is_iban(written: str) -> bool:
+    from stdnum import iban
+
+    # Not `check_country`: a wrong bank code inside does not make the number less personal.
+    return bool(iban.is_valid(written, check_country=False))
+
+
+def phone_start(text: str, start: int, end: int, *, region: str) -> int | None:
+    """Where the phone number inside the candidate [start, end) begins; None when it is no phone number.
+
+    A number is a phone by its form (+49 ..., 0044 ..., (905) 674-3793, 0151 ...), when written in groups and valid in
+    `region`, or, with 7 to 12 digits, beside a word such as "call" or "mobile". After a word such as "order" it is
+    not, unless + or a grouped area code says so.
+    """
+    if text[start] == "+":
+        return start if _is_international(_without_extension(text[start:end])) else None
+    if _FOUR_NUMBERS.match(text[start:end]):
+        return None  # an address or a version
+    said = said_before(text, start)
+    if said is not None and said != "phone":
+        number = _without_extension(text[start:end])
+        is_dialled = number.startswith("00") or _n_digits(number) <= _MOST_NATIONAL
+        in_groups = number.lstrip("(").startswith("0") and not number.isdigit()
+        return start if is_dialled and in_groups and _has_form(number) else None
+    beside = said == "phone" or said_after(text, end) == "phone"
+    if beside and _FEWEST_DIGITS <= _n_digits(_without_extension(text[start:end])) <= 12:
+        return start
+    for _ in range(_MOST_GROUPS_BEFORE + 1):
+        number = _without_extension(text[start:end])
+        if _has_form(number) or _is_valid_in(number, region):
+            return start
+        # A leading group may be something else: "2 x 0151 2345678" or "in room 12 0151 2345678".
+        gap = re.match(r"[0-9]+[ \u00a0]", number)
+        if gap is None:
+            break
+        start += gap.end()
+    return None
+
+
+def _has_form(number: str) -> bool:
+    n_digits = _n_digits(number)
+    if re.match(r"00[1-9]", number):
+        return 10 <= n_digits <= 17 and _is_international(number[2:])
+    if number.startswith("0"):
+        return not number.startswith("00") and 9 <= n_digits <= 12
+    return _FEWEST_DIGITS <= n_digits <= _MOST_DIGITS and _FORMS.fullmatch(number) is not None
+
+
+def _is_international(number: str) -> bool:
+    """Whether a number after + or 00 has a country code and a length that this country knows."""
+    import phonenumbers
+
+    # Only the trunk zero in brackets is written and not dialled: +49 (0)151.
+    digits = "+" + _DIGITS.sub("", number.replace("(0)", ""))
+    if not 8 <= len(digits) - 1 <= _MOST_DIGITS:
+        return False
+    try:
+        return bool(phonenumbers.is_possible_number(phonenumbers.parse(digits)))
+    except phonenumbers.NumberParseException:
+        return False
+
+
+def _is_valid_in(number: str, region: str) -> bool:
+    """Whether a number written in groups (never a bare run of digits, never thousands) is dialled so in `region`."""
+    if (
+        not _IN_GROUPS.search(number)
+        or _THOUSANDS.fullmatch(number)
+        or not _FEWEST_DIGITS <= _n_digits(number) <= _MOST_DIGITS
+    ):
+        return False
+    import phonenumbers
+
+    try:
+        return bool(phonenumbers.is_valid_number(phonenumbers.parse(number, region)))
+    except phonenumbers.NumberParseException:
+        return False
+
+
+def _without_extension(number: str) -> str:
+    return re.split(r"\s?(?:x|ext)", number, maxsplit=1)[0]
+
+
+def _n_digits(number: str) -> int:
+    return len(_DIGITS.sub("", number))
+
+
+class OrderNumbers:
+    """The patterns of `order_numbers`, as one.
+
+    Raises:
+        ConfigError: a pattern is no RE2 pattern, or matches the empty text.
+
+    >>> list(OrderNumbers((r"NB-[0-9]{5}", r"\\b7[0-9]{9}\\b")).find("NB-48213 or 7123456789, not NB-482"))
+    [(0, 8, 'NB-48213'), (12, 22, '7123456789')]
+    """
+
+    def __init__(self, patterns: tuple[str, ...]) -> None:
+        for pattern in patterns:
+            _check(pattern)
+        self.pattern = "|".join(f"(?:{pattern})" for pattern in patterns)
+
+    def find(self, text: str) -> Iterator[tuple[int, int, str]]:
+        """Spans of the order numbers, left to right, each as it is written."""
+        if not text.isascii():
+            text = text.translate(_WITHOUT_MARKS)
+        first, *pieces = _marked(text, self.pattern).split(_BEGIN)
+        place = len(first)
+        for piece in pieces:
+            number, _, between = piece.partition(_END)
+            yield place, place + len(number), number
+            place += len(number) + len(between)
+
+
+@cache
+def order_numbers(patterns: tuple[str, ...]) -> OrderNumbers | None:
+    """The patterns checked, once per process; None for none."""
+    return OrderNumbers(patterns) if patterns else None
+
+
+def _marked(text: str, pattern: str) -> str:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    marked = pc.replace_substring_regex(pa.scalar(text), pattern=pattern, replacement=rf"{_BEGIN}\0{_END}")
+    return str(marked.as_py())
+
+
+def _check(pattern: str) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    where = "curate.redact.order_numbers"
+    try:
+        matches_nothing = pc.match_substring_regex(pa.scalar(""), pattern=pattern).as_py()
+    except pa.ArrowInvalid as error:
+        raise ConfigError(
+            f"no RE2 pattern: `{pattern}`: {error}",
+            code="TG0192",
+            where=where,
+            hint=r"RE2 has no look-around and no back-references; `\b` marks the edge of a word: `\bNB-[0-9]{5}\b`",
+        ) from None
+    if matches_nothing:
+        raise ConfigError(
+            f"`{pattern}` matches the empty text, so it would match everywhere",
+            code="TG0192",
+            where=where,
+            hint="ask for at least one character: `[0-9]+` instead of `[0-9]*`",
+        )

@@ -1,0 +1,97 @@
+"""Requests that the endpoint refuses: the error that a client gets, in OpenAI's form, and web pages of other places.
+
+No message quotes a request: validation errors are reported by place and rule, unexpected ones by their type.
+
+A browser sends what a page of any origin makes it send, to addresses of this machine too, and the page need not be able
+to read the answer. It also says where the request comes from: `Origin`, `Sec-Fetch-Site`. Programs send neither. It
+knows nothing of tokens or routes. Called by `tasks/release/endpoint.py`.
+
+Source: the Fetch standard (Origin) and W3C Fetch Metadata (Sec-Fetch-Site).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from schemas.errors import TunegateError
+
+OWN_SITES = ("same-origin", "none")
+"""`none`: the person wrote the address. `same-site` is another port of this machine: another program."""
+JSON_TYPE = "application/json"
+
+
+class Refused(Exception):  # noqa: N818  # what a client is told
+    """A request that is answered with an error."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str, param: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
+        self.retry_after_s = retry_after_s
+
+
+def unknown_model(names: Iterable[str]) -> Refused:
+    """404, with the names that there are."""
+    known = ", ".join(names) or "none yet"
+    return Refused(404, f"no such model; there are: {known}", code="model_not_found", param="model")
+
+
+def malformed(error: ValidationError) -> Refused:
+    """400: the first fault, by its place and what is allowed there."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "messages"
+    return Refused(400, f"{where}: {first['msg']}", code="invalid_request", param=where)
+
+
+def as_refused(error: Exception) -> Refused:
+    """Any error as one that a client may read."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, TunegateError):
+        return Refused(503, error.message, code=error.code)
+    return Refused(
+        500, f"internal error: {type(error).__name__}", code="internal_error"
+    )  # its words may quote a ticket
+
+
+def as_error(refused: Refused) -> dict[str, Any]:
+    """The body of the response."""
+    kind = "invalid_request_error" if refused.status < 500 else "server_error"
+    told = {"message": refused.message, "type": kind, "param": refused.param, "code": refused.code}
+    return {"error": told}
+
+
+def refuse_foreign_page(headers: Mapping[str, str]) -> None:
+    """Refuse a request that a page of another origin made.
+
+    Args:
+        headers: By their names in small letters.
+
+    Raises:
+        Refused: 403.
+
+    >>> refuse_foreign_page({"host": "127.0.0.1:8399"})
+    >>> refuse_foreign_page({"host": "127.0.0.1:8399", "origin": "http://127.0.0.1:8399"})
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    foreign = site is not None and site not in OWN_SITES
+    if origin is not None:
+        foreign = foreign or not origin or urlsplit(origin).netloc != headers.get("host")
+    if foreign:
+        raise Refused(403, "a page of another origin may not call this server", code="foreign_origin")
+
+
+def refuse_other_types(headers: Mapping[str, str]) -> None:
+    """Refuse a body that is not declared as JSON: a page may send other types without asking the server first.
+
+    Raises:
+        Refused: 415.
+    """
+    given = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != JSON_TYPE:
+        raise Refused(415, f"the content type is not {JSON_TYPE}", code="unsupported_media_type")

@@ -1,0 +1,79 @@
+"""The report for a CI: a Markdown comment for a pull request, and the gate as a JUnit file, one test per finding.
+
+No ticket text is in either. Called by `flows/report.py`.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET  # it is written here, never read
+from collections.abc import Iterator
+
+from schemas.report import RunReport
+from tasks.release.reports.rendering import figure, signed
+from tasks.visible import visible
+
+
+def write_markdown(report: RunReport) -> str:
+    """GitHub's flavour of Markdown."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def _lines(report: RunReport) -> Iterator[str]:
+    yield f"## {report.verdict}: {report.pipeline}"
+    yield ""
+    yield f"{report.sentence} {_cell(report.reason)}"
+    if report.findings:
+        yield ""
+        yield "| rule | reference | candidate | difference | bounds | limit | items | verdict |"
+        yield "|---|--:|--:|--:|--:|--:|--:|---|"
+    for each in report.findings:
+        name = f"{each.rule}{f' in {each.slice}' if each.slice else ''}"
+        bounds = "" if each.lower is None else f"{signed(each.lower)} .. {signed(each.upper)}"
+        verdict = each.verdict if each.decides else "not judged"
+        yield (
+            f"| {_cell(name)} | {figure(each.reference)} | {figure(each.candidate)} | {signed(each.difference)} | "
+            f"{bounds} | {figure(each.limit)} | {each.n_items} | {verdict} |"
+        )
+    unmet = [each for each in report.findings if each.verdict != "PROMOTE" and each.decides]
+    if unmet:
+        yield ""
+        yield from (f"- **{each.verdict}** {_cell(each.rule)}: {_cell(each.reason)}" for each in unmet)
+    yield ""
+    serves = f"version {report.champion} serves" if report.champion else "no version serves"
+    faulty = f" ({report.n_items_quarantined} more quarantined)" if report.n_items_quarantined else ""
+    yield f"Run `{report.run_id}`, {report.n_items} held-out tickets{faulty}; {serves}. `{report.reproduce}`"
+
+
+def _cell(text: str) -> str:
+    """
+    >>> _cell("a|b\\n<c>")
+    'a\\\\|b &lt;c&gt;'
+    """
+    shown = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join(shown.replace("|", "\\|").split())
+
+
+def write_junit(report: RunReport) -> bytes:
+    """BLOCK and HOLD are failures, ERROR is an error, what does not decide is skipped."""
+    suite = ET.Element("testsuite", name=f"tunegate.{report.pipeline}", timestamp=report.started_at[:19])
+    counts = {"failures": 0, "errors": 0, "skipped": 0}
+    for finding in report.findings:
+        name = f"{finding.rule}{f' in {finding.slice}' if finding.slice else ''}"
+        case = ET.SubElement(suite, "testcase", classname=f"{report.pipeline}.{finding.part}", name=visible(name))
+        if not finding.decides:
+            ET.SubElement(case, "skipped", message=visible(finding.reason))
+            counts["skipped"] += 1
+        elif finding.verdict == "ERROR":
+            ET.SubElement(case, "error", message=visible(finding.reason), type="ERROR")
+            counts["errors"] += 1
+        elif finding.verdict != "PROMOTE":
+            ET.SubElement(case, "failure", message=visible(finding.reason), type=finding.verdict)
+            counts["failures"] += 1
+    if not report.findings:
+        case = ET.SubElement(suite, "testcase", classname=f"{report.pipeline}.gate", name="verdict")
+        ET.SubElement(case, "error", message=visible(report.reason or report.sentence), type="NONE")
+        counts["errors"] += 1
+    suite.attrib |= {"tests": str(max(1, len(report.findings))), **{name: str(n) for name, n in counts.items()}}
+    ET.indent(suite)
+    written: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return written
