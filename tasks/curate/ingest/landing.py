@@ -101,12 +101,12 @@ class Landing:
         self._due = {}
         reach("ingest.committed")
 
-    def put(self, rows: list[Row]) -> int:
-        """Take in rows of one page; returns how many changed something. Inside `step`.
+    def put(self, rows: list[Row]) -> None:
+        """Take in rows of one page. Inside `step`.
 
         A row that is older than what is here changes nothing, nor does one that is equal; one of a forgotten customer
-        is left out, and what is here of it goes. Where a text goes, the mark
-        `replaced` says that its bytes are still in the file.
+        is left out, and what is here of it goes. Where a text goes, the mark `replaced` says that its bytes are still
+        in the file.
         """
         import pyarrow as pa
 
@@ -129,11 +129,10 @@ class Landing:
         )
         self._connection.execute(f"DELETE FROM rows r USING changed a WHERE {same}")
         self._connection.execute(f"INSERT INTO rows SELECT {', '.join(_COLUMNS)} FROM changed")
-        (n_changed, n_lost) = self.ask("SELECT count(*), count(*) FILTER (loses_text) FROM changed")[0]
+        ((n_lost,),) = self.ask("SELECT count(*) FILTER (loses_text) FROM changed")
         self._connection.unregister("arrived")
         if n_lost:
             self._replaced()
-        return int(n_changed)
 
     def remove(self, stream: str, *, parent: str) -> None:
         """Take all rows of a stream that belong to this parent. Inside `step`."""

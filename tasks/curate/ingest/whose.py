@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from schemas.remote_source import DeskSource, RemoteSource
+from schemas.remote_source import RemoteSource, ZendeskSource
 from tasks.curate.ingest.conversation import AGENTS
 from tasks.curate.ingest.landing import Landing, Row, open_landing, read_landing
 from tasks.curate.ingest.rewrite import rewrite_if_replaced
@@ -73,7 +73,7 @@ class Whose:
 
 def whose_of(source: RemoteSource) -> Whose:
     """Where the source's columns say that the customer stands."""
-    if isinstance(source, DeskSource):
+    if isinstance(source, ZendeskSource):
         return Whose(source.columns.get("customer_id", _REQUESTER))
     customer, ticket = (source.columns.get(name, name) for name in ("customer_id", "ticket_id"))
     places = {name: place for place, name in enumerate(source.key)}
