@@ -13,7 +13,7 @@ from flows.privacy.graph import Graph
 from flows.privacy.index import COPIED, Indexed, published, update_index
 from flows.settings import Settings, open_ledger
 from schemas.forget import Holding
-from tasks.curate.ingest.whose_copies import UNREAD, all_copies
+from tasks.curate.ingest.whose import UNREAD, all_copies
 from tasks.files import sync_directory
 from tasks.forget.hashes import Forgotten, KeyedHash
 from tasks.forget.holders import look_up

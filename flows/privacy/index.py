@@ -17,7 +17,7 @@ from flows.privacy.graph import Graph, Node
 from flows.privacy.keys import load_hashes
 from flows.settings import Settings, open_ledger
 from schemas.errors import LockedError
-from tasks.curate.ingest.whose_copies import all_copies, copy_customers, reading_digest
+from tasks.curate.ingest.whose import all_copies, copy_customers, reading_digest
 from tasks.forget.hashes import KeyedHash
 from tasks.forget.holders import EXAMPLES, index_customers, index_rows, parts_of
 from tasks.forget.tables import is_split

@@ -156,10 +156,13 @@ def test_the_codes_of_a_wrong_scheme_and_of_a_written_credential_are_told_with_t
 def test_a_help_desk_that_is_not_read_any_more_names_the_page_that_says_how(explain: Explain, kind: str) -> None:
     declared = f"{{kind: {kind}, subdomain: acme, api_key: '${{env:A}}', start: 2026-01-01}}"
     told = explain(re.sub(r"\{kind: zendesk.*\}", declared, TEXT), {"A": "s3cret"})
-    assert f"""\
+    assert (
+        f"""\
 error[TG0100]: `pipelines.demo.source.kind: {kind}` was removed
   --> pipelines.yaml:4:20
-""" in told
+"""
+        in told
+    )
     assert 'docs/sources.md, "Other help desks"' in told
     assert "s3cret" not in told
 

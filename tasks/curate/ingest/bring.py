@@ -17,12 +17,11 @@ from schemas.iceberg import IcebergSource
 from schemas.remote_files import RemoteFilesSource
 from schemas.remote_source import PostgresSource, RemoteSource, ZendeskSource
 from schemas.source import DuckDBSource, SourceSpec
-from tasks.curate.ingest.aws_profile import profile_keys
 from tasks.curate.ingest.copies import asked_for, read_snapshot
 from tasks.curate.ingest.extras import need_package
 from tasks.curate.ingest.in_use import copy_database, forget_copy, is_held, need_database
-from tasks.curate.ingest.landing import FILE, Landing, open_landing, read_landing
-from tasks.curate.ingest.rewrite import rewrite_if_replaced
+from tasks.curate.ingest.landing import FILE, Landing, open_landing, read_landing, rewrite_if_replaced
+from tasks.curate.ingest.s3 import profile_keys
 from tasks.curate.ingest.whose import note_whose, whose_of
 from tasks.files import sha256_json
 from tasks.progress import Progress, silent
