@@ -18,8 +18,7 @@ from schemas.errors import ConfigError
 PATTERN = r"\$\{env:[A-Za-z_][A-Za-z0-9_]*\}"
 _REFERENCE = re.compile(r"\$\{env:(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
 _PLACES = re.compile(
-    r".*\.source\.(api_token|oauth_token|access_token|api_key|dsn|access_key_id|secret_access_key|session_token|"
-    r"bearer_token)"
+    r".*\.source\.(api_token|oauth_token|dsn|access_key_id|secret_access_key|session_token|bearer_token)"
 )
 
 

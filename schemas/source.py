@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -11,7 +10,7 @@ from schemas.columns import Shape, TicketColumn
 from schemas.file_reading import FileReading
 from schemas.iceberg import IcebergSource
 from schemas.remote_files import RemoteFilesSource
-from schemas.remote_source import FreshdeskSource, IntercomSource, JiraSource, PostgresSource, ZendeskSource
+from schemas.remote_source import PostgresSource, ZendeskSource, is_a_day
 from schemas.spec import Spec
 
 
@@ -97,14 +96,7 @@ class GeneratedSource(Spec):
     defect_weeks: int = Field(default=6, ge=1)
     """The defect touches the first this many weeks only: what comes later, the held-out window, stays true."""
 
-    @field_validator("start")
-    @classmethod
-    def _is_a_day(cls, value: str) -> str:
-        try:
-            date.fromisoformat(value)
-        except ValueError:
-            raise ValueError(f"{value} is no day of the calendar") from None
-        return value
+    _day = field_validator("start")(is_a_day)
 
 
 SourceSpec = Annotated[
@@ -115,9 +107,6 @@ SourceSpec = Annotated[
     | HuggingFaceSource
     | GeneratedSource
     | ZendeskSource
-    | FreshdeskSource
-    | IntercomSource
-    | JiraSource
     | PostgresSource,
     Field(discriminator="kind"),
 ]

@@ -29,7 +29,7 @@ from flows.privacy.keys import load_hashes
 from flows.settings import Settings, open_ledger
 from schemas.errors import LockedError
 from schemas.forget import Holding
-from tasks.curate.ingest.whose_copies import UNREAD, all_copies, copy_customers, reading_digest
+from tasks.curate.ingest.whose import UNREAD, all_copies, copy_customers, reading_digest
 from tasks.files import MANIFEST, sha256_json, sync_directory
 from tasks.forget.hashes import Forgotten, KeyedHash
 from tasks.forget.results import EXAMPLES, index_customers, index_rows, is_split, look_up, parts_of

@@ -17,14 +17,7 @@ from schemas.artifacts import RowCounts, TicketTable
 from schemas.errors import DataError
 from schemas.iceberg import IcebergSource
 from schemas.remote_files import RemoteFilesSource
-from schemas.remote_source import (
-    FreshdeskSource,
-    IntercomSource,
-    JiraSource,
-    PostgresSource,
-    RemoteSource,
-    ZendeskSource,
-)
+from schemas.remote_source import PostgresSource, RemoteSource, ZendeskSource
 from schemas.source import DuckDBSource, FilesSource, GeneratedSource, HuggingFaceSource, SourceSpec
 from tasks.progress import Progress, silent
 
@@ -82,7 +75,7 @@ def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = 
             return sha256_json({"path": source.path, "revision": source.revision, "split": source.split})
         case GeneratedSource():
             return sha256_json(source.model_dump(mode="json"))
-        case ZendeskSource() | FreshdeskSource() | IntercomSource() | JiraSource() | PostgresSource():
+        case ZendeskSource() | PostgresSource():
             return landed_fingerprint(_folder(source, landed))
 
 
@@ -174,7 +167,7 @@ def _read(
     match source:
         case GeneratedSource():
             spec = FilesSource(kind="files", paths=("generated",))
-        case ZendeskSource() | FreshdeskSource() | IntercomSource() | JiraSource():
+        case ZendeskSource():
             spec = FilesSource(kind="files", paths=(source.kind,), shape="ticket", columns=source.columns)
         case _:
             spec = source
@@ -217,7 +210,7 @@ def _parts(source: SourceSpec, root: Path, landed: Path | None) -> Iterator[tupl
             from tasks.curate.readers.streams import blocks_of
 
             yield "generated", "generated", parse_blocks(blocks_of(generate_tickets(source)))
-        case ZendeskSource() | FreshdeskSource() | IntercomSource() | JiraSource() | PostgresSource():
+        case ZendeskSource() | PostgresSource():
             from tasks.curate.readers.read_landed import read_landed
 
             name = _described(source)
@@ -289,7 +282,7 @@ def _described(source: SourceSpec) -> str:
             return source.path
         case GeneratedSource():
             return "generated"
-        case ZendeskSource() | FreshdeskSource() | IntercomSource() | JiraSource():
+        case ZendeskSource():
             return urlsplit(source.address).hostname or source.address
         case PostgresSource():
             return source.table or "query"

@@ -16,7 +16,6 @@ from flows.commands.plan import plan
 from schemas.errors import ConfigError, SecurityError
 from schemas.load import load_file
 from tasks.curate.ingest.bring import bring_in
-from tests.support import jira_desk
 from tests.support.file_server import KEY_ID, SECRET, file_server
 from tests.support.iceberg_table import NAME, Lake
 from tests.support.workplace import small_document
@@ -130,31 +129,6 @@ def test_files_from_afar_are_fetched_by_a_run_alone_and_a_plan_says_what_is_here
         assert plan(pipeline="small", config=config, as_json=True) == 0
         assert "remote_files: 2 files brought in, as of" in capsys.readouterr().out
         assert len(afar.asked) == n_asked
-
-
-def test_jira_is_asked_by_a_run_alone(
-    config: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("JIRA_TOKEN", jira_desk.TOKEN)
-    with jira_desk.jira_desk() as desk:
-        desk.add(1)
-        declared = {
-            "kind": "jira", "base_url": desk.url, "email": jira_desk.EMAIL, "api_token": "${env:JIRA_TOKEN}",
-            "projects": ["SUP"], "start": "2026-06-01", "columns": {"category": "type"},
-        }  # fmt: skip
-        declare(config, declared, str(tiny_model.root))
-        assert validate(config=config, as_json=False) == 0
-        assert plan(pipeline="small", config=config, as_json=True) == 0
-        doctor(config=config, as_json=True)
-        assert desk.asked == []
-        assert "jira: nothing has been brought in yet" in capsys.readouterr().out
-        spec = load_file(config).get("small")
-        bring_in(spec.source, root=config.parent, landed=config.parent / "home" / "ingest" / "small")
-        n_asked = len(desk.asked)
-        assert plan(pipeline="small", config=config, as_json=True) == 0
-        assert "jira: 1 rows brought in, as of" in capsys.readouterr().out
-        assert len(desk.asked) == n_asked
-    assert jira_desk.TOKEN not in spec.model_dump_json()
 
 
 def test_another_snapshot_of_an_iceberg_table_is_curated_anew_without_what_it_deleted(

@@ -127,7 +127,7 @@ error[TG0102]: missing key `pipelines.demo.source.kind`
    |
  4 |     source: {seed: 1}
    |     ^^^^^^
-   = help: one of files, remote_files, duckdb, iceberg, hf, generated, zendesk, freshdesk, intercom, jira, postgres""",
+   = help: one of files, remote_files, duckdb, iceberg, hf, generated, zendesk, postgres""",
     ),
     "missing pipelines": (
         "version: 1\n",
@@ -181,7 +181,7 @@ error[TG0103]: `pipelines.demo.train.method` should be 'full', 'lora', 'qlora' o
         GOOD.replace("generated", "genrated"),
         """\
 error[TG0103]: `pipelines.demo.source.kind` should be one of files, remote_files, duckdb, iceberg, hf, generated, \
-zendesk, freshdesk, intercom, jira, postgres, got 'genrated'
+zendesk, postgres, got 'genrated'
   --> pipelines.yaml:4:20
    |
  4 |     source: {kind: genrated}

@@ -14,7 +14,7 @@ from schemas.file_reading import FileReading
 from schemas.iceberg import IcebergSource
 from schemas.load import PipelineFile
 from schemas.remote_files import RemoteFilesSource
-from schemas.remote_source import FreshdeskSource, JiraSource, ZendeskSource
+from schemas.remote_source import ZendeskSource
 from schemas.secret import PATTERN, is_secret
 from schemas.source import DuckDBSource, FilesSource, SourceSpec
 
@@ -70,24 +70,6 @@ def test_what_does_not_fit_together_is_refused(changes: dict[str, object], told:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"subdomain": None}, "exactly one of `subdomain` and `base_url`"),
-        ({"subdomain": None, "base_url": "http://acme.example"}, "no https address"),
-        ({"api_key": "s3cret"}, "env:"),
-        ({"statuses": ("solved",)}, "statuses"),
-        ({"page_size": 101}, "page_size"),
-    ],
-)
-def test_a_freshdesk_account_is_declared_as_it_is(changes: dict[str, object], told: str) -> None:
-    whole = {"kind": "freshdesk", "subdomain": "acme", "api_key": "${env:A}", "start": "2026-01-01"}
-    source = FreshdeskSource.model_validate(whole)
-    assert (source.address, source.statuses) == ("https://acme.freshdesk.com", ("resolved", "closed"))
-    with pytest.raises(ValidationError, match=told):
-        FreshdeskSource.model_validate({**whole, **changes})
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
         ({"path": None}, "exactly one of `path` and `catalog`"),
         ({"catalog": "c.db", "table": "a.b"}, "exactly one of `path` and `catalog`"),
         ({"table": "a.b"}, "`table` goes with `catalog`"),
@@ -106,35 +88,6 @@ def test_an_iceberg_table_is_declared_by_its_path_or_its_catalog(changes: dict[s
 def test_a_ducklake_is_refused_with_what_works() -> None:
     with pytest.raises(ValidationError, match=r"DuckLake is not read.*COPY \(FROM lake.tickets AT"):
         DuckDBSource(kind="duckdb", database="ducklake:lake.ducklake", table="tickets")
-
-
-CLOUD = "0a1b2c3d-0000-4000-8000-00112233aabb"
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"subdomain": None}, "exactly one of `subdomain`, `cloud_id` and `base_url`"),
-        ({"cloud_id": CLOUD}, "exactly one of `subdomain`, `cloud_id` and `base_url`"),
-        ({"subdomain": None, "cloud_id": "acme/../x"}, "cloud_id"),
-        ({"api_token": "s3cret"}, "env:"),
-        ({"projects": []}, "projects"),
-        ({"projects": ["SUP", "SUP"]}, "names a project twice"),
-        ({"projects": ['SUP") OR project in ("HR']}, "projects"),
-        ({"statuses": ["Resolved"]}, "statuses"),
-        ({"page_size": 101}, "page_size"),
-    ],
-)
-def test_a_jira_site_is_declared_by_its_projects(changes: dict[str, object], told: str) -> None:
-    whole = {
-        "kind": "jira", "subdomain": "acme", "email": "a@b.c", "api_token": "${env:A}", "start": "2026-01-01",
-        "projects": ["SUP"],
-    }  # fmt: skip
-    assert JiraSource.model_validate(whole).address == "https://acme.atlassian.net"
-    scoped = JiraSource.model_validate({**whole, "subdomain": None, "cloud_id": CLOUD})
-    assert scoped.address == f"https://api.atlassian.com/ex/jira/{CLOUD}"
-    with pytest.raises(ValidationError, match=told):
-        JiraSource.model_validate({**whole, **changes})
 
 
 AFAR = {"kind": "remote_files", "urls": ["s3://desk/*.csv", "https://h.example/x.csv?download=1"]}
@@ -199,6 +152,21 @@ def test_the_codes_of_a_wrong_scheme_and_of_a_written_credential_are_told_with_t
     assert "TG0106" in explain(text.replace("CHANGE", "s3://desk/x.csv").replace("SECRET", "'${env:A}'"), {})
 
 
+@pytest.mark.parametrize("kind", ["freshdesk", "intercom", "jira"])
+def test_a_help_desk_that_is_not_read_any_more_names_the_page_that_says_how(explain: Explain, kind: str) -> None:
+    declared = f"{{kind: {kind}, subdomain: acme, api_key: '${{env:A}}', start: 2026-01-01}}"
+    told = explain(re.sub(r"\{kind: zendesk.*\}", declared, TEXT), {"A": "s3cret"})
+    assert (
+        f"""\
+error[TG0100]: `pipelines.demo.source.kind: {kind}` was removed
+  --> pipelines.yaml:4:20
+"""
+        in told
+    )
+    assert 'docs/sources.md, "Other help desks"' in told
+    assert "s3cret" not in told
+
+
 def test_the_examples_of_the_documentation_are_valid(project: Path) -> None:
     blocks = (project / "docs" / "sources.md").read_text().split("```yaml\n")[1:]
     kinds = []
@@ -208,7 +176,7 @@ def test_the_examples_of_the_documentation_are_valid(project: Path) -> None:
         if "start" in declared:
             declared["start"] = str(declared["start"])
         kinds.append(TypeAdapter(SourceSpec).validate_python(declared).kind)
-    assert kinds == ["zendesk", "freshdesk", "intercom", "jira", "postgres", "remote_files", "duckdb", "iceberg"]
+    assert kinds == ["zendesk", "duckdb", "postgres", "remote_files", "duckdb", "iceberg"]
 
 
 def test_every_credential_of_a_source_stays_the_reference_that_it_is_written_as() -> None:
@@ -220,7 +188,6 @@ def test_every_credential_of_a_source_stays_the_reference_that_it_is_written_as(
         if any(PATTERN in form.get("pattern", "") for form in (field, *field.get("anyOf", ())))
     }
     assert found == {
-        "api_token", "oauth_token", "access_token", "api_key", "dsn", "access_key_id", "secret_access_key",
-        "session_token", "bearer_token",
+        "api_token", "oauth_token", "dsn", "access_key_id", "secret_access_key", "session_token", "bearer_token",
     }  # fmt: skip
     assert all(is_secret(f"pipelines.replies.source.{name}") for name in found)

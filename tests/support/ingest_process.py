@@ -62,7 +62,6 @@ def ingests(project: Path) -> Iterator[Ingests]:
 def _main() -> None:
     from pydantic import TypeAdapter
 
-    import tasks.curate.ingest.rest_pages as rest
     import tasks.curate.ingest.web as web
     import tasks.curate.ingest.zendesk_api as api
     from schemas.errors import TunegateError
@@ -71,14 +70,14 @@ def _main() -> None:
     from tasks.curate.ingest.bring import bring_in
     from tasks.failpoint import VARIABLE
 
-    os.environ.update(rest.QUIET)
+    os.environ.update(api.QUIET)
     for name in ("duckdb", "httpx", "psycopg2", "pyarrow"):
         importlib.import_module(name)
 
     # What dlt makes once in a process, it makes before the forks; nothing is asked for.
     about = ZendeskSource(kind="zendesk", base_url="http://127.0.0.1:1", oauth_token="${env:PATH}", start="2026-06-01")
-    api.ZendeskApi(about).rest.pages("nowhere", {}, api.export_paginator())
-    rest.FIRST_DELAY_S = web.FIRST_DELAY_S = DELAY_S  # a test waits for nobody
+    api.ZendeskApi(about).pages("nowhere", {}, api.export_paginator())
+    api.FIRST_DELAY_S = web.FIRST_DELAY_S = DELAY_S  # a test waits for nobody
     for line in sys.stdin:
         job = json.loads(line)
         pid = os.fork()

@@ -1,4 +1,4 @@
-"""A source brought in and extracted, as the tests of the help desks look at it."""
+"""A source brought in and extracted, as the tests of connections look at it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from schemas.artifacts import TicketTable
-from schemas.remote_source import DeskSource
+from schemas.source import SourceSpec
 from tasks.curate.extract import extract_tickets, fingerprint_source
 from tasks.curate.ingest.bring import bring_in
 from tasks.curate.rows import read_rows
 
 
-def sync(spec: DeskSource, folder: Path) -> TicketTable:
+def sync(spec: SourceSpec, folder: Path) -> TicketTable:
     bring_in(spec, root=folder, landed=folder / "landed")
     return extract(spec, folder)
 
 
-def extract(spec: DeskSource, folder: Path) -> TicketTable:
+def extract(spec: SourceSpec, folder: Path) -> TicketTable:
     out = next(folder / f"out-{n}" for n in itertools.count() if not (folder / f"out-{n}").exists())
     out.mkdir(parents=True)
     here = folder / "landed"
     return extract_tickets(source=spec, fingerprint=fingerprint(spec, folder), root=folder, landed=here, out=out)
 
 
-def fingerprint(spec: DeskSource, folder: Path) -> str:
+def fingerprint(spec: SourceSpec, folder: Path) -> str:
     return fingerprint_source(spec, root=folder, landed=folder / "landed")
 
 

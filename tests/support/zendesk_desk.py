@@ -1,6 +1,7 @@
 """A Zendesk on this machine with the export, the comments and the moods of the real one; deterministic.
 
-`plan` says what goes wrong: request number (1-based, over all requests) -> 429, 500, half, cut, again, wrong.
+`plan` says what goes wrong: request number (1-based, over all requests) -> 429, 500, half, cut, again, wrong,
+login.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class ZendeskDesk:
             send(handler, int(mood), {"error": mood}, {"Retry-After": "0"} if mood == "429" else {})
         elif found is None:
             send(handler, 404, {"error": "RecordNotFound"})
-        elif mood in ("half", "cut", "wrong"):
+        elif mood in ("half", "cut", "wrong", "login"):
             send_part(handler, found, mood)
         else:
             self.answered[handler.path] += 1

@@ -15,22 +15,13 @@ from typing import TYPE_CHECKING, Literal
 
 from schemas.iceberg import IcebergSource
 from schemas.remote_files import RemoteFilesSource
-from schemas.remote_source import (
-    DeskSource,
-    FreshdeskSource,
-    IntercomSource,
-    JiraSource,
-    PostgresSource,
-    RemoteSource,
-    ZendeskSource,
-)
+from schemas.remote_source import PostgresSource, RemoteSource, ZendeskSource
 from schemas.source import DuckDBSource, SourceSpec
-from tasks.curate.ingest.aws_profile import profile_keys
 from tasks.curate.ingest.copies import asked_for, read_snapshot
 from tasks.curate.ingest.extras import need_package
 from tasks.curate.ingest.in_use import copy_database, forget_copy, is_held, need_database
-from tasks.curate.ingest.landing import FILE, Landing, open_landing, read_landing
-from tasks.curate.ingest.rewrite import rewrite_if_replaced
+from tasks.curate.ingest.landing import FILE, Landing, open_landing, read_landing, rewrite_if_replaced
+from tasks.curate.ingest.s3 import profile_keys
 from tasks.curate.ingest.whose import note_whose, whose_of
 from tasks.files import sha256_json
 from tasks.progress import Progress, silent
@@ -62,10 +53,8 @@ def ingest_folder(source: SourceSpec, landed: Path) -> Path | None:
     What is only made of the rows plays no part: with other `columns` nothing is brought in anew.
     """
     match source:
-        case ZendeskSource() | FreshdeskSource() | IntercomSource():
+        case ZendeskSource():
             asked: dict[str, object] = {"address": source.address, "start": source.start}
-        case JiraSource():
-            asked = {"address": source.address, "start": source.start, "projects": sorted(source.projects)}
         case PostgresSource():
             asked = source.model_dump(include={"dsn", "table", "query", "key", "cursor"}, mode="json")
         case DuckDBSource():
@@ -130,7 +119,7 @@ def check_source(source: SourceSpec) -> None:
             database; TG0138, the profile holds no keys; TG0136, its query does not parse.
         SecurityError: TG0814, its query is not one SELECT.
     """
-    if isinstance(source, DeskSource):
+    if isinstance(source, ZendeskSource):
         need_package("dlt", kind=source.kind)
     elif isinstance(source, IcebergSource):
         need_package("pyiceberg", kind=source.kind)
@@ -170,18 +159,6 @@ def _sync(source: RemoteSource, landing: Landing, progress: Progress) -> None:
         from tasks.curate.ingest.zendesk import sync_zendesk
 
         sync_zendesk(source, landing, progress=progress)
-    elif isinstance(source, FreshdeskSource):
-        from tasks.curate.ingest.freshdesk import sync_freshdesk
-
-        sync_freshdesk(source, landing, progress=progress)
-    elif isinstance(source, IntercomSource):
-        from tasks.curate.ingest.intercom import sync_intercom
-
-        sync_intercom(source, landing, progress=progress)
-    elif isinstance(source, JiraSource):
-        from tasks.curate.ingest.jira import sync_jira
-
-        sync_jira(source, landing, progress=progress)
     else:
         from tasks.curate.ingest.postgres import sync_postgres
 

@@ -1,9 +1,8 @@
-"""A ticket of a help desk and its comments as one row: which comment is the question, which one the reply.
+"""A ticket of Zendesk and its comments as one row: which comment is the question, which one the reply.
 
-The question is the first public comment of the requester (a ticket of Freshdesk holds it itself), the reply a public
-comment of an agent after it (`reply` says which). A tombstone in the place of either takes the whole ticket: what
-stands there now is not what was asked or answered. It knows nothing of files. Called by
-`tasks/curate/readers/read_landed.py`.
+The question is the first public comment of the requester, the reply a public comment of an agent after it (`reply`
+says which). A tombstone in the place of either takes the whole ticket: what stands there now is not what was asked or
+answered. It knows nothing of files. Called by `tasks/curate/readers/read_landed.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, Literal
 AGENTS = ("agent", "admin")
 _SCORES = {"good": 1.0, "bad": 0.0}
 _ROW = ("created_at", "updated_at", "subject", "priority", "channel", "status", "type", "tags", "fields")
-_IDS = ("brand_id", "group_id", "organization_id", "product_id")
+_IDS = ("brand_id", "group_id", "organization_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +39,7 @@ def ticket_row(
 ) -> dict[str, object] | None:
     """The row, with `body` and `reply` where there are such comments; None where one of them is gone upstream."""
     requester = ticket.get("requester_id")
-    first = {"author_id": requester, "public": True, "created_at": ticket.get("created_at")}
-    own = [Comment("", "live", {**first, "body": ticket["question"]})] if ticket.get("question") else []
-    public = sorted((each for each in (*own, *comments) if each.content.get("public")), key=lambda each: each.order)
+    public = sorted((each for each in comments if each.content.get("public")), key=lambda each: each.order)
     question = next((each for each in public if each.content.get("author_id") == requester), None)
     answers = [
         each for each in public
@@ -58,7 +55,7 @@ def ticket_row(
     row |= {name: None if ticket.get(name) is None else str(ticket[name]) for name in _IDS}
     row["ticket_id"] = str(ticket["id"])
     row["customer_id"] = None if requester is None else str(requester)
-    row["rating"] = ticket["rating"] if "rating" in ticket else _SCORES.get(str(ticket.get("score")))
+    row["rating"] = _SCORES.get(str(ticket.get("score")))
     row["body"] = question.text if question else None
     row["reply"] = answer.text if answer else None
     return row

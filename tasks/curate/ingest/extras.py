@@ -1,6 +1,6 @@
 """The packages that only some kinds of source need: is the one of this kind there?
 
-Called by `tasks/curate/ingest/postgres.py` and `rest_pages.py` before they import it.
+Called by `zendesk_api.py`, `postgres.py` and `tasks/curate/readers/read_iceberg.py` before they import it.
 """
 
 from __future__ import annotations

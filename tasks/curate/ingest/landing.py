@@ -1,11 +1,13 @@
 """`ingest.duckdb`: rows of a service as they came, each with its state, and how far they were read.
 
-A page and the place after it are committed together, so whoever is killed goes on behind the last whole page. It knows
-nothing of services or tickets. Called by `zendesk.py` and `postgres.py`; read by `tasks/curate/readers/read_landed.py`.
+A page and the place after it are committed together, so after a kill reading resumes after the last whole page. It
+knows nothing of services or tickets. Called by `bring.py`, `zendesk.py` and `postgres.py`; read by
+`tasks/curate/readers/read_landed.py`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.errors import DataError
 from tasks.failpoint import reach
-from tasks.files import sha256_json
-from tasks.warehouse import connect
+from tasks.files import sha256_json, sync_directory
+from tasks.warehouse import connect, quote_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -101,12 +103,12 @@ class Landing:
         self._due = {}
         reach("ingest.committed")
 
-    def put(self, rows: list[Row]) -> int:
-        """Take in rows of one page; returns how many changed something. Inside `step`.
+    def put(self, rows: list[Row]) -> None:
+        """Take in rows of one page. Inside `step`.
 
         A row that is older than what is here changes nothing, nor does one that is equal; one of a forgotten customer
-        is left out, and what is here of it goes. Where a text goes, the mark
-        `replaced` says that its bytes are still in the file.
+        is left out, and what is here of it goes. Where a text goes, the mark `replaced` says that its bytes are still
+        in the file.
         """
         import pyarrow as pa
 
@@ -129,11 +131,10 @@ class Landing:
         )
         self._connection.execute(f"DELETE FROM rows r USING changed a WHERE {same}")
         self._connection.execute(f"INSERT INTO rows SELECT {', '.join(_COLUMNS)} FROM changed")
-        (n_changed, n_lost) = self.ask("SELECT count(*), count(*) FILTER (loses_text) FROM changed")[0]
+        ((n_lost,),) = self.ask("SELECT count(*) FILTER (loses_text) FROM changed")
         self._connection.unregister("arrived")
         if n_lost:
             self._replaced()
-        return int(n_changed)
 
     def remove(self, stream: str, *, parent: str) -> None:
         """Take all rows of a stream that belong to this parent. Inside `step`."""
@@ -207,6 +208,34 @@ def read_landing(folder: Path, *, complete: bool = True) -> Iterator[Landing | N
         landing = object.__new__(Landing)
         landing._connection = connection
         yield landing if tables >= TABLES.keys() and (not complete or landing.mark("complete")) else None
+
+
+def rewrite_if_replaced(folder: Path) -> bool:
+    """Leave no byte of a text that went; returns whether there was one. A reader keeps the file that it has open.
+
+    DuckDB leaves the bytes of replaced and removed rows in its file, so the file is written again without them: when
+    everything is in, and first thing after a kill.
+    """
+    for left in folder.glob(f".{FILE}.*"):
+        left.unlink()
+    with open_landing(folder) as landing:
+        if landing.mark("replaced") is None:
+            return False
+    path = folder / FILE
+    aside = folder / f".{FILE}.{os.getpid()}.rewrite"
+    with connect(aside, readable=(folder,), threads=1) as connection:
+        connection.execute(f"ATTACH {quote_text(str(path.resolve()))} AS old (READ_ONLY)")
+        for name, columns in TABLES.items():
+            connection.execute(f"CREATE TABLE {name} ({columns})")
+            kept = " WHERE name <> 'replaced'" if name == "marks" else ""
+            connection.execute(f"INSERT INTO {name} SELECT * FROM old.{name}{kept}")
+        connection.execute("DETACH old")
+        connection.execute("CHECKPOINT")
+    aside.chmod(0o600)
+    reach("ingest.rewritten")
+    aside.replace(path)
+    sync_directory(folder)
+    return True
 
 
 def landed_fingerprint(folder: Path) -> str:

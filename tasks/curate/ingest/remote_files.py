@@ -1,17 +1,22 @@
 """Bring files in from S3-compatible storage and https addresses: what changed is fetched, what vanished is let go.
 
-Several files come at a time; which ones, in which order, plays no part in what lies here afterwards (`copies.py`).
-Called by `bring.py`.
+Several files come at a time; which ones, in which order, plays no part in what lies here afterwards (`copies.py`). Each
+comes whole or not at all: it is written aside in pieces, hashed on the way, and resumed after an interruption, but only
+under the same strong ETag, so that no file is made of two states. Called by `bring.py`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from schemas.errors import DataError
 from schemas.remote_files import S3, RemoteFilesSource, in_pattern, is_pattern
@@ -29,12 +34,16 @@ from tasks.curate.ingest.copies import (
     prepared,
     read_snapshot,
 )
-from tasks.curate.ingest.download import Fetched, Request, Room, fetch, too_much
-from tasks.curate.ingest.s3 import Listed, Storage
-from tasks.curate.ingest.web import StoppedError, Web
+from tasks.curate.ingest.s3 import Listed, Storage, described
+from tasks.curate.ingest.web import PassingError, StoppedError, Web, unfit
+from tasks.failpoint import reach
 from tasks.progress import Progress, silent
 
+if TYPE_CHECKING:
+    from httpx import Response
+
 _MEGABYTE = 1 << 20
+_PACKED = {"gzip": ".gz", "x-gzip": ".gz", "zstd": ".zst"}
 
 
 def bring_files(source: RemoteFilesSource, folder: Path, *, at: str, progress: Progress = silent) -> Snapshot:
@@ -138,7 +147,10 @@ class _Round:
         """Fetch one file; in a thread of its own."""
         known, part = self._wanted(url), aside(self._folder, number)
         try:
-            fetched = fetch(self._web, self._request(url, known), part)
+            with part.open("wb") as stream:
+                part.chmod(0o600)
+                download = _Download(self._web, url, known, self._room, stream)
+                fetched = self._web.patiently(lambda: download.once(*self._request(url)), where=url)
             if fetched == "unchanged" and known is not None:
                 self._add(known)
             elif isinstance(fetched, Fetched):
@@ -164,17 +176,9 @@ class _Round:
         copies = tuple(self._copies[url] for url in sorted(self._copies))
         return Snapshot(asked_for(self._source), copies, tuple(sorted(gone)), at)
 
-    def _request(self, url: str, known: Copy | None) -> Request:
-        is_object = url.startswith(S3)
-        return Request(
-            url=url,
-            ask=partial(self._storage.object_request, url) if is_object else lambda: (url, dict(self._bearer)),
-            room=self._room,
-            follow=not is_object,
-            private=tuple(self._bearer),
-            etag=known.etag if known else None,
-            modified=known.modified if known else None,
-        )
+    def _request(self, url: str) -> tuple[str, dict[str, str]]:
+        """Address and headers, made for each attempt: signatures age."""
+        return self._storage.object_request(url) if url.startswith(S3) else (url, dict(self._bearer))
 
     def _keep(self, url: str, fetched: Fetched, part: Path) -> None:
         wanted = self._source.sha256.get(url, fetched.sha256)
@@ -194,17 +198,161 @@ class _Round:
     def _add(self, copy: Copy) -> None:
         """A copy that lies here: nothing was taken for it on the way."""
         if not self._room.take(copy.size):
-            raise too_much(copy.url, "bytes than `max_total_mb` allows")
+            raise _too_much(copy.url, "bytes than `max_total_mb` allows")
         with self._placing:
             self._copies[copy.url] = copy
 
     def _need_few(self, found: dict[str, Listed | None]) -> None:
         if len(found) > self._source.max_files:
-            raise too_much(", ".join(self._source.urls), f"than {self._source.max_files} files, its `max_files`")
+            raise _too_much(", ".join(self._source.urls), f"than {self._source.max_files} files, its `max_files`")
 
 
-def _absent(url: str, told: str) -> DataError:
-    return DataError(told, code="TG0270", where=url, hint="look at the address, and at `endpoint` for s3://")
+class Room:
+    """Bytes that all files together may still have; files that are fetched at the same time share it."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self._left, self._lock = n_bytes, threading.Lock()
+
+    def has(self, n_bytes: int) -> bool:
+        """Would so many fit?"""
+        return n_bytes <= self._left
+
+    def take(self, n_bytes: int) -> bool:
+        """Take so many, if they fit."""
+        with self._lock:
+            fits = n_bytes <= self._left
+            self._left -= n_bytes if fits else 0
+            return fits
+
+    def give_back(self, n_bytes: int) -> None:
+        """What was taken for a part that is begun again."""
+        with self._lock:
+            self._left += n_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A whole file, fsynced.
+
+    Attributes:
+        etag: As the server wrote it; null where it names none.
+        modified: `Last-Modified`, likewise.
+        packed: Ending of the form in which the server packed it on the way; empty where it comes as it is.
+    """
+
+    size: int
+    sha256: str
+    etag: str | None
+    modified: str | None
+    packed: str
+
+
+class _Download:
+    """A file on its way: what of it is written aside, over all attempts."""
+
+    def __init__(self, web: Web, url: str, known: Copy | None, room: Room, stream: BinaryIO) -> None:
+        self._web, self._url, self._known, self._room, self._stream = web, url, known, room, stream
+        self._size, self._sha = 0, hashlib.sha256()
+        self._etag: str | None = None
+        self._modified: str | None = None
+        self._packed = ""
+
+    def once(self, address: str, headers: Mapping[str, str]) -> Fetched | Literal["unchanged", "gone"]:
+        """One attempt.
+
+        Raises:
+            DataError: TG0272, it is greater than there is room.
+            PassingError: the next attempt may come further.
+            SecurityError: TG0829, a redirect leads where it must not.
+            ServiceError: TG0707, the login is refused; TG0714, no usable answer; TG0716, an untrusted certificate.
+        """
+        sent = {**headers, **self._conditions()}
+        with self._web.get(address, sent, follow=not self._url.startswith(S3)) as response:
+            return self._take(response)
+
+    def _conditions(self) -> dict[str, str]:
+        """Headers for the rest, or for nothing where nothing has changed."""
+        if self._size and self._etag is not None and not self._etag.startswith("W/"):
+            return {"Range": f"bytes={self._size}-", "If-Match": self._etag}
+        self._begin()
+        if self._known is None:
+            return {}
+        if self._known.etag is not None:
+            return {"If-None-Match": self._known.etag}
+        return {"If-Modified-Since": self._known.modified} if self._known.modified is not None else {}
+
+    def _take(self, response: Response) -> Fetched | Literal["unchanged", "gone"]:
+        status, resumes = response.status_code, self._size > 0
+        if status in (404, 410):
+            return "gone"
+        if status == 304 and not resumes and self._known and (self._known.etag or self._known.modified):
+            return "unchanged"
+        if resumes and status in (206, 412, 416):
+            self._need_same(response)
+        elif status == 200:
+            self._begin()
+            self._etag, self._modified = response.headers.get("etag"), response.headers.get("last-modified")
+            self._packed = self._packing(response)
+        else:
+            raise unfit(self._url, described(status, response.headers))
+        self._write(response)
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        return Fetched(self._size, self._sha.hexdigest(), self._etag, self._modified, self._packed)
+
+    def _begin(self) -> None:
+        self._stream.seek(0)
+        self._stream.truncate()
+        self._room.give_back(self._size)
+        self._size, self._sha, self._etag = 0, hashlib.sha256(), None
+
+    def _need_same(self, response: Response) -> None:
+        begins = re.match(r"bytes (\d+)-", response.headers.get("content-range", ""))
+        same = response.status_code == 206 and response.headers.get("etag", self._etag) == self._etag
+        if not same or begins is None or int(begins[1]) != self._size:
+            self._begin()
+            raise PassingError("the file changed while it was fetched", 0.0, changed=True)
+
+    def _packing(self, response: Response) -> str:
+        named = response.headers.get("content-encoding", "identity").strip().lower()
+        if named in ("", "identity", "aws-chunked"):
+            return ""
+        if named not in _PACKED:
+            raise unfit(self._url, f"the file comes packed as {named[:20]!r}, which was not requested")
+        return _PACKED[named]
+
+    def _write(self, response: Response) -> None:
+        import httpx
+
+        length = response.headers.get("content-length", "")
+        if not length.isdigit() and "chunked" not in response.headers.get("transfer-encoding", "").lower():
+            raise unfit(self._url, "an answer without a length: whether it is whole could not be known")
+        if not self._room.has(int(length) if length.isdigit() else 0):
+            raise _too_much(self._url, "bytes than `max_total_mb` allows")
+        try:
+            for chunk in response.iter_raw():  # as they come, 64 KiB at most: an interruption loses nothing
+                self._web.go_on()
+                if not self._room.take(len(chunk)):
+                    raise _too_much(self._url, "bytes than `max_total_mb` allows")
+                self._stream.write(chunk)
+                self._sha.update(chunk)
+                self._size += len(chunk)
+                reach("copies.part")
+        except httpx.TransportError as error:
+            raise PassingError(type(error).__name__) from None
+
+
+def _too_much(where: str, than: str) -> DataError:
+    return DataError(
+        f"the source has more {than}",
+        code="TG0272",
+        where=where,
+        hint="name fewer files, or raise the limit; both limits keep a wrong pattern from filling the disk",
+    )
+
+
+def _absent(url: str, reason: str) -> DataError:
+    return DataError(reason, code="TG0270", where=url, hint="look at the address, and at `endpoint` for s3://")
 
 
 def _bearer(source: RemoteFilesSource) -> dict[str, str]:

@@ -1,27 +1,48 @@
-"""Objects of S3-compatible storage: where they are asked for, with which signature, and what a pattern stands for.
+"""Objects of S3-compatible storage: their addresses, keys, signatures, and what a pattern stands for.
 
-It knows nothing of local copies. Source: Amazon S3 API Reference, ListObjectsV2 and GetObject. Called by
-`remote_files.py`.
+It knows nothing of local copies. Called by `remote_files.py` and, before anything is requested, by `bring.py`.
+
+Source: Amazon S3 API Reference, ListObjectsV2, GetObject and "Authenticating Requests: Using the Authorization Header
+(AWS Signature Version 4)", whose examples are in the tests; AWS CLI User Guide, "Configuration and credential file
+settings".
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from configparser import Error, RawConfigParser
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from urllib.parse import unquote_plus, urlsplit
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote, unquote_plus, urlsplit
 from xml.etree import ElementTree
 
-from schemas.errors import DataError
+from schemas.errors import ConfigError, DataError
 from schemas.remote_files import S3, RemoteFilesSource, in_pattern
 from schemas.secret import secret_value
-from tasks.curate.ingest.aws_profile import profile_keys
-from tasks.curate.ingest.s3_signature import Credentials, encoded_path, encoded_query, signed_headers
-from tasks.curate.ingest.web import ATTEMPTS, PassingError, Web, unfit
+from schemas.secrets import know_secret
+from tasks.curate.ingest.web import PassingError, Web, unfit
 
 MAX_PAGE_BYTES = 1 << 24
 """Of one page of a listing; 1,000 keys of 1,024 characters, encoded and with their tags, are less than half."""
+CREDENTIALS_FILE = "AWS_SHARED_CREDENTIALS_FILE"
+_PROFILE_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+_UNRESERVED = "-._~"
+_NO_BODY = hashlib.sha256(b"").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request is signed with; none of it is shown."""
+
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +98,7 @@ class Storage:
         query = {"list-type": "2", "encoding-type": "url", "prefix": re.split(r"[*?]", key)[0]}
         seen: set[str] = set()
         while True:
-            page = self._page(bucket, query, pattern)
+            page = self._web.patiently(partial(self._page, bucket, query, pattern), where=pattern)
             for each in page.iterfind("{*}Contents"):
                 size = each.findtext("{*}Size") or ""
                 name = each.findtext("{*}Key") or ""
@@ -94,19 +115,11 @@ class Storage:
             query["continuation-token"] = token
 
     def _page(self, bucket: str, query: dict[str, str], where: str) -> ElementTree.Element:
-        for attempt in range(ATTEMPTS):
-            try:
-                return self._page_once(bucket, query, where)
-            except PassingError as error:
-                self._web.wait(attempt, error, where=where)
-        raise AssertionError("the last wait raises")
-
-    def _page_once(self, bucket: str, query: dict[str, str], where: str) -> ElementTree.Element:
         import httpx
 
         url, headers = self.request(bucket, "", encoded_query(query))
         body = bytearray()
-        with self._web.get(url, headers, follow=False, private=()) as response:
+        with self._web.get(url, headers, follow=False) as response:
             if response.status_code == 404:
                 raise DataError(
                     "there is no such bucket", code="TG0270", where=where, hint="look at `endpoint` and url"
@@ -157,3 +170,93 @@ def _credentials(source: RemoteFilesSource) -> Credentials | None:
         )
     ]
     return Credentials(values[0] or "", values[1] or "", values[2])
+
+
+def profile_keys(profile: str) -> Credentials:
+    """The keys of one section of `~/.aws/credentials`; from here on they are masked wherever texts are written.
+
+    Only what is written there counts: no command is run, no other profile followed, no metadata service contacted.
+
+    Raises:
+        ConfigError: TG0138, there is no such file or section, or it holds no keys.
+    """
+    path = Path(os.environ.get(CREDENTIALS_FILE) or "~/.aws/credentials").expanduser()
+    parser = RawConfigParser(default_section="")  # as AWS's own: a section [default] is one like others
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _unfit_profile(path, f"the file cannot be read: {error.strerror}") from None
+    except (Error, UnicodeDecodeError):  # its text would hold lines of the file
+        raise _unfit_profile(path, "the file is no list of sections with `name = value`") from None
+    if not parser.has_section(profile):
+        raise _unfit_profile(path, f"the file has no section [{profile}]")
+    found = [parser.get(profile, name, fallback="").strip() for name in _PROFILE_KEYS]
+    if not found[0] or not found[1]:
+        others = sorted(
+            set(parser.options(profile)) & {"credential_process", "role_arn", "sso_session", "source_profile"}
+        )
+        reason = f"; it says `{others[0]}`, which is not followed here" if others else ""
+        raise _unfit_profile(
+            path, f"section [{profile}] lacks {_PROFILE_KEYS[0] if not found[0] else _PROFILE_KEYS[1]}{reason}"
+        )
+    for name, value in zip(_PROFILE_KEYS[1:], found[1:], strict=True):
+        know_secret(value, shown=f"({name} of profile {profile})")
+    return Credentials(found[0], found[1], found[2] or None)
+
+
+def _unfit_profile(path: Path, reason: str) -> ConfigError:
+    return ConfigError(
+        reason,
+        code="TG0138",
+        where=f"source.profile ({path})",
+        hint="name a profile that holds its keys, or write `access_key_id: ${env:NAME}` and `secret_access_key`",
+    )
+
+
+def encoded_path(key: str) -> str:
+    """The key as a path.
+
+    >>> encoded_path("a b/ü+1.csv")
+    'a%20b/%C3%BC%2B1.csv'
+    """
+    return quote(key, safe="/" + _UNRESERVED)
+
+
+def encoded_query(query: Mapping[str, str]) -> str:
+    """The query in the order and form in which it is signed and sent.
+
+    >>> encoded_query({"prefix": "a/b", "list-type": "2"})
+    'list-type=2&prefix=a%2Fb'
+    """
+    pairs = sorted((quote(name, safe=_UNRESERVED), quote(value, safe=_UNRESERVED)) for name, value in query.items())
+    return "&".join(f"{name}={value}" for name, value in pairs)
+
+
+def signed_headers(
+    *, host: str, path: str, query: str, region: str, credentials: Credentials, now: datetime
+) -> dict[str, str]:
+    """Headers that make a GET one of the credentials' owner.
+
+    Args:
+        host: With the port where it is not the usual one.
+        path: Encoded, with its first slash.
+        query: Encoded, without its question mark.
+        now: UTC.
+    """
+    moment = now.strftime("%Y%m%dT%H%M%SZ")
+    headers = {"host": host, "x-amz-content-sha256": _NO_BODY, "x-amz-date": moment}
+    if credentials.session_token:
+        headers["x-amz-security-token"] = credentials.session_token
+    names = ";".join(sorted(headers))
+    lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
+    canonical = f"GET\n{path}\n{query}\n{lines}\n{names}\n{_NO_BODY}"
+    scope = f"{moment[:8]}/{region}/s3/aws4_request"
+    to_sign = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    key = f"AWS4{credentials.secret_access_key}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
+    headers["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={credentials.access_key_id}/{scope},SignedHeaders={names},Signature={signature}"
+    )
+    return headers

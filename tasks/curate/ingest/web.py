@@ -1,7 +1,7 @@
-"""One GET of a server that may misbehave: asked again after what passes, redirected only where that is harmless.
+"""One GET of a server that may misbehave: retried where that helps, redirected only where that is harmless.
 
 Certificates are verified (`SSL_CERT_FILE` adds an authority of one's own). It knows nothing of files or of S3. Called
-by `download.py` and `s3.py`.
+by `remote_files.py` and `s3.py`. Why no library's client: docs/decisions/0047-which-connectors-are-ours.md.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from schemas.errors import SecurityError, ServiceError
 from schemas.remote_source import LOOPBACK
 
 if TYPE_CHECKING:
-    from httpx import Client, Response
+    from httpx import Response
+
+T = TypeVar("T")
 
 ATTEMPTS = 6
 """Of one file or one page of a listing."""
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 300.0
-"""A server that asks for more patience is told as one that does not answer."""
+"""A server that wants a longer wait counts as one that does not answer."""
 TIMEOUT_S = 60.0
 MAX_REDIRECTS = 5
 PASSING = (408, 425, 429, 500, 502, 503, 504)
@@ -38,14 +40,14 @@ class PassingError(Exception):
     """An answer that may be another one next time.
 
     Args:
-        told: What it was, without text of the answer.
+        reason: What it was, without text of the answer.
         after_s: Seconds that the server asks to wait; null where it does not say.
         changed: It is the file that is another one.
     """
 
-    def __init__(self, told: str, after_s: float | None = None, *, changed: bool = False) -> None:
-        super().__init__(told)
-        self.told, self.after_s, self.changed = told, after_s, changed
+    def __init__(self, reason: str, after_s: float | None = None, *, changed: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.after_s, self.changed = reason, after_s, changed
 
 
 class StoppedError(Exception):
@@ -60,14 +62,16 @@ class Web:
     """
 
     def __init__(self, *, sleep: Callable[[float], object] | None = None) -> None:
-        self._client: Client | None = None
-        self._opening, self._stopped = threading.Lock(), threading.Event()
+        import httpx
+
+        direct = {f"all://{'[::1]' if host == '::1' else host}": None for host in LOOPBACK}  # whatever proxy is set
+        self._client = httpx.Client(timeout=TIMEOUT_S, mounts=direct, headers={"Accept-Encoding": "identity"})
+        self._stopped = threading.Event()
         self._sleep = sleep or self._stopped.wait
 
     def close(self) -> None:
         """Hang up."""
-        if self._client is not None:
-            self._client.close()
+        self._client.close()
 
     def stop(self) -> None:
         """Let whoever fetches or waits end with the next piece."""
@@ -79,14 +83,12 @@ class Web:
             raise StoppedError
 
     @contextmanager
-    def get(
-        self, url: str, headers: Mapping[str, str], *, follow: bool, private: tuple[str, ...]
-    ) -> Iterator[Response]:
+    def get(self, url: str, headers: Mapping[str, str], *, follow: bool) -> Iterator[Response]:
         """The answer, whose body has not been read; no body is unpacked on the way.
 
         Args:
+            headers: Names in lower case; no other host than the first receives `authorization`.
             follow: Go where a redirect leads.
-            private: Names of headers that no other host than the first is told.
 
         Raises:
             PassingError: no connection, or a status that passes.
@@ -98,7 +100,7 @@ class Web:
         at, sent = url, dict(headers)
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                with self._open().stream("GET", at, headers=sent) as response:
+                with self._client.stream("GET", at, headers=sent) as response:
                     target = response.headers.get("location") if response.status_code in _REDIRECTS else None
                     if target is None or not follow:
                         _check_status(response, url)
@@ -108,9 +110,22 @@ class Web:
                 raise _untrusted(url, error) or PassingError(type(error).__name__) from None
             to = check_redirect(at, target, where=url)
             if urlsplit(to).netloc != urlsplit(at).netloc:
-                sent = {name: value for name, value in sent.items() if name.lower() not in private}
+                sent.pop("authorization", None)
             at = to
         raise unfit(url, f"more than {MAX_REDIRECTS} redirects")
+
+    def patiently(self, work: Callable[[], T], *, where: str) -> T:
+        """The result of the work, which is tried again after what passes.
+
+        Raises:
+            ServiceError: as `wait`.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                return work()
+            except PassingError as error:
+                self.wait(attempt, error, where=where)
+        raise AssertionError("the last wait raises")
 
     def wait(self, attempt: int, error: PassingError, *, where: str) -> None:
         """Wait before the next attempt.
@@ -121,27 +136,18 @@ class Web:
         """
         delay = error.after_s if error.after_s is not None else FIRST_DELAY_S * 2**attempt
         if attempt + 1 >= ATTEMPTS or delay > MAX_DELAY_S:
-            raise (_unsteady(where) if error.changed else unfit(where, error.told)) from None
+            raise (_unsteady(where) if error.changed else unfit(where, error.reason)) from None
         self._sleep(delay)
         self.go_on()
 
-    def _open(self) -> Client:
-        with self._opening:
-            if self._client is None:
-                import httpx
 
-                direct = {f"all://{'[::1]' if host == '::1' else host}": None for host in LOOPBACK}
-                self._client = httpx.Client(timeout=TIMEOUT_S, mounts=direct, headers={"Accept-Encoding": "identity"})
-            return self._client
-
-
-def unfit(where: str, told: str) -> ServiceError:
+def unfit(where: str, reason: str) -> ServiceError:
     """The error of an answer that is of no use."""
     return ServiceError(
-        f"the server does not answer as it should: {told}",
+        f"the server does not answer as it should: {reason}",
         code="TG0714",
         where=where,
-        hint="run again later: whole files stay, and it goes on behind them",
+        hint="run again later: whole files stay, and it resumes after them",
     )
 
 
@@ -170,16 +176,16 @@ def check_redirect(origin: str, target: str, *, where: str) -> str:
     except ValueError:
         raise unfit(where, "a redirect to what is no address") from None
     local = urlsplit(origin).hostname in LOOPBACK and to.hostname in LOOPBACK
-    told = ""
+    reason = ""
     if to.scheme != "https" and not (to.scheme == "http" and local):
-        told = f"to {to.scheme}:, not https:"
+        reason = f"to {to.scheme}:, not https:"
     elif not to.hostname or "@" in to.netloc:
-        told = "to no address of a host"
+        reason = "to no address of a host"
     elif not is_inside(urlsplit(origin).hostname or "") and is_inside(to.hostname):
-        told = "from a public address to one of this machine or network"
-    if told:
+        reason = "from a public address to one of this machine or network"
+    if reason:
         raise SecurityError(
-            f"the server redirects {told}",
+            f"the server redirects {reason}",
             code="TG0829",
             where=where,
             hint="write the address that is meant into pipelines.yaml, if you trust it",
@@ -188,7 +194,7 @@ def check_redirect(origin: str, target: str, *, where: str) -> str:
 
 
 def is_inside(host: str) -> bool:
-    """Is it an address of this machine or of a network that is not public? False for names that nobody knows here."""
+    """Is it an address of this machine or of a network that is not public? False for names that are unknown here."""
     try:
         found = {str(each[4][0]).partition("%")[0] for each in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):

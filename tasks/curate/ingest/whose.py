@@ -1,7 +1,8 @@
-"""Whose the rows of an `ingest.duckdb` are, so that those of forgotten customers are left out, or taken away later.
+"""Whose the rows are that were brought in: those of forgotten customers are left out, or taken away later.
 
-Where the customer stands is noted in the file itself: who removes rows knows no pipeline. Called by `bring.py` and by
-`flows/privacy/`.
+Rows of an `ingest.duckdb` are removed one by one; a local copy of a remote file goes as a whole. Where the customer is
+found is noted beside the rows (a mark in the file, `reading.json`): who removes rows knows no pipeline. Called by
+`bring.py` and by `flows/privacy/`.
 """
 
 from __future__ import annotations
@@ -13,17 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from schemas.remote_source import DeskSource, RemoteSource
+from schemas.errors import TunegateError
+from schemas.remote_source import RemoteSource, ZendeskSource
+from schemas.source import FilesSource
 from tasks.curate.ingest.conversation import AGENTS
-from tasks.curate.ingest.landing import Landing, Row, open_landing, read_landing
-from tasks.curate.ingest.rewrite import rewrite_if_replaced
+from tasks.curate.ingest.copies import FILES, READING
+from tasks.curate.ingest.landing import Landing, Row, open_landing, read_landing, rewrite_if_replaced
 from tasks.curate.readers.paths import MISSING, parse_path, walk
+from tasks.curate.readers.records import Batch
 from tasks.curate.readers.values import to_text
+from tasks.files import sha256_file
 
 if TYPE_CHECKING:
     from tasks.forget.hashes import Forgotten
 
 MARK = "whose"
+UNREAD = "\0unread"
+"""Stands for the owner of rows of a copy that could not be read: no id holds a NUL."""
 _REQUESTER = "requester_id"
 
 
@@ -42,7 +49,7 @@ class Whose:
     ticket_in_key: int | None = None
 
     def customer(self, stream: str, key: str, content: str | None) -> str | None:
-        """The id as extraction reads it; null for a row of nobody. A comment is its author's, unless an agent's."""
+        """The id as extraction reads it; null where there is none. A comment is its author's, unless an agent's."""
         if stream == "faulty":
             return None
         value: object = MISSING
@@ -73,7 +80,7 @@ class Whose:
 
 def whose_of(source: RemoteSource) -> Whose:
     """Where the source's columns say that the customer stands."""
-    if isinstance(source, DeskSource):
+    if isinstance(source, ZendeskSource):
         return Whose(source.columns.get("customer_id", _REQUESTER))
     customer, ticket = (source.columns.get(name, name) for name in ("customer_id", "ticket_id"))
     places = {name: place for place, name in enumerate(source.key)}
@@ -121,8 +128,52 @@ def remove_landed(database: Path, forgotten: Forgotten) -> None:
 
 
 def _noted(landing: Landing) -> Whose:
-    told = landing.mark(MARK)
-    if told is not None:
-        return Whose(**orjson.loads(told))
+    noted = landing.mark(MARK)
+    if noted is not None:
+        return Whose(**orjson.loads(noted))
     is_zendesk = landing.ask("SELECT 1 FROM rows WHERE stream = 'ticket' LIMIT 1")
     return Whose(_REQUESTER if is_zendesk else "customer_id")
+
+
+def all_copies(ingest: Path) -> list[Path]:
+    """Every copy below the folder of all pipelines' sources."""
+    return sorted(ingest.glob(f"*/remote_files-*/{FILES}/*"))
+
+
+def reading_digest(copy: Path) -> str:
+    """Changes with how the copy is read; the same bytes name other customers by other columns."""
+    reading = copy.parent.parent / READING
+    return sha256_file(reading)[:8] if reading.is_file() else "unknown"
+
+
+def copy_customers(copy: Path) -> list[tuple[str, int]]:
+    """Each customer of a copy with the number of their rows, read as in extraction; `UNREAD` counts the others."""
+    from tasks.curate.extract import reader_of
+    from tasks.curate.readers.columns import TicketMaker
+    from tasks.curate.readers.source_files import SourceFile, file_format
+
+    found = Counter[str]()
+    try:
+        reading: dict[str, Any] = orjson.loads((copy.parent.parent / READING).read_bytes())
+        source = FilesSource(kind="files", paths=(copy.name,), **reading)
+        maker = TicketMaker(source)
+        maker.begin_file(copy.name)
+        for batch in reader_of(file_format(SourceFile(copy.name, copy), source.format))(copy):
+            _count(maker, batch, found)
+    except (TunegateError, OSError, ValueError):  # the run reports it; here it counts as unread
+        found[UNREAD] += 1
+    return sorted(found.items())
+
+
+def _count(maker: Any, batch: Batch, found: Counter[str]) -> None:
+    import pyarrow.compute as pc
+
+    made = maker.make(batch)
+    found[UNREAD] += len(batch.faulty)
+    for index in made.faults:
+        found[made.customers.get(index) or UNREAD] += 1
+    if "customer_id" in made.columns:
+        for each in pc.value_counts(made.columns["customer_id"].drop_null()).to_pylist():
+            found[str(each["values"])] += each["counts"]
+    if not found[UNREAD]:
+        del found[UNREAD]

@@ -1,35 +1,29 @@
 """Bring Zendesk's tickets and comments into `ingest.duckdb`: page by page, each with its cursor in one transaction.
 
-First the pages of the export, then the comments of each ticket that changed. What is deleted or redacted upstream stays
-as a tombstone without text. It knows nothing of the HTTP behind the pages (`zendesk_api.py`) nor of which comment is a
-question or a reply (`conversation.py`). Called by `bring.py`.
+First the pages of the export, then the comments of each ticket that changed, once for each of its versions. What is
+deleted or redacted upstream stays as a tombstone without text. It knows nothing of the HTTP that brings the pages
+(`zendesk_api.py`) nor of which comment is a question or a reply (`conversation.py`). Called by `bring.py`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
+import orjson
+
 from schemas.errors import ServiceError
 from schemas.remote_source import ZendeskSource
-from tasks.curate.ingest.desk_rows import (
-    GONE,
-    as_json,
-    bring_comments,
-    faulty,
-    has_id,
-    put_tickets,
-    row_or_fault,
-    tombstone,
-)
 from tasks.curate.ingest.landing import Landing, Row
-from tasks.curate.ingest.rest_pages import patiently
-from tasks.curate.ingest.zendesk_api import Page, ZendeskApi
+from tasks.curate.ingest.zendesk_api import Page, ZendeskApi, patiently
+from tasks.curate.row_faults import is_row_fault, row_fault
 from tasks.failpoint import reach
 from tasks.progress import Progress, silent
 
+FAULTY = "faulty"
+_GONE = "deleted"
 _KEPT = (
     "id", "status", "requester_id", "created_at", "updated_at", "subject", "priority", "type", "tags", "brand_id",
     "group_id", "organization_id",
@@ -53,12 +47,7 @@ def sync_zendesk(
     """
     with closing(ZendeskApi(source, sleep=sleep)) as api:
         patiently(lambda: _bring_tickets(api, landing, progress), sleep)
-        patiently(
-            lambda: bring_comments(
-                landing, lambda key: _comments(key, api.comments(key)), statuses=source.statuses, progress=progress
-            ),
-            sleep,
-        )
+        patiently(lambda: _bring_comments(api, landing, source.statuses, progress), sleep)
 
 
 def _bring_tickets(api: ZendeskApi, landing: Landing, progress: Progress) -> None:
@@ -67,41 +56,84 @@ def _bring_tickets(api: ZendeskApi, landing: Landing, progress: Progress) -> Non
     for page in api.tickets(cursor):
         after = page.get("after_cursor")
         if not page["tickets"] and after in (None, cursor):
-            return  # nothing new behind the cursor
+            return  # nothing new after the cursor
         reach("ingest.fetched")
         if not after or (after in passed and not page.get("end_of_stream")):
-            raise ServiceError("Zendesk sent a page twice, or one without a cursor behind it", code="TG0708")
-        rows = [row_or_fault(_ticket, value, f"{cursor}/{number}") for number, value in enumerate(page["tickets"])]
+            raise ServiceError("Zendesk sent a page twice, or one without a cursor for the next", code="TG0708")
+        rows = [_ticket_or_fault(value, f"{cursor}/{number}") for number, value in enumerate(page["tickets"])]
         with landing.step(cursor=str(after)):
-            put_tickets(landing, rows)
+            _put_tickets(landing, rows)
         cursor, n_read = str(after), n_read + len(rows)
         passed.add(cursor)
         progress(n_read, None, "tickets")
 
 
+def _bring_comments(api: ZendeskApi, landing: Landing, statuses: Sequence[str], progress: Progress) -> None:
+    """Bring in the comments of each ticket that changed since they were; a ticket in one transaction."""
+    listed = ", ".join("?" for _ in statuses)
+    waiting = landing.ask(
+        f"SELECT key, version FROM rows WHERE stream = 'ticket' AND state = 'live' AND status IN ({listed}) "
+        "AND fetched IS DISTINCT FROM version ORDER BY length(key), key",
+        *statuses,
+    )
+    for number, (key, version) in enumerate(waiting, start=1):
+        try:
+            comments = _comments(key, api.comments(key))
+        except Exception as error:
+            fault = _as_json({"fault": _reason_of(error)})
+            with landing.step():  # not marked as fetched: the next sync tries again
+                # Stands among the comments until they can be used; with it the ticket is quarantined.
+                landing.put([Row("comment", f"{key}/{FAULTY}", fault, parent=key, state=FAULTY)])
+            continue
+        reach("ingest.fetched")
+        with landing.step():
+            if comments is None:
+                _put_tickets(landing, [_tombstone(key, version)])
+            else:
+                landing.put([*comments, *_missing(landing, key, {row.key for row in comments})])
+                landing.set_fetched("ticket", key)
+        progress(number, len(waiting), "tickets with comments")
+
+
+def _put_tickets(landing: Landing, rows: list[Row]) -> None:
+    """Take tickets in, and the comments of those that are gone out. Inside `step`."""
+    landing.put(rows)
+    for row in rows:
+        if row.state == _GONE:
+            landing.remove("comment", parent=row.key)
+
+
+def _ticket_or_fault(value: object, place: str) -> Row:
+    """The row of a ticket, or what stands for a value on which that raises."""
+    try:
+        return _ticket(value, place)
+    except Exception as error:
+        return _faulty(place, _reason_of(error))
+
+
 def _ticket(value: object, place: str) -> Row:
-    if not isinstance(value, dict) or not has_id(value):
-        return faulty(place, "The ticket of the export is no object with an id.")
+    if not isinstance(value, dict) or not isinstance(value.get("id"), int) or isinstance(value["id"], bool):
+        return _faulty(place, "The ticket of the export is no object with an id.")
     key, version = str(value["id"]), str(value.get("generated_timestamp") or 0)
-    if value.get("status") == GONE:
-        return tombstone(key, version)
+    if value.get("status") == _GONE:
+        return _tombstone(key, version)
     kept: dict[str, Any] = {name: value.get(name) for name in _KEPT}
     via, rating = value.get("via"), value.get("satisfaction_rating")
     kept["channel"] = via.get("channel") if isinstance(via, dict) else None
     kept["score"] = rating.get("score") if isinstance(rating, dict) else None
     fields = value.get("custom_fields")
-    kept["fields"] = {str(field["id"]): field.get("value") for field in fields or () if _is_field(field)}
-    return Row("ticket", key, as_json(kept), status=str(value.get("status")), version=version)
+    kept["fields"] = {str(field["id"]): field.get("value") for field in fields or () if _has_id(field)}
+    return Row("ticket", key, _as_json(kept), status=str(value.get("status")), version=version)
 
 
 def _comments(ticket: str, pages: list[Page] | None) -> list[Row] | None:
     if pages is None:
         return None
-    users = {user["id"]: user.get("role") for page in pages for user in page.get("users") or () if _is_field(user)}
+    users = {user["id"]: user.get("role") for page in pages for user in page.get("users") or () if _has_id(user)}
     rows = []
     for page in pages:
         for value in page["comments"]:
-            if not _is_field(value):
+            if not _has_id(value):
                 raise ServiceError("Zendesk sent a comment that is no object with an id", code="TG0708")
             kept = {
                 "author_id": value.get("author_id"),
@@ -113,12 +145,44 @@ def _comments(ticket: str, pages: list[Page] | None) -> list[Row] | None:
             is_redacted = isinstance(text, str) and _REDACTED in text
             rows.append(
                 Row(
-                    "comment", str(value["id"]), as_json(kept if is_redacted else {**kept, "body": text}),
+                    "comment", str(value["id"]), _as_json(kept if is_redacted else {**kept, "body": text}),
                     parent=ticket, state="redacted" if is_redacted else "live",
                 )
             )  # fmt: skip
     return rows
 
 
-def _is_field(value: object) -> bool:
+def _missing(landing: Landing, ticket: str, listed: set[str]) -> list[Row]:
+    """A tombstone for each comment that was here and is no longer listed."""
+    before = landing.ask("SELECT key, content FROM rows WHERE stream = 'comment' AND parent = ?", ticket)
+    gone = []
+    for key, content in before:
+        if key not in listed:
+            kept = {name: value for name, value in orjson.loads(content).items() if name != "body"}
+            gone.append(Row("comment", key, _as_json(kept), parent=ticket, state=_GONE))
+    return gone
+
+
+def _tombstone(key: str, version: str | None) -> Row:
+    """A ticket that is gone upstream."""
+    return Row("ticket", key, None, version=version, status=_GONE, state=_GONE)
+
+
+def _faulty(place: str, reason: str) -> Row:
+    return Row(FAULTY, place, orjson.dumps(reason).decode())
+
+
+def _reason_of(error: Exception) -> str:
+    """Why a row is not used on which something raised; an error that no row can cause is raised again."""
+    if not is_row_fault(error):
+        raise error
+    return row_fault(error, "ingest")[1]
+
+
+def _has_id(value: object) -> bool:
     return isinstance(value, dict) and "id" in value
+
+
+def _as_json(value: dict[str, Any]) -> str:
+    """Equal values, equal text."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()

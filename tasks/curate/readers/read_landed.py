@@ -11,10 +11,10 @@ from pathlib import Path
 
 import orjson
 
-from schemas.remote_source import DeskSource, PostgresSource, RemoteSource
+from schemas.remote_source import PostgresSource, RemoteSource, ZendeskSource
 from tasks.curate.ingest.conversation import Comment, ticket_row
-from tasks.curate.ingest.desk_rows import FAULTY
 from tasks.curate.ingest.landing import Landing, need_landing, read_landing
+from tasks.curate.ingest.zendesk import FAULTY
 from tasks.curate.readers.records import BATCH_ROWS, Batch, Fault, Record, fault_of, in_batches
 
 DELETED = Fault("deleted_upstream", "The source says that it was deleted or redacted.", outcome="dropped")
@@ -31,11 +31,11 @@ def read_landed(source: RemoteSource, folder: Path) -> Iterator[Batch]:
     """
     with read_landing(folder) as found:
         landing = need_landing(found, where=str(folder))
-        records = _tickets(source, landing) if isinstance(source, DeskSource) else _rows(source, landing)
+        records = _tickets(source, landing) if isinstance(source, ZendeskSource) else _rows(source, landing)
         yield from in_batches(records)
 
 
-def _tickets(source: DeskSource, landing: Landing) -> Iterator[Record]:
+def _tickets(source: ZendeskSource, landing: Landing) -> Iterator[Record]:
     keys = landing.ask(f"SELECT key, state, status FROM rows WHERE stream = 'ticket' {_IN_ORDER}")
     for start in range(0, len(keys), BATCH_ROWS):
         some = keys[start : start + BATCH_ROWS]
@@ -54,7 +54,7 @@ def _tickets(source: DeskSource, landing: Landing) -> Iterator[Record]:
     yield from _faulty(landing, 0)
 
 
-def _content(source: DeskSource, ticket: str, comments: list[tuple[str, str, str]]) -> Mapping[str, object] | Fault:
+def _content(source: ZendeskSource, ticket: str, comments: list[tuple[str, str, str]]) -> Mapping[str, object] | Fault:
     unusable = [orjson.loads(content)["fault"] for _, state, content in comments if state == FAULTY]
     if unusable:
         return Fault("TG0267", unusable[0])

@@ -18,7 +18,7 @@ from schemas.remote_files import RemoteFilesSource
 from tasks.curate.ingest import web
 from tasks.curate.ingest.bring import bring_in, brought, ingest_folder
 from tasks.curate.ingest.copies import FILES, prepared, read_snapshot
-from tasks.curate.ingest.s3_signature import Credentials, signed_headers
+from tasks.curate.ingest.s3 import Credentials, signed_headers
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
 from tests.support.ingest_process import DELAY_S
 from tests.support.synced import extract, fingerprint, sync, tickets
@@ -283,6 +283,25 @@ def test_the_storage_redirects_nobody(afar: FileServer, tmp_path: Path) -> None:
     afar.headers["/desk/exports/1.jsonl"] = {}
     with pytest.raises(ServiceError, match=r"TG0714.*status 301"):
         sync(source(afar), tmp_path)
+
+
+def test_a_redirect_of_the_storage_is_not_followed_and_no_key_leaves(
+    afar: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("S3_ID", KEY_ID), ("S3_SECRET", SECRET), ("S3_SESSION", "session-of-tests")):
+        monkeypatch.setenv(name, value)
+    keys = {
+        "access_key_id": "${env:S3_ID}",
+        "secret_access_key": "${env:S3_SECRET}",
+        "session_token": "${env:S3_SESSION}",
+    }
+    with file_server() as other:
+        other.put("/there.jsonl", rows(1))
+        for place in ("/desk/exports/1.jsonl", "/desk/"):  # an object, and the listing
+            afar.forever = {place: f"to {other.url}/there.jsonl"}
+            with pytest.raises(ServiceError, match=r"TG0714.*status 302"):
+                sync(source(afar, **keys), tmp_path)
+        assert other.asked == []
 
 
 def test_requests_are_signed_as_the_storage_checks_it_and_the_secret_is_nowhere(

@@ -15,10 +15,10 @@ from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.remote_files import RemoteFilesSource
 from schemas.secrets import masked
 from tasks.curate.ingest import web
-from tasks.curate.ingest.aws_profile import VARIABLE, profile_keys
 from tasks.curate.ingest.bring import bring_in, brought, check_source, ingest_folder
 from tasks.curate.ingest.copies import FETCHED, read_snapshot
-from tasks.curate.ingest.download import Room
+from tasks.curate.ingest.remote_files import Room
+from tasks.curate.ingest.s3 import CREDENTIALS_FILE, profile_keys
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
 from tests.support.ingest_process import DELAY_S
 from tests.support.synced import fingerprint, sync, tickets
@@ -157,7 +157,7 @@ def test_a_named_profile_gives_the_keys_and_they_are_masked(
         f"[default]\naws_access_key_id = WRONG\naws_secret_access_key = wrong-secret\n\n"
         f"[desk]\naws_access_key_id={KEY_ID}\naws_secret_access_key = {SECRET}\naws_session_token = tok%en-1\n"
     )
-    monkeypatch.setenv(VARIABLE, str(file))
+    monkeypatch.setenv(CREDENTIALS_FILE, str(file))
     afar.secret = SECRET
     spec = source(afar, profile="desk")
     check_source(spec)
@@ -191,7 +191,7 @@ def test_a_profile_without_keys_is_told_without_what_the_file_holds(
     file = tmp_path / "credentials"
     if text is not None:
         file.write_text(text)
-    monkeypatch.setenv(VARIABLE, str(file))
+    monkeypatch.setenv(CREDENTIALS_FILE, str(file))
     with pytest.raises(ConfigError, match=rf"TG0138.*{told}") as raised:
         profile_keys("desk")
     assert "hush-hush-1" not in str(raised.value)

@@ -12,7 +12,7 @@ import pytest
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.remote_source import ZendeskSource
 from tasks.curate.extract import fingerprint_source
-from tasks.curate.ingest import rest_pages, zendesk, zendesk_api
+from tasks.curate.ingest import zendesk, zendesk_api
 from tasks.curate.ingest.bring import bring_in, ingest_folder
 from tasks.curate.ingest.landing import FILE
 from tasks.curate.readers import read_landed
@@ -27,7 +27,7 @@ VARIABLE = "DESK_TOKEN"
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[ZendeskDesk]:
     monkeypatch.setenv(VARIABLE, TOKEN)
-    monkeypatch.setattr(rest_pages, "FIRST_DELAY_S", DELAY_S)
+    monkeypatch.setattr(zendesk_api, "FIRST_DELAY_S", DELAY_S)
     with zendesk_desk() as desk:
         yield desk
 
@@ -180,12 +180,19 @@ def test_a_refused_login_says_so_and_holds_no_token(
         bring_in(source(desk), root=tmp_path, landed=tmp_path / "landed")
 
 
+def test_a_page_to_log_in_is_named_as_what_it_is(desk: ZendeskDesk, tmp_path: Path) -> None:
+    busy(desk)
+    desk.plan = dict.fromkeys(range(1, 500), "login")
+    with pytest.raises(ServiceError, match=r"TG0708.*a page of HTML, perhaps to log in"):
+        bring_in(source(desk), root=tmp_path, landed=tmp_path / "landed")
+
+
 def test_an_account_that_never_answers_keeps_what_came(
     desk: ZendeskDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     busy(desk)
     desk.plan = dict.fromkeys(range(3, 500), "500")
-    monkeypatch.setattr(rest_pages, "ATTEMPTS", 2)
+    monkeypatch.setattr(zendesk_api, "ATTEMPTS", 2)
     with pytest.raises(ServiceError, match=r"TG0708.*status 500"):
         bring_in(source(desk), root=tmp_path, landed=tmp_path / "landed")
     with pytest.raises(DataError, match=r"TG0266"):

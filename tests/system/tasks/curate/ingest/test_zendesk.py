@@ -14,7 +14,7 @@ import pytest
 
 from schemas.remote_source import ZendeskSource
 from tasks.curate.extract import fingerprint_source
-from tasks.curate.ingest import rest_pages
+from tasks.curate.ingest import zendesk_api
 from tasks.curate.ingest.landing import FILE
 from tests.support.ingest_process import DELAY_S, Ingests, ingests
 from tests.support.synced import extract, removed, sync, tickets
