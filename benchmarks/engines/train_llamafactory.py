@@ -1,6 +1,6 @@
 """LLaMA-Factory's `run_exp` (stage sft) on our adapter, with our ids, labels and order; the trainer is its own.
 
-It has no mode: bfloat16, without gradient checkpointing, which its defaults would switch on.
+It has no mode: without gradient checkpointing, which its defaults would switch on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from datasets import Dataset, DatasetDict
 from llamafactory.train import tuner
-from shared import Clock, Task, mean_loss
+from train_shared import Clock, Task, mean_loss
 from transformers import TrainerCallback
 
 
@@ -58,7 +58,8 @@ def main() -> None:
                 "lr_scheduler_type": "constant",
                 "max_grad_norm": 1e9,
                 "num_train_epochs": 1,
-                "bf16": True,
+                "bf16": task.is_narrow,
+                "infer_dtype": str(task.dtype).removeprefix("torch."),
                 "disable_shuffling": True,
                 "disable_gradient_checkpointing": True,
                 "logging_steps": 1,
@@ -69,7 +70,7 @@ def main() -> None:
             callbacks=[watch],
         )
     model = watch.model.eval()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=task.is_narrow):
         loss = mean_loss(lambda ids, mask: model(input_ids=ids, attention_mask=mask).logits, task)
     task.write(watch.clock, loss)
 

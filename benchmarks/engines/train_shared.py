@@ -1,6 +1,6 @@
-"""What every training engine's script reads and writes: examples, the clock of each step, the answer.
+"""What every script of `bench-train` reads and writes: examples, the clock of each step, the answer.
 
-A script is called as `engine.py MODE model/ workload/ answer.json` in the environment of its library, so this file
+A script is called as `train_x.py MODE model/ workload/ answer.json` in the environment of its library, so this file
 imports nothing but the standard library and torch.
 """
 
@@ -44,7 +44,7 @@ def _now() -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked."""
+    """One training."""
 
     mode: str
     model: Path
@@ -55,6 +55,13 @@ class Task:
     validation: list[tuple[list[int], list[int]]]
     batch_size: int
     learning_rate: float
+    dtype: torch.dtype
+    """In which is multiplied: the same for all."""
+
+    @property
+    def is_narrow(self) -> bool:
+        """bfloat16, not float32."""
+        return self.dtype == torch.bfloat16
 
     @classmethod
     def read(cls) -> Task:
@@ -64,16 +71,11 @@ class Task:
         rows = {split: [(ids, _labels(ids, mask)) for ids, mask in told[split]] for split in ("train", "validation")}
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         torch.manual_seed(SEED)
+        train = [rows["train"][place] for batch in told["batches"] for place in batch]
         return cls(
-            mode,
-            Path(model),
-            Path(folder),
-            Path(answer),
-            [rows["train"][place] for batch in told["batches"] for place in batch],
-            rows["validation"],
-            told["batch_size"],
-            told["learning_rate"],
-        )
+            mode, Path(model), Path(folder), Path(answer), train, rows["validation"], told["batch_size"],
+            told["learning_rate"], getattr(torch, told["dtype"]),
+        )  # fmt: skip
 
     def write(self, clock: Clock, validation_loss: float, **told: object) -> None:
         """The answer; the first of the clock's entries is the start."""
@@ -91,7 +93,7 @@ def padded(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, t
 
 
 def mean_loss(logits_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], task: Task) -> float:
-    """Mean nats over all supervised tokens of the validation split; not inside anyone's time."""
+    """Mean nats over all supervised tokens of the validation split; outside of the time."""
     total, count = 0.0, 0
     with torch.no_grad():
         for start in range(0, len(task.validation), 8):

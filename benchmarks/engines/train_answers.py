@@ -1,8 +1,8 @@
 """Answers to prompts, greedy: our decoder, transformers' `generate` in batches, and item by item.
 
 Modes: `tunegate` (answers alone, as the others), `tunegate-scored` (also the loss of each reference answer, as an
-evaluation asks), `batch` and `single`; `:float32` behind a mode for that type. Called as
-`answer_engine.py MODE model.json prompts/ answer.json N_NEW N_ITEMS BATCH`, in the project's environment.
+evaluation does), `batch` and `single`. Called in the project's environment as
+`train_answers.py MODE DTYPE model.json prompts/ answer.json N_NEW N_ITEMS BATCH`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import orjson
 import pyarrow.parquet as pq
@@ -65,37 +65,26 @@ def stock(model: Any, prompts: list[list[int]], n_new: int, stop: int, batch: in
             places = order[start : start + batch]
             ids, pads = left_padded([prompts[place] for place in places])
             mask = (torch.arange(ids.shape[1])[None] >= pads[:, None]).long()
-            whole = model.generate(
-                ids,
-                attention_mask=mask,
-                do_sample=False,
-                max_new_tokens=n_new,
-                eos_token_id=stop,
-                pad_token_id=stop,
-            )
+            ends = {"max_new_tokens": n_new, "eos_token_id": stop, "pad_token_id": stop}
+            whole = model.generate(ids, attention_mask=mask, do_sample=False, **ends)
             for place, new in zip(places, whole[:, ids.shape[1] :].tolist(), strict=True):
-                out[place] = _until(new, stop)
+                # To the stop token, which is included: what follows is padding.
+                out[place] = new[: new.index(stop) + 1] if stop in new else new
     return out
-
-
-def _until(tokens: Sequence[int], stop: int) -> list[int]:
-    """To the stop token, which is included: what follows is padding."""
-    return list(tokens[: tokens.index(stop) + 1]) if stop in tokens else list(tokens)
 
 
 def main() -> None:
     """Load, answer, write tokens and what the answering cost."""
-    mode, _, dtype = sys.argv[1].partition(":")
-    model_file, prompts_folder, answer = map(Path, sys.argv[2:5])
-    n_new, n_items, batch = map(int, sys.argv[5:8])
+    mode, dtype = sys.argv[1:3]
+    model_file, prompts_folder, answer = map(Path, sys.argv[3:6])
+    n_new, n_items, batch = map(int, sys.argv[6:9])
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     ref = ModelRef.model_validate_json(model_file.read_bytes())
     codec = ChatCodec.of(load_tokenizer(ref), "instruction")
     rows = pq.read_table(prompts_folder / "prompts.parquet").to_pylist()[:n_items]
     prompts = [codec.prompt_ids(orjson.loads(row["messages"])) for row in rows]
     references = [codec.answer_ids(row["answer"]) for row in rows]
-    wide = cast(Literal["float32", "bfloat16"], dtype or "bfloat16")
-    model = load_base(ref, dtype=getattr(torch, wide))
+    model = load_base(ref, dtype=getattr(torch, dtype))
     # Compiled once for a machine and version of the sources, they are loaded like any module.
     for kernel in (attend_columns, add_and_norm_rows, gate_rows, largest_of_rows, norm_rows):
         kernel.ready()
@@ -105,8 +94,7 @@ def main() -> None:
     else:
         tokens = stock(model, prompts, n_new, codec.end_id, batch if mode == "batch" else 1)
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
-    n_prompt = sum(map(len, prompts))
-    answer.write_text(json.dumps({"tokens": tokens, "cpu_s": cpu_s, "wall_s": wall_s, "n_prompt": n_prompt}))
+    answer.write_text(json.dumps({"tokens": tokens, "cpu_s": cpu_s, "wall_s": wall_s}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """litgpt's `finetune_lora` on its own GPT, from our adapter's A, with our ids, labels and batches.
 
 Its schedule (cosine), its saving and its example of a generation are taken out; loop, model, loss and optimiser are
-its own. Modes: the precision (`bf16-true` is the fastest that it offers on a CPU).
+its own. The precision is `bf16-true`, the fastest that it offers on a CPU, or `32-true`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from litgpt.data import DataModule
 from litgpt.finetune import lora
 from litgpt.scripts.convert_hf_checkpoint import convert_hf_checkpoint
 from safetensors.torch import load_file
-from shared import ALPHA, RANK, Clock, Task, mean_loss, padded
 from torch.utils.data import DataLoader
+from train_shared import ALPHA, RANK, Clock, Task, mean_loss, padded
 
 NAME = "SmolLM2-135M-Instruct"
 PARTS = {
@@ -68,15 +68,15 @@ def _batch(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
     return {"input_ids": ids, "labels": labels, "token_counts": {"raw": counts, "raw_plus_prompt_template": counts}}
 
 
-def checkpoint(model: Path, beside: Path) -> Path:
+def checkpoint(model: Path, aside: Path, dtype: str) -> Path:
     """The model in litgpt's form, converted once."""
-    folder = beside / NAME
+    folder = aside / NAME
     if not (folder / "lit_model.pth").exists():
         folder.mkdir(exist_ok=True)
         for path in model.iterdir():
             if not (folder / path.name).exists():
                 (folder / path.name).symlink_to(path.resolve())
-        convert_hf_checkpoint(checkpoint_dir=folder, model_name=NAME, dtype="bfloat16")
+        convert_hf_checkpoint(checkpoint_dir=folder, model_name=NAME, dtype=dtype)
     return folder
 
 
@@ -115,9 +115,9 @@ def main() -> None:
     lora.get_lr_scheduler = lambda optimizer, **_: torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
     with tempfile.TemporaryDirectory(dir=task.answer.parent) as out, contextlib.suppress(DoneError):
         lora.setup(
-            checkpoint_dir=checkpoint(task.model, task.folder.parent),
+            checkpoint_dir=checkpoint(task.model, task.folder.parent, str(task.dtype).removeprefix("torch.")),
             out_dir=Path(out),
-            precision=task.mode,
+            precision="bf16-true" if task.is_narrow else "32-true",
             lora_r=RANK,
             lora_alpha=ALPHA,
             lora_dropout=0.0,

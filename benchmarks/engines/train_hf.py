@@ -1,6 +1,6 @@
 """transformers.Trainer and TRL's SFTTrainer on a PEFT model, from the same adapter and with the same batches.
 
-Modes: see MODES; `:float32` behind one for that type.
+Modes: see MODES.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from shared import IGNORED, Clock, Task, mean_loss, padded
 from torch.utils.data import Dataset, SequentialSampler
+from train_shared import IGNORED, Clock, Task, mean_loss, padded
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
 
 MODES: dict[str, dict[str, Any]] = {
-    # Autocast over weights in bf16, as ours: PEFT's float32 factors multiply in bf16 too.
+    # In bfloat16: autocast over weights of that type, as ours: PEFT's float32 factors multiply in bf16 too.
     "trainer": {},
     "trl-default": {},
     "trl-best": {"gradient_checkpointing": False},
@@ -55,7 +55,7 @@ def settings(task: Task, folder: str) -> dict[str, Any]:
         "report_to": "none",
         "use_cpu": not torch.cuda.is_available(),
         "disable_tqdm": True,
-        "bf16": not _wide(task),
+        "bf16": task.is_narrow,
         "dataloader_num_workers": 0,
     }
 
@@ -83,7 +83,7 @@ class InOrder(Trainer):
 
 
 def stock_trainer(task: Task, model: Any, folder: str, watch: Watch) -> Trainer:
-    arguments = TrainingArguments(**settings(task, folder), remove_unused_columns=False, **MODES[_name(task)])
+    arguments = TrainingArguments(**settings(task, folder), remove_unused_columns=False, **MODES[task.mode])
     return InOrder(model=model, args=arguments, train_dataset=Rows(task), data_collator=collate, callbacks=[watch])
 
 
@@ -99,7 +99,7 @@ def trl_trainer(task: Task, model: Any, folder: str, watch: Watch) -> Trainer:
     rows = [
         {"input_ids": ids, "assistant_masks": [int(label != IGNORED) for label in labels]} for ids, labels in task.train
     ]
-    arguments = SFTConfig(**settings(task, folder), max_length=None, **MODES[_name(task)])
+    arguments = SFTConfig(**settings(task, folder), max_length=None, **MODES[task.mode])
     return TrlInOrder(
         model=model,
         args=arguments,
@@ -109,17 +109,9 @@ def trl_trainer(task: Task, model: Any, folder: str, watch: Watch) -> Trainer:
     )
 
 
-def _name(task: Task) -> str:
-    return task.mode.partition(":")[0]
-
-
-def _wide(task: Task) -> bool:
-    return task.mode.endswith(":float32")
-
-
 def main() -> None:
     task = Task.read()
-    base = AutoModelForCausalLM.from_pretrained(task.model, dtype=torch.float32 if _wide(task) else torch.bfloat16)
+    base = AutoModelForCausalLM.from_pretrained(task.model, dtype=task.dtype)
     base.requires_grad_(False)
     model = PeftModel.from_pretrained(base, str(task.folder / "adapter"), is_trainable=True)
     watch = Watch()
@@ -129,7 +121,7 @@ def main() -> None:
         trainer.train()
     model.eval()
     device = model.device
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=not _wide(task)):
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=task.is_narrow):
         loss = mean_loss(
             lambda ids, mask: model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.cpu(), task
         )
