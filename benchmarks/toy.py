@@ -1,6 +1,7 @@
 """The small world: a model of 100,000 weights that knows a few general answers, and tickets with a word that decides.
 
 Everything is seeded. One core teaches the model in seconds; what is judged afterwards goes the way of any run.
+Used by `regressions.py`, `torture/` and tests.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks.regressions.plant import Row
 from tasks.assess.suite import build_suite
 
+Row = dict[str, Any]
 DECIDING: Mapping[str, Mapping[str, str]] = {
     "Sofa": {"refund": "billing", "parcel": "delivery"},
     "Desk": {"invoice": "billing", "courier": "delivery"},
