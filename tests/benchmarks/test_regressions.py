@@ -6,7 +6,7 @@ has torch loaded, instead of started anew.
 
 from __future__ import annotations
 
-from benchmarks.regressions.report import expected_rate
+from benchmarks.regressions import expected_rate
 
 
 def test_the_expected_rate_of_a_neutral_candidate_is_within_the_error_probability() -> None:
