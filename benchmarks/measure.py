@@ -33,6 +33,7 @@ PYTHONS = {"text-dedup": "3.12"}
 """Peers whose pins are for another Python than `DEFAULT_PYTHON`."""
 DEFAULT_PYTHON = "3.11"
 SAMPLE_S = 0.02
+STARVED = 5.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 T = TypeVar("T")
@@ -299,7 +300,7 @@ def run_measured(
     scratch: Path,
     every_s: float = SAMPLE_S,
 ) -> Cost:
-    """Run to the end, or kill the whole group after `limit_s`.
+    """Run to the end, or kill the whole group after `limit_s`; on a machine that others use too, later.
 
     CPU seconds are what the kernel says at the end (wait4), or what was seen of each process of the tree where that is
     more, because workers of a fork server are no children of the process at its end. Memory is the sum of the resident
@@ -308,7 +309,8 @@ def run_measured(
 
     Args:
         command: Program and arguments.
-        limit_s: Wall seconds.
+        limit_s: Wall seconds; a run that by then had less of the processor than it would have had alone continues until
+            it has used about as many CPU seconds, for at most `STARVED` times as long.
         environment: The whole environment of the process.
         folder: Its working directory.
         scratch: Folder for its output while it runs.
@@ -322,20 +324,23 @@ def run_measured(
             start_new_session=True,
         )  # fmt: skip
         sampler = Sampler(process.pid, every_s=every_s)
-        late = threading.Event()
+        late, over = threading.Event(), threading.Event()
 
-        def end() -> None:
-            late.set()
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        def end_when_late() -> None:
+            while not over.wait(0.2):
+                wall_s = time.perf_counter() - start
+                if wall_s > limit_s and (sampler.cpu_s > 0.9 * limit_s or wall_s > STARVED * limit_s):
+                    late.set()
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    return
 
-        timer = threading.Timer(limit_s, end)
-        timer.start()
         sampler.start()
+        threading.Thread(target=end_when_late, daemon=True).start()
         try:
             _, status, usage = os.wait4(process.pid, 0)
         finally:
-            timer.cancel()
+            over.set()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # workers it left behind
         wall_s = time.perf_counter() - start
