@@ -256,12 +256,9 @@ def _row(result: Result, ours: Result | None) -> list[object]:
 
 def curves(results: Sequence[Result]) -> str:
     """Losses of every step of the first round."""
-    shown = [
-        f"- {result.contestant.name}: {' '.join(f'{loss:.3f}' for loss in result.runs[0].losses)}"
-        for result in results
-        if not result.failure
-    ]
-    return "\n".join(["Loss of each step:", "", *shown])
+    done = {result.contestant.name: result.runs[0].losses for result in results if not result.failure}
+    lines = (f"- {name}: {' '.join(f'{loss:.3f}' for loss in losses)}" for name, losses in done.items())
+    return "\n".join(["Loss of each step:", "", *lines]) if done else ""
 
 
 def figures(results: Sequence[Result]) -> dict[str, Any]:
