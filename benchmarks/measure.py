@@ -299,6 +299,7 @@ def run_measured(
     folder: Path,
     scratch: Path,
     every_s: float = SAMPLE_S,
+    threads: int = 1,
 ) -> Cost:
     """Run to the end, or kill the whole group after `limit_s`; on a machine that others use too, later.
 
@@ -309,12 +310,13 @@ def run_measured(
 
     Args:
         command: Program and arguments.
-        limit_s: Wall seconds; a run that by then had less of the processor than it would have had alone continues until
-            it has used about as many CPU seconds, for at most `STARVED` times as long.
+        limit_s: Wall seconds; a run that by then had less of the processors than it would have had alone continues
+            until each of its threads has had about as many, for at most `STARVED` times as long.
         environment: The whole environment of the process.
         folder: Its working directory.
         scratch: Folder for its output while it runs.
         every_s: Seconds between looks at the tree; each costs about as much as the tree has threads.
+        threads: Processors that it keeps busy.
     """
     out, err = scratch / "stdout.txt", scratch / "stderr.txt"
     with out.open("w") as stdout, err.open("w") as stderr:
@@ -329,7 +331,8 @@ def run_measured(
         def end_when_late() -> None:
             while not over.wait(0.2):
                 wall_s = time.perf_counter() - start
-                if wall_s > limit_s and (sampler.cpu_s > 0.9 * limit_s or wall_s > STARVED * limit_s):
+                starved = sampler.cpu_s < 0.9 * limit_s * threads and wall_s < STARVED * limit_s
+                if wall_s > limit_s and not starved:
                     late.set()
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)

@@ -66,7 +66,7 @@ class Scene:
     tickets: str = "clean"
     """File of tickets: `clean`, or with something planted."""
     changes: Mapping[str, Any] = field(default_factory=dict)
-    """Of the pipeline, beside those that the world makes of every candidate."""
+    """Of the pipeline, besides those that the world makes of every candidate."""
 
 
 CHAMPION = Scene(
@@ -109,16 +109,12 @@ SEEDS = (11, 12, 13, 14, 15)
 # What is planted: held-out tickets are the newest ones and stay true, what is planted lies before the cut
 
 
-def swap_labels(
-    rows: Sequence[Row], *, cut: str, relabel: Relabel, every: int = 1, only: tuple[str, str] | None = None
-) -> list[Row]:
-    """Before the cut, every so many-th ticket (with one value in a column) gets another label than its own."""
-    found, seen = [], 0
-    for row in rows:
-        chosen = row["created_at"] < cut and (only is None or row.get(only[0]) == only[1])
-        seen += chosen
-        found.append(relabel(row) if chosen and seen % every == 0 else row)
-    return found
+def swap_labels(rows: Sequence[Row], *, cut: str, relabel: Relabel, only: tuple[str, str] | None = None) -> list[Row]:
+    """Before the cut, every ticket (with one value in a column) gets another label than its own."""
+    return [
+        relabel(row) if row["created_at"] < cut and (only is None or row.get(only[0]) == only[1]) else row
+        for row in rows
+    ]
 
 
 def leak_held_out(rows: Sequence[Row], *, cut: str, moment: str, n_leaks: int) -> list[Row]:

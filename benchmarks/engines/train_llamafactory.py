@@ -59,7 +59,6 @@ def main() -> None:
                 "max_grad_norm": 1e9,
                 "num_train_epochs": 1,
                 "bf16": task.is_narrow,
-                "infer_dtype": str(task.dtype).removeprefix("torch."),
                 "disable_shuffling": True,
                 "disable_gradient_checkpointing": True,
                 "logging_steps": 1,

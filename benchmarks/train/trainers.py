@@ -122,8 +122,9 @@ class Place:
         environment = isolated(self.scratch, own=own, **more)
         whole = [python, ENGINES / script, *rest]
         return run_measured(
-            whole, limit_s=self.limit_s, environment=environment, folder=self.scratch, scratch=self.scratch
-        )
+            whole, limit_s=self.limit_s, environment=environment, folder=self.scratch, scratch=self.scratch,
+            threads=self.threads,
+        )  # fmt: skip
 
 
 def place_of(bench: Bench, scratch: Path, contestants: Sequence[Contestant], *, dtype: str) -> Place:
