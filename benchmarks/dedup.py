@@ -71,7 +71,7 @@ CONTESTANTS = (
     Engine(
         "DuckDB SQL MinHash", "minhash", "project", "cluster", "made",
         {"20k": 3, "200k": 1, "flood": 1}, "16 bands of 4, exact check",
-        "1m would take minutes, and it is nobody's product",
+        "1m would take minutes, and it is no product",
     ),
     Engine(
         "FastSketchLSH", "clusters", "fastsketch", "cluster", "peer",
@@ -143,7 +143,7 @@ COLUMNS = (
     "removal R", "R[.7,.8)", "FP[.65,.7)", "clusters",
 )  # fmt: skip
 LEGEND = (
-    "pair P, R: precision and recall of pairs in one cluster, beside the exact answer. removal P, R: of the tickets "
+    "pair P, R: precision and recall of pairs in one cluster, against the exact answer. removal P, R: of the tickets "
     "that go, the share whose like stays, and of those that should go, the share that does (for `flag`: of the tickets "
     "flagged as having a partner). R[.7,.8): planted copies with J in that band found. FP[.65,.7): planted pairs just "
     "below the threshold joined all the same, by a chain or by error."
@@ -194,7 +194,7 @@ class Result:
 
 
 def main() -> None:
-    """Run what the environment asks for."""
+    """Run what the environment names."""
     bench = Bench.begin("dedup")
     names = ("200k",) if bench.quick else tuple(filter(None, os.environ.get("SIZES", "").split(","))) or FULL
     tables, lines = [], {}

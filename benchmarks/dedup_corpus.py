@@ -5,7 +5,7 @@ Equal seeds give equal bytes: only PCG64's uniform numbers are used, which numpy
 A ticket has 36 to about 170 words (mean 100), greeting, sentences, and often a signature. Words follow a Zipf law; 30 %
 of the sentences come from a pool of stock sentences, so unrelated tickets share text, as real ones do. Of the tickets
 about 9 % are byte-exact copies, 1.5 % copies in other case, spacing or punctuation, and 18 % near copies made by word
-edits, whose Jaccard similarity of 3-word shingles with their original is stored beside them.
+edits, whose Jaccard similarity of 3-word shingles with their original is stored with them.
 """
 
 from __future__ import annotations

@@ -345,7 +345,7 @@ def run_measured(
         finally:
             over.set()
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # workers it left behind
+                os.killpg(process.pid, signal.SIGKILL)  # workers that it left
         wall_s = time.perf_counter() - start
         sampler.stop()
     process.returncode = os.waitstatus_to_exitcode(status)

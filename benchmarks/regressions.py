@@ -379,7 +379,7 @@ class Played:
     """Of this process alone: training runs in one of its own."""
     wall_s: float
     seconds: Mapping[str, float]
-    """What the gate measured of latency and cost, beside the decision."""
+    """What the gate measured of latency and cost, next to the decision."""
 
     @property
     def finding(self) -> Finding | None:

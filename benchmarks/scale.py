@@ -276,7 +276,7 @@ def run_step(step: str, engine: str, table_folder: str, out: str, *place: str) -
     joined = time.perf_counter()
     folder = Path(out)
     folder.mkdir(parents=True)
-    rows = RowCounts(n_in=0, n_out=0)  # what was before is not asked for
+    rows = RowCounts(n_in=0, n_out=0)  # counts of earlier steps do not matter here
     tickets = TicketTable(root=Path(table_folder), rows=rows)
     if step == "redact":
         result = redact_tickets(tickets=tickets, step=RedactStep(uses="redact"), out=folder, spread=spread)

@@ -34,7 +34,7 @@ _CATEGORIES = ("billing", "delivery", "returns", "account", "technical", "cancel
 N_BASE = 200_000
 BATCH_ROWS = 50_000
 KEPT = "regards|sincerely|thanks|cheers|greetings|wishes|grüßen|saludos|cordialement"
-"""Words that tell where a message's parts begin: no dialect changes them."""
+"""Words that show where a message's parts begin: no dialect changes them."""
 Row = dict[str, object]
 
 

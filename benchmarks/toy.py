@@ -67,8 +67,8 @@ def build_base(root: Path, *, seed: int = 0) -> Path:
     suite = root.with_name(f"{root.name}-suite")
     suite.mkdir(parents=True)
     build_suite(suite="general", max_items=SUITE_ITEMS, seed=0, format="instruction", out=suite)
-    asked = pq.read_table(suite / "prompts.parquet").to_pylist()
-    turns = [[*json.loads(row["messages"]), {"role": "assistant", "content": row["answer"]}] for row in asked]
+    items = pq.read_table(suite / "prompts.parquet").to_pylist()
+    turns = [[*json.loads(row["messages"]), {"role": "assistant", "content": row["answer"]}] for row in items]
     dice = random.Random(seed)  # noqa: S311
     turns += [
         [{"role": "user", "content": row["body"]}, {"role": "assistant", "content": f"[{dice.choice(sorted(OTHER))}]"}]

@@ -287,7 +287,7 @@ def datatrove(mode: str, corpus: Path, answer: Path) -> None:
 def semhash(_mode: str, corpus: Path, answer: Path) -> None:
     """semhash with wordllama's static embeddings, the one encoder that comes inside a wheel.
 
-    It judges meaning, not words, at a cosine of 0.97: beside an oracle of shared words its accuracy only indicates.
+    It judges meaning, not words, at a cosine of 0.97: against an oracle of shared words its accuracy only indicates.
     """
     import wordllama
     from semhash import SemHash

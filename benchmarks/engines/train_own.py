@@ -51,9 +51,9 @@ class Recorder(ProgressLog):
 def train_once() -> None:
     """Train on a prepared workload."""
     task = Task.read()
-    told = json.loads((task.folder / "examples.json").read_text())
-    spec = spec_of(dtype=told["dtype"], threads=torch.get_num_threads(), batch_size=task.batch_size)
-    model = open_for_training(ModelRef.model_validate(told["model"]), spec)
+    given = json.loads((task.folder / "examples.json").read_text())
+    spec = spec_of(dtype=given["dtype"], threads=torch.get_num_threads(), batch_size=task.batch_size)
+    model = open_for_training(ModelRef.model_validate(given["model"]), spec)
     with tempfile.TemporaryDirectory(dir=task.answer.parent) as scratch:
         log = Recorder(Path(scratch) / "progress.jsonl")
         data = {f"{split}_folder": task.folder / "dataset" / split for split in ("train", "validation")}

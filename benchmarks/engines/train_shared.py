@@ -67,20 +67,20 @@ class Task:
     def read(cls) -> Task:
         """From the command line; sets the number of threads."""
         mode, model, folder, answer = sys.argv[1:5]
-        told = json.loads((Path(folder) / "examples.json").read_text())
-        rows = {split: [(ids, _labels(ids, mask)) for ids, mask in told[split]] for split in ("train", "validation")}
+        given = json.loads((Path(folder) / "examples.json").read_text())
+        rows = {split: [(ids, _labels(ids, mask)) for ids, mask in given[split]] for split in ("train", "validation")}
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         torch.manual_seed(SEED)
-        train = [rows["train"][place] for batch in told["batches"] for place in batch]
+        train = [rows["train"][place] for batch in given["batches"] for place in batch]
         return cls(
-            mode, Path(model), Path(folder), Path(answer), train, rows["validation"], told["batch_size"],
-            told["learning_rate"], getattr(torch, told["dtype"]),
+            mode, Path(model), Path(folder), Path(answer), train, rows["validation"], given["batch_size"],
+            given["learning_rate"], getattr(torch, given["dtype"]),
         )  # fmt: skip
 
-    def write(self, clock: Clock, validation_loss: float, **told: object) -> None:
+    def write(self, clock: Clock, validation_loss: float, **more: object) -> None:
         """The answer; the first of the clock's entries is the start."""
-        told |= {"steps": clock.steps, "validation_loss": validation_loss, "on_gpu": torch.cuda.is_initialized()}
-        self.answer.write_text(json.dumps(told))
+        more |= {"steps": clock.steps, "validation_loss": validation_loss, "on_gpu": torch.cuda.is_initialized()}
+        self.answer.write_text(json.dumps(more))
 
 
 def padded(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

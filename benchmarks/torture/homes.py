@@ -190,7 +190,7 @@ def _make_store(home: Path) -> None:
 
 
 def _read_sources(place: Path) -> None:
-    """Keep the digests of all source files in memory: computing them anew in each run would be half of a try."""
+    """Keep the digests of all source files in memory: computing them again in each run would be half of a try."""
     source.module_digests = functools.cache(source.module_digests)
     config = place / "pipelines.yaml"
     spec = load_file(config).get(PIPELINE)

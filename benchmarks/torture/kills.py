@@ -69,7 +69,6 @@ def at_operation(trial: Trial) -> Iterator[str]:
 
 @fault("kill at a moment", "SIGKILL after a random time", quick=1, full=60)
 def at_random(trial: Trial) -> Iterator[str]:
-    """After a random part of the stage's time."""
     stage = trial.homes.stages[trial.begin()]
     after = trial.dice.uniform(0, stage.seconds)
     child = trial.start()
@@ -133,7 +132,6 @@ def needs_mount() -> str:
 
 @fault("no space", "from the nth file operation on: ENOSPC", quick=1, full=80)
 def full(trial: Trial) -> Iterator[str]:
-    """From the nth file operation on there is no space."""
     trial.has_to_say = True
     number = trial.dice.randint(1, trial.homes.stages[trial.begin()].n_operations)
     ended = _failing(trial, fail_from(trial.place, number))
@@ -142,7 +140,6 @@ def full(trial: Trial) -> Iterator[str]:
 
 @fault("I/O error", "the nth file operation fails: EIO", quick=1, full=80)
 def failing(trial: Trial) -> Iterator[str]:
-    """The nth file operation fails, later ones do not."""
     trial.has_to_say = True
     number = trial.dice.randint(1, trial.homes.stages[trial.begin()].n_operations)
     ended = _failing(trial, fail_from(trial.place, number, error=errno.EIO, once=True))
@@ -180,7 +177,6 @@ def large_file(trial: Trial) -> Iterator[str]:
 
 @fault("few open files", "RLIMIT_NOFILE", quick=0, full=15)
 def open_files(trial: Trial) -> Iterator[str]:
-    """So few files may be open at a time."""
     trial.has_to_say = True
     trial.begin()
     n_files = len(list(Path("/proc/self/fd").iterdir())) + trial.dice.randint(2, 16)
@@ -229,26 +225,23 @@ def needs_strace() -> str:
         return "Linux only"
     if shutil.which("strace") is None:
         return "strace is not installed (apt-get install strace)"
-    asked = [sys.executable, "-c", "pass"]
-    done = subprocess.run(["strace", "-f", "-o", os.devnull, *asked], capture_output=True, check=False)
+    command = [sys.executable, "-c", "pass"]
+    done = subprocess.run(["strace", "-f", "-o", os.devnull, *command], capture_output=True, check=False)
     return "" if done.returncode == 0 else "strace may not trace here"
 
 
 @fault("ENOSPC on writes", "from the nth `write` on: no space", quick=1, full=40, needs=needs_strace)
 def full_disk(trial: Trial) -> Iterator[str]:
-    """From the nth write on there is no space."""
     yield from _inject(trial, "write", "ENOSPC", stays=True)
 
 
 @fault("EIO on syncs", "the nth `fsync` or `fdatasync` fails", quick=1, full=30, needs=needs_strace)
 def bad_sync(trial: Trial) -> Iterator[str]:
-    """The nth fsync fails."""
     yield from _inject(trial, "fsync,fdatasync", "EIO", stays=False)
 
 
 @fault("EIO on a call", "the nth `openat`, `rename` or `write` fails", quick=0, full=45, needs=needs_strace)
 def bad_call(trial: Trial) -> Iterator[str]:
-    """The nth open, rename or write fails once."""
     calls = ("openat", "rename", "write")[trial.number % 3]
     yield from _inject(trial, calls, "EIO", stays=False)
 

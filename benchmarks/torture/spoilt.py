@@ -27,19 +27,16 @@ BEHIND = ("finetune", "assess", "release")
 
 @fault("stored file cut off", "a file of the store loses its end", quick=0, full=30)
 def stored_cut(trial: Trial) -> Iterator[str]:
-    """A file of a stored result is cut off."""
     yield _damage(trial, _any_file(trial, trial.home / "store", trial.begin(trial.dice.choice(BEHIND))), cut=True)
 
 
 @fault("stored file altered", "one bit of the store is flipped", quick=1, full=60)
 def stored_altered(trial: Trial) -> Iterator[str]:
-    """A byte of a stored result is altered; its size and its time stay."""
     yield _damage(trial, _any_file(trial, trial.home / "store", trial.begin(trial.dice.choice(BEHIND))), cut=False)
 
 
 @fault("checkpoint damaged", "training killed, then a file of its scratch folder cut off or altered", quick=1, full=30)
 def checkpoint(trial: Trial) -> Iterator[str]:
-    """A training is killed, then a file of its checkpoints is cut off or altered."""
     trial.begin("finetune")
     trial.run(**{VARIABLE: f"train.checkpoint.renamed:{trial.dice.randint(1, 4)}"})
     found = _any_file(trial, trial.home / "scratch" / "train", "")
@@ -48,14 +45,13 @@ def checkpoint(trial: Trial) -> Iterator[str]:
 
 @fault("warehouse damaged", "the published DuckDB file emptied, cut off, altered", quick=0, full=12)
 def published(trial: Trial) -> Iterator[str]:
-    """The published warehouse is emptied, cut off or altered."""
     trial.begin(trial.dice.choice(BEHIND))
     yield _break(trial, trial.home / "warehouse" / PIPELINE / "warehouse.duckdb")
 
 
 @fault("ledger damaged", "refused until it is put back", quick=1, full=12)
 def ledger(trial: Trial) -> Iterator[str]:
-    """The ledger is emptied or cut off; the run has to refuse, and goes on when the ledger is put back."""
+    """The ledger is emptied or cut off; the run has to refuse, and continues when the ledger is put back."""
     trial.begin("release")
     trial.run(**{VARIABLE: "ledger.promote.committed"})
     aside = trial.folder / "aside"
@@ -64,15 +60,15 @@ def ledger(trial: Trial) -> Iterator[str]:
         shutil.copy(path, aside / path.name)
     for path in trial.home.glob("ledger.sqlite-*"):
         path.unlink()
-    told = _break(trial, trial.home / "ledger.sqlite", ways=("emptied", "cut off"))
+    harm = _break(trial, trial.home / "ledger.sqlite", ways=("emptied", "cut off"))
     ended = trial.run()
     if ended.code in (0, 70) or ended.error == "TG0001":
-        raise RuntimeError(f"a run went on with a ledger that was {told}: {ended.code} {ended.error}")
+        raise RuntimeError(f"a run continued with a ledger that was {harm}: {ended.code} {ended.error}")
     for path in trial.home.glob("ledger.sqlite*"):
         path.unlink()
     for path in aside.iterdir():
         shutil.copy(path, trial.home / path.name)
-    yield f"{told}: {ended.error}"
+    yield f"{harm}: {ended.error}"
 
 
 @fault("MLflow's file damaged", "emptied or cut off before the release", quick=0, full=8)
@@ -80,9 +76,9 @@ def mlflow(trial: Trial) -> Iterator[str]:
     """MLflow's database is emptied, cut off or altered before the release; afterwards an empty one is put there."""
     trial.begin("release")
     database = trial.home / "mlflow" / "mlflow.db"
-    told = _break(trial, database, ways=("emptied", "cut off"))
+    harm = _break(trial, database, ways=("emptied", "cut off"))
     ended = trial.run()
-    yield f"{told}: {ended.error or ended.code}"
+    yield f"{harm}: {ended.error or ended.code}"
     for path in database.parent.glob("mlflow.db*"):
         path.unlink()
     shutil.copy(trial.homes.folder / "curate" / HOME / "mlflow" / "mlflow.db", database)
@@ -90,7 +86,7 @@ def mlflow(trial: Trial) -> Iterator[str]:
 
 
 def _forget_mlflow(home: Path) -> None:
-    """What MLflow lost with its database has to be told again."""
+    """What MLflow lost with its database has to be sent again."""
     with Ledger(home).write() as db:
         db.execute("UPDATE projections SET done_at = NULL")
 
@@ -138,23 +134,23 @@ def ledger_row(trial: Trial) -> Iterator[str]:
     with closing(sqlite3.connect(trial.home / "ledger.sqlite", isolation_level=None)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     shutil.copy(trial.home / "ledger.sqlite", aside)
-    told = _edit(trial, table)
-    if not told:
+    harm = _edit(trial, table)
+    if not harm:
         trial.fired = False
         yield f"{table} has no row"
         return
     ended = trial.run()
     if ended.error not in FOUND:
-        raise RuntimeError(f"a run went on with a ledger in which {told}: {ended.code} {ended.error}")
+        raise RuntimeError(f"a run continued with a ledger in which {harm}: {ended.code} {ended.error}")
     for path in trial.home.glob("ledger.sqlite*"):
         path.unlink()
     shutil.copy(aside / "ledger.sqlite", trial.home)
-    yield f"{told}: {ended.error}"
+    yield f"{harm}: {ended.error}"
 
 
-@fault("result exchanged", "one bit flipped, the manifest made anew: made again", quick=2, full=40)
+@fault("result exchanged", "one bit flipped, the manifest fitted to it: made again", quick=2, full=40)
 def stored_result(trial: Trial) -> Iterator[str]:
-    """One bit of a stored result is flipped, and its manifest made anew: it is whole, and another one."""
+    """One bit of a stored result is flipped, and its manifest made again: it is whole, and another one."""
     trial.begin(trial.dice.choice(BEHIND))
     places = sorted(place for place in (trial.home / "store").glob("*/*") if place.is_dir())
     place = places[trial.number % len(places)]
@@ -168,12 +164,12 @@ def stored_result(trial: Trial) -> Iterator[str]:
     path.write_bytes(data[:at] + bytes([data[at] ^ (1 << trial.dice.randrange(8))]) + data[at + 1 :])
     seal(place)
     trial.exempt = True
-    yield f"{path.relative_to(trial.home)} altered at {at} of {len(data)} and sealed anew"
+    yield f"{path.relative_to(trial.home)} altered at {at} of {len(data)} and sealed again"
 
 
 @fault("second home", "another ledger, the same MLflow and name: refused", quick=1, full=4)
 def second_home(trial: Trial) -> Iterator[str]:
-    """Another home with a ledger of its own tells the same MLflow of the same name: refused before it promotes."""
+    """Another home with a ledger of its own sends the same name to the same MLflow: refused before it promotes."""
     trial.begin("release")
     other = trial.homes.copy("curate", trial.folder / "other")
     ended = trial.run()

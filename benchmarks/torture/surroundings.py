@@ -29,7 +29,7 @@ LOCKED = 6
 
 @fault("two runs at once", "a second run is started while one works", quick=1, full=20)
 def two_runs(trial: Trial) -> Iterator[str]:
-    """A second run is started while the first works: one of them is told who holds the pipeline."""
+    """A second run is started while the first works: one of them learns who holds the pipeline."""
     first = trial.homes.stages[trial.begin()]
     runs = [trial.start()]
     time.sleep(trial.dice.uniform(0, first.seconds / 2))
@@ -71,9 +71,9 @@ def busy_ledger(trial: Trial) -> Iterator[str]:
     yield "the ledger was busy for a while"
 
 
-@fault("MLflow's file held", "the verdict stands, `reconcile` tells MLflow", quick=0, full=3)
+@fault("MLflow's file held", "the verdict stands, `reconcile` updates MLflow", quick=0, full=3)
 def busy_mlflow(trial: Trial) -> Iterator[str]:
-    """Another process holds MLflow's database during the release: the verdict stands, MLflow is told later."""
+    """Another process holds MLflow's database during the release: the verdict stands, MLflow is updated later."""
     trial.begin("release")
     holder = trial.start(work=_hold_database(trial.home / "mlflow" / "mlflow.db", "EXCLUSIVE"))
     _until(holder, "held")
@@ -85,23 +85,21 @@ def busy_mlflow(trial: Trial) -> Iterator[str]:
     yield "MLflow's database was held"
 
 
-@fault("MLflow down", "the verdict stands, `reconcile` tells MLflow", quick=1, full=4)
+@fault("MLflow down", "the verdict stands, `reconcile` updates MLflow", quick=1, full=4)
 def dead_mlflow(trial: Trial) -> Iterator[str]:
-    """MLflow's server is down."""
     trial.begin("release")
     ended = trial.run(MLFLOW_TRACKING_URI=NOWHERE)
     if ended.code or "sync pending" not in ended.said:
-        raise RuntimeError(f"exit code {ended.code} {ended.error}, or nobody was told")
+        raise RuntimeError(f"exit code {ended.code} {ended.error}, or it did not say so")
     yield "promoted without MLflow"
 
 
-@fault("Prefect down", "`tunegate run` goes on without it", quick=1, full=4)
+@fault("Prefect down", "`tunegate run` works without it", quick=1, full=4)
 def dead_prefect(trial: Trial) -> Iterator[str]:
-    """Prefect's server is down: `tunegate run` itself, with a note."""
     trial.begin("release")
     ended = trial.run(work=_command, PREFECT_API_URL=f"{NOWHERE}/api")
     if ended.code or "without Prefect" not in ended.said:
-        raise RuntimeError(f"exit code {ended.code}, or nobody was told")
+        raise RuntimeError(f"exit code {ended.code}, or it did not say so")
     yield "promoted without Prefect"
 
 
@@ -156,7 +154,7 @@ CGROUP = Path("/sys/fs/cgroup/memory")
 IMAGE_MIB = 64
 """And three times what a finished home takes."""
 NOWS = ("2020-01-01T00:00:00Z", "2026-03-29T01:59:59+01:00", "2026-10-25T02:30:00+01:00", "2038-01-19T03:14:08Z")
-"""Long ago, before and in a change of daylight saving time, behind the end of 32 bits."""
+"""Long ago, before and in a change of daylight saving time, after the end of 32 bits."""
 
 
 def needs_cgroup() -> str:
@@ -239,7 +237,7 @@ def out_of_memory(trial: Trial) -> Iterator[str]:
     yield f"{n_bytes >> 20} MiB: {ended.error or ended.code}"
 
 
-@fault("power cut", "an ext4 image as it is at a random moment, mounted anew", quick=1, full=40, needs=needs_loop)
+@fault("power cut", "an ext4 image as it is at a random moment, mounted again", quick=1, full=40, needs=needs_loop)
 def power_cut(trial: Trial) -> Iterator[str]:
     """The home folder lies on a disk of its own; at a random moment the disk is as it is, and all memory is gone."""
     stage = trial.homes.stages[trial.begin()]
@@ -257,7 +255,7 @@ def power_cut(trial: Trial) -> Iterator[str]:
     stopped = [child.pid, *children(child.pid)] if child.is_alive() else []
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
-    trial.acks += child.acks()  # what was told until now has to be there after the cut
+    trial.acks += child.acks()  # what was acknowledged until now has to be there after the cut
     shutil.copyfile(disk, cut)  # what has not been written out yet is not in the file
     for pid in stopped:
         os.kill(pid, signal.SIGKILL)

@@ -115,17 +115,17 @@ def _figures(results: Sequence[Answers]) -> dict[str, Any]:
     """
     by = {(one.case, one.way): one for one in results}
     failures = {f"{one.case} {one.way}": one.failure for one in results if one.failure}
-    told: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
 
     def ratio(name: str, case: str, way: str, of: str = "cpu_s") -> None:
         ours, other = by[case, "tunegate"], by.get((case, way))
         if other is not None:
             failed = ours.failure or other.failure
-            told[f"{name}_{CASES[case]}"] = None if failed else getattr(other, of) / getattr(ours, of)
+            figures[f"{name}_{CASES[case]}"] = None if failed else getattr(other, of) / getattr(ours, of)
 
     def agree(name: str, case: str, one: str, other: str) -> None:
         failed = by[case, one].failure or by[case, other].failure
-        told[f"{name}_{CASES[case]}"] = None if failed else agreement(by[case, one].tokens, by[case, other].tokens)
+        figures[f"{name}_{CASES[case]}"] = None if failed else agreement(by[case, one].tokens, by[case, other].tokens)
 
     for case in dict.fromkeys(one.case for one in results):
         ratio("ratio_generate", case, "batch")
@@ -136,9 +136,9 @@ def _figures(results: Sequence[Answers]) -> dict[str, Any]:
         agree("agree_single", case, "tunegate", "single")
         agree("agree_batch_single", case, "batch", "single")
     for name in ("ratio_generate", "ratio_generate_wall", "ratio_generate_single"):
-        found = [told[f"{name}_{n_new}"] for n_new in CASES.values() if f"{name}_{n_new}" in told]
-        told[name] = None if None in found else min(found)
-    return told | {"failures": failures}
+        found = [figures[f"{name}_{n_new}"] for n_new in CASES.values() if f"{name}_{n_new}" in figures]
+        figures[name] = None if None in found else min(found)
+    return figures | {"failures": failures}
 
 
 def agreement(one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> float:

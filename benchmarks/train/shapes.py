@@ -172,8 +172,8 @@ def random_model(config: dict[str, Any], tokenizer: Path, root: Path) -> ModelRe
     if n_ids > config["vocab_size"]:
         raise SystemExit(f"SHAPE has {config['vocab_size']} ids and the tokenizer {n_ids}: take a larger vocabulary")
     torch.manual_seed(SEED)
-    told = {"max_position_embeddings": CONTEXT, "sliding_window": None, **config}
-    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(**told), dtype=torch.bfloat16)
+    settings = {"max_position_embeddings": CONTEXT, "sliding_window": None, **config}
+    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.bfloat16)
     made.save_pretrained(root)
     return ModelRef(
         root=root, digest=seal(root), uri=f"file:{root}", n_parameters=sum(each.numel() for each in made.parameters()),

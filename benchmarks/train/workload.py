@@ -135,19 +135,19 @@ def prepare(
 
 
 def write_prompts(workload: Workload, folder: Path, *, n_items: int) -> None:
-    """`prompts.parquet` of a `PromptSet`: held-out items as an evaluation asks them."""
+    """`prompts.parquet` of a `PromptSet`: held-out items as an evaluation has them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from tasks.prompts import dump_messages
 
     rng = np.random.default_rng([SEED, len(workload.name), 1])
-    asked = [workload.turns(rng) for _ in range(n_items)]
+    turns_and_answers = [workload.turns(rng) for _ in range(n_items)]
     folder.mkdir(parents=True, exist_ok=True)
     table = {
         "item_id": [f"i{number:04}" for number in range(n_items)],
-        "messages": [dump_messages(turns) for turns, _ in asked],
-        "answer": [answer for _, answer in asked],
+        "messages": [dump_messages(turns) for turns, _ in turns_and_answers],
+        "answer": [answer for _, answer in turns_and_answers],
     }
     pq.write_table(pa.table(table), folder / "prompts.parquet")
 
