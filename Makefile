@@ -61,10 +61,10 @@ bench-curate: install ## CPU seconds of each curation step over 200,000 generate
 	@$(BIN)/python -m benchmarks.curate
 
 bench-redact: install ## redaction measured beside presidio; QUICK=1 within three minutes, RECORD=1 writes the result
-	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.redaction $(if $(QUICK),--quick) $(if $(RECORD),--record)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.redact
 
 bench-read: install ## MB/s of reading JSON Lines beside other libraries, and the rows each loses
-	@$(BIN)/python -m benchmarks.readers
+	@$(BIN)/python -m benchmarks.read
 
 bench-scale-model: install ## what 10^9 tickets and a 70B base would take, reckoned from recorded figures and a played shuffle
 	@$(BIN)/python -m benchmarks.scale_model
@@ -73,7 +73,7 @@ bench-forget: install ## how long `tunegate forget --plan` takes in a workspace 
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.forget
 
 bench-gates: install ## simulated candidates through the gate beside peers' rules; QUICK=1 for seconds, RECORD=1 keeps it
-	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gates.py $(if $(QUICK),--quick) $(if $(RECORD),--record)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.gates
 
 bench-regressions: install ## planted regressions through whole runs: an hour on two cores; QUICK=1 in a toy world within two minutes, RECORD=1, KEEP=1
 	@$(BIN)/python -m benchmarks.regressions

@@ -1,1 +1,1 @@
-"""What the curation stage costs, measured beside what others offer. Nothing in the application imports this folder."""
+"""What curation, gates and training cost, next to what others offer. Nothing in the application imports this."""

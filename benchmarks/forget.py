@@ -1,27 +1,26 @@
 """`make bench-forget`: how long `tunegate forget CUSTOMER --plan` takes in a workspace of a million rows.
 
 The workspace is made by the program's own store: five ticket tables of N rows each as curation leaves them, two splits,
-encoded examples, a snapshot and a published warehouse; texts are short, since the plan reads none. Told are the index's
-first making (a run does that, table by table), the plan inside one process, and the whole command. QUICK=1: fewer rows.
-`--record` or RECORD=1: writes `benchmarks/results/forget.md`.
+encoded examples, a snapshot and a published warehouse; texts are short, since the plan reads none. Measured are the
+index's first making (a run does that, table by table), the plan inside one process, and the whole command. QUICK=1:
+fewer rows. RECORD=1: writes `results/forget.md`.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import resource
-import statistics
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.home import PROJECT, bench_home, describe_machine, load
+from benchmarks.measure import PROJECT, Bench, load, run_measured, table
 from flows.engine.keys import KeyParts
 from flows.engine.store import Store
 from flows.privacy.index import Graph, update_index
@@ -36,6 +35,7 @@ from tasks.warehouse import connect, quote_text
 N_ROWS, N_QUICK = 1_000_000, 20_000
 ROWS_PER_CUSTOMER = 10
 ROUNDS = 5
+LIMIT_S = 300.0
 CUSTOMER = "c00077"
 CONFIG = """version: 1
 pipelines:
@@ -48,71 +48,61 @@ pipelines:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", default=bool(os.environ.get("QUICK")))
-    parser.add_argument("--record", action="store_true", default=bool(os.environ.get("RECORD")))
-    arguments = parser.parse_args()
-    n_rows = N_QUICK if arguments.quick else N_ROWS
-    folder = bench_home() / f"forget-{n_rows}"
+    """Make the workspace, index it, and plan."""
+    bench = Bench.begin("forget")
+    n_rows = N_QUICK if bench.quick else N_ROWS
+    folder = bench.home / f"forget-{n_rows}"
     settings = _workspace(folder, n_rows)
     hashes = load_hashes(settings)
-    began, cpu = time.perf_counter(), time.process_time()
-    update_index(settings, Graph(settings.home, open_ledger(settings)), hashes)
-    first, first_cpu = time.perf_counter() - began, time.process_time() - cpu
-    plans, plan_cpus = map(list, zip(*(_plan(settings) for _ in range(ROUNDS)), strict=True))
-    commands, cpus = map(list, zip(*(_command(folder) for _ in range(ROUNDS)), strict=True))
+    index_s, index_cpu_s = _timed(lambda: update_index(settings, Graph(settings.home, open_ledger(settings)), hashes))
+    plans = [_timed(lambda: _plan(settings)) for _ in range(ROUNDS)]
+    with bench.scratch() as scratch:
+        commands = [_command(folder, scratch) for _ in range(ROUNDS)]
     size = sum(file.stat().st_size for file in (settings.home / "index").rglob("*.parquet"))
-    lines = [
-        f"{n_rows:,} rows of {n_rows // ROWS_PER_CUSTOMER:,} customers in each of 5 ticket tables, in 2 splits, a "
-        "snapshot and a warehouse; the tables were indexed "
-        f"in {first_cpu:.1f} s of CPU ({first:.1f} s by the clock) at first ({size / 2**20:.1f} MiB).",
-        "",
-        "| what | median | of | load |",
-        "|---|---|---|---|",
-        f"| the plan, in one process, CPU | {statistics.median(plan_cpus):.2f} s | {_all(plan_cpus)} | {load()} |",
-        f"| the plan, in one process, by the clock | {statistics.median(plans):.2f} s | {_all(plans)} | {load()} |",
-        f"| `tunegate forget CUSTOMER --plan`, by the clock | {statistics.median(commands):.2f} s | {_all(commands)} "
-        f"| {load()} |",
-        f"| the same, CPU | {statistics.median(cpus):.2f} s | {_all(cpus)} | {load()} |",
+    seconds = {
+        "the plan, in one process, CPU": [cpu_s for _, cpu_s in plans],
+        "the plan, in one process, by the clock": [wall_s for wall_s, _ in plans],
+        "`tunegate forget CUSTOMER --plan`, by the clock": [wall_s for wall_s, _ in commands],
+        "the same, CPU": [cpu_s for _, cpu_s in commands],
+    }
+    rows = [
+        [name, f"{median(each):.2f} s", ", ".join(f"{value:.2f}" for value in sorted(each)), load()]
+        for name, each in seconds.items()
     ]
-    print("\n".join(lines))
-    if arguments.record:
-        head = "# Finding a customer\n\n`make bench-forget`, "
-        head += f"{'; '.join(describe_machine().values())}\n\n"
-        (PROJECT / "benchmarks" / "results" / "forget.md").write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+    summary = (
+        f"{n_rows:,} rows of {n_rows // ROWS_PER_CUSTOMER:,} customers in each of 5 ticket tables, in 2 splits, a "
+        f"snapshot and a warehouse; the tables were indexed in {index_cpu_s:.1f} s of CPU ({index_s:.1f} s by the "
+        f"clock) at first ({size / 2**20:.1f} MiB)."
+    )
+    names = ("plan_cpu_s", "plan_s", "command_s", "command_cpu_s")
+    figures = {name: round(median(each), 3) for name, each in zip(names, seconds.values(), strict=True)}
+    bench.finish(
+        "Finding a customer", f"{summary}\n\n{table(['what', 'median', 'of', 'load'], rows)}",
+        {"n_rows": n_rows, **figures, "index_cpu_s": round(index_cpu_s, 2), "index_mib": round(size / 2**20, 1)},
+    )  # fmt: skip
 
 
-def _all(seconds: list[float]) -> str:
-    return ", ".join(f"{each:.2f}" for each in sorted(seconds))
-
-
-def _plan(settings: Settings) -> tuple[float, float]:
+def _timed(work: Callable[[], object]) -> tuple[float, float]:
     """Seconds by the clock, and of CPU."""
     began, cpu = time.perf_counter(), time.process_time()
-    owner, forgotten = hashes_of(CUSTOMER, [], load_hashes(settings))
-    held = Tracer(settings, forgotten).holdings(owner, forgotten)
-    assert held.n_tickets == ROWS_PER_CUSTOMER, held
+    work()
     return time.perf_counter() - began, time.process_time() - cpu
 
 
-def _command(folder: Path) -> tuple[float, float]:
+def _plan(settings: Settings) -> None:
+    owner, forgotten = hashes_of(CUSTOMER, [], load_hashes(settings))
+    held = Tracer(settings, forgotten).holdings(owner, forgotten)
+    assert held.n_tickets == ROWS_PER_CUSTOMER, held
+
+
+def _command(folder: Path, scratch: Path) -> tuple[float, float]:
     """Seconds by the clock, and of CPU."""
-    began = time.perf_counter()
-    command = [
-        sys.executable,
-        "-m",
-        "flows.cli",
-        "forget",
-        CUSTOMER,
-        "--plan",
-        "--config",
-        str(folder / "pipelines.yaml"),
-    ]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=PROJECT)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.perf_counter() - began, cpu
+    config = folder / "pipelines.yaml"
+    command = [sys.executable, "-m", "flows.cli", "forget", CUSTOMER, "--plan", "--config", config]
+    cost = run_measured(command, limit_s=LIMIT_S, environment=os.environ, folder=PROJECT, scratch=scratch)
+    if not cost.complete:
+        sys.exit(f"tunegate forget --plan: {cost.failure}")
+    return cost.wall_s, cost.cpu_s
 
 
 def _workspace(folder: Path, n_rows: int) -> Settings:
@@ -152,10 +142,10 @@ def _tickets(n_rows: int) -> pa.Table:
     return pa.table(columns, schema=TICKETS_ARROW)
 
 
-def _keep(settings: Settings, step: str, before: Artifact | None, make: object, kind: type[Artifact]) -> Artifact:
+def _keep(settings: Settings, step: str, before: Artifact | None, make: Any, kind: type[Artifact]) -> Artifact:
     inputs = {} if before is None else {"before": before.digest}
     parts = KeyParts(step=step, function="benchmark", inputs=inputs, params={}, code={}, libraries={})
-    return Store(settings.home).obtain(step, sha256_json([step]), kind, make, parts=parts).artifact  # type: ignore[arg-type]
+    return Store(settings.home).obtain(step, sha256_json([step]), kind, make, parts=parts).artifact
 
 
 def _table(table: pa.Table, out: Path) -> TicketTable:

@@ -1,43 +1,37 @@
-"""How often a gate promotes what it should not: ours through its own code, beside the rules that other tools use.
+"""`make bench-gates`: how often a gate promotes what it should not, ours through its own code, next to others' rules.
 
 Simulated candidates answer the same items as a champion with 80 % right answers. Their verdicts come from
 `tasks/assess/contract.py`, the functions that decide about real candidates; a test sends the same tables through
-`tasks.assess.gate.decide` and compares. Everything is seeded and vectorised over candidates.
+`tasks.assess.gate.decide` and compares. Everything is seeded and vectorised over candidates. QUICK=1: seconds instead
+of minutes. RECORD=1: writes `results/gates.md`. Exit code 1 where a bar is not kept.
 
-    python benchmarks/gates.py            # minutes;  --quick: seconds;  --record: writes benchmarks/results/gates.md
-
-The last line of stdout is JSON: p_minus3, p_equal, p_plus3, p_slice (share promoted, 0-1) and the other figures.
-Model of two answers to one item: both are right when a latent normal variable, shared in part, is under each model's
-threshold; the shared part is set so that two models of 80 % disagree on 10 % of the items.
+The line of JSON: p_minus3, p_equal, p_plus3, p_slice (share promoted, 0-1) and the other figures. Model of two answers
+to one item: both are right when a latent normal variable, shared in part, is under each model's threshold; the shared
+part is set so that two models of 80 % disagree on 10 % of the items.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import binom, multivariate_normal, norm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file: the checkout is the import root
-
-from benchmarks.gate_peers import ALPHA, PEERS, Bools, Counts, Seen
+from benchmarks.measure import Bench, table
 from schemas.gates import SliceGuard
 from tasks.assess.contract import PROMOTE, anchor_outcome, change_outcome, guard_outcome, settle
 from tasks.assess.power import paired_items_needed
 
+Counts = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 GUARD = SliceGuard(by=("product",))
 ACCURACY, DISCORDANCE, MARGIN, SLICES = 0.8, 0.1, 0.02, 6
+ALPHA = 0.05
 SCENARIOS: Mapping[str, tuple[float, ...]] = {
     "-3 points": (-0.03,) * SLICES,
     "equal": (0.0,) * SLICES,
@@ -46,6 +40,53 @@ SCENARIOS: Mapping[str, tuple[float, ...]] = {
 }
 BARS = {"p_minus3": 0.005, "p_equal": 0.06, "p_slice": 0.01, "false_pass_max": 0.055}
 """At most; p_plus3 at least 0.8."""
+
+
+# The rules by which other tools let a model pass: they look at counts alone
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a peer's rule looks at: counts over all n items."""
+
+    gained: Counts
+    lost: Counts
+    both: Counts
+    n: int
+
+    @property
+    def ours(self) -> NDArray[np.float64]:
+        """The candidate's measured accuracy."""
+        return np.asarray((self.both + self.gained) / self.n)
+
+    @property
+    def theirs(self) -> NDArray[np.float64]:
+        """The champion's."""
+        return np.asarray((self.both + self.lost) / self.n)
+
+    @property
+    def unpaired_z(self) -> NDArray[np.float64]:
+        """z of the difference as if measured on different items, as lm-eval's model_comparator has it."""
+        variance = self.ours * (1 - self.ours) + self.theirs * (1 - self.theirs)
+        return np.asarray((self.ours - self.theirs) / np.sqrt(variance / self.n))
+
+
+Z = float(norm.ppf(1 - ALPHA))
+TINY = 1e-9
+"""Differences of shares are not exact: a drop of exactly 0.05 is a drop of 0.05."""
+PEERS: Mapping[str, Callable[[Seen], Bools]] = {
+    "point: mean >= champion": lambda seen: np.asarray(seen.gained >= seen.lost),
+    "point: drop <= 0.05": lambda seen: np.asarray(seen.theirs - seen.ours <= 0.05 + TINY),
+    "MetricThreshold(0.78)": lambda seen: np.asarray(seen.ours >= 0.78 - TINY),
+    "MetricThreshold(0.78, min_absolute_change=0.01)": lambda seen: np.asarray(
+        (seen.ours >= 0.78 - TINY) & (seen.ours - seen.theirs >= 0.01 - TINY)
+    ),
+    "unpaired z, not significantly worse": lambda seen: np.asarray(seen.unpaired_z > -Z),
+    "unpaired z, significantly better": lambda seen: np.asarray(seen.unpaired_z > Z),
+}
+
+
+# Simulated candidates, and what each rule makes of them
 
 
 @dataclass(frozen=True)
@@ -176,47 +217,60 @@ def _weekly(name: str, ours: Bools, theirs: Bools, first: Bools, n: int) -> Bool
     return np.asarray((settle(met, p_harm, alpha=ALPHA) == PROMOTE).all(axis=1))
 
 
-def measure(*, quick: bool, seed: int = 20260601) -> tuple[list[str], dict[str, object]]:
-    """The tables as lines of Markdown, and the figures of the last line."""
+def measure(*, quick: bool, seed: int = 20260601) -> tuple[str, dict[str, object]]:
+    """The tables as Markdown, and the figures of the last line."""
     reps, years = (4000, 60) if quick else (40_000, 1000)
     sizes = (200, 1000) if quick else (200, 500, 1000, 2000)
-    lines = [f"P(promote) in %, {reps:,} candidates a cell, {SLICES} slices; champion {ACCURACY:.0%} right, two equal "
-             f"models disagree on {DISCORDANCE:.0%} of the items.", "",
-             "| rule | n | " + " | ".join(SCENARIOS) + " |", "|---|---:|" + "---:|" * len(SCENARIOS)]  # fmt: skip
-    found: dict[str, dict[str, float]] = {}
-    for n in sizes:
-        shares = promoted_shares(n_items=n, reps=reps, seed=seed)
-        found = shares if n == 1000 else found
-        for name, cells in shares.items():
-            lines.append(f"| {name} | {n} | " + " | ".join(f"{100 * cell:.1f}" for cell in cells.values()) + " |")
+    by_size = {n: promoted_shares(n_items=n, reps=reps, seed=seed) for n in sizes}
+    promoted = table(
+        ["rule", "n", *SCENARIOS],
+        [
+            [name, n, *(f"{100 * cell:.1f}" for cell in cells.values())]
+            for n, shares in by_size.items()
+            for name, cells in shares.items()
+        ],
+    )
     rate, n, share, margin = worst_false_pass(quick=quick)
-    lines += [
-        "",
-        f"False-pass of the interval code (nominal 5 %), exact: at most {100 * rate:.2f} %, at n={n}, "
-        f"discordance {share:g}, margin {margin:g}.",
-        "",
-        f"A year of weekly retrains on fresh items, {years:,} years: regressions of more than a point promoted per "
-        "year, and the champion's true accuracy at the end.",
-        "",
-        "| rule | independent, n=200 | n=1000 | slow rot, n=200 | n=1000 |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    worlds = {(rot, n): year_of_retrains(n_items=n, slow_rot=rot, reps=years, seed=seed)
-              for rot in (False, True) for n in (200, 1000)}  # fmt: skip
-    for name in next(iter(worlds.values())):
-        cells = (f"{world[name][0]:.2f} ({100 * world[name][1]:.1f})" for world in worlds.values())
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    ours, peer = found["tunegate improve"], found["point: mean >= champion"]
+    worlds = {
+        (rot, n): year_of_retrains(n_items=n, slow_rot=rot, reps=years, seed=seed)
+        for rot in (False, True)
+        for n in (200, 1000)
+    }
+    retrained = table(
+        ["rule", "independent, n=200", "n=1000", "slow rot, n=200", "n=1000"],
+        [
+            [name, *(f"{world[name][0]:.2f} ({100 * world[name][1]:.1f})" for world in worlds.values())]
+            for name in worlds[False, 200]
+        ],
+    )
+    body = "\n\n".join(
+        [
+            f"P(promote) in %, {reps:,} candidates a cell, {SLICES} slices; champion {ACCURACY:.0%} right, two equal "
+            f"models disagree on {DISCORDANCE:.0%} of the items.",
+            promoted,
+            f"False-pass of the interval code (nominal 5 %), exact: at most {100 * rate:.2f} %, at n={n}, "
+            f"discordance {share:g}, margin {margin:g}.",
+            f"A year of weekly retrains on fresh items, {years:,} years: regressions of more than a point promoted per "
+            "year, and the champion's true accuracy at the end.",
+            retrained,
+        ]
+    )
+    ours, peer = by_size[1000]["tunegate improve"], by_size[1000]["point: mean >= champion"]
     figures: dict[str, object] = {
-        "p_minus3": ours["-3 points"], "p_equal": ours["equal"], "p_plus3": ours["+3 points"],
-        "p_slice": ours["+3, one slice -15"], "peer_p_equal": peer["equal"], "peer_p_slice": peer["+3, one slice -15"],
+        "p_minus3": ours["-3 points"],
+        "p_equal": ours["equal"],
+        "p_plus3": ours["+3 points"],
+        "p_slice": ours["+3, one slice -15"],
+        "peer_p_equal": peer["equal"],
+        "peer_p_slice": peer["+3, one slice -15"],
         "false_pass_max": rate,
-        "regressions_per_year": {name: round(worlds[False, 1000][name][0], 3) for name in worlds[False, 1000]},
+        "regressions_per_year": {name: round(year[0], 3) for name, year in worlds[False, 1000].items()},
         "items_for_5_points": paired_items_needed(0.05, discordance=DISCORDANCE),
-        "candidates": reps, "quick": quick,
-    }  # fmt: skip
+        "candidates": reps,
+        "quick": quick,
+    }
     figures["bars_met"] = bars_met(figures)
-    return lines, figures
+    return body, figures
 
 
 def bars_met(figures: Mapping[str, object]) -> bool:
@@ -225,36 +279,19 @@ def bars_met(figures: Mapping[str, object]) -> bool:
 
 
 def main() -> int:
-    """Print the tables and the last line; exit 1 where a bar is not kept."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", default=bool(os.environ.get("QUICK")))
-    parser.add_argument("--record", action="store_true", default=bool(os.environ.get("RECORD")))
-    options = parser.parse_args()
-    begun, cpu = time.monotonic(), time.process_time()
-    lines, figures = measure(quick=options.quick)
-    took = f"{time.process_time() - cpu:.0f} CPU seconds, {time.monotonic() - begun:.0f} s"
-    print("\n".join(lines))
-    if options.record:
-        libraries = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy"))
-        where = f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}, Python {platform.python_version()}"
-        bars = "All bars are met" if figures["bars_met"] else "NOT all bars are met"
-        head = [
-            "# Gates, simulated", "", f"`python benchmarks/gates.py{' --quick' if options.quick else ''}` on {where}; "
-            f"{libraries}; {took}; seed 20260601.", "",
-            f"{bars} (`tunegate improve`, n=1000, discordance 10 %): -3 points <= 0.5 %, equal <= 6 %, +3 >= 80 %, one "
-            "slice at -15 <= 1 %, false-pass <= 5.5 %.", "",
-            "Read it straight: `refresh` promotes an equal candidate about half of the time, by design, and against "
-            "slow rot it is the anchor that stops it. A demanded gain of a point is a good rule at 1,000 items; it "
-            "still promotes the model with a ruined slice. Under 600 items no slice of six is large enough "
-            "to be judged (100 items).", "",
-        ]  # fmt: skip
-        place = Path(__file__).parent / "results" / "gates.md"
-        place.parent.mkdir(exist_ok=True)
-        last = f"```json\n{json.dumps(figures)}\n```"
-        place.write_text("\n".join([*head, *lines, "", last, ""]), encoding="utf-8")
-    print(json.dumps(figures))
+    """Measure and report."""
+    bench = Bench.begin("gates", "numpy", "scipy")
+    body, figures = measure(quick=bench.quick)
+    head = (
+        f"{'All bars are met' if figures['bars_met'] else 'NOT all bars are met'} (`tunegate improve`, n=1000, "
+        "discordance 10 %): -3 points <= 0.5 %, equal <= 6 %, +3 >= 80 %, one slice at -15 <= 1 %, false-pass <= "
+        "5.5 %.\n\n`refresh` promotes an equal candidate about half of the time, by design, and against slow rot it "
+        "is the anchor that stops it. A demanded gain of a point is a good rule at 1,000 items; it still promotes the "
+        "model with a ruined slice. Under 600 items no slice of six is large enough to be judged (100 items)."
+    )
+    bench.finish("Gates, simulated", body, figures, head=head)
     return 0 if figures["bars_met"] else 1
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -1,34 +1,44 @@
 """`make bench-scale`: redaction and dedup by `engine: local` and by `engine: ray`, at 200,000 to 5 million tickets.
 
-Ray has two nodes of one processor on this machine, local the same two processors. Each run is a fresh driver; the
-nodes stay up. Wall time is the step's, without joining the cluster and looking at its nodes, which is told apart. CPU
-seconds of the driver are of its whole process, those of the nodes of all processes of Ray and of its workers. The
-digests of what the two engines wrote must be equal. The last line is one JSON object.
+Ray has two nodes of one processor on this machine, local the same two processors. Each run is a fresh driver (this file
+with STEP ENGINE TABLE OUT [ADDRESS SHARED]); the nodes stay up. Wall time is the step's, without joining the cluster
+and looking at its nodes, which is shown apart. CPU seconds of the driver are of its whole process, those of the nodes
+of all processes of Ray and of its workers. The digests of what the two engines wrote must be equal.
 
-QUICK=1: 20,000 and 100,000 tickets. SIZES=200000,1000000: these. RECORD=1: writes `benchmarks/results/scale.md`.
+QUICK=1: 20,000 and 100,000 tickets. SIZES=200000,1000000: these. RECORD=1: writes `results/scale.md`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.home import PROJECT, bench_home, describe_machine, load
-from benchmarks.measure import Sampler, run_measured
-from benchmarks.scale_tickets import scale_table
+from benchmarks.measure import PROJECT, Bench, Sampler, children, report, run_measured, table
+from benchmarks.tickets import scale_table
+from schemas.artifacts import RowCounts, TicketTable
+from schemas.curation_steps import DedupStep, RedactStep
+from tasks.cluster.connect import Place
+from tasks.cluster.ray_spread import RaySpread
+from tasks.curate.dedup import drop_duplicates
+from tasks.curate.redact import redact_tickets
+from tasks.files import seal
 
 SIZES, QUICK_SIZES, WARM = (200_000, 1_000_000, 5_000_000), (20_000, 100_000), 2_000
 STEPS, ENGINES = ("redact", "dedup"), ("local", "ray")
 LIMIT_S = 900.0
 STORE_BYTES = 4 << 30
+MAX_COMPARISONS = 2_000_000_000
+"""More than the default, which is for one machine: the tickets are built of stock sentences."""
 BUSY = 3.0
 """Load average from which wall times of two processors compare little."""
 SAMPLE_S = 0.3
@@ -52,7 +62,7 @@ class Run:
     """Of the driver's peak, without what is Ray's store."""
     n_out: int
     digest: str
-    told: str = ""
+    failure: str = ""
     """Why there is no figure."""
 
 
@@ -63,7 +73,7 @@ class Nodes:
     address: str
     shared: str
     samplers: tuple[Sampler, ...]
-    """One for each process of Ray and its workers: nobody waits for these, so that nobody sums up what they used."""
+    """One for each process of Ray and its workers: no process waits for these and sums up what they used."""
 
     def cpu_s(self) -> float:
         """Of all its processes so far."""
@@ -71,36 +81,26 @@ class Nodes:
 
 
 def main() -> None:
-    """Run all and tell."""
-    quick, home = bool(os.environ.get("QUICK")), bench_home()
+    """Both steps by both engines at every size."""
+    bench = Bench.begin("scale")
     chosen = os.environ.get("SIZES")
-    sizes = tuple(map(int, chosen.split(","))) if chosen else QUICK_SIZES if quick else SIZES
-    machine = describe_machine()
-    with tempfile.TemporaryDirectory(dir=home / "scratch") as scratch, two_nodes(Path(scratch)) as nodes:
-        tables = {size: scale_table(size, home / "corpora").root for size in (WARM, *sizes)}
-        for step in STEPS:
-            for engine in ENGINES:  # compiled kernels and bytecode are there when it counts
-                measure(WARM, tables[WARM], step, engine, nodes, Path(scratch))
+    sizes = tuple(map(int, chosen.split(","))) if chosen else QUICK_SIZES if bench.quick else SIZES
+    with bench.scratch() as scratch, two_nodes(scratch) as nodes:
+        tables = {size: scale_table(size, bench.home / "corpora").root for size in (WARM, *sizes)}
+        plan = [(size, step, engine) for size in (WARM, *sizes) for step in STEPS for engine in ENGINES]
         runs = []
-        for size in sizes:
-            for step in STEPS:
-                for engine in ENGINES:
-                    runs.append(measure(size, tables[size], step, engine, nodes, Path(scratch)))
-                    print(as_row(runs[-1]), file=sys.stderr)
-    machine["load"] = f"{machine['load']} at the start, {load()} at the end"
-    last = json.dumps({**summary(runs), "machine": machine})
-    table = as_table(runs)
-    print(f"\n{table}\n\n{told(runs)}\n")
-    if os.environ.get("RECORD"):
-        record(table, told(runs), machine, last)
-    print(last)
+        for size, step, engine in plan:
+            runs.append(measure(size, tables[size], step, engine, nodes, scratch))
+            report(" ".join(map(str, as_row(runs[-1]))))
+    runs = runs[len(STEPS) * len(ENGINES) :]  # the first are warm-up: compiled kernels and bytecode are there now
+    bench.finish("One process and a cluster", f"{as_table(runs)}\n\n{conclusions(runs)}", summary(runs))
 
 
-def measure(n_tickets: int, table: Path, step: str, engine: str, nodes: Nodes, scratch: Path) -> Run:
+def measure(n_tickets: int, tickets: Path, step: str, engine: str, nodes: Nodes, scratch: Path) -> Run:
     """One run in a process of its own."""
     out = scratch / "out"
     place = [nodes.address, nodes.shared] if engine == "ray" else []
-    command = [sys.executable, "-m", "benchmarks.scale_run", step, engine, str(table), str(out), *place]
+    command = [sys.executable, "-m", "benchmarks.scale", step, engine, tickets, out, *place]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONHASHSEED": "0", "TMPDIR": str(scratch)}
     before = nodes.cpu_s()
     cost = run_measured(
@@ -109,8 +109,8 @@ def measure(n_tickets: int, table: Path, step: str, engine: str, nodes: Nodes, s
     nodes_cpu_s = nodes.cpu_s() - before if engine == "ray" else 0.0
     shutil.rmtree(out, ignore_errors=True)
     if not cost.complete:
-        why = f"over {LIMIT_S:.0f} s" if cost.code is None else cost.stderr.strip().splitlines()[-1][:120]
-        return Run(n_tickets, step, engine, 0, 0, 0, 0, 0, cost.peak_mb, cost.own_peak_mb, 0, "", f"did not end: {why}")
+        why = f"did not end: {cost.failure}"
+        return Run(n_tickets, step, engine, 0, 0, 0, 0, 0, cost.peak_mb, cost.own_peak_mb, 0, "", why)
     found = json.loads(cost.stdout.splitlines()[-1])
     return Run(
         n_tickets, step, engine, found["step_s"], found["join_s"], cost.cpu_s, nodes_cpu_s, found["moved_mb"],
@@ -121,7 +121,7 @@ def measure(n_tickets: int, table: Path, step: str, engine: str, nodes: Nodes, s
 @contextmanager
 def two_nodes(folder: Path) -> Iterator[Nodes]:
     """A cluster of two nodes of one processor each."""
-    # Workers are nice by default: beside anything else on the machine they would wait, and the local run would not.
+    # Workers are nice by default: with anything else on the machine they would wait, and the local run would not.
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0")
     from ray.cluster_utils import Cluster
 
@@ -145,15 +145,10 @@ def two_nodes(folder: Path) -> Iterator[Nodes]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def children() -> list[int]:
-    """Processes that this one started."""
-    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
-
-
 def pairs(runs: list[Run]) -> Iterator[tuple[Run, Run]]:
     """The two engines' runs of one step and size, where both ended."""
     for one, two in zip(runs[::2], runs[1::2], strict=True):
-        if not one.told and not two.told:
+        if not one.failure and not two.failure:
             yield one, two
 
 
@@ -183,7 +178,7 @@ def summary(runs: list[Run]) -> dict[str, Any]:
     return {"equal": all(one.digest == two.digest for one, two in pairs(runs)), "steps": figures}
 
 
-def told(runs: list[Run]) -> str:
+def conclusions(runs: list[Run]) -> str:
     """Where Ray starts to pay, from these figures."""
     lines = []
     if max(os.getloadavg()) > BUSY:
@@ -193,8 +188,8 @@ def told(runs: list[Run]) -> str:
         )
     for step in STEPS:
         of_step = [(one, two) for one, two in pairs(runs) if one.step == step]
-        faster = [one.n_tickets for one, two in of_step if two.wall_s < one.wall_s]
-        on_two = f"faster at {', '.join(f'{n:,}' for n in faster)} tickets" if faster else "slower at every size"
+        faster = ", ".join(f"{one.n_tickets:,}" for one, two in of_step if two.wall_s < one.wall_s)
+        on_two = f"faster at {faster} tickets" if faster else "slower at every size"
         estimates = []
         for one, two in of_step:
             enough = enough_processors(one, two)
@@ -208,38 +203,93 @@ def told(runs: list[Run]) -> str:
 
 
 def as_table(runs: list[Run]) -> str:
-    head = "| tickets | step | engine | wall s | join s | CPU s driver | CPU s nodes | moved MB | peak MB "
-    head += "| without the store | equal |"
-    return "\n".join([head, "|" + "---|" * 11, *map(as_row, marked(runs))])
-
-
-def marked(runs: list[Run]) -> Iterator[tuple[Run, str]]:
+    """One line for each run; `equal` says whether both engines wrote the same bytes."""
     equal = {two: "yes" if one.digest == two.digest else "NO" for one, two in pairs(runs)}
-    for run in runs:
-        yield run, equal.get(run, "")
+    names = (
+        "tickets", "step", "engine", "wall s", "join s", "CPU s driver", "CPU s nodes", "moved MB", "peak MB",
+        "without the store", "equal",
+    )  # fmt: skip
+    return table(names, [[*as_row(run), equal.get(run, "")] for run in runs])
 
 
-def as_row(run: Run | tuple[Run, str]) -> str:
-    run, equal = run if isinstance(run, tuple) else (run, "")
-    if run.told:
-        return f"| {run.n_tickets:,} | {run.step} | {run.engine} | {run.told} | | | | | | | |"
-    return (
-        f"| {run.n_tickets:,} | {run.step} | {run.engine} | {run.wall_s:.1f} | {run.join_s:.1f} "
-        f"| {run.driver_cpu_s:.1f} | {run.nodes_cpu_s:.1f} | {run.moved_mb:,.0f} | {run.peak_mb:,.0f} "
-        f"| {run.own_mb:,.0f} | {equal} |"
-    )
+def as_row(run: Run) -> list[object]:
+    """Without the last column."""
+    first = [f"{run.n_tickets:,}", run.step, run.engine]
+    if run.failure:
+        return [*first, run.failure, *[""] * 6]
+    seconds = (run.wall_s, run.join_s, run.driver_cpu_s, run.nodes_cpu_s)
+    return [
+        *first, *(f"{each:.1f}" for each in seconds), *(f"{mb:,.0f}" for mb in (run.moved_mb, run.peak_mb, run.own_mb)),
+    ]  # fmt: skip
 
 
-def record(table: str, told_: str, machine: dict[str, str], last: str) -> None:
-    """Write the result's page."""
-    path = PROJECT / "benchmarks" / "results" / "scale.md"
-    facts = "\n".join(f"- {name}: {value}" for name, value in machine.items())
-    head = "Written by `make bench-scale RECORD=1`; what the figures mean: `benchmarks/README.md`."
-    path.write_text(f"# One process and a cluster\n\n{head}\n\n{facts}\n\n{table}\n\n{told_}\n\n```json\n{last}\n```\n")
-    print(f"wrote {path.relative_to(PROJECT)}")
+# One run, in its own process as the driver
+
+
+class CountingSpread(RaySpread):
+    """Counts the bytes of what parts are given and give: what goes through Ray's object store, each thing once."""
+
+    moved = 0
+
+    def each(self, work: Callable[..., Any], parts: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        for result in super().each(work, self._counted(parts)):
+            self.moved += n_bytes(result)
+            yield result
+
+    def hold(
+        self, work: Callable[..., tuple[Any, ...]], parts: Iterable[tuple[Any, ...]], *, n_outputs: int
+    ) -> list[tuple[Any, ...]]:
+        held = super().hold(_weighed, ((work, *part) for part in self._counted(parts)), n_outputs=n_outputs + 1)
+        self.moved += sum(super().each(_itself, [handles[-1:] for handles in held]))
+        return [handles[:-1] for handles in held]
+
+    def _counted(self, parts: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        from ray import ObjectRef
+
+        for part in parts:
+            self.moved += sum(n_bytes(thing) for thing in part if not isinstance(thing, ObjectRef))
+            yield part
+
+
+def _weighed(work: Callable[..., tuple[Any, ...]], *part: Any) -> tuple[Any, ...]:
+    """What the work gives, and its bytes."""
+    outputs = work(*part)
+    return (*outputs, sum(map(n_bytes, outputs)))
+
+
+def _itself(thing: Any) -> Any:
+    return thing
+
+
+def n_bytes(thing: Any) -> int:
+    """As it travels."""
+    buffers: list[pickle.PickleBuffer] = []
+    return len(pickle.dumps(thing, protocol=5, buffer_callback=buffers.append)) + sum(b.raw().nbytes for b in buffers)
+
+
+def run_step(step: str, engine: str, table_folder: str, out: str, *place: str) -> None:
+    """Run one step by one engine and print what it cost as JSON."""
+    spread = CountingSpread(Place(*place)) if engine == "ray" else None
+    started = time.perf_counter()
+    if spread is not None:
+        spread.get_ready()
+    joined = time.perf_counter()
+    folder = Path(out)
+    folder.mkdir(parents=True)
+    rows = RowCounts(n_in=0, n_out=0)  # counts of earlier steps do not matter here
+    tickets = TicketTable(root=Path(table_folder), rows=rows)
+    if step == "redact":
+        result = redact_tickets(tickets=tickets, step=RedactStep(uses="redact"), out=folder, spread=spread)
+    else:
+        wanted = DedupStep(uses="dedup", max_comparisons=MAX_COMPARISONS)
+        result = drop_duplicates(tickets=tickets, step=wanted, out=folder, spread=spread)
+    done = time.perf_counter()
+    cost = {"join_s": joined - started, "step_s": done - joined, "moved_mb": spread.moved / 1e6 if spread else 0.0}
+    print(json.dumps({**cost, "n_out": result.rows.n_out, "digest": seal(folder), "notes": result.notes}))
 
 
 if __name__ == "__main__":
-    if not Path("/proc/self/stat").exists():
-        sys.exit("the benchmarks read /proc: they need Linux")
-    main()
+    if len(sys.argv) > 1:
+        run_step(*sys.argv[1:])
+    else:
+        main()

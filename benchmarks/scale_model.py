@@ -1,28 +1,33 @@
 """`make bench-scale-model`: what a billion tickets and a 70B base would take, reckoned from what was measured.
 
 Measured are the recorded results of `bench-curate` and `bench-scale`, and the shuffle of near deduplication, which is
-played here bucket by bucket (`benchmarks/scale_shuffle.py`). Everything else is arithmetic over them, over the dated
-price book and over the assumptions below; each table says which is which. RECORD=1 writes
-`benchmarks/results/scale-model.md`, QUICK=1 plays smaller shuffles. The last line is one JSON object.
+played here in one process by the code that a cluster runs, one part after the other, with every byte counted: so a
+shuffle over many more buckets than there are processors can be looked at. Everything else is arithmetic over them, over
+the dated price book and over the assumptions below; each table says which is which. QUICK=1: smaller shuffles.
+RECORD=1: writes `results/scale-model.md`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from benchmarks.home import PROJECT, bench_home, describe_machine
-from benchmarks.scale_shuffle import Played, buckets_met, play
-from benchmarks.scale_tickets import scale_table
+import numpy as np
+
+from benchmarks.measure import RESULTS, Bench, table
+from benchmarks.scale import MAX_COMPARISONS, n_bytes
+from benchmarks.tickets import scale_table
+from schemas.curation_steps import DedupStep
 from tasks.assess.economics import read_prices
-from tasks.curate.dedup_parts import MOST_ROWS
+from tasks.curate.dedup_parts import MOST_ROWS, decide_in_parts
 from tasks.train.memory import CARDS, GIB, MARGIN, RUNTIME_GIB, fit_methods, known_dims, spec_for
 
-RESULTS = PROJECT / "benchmarks" / "results"
+T = TypeVar("T")
 SIZES = (10**6, 10**7, 10**8, 10**9)
 NODE_CORES, NODE_GB, NETWORK_GB_S, USD_PER_CORE_HOUR = 16, 64, 1.25, 0.05
 """Assumed: of a node its processors, memory and network (10 Gbit/s), and the rent of a processor (a list price)."""
@@ -39,6 +44,194 @@ FLOP_PER_TOKEN = {"full": 6, "lora": 4, "qlora": 4}
 """Per weight and token: forward 2, backward 2 for the activations and 2 for the gradients of trained weights."""
 MODELS = (("smollm2-135m", "full"), ("llama-3.1-8b", "lora"), ("llama-3.1-70b", "qlora"), ("llama-3.1-70b", "lora"))
 EXAMPLES = (10**4, 10**5, 10**6)
+SHUFFLED = {
+    "first_of_equal": "keys of texts",
+    "count_range": "cells of shingles",
+    "mark_bucket": "word of texts",
+    "connect_bucket": "sets of texts that may be similar",
+    "walk_pack": "sets of texts in company",
+}
+"""Work that gets something of every part -> what it gets."""
+BY_BUCKET = ("word of texts", "sets of texts that may be similar")
+
+
+def main() -> None:
+    """Play, reckon and print."""
+    bench = Bench.begin("scale-model")
+    plays = [(20_000, 16)]
+    if not bench.quick:
+        plays += [(200_000, 4), (200_000, 32), (200_000, 128), (1_000_000, 128)]
+    played = [play(scale_table(n, bench.home / "corpora").tickets, n_buckets=buckets) for n, buckets in plays]
+    curate = json.loads(_fenced(RESULTS / "curate.md"))
+    rows = list(table_rows((RESULTS / "scale.md").read_text(encoding="utf-8")))
+    buckets = 10**9 // MOST_ROWS
+    per = measured_curation(curate, rows, moved_at(played[-1], buckets))
+    prices = read_prices()
+    curation = [curation_row(n, per, nodes=max(1, min(64, n // 10**7))) for n in SIZES]
+    usd = prices.gpus["h100"].usd_per_hour
+    training = [training_row(name, method, n, usd) for name, method in MODELS for n in EXAMPLES]
+    shuffles = [
+        {
+            "tickets": each.n_tickets, "buckets": each.n_buckets, "bytes a ticket": round(each.per_ticket),
+            **{shuffle.what: round(shuffle.bytes_per_ticket) for shuffle in each.shuffles},
+            "fullest bucket": round(max(s.largest for s in each.shuffles if s.what in BY_BUCKET), 2),
+        }
+        for each in played
+    ]  # fmt: skip
+    spread_bytes = max(spread_memory([row for row in rows if row["engine"] == "ray"]))[0]
+    body = f"""## The shuffle of near deduplication (played, every byte counted)
+
+{as_table(shuffles)}
+
+Fullest bucket: its bytes over those of the mean one. At 10^9 tickets there are {buckets:,} buckets (a part has at most
+{MOST_ROWS:,} rows), and {per.moved_bytes:,.0f} bytes travel for a ticket: a text meets nearly as many buckets as its
+prefix has shingles, and each gets word of it.
+
+## Curation (reckoned)
+
+Measured: {per.driver_cpu_s * 1e6:.0f} CPU-seconds a million tickets on the driver, {per.nodes_cpu_s * 1e6:.0f} on the
+nodes, {per.driver_bytes:,.0f} bytes of the driver's memory a ticket and {per.base_bytes / 1e9:.1f} GB for any table:
+decontamination, which is not spread. Redaction and deduplication hold at most {spread_bytes:,.0f} bytes a ticket there.
+Assumed: nodes of {NODE_CORES} processors and {NODE_GB} GB with {NETWORK_GB_S * 8:.0f} Gbit/s, {USD_PER_CORE_HOUR} USD
+an hour for a processor; the driver works on one processor, and the nodes are paid while they work; costs grow with the
+tickets alone.
+
+{as_table(curation)}
+
+## Training on H100 (reckoned)
+
+Assumed: {EXAMPLE_TOKENS} tokens an example, {EPOCHS} epochs, {UTILISATION:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s, batches of
+1 with 512 tokens for the memory, {MARGIN:.0%} of a card left free; several cards share a model without loss. Prices of
+{prices.dated}, examples.
+
+{as_table(training)}"""
+    figures = {
+        "bytes_per_ticket": round(per.moved_bytes),
+        "driver_cpu_s_per_million": round(per.driver_cpu_s * 1e6, 1),
+        "nodes_cpu_s_per_million": round(per.nodes_cpu_s * 1e6, 1),
+        "driver_bytes_per_ticket": round(per.driver_bytes),
+        "driver_bytes_per_ticket_spread": round(spread_bytes),
+        "curation": curation,
+        "training": training,
+    }
+    bench.finish("A billion tickets and a 70B base", body, figures)
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """As Markdown; the columns are those of the last row, which has the most."""
+    names = list(rows[-1])
+    return table(names, [[_cell(row.get(name, "")) for name in names] for row in rows])
+
+
+# The shuffle
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """What one kind of part was given, over all buckets."""
+
+    what: str
+    bytes_per_ticket: float
+    largest: float
+    """Bytes of the fullest bucket over those of the mean one."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """One deduplication in parts."""
+
+    n_tickets: int
+    n_buckets: int
+    texts_per_ticket: float
+    """Bytes of texts that go from the driver to the parts."""
+    shuffles: tuple[Shuffle, ...]
+    prefixes: Any
+    """int64: of each text that has one, the shingles of its rare prefix; what word of it is sent for."""
+
+    @property
+    def per_ticket(self) -> float:
+        """Bytes that travel for a ticket."""
+        return self.texts_per_ticket + sum(shuffle.bytes_per_ticket for shuffle in self.shuffles)
+
+
+class Counting:
+    """`Spread` in this process; handles are the things themselves."""
+
+    def __init__(self, n_parts: int) -> None:
+        self.n_parts = n_parts
+        self.given: dict[str, list[int]] = defaultdict(list)
+        self.prefixes: list[Any] = []
+
+    def share(self, path: Path) -> str:
+        """Nothing is shared here."""
+        return path.as_uri()
+
+    def each(self, work: Callable[..., T], parts: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+        """See `Spread`."""
+        for part in parts:
+            self.given[work.__name__].append(sum(n_bytes(thing) for thing in part if not callable(thing)))
+            yield work(*part)
+
+    def hold(
+        self, work: Callable[..., tuple[Any, ...]], parts: Iterable[tuple[Any, ...]], *, n_outputs: int
+    ) -> list[tuple[Any, ...]]:
+        """See `Spread`."""
+        held = list(self.each(work, parts))
+        if work.__name__ == "meet":
+            self.prefixes += [_prefix_sizes(outputs) for outputs in held]
+        return held
+
+
+def play(tickets: Path, *, n_buckets: int) -> Played:
+    """Deduplicate a table between steps with so many parts and buckets."""
+    from tasks.curate.rows import count_rows, read_batches
+    from tasks.curate.similarity.compared import compared_columns
+
+    step = DedupStep(uses="dedup", max_comparisons=MAX_COMPARISONS)
+    n, spread = count_rows(tickets), Counting(n_buckets)
+    batches = read_batches(tickets, compared_columns(step))
+    decide_in_parts(batches, step, order=np.arange(n), spread=spread, where="curate.dedup")
+    shuffles = tuple(
+        Shuffle(what, sum(spread.given[work]) / n, max(spread.given[work]) / (sum(spread.given[work]) / n_given))
+        for work, what in SHUFFLED.items()
+        if (n_given := len(spread.given[work])) and sum(spread.given[work])
+    )
+    return Played(
+        n, len(spread.given["mark_bucket"]), sum(spread.given["shingle_piece"]) / n, shuffles,
+        np.concatenate(spread.prefixes),
+    )  # fmt: skip
+
+
+def _prefix_sizes(meetings: tuple[Any, ...]) -> Any:
+    """Of each text of a part its number of prefix shingles, put together from the buckets."""
+    ranks = np.concatenate([meeting.ranks for meeting in meetings])
+    sizes = np.concatenate([meeting.n_prefix for meeting in meetings])
+    _, places = np.unique(ranks, return_inverse=True)
+    return np.bincount(places, weights=sizes).astype(np.int64)
+
+
+def buckets_met(prefixes: Any, n_buckets: float) -> float:
+    """Buckets that a text is expected to meet, mean over texts: its shingles fall into buckets by chance.
+
+    >>> round(buckets_met(np.array([1, 2]), 1e12), 6)
+    1.5
+    """
+    return float((n_buckets * -np.expm1(prefixes * np.log1p(-1 / n_buckets))).mean())
+
+
+def moved_at(played: Played, n_buckets: float) -> float:
+    """Bytes that travel for a ticket with so many buckets.
+
+    Word of a text goes to each bucket that it meets, which chance decides, and its set to those where it may have a
+    similar one. Each shingle of its prefix goes to one bucket, however many there are; so does the rest.
+    """
+    grows = buckets_met(played.prefixes, n_buckets) / buckets_met(played.prefixes, played.n_buckets)
+    by_bucket = sum(each.bytes_per_ticket for each in played.shuffles if each.what in BY_BUCKET)
+    shingles = 8 * float(played.prefixes.sum()) / played.n_tickets
+    return played.per_ticket + (grows - 1) * (by_bucket - shingles)
+
+
+# The arithmetic
 
 
 @dataclass(frozen=True)
@@ -135,98 +328,6 @@ def training_row(name: str, method: str, n_examples: int, usd_per_hour: float) -
     }  # fmt: skip
 
 
-def moved_at(played: Played, n_buckets: float) -> float:
-    """Bytes that travel for a ticket with so many buckets.
-
-    Word of a text goes to each bucket that it meets, which chance decides, and its set to those where it may have a
-    similar one. Each shingle of its prefix goes to one bucket, however many there are; so does the rest.
-    """
-    grows = buckets_met(played.prefixes, n_buckets) / buckets_met(played.prefixes, played.n_buckets)
-    by_bucket = sum(each.bytes_per_ticket for each in played.shuffles if each.what in BY_BUCKET)
-    shingles = 8 * float(played.prefixes.sum()) / played.n_tickets
-    return played.per_ticket + (grows - 1) * (by_bucket - shingles)
-
-
-BY_BUCKET = ("word of texts", "sets of texts that may be similar")
-
-
-def main() -> None:
-    """Play, reckon and print."""
-    quick = bool(os.environ.get("QUICK"))
-    plays = [(20_000, 16)] if quick else [(20_000, 16), (200_000, 4), (200_000, 32), (200_000, 128), (1_000_000, 128)]
-    played = [play(scale_table(n, bench_home() / "corpora").tickets, n_buckets=buckets) for n, buckets in plays]
-    curate = json.loads(_fenced(RESULTS / "curate.md"))
-    rows = list(table_rows((RESULTS / "scale.md").read_text(encoding="utf-8")))
-    buckets = 10**9 // MOST_ROWS
-    per = measured_curation(curate, rows, moved_at(played[-1], buckets))
-    prices = read_prices()
-    curation = [curation_row(n, per, nodes=max(1, min(64, n // 10**7))) for n in SIZES]
-    training = [
-        training_row(name, method, n, prices.gpus["h100"].usd_per_hour) for name, method in MODELS for n in EXAMPLES
-    ]
-    shuffles = [
-        {
-            "tickets": each.n_tickets, "buckets": each.n_buckets, "bytes a ticket": round(each.per_ticket),
-            **{shuffle.what: round(shuffle.bytes_per_ticket) for shuffle in each.shuffles},
-            "fullest bucket": round(max(s.largest for s in each.shuffles if s.what in BY_BUCKET), 2),
-        }
-        for each in played
-    ]  # fmt: skip
-    spread_bytes = max(spread_memory([row for row in rows if row["engine"] == "ray"]))[0]
-    text = "\n".join(_page(shuffles, per, curation, training, buckets, spread_bytes, prices.dated))
-    print(text)
-    figures = {
-        "bytes_per_ticket": round(per.moved_bytes), "driver_cpu_s_per_million": round(per.driver_cpu_s * 1e6, 1),
-        "nodes_cpu_s_per_million": round(per.nodes_cpu_s * 1e6, 1), "driver_bytes_per_ticket": round(per.driver_bytes),
-        "driver_bytes_per_ticket_spread": round(spread_bytes),
-        "curation": curation, "training": training, "machine": describe_machine(),
-    }  # fmt: skip
-    if os.environ.get("RECORD"):
-        (RESULTS / "scale-model.md").write_text(f"{text}\n\n```json\n{json.dumps(figures)}\n```\n", encoding="utf-8")
-    print(json.dumps(figures))
-
-
-def _page(
-    shuffles: list[dict[str, Any]], per: Curation, curation: list[dict[str, Any]], training: list[dict[str, Any]],
-    buckets: int, spread: float, dated: str,
-) -> Iterator[str]:  # fmt: skip
-    yield "# A billion tickets and a 70B base\n\nWritten by `make bench-scale-model RECORD=1`.\n"
-    yield "## The shuffle of near deduplication (played, every byte counted)\n"
-    yield from as_table(shuffles)
-    yield (
-        f"\nFullest bucket: its bytes over those of the mean one. At 10^9 tickets there are {buckets:,} buckets (a part"
-        f" has at most {MOST_ROWS:,} rows), and {per.moved_bytes:,.0f} bytes travel for a ticket: a text meets nearly "
-        "as many buckets as its prefix has shingles, and each gets word of it.\n"
-    )
-    yield "## Curation (reckoned)\n"
-    yield (
-        f"Measured: {per.driver_cpu_s * 1e6:.0f} CPU-seconds a million tickets on the driver, "
-        f"{per.nodes_cpu_s * 1e6:.0f} on the nodes, {per.driver_bytes:,.0f} bytes of the driver's memory a ticket and "
-        f"{per.base_bytes / 1e9:.1f} GB for any table: decontamination, which is not spread. Redaction and "
-        f"deduplication hold at most {spread:,.0f} bytes a ticket there. "
-        f"Assumed: nodes of {NODE_CORES} processors and {NODE_GB} GB with {NETWORK_GB_S * 8:.0f} Gbit/s, "
-        f"{USD_PER_CORE_HOUR} USD an hour for a processor; the driver works on one processor, and the nodes are "
-        "paid while they work; costs grow with the tickets alone.\n"
-    )
-    yield from as_table(curation)
-    yield "\n## Training on H100 (reckoned)\n"
-    yield (
-        f"Assumed: {EXAMPLE_TOKENS} tokens an example, {EPOCHS} epochs, {UTILISATION:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s,"
-        f" batches of 1 with 512 tokens for the memory, {MARGIN:.0%} of a card left free; several cards share a model "
-        f"without loss. Prices of {dated}, examples.\n"
-    )
-    yield from as_table(training)
-
-
-def as_table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """As Markdown; the columns are those of the last row, which has the most."""
-    names = list(rows[-1])
-    yield f"| {' | '.join(names)} |"
-    yield "|---" * len(names) + "|"
-    for row in rows:
-        yield f"| {' | '.join(_cell(row.get(name, '')) for name in names)} |"
-
-
 def table_rows(text: str) -> Iterator[dict[str, str]]:
     """The rows of the first table of a Markdown page."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -243,7 +344,7 @@ def _count(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-def _fenced(path: Any) -> str:
+def _fenced(path: Path) -> str:
     found = re.search(r"```json\n(.*?)\n```", path.read_text(encoding="utf-8"), re.S)
     assert found is not None, path
     return found[1]

@@ -1,21 +1,28 @@
-"""The tickets of the curation benchmark: readable support English with threads, replies, duplicates and personal data.
+"""The tickets of `bench-curate` and `bench-scale`: readable support English, threads, duplicates, personal data.
 
 Of the tickets about 6 % repeat an earlier one word for word, 10 % with a few words changed, 4 % are in another
 language, 15 % hold personal data, a third continue a thread; a customer writes within a few weeks of the year. 1 % each
 shout, are too short, have a reply that answers nothing, or one with an unfilled placeholder. Equal seeds give equal
-rows. It knows nothing of the steps. Called by `benchmarks/curate.py`.
+rows. `scale_table` makes as many as are wanted of 200,000: each dialect is the same tickets with a suffix of its own on
+all words of six letters and more, but for those of greetings and signatures, so near duplicates stay inside a dialect,
+at the same share, and what dialects have in common are runs of short words. The phrases are in `phrases.yaml`; the
+shipped help desk (`source.kind: generated`) writes texts of a third of the length. Knows nothing of the steps.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks import lexicon
+from benchmarks.measure import report
+from schemas.artifacts import RowCounts, TicketTable
 
 VERSION = 1
 SEED = 20260601
@@ -24,7 +31,19 @@ _SLOT = re.compile(r"\{(\w+)\}")
 _CARDS = ("4111 1111 1111 1111", "5555 5555 5555 4444", "4242424242424242", "3782 822463 10005")
 _IBANS = ("DE89 3704 0044 0532 0130 00", "GB82 WEST 1234 5698 7654 32", "FR14 2004 1010 0505 0001 3M02 606")
 _CATEGORIES = ("billing", "delivery", "returns", "account", "technical", "cancellation")
+N_BASE = 200_000
+BATCH_ROWS = 50_000
+KEPT = "regards|sincerely|thanks|cheers|greetings|wishes|grüßen|saludos|cordialement"
+"""Words that show where a message's parts begin: no dialect changes them."""
 Row = dict[str, object]
+
+
+@cache
+def phrases() -> dict[str, Any]:
+    """Words by their slot, and sentences by their kind."""
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe").load(Path(__file__).with_name("phrases.yaml"))
 
 
 class Writer:
@@ -34,9 +53,8 @@ class Writer:
         self._generator = np.random.Generator(np.random.PCG64(seed))
         self._numbers: list[float] = []
         self._n_tickets = n_tickets
-        self._slots = {name: told.split("|") for name, told in lexicon.SLOTS.items()}
-        self._slots["name"] = lexicon.NAMES.split("|")
-        self._slots["card"], self._slots["iban"] = list(_CARDS), list(_IBANS)
+        self._phrases = phrases()
+        self._slots = {**self._phrases["slots"], "card": list(_CARDS), "iban": list(_IBANS)}
 
     def rows(self) -> list[Row]:
         """All rows; a copy repeats one of the 2,000 tickets before it."""
@@ -80,7 +98,7 @@ class Writer:
             "channel": self._pick(["mail", "mail", "chat", "web"]),
             "subject": self._fill(self._pick(["{noun} {fault}", "{quality} {noun}", "Question about my {noun}"])),
             "body": self._body(),
-            "reply": " ".join(self._some(lexicon.REPLIES, 5)) if self._chance() > 0.03 else None,
+            "reply": " ".join(self._some("replies", 5)) if self._chance() > 0.03 else None,
             "category": self._pick(_CATEGORIES),
             "priority": self._pick(("low", "normal", "normal", "high")),
             "reference": f"NB-{10_000 + self._below(90_000)}",
@@ -88,26 +106,26 @@ class Writer:
 
     def _body(self) -> str:
         if self._chance() < 0.04:
-            return " ".join(self._some(lexicon.OTHER_LANGUAGES[self._pick(("de", "fr", "es"))], 6))
+            return " ".join(self._some(self._pick(("de", "fr", "es")), 6))
         sentences = []
         n_words, goal = 0, 40 + self._below(110)
         while n_words < goal:
             is_stock = self._chance() < 0.12
-            sentences += self._some(lexicon.STOCK if is_stock else lexicon.SENTENCES, 1)
+            sentences += self._some("stock" if is_stock else "sentences", 1)
             n_words += sentences[-1].count(" ") + 1
         if self._chance() < 0.15:
-            sentences.insert(1 + self._below(len(sentences)), *self._some(lexicon.PERSONAL, 1))
+            sentences.insert(1 + self._below(len(sentences)), *self._some("personal", 1))
         text = " ".join(sentences)
         if self._chance() < 0.7:
-            text = f"{self._pick(lexicon.GREETINGS.split('|'))}\n\n{text}"
+            text = f"{self._pick(self._phrases['greetings'])}\n\n{text}"
         if self._chance() < 0.6:
-            text = f"{text}\n\n{self._some(lexicon.SIGNATURES, 1)[0]}"
+            text = f"{text}\n\n{self._some('signatures', 1)[0]}"
         if self._chance() < 0.1:
-            text = f"{text}\n\nOn Monday our care team wrote:\n> " + "\n> ".join(self._some(lexicon.REPLIES, 4))
+            text = f"{text}\n\nOn Monday our care team wrote:\n> " + "\n> ".join(self._some("replies", 4))
         return text
 
-    def _some(self, told: str, n: int) -> list[str]:
-        choices = told.split("|")
+    def _some(self, kind: str, n: int) -> list[str]:
+        choices = self._phrases.get(kind) or self._phrases["other_languages"][kind]
         filled = (self._fill(self._pick(choices)) for _ in range(n))
         return [text[0].upper() + text[1:] for text in filled]
 
@@ -162,3 +180,60 @@ def ticket_files(n_tickets: int, folder: Path) -> tuple[Path, Path]:
         pq.write_table(pa.Table.from_pylist(rows), part, compression="zstd")
         part.rename(paths[0])
     return paths[0], paths[1]
+
+
+def scale_table(n_tickets: int, folder: Path) -> TicketTable:
+    """The tickets as a table that a step reads, made at the first call."""
+    out = folder / f"scale-{n_tickets}-v{VERSION}"
+    if not out.exists():
+        from tasks.curate.rows import write_ordered_tickets, write_removed
+
+        report(f"making {n_tickets:,} tickets")
+        aside = out.with_suffix(".part")
+        aside.mkdir(parents=True, exist_ok=True)
+        write_ordered_tickets(_batches(n_tickets, ticket_files(N_BASE, folder)[0]), aside)
+        write_removed([], aside)
+        aside.rename(out)
+    return TicketTable(root=out, rows=RowCounts(n_in=n_tickets, n_out=n_tickets))
+
+
+def _batches(n_tickets: int, base: Path) -> Iterator[object]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from schemas.tables import TICKETS
+    from tasks.curate.rows import ARROW_TYPES
+    from tasks.warehouse import connect
+
+    table = pq.read_table(base)
+    names = {column.name: column for column in TICKETS}
+    for dialect in range(-(-n_tickets // N_BASE)):
+        suffix = _suffix(dialect)
+        wanted = min(N_BASE, n_tickets - dialect * N_BASE)
+        for start in range(0, wanted, BATCH_ROWS):
+            batch = table.slice(start, min(BATCH_ROWS, wanted - start))
+            columns = ", ".join(_column(name, suffix, dialect, names[name].sql_type) for name in batch.column_names)
+            with connect() as connection:
+                connection.register("batch", batch)
+                made = connection.sql(
+                    f"SELECT {columns}, 'generated' AS source, ({dialect * N_BASE + start + 1} "
+                    f"+ row_number() OVER () - 1)::BIGINT AS source_line FROM batch"
+                ).to_arrow_table()
+            for name, column in names.items():
+                if name not in made.column_names:
+                    made = made.append_column(name, pa.nulls(made.num_rows, ARROW_TYPES[column.sql_type]))
+            yield made
+
+
+def _column(name: str, suffix: str, dialect: int, sql_type: str) -> str:
+    if name in ("ticket_id", "thread_id", "customer_id"):
+        return f"'{dialect:03d}-' || {name} AS {name}"
+    if name in ("subject", "body", "reply") and suffix:
+        spoken = f"regexp_replace({name}, '\\b([a-z]{{6,}})\\b', '\\1{suffix}', 'g')"
+        return f"regexp_replace({spoken}, '\\b({KEPT}){suffix}\\b', '\\1', 'g') AS {name}"
+    return f"{name}::{sql_type} AS {name}"
+
+
+def _suffix(dialect: int) -> str:
+    """Nothing for the first, else two letters."""
+    return "" if not dialect else f"{'bdfghjklmnprstvz'[dialect // 16]}{'bdfghjklmnprstvz'[dialect % 16]}"

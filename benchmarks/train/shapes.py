@@ -2,26 +2,23 @@
 
 The weights are random, made from a configuration that tasks/train knows, so nothing is downloaded but a tokenizer.
 SHAPE: its name (default: 1.5 B of Qwen on a GPU, 0.5 B without). TOKENIZER: a folder with tokenizer files, for a
-machine without network (default: SmolLM2's). Seconds count here, not CPU seconds. Called by
-`benchmarks/train/__main__.py`.
+machine without network (default: SmolLM2's). Seconds count here, not CPU seconds.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.train.contestants import CONTESTANTS, Contestant
-from benchmarks.train.device import Device, one_card, this_device
-from benchmarks.train.report import Result
-from benchmarks.train.runs import Run, run_training
-from benchmarks.train.workload import ADAPTER, WORKLOADS, Prepared, prepare, write_settings
+from benchmarks.measure import table
+from benchmarks.train.trainers import Place, Result, plan, run_rounds
+from benchmarks.train.workload import ADAPTER, WORKLOADS, Prepared, prepare
 from schemas.artifacts import ModelRef
 from tasks.files import seal
 from tasks.train.memory import ModelDims, known_config, known_dims, known_models, trainable_parameters
@@ -29,6 +26,17 @@ from tasks.train.memory import ModelDims, known_config, known_dims, known_models
 LIMIT_S = 300.0
 """Wall seconds of one training."""
 SEED, CONTEXT = 20261128, 4096
+LEGEND = (
+    "tokens: real ones, without padding, of all steps but the first ones. MFU: operations that a plain LoRA step "
+    "needs, or that ours computes (a shared beginning once, logits where there is loss), over its time and the "
+    "device's most. Peak: of the GPU's memory while training, without one of the process."
+)
+PUBLISHED = {
+    "NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H100 NVL": 835e12, "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA A100-SXM4-40GB": 312e12, "NVIDIA A100-SXM4-80GB": 312e12, "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12, "NVIDIA L40S": 362e12, "NVIDIA L4": 121e12, "NVIDIA A10G": 70e12,
+}  # fmt: skip
+"""Card as torch names it -> bfloat16 operations a second without sparsity, from NVIDIA's data sheets."""
 
 
 @dataclass(frozen=True)
@@ -51,47 +59,90 @@ class ShapesSize:
     on_gpu: Amount
 
 
-def run_shapes(
-    tokenizer: Callable[[], Path], pythons: dict[str, Path], missing: dict[str, str], scratch: Path, size: ShapesSize,
-    *, threads: int, processor: str,
-) -> tuple[str, dict[str, Any]]:  # fmt: skip
+@dataclass(frozen=True)
+class Device:
+    """What multiplies, and the most it can."""
+
+    name: str
+    measured: float
+    """Operations a second of a product of two large matrices in `dtype`."""
+    on_gpu: bool
+    dtype: str = "bfloat16"
+
+    @property
+    def most(self) -> float:
+        """Operations a second: published for the card, else measured (a part of a card has a name of its own).
+
+        >>> Device("NVIDIA L4", 9e13, True).most, Device("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 9e13, True).most
+        (121000000000000.0, 90000000000000.0)
+        """
+        return PUBLISHED.get(self.name, self.measured)
+
+    def __str__(self) -> str:
+        whose = "published" if self.name in PUBLISHED else "the measured"
+        return (
+            f"{self.name}: {self.measured / 1e12:.3g} TFLOP/s measured, "
+            f"{self.most / 1e12:.3g} taken as its most ({whose})"
+        )
+
+
+def one_card(environ: Mapping[str, str]) -> str:
+    """CUDA_VISIBLE_DEVICES for a contestant: one card, or Trainer would spread its batches over all.
+
+    >>> one_card({"CUDA_VISIBLE_DEVICES": "2,3"}), one_card({})
+    ('2', '0')
+    """
+    return environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+
+
+def this_device(place: Place) -> Device:
+    """Measured in a process of its own."""
+    answer = place.scratch / "device.json"
+    cost = place.run(sys.executable, "train_own.py", "device", answer)
+    if not cost.complete:
+        sys.exit(f"the device: {cost.failure}")
+    found = json.loads(answer.read_text())
+    processor = place.bench.machine["processor"]
+    return Device(found["gpu"] or processor, found["measured_flops"], bool(found["gpu"]), found["dtype"])
+
+
+def run_shapes(tokenizer: Callable[[], Path], size: ShapesSize, place: Place) -> tuple[str, dict[str, Any]]:
     """The tables, and the figures of the last line.
 
     Args:
         tokenizer: Gives a folder with a model's tokenizer, where TOKENIZER names none.
-        pythons: Environment -> interpreter.
-        missing: Environment -> why there is none.
-        scratch: For the model and everything else.
         size: How much.
-        threads: Of every process.
-        processor: Its name, where there is no GPU.
+        place: Where the processes run.
     """
-    wanted, folder = _asked(os.environ)
-    card = one_card(os.environ)
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is prepared here must not lie on the card
-    device = this_device(scratch, card, threads=threads, processor=processor)
+    wanted, folder = _settings(os.environ)
+    place = replace(place, card=one_card(os.environ), limit_s=LIMIT_S)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is prepared here must not be in the card's memory
+    device = this_device(place)
+    place = replace(place, dtype=device.dtype, card=place.card if device.on_gpu else "")
     amount = size.on_gpu if device.on_gpu else size.on_cpu
     name = wanted or ("qwen2.5-1.5b" if device.on_gpu else "qwen2.5-0.5b")
     dims = known_dims(name)
-    model = random_model(known_config(name), folder or tokenizer(), scratch / "shape")
+    model = random_model(known_config(name), folder or tokenizer(), place.scratch / "shape")
+    # Trainer needs nothing but the project's own libraries.
+    contestants = [replace(one, environment="project") if one.role == "trainer" else one for one in plan(quick=True)]
     parts, last = [f"{name}, {dims.n_parameters / 1e9:.2f} B random weights, on {device}"], {}
     for case in size.cases:
-        home = scratch / f"shape-{case}"
+        home = place.scratch / f"shape-{case}"
         home.mkdir()
         prepared = prepare(
-            WORKLOADS[case], model, home, n_steps=amount.steps, n_validation=8, batch_size=amount.batch_size
-        )
-        write_settings(home, WORKLOADS[case], model, threads=threads, dtype="bfloat16")
-        results = _trained(pythons, missing, model, prepared, scratch, size.rounds, amount.warm, threads, card, device)
+            WORKLOADS[case], model, home, dtype=place.dtype, n_steps=amount.steps, n_validation=8,
+            batch_size=amount.batch_size,
+        )  # fmt: skip
+        results = run_rounds(contestants, prepared, model.root, place, size.rounds, warm=amount.warm)
         plain = step_flops(dims, prepared.n_shared + prepared.n_own)
         own = own_flops(dims, prepared, amount.batch_size)
         title = f"## {case}: {prepared.n_shared} shared and {prepared.n_own:.0f} own tokens, {amount.batch_size} a step"
         parts += [title, shapes_table(results, device, plain, own)]
         last[case] = shapes_figures(results, device, plain, own)
-    return "\n\n".join(parts), {"shape": name, "device": str(device), "workloads": last}
+    return "\n\n".join([*parts, LEGEND]), {"shape": name, "device": str(device), "workloads": last}
 
 
-def _asked(environ: Mapping[str, str]) -> tuple[str | None, Path | None]:
+def _settings(environ: Mapping[str, str]) -> tuple[str | None, Path | None]:
     """SHAPE and TOKENIZER, looked at before anything is measured."""
     name, folder = environ.get("SHAPE") or None, environ.get("TOKENIZER") or None
     if name is not None and name not in known_models():
@@ -120,8 +171,8 @@ def random_model(config: dict[str, Any], tokenizer: Path, root: Path) -> ModelRe
     if n_ids > config["vocab_size"]:
         raise SystemExit(f"SHAPE has {config['vocab_size']} ids and the tokenizer {n_ids}: take a larger vocabulary")
     torch.manual_seed(SEED)
-    told = {"max_position_embeddings": CONTEXT, "sliding_window": None, **config}
-    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(**told), dtype=torch.bfloat16)
+    settings = {"max_position_embeddings": CONTEXT, "sliding_window": None, **config}
+    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.bfloat16)
     made.save_pretrained(root)
     return ModelRef(
         root=root, digest=seal(root), uri=f"file:{root}", n_parameters=sum(each.numel() for each in made.parameters()),
@@ -155,29 +206,30 @@ def _layers(dims: ModelDims) -> float:
 
 def shapes_table(results: list[Result], device: Device, plain: float, own: float) -> str:
     """One line for each trainer."""
-    lines = [
-        "| trainer | tokens per s | ours over it | MFU, of a plain step | of what is computed | peak MB "
-        "| loss, first and last step |",
-        "|---" * 7 + "|",
-    ]
     figures = shapes_figures(results, device, plain, own)
+    rows: list[list[object]] = []
     for result in results:
         name = result.contestant.name
-        if result.told:
-            lines.append(f"| {name} | {result.told} | | | | | |")
+        if result.failure:
+            rows.append([name, result.failure])
             continue
-        told, losses = figures[name], result.runs[0].losses
-        over = figures["ratios"].get(name, 1.0)
-        lines.append(
-            f"| {name} | {told['tokens_per_s']:,.0f} | {over:.2f} | {told['mfu']:.1%} | {told['mfu_computed']:.1%} "
-            f"| {told['peak_mb']:,} | {losses[0]:.3f} {losses[-1]:.3f} |"
-        )
-    return "\n".join(lines)
+        of, losses = figures[name], result.runs[0].losses
+        rows.append(
+            [
+                name, f"{of['tokens_per_s']:,.0f}", f"{figures['ratios'].get(name, 1.0):.2f}", f"{of['mfu']:.1%}",
+                f"{of['mfu_computed']:.1%}", f"{of['peak_mb']:,}", f"{losses[0]:.3f} {losses[-1]:.3f}",
+            ]
+        )  # fmt: skip
+    names = (
+        "trainer", "tokens per s", "ours over it", "MFU, of a plain step", "of what is computed", "peak MB",
+        "loss, first and last step",
+    )  # fmt: skip
+    return table(names, rows)
 
 
 def shapes_figures(results: list[Result], device: Device, plain: float, own: float) -> dict[str, Any]:
     """What the table says; peaks are of the GPU's memory where there is one, else of the process."""
-    done = {result.contestant.name: result for result in results if not result.told}
+    done = {result.contestant.name: result for result in results if not result.failure}
     ours = next((one for one in done.values() if one.contestant.role == "ours"), None)
     figures: dict[str, Any] = {
         name: {
@@ -192,29 +244,3 @@ def shapes_figures(results: list[Result], device: Device, plain: float, own: flo
         name: round(ours.per_s / one.per_s, 3) for name, one in done.items() if ours is not None and one is not ours
     }
     return figures
-
-
-def _trained(
-    pythons: dict[str, Path], missing: dict[str, str], model: ModelRef, prepared: Prepared, scratch: Path,
-    rounds: int, warm: int, threads: int, card: str, device: Device,
-) -> list[Result]:  # fmt: skip
-    contestants = [one for one in CONTESTANTS if one.role != "peer"]
-    found: dict[Contestant, list[Run]] = defaultdict(list)
-    for number in range(rounds):
-        for one in contestants[number:] + contestants[:number]:
-            # Trainer needs nothing but the project's own libraries.
-            environment = "project" if one.role == "trainer" else one.environment
-            if environment not in pythons or (found[one] and found[one][-1].told):
-                continue
-            run = run_training(
-                pythons[environment], one.script, one.mode, model=model.root, folder=prepared.folder, scratch=scratch,
-                threads=threads, own=one.role == "ours", card=card, warm=warm, limit_s=LIMIT_S,
-            )  # fmt: skip
-            if not run.told and run.on_gpu != device.on_gpu:
-                run = Run(told="its libraries did not find the GPU")
-            found[one].append(run)
-            shown = run.told or f"{run.n_tokens / run.wall_s:.0f} tokens per s"
-            print(f"{prepared.workload.name} {one.name}: {shown}", file=sys.stderr, flush=True)
-    return [
-        Result(one, tuple(found[one]), "" if found[one] else missing.get(one.environment, "")) for one in contestants
-    ]

@@ -1,8 +1,7 @@
 """The two workloads of the training benchmark: tickets as ids, the batches of each step, the adapter of all.
 
 routing: a long instruction, a short ticket, a label. replies: a support prompt, a ticket of some sentences, a written
-answer. The texts come from `benchmarks/lexicon.py`, equal seeds give equal ids. It knows nothing of the contestants.
-Called by `benchmarks/train/__main__.py` and `benchmarks/train/answers.py`.
+answer. The words are those of `phrases.yaml`, equal seeds give equal ids. Knows nothing of the contestants.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import lexicon
+from benchmarks.tickets import phrases
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.files import seal, write_json
@@ -24,20 +23,16 @@ SEED = 20261126
 BATCH_SIZE = 8
 ADAPTER = AdapterSpec(rank=16, alpha=32)
 UNCLIPPED = 1e9
-"""No gradient reaches this norm: litgpt does not clip, so nobody does."""
+"""No gradient reaches this norm: litgpt does not clip, so no contestant does."""
 TEAMS = ("billing", "delivery", "returns", "account", "technical", "cancellation")
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What one workload asks; `n_steps` batches of `BATCH_SIZE`."""
+    """Messages and answers of one kind."""
 
     name: str
     system: str
-    n_steps: int
-    learning_rate: float
-    bar_trainer: float
-    bar_trl: float
 
     def turns(self, rng: np.random.Generator) -> tuple[list[Message], str]:
         """The messages before the answer, and the answer."""
@@ -51,22 +46,15 @@ WORKLOADS = {
         "You sort the mail of the Northbeam support desk. Read the ticket and answer with the name of one team and "
         "nothing else. The teams are billing, delivery, returns, account, technical and cancellation. If two of them "
         "fit, take the first one of the list. Write it in small letters.",
-        n_steps=24,
-        learning_rate=1e-3,
-        bar_trainer=1.7,
-        bar_trl=1.5,
     ),
     "replies": Workload(
         "replies",
         "You answer the tickets of the Northbeam support desk. Greet the customer by name, say what you have "
         "understood, name the next step and when it will be done, close with the reference of the ticket and sign "
         "as Northbeam Care. Stay friendly and brief.",
-        n_steps=12,
-        learning_rate=1e-3,
-        bar_trainer=1.3,
-        bar_trl=1.3,
     ),
-}  # fmt: skip
+}
+LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -84,41 +72,26 @@ class Prepared:
     """Mean tokens of an example that carry loss."""
 
 
-def spec_of(workload: Workload, *, threads: int, **settings: Any) -> TrainSpec:
+def spec_of(*, dtype: str, threads: int = 1, **settings: Any) -> TrainSpec:
     """Our settings; every contestant is given the same."""
+    settings = {"adapter": ADAPTER, "batch_size": BATCH_SIZE, **settings}
     return TrainSpec(
-        base_model="pypi://",
-        adapter=settings.pop("adapter", ADAPTER),
-        dtype=settings.pop("dtype", "bfloat16"),
-        learning_rate=workload.learning_rate,
-        lr_scheduler="constant",
-        warmup_ratio=0.0,
-        max_grad_norm=UNCLIPPED,
-        batch_size=settings.pop("batch_size", BATCH_SIZE),
-        save_every=10_000,
-        seed=SEED,
-        threads=threads,
-        **settings,
-    )
+        base_model="pypi://", dtype=dtype, learning_rate=LEARNING_RATE, lr_scheduler="constant", warmup_ratio=0.0,
+        max_grad_norm=UNCLIPPED, save_every=10_000, seed=SEED, threads=threads, **settings,
+    )  # fmt: skip
 
 
 def prepare(
-    workload: Workload,
-    model: ModelRef,
-    folder: Path,
-    *,
-    n_steps: int,
-    n_validation: int,
-    adapter: AdapterSpec = ADAPTER,
-    epochs: int = 1,
-    batch_size: int = BATCH_SIZE,
-) -> Prepared:
-    """Write `dataset/` (a `DatasetRef`), `examples.json` (for those who do not read it) and `adapter/` (PEFT).
+    workload: Workload, model: ModelRef, folder: Path, *, dtype: str, n_steps: int, n_validation: int,
+    adapter: AdapterSpec = ADAPTER, epochs: int = 1, batch_size: int = BATCH_SIZE,
+) -> Prepared:  # fmt: skip
+    """Write `dataset/` (a `DatasetRef`), `examples.json` (what every engine reads) and `adapter/` (PEFT).
 
     Args:
         workload: What to write.
         model: Its tokenizer and shapes.
         folder: An empty directory.
+        dtype: In which every contestant multiplies, `bfloat16` or `float32`.
         n_steps: Batches of one epoch, all of them full.
         n_validation: Examples held out.
         adapter: That all begin with.
@@ -147,45 +120,34 @@ def prepare(
     write_json(
         folder / "examples.json",
         {
-            "train": [[row["input_ids"], row["loss_mask"]] for row in rows["train"]],
-            "validation": [[row["input_ids"], row["loss_mask"]] for row in rows["validation"]],
+            **{split: [[row["input_ids"], row["loss_mask"]] for row in rows[split]] for split in rows},
             "batches": [batches[0] for _, batches in order],
             "batch_size": batch_size,
-            "learning_rate": workload.learning_rate,
+            "learning_rate": LEARNING_RATE,
+            "dtype": dtype,
+            "model": model.model_dump(mode="json"),
         },
     )
-    _write_adapter(model, spec_of(workload, threads=1, dtype="float32", adapter=adapter), folder / "adapter")
+    _write_adapter(model, spec_of(dtype="float32", adapter=adapter), folder / "adapter")
     n_shared = len(_common_start([row["input_ids"] for row in rows["train"]]))
-    return Prepared(
-        workload,
-        folder,
-        dataset,
-        n_shared,
-        mean(lengths) - n_shared,
-        mean(sum(row["loss_mask"]) for row in rows["train"]),
-    )
-
-
-def write_settings(folder: Path, workload: Workload, model: ModelRef, *, threads: int, dtype: str) -> None:
-    """What our own engine reads beside the examples."""
-    told = {"workload": workload.name, "threads": threads, "dtype": dtype, "model": model.model_dump(mode="json")}
-    write_json(folder / "settings.json", told)
+    n_supervised = mean(sum(row["loss_mask"]) for row in rows["train"])
+    return Prepared(workload, folder, dataset, n_shared, mean(lengths) - n_shared, n_supervised)
 
 
 def write_prompts(workload: Workload, folder: Path, *, n_items: int) -> None:
-    """`prompts.parquet` of a `PromptSet`: held-out items as an evaluation asks them."""
+    """`prompts.parquet` of a `PromptSet`: held-out items as an evaluation has them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from tasks.prompts import dump_messages
 
     rng = np.random.default_rng([SEED, len(workload.name), 1])
-    asked = [workload.turns(rng) for _ in range(n_items)]
+    turns_and_answers = [workload.turns(rng) for _ in range(n_items)]
     folder.mkdir(parents=True, exist_ok=True)
     table = {
         "item_id": [f"i{number:04}" for number in range(n_items)],
-        "messages": [dump_messages(turns) for turns, _ in asked],
-        "answer": [answer for _, answer in asked],
+        "messages": [dump_messages(turns) for turns, _ in turns_and_answers],
+        "answer": [answer for _, answer in turns_and_answers],
     }
     pq.write_table(pa.table(table), folder / "prompts.parquet")
 
@@ -200,15 +162,10 @@ def _write_dataset(rows: dict[str, list[dict[str, Any]]], root: Path) -> Dataset
         Dataset.from_list(examples, features=Features(types)).save_to_disk(str(root / split))
     lengths = [len(row["input_ids"]) for row in rows["train"]]
     return DatasetRef(
-        root=root,
-        digest=seal(root),
-        n_train=len(rows["train"]),
-        n_validation=len(rows["validation"]),
-        n_tokens=sum(lengths),
-        n_supervised=sum(sum(row["loss_mask"]) for row in rows["train"]),
-        n_dropped=0,
+        root=root, digest=seal(root), n_train=len(rows["train"]), n_validation=len(rows["validation"]),
+        n_tokens=sum(lengths), n_supervised=sum(sum(row["loss_mask"]) for row in rows["train"]), n_dropped=0,
         max_tokens=max(lengths),
-    )
+    )  # fmt: skip
 
 
 def _write_adapter(model: ModelRef, spec: TrainSpec, out: Path) -> None:
@@ -232,7 +189,7 @@ def _routing(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _reply(rng: np.random.Generator) -> tuple[str, str]:
-    name, noun, fault = str(rng.choice(lexicon.NAMES.split("|"))), _words(rng, "noun"), _words(rng, "fault")
+    name, noun, fault = (_words(rng, slot) for slot in ("name", "noun", "fault"))
     wish, time = _words(rng, "wish"), _words(rng, "time")
     reference = f"NB-{rng.integers(10_000, 99_999)}"
     team = TEAMS[int(rng.integers(len(TEAMS)))]
@@ -250,4 +207,4 @@ def _reply(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _words(rng: np.random.Generator, slot: str) -> str:
-    return str(rng.choice(lexicon.SLOTS[slot].split("|")))
+    return str(rng.choice(phrases()["slots"][slot]))

@@ -241,7 +241,7 @@ def main() -> int:
     (folder / "weeks.svg").write_text(chart(rows))
     (folder / "weeks.txt").write_text(text + "\n")
     if os.environ.get("RECORD"):
-        from benchmarks.home import describe_machine
+        from benchmarks.measure import describe_machine
 
         RESULT.write_text(record(rows, machine=describe_machine(), command="RECORD=1 make demo-schedule"))
         PICTURE.write_text(chart(rows))

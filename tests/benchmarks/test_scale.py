@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import scale_tickets
-from benchmarks.scale import Run, as_table, enough_processors, summary, told
-from benchmarks.scale_tickets import scale_table
+from benchmarks import tickets
+from benchmarks.scale import Run, as_table, conclusions, enough_processors, summary
+from benchmarks.tickets import scale_table
 from schemas.curation_steps import DedupStep
 from tasks.curate.dedup import drop_duplicates
 
@@ -20,8 +20,8 @@ RAY = Run(1000, "redact", "ray", 8.0, 3.0, 4.0, 18.0, 50.0, 400.0, 250.0, 1000, 
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(scale_tickets, "N_BASE", 600)
-    monkeypatch.setattr(scale_tickets, "BATCH_ROWS", 250)
+    monkeypatch.setattr(tickets, "N_BASE", 600)
+    monkeypatch.setattr(tickets, "BATCH_ROWS", 250)
     return scale_table(1500, tmp_path).root
 
 
@@ -52,10 +52,10 @@ def test_the_driver_is_taken_off_before_processors_are_counted() -> None:
     assert enough_processors(LOCAL, RAY) == pytest.approx(18 / 6)
     assert enough_processors(LOCAL, replace(RAY, driver_cpu_s=11.0)) is None
     assert enough_processors(replace(LOCAL, wall_s=99.0), RAY) == pytest.approx(18 / 8)  # a busy machine
-    assert "Ray was faster at 1,000 tickets" in told([LOCAL, RAY])
+    assert "Ray was faster at 1,000 tickets" in conclusions([LOCAL, RAY])
 
 
 def test_a_run_that_did_not_end_has_no_figures() -> None:
-    late = replace(RAY, told="did not end: over 900 s")
+    late = replace(RAY, failure="did not end: over 900 s")
     assert "over 900 s" in as_table([LOCAL, late])
     assert summary([LOCAL, late])["steps"] == {}

@@ -7,8 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.scale_model import Curation, curation_row, measured_curation, moved_at, table_rows, training_row
-from benchmarks.scale_shuffle import Counting, buckets_met, play
+from benchmarks.scale_model import (
+    Counting,
+    Curation,
+    buckets_met,
+    curation_row,
+    measured_curation,
+    moved_at,
+    play,
+    table_rows,
+    training_row,
+)
 from schemas.curation_steps import DedupStep
 from tasks.curate.dedup_parts import decide_in_parts
 from tasks.curate.rows import ticket_table, write_tickets

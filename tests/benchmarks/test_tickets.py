@@ -10,9 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.curate import as_table, summary
+from benchmarks.curate import as_table, run_stage, summary
 from benchmarks.measure import Cost
-from benchmarks.stage import run_stage
 from benchmarks.tickets import Row, Writer, ticket_files
 
 
@@ -55,15 +54,15 @@ def test_the_stage_runs_over_them_and_every_step_finds_something(tmp_path: Path)
     lines = {line.step: line for line in run_stage(*files, out)}
     assert lines["extract Parquet"].n_out == lines["extract JSONL"].n_out == 1500
     for step in ("rules", "length", "language", "quality", "exact and near duplicates", "decontaminate"):
-        assert lines[step].told or lines[step].n_out < lines[step].n_in, step
+        assert lines[step].missing or lines[step].n_out < lines[step].n_in, step
     assert lines["exact and near duplicates"].n_out < lines["exact duplicates alone"].n_out
-    assert all(line.cpu_s > 0 for line in lines.values() if not line.told)
+    assert all(line.cpu_s > 0 for line in lines.values() if not line.missing)
 
 
 def test_the_sum_holds_the_stage_and_not_what_stands_apart() -> None:
     lines = [
-        {"step": "read", "counts": False, "cpu_s": 5.0, "wall_s": 5.0, "n_in": 100, "n_out": 100, "told": ""},
-        {"step": "one", "counts": True, "cpu_s": 1.0, "wall_s": 0.5, "n_in": 100, "n_out": 90, "told": ""},
+        {"step": "read", "counts": False, "cpu_s": 5.0, "wall_s": 5.0, "n_in": 100, "n_out": 100, "missing": ""},
+        {"step": "one", "counts": True, "cpu_s": 1.0, "wall_s": 0.5, "n_in": 100, "n_out": 90, "missing": ""},
         {
             "step": "two",
             "counts": True,
@@ -71,9 +70,9 @@ def test_the_sum_holds_the_stage_and_not_what_stands_apart() -> None:
             "wall_s": None,
             "n_in": None,
             "n_out": None,
-            "told": "not there",
+            "missing": "not there",
         },
-        {"step": "three", "counts": True, "cpu_s": 3.0, "wall_s": 1.5, "n_in": 90, "n_out": 80, "told": ""},
+        {"step": "three", "counts": True, "cpu_s": 3.0, "wall_s": 1.5, "n_in": 90, "n_out": 80, "missing": ""},
     ]
     told = summary(lines, [Cost(8.0, 10.0, 500.0, 0, "", "", 400.0)], 100)
     assert (told["cpu_s"], told["tickets_per_cpu_s"], told["tickets_per_s"]) == (4.0, 25, 50)

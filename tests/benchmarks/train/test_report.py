@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.home import pinned
+from benchmarks.measure import ENGINES, pinned
 from benchmarks.train.answers import agreement
-from benchmarks.train.contestants import CONTESTANTS, plan
-from benchmarks.train.report import Result, training_table
-from benchmarks.train.runs import ENGINES, Run
+from benchmarks.train.trainers import CONTESTANTS, Result, Run, plan, training_table
 from benchmarks.train.workload import WORKLOADS, Prepared, prepare, spec_of
 from schemas.artifacts import ModelRef
 from schemas.training import AdapterSpec
@@ -34,11 +32,8 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="th
 @pytest.fixture(scope="module")
 def prepared(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     folder = tmp_path_factory.mktemp("routing")
-    workload = WORKLOADS["routing"]
-    made = prepare(workload, tiny_model, folder, n_steps=STEPS, n_validation=4, batch_size=BATCH)
-    told = {"workload": "routing", "threads": 1, "dtype": "float32", "model": tiny_model.model_dump(mode="json")}
-    write_json(folder / "settings.json", told)
-    return made
+    sizes = {"n_steps": STEPS, "n_validation": 4, "batch_size": BATCH}
+    return prepare(WORKLOADS["routing"], tiny_model, folder, dtype="float32", **sizes)
 
 
 def test_every_contestant_has_its_script_and_its_list_of_pins() -> None:
@@ -62,15 +57,18 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
         importlib.import_module(script.removesuffix(".py")).main()
 
     yield run
-    for name in {"shared", "tunegate_engine", "sweep_engine"} - known:
+    for name in {"train_shared", "train_own"} - known:
         sys.modules.pop(name, None)
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
-def test_the_gradients_compared_are_equal(prepared: Prepared, tiny_model: ModelRef) -> None:
-    engine = importlib.import_module("benchmarks.train.engines.gradient_engine")
-    model = open_for_training(tiny_model, spec_of(prepared.workload, threads=1, dtype="float32"))
+def test_the_gradients_compared_are_equal(
+    prepared: Prepared, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ENGINES))
+    engine = importlib.import_module("train_own")
+    model = open_for_training(tiny_model, spec_of(dtype="float32"))
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -85,7 +83,7 @@ def test_the_gradients_compared_are_equal(prepared: Prepared, tiny_model: ModelR
 
 
 def test_the_answers_compared_are_equal(tiny_model: ModelRef) -> None:
-    engine = importlib.import_module("benchmarks.train.engines.answer_engine")
+    engine = importlib.import_module("benchmarks.engines.train_answers")
     prompts = [[1, 40 + number, *range(41, 44 + number)] for number in range(5)]
     stock = engine.stock(load_base(tiny_model, dtype=torch.float32), prompts, 12, 2, 2)
     single = engine.stock(load_base(tiny_model, dtype=torch.float32), prompts, 12, 2, 1)
@@ -99,17 +97,17 @@ def test_the_answers_compared_are_equal(tiny_model: ModelRef) -> None:
 def test_the_trials_of_a_sweep_share_their_trunk(
     prepared: Prepared, tiny_model: ModelRef, tmp_path: Path, run_here: Callable[..., None]
 ) -> None:
-    spec = spec_of(prepared.workload, threads=1, dtype="float32", adapter=AdapterSpec(rank=4, top_layers=1), epochs=2)
+    spec = spec_of(dtype="float32", adapter=AdapterSpec(rank=4, top_layers=1), epochs=2)
     plain = {name: ref.model_dump(mode="json") for name, ref in (("dataset", prepared.dataset), ("model", tiny_model))}
     job = {**plain, "spec": spec.model_dump(mode="json"), "threads": 1, "rates": [1e-3, 2e-3]}
     write_json(tmp_path / "job.json", job)
     answer = tmp_path / "answer.json"
-    run_here("sweep_engine.py", "on", tmp_path / "job.json", answer)
+    run_here("train_own.py", "sweep-on", tmp_path / "job.json", answer)
     one, other = (trial["validation_loss"] for trial in json.loads(answer.read_text())["trials"])
     assert one != other
     assert len([path for path in (tmp_path / "trunks").iterdir() if path.is_dir()]) == 1
 
 
 def test_a_failed_run_has_a_row_with_its_reason() -> None:
-    failed = Result(CONTESTANTS[-1], (Run(told="failed (1): no module"),))
+    failed = Result(CONTESTANTS[-1], (Run(failure="failed (1): no module"),))
     assert "failed (1): no module" in training_table([failed])

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.train.contestants import CONTESTANTS
-from benchmarks.train.device import Device, one_card
-from benchmarks.train.report import Result
-from benchmarks.train.runs import Run, read_run
+from benchmarks.measure import Bench
 from benchmarks.train.shapes import (
     Amount,
+    Device,
     ShapesSize,
+    one_card,
     own_flops,
     random_model,
     run_shapes,
@@ -24,6 +23,7 @@ from benchmarks.train.shapes import (
     shapes_table,
     step_flops,
 )
+from benchmarks.train.trainers import CONTESTANTS, Place, Result, Run, read_run
 from benchmarks.train.workload import ADAPTER, WORKLOADS, Prepared
 from schemas.artifacts import DatasetRef, ModelRef
 from tasks.model.base_model import load_base
@@ -116,7 +116,7 @@ def test_a_wrong_setting_is_refused_before_anything_is_measured(
     little = Amount(steps=1, warm=0, batch_size=1)
     size = ShapesSize(cases=(), rounds=1, on_cpu=little, on_gpu=little)
     with pytest.raises(SystemExit, match=told):
-        run_shapes(lambda: tmp_path, {}, {}, tmp_path, size, threads=1, processor="")
+        run_shapes(lambda: tmp_path, size, Place(Bench("train", True, False, tmp_path, {}), tmp_path, 1, "float32"))
 
 
 def test_the_table_has_a_row_for_each_trainer_and_one_that_is_not_there_says_so() -> None:

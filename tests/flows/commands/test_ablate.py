@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks import toy
 from benchmarks.forked import Forked
-from benchmarks.regressions import toy
-from benchmarks.regressions.worlds import merged, toy_world
+from benchmarks.regressions import merged, toy_world
 from flows.ablation import Ablation, arms_of, learnable
 from flows.cli import main
 from flows.report import gather

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks.measure import Cost, run_measured
+from benchmarks.measure import Cost, Sampler, run_measured
 from tests.support.processes import is_running
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmarks read /proc: Linux only")
@@ -56,3 +57,14 @@ def test_a_run_over_its_limit_ends_with_its_workers_and_says_so(tmp_path: Path) 
 def test_what_a_failing_run_said_is_kept(tmp_path: Path) -> None:
     cost = measure("import sys; print('before'); sys.exit('a reason')", tmp_path)
     assert (cost.code, cost.stdout, cost.stderr) == (1, "before\n", "a reason\n")
+
+
+def test_the_sampler_counts_processes_that_have_ended() -> None:
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    parent = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {burn!r}]); time.sleep(0.5)"
+    process = subprocess.Popen([sys.executable, "-c", parent])
+    sampler = Sampler(process.pid, every_s=0.01)
+    sampler.start()
+    process.wait()
+    sampler.stop()
+    assert sampler.cpu_s > 0.35

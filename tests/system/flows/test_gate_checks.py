@@ -1,4 +1,4 @@
-"""The gate's checks by the real command; tests/system/benchmarks/regressions has the other planted faults."""
+"""The gate's checks by the real command; tests/system/benchmarks/test_regressions.py has the other planted faults."""
 
 from __future__ import annotations
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks.train.contestants import plan
-from benchmarks.train.report import Result, figures, training_table
-from benchmarks.train.runs import ENGINES, read_run, run_training
-from benchmarks.train.workload import WORKLOADS, Prepared, prepare
+from benchmarks.measure import Bench
+from benchmarks.train.trainers import CONTESTANTS, Place, Result, figures, plan, read_run, run_training, training_table
+from benchmarks.train.workload import Prepared
 from schemas.artifacts import ModelRef
-from tasks.files import write_json
 from tests.benchmarks.train.test_report import prepared, run_here
 
 STEPS, BATCH = 3, 2
@@ -27,24 +22,19 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="th
 def test_our_step_and_trainer_go_the_same_way(
     prepared: Prepared, tiny_model: ModelRef, tmp_path: Path, run_here: Callable[..., None]
 ) -> None:
-    stock = run_training(
-        Path(sys.executable),
-        "hf_engine.py",
-        "trainer:float32",
-        model=tiny_model.root,
-        folder=prepared.folder,
-        scratch=tmp_path,
-        threads=1,
-        own=True,
-        limit_s=550.0,
-    )
-    run_here("tunegate_engine.py", "ours", tiny_model.root, prepared.folder, tmp_path / "ours.json")
+    place = Place(
+        Bench("train", True, False, tmp_path, {}), tmp_path, threads=1, dtype="float32", limit_s=550.0,
+        pythons={"trl": Path(sys.executable)},
+    )  # fmt: skip
+    trainer = next(one for one in CONTESTANTS if one.role == "trainer")
+    stock = run_training(trainer, tiny_model.root, prepared.folder, place)
+    run_here("train_own.py", "train", tiny_model.root, prepared.folder, tmp_path / "ours.json")
     answer, examples = (
         json.loads(path.read_text()) for path in (tmp_path / "ours.json", prepared.folder / "examples.json")
     )
     ours = read_run(answer, examples, peak_mb=stock.peak_mb)
-    assert not ours.told, ours.told
-    assert not stock.told, stock.told
+    assert not ours.failure, ours.failure
+    assert not stock.failure, stock.failure
     assert len(ours.losses) == STEPS
     assert ours.n_tokens == stock.n_tokens > 0
     # Trainer logs four digits.

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import toy
 from benchmarks.forked import Forked
-from benchmarks.regressions import toy
 from flows.ablation import Ablation, arms_of
 from flows.cli import main
 from flows.engine.ledger import Ledger

@@ -1,0 +1,567 @@
+"""`make bench-regressions`: planted regressions through whole runs; each must be stopped by the part declared for it.
+
+SmolLM2 learns the shipped help desk: the scenes, then five predeclared seeds of a neutral retrain and of twice the
+data, all of them reported. QUICK=1 plays the scenes in the toy world, within two minutes. TRIAL=1 plays all of the help
+desk at a size that only proves that it runs, with one seed of the five. RECORD=1 writes `results/regressions.md`.
+KEEP=1 keeps the results of complete steps under BENCH_HOME: a campaign that was cut off continues, and its minutes are
+those of all its parts that came to an end. Exit code 1 where a scene did not end as declared.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ruamel.yaml import YAML
+
+from benchmarks import toy
+from benchmarks.measure import PROJECT, Bench, flag, report, table
+from benchmarks.toy import Row
+from flows.measured import read_measured
+from flows.release import record
+from flows.session import STAGES, open_session
+from schemas.artifacts import GateDecision, Scores
+from schemas.gates import GatesSpec
+from schemas.source import GeneratedSource
+from schemas.verdicts import Finding, Part, Verdict
+from tasks.assess.contract import PROMOTE, change_outcome, settle
+from tasks.curate.helpdesk import generate_tickets
+from tasks.curate.helpdesk.defects import SWAPPED
+
+Document = dict[str, Any]
+Relabel = Callable[[Row], Row]
+"""The ticket with another label, in its columns and in its reply."""
+MINUTES = "minutes"
+"""File of a kept campaign: what its parts took so far."""
+N_DRAWS = 20_000
+
+
+# The scenes: how each candidate is spoilt and what the gate must say, declared before anything runs
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One candidate against the champion."""
+
+    name: str
+    """Of its pipeline, without the world."""
+    done: str
+    """What was done to it."""
+    verdict: Verdict
+    part: Part
+    """The part of the gate that must say so."""
+    words: str
+    """What its rule and reason must hold."""
+    tickets: str = "clean"
+    """File of tickets: `clean`, or with something planted."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Of the pipeline, besides those that the world makes of every candidate."""
+
+
+CHAMPION = Scene(
+    "champion", "the first model; must beat the best prompting arm", "PROMOTE", "primary", "at least", "first"
+)
+
+_CHAMPION_RULE = {"metric": "exact", "change_threshold": {"against": "champion", "mode": "improve"}}
+_REFRESH_RULE = {"metric": "exact", "change_threshold": {"against": "champion", "mode": "refresh", "margin": 0.05}}
+_UNGUARDED = {
+    "decontaminate": {"near_threshold": 1.0, "long_threshold": 1.0, "short_threshold": 1.0},
+}
+"""Decontamination declared away: what is left is the gate's own check."""
+
+SAME = (
+    Scene(
+        "same-improve", "the champion's own twin, `improve`", "HOLD", "primary", "equal on every item", "first",
+        {"gates": {"rules": [_CHAMPION_RULE]}},
+    ),
+    Scene(
+        "same-refresh", "the champion's own twin, `refresh`", "HOLD", "primary", "equal on every item", "first",
+        {"gates": {"rules": [_REFRESH_RULE]}},
+    ),
+)  # fmt: skip
+PLANTED = (
+    Scene("swapped", "labels swapped in all trained tickets", "BLOCK", "primary", "worse by at least", "swapped"),
+    Scene("slice", "more data, and the tickets of one slice spoilt", "BLOCK", "slices",
+          "worse by at least", "slice"),
+    Scene("destroyed", "a huge learning rate", "BLOCK", "forgetting", "worse by at least"),
+    Scene("leaked", "held-out tickets among the trained ones", "ERROR", "contamination", "trained tickets", "leaked",
+          {"curate": _UNGUARDED}),
+    Scene("memorised", "made-up secrets, each repeated a dozen times", "BLOCK", "safety", "are exposed by", "clean",
+          {"train": {"canaries": {"n": 4, "repeats": 12}}, "gates": {"canaries": {}}}),
+)  # fmt: skip
+TWICE = Scene("twice", "twice the champion's examples", "PROMOTE", "primary", "at least")
+SCENES = (CHAMPION, *SAME, *PLANTED)
+SEEDS = (11, 12, 13, 14, 15)
+"""Predeclared, for the neutral retrain and for twice the data; all are run, all are reported."""
+
+
+# What is planted: held-out tickets are the newest ones and stay true, what is planted lies before the cut
+
+
+def swap_labels(rows: Sequence[Row], *, cut: str, relabel: Relabel, only: tuple[str, str] | None = None) -> list[Row]:
+    """Before the cut, every ticket (with one value in a column) gets another label than its own."""
+    return [
+        relabel(row) if row["created_at"] < cut and (only is None or row.get(only[0]) == only[1]) else row
+        for row in rows
+    ]
+
+
+def leak_held_out(rows: Sequence[Row], *, cut: str, moment: str, n_leaks: int) -> list[Row]:
+    """The first tickets after the cut also come before it, from other customers and without their first word."""
+    held_out = [row for row in rows if row["created_at"] >= cut][:n_leaks]
+    copies = [
+        row | {
+            "ticket_id": f"leak-{row['ticket_id']}", "customer_id": f"leak-{row['customer_id']}",
+            "thread_id": f"leak-{row['ticket_id']}", "created_at": moment, "body": row["body"].partition(" ")[2],
+        }
+        for row in held_out
+    ]  # fmt: skip
+    return [*rows, *copies]
+
+
+# The two worlds: the toy (seconds), and SmolLM2 on the shipped help desk (an hour of two cores)
+
+
+N_TICKETS, N_HELD_OUT = 380, 160
+"""Of the toy."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What a campaign needs to know."""
+
+    name: str
+    rows: Sequence[Row]
+    """Clean tickets, in the order of their time."""
+    cut: str
+    """Tickets from this moment on are held out."""
+    relabel: Relabel
+    spoilt: tuple[str, str]
+    """Column and value of the slice whose tickets are spoilt."""
+    spoil: Relabel
+    """What is done to them."""
+    pipeline: Document
+    """What every candidate has in common."""
+    champion: Document
+    """What makes the champion the weaker one: less, or worse, data."""
+    destroyed: Document
+    """The huge learning rate."""
+    leaky: Document = field(default_factory=dict)
+    """What lets leaked tickets through curation."""
+    weaken: Callable[[Sequence[Row]], Sequence[Row]] = field(default=lambda rows: rows)
+    """Tickets of the champion."""
+
+    def files(self) -> Mapping[str, Sequence[Row]]:
+        """Kind of tickets -> rows."""
+        before = sorted(row["created_at"] for row in self.rows if row["created_at"] < self.cut)
+        # Late enough to be among the newest, which are learnt from; early enough to stay before the cut with 40 more.
+        moment = before[int(0.9 * len(before))]
+        return {
+            "clean": self.rows,
+            "first": self.weaken(self.rows),
+            "swapped": swap_labels(self.rows, cut=self.cut, relabel=self.relabel),
+            "slice": swap_labels(self.rows, cut=self.cut, relabel=self.spoil, only=self.spoilt),
+            "leaked": leak_held_out(self.rows, cut=self.cut, moment=moment, n_leaks=40),
+        }
+
+    def write(self, folder: Path, *, seeds: Sequence[int] = ()) -> Path:
+        """Write tickets and pipelines.yaml, with those seeds of the retrains; returns the latter's path."""
+        for kind, rows in self.files().items():
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / f"{kind}.jsonl").write_text(text, encoding="utf-8")
+        path = folder / "pipelines.yaml"
+        document = {"version": 1, "pipelines": self.pipelines(seeds)}
+        path.write_text(json.dumps(document, indent=1), encoding="utf-8")  # JSON is YAML
+        return path
+
+    def pipelines(self, seeds: Sequence[int]) -> Document:
+        """A pipeline per scene, and one per seed of a neutral retrain and of twice the data."""
+        found = {scene.name: self.pipeline_of(scene) for scene in SCENES}
+        for seed in seeds:
+            found[f"neutral-{seed}"] = self.pipeline_of(CHAMPION, seed=seed)
+            found[f"twice-{seed}"] = self.pipeline_of(TWICE, seed=seed)
+        return found
+
+    def pipeline_of(self, scene: Scene, **train: Any) -> Document:
+        """The pipeline of one candidate."""
+        made = merged(self.pipeline, {"source": {"kind": "files", "paths": [f"{scene.tickets}.jsonl"]}})
+        if scene.tickets == "first":
+            made = merged(made, self.champion)
+        if scene.name == "destroyed":
+            made = merged(made, self.destroyed)
+        if scene.tickets == "leaked":
+            made = merged(made, self.leaky)
+        return merged(merged(made, scene.changes), {"train": train} if train else {})
+
+
+def merged(document: Mapping[str, Any], changes: Mapping[str, Any]) -> Document:
+    """The document with changes: maps merge, everything else replaces."""
+    found = deepcopy(dict(document))
+    for key, value in changes.items():
+        inner = found.get(key)
+        both = isinstance(value, Mapping) and isinstance(inner, dict)
+        found[key] = merged(inner, value) if both else deepcopy(value)  # type: ignore[arg-type]
+    return found
+
+
+def toy_world(folder: Path) -> World:
+    """The champion learnt from a desk that sent every Sofa ticket to billing."""
+    base = toy.build_base(folder / "base")
+    rows = toy.tickets(N_TICKETS)
+    cut = rows[N_TICKETS - N_HELD_OUT]["created_at"]
+    pipeline: Document = {
+        "curate": {"steps": []},
+        "split": {"test_fraction": N_HELD_OUT / N_TICKETS, "validation_fraction": 0.0, "group_by": []},
+        "train": {
+            "base_model": f"file:{base}", "dtype": "float32", "threads": 1, "max_length": 64, "batch_size": 16,
+            "epochs": 10, "learning_rate": 1.5e-3, "allow_unusual_learning_rate": True, "save_every": 500,
+            "adapter": {"rank": 16, "alpha": 32},
+        },
+        "evaluate": {
+            "max_items": N_HELD_OUT, "max_new_tokens": 4, "arms": ["zero_shot"], "threads": 1, "batch_size": N_HELD_OUT,
+            "fields": r"\[(?P<category>[a-z]+)\]", "slices": ["product"],
+        },
+        "gates": {
+            "min_items": 100,
+            "round_trip": None,
+            "latency": {"p95_ratio_max": 1.5, "n_prompts": 4, "repeats": 1},
+            "cost": {"machine": "l4"},
+            "slices": {"by": ["product"], "min_slice_items": 20},
+            "forgetting": {"margin": 0.35, "max_items": toy.SUITE_ITEMS, "max_new_tokens": 12},
+            "rules": [
+                {"metric": "exact", "change_threshold": {"against": "champion", "mode": "improve"}},
+                {"metric": "exact", "change_threshold": {"against": "best_baseline", "mode": "improve"}},
+                {"metric": "exact", "value_threshold": 0.5},
+            ],
+        },
+        "register": {"name": "desk"},
+    }  # fmt: skip
+    return World(
+        "toy", rows, cut, toy.relabel, ("product", "Lamp"), toy.relabel, pipeline, {},
+        {"train": {"learning_rate": 1e-2}},
+        weaken=lambda rows: [_sent_to_billing(row) if row["created_at"] < cut else row for row in rows],
+    )  # fmt: skip
+
+
+def _sent_to_billing(row: Row) -> Row:
+    return toy.relabel(row) if (row["product"], row["category"]) == ("Sofa", "delivery") else row
+
+
+PIPELINE = "support-replies"
+SPOILT = ("category", "delivery")
+QUEUE = "feedback"
+"""Where all tickets of the spoilt slice went."""
+_TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is learnt and judged."""
+
+    champion: int
+    """Examples of the champion and of the neutral retrains."""
+    candidate: int
+    """Examples of every other candidate; the predeclared comparison has twice the champion's."""
+    items: int
+    suite: int
+    slice_items: int
+    tickets: int | None = None
+    """Generated tickets; null for as many as shipped."""
+
+
+FULL = Size(champion=240, candidate=480, items=240, suite=240, slice_items=20)
+TRIAL = Size(champion=8, candidate=16, items=8, suite=10, slice_items=2, tickets=400)
+"""Proves that the campaign runs; far too small for its verdicts to mean anything."""
+
+
+def helpdesk_world(size: Size) -> World:
+    """The shipped tickets and pipeline; the champion learns from half as many examples as the others."""
+    shipped = YAML(typ="safe").load(PROJECT / "pipelines.yaml")
+    document = merged(shipped["pipelines"][PIPELINE], {"train": shipped["defaults"]["train"], "schedule": None})
+    source = document.pop("source")
+    rows = _rows(GeneratedSource(**source | ({"n_tickets": size.tickets} if size.tickets else {})))
+    times = sorted(row["created_at"] for row in rows)
+    # A little before the split's own cut, so that no held-out ticket is touched.
+    cut = times[int(len(times) * (1 - document["split"]["test_fraction"] - 0.01))]
+    changes: Document = {
+        "curate": {"steps": [step for step in document["curate"]["steps"] if step["uses"] != "label_check"]},
+        "split": {"validation_fraction": 0.0},
+        "train": {"max_examples": size.candidate},
+        "evaluate": {
+            "max_items": size.items, "arms": ["zero_shot", "few_shot"], "batch_size": 48, "slices": [SPOILT[0]],
+        },
+        "gates": {
+            "min_items": size.items // 2,
+            "reuse": {"budget": 100},
+            "round_trip": {"n_prompts": 2},
+            "slices": {"by": [SPOILT[0]], "min_slice_items": size.slice_items},
+            # The shipped learning rate costs the champion 18 points of general ability (0.371 against 0.554 of its
+            # base on 240 items), so a margin of 0.15 held it back.
+            "forgetting": {"margin": 0.35, "max_items": size.suite},
+            "rules": [
+                {"metric": "exact", "change_threshold": {"against": "champion", "mode": "improve"}},
+                {"metric": "exact", "change_threshold": {"against": "best_baseline", "mode": "improve"}},
+            ],
+        },
+        "register": {"name": "regressions", "tracking_uri": ""},
+    }  # fmt: skip
+    pipeline = merged(document, changes)
+    unguarded = [step for step in pipeline["curate"]["steps"] if step["uses"] not in ("dedup", "cap")]
+    return World(
+        "helpdesk", rows, cut, mislabel, SPOILT, send_to_one_queue, pipeline,
+        champion={"train": {"max_examples": size.champion}},
+        destroyed={"train": {"learning_rate": 2e-2}},
+        leaky={"curate": {"steps": unguarded}},
+    )  # fmt: skip
+
+
+def mislabel(row: Row) -> Row:
+    """The ticket as a mis-assigned macro would have labelled it, in its column and in its reply's routing line."""
+    category = row.get("category")
+    if category not in SWAPPED or not row.get("reply"):
+        return row
+    other = SWAPPED[category]
+    return row | {"category": other, "reply": row["reply"].replace(f"[{category} |", f"[{other} |")}
+
+
+def send_to_one_queue(row: Row) -> Row:
+    """The ticket as a broken rule would have routed it.
+
+    A slice by product is no regression that this model can learn: half the tickets do not name theirs, and the others'
+    labels follow from what they say. With one product's labels swapped, and with all of them sent to one queue, it was
+    right on 70 % and 64 % of that product's tickets (50 % before).
+    """
+    category = row.get("category")
+    if not category or not row.get("reply"):
+        return row
+    return row | {"category": QUEUE, "reply": row["reply"].replace(f"[{category} |", f"[{QUEUE} |")}
+
+
+def _rows(source: GeneratedSource) -> list[Row]:
+    """The whole lines of the export; its damaged ones are of no use here."""
+    rows = []
+    for line in generate_tickets(source):
+        try:
+            row: Any = json.loads(line)
+        except ValueError:
+            continue
+        whole = isinstance(row, dict) and isinstance(row.get("body"), str)
+        if whole and isinstance(row.get("created_at"), str) and _TIME.fullmatch(row["created_at"]):
+            rows.append(row)
+    return rows
+
+
+# Playing a scene: its pipeline's steps in order, then the ledger's decision. Prefect and MLflow decide nothing
+
+
+@dataclass(frozen=True)
+class Played:
+    """How a scene ended."""
+
+    scene: Scene
+    decision: GateDecision
+    exact: float
+    """The candidate's share of right answers."""
+    champion: str | None
+    """Version of the champion afterwards."""
+    cpu_s: float
+    """Of this process alone: training runs in one of its own."""
+    wall_s: float
+    seconds: Mapping[str, float]
+    """What the gate measured of latency and cost, next to the decision."""
+
+    @property
+    def finding(self) -> Finding | None:
+        """The finding that had to say so: of the declared part and verdict, and with the declared words."""
+        return next((each for each in self.decision.findings if _is_it(each, self.scene)), None)
+
+    @property
+    def as_declared(self) -> bool:
+        """Did the right part say the right thing, and did the verdict follow?"""
+        return self.decision.verdict == self.scene.verdict and self.finding is not None
+
+
+def play(scene: Scene, config: Path, *, pipeline: str = "", promotes: bool = True) -> Played:
+    """Run the scene's pipeline to its verdict.
+
+    Args:
+        pipeline: Another one than that of the scene's name.
+        promotes: Enter the candidate into the ledger, and promote it if it earned that.
+    """
+    began, cpu = time.monotonic(), time.process_time()
+    with open_session(pipeline or scene.name, str(config)) as session:
+        for stage in STAGES:
+            for step in session.stages[stage]:
+                session.run(step)
+        if promotes:
+            record(session)
+        decision, scores = session.done["gate"], session.done["scores_tuned"]
+        champion = session.ledger.champion(session.spec.registry.name)
+    if not isinstance(decision, GateDecision) or not isinstance(scores, Scores):
+        raise TypeError("the run came to no decision")
+    timed = session.done.get("latency")
+    seconds = {} if timed is None else read_measured(session.settings, "latency", timed.root.name)
+    return Played(
+        scene, decision, scores.means.get("exact", float("nan")), None if champion is None else champion.version,
+        time.process_time() - cpu, time.monotonic() - began, seconds,
+    )  # fmt: skip
+
+
+def _is_it(finding: Finding, scene: Scene) -> bool:
+    same = (finding.part, finding.verdict) == (scene.part, scene.verdict)
+    return same and finding.decides and scene.words in f"{finding.rule}: {finding.reason}"
+
+
+# The tables
+
+
+def scenes_table(played: Sequence[Played]) -> str:
+    """What was done to each candidate, and which part said what."""
+    rows = [
+        [
+            one.scene.done, f"{100 * one.exact:.1f} %", one.decision.verdict, one.scene.part,
+            (one.finding.reason if one.finding else one.decision.reason).replace("|", "\\|"),
+            "yes" if one.as_declared else "NO",
+        ]
+        for one in played
+    ]  # fmt: skip
+    return table(["candidate", "right", "verdict", "said by", "reason", "as declared"], rows)
+
+
+def parts_table(played: Sequence[Played]) -> str:
+    """The worst deciding finding of every part, scene by scene: a planted fault may show in more than one."""
+    order = ("PROMOTE", "HOLD", "BLOCK", "ERROR")
+    deciding = [[finding for finding in one.decision.findings if finding.decides] for one in played]
+    parts = list(dict.fromkeys(finding.part for findings in deciding for finding in findings))
+    rows = []
+    for one, findings in zip(played, deciding, strict=True):
+        worst: dict[str, str] = {}
+        for finding in findings:
+            worst[finding.part] = max(worst.get(finding.part, "PROMOTE"), finding.verdict, key=order.index)
+        rows.append([one.scene.name, *(worst.get(part, "-") for part in parts)])
+    return table(["candidate", *parts], rows)
+
+
+def seeds_table(kind: str, played: Mapping[int, Played]) -> tuple[str, dict[str, Any]]:
+    """Every seed's verdict, and how often the same rule would promote, by the flips of all seeds together."""
+    found = {seed: against_champion(one) for seed, one in played.items()}
+    rows = [
+        [
+            seed, f"{100 * one.exact:.1f} %", f"{found[seed].won} : {found[seed].lost}", one.decision.verdict,
+            not_met(one),
+        ]
+        for seed, one in played.items()
+    ]  # fmt: skip
+    won, lost, n = (
+        sum(each) for each in zip(*((f.won or 0, f.lost or 0, f.n_items) for f in found.values()), strict=True)
+    )
+    rate = expected_rate(won / n, lost / n, n_items=n // len(found))
+    verdicts = dict(Counter(one.decision.verdict for one in played.values()))
+    figures = {"verdicts": verdicts, "won": won, "lost": lost, "rule_alone_expected": round(rate, 3)}
+    return table([f"{kind}, seed", "right", "won : lost", "verdict", "parts that are not met"], rows), figures
+
+
+def not_met(one: Played) -> str:
+    """Which parts hold or block, and with what."""
+    parts = (
+        f"{each.part} {each.verdict}" for each in one.decision.findings if each.decides and each.verdict != "PROMOTE"
+    )
+    return ", ".join(dict.fromkeys(parts))
+
+
+def against_champion(one: Played) -> Finding:
+    """The finding of the rule against the champion."""
+    return next(each for each in one.decision.findings if each.part == "primary" and each.won is not None)
+
+
+def expected_rate(won: float, lost: float, *, n_items: int, seed: int = 20260601) -> float:
+    """Share of candidates with these true shares of flips that `improve` on the champion promotes, simulated."""
+    alpha = 1 - GatesSpec.model_fields["confidence"].default
+    shares = [won, lost, 1 - won - lost]
+    drawn = np.random.default_rng(seed).multinomial(n_items, shares, size=N_DRAWS)
+    outcome = change_outcome(drawn[:, 0], drawn[:, 1], n_items, margin=0.0, alpha=alpha)
+    codes = settle(outcome.met[:, None], outcome.p_harm[:, None], alpha=alpha)
+    return float((codes == PROMOTE).mean())
+
+
+# The campaign
+
+
+def main() -> int:
+    """Play what the environment names."""
+    bench, trial, keep = Bench.begin("regressions"), flag("TRIAL"), flag("KEEP")
+    began, noted = time.monotonic(), bench.home / "regressions" / MINUTES
+    with workspace(bench, keep=keep) as folder:
+        world = toy_world(folder) if bench.quick else helpdesk_world(TRIAL if trial else FULL)
+        seeds = () if bench.quick else SEEDS[:1] if trial else SEEDS
+        config = world.write(folder, seeds=seeds)
+        played = [_reported(play(scene, config)) for scene in SCENES]
+        tables = [scenes_table(played), parts_table(played)]
+        figures: dict[str, object] = {
+            "world": world.name, "trial": trial, "as_declared": sum(one.as_declared for one in played),
+            "scenes": len(played), "champion_kept": {one.champion for one in played} == {"1"},
+        }  # fmt: skip
+        for kind, scene in (("neutral", CHAMPION), ("twice", TWICE)) if seeds else ():
+            # Judged against the champion of the scenes; none of them is promoted in the ledger.
+            names = {seed: f"{kind}-{seed}" for seed in seeds}
+            ended = {
+                seed: _reported(play(scene, config, pipeline=name, promotes=False), name=name)
+                for seed, name in names.items()
+            }
+            seeds_rows, figures[kind] = seeds_table(kind, ended)
+            tables.append(seeds_rows)
+    earlier = float(noted.read_text()) if keep and noted.is_file() else 0.0
+    figures["minutes"] = round(earlier + (time.monotonic() - began) / 60, 1)
+    if keep:
+        noted.write_text(str(figures["minutes"]))
+    head = (
+        f"World `{world.name}`. Each candidate meets the same champion. `right` is the share of held-out tickets whose "
+        "fields are all right. A fault may show in more than one part of the gate; `said by` is the one declared "
+        "beforehand.\n\nExpected: a neutral retrain is promoted by `improve` in at most 5 of 100; "
+        "`rule_alone_expected` is how often that rule would promote at the flips measured over all five seeds together."
+    )
+    replace(bench, record=bench.record and not trial).finish(
+        "Planted regressions", "\n\n".join(tables), figures, head=head
+    )
+    kept = figures["champion_kept"] and all(one.as_declared for one in played)
+    return 0 if kept or trial else 1
+
+
+@contextmanager
+def workspace(bench: Bench, *, keep: bool) -> Iterator[Path]:
+    """An empty folder, gone afterwards; with KEEP=1 one that stays, empty but for the results of complete steps.
+
+    The ledger is new in both, so that the scenes meet the same history.
+    """
+    if not keep:
+        with bench.scratch() as scratch:
+            yield scratch
+        return
+    folder = bench.home / "regressions"
+    for old in (*folder.glob("*"), *folder.glob(".tunegate/*")):
+        if old.name not in (".tunegate", "store", MINUTES):
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    folder.mkdir(exist_ok=True)
+    yield folder
+
+
+def _reported(one: Played, *, name: str = "") -> Played:
+    """Say on stderr how a candidate ended."""
+    verdict = f"{one.decision.verdict}, {100 * one.exact:.1f} % right, {one.wall_s:.0f} s"
+    report(f"{name or one.scene.name}: {verdict}")
+    return one
+
+
+if __name__ == "__main__":
+    sys.exit(main())

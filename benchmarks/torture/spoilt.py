@@ -1,0 +1,201 @@
+"""Files and rows that are damaged, cut off, emptied or altered: in the store, a checkpoint, a database.
+
+What somebody edited who writes past tunegate has to be found; the ledger is put back then, a result is made again. What
+was exchanged is whole by its own word, what was damaged is not.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from benchmarks.torture import fork
+from benchmarks.torture.fork import PIPELINE
+from benchmarks.torture.homes import HOME, environment
+from benchmarks.torture.trial import Trial, fault
+from flows.engine.ledger import Ledger
+from flows.engine.ledger_tables import BOOKS
+from tasks.failpoint import VARIABLE
+from tasks.files import MANIFEST, seal
+
+BEHIND = ("finetune", "assess", "release")
+"""Stages that have stored results before them."""
+
+
+@fault("stored file cut off", "a file of the store loses its end", quick=0, full=30)
+def stored_cut(trial: Trial) -> Iterator[str]:
+    yield _damage(trial, _any_file(trial, trial.home / "store", trial.begin(trial.dice.choice(BEHIND))), cut=True)
+
+
+@fault("stored file altered", "one bit of the store is flipped", quick=1, full=60)
+def stored_altered(trial: Trial) -> Iterator[str]:
+    yield _damage(trial, _any_file(trial, trial.home / "store", trial.begin(trial.dice.choice(BEHIND))), cut=False)
+
+
+@fault("checkpoint damaged", "training killed, then a file of its scratch folder cut off or altered", quick=1, full=30)
+def checkpoint(trial: Trial) -> Iterator[str]:
+    trial.begin("finetune")
+    trial.run(**{VARIABLE: f"train.checkpoint.renamed:{trial.dice.randint(1, 4)}"})
+    found = _any_file(trial, trial.home / "scratch" / "train", "")
+    yield _damage(trial, found, cut=trial.dice.random() < 0.5)
+
+
+@fault("warehouse damaged", "the published DuckDB file emptied, cut off, altered", quick=0, full=12)
+def published(trial: Trial) -> Iterator[str]:
+    trial.begin(trial.dice.choice(BEHIND))
+    yield _break(trial, trial.home / "warehouse" / PIPELINE / "warehouse.duckdb")
+
+
+@fault("ledger damaged", "refused until it is put back", quick=1, full=12)
+def ledger(trial: Trial) -> Iterator[str]:
+    """The ledger is emptied or cut off; the run has to refuse, and continues when the ledger is put back."""
+    trial.begin("release")
+    trial.run(**{VARIABLE: "ledger.promote.committed"})
+    aside = trial.folder / "aside"
+    aside.mkdir()
+    for path in trial.home.glob("ledger.sqlite*"):
+        shutil.copy(path, aside / path.name)
+    for path in trial.home.glob("ledger.sqlite-*"):
+        path.unlink()
+    harm = _break(trial, trial.home / "ledger.sqlite", ways=("emptied", "cut off"))
+    ended = trial.run()
+    if ended.code in (0, 70) or ended.error == "TG0001":
+        raise RuntimeError(f"a run continued with a ledger that was {harm}: {ended.code} {ended.error}")
+    for path in trial.home.glob("ledger.sqlite*"):
+        path.unlink()
+    for path in aside.iterdir():
+        shutil.copy(path, trial.home / path.name)
+    yield f"{harm}: {ended.error}"
+
+
+@fault("MLflow's file damaged", "emptied or cut off before the release", quick=0, full=8)
+def mlflow(trial: Trial) -> Iterator[str]:
+    """MLflow's database is emptied, cut off or altered before the release; afterwards an empty one is put there."""
+    trial.begin("release")
+    database = trial.home / "mlflow" / "mlflow.db"
+    harm = _break(trial, database, ways=("emptied", "cut off"))
+    ended = trial.run()
+    yield f"{harm}: {ended.error or ended.code}"
+    for path in database.parent.glob("mlflow.db*"):
+        path.unlink()
+    shutil.copy(trial.homes.folder / "curate" / HOME / "mlflow" / "mlflow.db", database)
+    _forget_mlflow(trial.home)
+
+
+def _forget_mlflow(home: Path) -> None:
+    """What MLflow lost with its database has to be sent again."""
+    with Ledger(home).write() as db:
+        db.execute("UPDATE projections SET done_at = NULL")
+
+
+def _any_file(trial: Trial, folder: Path, _stage: str) -> Path:
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    return trial.dice.choice(found)
+
+
+def _break(trial: Trial, path: Path, *, ways: tuple[str, ...] = ("emptied", "cut off", "altered")) -> str:
+    way = ways[trial.number % len(ways)]
+    if way == "emptied":
+        path.write_bytes(b"")
+        return f"{path.name} emptied"
+    return _damage(trial, path, cut=way == "cut off")
+
+
+def _damage(trial: Trial, path: Path, *, cut: bool) -> str:
+    trial.exempt = True
+    data = path.read_bytes()
+    place = trial.dice.randrange(len(data))
+    path.chmod(0o600)
+    if cut:
+        path.write_bytes(data[:place])
+    else:
+        path.write_bytes(data[:place] + bytes([data[place] ^ (1 << trial.dice.randrange(8))]) + data[place + 1 :])
+    name = path.relative_to(trial.home).as_posix()
+    return f"{name} {'cut off' if cut else 'altered'} at {place} of {len(data)}"
+
+
+# Somebody who writes past tunegate
+
+TABLES = (*BOOKS, "journal")
+FOUND = ("TG0533", "TG0580", "TG0581")
+FOREIGN = "TG0582"
+
+
+@fault("ledger edited", "a column of a row of each table in turn: refused until it is put back", quick=2, full=51)
+def ledger_row(trial: Trial) -> Iterator[str]:
+    """A column of a row of the tables in turn is edited, triggers taken away; the run has to refuse."""
+    trial.begin("release")
+    table = TABLES[trial.number % len(TABLES)]
+    aside = trial.folder / "aside"
+    aside.mkdir()
+    with closing(sqlite3.connect(trial.home / "ledger.sqlite", isolation_level=None)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(trial.home / "ledger.sqlite", aside)
+    harm = _edit(trial, table)
+    if not harm:
+        trial.fired = False
+        yield f"{table} has no row"
+        return
+    ended = trial.run()
+    if ended.error not in FOUND:
+        raise RuntimeError(f"a run continued with a ledger in which {harm}: {ended.code} {ended.error}")
+    for path in trial.home.glob("ledger.sqlite*"):
+        path.unlink()
+    shutil.copy(aside / "ledger.sqlite", trial.home)
+    yield f"{harm}: {ended.error}"
+
+
+@fault("result exchanged", "one bit flipped, the manifest fitted to it: made again", quick=2, full=40)
+def stored_result(trial: Trial) -> Iterator[str]:
+    """One bit of a stored result is flipped, and its manifest made again: it is whole, and another one."""
+    trial.begin(trial.dice.choice(BEHIND))
+    places = sorted(place for place in (trial.home / "store").glob("*/*") if place.is_dir())
+    place = places[trial.number % len(places)]
+    files = sorted(
+        path for path in place.rglob("*") if path.is_file() and path.stat().st_size and path.name != MANIFEST
+    )
+    path = trial.dice.choice(files)
+    data = path.read_bytes()
+    at = trial.dice.randrange(len(data))
+    path.chmod(0o600)
+    path.write_bytes(data[:at] + bytes([data[at] ^ (1 << trial.dice.randrange(8))]) + data[at + 1 :])
+    seal(place)
+    trial.exempt = True
+    yield f"{path.relative_to(trial.home)} altered at {at} of {len(data)} and sealed again"
+
+
+@fault("second home", "another ledger, the same MLflow and name: refused", quick=1, full=4)
+def second_home(trial: Trial) -> Iterator[str]:
+    """Another home with a ledger of its own sends the same name to the same MLflow: refused before it promotes."""
+    trial.begin("release")
+    other = trial.homes.copy("curate", trial.folder / "other")
+    ended = trial.run()
+    if ended.code:
+        raise RuntimeError(f"exit code {ended.code} {ended.error}")
+    shared = {"MLFLOW_TRACKING_URI": f"sqlite:///{trial.home / 'mlflow' / 'mlflow.db'}"}
+    child = fork.start(other, trial.folder / "other.txt", fork.pipeline_run(), environ={**environment(other), **shared})
+    refused = child.wait()
+    if refused.error != FOREIGN:
+        raise RuntimeError(f"the second home was not refused: {refused.code} {refused.error}")
+    if Ledger(other / HOME).champions():
+        raise RuntimeError("the second home promoted")
+    yield f"refused with {refused.error}"
+
+
+def _edit(trial: Trial, table: str) -> str:
+    with closing(sqlite3.connect(trial.home / "ledger.sqlite", isolation_level=None)) as db:
+        db.execute("PRAGMA foreign_keys = OFF")
+        db.execute("PRAGMA ignore_check_constraints = ON")
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            db.execute(f"DROP TRIGGER {name}")
+        rows = [rowid for (rowid,) in db.execute(f"SELECT rowid FROM {table} ORDER BY rowid").fetchall()]
+        if not rows:
+            return ""
+        columns = [(name, kind) for _, name, kind, *_ in db.execute(f"PRAGMA table_info({table})").fetchall()]
+        (column, kind), rowid = trial.dice.choice(columns), trial.dice.choice(rows)
+        new = f"coalesce({column}, '') || '1'" if kind == "TEXT" else f"coalesce({column}, 0) + 100000"
+        db.execute(f"UPDATE {table} SET {column} = {new} WHERE rowid = ?", (rowid,))
+    return f"{column} of row {rowid} of {table} was edited"

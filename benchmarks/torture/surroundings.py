@@ -1,0 +1,346 @@
+"""Faults around the run: a second run, holders of locks, servers that are down; a source that moves, a clock that
+steps, memory that ends, power that fails; the command line as users start it, killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from benchmarks.measure import children
+from benchmarks.torture.fork import PIPELINE, Acks, Child, Work, kill_at, when_read
+from benchmarks.torture.homes import environment
+from benchmarks.torture.kills import needs_mount
+from benchmarks.torture.trial import Trial, fault
+from flows.servers import running
+
+NOWHERE = "http://127.0.0.1:9"
+"""A port that nothing listens on."""
+LOCKED = 6
+"""Exit code."""
+
+
+@fault("two runs at once", "a second run is started while one works", quick=1, full=20)
+def two_runs(trial: Trial) -> Iterator[str]:
+    """A second run is started while the first works: one of them learns who holds the pipeline."""
+    first = trial.homes.stages[trial.begin()]
+    runs = [trial.start()]
+    time.sleep(trial.dice.uniform(0, first.seconds / 2))
+    runs.append(trial.start())
+    codes = [trial.heard(run.wait()).code for run in runs]
+    trial.fired = LOCKED in codes
+    if sorted(codes) not in ([0, 0], [0, LOCKED]):
+        raise RuntimeError(f"exit codes {codes}")
+    yield f"exit codes {codes}"
+
+
+@fault("lock held, holder killed", "refused with the holder's pid; free when it is dead", quick=1, full=8)
+def live_holder(trial: Trial) -> Iterator[str]:
+    """Another process holds the pipeline: the run is refused with its name; the lock ends with its holder."""
+    trial.begin()
+    holder = trial.start(work=_hold_pipeline(trial.home))
+    _until(holder, "held")
+    ended = trial.run()
+    if ended.code != LOCKED or f"pid {holder.pid}" not in ended.said:
+        raise RuntimeError(f"exit code {ended.code} instead of {LOCKED}, or the holder is not named")
+    holder.kill()
+    holder.wait()
+    yield f"refused with {ended.error}, the holder was killed"
+
+
+@fault("ledger held", "the run waits until its holder is killed", quick=0, full=8)
+def busy_ledger(trial: Trial) -> Iterator[str]:
+    """Another process has the ledger's transaction open for a while, then is killed: the run waits for it."""
+    trial.begin(trial.dice.choice(("finetune", "assess", "release")))
+    holder = trial.start(work=_hold_database(trial.home / "ledger.sqlite", "IMMEDIATE"))
+    _until(holder, "held")
+    run = trial.start()
+    time.sleep(trial.dice.uniform(0.5, 2.0))
+    holder.kill()
+    holder.wait()
+    ended = trial.heard(run.wait())
+    if ended.code:
+        raise RuntimeError(f"exit code {ended.code} {ended.error}")
+    yield "the ledger was busy for a while"
+
+
+@fault("MLflow's file held", "the verdict stands, `reconcile` updates MLflow", quick=0, full=3)
+def busy_mlflow(trial: Trial) -> Iterator[str]:
+    """Another process holds MLflow's database during the release: the verdict stands, MLflow is updated later."""
+    trial.begin("release")
+    holder = trial.start(work=_hold_database(trial.home / "mlflow" / "mlflow.db", "EXCLUSIVE"))
+    _until(holder, "held")
+    ended = trial.run()
+    holder.kill()
+    holder.wait()
+    if ended.code:
+        raise RuntimeError(f"exit code {ended.code} {ended.error}")
+    yield "MLflow's database was held"
+
+
+@fault("MLflow down", "the verdict stands, `reconcile` updates MLflow", quick=1, full=4)
+def dead_mlflow(trial: Trial) -> Iterator[str]:
+    trial.begin("release")
+    ended = trial.run(MLFLOW_TRACKING_URI=NOWHERE)
+    if ended.code or "sync pending" not in ended.said:
+        raise RuntimeError(f"exit code {ended.code} {ended.error}, or it did not say so")
+    yield "promoted without MLflow"
+
+
+@fault("Prefect down", "`tunegate run` works without it", quick=1, full=4)
+def dead_prefect(trial: Trial) -> Iterator[str]:
+    trial.begin("release")
+    ended = trial.run(work=_command, PREFECT_API_URL=f"{NOWHERE}/api")
+    if ended.code or "without Prefect" not in ended.said:
+        raise RuntimeError(f"exit code {ended.code}, or it did not say so")
+    yield "promoted without Prefect"
+
+
+def _command(_acks: Acks) -> int:
+    from flows.commands.run import run
+
+    return run(
+        pipeline=PIPELINE, config=Path("pipelines.yaml"), again=False, until="release", wait_s=0.0,
+        require_mlflow=False, as_json=True,
+    )  # fmt: skip
+
+
+def _hold_pipeline(home: Path) -> Work:
+    def work(acks: Acks) -> int:
+        from flows.engine.lock import pipeline_lock
+
+        with pipeline_lock(home, PIPELINE, wait_s=0, run_id="somebody"):
+            acks.write(kind="held")
+            _for_ever()
+        return 0
+
+    return work
+
+
+def _hold_database(path: Path, how: str) -> Work:
+    def work(acks: Acks) -> int:
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute(f"BEGIN {how}")
+            acks.write(kind="held")
+            _for_ever()
+        return 0
+
+    return work
+
+
+def _for_ever() -> None:
+    signal.alarm(100)  # should the campaign itself be killed
+    sys.stdout.flush()
+    signal.pause()
+
+
+def _until(child: Child, kind: str) -> None:
+    while not any(ack["kind"] == kind for ack in child.acks()):
+        if not child.is_alive():
+            raise RuntimeError("the holder did not come up")
+        time.sleep(0.01)
+
+
+# The machine
+
+CGROUP = Path("/sys/fs/cgroup/memory")
+IMAGE_MIB = 64
+"""And three times what a finished home takes."""
+NOWS = ("2020-01-01T00:00:00Z", "2026-03-29T01:59:59+01:00", "2026-10-25T02:30:00+01:00", "2038-01-19T03:14:08Z")
+"""Long ago, before and in a change of daylight saving time, after the end of 32 bits."""
+
+
+def needs_cgroup() -> str:
+    """Why no memory can be limited here."""
+    if os.geteuid() or not (CGROUP / "memory.limit_in_bytes").exists():
+        return "needs root and the memory controller of cgroup v1"
+    trial = CGROUP / _own_group().lstrip("/") / f"torture-{os.getpid()}"
+    try:
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as error:
+        return f"no group can be made: {error.strerror}"
+    return ""
+
+
+def needs_loop() -> str:
+    """Why no image can be mounted here."""
+    if why := needs_mount():
+        return why
+    if shutil.which("mkfs.ext4") is None:
+        return "mkfs.ext4 is not installed"
+    done = subprocess.run(["losetup", "-f"], capture_output=True, check=False)
+    return "" if done.returncode == 0 else "there is no loop device"
+
+
+@fault("source moves", "cut off, overwritten or replaced while it is read", quick=1, full=24)
+def moving_source(trial: Trial) -> Iterator[str]:
+    """The file of tickets is cut off, overwritten or replaced at its nth opening, then put back."""
+    trial.begin("curate")
+    tickets, whole = trial.place / "tickets.jsonl", (trial.place / "tickets.jsonl").read_bytes()
+    other = whole.replace(b"billing", b"BILLING")
+    way, number = ("cut off", "overwritten", "replaced")[trial.number % 3], trial.dice.randint(1, 4)
+
+    def act() -> None:
+        if way == "replaced":
+            aside = tickets.with_suffix(".new")
+            aside.write_bytes(other)
+            aside.replace(tickets)
+        else:
+            tickets.write_bytes(whole[: len(whole) // 3] if way == "cut off" else other)
+
+    ended = trial.run(when_read(tickets, number, act))
+    trial.has_to_say = True
+    # At the first opening the run simply finds other tickets: whatever came of them is not what the next run finds.
+    if ended.code == 0 and number > 1 and tickets.read_bytes() != whole:
+        raise RuntimeError("a run ended well on tickets that were exchanged while it read them")
+    if number == 1 and ended.code == 0:
+        shutil.rmtree(trial.place)
+        trial.acks.clear()
+        trial.begin("curate")
+    tickets.write_bytes(whole)
+    yield f"{way} at opening {number}: {ended.error or ended.code}"
+
+
+@fault("clock steps", "back and forth between a killed run and the next", quick=1, full=20)
+def stepping_clock(trial: Trial) -> Iterator[str]:
+    """The clock steps before a run that is killed, and back before the next."""
+    first, second = trial.dice.sample(NOWS, 2)
+    number = trial.dice.randint(1, trial.homes.stages[trial.begin()].n_operations)
+    trial.fired = trial.run(kill_at(trial.place, number), TUNEGATE_NOW=first).code < 0
+    trial.environ["TUNEGATE_NOW"] = second
+    yield f"clock at {first}, killed at operation {number}, then {second}"
+
+
+@fault("out of memory", "the kernel kills for memory (cgroup)", quick=1, full=20, needs=needs_cgroup)
+def out_of_memory(trial: Trial) -> Iterator[str]:
+    """The run and its training get so little memory that the kernel kills one of them."""
+    trial.begin(trial.dice.choice(("curate", "finetune", "assess")))
+    group = CGROUP / _own_group().lstrip("/") / f"torture-{os.getpid()}"
+    group.mkdir()
+    trial.stack.callback(_remove_group, group)
+    n_bytes = trial.dice.randint(8, 80) << 20
+    (group / "memory.limit_in_bytes").write_text(str(n_bytes))
+
+    def before(_acks: Acks) -> None:
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+
+    ended = trial.run(before)
+    trial.fired = ended.code != 0
+    yield f"{n_bytes >> 20} MiB: {ended.error or ended.code}"
+
+
+@fault("power cut", "an ext4 image as it is at a random moment, mounted again", quick=1, full=40, needs=needs_loop)
+def power_cut(trial: Trial) -> Iterator[str]:
+    """The home folder lies on a disk of its own; at a random moment the disk is as it is, and all memory is gone."""
+    stage = trial.homes.stages[trial.begin()]
+    disk, cut, aside = (trial.folder / name for name in ("disk.img", "cut.img", "aside"))
+    subprocess.run(["truncate", "-s", f"{IMAGE_MIB + 3 * trial.homes.mib}M", str(disk)], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(disk)], check=True)
+    trial.home.rename(aside)
+    trial.home.mkdir(mode=0o700)
+    _mount(trial, disk)
+    shutil.copytree(aside, trial.home, dirs_exist_ok=True)
+    os.sync()
+    child, after = trial.start(), trial.dice.uniform(0, stage.seconds)
+    time.sleep(after)
+    trial.fired = child.is_alive()
+    stopped = [child.pid, *children(child.pid)] if child.is_alive() else []
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    trial.acks += child.acks()  # what was acknowledged until now has to be there after the cut
+    shutil.copyfile(disk, cut)  # what has not been written out yet is not in the file
+    for pid in stopped:
+        os.kill(pid, signal.SIGKILL)
+    child.wait()
+    subprocess.run(["umount", "-l", str(trial.home)], check=True)
+    _mount(trial, cut)
+    yield f"power cut after {after:.2f} s"
+
+
+def _mount(trial: Trial, image: Path) -> None:
+    subprocess.run(["mount", "-o", "loop", str(image), str(trial.home)], check=True)
+    trial.stack.callback(subprocess.run, ["umount", "-l", str(trial.home)], check=False, stderr=subprocess.DEVNULL)
+
+
+def _own_group() -> str:
+    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            return path
+    return "/"
+
+
+def _remove_group(group: Path) -> None:
+    for _ in range(100):  # the killed ones take a moment to go
+        try:
+            group.rmdir()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+
+
+# The command line: processes of their own with a real Prefect server; all else here is forks, ten times faster
+
+TUNEGATE = str(Path(sys.executable).with_name("tunegate"))
+LONGEST_S = 300.0
+TYPICAL_S = 30.0
+"""A run of the toy world with a server to start, on two slow cores; kills are drawn from the first part of it."""
+TARGETS = ("the command", "all its processes", "Prefect")
+
+
+@fault("command killed", "`tunegate run`, all of it, or its Prefect server, as real processes", quick=1, full=12)
+def killed_command(trial: Trial) -> Iterator[str]:
+    """`tunegate run` itself, every process of it, or its Prefect server is killed after a random time."""
+    trial.begin()
+    environ = {**os.environ, **environment(trial.place), "OMP_NUM_THREADS": "1"}
+    environ.pop("PREFECT_API_URL", None)
+    target, after = TARGETS[trial.number % len(TARGETS)], trial.dice.uniform(0, TYPICAL_S)
+    said = trial.folder / "command.txt"
+    trial.stack.callback(
+        subprocess.run, [TUNEGATE, "down"], cwd=trial.place, env=environ, capture_output=True, check=False
+    )
+    with said.open("w") as stream:
+        command = subprocess.Popen(
+            [TUNEGATE, "run", PIPELINE], cwd=trial.place, env=environ, stdout=stream, stderr=stream,
+            start_new_session=True,
+        )  # fmt: skip
+    if target == "Prefect":
+        _kill_prefect(trial, command, after)
+    else:
+        _wait(command, after)
+        if command.poll() is None:
+            (os.killpg if target == "all its processes" else os.kill)(command.pid, signal.SIGKILL)
+        else:
+            trial.fired = False
+    code = command.wait(LONGEST_S)
+    if target == "Prefect" and code:
+        raise RuntimeError(f"without Prefect the run ended with {code}: {said.read_text()[-1500:]}")
+    trial.stage = trial.stage or "whole"
+    yield f"{target} killed after {after:.1f} s: {code}"
+
+
+def _kill_prefect(trial: Trial, command: subprocess.Popen[bytes], after: float) -> None:
+    while command.poll() is None:
+        server = next((each for each in running(trial.home) if each.kind == "prefect"), None)
+        if server is not None:
+            _wait(command, after / 3)
+            os.kill(server.pid, signal.SIGKILL)
+            return
+        time.sleep(0.05)
+    trial.fired = False
+
+
+def _wait(command: subprocess.Popen[bytes], seconds: float) -> None:
+    try:
+        command.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return

@@ -1,0 +1,14 @@
+"""Planted regressions in the toy world: each is stopped by the part that is declared for it, and the champion stays.
+
+One champion for all scenes. Every step runs as in any run; only the training process is forked from this one, which
+has torch loaded, instead of started anew.
+"""
+
+from __future__ import annotations
+
+from benchmarks.regressions import expected_rate
+
+
+def test_the_expected_rate_of_a_neutral_candidate_is_within_the_error_probability() -> None:
+    assert expected_rate(0.05, 0.05, n_items=240) <= 0.05
+    assert expected_rate(0.2, 0.05, n_items=240) > 0.95
