@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import DataError
+from tasks.curate.row_faults import is_row_fault, row_fault
 from tasks.failpoint import reach
 from tasks.files import sha256_json, sync_directory
 from tasks.warehouse import connect, quote_text
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import duckdb
 
 FILE = "ingest.duckdb"
+FAULTY = "faulty"
+"""State of what stands for a row that could not be used, and stream of those without a key."""
 TABLES = {
     "rows": "stream VARCHAR, key VARCHAR, parent VARCHAR, status VARCHAR, version VARCHAR, fetched VARCHAR, "
     "state VARCHAR, content VARCHAR",
@@ -54,6 +57,13 @@ class Row:
     version: str | None = None
     fetched: str | None = None
     state: str = "live"
+
+
+def reason_of(error: Exception) -> str:
+    """Why a row is not used on which something raised; an error that no row can cause is raised again."""
+    if not is_row_fault(error):
+        raise error
+    return row_fault(error, "ingest")[1]
 
 
 class Landing:

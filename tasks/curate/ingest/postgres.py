@@ -17,9 +17,8 @@ import orjson
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.remote_source import PostgresSource
 from schemas.secret import secret_value
-from tasks.curate.ingest.desk_rows import FAULTY, as_json, reason_of
 from tasks.curate.ingest.extras import need_package
-from tasks.curate.ingest.landing import Landing, Row
+from tasks.curate.ingest.landing import FAULTY, Landing, Row, reason_of
 from tasks.curate.ingest.postgres_sql import Statements, check_query
 from tasks.failpoint import reach
 from tasks.progress import Progress, silent
@@ -129,7 +128,7 @@ def _row(values: Sequence[Any], statements: Statements) -> Row:
         content = dict(zip(statements.columns, values[n_first:], strict=True))
         return Row("row", key, orjson.dumps(content, default=_plain).decode())
     except Exception as error:
-        return Row("row", key, as_json({"fault": reason_of(error)}), state=FAULTY)
+        return Row("row", key, orjson.dumps({"fault": reason_of(error)}).decode(), state=FAULTY)
 
 
 def _key(values: Sequence[Any]) -> str:

@@ -16,13 +16,11 @@ import orjson
 
 from schemas.errors import ServiceError
 from schemas.remote_source import ZendeskSource
-from tasks.curate.ingest.landing import Landing, Row
+from tasks.curate.ingest.landing import FAULTY, Landing, Row, reason_of
 from tasks.curate.ingest.zendesk_api import Page, ZendeskApi, patiently
-from tasks.curate.row_faults import is_row_fault, row_fault
 from tasks.failpoint import reach
 from tasks.progress import Progress, silent
 
-FAULTY = "faulty"
 _GONE = "deleted"
 _KEPT = (
     "id", "status", "requester_id", "created_at", "updated_at", "subject", "priority", "type", "tags", "brand_id",
@@ -80,7 +78,7 @@ def _bring_comments(api: ZendeskApi, landing: Landing, statuses: Sequence[str], 
         try:
             comments = _comments(key, api.comments(key))
         except Exception as error:
-            fault = _as_json({"fault": _reason_of(error)})
+            fault = _as_json({"fault": reason_of(error)})
             with landing.step():  # not marked as fetched: the next sync tries again
                 # Stands among the comments until they can be used; with it the ticket is quarantined.
                 landing.put([Row("comment", f"{key}/{FAULTY}", fault, parent=key, state=FAULTY)])
@@ -108,7 +106,7 @@ def _ticket_or_fault(value: object, place: str) -> Row:
     try:
         return _ticket(value, place)
     except Exception as error:
-        return _faulty(place, _reason_of(error))
+        return _faulty(place, reason_of(error))
 
 
 def _ticket(value: object, place: str) -> Row:
@@ -170,13 +168,6 @@ def _tombstone(key: str, version: str | None) -> Row:
 
 def _faulty(place: str, reason: str) -> Row:
     return Row(FAULTY, place, orjson.dumps(reason).decode())
-
-
-def _reason_of(error: Exception) -> str:
-    """Why a row is not used on which something raised; an error that no row can cause is raised again."""
-    if not is_row_fault(error):
-        raise error
-    return row_fault(error, "ingest")[1]
 
 
 def _has_id(value: object) -> bool:

@@ -13,8 +13,7 @@ import orjson
 
 from schemas.remote_source import PostgresSource, RemoteSource, ZendeskSource
 from tasks.curate.ingest.conversation import Comment, ticket_row
-from tasks.curate.ingest.landing import Landing, need_landing, read_landing
-from tasks.curate.ingest.zendesk import FAULTY
+from tasks.curate.ingest.landing import FAULTY, Landing, need_landing, read_landing
 from tasks.curate.readers.records import BATCH_ROWS, Batch, Fault, Record, fault_of, in_batches
 
 DELETED = Fault("deleted_upstream", "The source says that it was deleted or redacted.", outcome="dropped")
