@@ -103,12 +103,12 @@ def choose_arms(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
     """Those that are named; all where none is.
 
     Raises:
-        ConfigError: TG0158, a name is none of them.
+        ConfigError: TG0103, a name is none of them.
     """
     names = [arm.name for arm in arms]
     for name in only:
         if name not in names:
-            raise ConfigError(f"no arm {name!r}; there are: {', '.join(names)}", code="TG0158", where="--only")
+            raise ConfigError(f"no arm {name!r}; there are: {', '.join(names)}", code="TG0103", where="--only")
     return tuple(arm for arm in arms if not only or arm.name in only)
 
 
@@ -140,12 +140,12 @@ class Ablation:
 
         Raises:
             GateError: TG0623, tickets that the curated arm trained on give held-out items away.
-            ConfigError: TG0158, the metric is not scored.
+            ConfigError: TG0103, the metric is not scored.
         """
         traits = next((each for each in self.spec.evaluate.traits() if each.name == metric), None)
         if traits is None:
             known = ", ".join(self.spec.evaluate.metric_names())
-            raise ConfigError(f"{metric!r} is not scored; there are: {known}", code="TG0158", where="--metric")
+            raise ConfigError(f"{metric!r} is not scored; there are: {known}", code="TG0103", where="--metric")
         curated = self._curated()
         dataset, trained = _take(curated, "encode", DatasetRef), _take(curated, "train", TrainedRef)
         scores, items = _take(curated, "scores_tuned", Scores), _take(curated, "items", EvalSet)

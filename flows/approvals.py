@@ -34,8 +34,8 @@ def answer(
         expected: The champion that it is to take over from; None is whoever it is.
 
     Raises:
-        GateError: it does not wait, was answered otherwise, or its verdict is stale (TG0620, TG0621, TG0630 to TG0632).
-        StorageError: TG0553, what would become champion is not what was evaluated.
+        GateError: it does not wait, was answered otherwise, or its verdict is stale (TG0620, TG0621).
+        StorageError: TG0549, what would become champion is not what was evaluated.
     """
     if not approve:
         event = ledger.reject(run_id, actor=by, reason=reason)

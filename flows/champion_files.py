@@ -14,7 +14,7 @@ def missing_files(ledger: Ledger, name: str) -> str:
     """The champion's folder that is not there; empty when all are, and are what the event says.
 
     Raises:
-        StorageError: TG0511 or TG0512, a file is damaged; TG0557, the files are others than the event's.
+        StorageError: TG0510 or TG0510, a file is damaged; TG0549, the files are others than the event's.
     """
     champion = ledger.champion(name)
     if champion is not None:
@@ -29,7 +29,7 @@ def check_champion(ledger: Ledger, name: str) -> None:
     """Compare bundle and weights with the digests of the event; what `forget` wrote anew is on record.
 
     Raises:
-        StorageError: TG0510 to TG0512, a file is damaged or gone; TG0557, the files are others than the event's.
+        StorageError: TG0510, a file is damaged or gone; TG0549, the files are others than the event's.
     """
     champion, event = ledger.champion(name), last_move(ledger.history(name), name)
     if champion is None or event is None:
@@ -39,7 +39,7 @@ def check_champion(ledger: Ledger, name: str) -> None:
         if told.get(what) and verify(part.root) not in ledger.rewritten(told[what]):
             raise StorageError(
                 f"the {what} of v{champion.version} is not the one of the event of {event.at}",
-                code="TG0557",
+                code="TG0549",
                 where=str(part.root),
                 hint="put it back from a backup, or go back to an earlier champion: `tunegate rollback PIPELINE`",
             )

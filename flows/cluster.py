@@ -73,7 +73,7 @@ def check_cluster(spec: PipelineSpec, settings: Settings) -> Place | None:
     """Is all there that the pipeline's engine needs? Asks the address and the storage, and no node.
 
     Raises:
-        ConfigError: TG0118 the extra is missing, TG0119 a variable is.
+        ConfigError: TG0112 the extra is missing, TG0119 a variable is.
         StorageError: TG0568, the storage cannot be written and read.
         ServiceError: TG0723, nobody listens at the address.
     """

@@ -41,7 +41,7 @@ def costs_of(
         machine: Card of the price book; else the one that the run declared it was on, `gates.cost.machine`.
 
     Raises:
-        ConfigError: TG0158, the price book has no card of that name.
+        ConfigError: TG0103, the price book has no card of that name.
     """
     known = measures_of(recorded)
     if known is None:
@@ -89,11 +89,11 @@ def check_machine(machine: str | None, book: PriceBook) -> None:
     """Refuse a card that cannot be priced.
 
     Raises:
-        ConfigError: TG0158, the price book does not have it.
+        ConfigError: TG0103, the price book does not have it.
     """
     if machine is not None and machine not in book.gpus:
         raise ConfigError(
-            f"the price book has no card {machine!r}; there are: {', '.join(sorted(book.gpus))}", code="TG0158",
+            f"the price book has no card {machine!r}; there are: {', '.join(sorted(book.gpus))}", code="TG0103",
             where="--machine", hint="give one of these, or a price book of your own: --prices FILE",
         )  # fmt: skip
 
@@ -111,7 +111,7 @@ def recorded_run(pipeline: str | None, run_id: str | None, *, config: Path) -> R
     """The named run, or the pipeline's newest that was scored.
 
     Raises:
-        ConfigError: TG0159, there is none; TG0151 or TG0152, no such run or several.
+        ConfigError: TG0159, there is none; TG0151 or TG0151, no such run or several.
     """
     settings = load_settings(config)
     if run_id is not None:

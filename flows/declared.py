@@ -127,7 +127,7 @@ def _read_select(step: SqlStep, root: Path) -> str:
     """The text of the step's file.
 
     Raises:
-        ConfigError: TG0148, it cannot be read or is not UTF-8.
+        ConfigError: TG0110, it cannot be read or is not UTF-8.
         SecurityError: TG0818, it lies outside the folder.
     """
     path = inside(step.file, root, where=f"curate.sql.{step.name}")
@@ -138,7 +138,7 @@ def _read_select(step: SqlStep, root: Path) -> str:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(
             f"the SQL of step {step.name!r} cannot be read: {why}",
-            code="TG0148",
+            code="TG0110",
             where=str(path),
             hint="`file` is relative to pipelines.yaml",
         ) from None

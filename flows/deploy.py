@@ -50,12 +50,12 @@ def wanted(loaded: PipelineFile) -> dict[str, PipelineSpec]:
     """The pipelines that run by themselves, in the order of the file.
 
     Raises:
-        ConfigError: TG0143, there is none.
+        ConfigError: TG0159, there is none.
     """
     found = {name: spec for name, spec in loaded.pipelines.items() if spec.schedule is not None or spec.triggers}
     if not found:
         raise ConfigError(
-            "no pipeline has a schedule or a trigger", code="TG0143", where=str(loaded.path),
+            "no pipeline has a schedule or a trigger", code="TG0159", where=str(loaded.path),
             hint="add `schedule: {cron: ...}` to one",
         )  # fmt: skip
     return found
@@ -108,8 +108,8 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
         pool: Work pool whose workers run them; null leaves them to `tunegate serve`.
 
     Raises:
-        ConfigError: TG0143, no pipeline runs by itself.
-        ServiceError: TG0706, there is no such work pool.
+        ConfigError: TG0159, no pipeline runs by itself.
+        ServiceError: TG0702, there is no such work pool.
     """
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
@@ -123,7 +123,7 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
                 client.read_work_pool(pool)
             except ObjectNotFound:
                 raise ServiceError(
-                    f"no work pool {pool!r}", code="TG0706", where="tunegate deploy",
+                    f"no work pool {pool!r}", code="TG0702", where="tunegate deploy",
                     hint=f"`prefect work-pool create {pool} --type process` makes one, "
                     f"`prefect worker start --pool {pool}` works for it",
                 ) from None  # fmt: skip
@@ -176,7 +176,7 @@ def take_turn(spec: PipelineSpec, *, deployed: bool) -> Iterator[None]:
     """Hold the pipeline's resource while the block runs; a run from the command line asks nobody.
 
     Raises:
-        ServiceError: TG0703, the limit was never made: without it nobody would wait for anybody.
+        ServiceError: TG0702, the limit was never made: without it nobody would wait for anybody.
     """
     resource = spec.schedule.resource if spec.schedule is not None else None
     if resource is None or not deployed:
@@ -192,7 +192,7 @@ def take_turn(spec: PipelineSpec, *, deployed: bool) -> Iterator[None]:
         turn.__enter__()
     except ConcurrencySlotAcquisitionError:
         raise ServiceError(
-            f"the limit {limit_name(resource)} is not on the Prefect server", code="TG0703",
+            f"the limit {limit_name(resource)} is not on the Prefect server", code="TG0702",
             where=f"{spec.name}.schedule.resource", hint="`tunegate deploy` makes it",
         ) from None  # fmt: skip
     try:

@@ -40,7 +40,7 @@ def take_in(
 
     Raises:
         ConfigError: TG0164, no line can be used.
-        LockedError: TG0551, another process has the feedback open for longer.
+        LockedError: TG0520, another process has the feedback open for longer.
     """
     name = spec.registry.name
     database = feedback_database(settings.home, name)

@@ -46,7 +46,7 @@ def find_named(text: str, ledger: Ledger, loaded: PipelineFile) -> Named:
     """The candidate that is meant.
 
     Raises:
-        ConfigError: TG0151 or TG0152, no such run or several; TG0184, there is no candidate of that name, or it has no
+        ConfigError: TG0151 or TG0151, no such run or several; TG0159, there is no candidate of that name, or it has no
             verdict; and as `PipelineFile.get`.
     """
     pipeline, at, which = text.rpartition("@")
@@ -64,7 +64,7 @@ def _of_version(name: str, which: str, ledger: Ledger, text: str) -> Named:
         known = ", ".join([*aliases, *versions]) or "none yet"
         raise ConfigError(
             f"{name} has no {which!r}; there are: {known}",
-            code="TG0184",
+            code="TG0159",
             where=text,
             hint="`tunegate history PIPELINE` shows the versions",
         )
@@ -77,7 +77,7 @@ def _of_run(run: RunRow, ledger: Ledger) -> Named:
         raise ConfigError(
             f"run {run.run_id} is {state}; only a run that ended with {', '.join(VERIFIED[:-1])} or {VERIFIED[-1]} has "
             "something to hand out",
-            code="TG0184",
+            code="TG0159",
             where=run.run_id,
             hint="a skipped run's candidate is that of the run before: name PIPELINE@champion or PIPELINE@VERSION",
         )
@@ -88,7 +88,7 @@ def _of_run(run: RunRow, ledger: Ledger) -> Named:
     if not own and not same:
         raise ConfigError(
             f"run {run.run_id} recorded no candidate",
-            code="TG0184",
+            code="TG0159",
             where=run.run_id,
             hint="`tunegate show RUN` says how far it came",
         )
@@ -100,7 +100,7 @@ def _verified(row: CandidateRow, run: RunRow, ledger: Ledger) -> Named:
     if row.verdict not in VERIFIED:
         raise ConfigError(
             f"{name} v{version} has the verdict {row.verdict}: nothing is known of it; allowed: {', '.join(VERIFIED)}",
-            code="TG0184",
+            code="TG0159",
             where=run.run_id,
             hint="`tunegate gate explain RUN` says what was wrong",
         )

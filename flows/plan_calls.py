@@ -25,7 +25,7 @@ def planned_calls(
     """One line for each that is declared and not reused.
 
     Raises:
-        GateError: TG0612, the price book is wrong; TG0619, the labels of the judge cannot be read.
+        GateError: TG0612, the price book is wrong; TG0616, the labels of the judge cannot be read.
     """
     steps = {this.step.name: this for this in planned}
     items = next((this.artifact for name, this in steps.items() if name == "items"), None)

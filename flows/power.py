@@ -44,7 +44,7 @@ def refuse_weak_gate(spec: PipelineSpec, rows: Sequence[RulePower]) -> str | Non
     """A sentence about the rules that have too few items, or null.
 
     Raises:
-        ConfigError: TG0198, there are such rules and `gates.strict_power` is true.
+        ConfigError: TG0196, there are such rules and `gates.strict_power` is true.
     """
     weak = [row for row in rows if row.underpowered]
     if not weak:
@@ -57,7 +57,7 @@ def refuse_weak_gate(spec: PipelineSpec, rows: Sequence[RulePower]) -> str | Non
     )
     if spec.gates.strict_power:
         raise ConfigError(
-            told, code="TG0198", where=f"{spec.name}.gates",
+            told, code="TG0196", where=f"{spec.name}.gates",
             hint="raise evaluate.max_items or split.test_fraction, or ask for less: gates.power, a wider margin",
         )  # fmt: skip
     return told
@@ -67,7 +67,7 @@ def warn_of_weak_gate(session: Session) -> None:
     """Note on the screen, before training, what the gate will hardly be able to decide.
 
     Raises:
-        ConfigError: TG0198, see `refuse_weak_gate`.
+        ConfigError: TG0196, see `refuse_weak_gate`.
     """
     splits = session.done.get("decontaminate")
     if not isinstance(splits, Splits):

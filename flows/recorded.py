@@ -54,15 +54,15 @@ class Recorded:
         """The items on which the candidate lost most by the finding's metric.
 
         Raises:
-            ConfigError: TG0197, items or answers are gone.
+            ConfigError: TG0159, items or answers are gone.
         """
         items, candidate = self.result("items", EvalSet), self.answered("tuned")
         if items is None or candidate is None:
-            raise ConfigError("held-out items or answers are no longer in the store", code="TG0197")
+            raise ConfigError("held-out items or answers are no longer in the store", code="TG0159")
         arm = reference_arm(decision, finding)
         reference = None if arm is None else self.answered(arm)
         if arm is not None and reference is None:
-            raise ConfigError(f"the answers of {arm} are no longer in the store", code="TG0197")
+            raise ConfigError(f"the answers of {arm} are no longer in the store", code="TG0159")
         return worst_items(
             items=items,
             candidate=candidate,
@@ -82,7 +82,7 @@ def shown_finding(decision: GateDecision, metric: str | None = None) -> Finding 
     """The finding whose items are shown: the first of the metric, or the first that is not met, or the first.
 
     Raises:
-        ConfigError: TG0197, the metric was not judged.
+        ConfigError: TG0159, the metric was not judged.
     """
     on_items = (finding for finding in decision.findings if not finding.is_check)
     judged = [finding for finding in on_items if finding.candidate is not None]
@@ -91,7 +91,7 @@ def shown_finding(decision: GateDecision, metric: str | None = None) -> Finding 
         if found is None:
             known = ", ".join(dict.fromkeys(finding.metric for finding in judged)) or "none"
             raise ConfigError(
-                f"no rule of this gate judged {metric!r}; judged were: {known}", code="TG0197", where="--metric"
+                f"no rule of this gate judged {metric!r}; judged were: {known}", code="TG0159", where="--metric"
             )
         return found
     unmet = (finding for finding in judged if finding.verdict != "PROMOTE")

@@ -27,7 +27,7 @@ def check_registry(spec: PipelineSpec, settings: Settings, ledger: Ledger) -> No
     """Does the pipeline's registered model follow this ledger? An MLflow that does not answer decides nothing.
 
     Raises:
-        StorageError: TG0582, it follows another one, or this one as it no longer is.
+        StorageError: TG0581, it follows another one, or this one as it no longer is.
     """
     uri = choose_uri(spec.registry.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():

@@ -66,7 +66,7 @@ def record(session: Session) -> tuple[str, EventRow | None]:
 
     Raises:
         GateError: the champion moved since the evaluation began; nothing is promoted.
-        StorageError: what would be registered is not what was evaluated; TG0582, MLflow's registered model belongs to
+        StorageError: what would be registered is not what was evaluated; TG0581, MLflow's registered model belongs to
             another ledger.
     """
     spec, decision = session.spec, _artifact(session, "gate", GateDecision)

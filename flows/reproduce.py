@@ -57,7 +57,7 @@ def reproduce_run(
         listen: Called before a step is repeated; gives what its progress is told to.
 
     Raises:
-        ConfigError: TG0151 or TG0152, no such run or several; TG0157, the run has no complete step, or a stored result
+        ConfigError: TG0151 or TG0151, no such run or several; TG0159, the run has no complete step, or a stored result
             that is needed is gone; TG0159, the run was configured as this version does not read.
     """
     # What was exchanged is looked at, too: the repetition says where it differs.
@@ -70,7 +70,7 @@ def reproduce_run(
     stages = declare(spec, settings=settings, root=root, standing=standing, earlier=_earlier(store, rows))
     steps = [step for stage in STAGES for step in stages[stage] if step.name in rows]
     if not steps:
-        raise ConfigError(f"run {run.run_id} completed no step", code="TG0157", where=run.run_id)
+        raise ConfigError(f"run {run.run_id} completed no step", code="TG0159", where=run.run_id)
     done: dict[str, Artifact | None] = {step.name: None for stage in STAGES for step in stages[stage]}
     for step in steps:
         recorded = store.look(step.folder, rows[step.name].key, step.returns)
@@ -79,7 +79,7 @@ def reproduce_run(
             why = f": its rows of a forgotten customer were removed at {gone.at}" if gone is not None else ""
             raise ConfigError(
                 f"the result of step {step.name} is not in the store any more{why}",
-                code="TG0157",
+                code="TG0159",
                 where=run.run_id,
                 hint="what was forgotten is not made again"
                 if gone is not None

@@ -176,10 +176,10 @@ def open_session(
     Raises:
         ConfigError: pipelines.yaml is wrong or does not name the pipeline.
         StorageError: TG0568, and ServiceError: TG0723, as `check_cluster`.
-        StorageError: TG0558, TG0580 or TG0581, the ledger is not the one that was here, or was altered; TG0582,
+        StorageError: TG0580, the ledger was altered; TG0581, it is not the one that was here, or
             MLflow's registered model belongs to another ledger.
         LockedError: another run holds the pipeline longer than `wait_s` seconds.
-        SecurityError: TG0830, TG0831, there are tombstones and their key is not here: forgotten customers would come
+        SecurityError: TG0830, there are tombstones and their key is not here: forgotten customers would come
             back.
     """
     guard_process()  # Prefect may have started this process

@@ -17,7 +17,7 @@ def dims_of(spec: TrainSpec, root: Path) -> ModelDims:
         root: Folder of pipelines.yaml.
 
     Raises:
-        ConfigError: TG0182, no shapes of that name are shipped; TG0173 and TG0176, as `read_config`.
+        ConfigError: TG0171, no shapes of that name are shipped; TG0173 and TG0171, as `read_config`.
     """
     source = parse_model_uri(spec.base_model)
     if isinstance(source, FileUri):

@@ -37,12 +37,12 @@ def published_database(home: Path, pipeline: str) -> Path:
     """The pipeline's warehouse as people open it.
 
     Raises:
-        ConfigError: TG0147, it has not been curated yet.
+        ConfigError: TG0159, it has not been curated yet.
     """
     database = warehouse_folder(home, pipeline) / "warehouse.duckdb"
     if not database.is_file():
         raise ConfigError(
-            f"{pipeline} has no warehouse yet", code="TG0147", where=str(database), hint=f"tunegate curate {pipeline}"
+            f"{pipeline} has no warehouse yet", code="TG0159", where=str(database), hint=f"tunegate curate {pipeline}"
         )
     return database
 

@@ -79,7 +79,7 @@ def merge_pipelines(tree: Mapping, source: Source) -> tuple[list[MergedPipeline]
         if cycle:
             circle = " -> ".join([*cycle, cycle[0]])
             span = own[cycle[0]]["extends"].span
-            faults.append(source.fault("TG0105", f"pipelines extend each other in a circle: {circle}", span))
+            faults.append(source.fault("TG0104", f"pipelines extend each other in a circle: {circle}", span))
             lost |= set(cycle)
         for each in lineage:
             parent = parents[each]

@@ -45,14 +45,14 @@ def secret_value(reference: str, *, where: str, environ: Mapping[str, str] = os.
     """What the variable holds now.
 
     Raises:
-        ConfigError: TG0114, it is not set or empty.
+        ConfigError: TG0106, it is not set or empty.
     """
     name = variable_of(reference) or ""
     value = environ.get(name)
     if not value:
         raise ConfigError(
             f"environment variable {name} is not set; it holds a credential",
-            code="TG0114",
+            code="TG0106",
             where=where,
             hint=f"export {name}, in this shell or in the environment of the scheduler",
         )

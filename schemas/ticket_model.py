@@ -15,7 +15,7 @@ from schemas.tables import TICKETS
 if TYPE_CHECKING:
     import pandera.pandas as pandera
 
-NULL, TOO_LONG, CATEGORY, PRIORITY, TIME = "TG0210", "TG0211", "TG0212", "TG0213", "TG0214"
+NULL, TOO_LONG, CATEGORY, PRIORITY, TIME = "TG0210", "TG0211", "TG0212", "TG0212", "TG0214"
 
 EARLIEST, LATEST = datetime(1990, 1, 1), datetime(2100, 1, 1)
 """Times outside are slips of a parser or a clock, UTC. Fixed bounds, not today's date: a run must be repeatable."""

@@ -64,7 +64,7 @@ def read_tree(source: Source) -> Mapping:
     """Parse a document whose top level is a mapping.
 
     Raises:
-        ConfigErrors: TG0107 for text that is not YAML or uses what is refused here, TG0108 for duplicate keys,
+        ConfigErrors: TG0107 for text that is not YAML or uses what is refused here, TG0107 for duplicate keys,
             TG0109 for a file beyond the caps.
     """
     tree, span = _Reader(source).document()
@@ -256,7 +256,7 @@ class _Reader:
                 inherited |= self._merged(value, key_span)
             elif key in entries:
                 first = f"first written in line {entries[key].key.line}"
-                self.faults.append(self.source.fault("TG0108", f"duplicate key `{place}`", key_span, first))
+                self.faults.append(self.source.fault("TG0107", f"duplicate key `{place}`", key_span, first))
             else:
                 entries[key] = Entry(value, key_span, span, place)
         return inherited | entries

@@ -23,7 +23,7 @@ class _Case:
 
 _GONE = StorageError(
     "the state folder was removed or replaced while this command worked",
-    code="TG0559",
+    code="TG0554",
     hint="leave the state folder alone while a command is at work, then run again",
 )
 _CASES = (
@@ -50,7 +50,7 @@ _CASES = (
         ("Too many open files", "File too large"),
         StorageError(
             "a limit of this process is reached",
-            code="TG0555",
+            code="TG0554",
             hint="raise it (`ulimit -n` open files, `ulimit -f` size of a file), then run again",
         ),
     ),
@@ -58,7 +58,7 @@ _CASES = (
         (errno.EACCES, errno.EPERM),
         ("Permission denied", "unable to open database file"),
         StorageError(
-            "this user may not read or write here", code="TG0556", hint="correct the rights of the folder, or its owner"
+            "this user may not read or write here", code="TG0554", hint="correct the rights of the folder, or its owner"
         ),
     ),
     _Case(
@@ -66,7 +66,7 @@ _CASES = (
         (),
         StorageError(
             "a file is where a folder should be, or a folder where a file",
-            code="TG0559",
+            code="TG0554",
             hint="move it away, or set TUNEGATE_HOME to another folder",
         ),
     ),

@@ -56,7 +56,7 @@ class Endpoint:
     """One endpoint, its key read when it is opened.
 
     Raises:
-        GateError: TG0617, the variable of the key is not set; TG0615, `privacy: local`,
+        GateError: TG0616, the variable of the key is not set; TG0616, `privacy: local`,
             and the name leads to another machine.
     """
 
@@ -70,7 +70,7 @@ class Endpoint:
             key = environ.get(spec.api_key_env, "")
             if not key:
                 raise GateError(
-                    f"the variable {spec.api_key_env} is not set", code="TG0617", where="evaluate.endpoint.api_key_env"
+                    f"the variable {spec.api_key_env} is not set", code="TG0616", where="evaluate.endpoint.api_key_env"
                 )
             self._headers["Authorization"] = f"Bearer {key}"
         if spec.privacy == "local":
@@ -84,7 +84,7 @@ class Endpoint:
         Where it cannot be reached, is too slow or overloaded, it is asked again after `WAITS_S`.
 
         Raises:
-            GateError: TG0616, it did not answer in any try; TG0618, it refuses the request or its answer has another
+            GateError: TG0616, it did not answer in any try; TG0616, it refuses the request or its answer has another
                 form.
         """
         asked = {
@@ -139,7 +139,7 @@ class Endpoint:
         return Reply(text, choice.get("finish_reason") == "stop", *counts)
 
     def _refused(self, told: str) -> GateError:
-        return GateError(f"the endpoint gives no answer ({told})", code="TG0618", where=self._spec.base_url)
+        return GateError(f"the endpoint gives no answer ({told})", code="TG0616", where=self._spec.base_url)
 
 
 def _check_local(base_url: str) -> None:
@@ -151,6 +151,6 @@ def _check_local(base_url: str) -> None:
         found = []
     if not found or not all(ip_address(str(each[4][0]).partition("%")[0]).is_loopback for each in found):
         raise GateError(
-            "privacy is local, and the endpoint's name does not lead to this machine alone", code="TG0615",
+            "privacy is local, and the endpoint's name does not lead to this machine alone", code="TG0616",
             where=base_url, hint="take 127.0.0.1, or declare privacy: external",
         )  # fmt: skip

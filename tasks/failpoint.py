@@ -74,7 +74,7 @@ def reach(place: str) -> None:
     name, _, count = wanted.partition(":")
     if name not in PLACES:
         raise ConfigError(
-            f"unknown place {name!r}; places are {', '.join(PLACES)}", code="TG0150", where=VARIABLE, hint="unset it"
+            f"unknown place {name!r}; places are {', '.join(PLACES)}", code="TG0103", where=VARIABLE, hint="unset it"
         )
     PLACES[place]
     if name != place:

@@ -149,13 +149,13 @@ def verify(directory: Path) -> str:
     present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST}
     for name in sorted(present ^ entries.keys()):
         state = "missing" if name in entries else "not in the manifest"
-        raise StorageError(f"file {state}: {name}", code="TG0511", where=str(directory))
+        raise StorageError(f"file {state}: {name}", code="TG0510", where=str(directory))
     for name, entry in entries.items():
         got = sha256_file(directory / name)
         if got != entry["sha256"]:
             raise StorageError(
                 f"file changed: sha256 {got[:12]}, manifest says {entry['sha256'][:12]}",
-                code="TG0512",
+                code="TG0510",
                 where=str(directory / name),
                 hint="remove the damaged directory; the next run makes it again",
             )

@@ -68,7 +68,7 @@ def connect(
         wait_s: Seconds to wait for another holder of the file.
 
     Raises:
-        LockedError: TG0551, another process or connection holds the file; names it.
+        LockedError: TG0520, another process or connection holds the file; names it.
         StorageError: the file is no DuckDB database, of a storage version that is not read (TG0519), is absent with
             `read_only`, or cannot be created.
     """
@@ -76,7 +76,7 @@ def connect(
 
     if path is not None and (not path.exists() or not path.stat().st_size):
         if read_only:
-            raise StorageError(f"no database: {path}", code="TG0550", where=str(path))
+            raise StorageError(f"no database: {path}", code="TG0519", where=str(path))
         create_database(path)
     if path is not None:
         _check_magic(path)
@@ -208,7 +208,7 @@ def quote_identifier(name: str) -> str:
     """
     if not name or len(name) > _MAX_IDENTIFIER or any(ord(character) < 32 for character in name):
         raise SecurityError(
-            f"no identifier: {name[:40]!r}; allowed are 1 to {_MAX_IDENTIFIER} printable characters", code="TG0810"
+            f"no identifier: {name[:40]!r}; allowed are 1 to {_MAX_IDENTIFIER} printable characters", code="TG0801"
         )
     return '"' + name.replace('"', '""') + '"'
 
@@ -227,7 +227,7 @@ def _check_magic(path: Path) -> None:
     with path.open("rb") as stream:
         head = stream.read(12)
     if head[8:] != b"DUCK":
-        raise StorageError("no DuckDB database: the file does not begin like one", code="TG0552", where=str(path))
+        raise StorageError("no DuckDB database: the file does not begin like one", code="TG0519", where=str(path))
 
 
 def _lock_down(
@@ -266,14 +266,14 @@ def _cannot_open(path: Path | None, error: Exception) -> LockedError | StorageEr
     if "lock" in first.lower() or "already attached" in first:
         return LockedError(
             f"the database is held by {_holder(first)}",
-            code="TG0551",
+            code="TG0520",
             where=str(path),
             hint="wait for it to finish, or close the program that has the file open for writing",
         )
     found = _VERSIONS.search(first)
     if found is not None:
         return _other_version(path, *map(int, found.groups()))
-    return StorageError(f"not opened as a DuckDB database: {first[:200]}", code="TG0552", where=str(path))
+    return StorageError(f"not opened as a DuckDB database: {first[:200]}", code="TG0519", where=str(path))
 
 
 def _other_version(path: Path | None, has: int, first: int, last: int) -> StorageError:

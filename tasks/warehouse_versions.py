@@ -33,7 +33,7 @@ def rewrite(path: Path, backup: Path) -> None:
 
     Raises:
         StorageError: TG0519, it is of a version that is not read, or the new one holds other rows: the old stays.
-        LockedError: TG0551, another process holds it.
+        LockedError: TG0520, another process holds it.
     """
     import duckdb
 

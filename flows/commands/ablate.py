@@ -24,7 +24,7 @@ def ablate(
     """Train and judge every arm; what is in the store is reused, so a killed ablation goes on.
 
     Raises:
-        ConfigError: TG0158, no such arm or metric; TG0159, nothing is curated.
+        ConfigError: TG0103, no such arm or metric; TG0159, nothing is curated.
         GateError: TG0623, the curated arm trained on what gives held-out items away.
         LockedError: a run holds the pipeline.
     """

@@ -13,7 +13,7 @@ def accept_by_hand(settings: Settings, *, new: bool, reason: str) -> None:
     """Enter who accepts the ledger and why; MLflow follows it, if it answers.
 
     Raises:
-        ConfigError: TG0154, no reason was given.
+        ConfigError: TG0139, no reason was given.
         StorageError: TG0580 it was altered, TG0581 there is none to accept, or one where a new one was asked for.
     """
     ledger = open_ledger(settings)

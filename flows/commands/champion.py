@@ -74,18 +74,18 @@ def _read_ticket(file: Path | None) -> str:
         with nullcontext(sys.stdin.buffer) if file is None else open_regular(file) as stream:
             data = stream.read(MAX_ROW_BYTES + 1)
         if len(data) > MAX_ROW_BYTES:
-            raise ConfigError(f"the ticket has more than {MAX_ROW_BYTES >> 20} MiB", code="TG0145", where=where)
+            raise ConfigError(f"the ticket has more than {MAX_ROW_BYTES >> 20} MiB", code="TG0110", where=where)
         body = data.decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         what = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"the ticket cannot be read: {what}", code="TG0145", where=where) from None
+        raise ConfigError(f"the ticket cannot be read: {what}", code="TG0110", where=where) from None
     if not body:
-        raise ConfigError("the ticket is empty", code="TG0141", where=where)
+        raise ConfigError("the ticket is empty", code="TG0164", where=where)
     return body
 
 
 def _champion(ledger: Ledger, name: str, pipeline: str) -> ChampionRef:
     current = ledger.champion(name)
     if current is None:
-        raise ConfigError(f"{name} has no champion yet", code="TG0142", where=pipeline, hint=f"tunegate run {pipeline}")
+        raise ConfigError(f"{name} has no champion yet", code="TG0159", where=pipeline, hint=f"tunegate run {pipeline}")
     return current

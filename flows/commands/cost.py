@@ -31,7 +31,7 @@ def cost(
 
     Raises:
         ConfigError: TG0159, not one of pipeline, --run and --base, or the pipeline has no run whose tuned model has
-            answered; TG0158, the price book has no such card.
+            answered; TG0103, the price book has no such card.
     """
     book = read_prices(prices or PRICES)
     check_machine(machine, book)

@@ -94,7 +94,7 @@ def _database(pipeline: str, config: Path) -> Path:
     """The pipeline's published database.
 
     Raises:
-        ConfigError: TG0104, no such pipeline; TG0147, it has not been curated yet.
+        ConfigError: TG0104, no such pipeline; TG0159, it has not been curated yet.
     """
     load_file(config).get(pipeline)
     return published_database(load_settings(config).home, pipeline)

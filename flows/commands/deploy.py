@@ -18,8 +18,8 @@ def deploy(*, pool: str | None, config: Path, as_json: bool) -> int:
     """Register what is declared and remove what is not any more.
 
     Raises:
-        ConfigError: TG0143, no pipeline runs by itself.
-        ServiceError: TG0706, there is no such work pool.
+        ConfigError: TG0159, no pipeline runs by itself.
+        ServiceError: TG0702, there is no such work pool.
     """
     loaded = load_file(config)
     wanted(loaded)  # before any server is started

@@ -63,7 +63,7 @@ def endpoint(
     """Answer until interrupted. Whoever calls brings a token, unless `no_token`.
 
     Raises:
-        ConfigError: TG0142, no champion yet; TG0193, it may not or cannot listen there.
+        ConfigError: TG0159, no champion yet; TG0193, it may not or cannot listen there.
         StorageError: the champion's files are damaged.
     """
     spec = load_file(config).get(pipeline)
@@ -76,7 +76,7 @@ def endpoint(
 
     models = LiveModels(lambda: offers(ledger, name, candidates=candidates))
     if models.find("champion") is None:
-        raise ConfigError(f"{name} has no champion yet", code="TG0142", where=pipeline, hint=f"tunegate run {pipeline}")
+        raise ConfigError(f"{name} has no champion yet", code="TG0159", where=pipeline, hint=f"tunegate run {pipeline}")
     token = Token() if no_token else _token(settings.home)
     app = build_endpoint(
         models,

@@ -27,10 +27,10 @@ def estimate(
     """Estimate a pipeline's training, or that of a known base with settings of the command line.
 
     Raises:
-        ConfigError: TG0149, neither or both of pipeline and base are given; TG0182, the base's shapes are not known.
+        ConfigError: TG0139, neither or both of pipeline and base are given; TG0171, the base's shapes are not known.
     """
     if (pipeline is None) == (base is None):
-        raise ConfigError("give a pipeline or --base, one of the two", code="TG0149", hint="tunegate estimate --help")
+        raise ConfigError("give a pipeline or --base, one of the two", code="TG0139", hint="tunegate estimate --help")
     if base is not None:
         spec = spec_for(base, rank=rank, targets=targets, batch_size=batch_size, checkpointing=checkpointing)
         dims, max_tokens = known_dims(base), max_length

@@ -39,11 +39,11 @@ def export(
     """Write the folder and say what is in it.
 
     Raises:
-        ConfigError: TG0100, GGUF files are written by llama.cpp alone; TG0184, there is nothing verified of that name;
+        ConfigError: TG0100, GGUF files are written by llama.cpp alone; TG0159, there is nothing verified of that name;
             TG0185, its training set was never redacted; TG0159, its run was configured as this version does not read;
             and as `tasks.release.export.export_candidate`.
         StorageError: TG0580 or TG0581, the ledger was altered or is another one.
-        SecurityError: TG0826, TG0827, it cannot be signed; told before anything is written.
+        SecurityError: TG0824, TG0827, it cannot be signed; told before anything is written.
     """
     if form == "gguf":
         raise ConfigError(

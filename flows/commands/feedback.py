@@ -27,7 +27,7 @@ def feedback(*, pipeline: str, file: Path | None, config: Path, as_json: bool) -
     """Take a file in (none: only show) and tell each version's acceptance.
 
     Raises:
-        ConfigError: TG0164 no line can be used, TG0165 the file cannot be read.
+        ConfigError: TG0164 no line can be used, TG0110 the file cannot be read.
     """
     spec, settings = load_file(config).get(pipeline), load_settings(config)
     name = spec.registry.name
@@ -59,4 +59,4 @@ def _ingest(file: Path, spec: PipelineSpec, settings: Settings) -> Ingested:
         with nullcontext(sys.stdin.buffer) if source == "stdin" else open_regular(file) as stream:
             return take_in(stream, source=source, spec=spec, settings=settings, wait_s=LOCK_WAIT_S)
     except OSError as error:
-        raise ConfigError(f"the feedback cannot be read: {error.strerror}", code="TG0165", where=source) from None
+        raise ConfigError(f"the feedback cannot be read: {error.strerror}", code="TG0110", where=source) from None

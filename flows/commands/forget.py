@@ -34,12 +34,12 @@ def forget(
     """Say what is held of a customer (`plan`), remove it (`apply`), or apply every earlier removal anew (`again`).
 
     Raises:
-        SecurityError: TG0835, not exactly one of the three was asked for, or no customer was given.
+        SecurityError: TG0833, not exactly one of the three was asked for, or no customer was given.
     """
     if plan + apply + again != 1 or (customer is None) != again:
         raise SecurityError(
             "say one of: CUSTOMER --plan, CUSTOMER --apply, --again",
-            code="TG0835",
+            code="TG0833",
             where="forget",
             hint="tunegate forget CUSTOMER --plan",
         )

@@ -26,14 +26,14 @@ def explain(*, run_id: str, metric: str | None, n_items: int, config: Path, as_j
     """Print the findings of the run's gate and its worst items.
 
     Raises:
-        ConfigError: TG0197, the run came to no gate, or its result is gone, or the metric was not judged.
+        ConfigError: TG0159, the run came to no gate, or its result is gone, or the metric was not judged.
     """
     recorded = Recorded(load_settings(config), run_id)
     row, decision = recorded.row, recorded.decision()
     if decision is None:
         raise ConfigError(
             f"run {row.run_id} came to no gate, or its decision is no longer in the store",
-            code="TG0197", where=row.run_id, hint=f"`tunegate show {row.run_id}` says how far it came",
+            code="TG0159", where=row.run_id, hint=f"`tunegate show {row.run_id}` says how far it came",
         )  # fmt: skip
     figures = (
         read_measured(recorded.settings, "latency", recorded.keys["latency"]) if "latency" in recorded.keys else {}

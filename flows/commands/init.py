@@ -20,7 +20,7 @@ def init(*, source: Path, name: str | None, force: bool, config: Path, as_json: 
     """Write the file, checked by the loader first; say what was inferred and what was not.
 
     Raises:
-        ConfigError: TG0130 the file is none of tickets, TG0167 and TG0168 it holds too little, TG0169 there is a
+        ConfigError: TG0130 the file is none of tickets, TG0167 it holds too little, TG0189 there is a
             pipelines.yaml already.
         ConfigErrors: the loader refuses the file, its name say; nothing was written.
         DataError: the file cannot be read.
@@ -28,7 +28,7 @@ def init(*, source: Path, name: str | None, force: bool, config: Path, as_json: 
     target = config.absolute()
     if target.exists() and not force:
         raise ConfigError(
-            f"{config} is there already", code="TG0169", where=str(target),
+            f"{config} is there already", code="TG0189", where=str(target),
             hint="--force replaces it, --config OTHER.yaml writes elsewhere",
         )  # fmt: skip
     proposal = propose_pipeline(source, name=name, root=target.parent)

@@ -25,7 +25,7 @@ def migrate(*, ledger_to: str | None, config: Path, as_json: bool) -> int:
     """Bring files of other versions up to date; with `ledger_to`, copy the ledger there as well.
 
     Raises:
-        StorageError: TG0530 or TG0519, a newer program wrote a file; TG0518, the place to copy to is in use.
+        StorageError: TG0530 or TG0519, a newer program wrote a file; TG0531, the place to copy to is in use.
     """
     settings = load_settings(config)
     done = [*_ledger(settings), *_databases(settings)]

@@ -35,7 +35,7 @@ def promote(
     """Make a candidate champion past the gate; the history says that it was forced, by whom and why.
 
     Raises:
-        GateError: TG0633, `--force` is missing: without it the gate promotes; TG0620, another version than `expect` is
+        GateError: TG0621, `--force` is missing: without it the gate promotes; TG0620, another version than `expect` is
             champion.
         StorageError: the candidate's files are not those that were evaluated.
     """
@@ -43,7 +43,7 @@ def promote(
     if not force:
         raise GateError(
             "a promotion by hand skips the gate, and nothing was said to skip it",
-            code="TG0633",
+            code="TG0621",
             where=pipeline,
             hint="--force --reason '...' does and is kept in the history; `tunegate approve RUN` lets in what waits",
         )
@@ -109,8 +109,8 @@ def history(*, pipeline: str, verify_only: bool, config: Path, as_json: bool) ->
     """Every event of the name, oldest first; the ledger is checked before anything is shown, the champion's files too.
 
     Raises:
-        StorageError: TG0533, the chain is broken; the first broken link is named. TG0580, another row was altered;
-            TG0581, it is another ledger than before; TG0557, the champion's files are not those of its event.
+        StorageError: TG0580, the chain is broken; the first broken link is named. TG0580, another row was altered;
+            TG0581, it is another ledger than before; TG0549, the champion's files are not those of its event.
     """
     _, ledger, name = _of(pipeline, config)
     whole = ledger.history()

@@ -40,7 +40,7 @@ def run(
 ) -> int:
     """Run the pipeline, with `tick` only if it is worth it; returns the exit code of its verdict."""
     if until not in STAGES:
-        raise ConfigError(f"--until {until!r} is no stage; allowed: {', '.join(STAGES)}", code="TG0140")
+        raise ConfigError(f"--until {until!r} is no stage; allowed: {', '.join(STAGES)}", code="TG0103")
     load_file(config).get(pipeline)  # tell a wrong file before any server is started
     console, begun = talk(), time.monotonic()
     settings = load_settings(config)

@@ -48,7 +48,7 @@ def serve(*, config: Path, as_json: bool) -> int:
     With `as_json` one object says what is served, before the first tick.
 
     Raises:
-        ConfigError: TG0143, no pipeline runs by itself.
+        ConfigError: TG0159, no pipeline runs by itself.
     """
     loaded = load_file(config)
     told_all: dict[str, list[str]] = {}

@@ -14,7 +14,7 @@ def verify_export(*, folder: Path, key: Path | None, signature: Path | None, as_
     """Compare every file with the manifest, and with the signature where a public key is given.
 
     Raises:
-        StorageError: TG0510 to TG0512, the folder is not what its manifest says.
+        StorageError: TG0510, the folder is not what its manifest says.
         SecurityError: TG0824 to TG0827, the signature does not hold or cannot be checked.
     """
     from tasks.release.signing import check_signature, signature_of

@@ -117,7 +117,7 @@ class Champions(LedgerBase):
         """Every event about the champion (about all champions without a name), oldest first, after checking the chain.
 
         Raises:
-            StorageError: TG0533, an event was altered, removed or put in between.
+            StorageError: TG0580, an event was altered, removed or put in between.
         """
         with self.read() as db:
             return tuple(event for event in checked_history(db) if name is None or event.name == name)
@@ -175,7 +175,7 @@ class Champions(LedgerBase):
             checked_history(db)  # says what was removed, where that is seen
             raise StorageError(
                 f"the event or the candidate by which {name} has its champion is missing",
-                code="TG0533",
+                code="TG0580",
                 where="ledger, champion_events",
                 hint="put the ledger back from a backup; nothing is promoted until then",
             )

@@ -19,7 +19,7 @@ def present(environ: Mapping[str, str] = os.environ) -> datetime:
     """This moment, UTC; what `TUNEGATE_NOW` holds, if it holds something.
 
     Raises:
-        ConfigError: TG0163, it is no ISO 8601 time with a zone.
+        ConfigError: TG0103, it is no ISO 8601 time with a zone.
 
     >>> present({"TUNEGATE_NOW": "2026-06-08T05:00:00+02:00"}).isoformat()
     '2026-06-08T03:00:00+00:00'
@@ -34,7 +34,7 @@ def present(environ: Mapping[str, str] = os.environ) -> datetime:
     except ValueError:
         raise ConfigError(
             f"{VARIABLE} should be a time with its zone, such as 2026-06-08T05:00:00Z, got {told[:40]!r}",
-            code="TG0163",
+            code="TG0103",
             where=VARIABLE,
             hint="unset it to use the machine's clock",
         ) from None

@@ -22,7 +22,7 @@ def named_disk_errors(root: Path) -> Iterator[None]:
     """Turn what a full, broken or forbidden disk raises inside the block into one error that says so.
 
     Raises:
-        StorageError: TG0501, TG0554 to TG0556 and TG0559, see `tasks/disk_errors.py`.
+        StorageError: TG0501, TG0554, see `tasks/disk_errors.py`.
     """
     try:
         yield
@@ -85,13 +85,13 @@ def make_private(directory: Path) -> None:
     """Give every folder below the mode 0700 and every file 0600: ticket text is personal data.
 
     Raises:
-        StorageError: TG0514, a link: what it points to is in no manifest.
+        StorageError: TG0510, a link: what it points to is in no manifest.
     """
     for path in (directory, *directory.rglob("*")):
         if path.is_symlink():
             raise StorageError(
                 f"a result may hold files alone, {path.relative_to(directory)} is a link",
-                code="TG0514",
+                code="TG0510",
                 where=str(path),
             )
         path.chmod(0o700 if path.is_dir() else 0o600)

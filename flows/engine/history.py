@@ -26,7 +26,7 @@ def checked_history(db: Database) -> tuple[EventRow, ...]:
     """Every event of every name, oldest first.
 
     Raises:
-        StorageError: TG0533, an event was altered, removed or put in between; the first such place is named.
+        StorageError: TG0580, an event was altered, removed or put in between; the first such place is named.
     """
     events = tuple(EventRow(**row) for row in db.execute("SELECT * FROM champion_events ORDER BY seq").fetchall())
     previous = FIRST_HASH
@@ -52,7 +52,7 @@ def whole_history(db: Database) -> tuple[EventRow, ...]:
     """The same, when every other row of the ledger is what was written too: before the champion moves.
 
     Raises:
-        StorageError: TG0533, TG0580.
+        StorageError: TG0580.
     """
     check_books(db)
     return checked_history(db)
@@ -145,7 +145,7 @@ def _hash(event: dict[str, object]) -> str:
 def _altered(what: str) -> StorageError:
     return StorageError(
         f"the history of champions was altered: {what}",
-        code="TG0533",
+        code="TG0580",
         where="ledger, champion_events",
         hint="put the ledger back from a backup; nothing is promoted until then",
     )

@@ -28,12 +28,12 @@ class Acceptances(LedgerBase):
         """Go on with a new ledger, or with the one that lies here; from now on it is the one that is witnessed.
 
         Raises:
-            ConfigError: TG0154, no reason was given.
+            ConfigError: TG0139, no reason was given.
             StorageError: TG0581, `new` where there is a ledger, `restored` where there is none; TG0580, it was altered:
                 what somebody wrote into it is not accepted.
         """
         if not reason.strip():
-            raise ConfigError("to accept a ledger needs a reason", code="TG0154", where="ledger", hint="--reason 'why'")
+            raise ConfigError("to accept a ledger needs a reason", code="TG0139", where="ledger", hint="--reason 'why'")
         with self.read() as db:
             check_books(db)
             is_there = identity(db) is not None

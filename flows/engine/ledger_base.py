@@ -51,7 +51,7 @@ class LedgerBase:
         """One transaction: all of the block or nothing; writers take turns.
 
         Raises:
-            StorageError: TG0558 or TG0581, the ledger is not the one that was here before; TG0580, it was altered.
+            StorageError: TG0581 or TG0581, the ledger is not the one that was here before; TG0580, it was altered.
         """
         if self.witness is None:
             with self.kept.write() as db:
@@ -71,7 +71,7 @@ class LedgerBase:
         """Is every row what was written, and is it the ledger that was here before?
 
         Raises:
-            StorageError: TG0558, TG0580 or TG0581, it is not.
+            StorageError: TG0581, TG0580 or TG0581, it is not.
         """
         if self.witness is not None:
             self._refuse_absent(self.witness)
@@ -89,7 +89,7 @@ class LedgerBase:
             return witness.seen()
         witness.refuse_absent(self.kept.place)
         if any((self.root / "store").glob("*/*")):
-            raise StorageError("there are results and no ledger", code="TG0558", where=self.kept.place, hint=BEGIN_ANEW)
+            raise StorageError("there are results and no ledger", code="TG0581", where=self.kept.place, hint=BEGIN_ANEW)
         return None
 
     def _last_line(self) -> tuple[str | None, int, str]:
@@ -119,7 +119,7 @@ class LedgerBase:
     def teller(self, *, wait_s: float) -> Iterator[Check]:
         """Wait for the turn to tell MLflow, which one process of all hosts has; yields a check for before each telling.
 
-        It raises ServiceError (TG0711) when the turn is another's: a host that was cut off has lost it meanwhile.
+        It raises ServiceError (TG0710) when the turn is another's: a host that was cut off has lost it meanwhile.
         """
         with hold(private_folder(self.root / "locks") / TELLER, wait_s=wait_s) as here:
             if not here:
@@ -131,7 +131,7 @@ class LedgerBase:
 
 def _check_turn(holds: Holds) -> None:
     if not holds():
-        raise ServiceError("another process is telling MLflow", code="TG0711", hint="`tunegate reconcile` later")
+        raise ServiceError("another process is telling MLflow", code="TG0710", hint="`tunegate reconcile` later")
 
 
 def _holder(run_id: str) -> Holder:

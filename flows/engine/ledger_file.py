@@ -112,12 +112,12 @@ class LedgerFile:
         """A file without tables is what a kill at its creation leaves; behind the first result it is a loss.
 
         Raises:
-            StorageError: TG0558, there are results, so the ledger had rows.
+            StorageError: TG0581, there are results, so the ledger had rows.
         """
         if any((self.path.parent / "store").glob("*/*")):
             raise StorageError(
                 "the ledger is empty, and the store beside it is not",
-                code="TG0558",
+                code="TG0581",
                 where=self.place,
                 hint="put it back from a backup; to begin anew without history and champion, remove the file and say"
                 " so: `tunegate run PIPELINE --new-ledger --reason TEXT`",
@@ -174,7 +174,7 @@ def current(version: int, place: str) -> bool:
     """Whether there are tables, and they are this program's; False when there are none.
 
     Raises:
-        StorageError: TG0530, they were written by a newer program, TG0548, by an older one.
+        StorageError: TG0530, they were written by a newer program, TG0530, by an older one.
     """
     if version > VERSION:
         raise StorageError(
@@ -186,7 +186,7 @@ def current(version: int, place: str) -> bool:
     if 0 < version < VERSION:
         raise StorageError(
             f"the ledger has version {version} of an older tunegate, this program reads version {VERSION}",
-            code="TG0548",
+            code="TG0530",
             where=place,
             hint="`tunegate migrate` makes a backup and brings it up to date; older programs cannot read it then",
         )
@@ -197,7 +197,7 @@ def busy(place: str) -> LockedError:
     """The error of a writer who has waited for too long."""
     return LockedError(
         f"another process has been writing to the ledger for {BUSY_TIMEOUT_S} s",
-        code="TG0532",
+        code="TG0520",
         where=place,
         hint="try again; `tunegate status` names the runs in progress",
     )

@@ -70,7 +70,7 @@ def copy_ledger(source: LedgerBase, target: LedgerBase) -> Mapping[str, int]:
     """Copy every row into a ledger that has none; table -> rows. All of it or nothing.
 
     Raises:
-        StorageError: TG0518, the target is in use already; TG0533, the source's history was altered.
+        StorageError: TG0531, the target is in use already; TG0580, the source's history was altered.
     """
     with source.read() as here, target.write() as there:
         check_books(here)
@@ -78,7 +78,7 @@ def copy_ledger(source: LedgerBase, target: LedgerBase) -> Mapping[str, int]:
         if used:
             raise StorageError(
                 f"the ledger to copy into has rows already: {', '.join(used)}",
-                code="TG0518",
+                code="TG0531",
                 where=target.kept.place,
                 hint="copy into an empty database or folder; two histories cannot become one",
             )

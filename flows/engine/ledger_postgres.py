@@ -76,14 +76,14 @@ def driver() -> Any:
     """The module that speaks to Postgres.
 
     Raises:
-        ConfigError: TG0117, it is not installed.
+        ConfigError: TG0112, it is not installed.
     """
     try:
         import psycopg2
     except ImportError:
         raise ConfigError(
             "the ledger is in Postgres, and its driver is not installed",
-            code="TG0117",
+            code="TG0112",
             where="TUNEGATE_LEDGER_URL",
             hint="pip install 'tunegate[postgres]', or make install, which has it",
         ) from None
@@ -100,7 +100,7 @@ def unreachable(place: str, error: BaseException) -> ServiceError:
     """The error of a ledger that does not answer."""
     return ServiceError(
         f"the ledger's Postgres does not answer: {_words(error)}",
-        code="TG0712",
+        code="TG0709",
         where=place,
         hint="check TUNEGATE_LEDGER_URL, PGPASSWORD and the server; what was not confirmed is repeated without harm",
     )
@@ -111,7 +111,7 @@ def named_errors(place: str, *, locked: Callable[[str], TunegateError] | None = 
     """Errors of the driver inside the block as errors of ours; those that are faults of the program stay.
 
     Raises:
-        ServiceError: TG0712, it went away; TG0713, it refuses.
+        ServiceError: TG0709, it went away; TG0709, it refuses.
         LockedError: what `locked` makes of a writer who waited for too long.
     """
     api = driver()
@@ -136,7 +136,7 @@ def named_errors(place: str, *, locked: Callable[[str], TunegateError] | None = 
 def _refused(place: str, error: BaseException) -> ServiceError:
     return ServiceError(
         f"the ledger's Postgres refuses: {_words(error)}",
-        code="TG0713",
+        code="TG0709",
         where=place,
         hint="the user needs the right to create and change the schema `tunegate` of that database, and the disk room",
     )
@@ -321,12 +321,12 @@ def checked_url(url: str) -> str:
     """The address as it was given.
 
     Raises:
-        ConfigError: TG0116, it is none of Postgres.
+        ConfigError: TG0103, it is none of Postgres.
     """
     if urlsplit(url).scheme not in ("postgresql", "postgres"):
         raise ConfigError(
             "the ledger's address should begin with postgresql://",
-            code="TG0116",
+            code="TG0103",
             where="TUNEGATE_LEDGER_URL",
             hint="postgresql://USER@HOST/DATABASE, the password in PGPASSWORD or a PGPASSFILE; unset: a SQLite file",
         )

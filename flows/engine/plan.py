@@ -128,12 +128,12 @@ def _check_given(step: Step) -> None:
     """Read what an earlier run left (the champion, say) to its last byte; results of this run were checked already.
 
     Raises:
-        StorageError: TG0510 to TG0512 it is damaged, TG0557 it is another than it was.
+        StorageError: TG0510 it is damaged, TG0549 it is another than it was.
     """
     for name, given in step.inputs.items():
         if isinstance(given, Artifact) and verify(given.root) != given.digest:
             raise StorageError(
-                f"{name} of step {step.name} is not what it was", code="TG0557", where=str(given.root),
+                f"{name} of step {step.name} is not what it was", code="TG0549", where=str(given.root),
                 hint="put it back from a backup, or go back to an earlier champion: `tunegate rollback PIPELINE`",
             )  # fmt: skip
 

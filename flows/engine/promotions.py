@@ -60,7 +60,7 @@ class Promotions(Champions):
 
         Raises:
             GateError: TG0620 the champion moved meanwhile, TG0621 the version has no verdict PROMOTE.
-            StorageError: TG0533, the history was altered.
+            StorageError: TG0580, the history was altered.
         """
         with self.write() as db:
             reach("ledger.promote.opened")
@@ -89,9 +89,9 @@ class Promotions(Champions):
         """Make the version champion past the gate, whatever its verdict; the event says that it was forced.
 
         Raises:
-            ConfigError: TG0154, no reason was given.
+            ConfigError: TG0139, no reason was given.
             GateError: TG0620 the champion is not the expected one any more, TG0621 there is no such candidate.
-            StorageError: TG0533, the history was altered.
+            StorageError: TG0580, the history was altered.
         """
         needs("reason", reason, "a forced promotion", name)
         with self.write() as db:
@@ -134,10 +134,10 @@ class Promotions(Champions):
             at: The present, if not now.
 
         Raises:
-            ConfigError: TG0154 no reason was given, TG0155 there is nothing to go back to, TG0156 the version never
+            ConfigError: TG0139 no reason was given, TG0159 there is nothing to go back to, TG0159 the version never
                 was champion or is it now.
             GateError: TG0620, the champion is not the expected one any more.
-            StorageError: TG0533, the history was altered.
+            StorageError: TG0580, the history was altered.
         """
         needs("reason", reason, "a rollback", name)
         until = (at or present()) + timedelta(days=cooldown_days)
@@ -236,19 +236,19 @@ def _answered(events: Sequence[EventRow], name: str, version: str, run_id: str, 
 
 def _rollback_target(events: Sequence[EventRow], name: str, champion: str | None, to: str | None) -> str:
     if champion is None:
-        raise ConfigError(f"{name} has no champion", code="TG0155", where=name, hint="`tunegate champion`")
+        raise ConfigError(f"{name} has no champion", code="TG0159", where=name, hint="`tunegate champion`")
     entries = entries_of(events, name)
     target = to if to is not None else previous_of(events, name)
     if target is None:
         raise ConfigError(
-            f"v{champion} is the first champion of {name}; there is nothing to go back to", code="TG0155", where=name
+            f"v{champion} is the first champion of {name}; there is nothing to go back to", code="TG0159", where=name
         )
     if target not in entries or target == champion:
         state = "is champion already" if target == champion else "has never been champion"
         allowed = ", ".join(f"v{version}" for version in entries if version != champion) or "none"
         raise ConfigError(
             f"v{target} {state}; earlier champions: {allowed}",
-            code="TG0156",
+            code="TG0159",
             where=name,
             hint="`tunegate champion` shows the history",
         )
@@ -256,10 +256,10 @@ def _rollback_target(events: Sequence[EventRow], name: str, champion: str | None
 
 
 def needs(what: str, given: str, by: str, where: str) -> None:
-    """Raises ConfigError (TG0154) when a decision lacks its reason or its name."""
+    """Raises ConfigError (TG0139) when a decision lacks its reason or its name."""
     if not given.strip():
         hint = "--reason 'what went wrong'" if what == "reason" else "--by 'your name'"
-        raise ConfigError(f"{by} needs a {what}", code="TG0154", where=where, hint=hint)
+        raise ConfigError(f"{by} needs a {what}", code="TG0139", where=where, hint=hint)
 
 
 def _unfit(name: str, version: str, candidate: CandidateRow | None) -> GateError:
@@ -306,10 +306,10 @@ class Approvals(Promotions):
             expected: The champion that it is to take over from; None is whoever it is.
 
         Raises:
-            ConfigError: TG0154, nobody is named.
-            GateError: TG0630 the run waits for nobody, TG0631 it was rejected, TG0632 a later verdict replaced its
+            ConfigError: TG0139, nobody is named.
+            GateError: TG0621 the run waits for nobody, TG0621 it was rejected, TG0621 a later verdict replaced its
                 own, TG0620 the champion moved since, TG0621 a later verdict took PROMOTE away.
-            StorageError: TG0533, the history was altered.
+            StorageError: TG0580, the history was altered.
         """
         needs("name", actor, "an answer", run_id)
         with self.write() as db:
@@ -322,7 +322,7 @@ class Approvals(Promotions):
             if last.action == "reject":
                 raise GateError(
                     f"run {run_id} was rejected by {last.actor} at {last.at}: {last.reason}",
-                    code="TG0631",
+                    code="TG0621",
                     where=asked.name,
                     hint="`tunegate promote PIPELINE VERSION --force --reason ...` overrules it, on the record",
                 )
@@ -344,9 +344,9 @@ class Approvals(Promotions):
         """A person keeps the run's candidate out; the champion stays.
 
         Raises:
-            ConfigError: TG0154, nobody is named.
-            GateError: TG0630 the run waits for nobody, TG0632 it has been decided otherwise.
-            StorageError: TG0533, the history was altered.
+            ConfigError: TG0139, nobody is named.
+            GateError: TG0621 the run waits for nobody, TG0621 it has been decided otherwise.
+            StorageError: TG0580, the history was altered.
         """
         needs("name", actor, "an answer", run_id)
         with self.write() as db:
@@ -371,7 +371,7 @@ def _asked(events: Sequence[EventRow], run_id: str) -> EventRow:
         told = ", ".join(f"{event.run_id} (v{event.to_version} of {event.name})" for event in waiting) or "none"
         raise GateError(
             f"run {run_id} waits for nobody's approval; runs that do: {told}",
-            code="TG0630",
+            code="TG0621",
             where=run_id,
             hint="`tunegate history PIPELINE` shows what was asked and answered",
         )
@@ -387,7 +387,7 @@ def _replaced(asked: EventRow, last: EventRow) -> GateError:
     return GateError(
         f"the verdict of run {asked.run_id} on v{asked.to_version} is not the last word: {last.action} at {last.at}"
         f" by {last.actor}{f', run {last.run_id}' if last.run_id else ''}",
-        code="TG0632",
+        code="TG0621",
         where=asked.name,
         hint="`tunegate history PIPELINE` shows what may be approved",
     )

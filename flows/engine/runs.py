@@ -52,12 +52,12 @@ class Runs(LedgerBase):
         """Enter a run of this process as RUNNING. The caller holds the pipeline's lock.
 
         Raises:
-            ConfigError: TG0153, the id has been used.
+            ConfigError: TG0151, the id has been used.
         """
         with self.write() as db:
             if db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone() is not None:
                 hint = "leave it out: a new one is made"
-                raise ConfigError(f"run id {run_id} has been used", code="TG0153", where=pipeline, hint=hint)
+                raise ConfigError(f"run id {run_id} has been used", code="TG0151", where=pipeline, hint=hint)
             db.execute(
                 "INSERT INTO runs (run_id, pipeline, model_name, status, input_digest, config_json, code,"
                 " started_at, pid, prefect_run_id) VALUES (?, ?, ?, 'RUNNING', ?, ?, ?, ?, ?, ?)",
@@ -206,7 +206,7 @@ class Runs(LedgerBase):
         """The run whose id is, or begins with, these characters.
 
         Raises:
-            ConfigError: TG0151 there is none, TG0152 there are several.
+            ConfigError: TG0151 there is none, TG0151 there are several.
         """
         with self.read() as db:
             rows = db.execute(
@@ -219,7 +219,7 @@ class Runs(LedgerBase):
         if len(found) > 1 and found[0].run_id != prefix:
             raise ConfigError(
                 f"several runs begin with {prefix!r}: {', '.join(run.run_id for run in found)}",
-                code="TG0152",
+                code="TG0151",
                 where="runs",
                 hint="give more characters",
             )

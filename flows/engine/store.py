@@ -128,7 +128,7 @@ class Store:
             parts: What the key was computed from; kept for `why_changed`.
 
         Raises:
-            StorageError: TG0501 the disk is full, TG0514 the result points outside itself.
+            StorageError: TG0501 the disk is full, TG0510 the result points outside itself.
         """
         found = self.find(step, key, returns, deep=True)
         if found is not None:
@@ -239,7 +239,7 @@ class Store:
             return found
         grave = private_folder(self.root / "damaged") / f"{step}-{key[:16]}-{uuid.uuid4().hex[:8]}"
         self.place(step, key).rename(grave)
-        log.warning("TG0513 a stored result of %s is damaged (%s); moved to %s, made again", step, found.reason, grave)
+        log.warning("TG0510 a stored result of %s is damaged (%s); moved to %s, made again", step, found.reason, grave)
         return None
 
     def _scratch(self, step: str, key: str) -> Path:
@@ -280,7 +280,7 @@ def _digest_by_sizes(place: Path) -> str:
         if sizes.get(name) != expected:
             raise StorageError(
                 f"{name} has {sizes.get(name, 'no')} bytes, the manifest says {expected}",
-                code="TG0512" if name in sizes and name in entries else "TG0511",
+                code="TG0510",
                 where=str(place),
             )
     return sha256_json(entries)

@@ -60,7 +60,7 @@ def forget(
         unknown: Also keep out a customer of whom nothing is held.
 
     Raises:
-        SecurityError: TG0833 there is no reason, or it names the customer; TG0834 nothing is held of them.
+        SecurityError: TG0833 there is no reason, or it names the customer; TG0833 nothing is held of them.
         LockedError: a pipeline is running.
     """
     specs = tuple(specs)
@@ -75,7 +75,7 @@ def forget(
         if not found.rows and known is None and not unknown:
             raise SecurityError(
                 "nothing is held of this customer",
-                code="TG0834",
+                code="TG0833",
                 where="forget",
                 hint="ids are those of the source; `--unknown` keeps out a customer who has not come yet",
             )
@@ -151,8 +151,8 @@ def remove_customer(settings: Settings, tombstone: Tombstone, hashes: KeyedHash)
     """Remove everything that is held of the customer, mark what learned from them, and write the certificate.
 
     Raises:
-        StorageError: TG0567, rows are still found after everything that held them has gone.
-        LockedError: TG0551, another process has a database of the workspace open.
+        StorageError: TG0566, rows are still found after everything that held them has gone.
+        LockedError: TG0520, another process has a database of the workspace open.
     """
     forgotten = Forgotten(hashes, owners=tombstone.owners, tickets=tombstone.tickets)
     ledger = open_ledger(settings)
@@ -172,7 +172,7 @@ def remove_customer(settings: Settings, tombstone: Tombstone, hashes: KeyedHash)
     else:
         raise StorageError(
             f"rows of the customer are still held: {', '.join(each.place for each in left.to_do[:5])}",
-            code="TG0567",
+            code="TG0566",
             where=str(settings.home),
             hint="run it again; if it comes to the same, remove what is named by hand",
         )

@@ -160,7 +160,7 @@ def update_index(settings: Settings, graph: Graph, hashes: KeyedHash, *, skip_lo
         skip_locked: Leave out a source that another pipeline is bringing in at this moment: its run looks itself.
 
     Raises:
-        LockedError: TG0551, another process has a database open.
+        LockedError: TG0520, another process has a database open.
     """
     base = settings.home / "index"
     root = private_folder(base / hashes.key_id)

@@ -75,7 +75,7 @@ def load_forgotten(settings: Settings) -> Forgotten | None:
     """Who was forgotten; None where nobody was.
 
     Raises:
-        SecurityError: TG0831, a tombstone was written under another key, so nobody can tell whose it is.
+        SecurityError: TG0830, a tombstone was written under another key, so nobody can tell whose it is.
     """
     tombstones = all_tombstones(settings)
     if not tombstones:
@@ -86,7 +86,7 @@ def load_forgotten(settings: Settings) -> Forgotten | None:
         raise SecurityError(
             f"{len(foreign)} of {len(tombstones)} tombstones are under another key: "
             f"{foreign[0].key_id}, and this one is {hashes.key_id}",
-            code="TG0831",
+            code="TG0830",
             where=str(settings.forgotten / TOMBSTONES),
             hint=f"put the key back: {VARIABLE}, or {settings.forgotten / KEY_FILE}; without it forgotten customers "
             "would come back",

@@ -25,7 +25,7 @@ def score_classifier(
     never right.
 
     Raises:
-        DataError: TG0232, no train row has the field; TG0233, train has no words to learn from.
+        DataError: TG0221, no train row has the field; TG0221, train has no words to learn from.
     """
     import pyarrow.parquet as pq
 
@@ -37,7 +37,7 @@ def score_classifier(
     if not train:
         raise DataError(
             f"no train row has a {field} to learn from",
-            code="TG0232",
+            code="TG0221",
             where=str(splits.train),
             hint="set evaluate.routing_field to a column the source fills, or to null",
         )
@@ -67,7 +67,7 @@ def _predict(texts: Sequence[str], labels: Sequence[str], questions: Sequence[st
     try:
         features = vectorizer.fit_transform(texts)
     except ValueError:
-        raise DataError("subject and body of train have no words to learn from", code="TG0233") from None
+        raise DataError("subject and body of train have no words to learn from", code="TG0221") from None
     model = LogisticRegression(C=10.0, max_iter=2000, random_state=seed)
     model.fit(features, labels)
     return [str(value) for value in model.predict(vectorizer.transform(questions))]

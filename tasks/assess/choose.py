@@ -39,14 +39,14 @@ def choose_training(
         declared: What each of them changes, where that was known from the start.
 
     Raises:
-        TrainingError: TG0430, none has a finite value.
-        GateError: TG0608, two were scored on other items.
+        TrainingError: TG0401, none has a finite value.
+        GateError: TG0603, two were scored on other items.
     """
     sound = [trial for trial in trials if trial.row.value is not None]
     if not sound:
         raise TrainingError(
             f"none of {len(names)} trainings has a finite {traits.name} on the validation items",
-            code="TG0430",
+            code="TG0401",
             where="train.ladder" if kind == "ladder" else "train.sweep",
             hint="lower the learning rates; `tunegate show RUN` says what became of each",
         )

@@ -52,13 +52,13 @@ def paired_gain(
     """How much better `new` is than `old` on the same items, positive for better; null where no bound can be given.
 
     Raises:
-        GateError: TG0608, they do not answer the same items.
+        GateError: TG0603, they do not answer the same items.
     """
     if new.keys() != old.keys():
         raise GateError(
             f"two trainings are compared on other validation items: {len(new)} and {len(old)}, "
             f"{len(new.keys() & old.keys())} of them the same",
-            code="TG0608",
+            code="TG0603",
             where="validation",
         )
     sign = 1.0 if traits.higher_is_better else -1.0

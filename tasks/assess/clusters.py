@@ -28,30 +28,30 @@ class Clusters:
         """The column of `items.parquet`.
 
         Raises:
-            GateError: TG0607, the items or the column are not there, or the column is empty throughout.
+            GateError: TG0606, the items or the column are not there, or the column is empty throughout.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         if items is None:
-            raise GateError(f"gates.cluster_by is {column}, and the items did not arrive at the gate", code="TG0607")
+            raise GateError(f"gates.cluster_by is {column}, and the items did not arrive at the gate", code="TG0606")
         try:
             table = pq.read_table(items.root / "items.parquet", columns=["item_id", column])
         except (OSError, pa.ArrowException) as error:
             raise GateError(
                 f"gates.cluster_by: {column} of the held-out items cannot be read ({type(error).__name__})",
-                code="TG0607",
+                code="TG0606",
             ) from None
         values = dict(zip(table.column("item_id").to_pylist(), table.column(column).to_pylist(), strict=True))
         if all(value is None for value in values.values()):
-            raise GateError(f"gates.cluster_by is {column}, and no held-out item has one", code="TG0607")
+            raise GateError(f"gates.cluster_by is {column}, and no held-out item has one", code="TG0606")
         return cls({item: None if value is None else str(value) for item, value in values.items()}, column)
 
     def of(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
         """Cluster of each item, numbered from 0 without gaps in the order of the items.
 
         Raises:
-            GateError: TG0607, an item is not among the held-out items.
+            GateError: TG0606, an item is not among the held-out items.
         """
         import numpy as np
 
@@ -60,7 +60,7 @@ class Clusters:
         for item in item_ids:
             if item not in self._values:
                 raise GateError(f"a scored item is not in the held-out set, so that its {self._column} is unknown",
-                                code="TG0607")  # fmt: skip
+                                code="TG0606")  # fmt: skip
             value = self._values[item]
             key = ("item", item) if value is None else ("value", value)
             found.append(numbers.setdefault(key, len(numbers)))

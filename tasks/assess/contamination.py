@@ -55,7 +55,7 @@ def check_contamination(
         planted: Ids of examples that are no tickets.
 
     Raises:
-        GateError: TG0609, the encoded examples cannot be read, or are not as many as they say.
+        GateError: TG0603, the encoded examples cannot be read, or are not as many as they say.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -114,12 +114,12 @@ def _trained_ids(dataset: DatasetRef) -> list[str]:
                     ids += batch.column("ticket_id").to_pylist()
     except (OSError, KeyError, pa.ArrowException) as error:
         raise GateError(
-            f"the encoded examples cannot be read ({type(error).__name__})", code="TG0609", where=str(dataset.root)
+            f"the encoded examples cannot be read ({type(error).__name__})", code="TG0603", where=str(dataset.root)
         ) from None
     if len(ids) != dataset.n_train:
         raise GateError(
             f"there are {len(ids)} encoded examples, and {dataset.n_train} were trained on",
-            code="TG0609",
+            code="TG0603",
             where=str(dataset.root),
         )
     return ids

@@ -95,12 +95,12 @@ def find_gpu(name: str, path: Path = PRICES) -> GpuPrice:
     """The machine of that name in the price book.
 
     Raises:
-        GateError: TG0613, it is not there; TG0612, the book is wrong.
+        GateError: TG0612, it is not there; TG0612, the book is wrong.
     """
     book = read_prices(path)
     if name not in book.gpus:
         raise GateError(
-            f"the price book has no machine {name!r}; there are: {', '.join(sorted(book.gpus))}", code="TG0613",
+            f"the price book has no machine {name!r}; there are: {', '.join(sorted(book.gpus))}", code="TG0612",
             where="gates.cost.machine", hint=f"add it to {path.name}, with price and source",
         )  # fmt: skip
     return book.gpus[name]

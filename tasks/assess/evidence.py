@@ -58,14 +58,14 @@ class ArmScores:
             table = pq.read_table(self._scores.root / "scores.parquet", columns=["item_id", "metric", "value"])
         except (OSError, pa.ArrowException) as error:
             raise GateError(
-                f"the scores of arm {self.arm} cannot be read ({type(error).__name__})", code="TG0602"
+                f"the scores of arm {self.arm} cannot be read ({type(error).__name__})", code="TG0603"
             ) from None
         metrics: dict[str, dict[str, float]] = {}
         columns = (table.column(name).to_pylist() for name in ("item_id", "metric", "value"))
         for item_id, metric, value in zip(*columns, strict=True):
             values = metrics.setdefault(str(metric), {})
             if item_id is None or item_id in values:
-                raise GateError(f"arm {self.arm} has two scores of {metric} for one item", code="TG0602")
+                raise GateError(f"arm {self.arm} has two scores of {metric} for one item", code="TG0603")
             values[item_id] = math.nan if value is None else float(value)
         return metrics
 
@@ -79,7 +79,7 @@ class ArmScores:
             table = pq.read_table(self._scores.root / "slices.parquet", columns=["item_id", "slice"])
         except (OSError, pa.ArrowException) as error:
             raise GateError(
-                f"the slices of arm {self.arm} cannot be read ({type(error).__name__})", code="TG0602"
+                f"the slices of arm {self.arm} cannot be read ({type(error).__name__})", code="TG0603"
             ) from None
         members: dict[str, set[str]] = {}
         for item_id, name in zip(table.column("item_id").to_pylist(), table.column("slice").to_pylist(), strict=True):
@@ -113,7 +113,7 @@ def line_up(candidate: ArmScores, reference: ArmScores | None, *, metric: str, s
     """The metric of both arms on the same items, all or those of one slice; may be empty for a slice.
 
     Raises:
-        GateError: TG0603 (see `ArmScores.values`); TG0604, the arms were scored on different items.
+        GateError: TG0603 (see `ArmScores.values`); TG0603, the arms were scored on different items.
     """
     import numpy as np
 
@@ -134,7 +134,7 @@ def best_prompting_arm(
     """The prompting arm with the best mean of the metric, over all items of the candidate or those given.
 
     Raises:
-        GateError: TG0605, no prompting arm was scored; TG0603 and TG0604 as in `line_up`, for any of them.
+        GateError: TG0605, no prompting arm was scored; TG0603 as in `line_up`, for any of them.
     """
     arms = [baselines[name] for name in PROMPTING_ARMS if name in baselines]
     if not arms:
@@ -155,7 +155,7 @@ def _values_on_same_items(candidate: ArmScores, reference: ArmScores, metric: st
         raise GateError(
             f"arm {candidate.arm} and arm {reference.arm} were scored on different items: "
             f"{len(values.keys() - other.keys())} and {len(other.keys() - values.keys())} only in one",
-            code="TG0604",
+            code="TG0603",
         )
     return other
 

@@ -45,14 +45,14 @@ def select_items(
         limit: Ends the search, and the run, when more rows are faulty than may be.
 
     Raises:
-        DataError: TG0230, the test split is empty; TG0231, a ticket id is there twice; TG0220, more rows are faulty
+        DataError: TG0221, the test split is empty; TG0231, a ticket id is there twice; TG0220, more rows are faulty
             than `limit` allows.
         Exception: what the first row raised, when every row raises.
     """
     if not splits.n_test:
         raise DataError(
             "the test split is empty: there is nothing to judge a model by",
-            code="TG0230",
+            code="TG0221",
             where=str(splits.test),
             hint="give the pipeline more tickets, or raise split.test_fraction",
         )
@@ -73,12 +73,12 @@ def select_validation_items(
     """As `select_items`, of the validation split: trainings are chosen by these, never by the test items.
 
     Raises:
-        ConfigError: TG0161, the validation split is empty; DataError: TG0220 and TG0231, as there.
+        ConfigError: TG0160, the validation split is empty; DataError: TG0220 and TG0231, as there.
     """
     if not splits.n_validation:
         raise ConfigError(
             "trainings are compared on the validation split, and it is empty",
-            code="TG0161",
+            code="TG0160",
             where=str(splits.validation),
             hint="raise split.validation_fraction, or give the pipeline more tickets",
         )

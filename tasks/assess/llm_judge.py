@@ -58,7 +58,7 @@ def judge_answers(
         root: Folder of pipelines.yaml.
 
     Raises:
-        GateError: TG0619, the labels cannot be read; and as `tasks.endpoint.Endpoint.ask`.
+        GateError: TG0616, the labels cannot be read; and as `tasks.endpoint.Endpoint.ask`.
     """
     import pyarrow.parquet as pq
 
@@ -138,13 +138,13 @@ def read_labels(path: Path) -> Iterator[dict[str, str]]:
     """People's choices, checked.
 
     Raises:
-        GateError: TG0619, the file is not there, or a line is no choice between two answers.
+        GateError: TG0616, the file is not there, or a line is no choice between two answers.
     """
     try:
         with open_regular(path) as stream:
             lines = stream.read().splitlines()
     except OSError as error:
-        raise GateError(f"the labels cannot be read ({type(error).__name__})", code="TG0619", where=str(path)) from None
+        raise GateError(f"the labels cannot be read ({type(error).__name__})", code="TG0616", where=str(path)) from None
     for number, line in enumerate(lines, start=1):
         try:
             row = orjson.loads(line)
@@ -154,7 +154,7 @@ def read_labels(path: Path) -> Iterator[dict[str, str]]:
             good = False
         if not good:
             raise GateError(
-                "a label is no choice between two answers", code="TG0619", where=f"{path}:{number}",
+                "a label is no choice between two answers", code="TG0616", where=f"{path}:{number}",
                 hint="each line: question, first, second, and preferred: first, second or tie",
             )  # fmt: skip
         yield row

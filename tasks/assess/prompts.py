@@ -47,7 +47,7 @@ def build_prompts(
 
     Raises:
         ConfigError: TG0160, few_shot or retrieval without splits or examples.
-        DataError: TG0234, train has too few tickets that may serve as examples.
+        DataError: TG0221, train has too few tickets that may serve as examples.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -140,7 +140,7 @@ def _choose_examples(
             return chosen
     raise DataError(
         f"few-shot prompts need {n_examples} examples, and train has {len(chosen)} tickets that may serve",
-        code="TG0234",
+        code="TG0221",
         where=str(splits.train),
         hint="lower evaluate.few_shot_examples, or take few_shot out of evaluate.arms",
     )

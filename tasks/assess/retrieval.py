@@ -43,7 +43,7 @@ def nearest_examples(
         answered: Has the ticket an answer to show?
 
     Raises:
-        DataError: TG0234, too few tickets may serve; TG0233, train has no words.
+        DataError: TG0221, too few tickets may serve; TG0221, train has no words.
     """
     import pyarrow.parquet as pq
 
@@ -59,7 +59,7 @@ def nearest_examples(
     if n_questions < n_examples:
         raise DataError(
             f"retrieval prompts need {n_examples} examples, and train has {n_questions} questions that may serve",
-            code="TG0234",
+            code="TG0221",
             where=str(splits.train),
             hint="lower evaluate.few_shot_examples, or take retrieval out of evaluate.arms",
         )
@@ -86,7 +86,7 @@ def _nearest(pool: Sequence[_Candidate], texts: Sequence[str], n_examples: int) 
     try:
         train = vectorizer.fit_transform([candidate.text for candidate in pool])
     except ValueError:
-        raise DataError("subject and body of train have no words to learn from", code="TG0233") from None
+        raise DataError("subject and body of train have no words to learn from", code="TG0221") from None
     found: list[list[str]] = []
     for start in range(0, len(texts), BLOCK_ITEMS):
         block = vectorizer.transform(texts[start : start + BLOCK_ITEMS])

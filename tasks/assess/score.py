@@ -43,7 +43,7 @@ def score_answers(
     A value that is not finite is kept as NaN, and its metric gets no mean: a gate on it ends in ERROR.
 
     Raises:
-        GateError: TG0601, items and predictions do not name the same ids once each.
+        GateError: TG0603, items and predictions do not name the same ids once each.
 
     Source: Popović (2015), "chrF: character n-gram F-score for automatic MT evaluation"; sacrebleu's defaults.
     """
@@ -172,6 +172,6 @@ def _check_same_ids(items: list[Any], answers: list[Any], arm: str) -> None:
         raise GateError(
             f"the answers of arm {arm} are not those of the held-out set: {missing} of {len(items)} items unanswered, "
             f"{foreign} answers to other items, {repeated} repeated",
-            code="TG0601",
+            code="TG0603",
             hint="generate the answers again for this held-out set",
         )

@@ -64,7 +64,7 @@ def score_suite(*, suite: PromptSet, predictions: Predictions, arm: ModelArm | A
     """Write `scores.parquet` (metric `general`: 1 where the answer holds the pattern) and `slices.parquet` (kind).
 
     Raises:
-        GateError: TG0601, answers and items are not the same ones, once each.
+        GateError: TG0603, answers and items are not the same ones, once each.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -75,7 +75,7 @@ def score_suite(*, suite: PromptSet, predictions: Predictions, arm: ModelArm | A
     if len(given) != len(items) or answers.keys() != {item["item_id"] for item in items}:
         raise GateError(
             f"{len(given)} answers to {len(items)} items of the suite, or not the same ones, once each",
-            code="TG0601", where="forgetting",
+            code="TG0603", where="forgetting",
         )  # fmt: skip
     ids = [item["item_id"] for item in items]
     right = [is_right(str(answers[item["item_id"]]), item["pattern"]) for item in items]

@@ -46,7 +46,7 @@ def weigh_training(
         target: Of a ladder; null weighs without a verdict.
 
     Raises:
-        GateError: TG0608, an earlier rung answered other items.
+        GateError: TG0603, an earlier rung answered other items.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -34,7 +34,7 @@ def score_validation(
         out: An empty directory.
 
     Raises:
-        TrainingError: TG0413, an answer belongs to no validation ticket.
+        TrainingError: TG0407, an answer belongs to no validation ticket.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -69,7 +69,7 @@ def _items(splits: Splits, ids: list[str], answer: str, folder: Path) -> EvalSet
     if table.num_rows != len(ids):
         raise TrainingError(
             f"{len(ids)} validation tickets were answered, {table.num_rows} of them are in the split",
-            code="TG0413",
+            code="TG0407",
             where=str(splits.validation),
         )
     rows: list[dict[str, Any]] = table.to_pylist()

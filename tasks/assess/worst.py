@@ -53,7 +53,7 @@ def worst_items(
     Only items that are worse than the reference, or without one not right, are among them.
 
     Raises:
-        GateError: TG0602, the files cannot be read; TG0603, the metric was not scored.
+        GateError: TG0603, the files cannot be read; TG0603, the metric was not scored.
     """
     ours = _values(candidate.scores, metric)
     theirs = _values(reference.scores, metric) if reference is not None else {}
@@ -126,5 +126,5 @@ def _read(path: Path, filters: Any) -> list[dict[str, Any]]:
     try:
         rows: list[dict[str, Any]] = pq.read_table(path, filters=filters).to_pylist()
     except (OSError, pa.ArrowException) as error:
-        raise GateError(f"{path.name} cannot be read ({type(error).__name__})", code="TG0602") from None
+        raise GateError(f"{path.name} cannot be read ({type(error).__name__})", code="TG0603") from None
     return rows

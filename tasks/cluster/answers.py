@@ -70,7 +70,7 @@ class AnsweringOnRay:
         """As many actors as the nodes hold and there are batches.
 
         Raises:
-            TrainingError: TG0417, no node has the CPUs that the threads need; TG0425, a batch's actors were lost.
+            TrainingError: TG0416, no node has the CPUs that the threads need; TG0407, a batch's actors were lost.
             TunegateError: As `tasks.cluster.nodes.check_nodes`.
         """
         if not batches:
@@ -125,7 +125,7 @@ def _answered(actors: Sequence[Any], batches: Sequence[Batch]) -> Iterator[tuple
         except ray.exceptions.RayActorError as error:
             raise TrainingError(
                 f"the processes that answered a batch were lost {RETRIES + 1} times: {type(error).__name__}",
-                code="TG0425",
+                code="TG0407",
                 where="evaluate",
                 hint="did the nodes run out of memory? lower evaluate.batch_size",
             ) from None

@@ -44,12 +44,12 @@ def check_extra() -> None:
     """Is ray installed?
 
     Raises:
-        ConfigError: TG0118.
+        ConfigError: TG0112.
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError(
             "`engine: ray` needs the extra `ray`, which is not installed",
-            code="TG0118",
+            code="TG0112",
             where="engine",
             hint="uv sync --extra ray, in the checkout and on every node; or `engine: local`",
         )
@@ -83,7 +83,7 @@ def connect(place: Place) -> None:
     """Join the cluster; a process that has joined stays joined.
 
     Raises:
-        ConfigError: TG0118 ray is not installed, TG0119 the address.
+        ConfigError: TG0112 ray is not installed, TG0119 the address.
         ServiceError: TG0723, the cluster does not answer or does not let us in.
     """
     check_extra()
@@ -170,7 +170,7 @@ def named_cluster_errors(where: str) -> Iterator[None]:
     """Tell what Ray raises as an error of ours: a lost cluster may come back, so it is worth a retry.
 
     Raises:
-        ServiceError: TG0723 no connection, TG0724 a part was lost more often than it is done again.
+        ServiceError: TG0723 no connection, TG0723 a part was lost more often than it is done again.
     """
     from ray import exceptions as ray_errors
 
@@ -181,7 +181,7 @@ def named_cluster_errors(where: str) -> Iterator[None]:
     except ray_errors.RayError as error:
         raise ServiceError(
             f"{type(error).__name__}: a part of the work was lost, and doing it again did not help",
-            code="TG0724",
+            code="TG0723",
             where=where,
             hint="look at the nodes with `ray status` and at their memory; what is complete in the store is not redone",
         ) from None

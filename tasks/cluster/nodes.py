@@ -38,9 +38,9 @@ def check_nodes(place: Place) -> None:
     """Ask all nodes that are alive.
 
     Raises:
-        ConfigError: TG0137, one differs from this process in Python, a library or our source.
-        StorageError: TG0569, one does not see the shared storage.
-        ServiceError: TG0723 no connection, TG0725 a node does not answer.
+        ConfigError: TG0119, one differs from this process in Python, a library or our source.
+        StorageError: TG0568, one does not see the shared storage.
+        ServiceError: TG0723 no connection, TG0723 a node does not answer.
     """
     for node in look_at_nodes(place):
         if node.fault is not None:
@@ -136,14 +136,14 @@ def _fault(name: str, told: dict[str, Any], wanted: dict[str, Any], content: str
     if differences:
         return ConfigError(
             f"node {name} would not give the same bytes: {'; '.join(differences)}",
-            code="TG0137",
+            code="TG0119",
             where=WHERE,
             hint="install the same checkout with the same requirements.lock on every node",
         )
     if told["probe"] != content:
         return StorageError(
             f"node {name} does not see the shared storage: {told['probe'][:60]}",
-            code="TG0569",
+            code="TG0568",
             where=place.shared,
             hint="mount it at the same path on every node, or give the node the credentials of the bucket",
         )
@@ -153,7 +153,7 @@ def _fault(name: str, told: dict[str, Any], wanted: dict[str, Any], content: str
 def _silent(name: str, error: BaseException) -> ServiceError:
     return ServiceError(
         f"node {name} does not answer: {type(error).__name__}",
-        code="TG0725",
+        code="TG0723",
         where=WHERE,
         hint="`ray status`; look at the node's memory, and at /tmp/ray/session_latest/logs on it",
     )
@@ -171,7 +171,7 @@ def workers_for(spec: TrainSpec, threads: int) -> TrainWorkers:
     """Those of a training on the nodes that are there now.
 
     Raises:
-        TrainingError: TG0417, they do not have room for all processes.
+        TrainingError: TG0416, they do not have room for all processes.
     """
     nodes = nodes_now()
     cards = has_cards(nodes)
@@ -209,7 +209,7 @@ def no_room(wanted: int, room: int, threads: int, *, cards: bool) -> TrainingErr
     each = f"{threads} CPUs" + (" and a card" if cards else "")
     return TrainingError(
         f"{wanted} workers of {each} are wanted, the nodes of the cluster hold {room}",
-        code="TG0417",
+        code="TG0416",
         where="engine: ray",
         hint="set train.threads and evaluate.threads to what a node has (by default they are what this machine has), "
         "or lower train.processes; nodes that would be added later do not count",

@@ -55,7 +55,7 @@ class RaySpread:
         """See `Spread`.
 
         Raises:
-            ServiceError: TG0724, a part was lost again and again.
+            ServiceError: TG0723, a part was lost again and again.
         """
         for references in self._started(_answer, work, parts, n_returns=1):
             yield self._opened(references[0], work)
@@ -66,7 +66,7 @@ class RaySpread:
         """See `Spread`.
 
         Raises:
-            ServiceError: TG0724, a part was lost again and again.
+            ServiceError: TG0723, a part was lost again and again.
         """
         held = []
         for state, *outputs in self._started(_outputs, work, parts, n_returns=n_outputs + 1, n_outputs=n_outputs):

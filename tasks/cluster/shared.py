@@ -75,7 +75,7 @@ class Shared:
         """Download into `folder`, which is made, and verify; returns it.
 
         Raises:
-            StorageError: TG0568 it is not there, TG0512 a file is not what was put there.
+            StorageError: TG0568 it is not there, TG0510 a file is not what was put there.
         """
         aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         try:
@@ -202,7 +202,7 @@ def _check(folder: Path, entries: Mapping[str, Mapping[str, Any]], address: str,
         if sha256_json(entries) != address or sha256_file(folder / name) != entry["sha256"]:
             raise StorageError(
                 f"{name} is not what was put there",
-                code="TG0512",
+                code="TG0510",
                 where=f"{url}/{address}",
                 hint="remove the damaged folder; the next run puts it there again",
             )

@@ -68,7 +68,7 @@ def lead_on_ray(_job_file: Path, job: TrainJob, _lock: int) -> int:
     """Have the job done by workers on the cluster; returns the exit code of the training.
 
     Raises:
-        TunegateError: What a worker could say itself; TG0723 and TG0724 of the cluster.
+        TunegateError: What a worker could say itself; TG0723 of the cluster.
     """
     asked_to_stop: list[int] = []
     place = Place(os.environ[ADDRESS], os.environ[SHARED])
@@ -99,7 +99,7 @@ def result_of(result: Any) -> str | int:
         result: A `ray.train.Result`.
 
     Raises:
-        TrainingError: TG0424, it is said to be done and has no metrics.
+        TrainingError: TG0407, it is said to be done and has no metrics.
     """
     if result.return_value == INTERRUPTED:
         return INTERRUPTED
@@ -108,7 +108,7 @@ def result_of(result: Any) -> str | int:
     if not isinstance(address, str):
         raise TrainingError(
             "Ray says that the training is done, and its result has no metrics: what was trained is not known",
-            code="TG0424",
+            code="TG0407",
             where="train",
             hint="run again: it goes on from the last checkpoint",
         )

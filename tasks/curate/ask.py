@@ -104,7 +104,7 @@ def select_rows(database: Path, sql: str, *, limit: int) -> list[Row]:
     """The rows of one SELECT over the warehouse's tables and views, at most `limit`.
 
     Raises:
-        ConfigError: TG0146, it is not one SELECT, or DuckDB refuses it: the connection reads the warehouse alone.
+        ConfigError: TG0125, it is not one SELECT, or DuckDB refuses it: the connection reads the warehouse alone.
         SecurityError: TG0837, it takes too long or too much memory.
     """
     import duckdb
@@ -113,13 +113,13 @@ def select_rows(database: Path, sql: str, *, limit: int) -> list[Row]:
         try:
             statements = connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise ConfigError("a question is one SELECT", code="TG0146", where="--sql")
+                raise ConfigError("a question is one SELECT", code="TG0125", where="--sql")
             rows = _in_bounds(connection, lambda: connection.sql(sql).limit(limit), where="--sql")
         except duckdb.Error as error:
             first = str(error).partition("\n")[0]
             raise ConfigError(
                 f"DuckDB refuses the question: {first[:300]}",
-                code="TG0146",
+                code="TG0125",
                 where="--sql",
                 hint="tables: raw_tickets, curated, removed, duplicates, splits, funnel, conflicts, "
                 "semantic_pairs, strata; views: quarantine, dropped, "

@@ -50,7 +50,7 @@ def build_card(
     if faults := list(_leaks(steps)):
         raise DataError(
             f"rows are not conserved: {'; '.join(faults)}",
-            code="TG0263",
+            code="TG0231",
             where=WHERE,
             hint="remove the stored steps and run again; if it stays, a step is faulty",
         )

@@ -89,7 +89,7 @@ def _decontaminate(splits: Splits, spec: DecontaminateSpec, out: Path) -> Splits
     if counts["train"] < 1:
         raise DataError(
             f"all {splits.n_train} train rows give held-out questions away; none is left",
-            code="TG0253",
+            code="TG0221",
             where=WHERE,
             hint="deduplicate before the split, or raise near_threshold, long_threshold and short_threshold",
         )
@@ -136,7 +136,7 @@ def check_no_leaks(splits: Splits, compared: Compared, gone: Set[str]) -> None:
     raise DataError(
         f"train and validation are not what was compared without what leaks: {len(left)} rows that leak are still "
         f"there, {len(there)} rows are left of {len(compared.ids)} without {len(gone)}",
-        code="TG0254",
+        code="TG0231",
         where=WHERE,
         hint="remove the stored split and run again; if it stays, decontamination is faulty",
     )
@@ -203,7 +203,7 @@ def _check_sides(splits: Splits) -> dict[str, int]:
             if n_both:
                 raise DataError(
                     f"{n_both} values of {column} are in more than one of train, validation and test",
-                    code="TG0252",
+                    code="TG0231",
                     where=WHERE,
                     hint="remove the stored split and run again; if it stays, the split is faulty",
                 )

@@ -47,8 +47,8 @@ def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = 
 
     Raises:
         DataError: TG0201, a file or database is absent.
-        LockedError: TG0551, it is being brought in right now.
-        StorageError: TG0552, the file is no DuckDB database.
+        LockedError: TG0520, it is being brought in right now.
+        StorageError: TG0519, the file is no DuckDB database.
     """
     from tasks.curate.ingest.copies import copies_fingerprint
     from tasks.curate.ingest.in_use import fingerprint_database
@@ -107,7 +107,7 @@ def extract_tickets(
 
     Raises:
         DataError: TG0201 no such file; TG0202 a file is damaged or of another kind; TG0203 the source changed while it
-            was read, twice; TG0204 to TG0207 and TG0216 header, shapes and columns; TG0208 the source holds no row.
+            was read, twice; TG0204 header, shapes and columns; TG0221 the source holds no row.
         ConfigError: the source's settings do not fit what lies there.
     """
     with tempfile.TemporaryDirectory(prefix="aside-", dir=out) as aside:
@@ -121,7 +121,7 @@ def _write(gathered: Gathered, source: SourceSpec, out: Path) -> TicketTable:
     if not gathered.n_rows:
         raise DataError(
             "the source holds no row",
-            code="TG0208",
+            code="TG0221",
             where=_described(source),
             hint="a header alone or an empty file gives nothing to train on",
         )

@@ -200,7 +200,7 @@ def _cannot_split(counts: dict[str, int], notes: dict[str, int], *, n_tickets: i
         hint = "set `group_by` to one of customer_id and thread_id; joined they hardly separate anybody here"
     if goes_on:
         hint += "; `stable: false` splits afresh"
-    return DataError(message, code="TG0251", where=WHERE, hint=hint)
+    return DataError(message, code="TG0221", where=WHERE, hint=hint)
 
 
 def _write_parts(path: Path, place: Ints, out: Path) -> None:

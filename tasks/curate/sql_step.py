@@ -36,10 +36,10 @@ def select_tickets(
         select: Text of the step's file.
 
     Raises:
-        ConfigError: TG0125, it does not parse; TG0126, DuckDB refuses it or its columns are not a ticket's; TG0127,
+        ConfigError: TG0125, it does not parse; TG0125, DuckDB refuses it or its columns are not a ticket's; TG0125,
             it returns ids that were not there, or twice; TG0129, it fails on every row, or on no single one.
         DataError: TG0220, it fails on more rows than `limit` allows.
-        SecurityError: TG0814, not exactly one SELECT; TG0815, it reaches for something but `tickets`;
+        SecurityError: TG0811, not exactly one SELECT; TG0811, it reaches for something but `tickets`;
             TG0837, it takes too long or too much memory.
     """
     return keep_sound_rows(
@@ -109,7 +109,7 @@ def _check_ids(connection: duckdb.DuckDBPyConnection, where: str) -> None:
     if told:
         raise ConfigError(
             f"the SELECT returns {', '.join(told)}",
-            code="TG0127",
+            code="TG0125",
             where=where,
             hint="return each ticket at most once, with its own ticket_id; a join may have multiplied rows",
         )

@@ -120,7 +120,7 @@ def save_trained(model: nn.Module, spec: TrainSpec, *, base: ModelRef, out: Path
     if broken:
         raise TrainingError(
             f"{len(broken)} of {len(tensors)} trained tensors hold NaN or infinity, the first is {broken[0]}",
-            code="TG0402",
+            code="TG0401",
             hint="lower train.learning_rate",
         )
     if spec.method == "full":
@@ -196,7 +196,7 @@ def _open_base(model: ModelRef, dtype: torch.dtype, quantization: QuantizationSp
             raise TrainingError(
                 f"method qlora needs a 4-bit base, but {len(left)} linear layers stayed in full precision, "
                 f"the first is {left[0]}",
-                code="TG0404",
+                code="TG0403",
                 hint="use method: lora, or an architecture that bitsandbytes can quantise",
             )
     return base.requires_grad_(False)
@@ -229,7 +229,7 @@ def put_adapter_on(base: PreTrainedModel, root: Path) -> nn.Module:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise StorageError(
             f"the adapter does not load: {type(error).__name__}",
-            code="TG0534",
+            code="TG0510",
             where=str(root),
             hint="remove the damaged directory; the next run makes it again",
         ) from error
@@ -269,18 +269,18 @@ def copy_strictly(source: Mapping[str, Tensor], target: Mapping[str, Tensor], *,
                 where=str(where),
             )
         if not bool(tensor.isfinite().all()):
-            raise StorageError(f"{name} holds NaN or infinity", code="TG0536", where=str(where))
+            raise StorageError(f"{name} holds NaN or infinity", code="TG0535", where=str(where))
     for name, tensor in source.items():
         target[name].copy_(tensor)
 
 
 def quantization_of(root: Path) -> QuantizationSpec:
-    """The 4-bit settings that an adapter was trained with; raises StorageError TG0534."""
+    """The 4-bit settings that an adapter was trained with; raises StorageError TG0510."""
     try:
         return QuantizationSpec.model_validate(orjson.loads((root / SETTINGS).read_bytes())["quantization"])
     except (OSError, ValueError, KeyError) as error:
         raise StorageError(
-            f"no readable 4-bit settings: {type(error).__name__}", code="TG0534", where=str(root / SETTINGS)
+            f"no readable 4-bit settings: {type(error).__name__}", code="TG0510", where=str(root / SETTINGS)
         ) from error
 
 
@@ -329,13 +329,13 @@ def layer_numbers(base: PreTrainedModel, adapter: AdapterSpec) -> list[int] | No
     """The transformer layers to adapt, from 0; None when all are.
 
     Raises:
-        ConfigError: more top layers than the model has (TG0180), or the number of a layer that it has not (TG0186).
+        ConfigError: more top layers than the model has (TG0181), or the number of a layer that it has not (TG0181).
     """
     n_layers = int(base.config.num_hidden_layers)
     if adapter.top_layers is not None and adapter.top_layers > n_layers:
         raise ConfigError(
             f"top_layers is {adapter.top_layers}, the model has {n_layers} layers",
-            code="TG0180",
+            code="TG0181",
             where="train.adapter.top_layers",
         )
     chosen = list(adapter.layers_of(n_layers))
@@ -343,7 +343,7 @@ def layer_numbers(base: PreTrainedModel, adapter: AdapterSpec) -> list[int] | No
     if beyond:
         raise ConfigError(
             f"there is no layer {beyond[0]}, the model has layers 0 to {n_layers - 1}",
-            code="TG0186",
+            code="TG0181",
             where="train.adapter.layers",
             hint="layers are counted from 0; top_layers counts from the end",
         )

@@ -159,5 +159,5 @@ def memory_told() -> Iterator[None]:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         raise TrainingError(
-            "not enough memory to answer a batch", code="TG0421", hint="lower evaluate.batch_size"
+            "not enough memory to answer a batch", code="TG0405", hint="lower evaluate.batch_size"
         ) from error

@@ -156,7 +156,7 @@ def load_base(model: ModelRef, *, dtype: torch.dtype, quantization: Quantization
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if told[problem]:
             names = sorted(str(key) for key in told[problem])
-            raise StorageError(f"{problem.replace('_', ' ')}: {', '.join(names[:5])}", code="TG0543", where=where)
+            raise StorageError(f"{problem.replace('_', ' ')}: {', '.join(names[:5])}", code="TG0542", where=where)
     ready: PreTrainedModel = (loaded if quantization else loaded.to(resolve_device())).eval()
     return ready
 
@@ -173,7 +173,7 @@ def load_tokenizer(model: ModelRef) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(model.root, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception on damaged JSON
         raise StorageError(
-            f"the tokenizer does not load: {type(error).__name__}", code="TG0544", where=str(model.root)
+            f"the tokenizer does not load: {type(error).__name__}", code="TG0542", where=str(model.root)
         ) from error
 
 
@@ -198,7 +198,7 @@ def _refuse_quantized(model: ModelRef) -> None:
         raise ConfigError(
             f"the base is already quantised ({found.get('quant_method', 'unknown method')}), so it cannot be loaded in "
             "4 bits for method qlora",
-            code="TG0187",
+            code="TG0111",
             where=str(model.root / "config.json"),
             hint="take the base model's full-precision files",
         )
@@ -208,7 +208,7 @@ def _local(source: FileUri, root: Path) -> Path:
     place = (root / source.path).expanduser()
     if not place.is_dir() and not place.is_file():
         what = f"{place} is neither a folder nor a file" if place.exists() else f"there is no {place}"
-        raise ConfigError(f"base_model: {what}", code="TG0174", hint="relative paths start at pipelines.yaml")
+        raise ConfigError(f"base_model: {what}", code="TG0171", hint="relative paths start at pipelines.yaml")
     return place
 
 
@@ -217,7 +217,7 @@ def _describe(out: Path, uri: str) -> ModelRef:
     try:
         vocab_size, context = config["vocab_size"], config["max_position_embeddings"]
     except KeyError as error:
-        raise ConfigError(f"config.json lacks {error}", code="TG0176", where=str(out / "config.json")) from None
+        raise ConfigError(f"config.json lacks {error}", code="TG0171", where=str(out / "config.json")) from None
     return ModelRef(
         root=out,
         uri=uri,
@@ -258,14 +258,14 @@ def check_same_tokenizer(*, model: ModelRef, first: ModelRef, out: Path) -> Arti
     """Compare the tokenizers' files; the result holds nothing.
 
     Raises:
-        ConfigError: TG0162, they differ, or one of the models has none to compare.
+        ConfigError: TG0160, they differ, or one of the models has none to compare.
     """
     digests = [_tokenizer_digest(each.root / TOKENIZER) for each in (first, model)]
     if digests[0] is None or digests[0] != digests[1]:
         raise ConfigError(
             f"{model.uri.split('#')[0]} cuts text into other tokens than {first.uri.split('#')[0]}: "
             "losses per token of the two cannot be compared",
-            code="TG0162",
+            code="TG0160",
             where="train",
             hint="compare by a metric of the answers: exact, chrf, a field",
         )

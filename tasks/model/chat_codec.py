@@ -80,7 +80,7 @@ class ChatCodec:
         if form == "instruction":
             end = _end_of_turn(tokenizer, special)
         if end is None:
-            raise ConfigError("the tokenizer has no end-of-text token", code="TG0179", where="base_model")
+            raise ConfigError("the tokenizer has no end-of-text token", code="TG0173", where="base_model")
         return cls(tokenizer, form, int(end), control, frozenset(special), loss_on)
 
     def prompt_ids(self, prompt: Sequence[Message] | str) -> list[int]:
@@ -135,7 +135,7 @@ class ChatCodec:
             if written[: len(supervised)] != supervised or prompt[: len(ids)] != ids:
                 raise DataError(
                     "the chat template writes this conversation differently in training and in serving",
-                    code="TG0316",
+                    code="TG0314",
                     where="chat template",
                     hint="the template must write a prompt as a prefix of the conversation it becomes",
                 )
@@ -218,7 +218,7 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> str:
     if not isinstance(template, str) or not template:
         raise ConfigError(
             "the base model brings no chat template",
-            code="TG0178",
+            code="TG0173",
             where="base_model",
             hint="use an instruction-tuned base, or `format: completion`",
         )
@@ -255,7 +255,7 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, special: set[int]) -> int:
         what = f"{_TIMEOUT_S:g} s" if isinstance(error, TimeoutError) else f"{_MEMORY >> 20} MiB of memory"
         raise ConfigError(
             f"the chat template takes more than {what} for two words",
-            code="TG0178",
+            code="TG0173",
             where="base_model",
             hint="do not use it: no chat template of a model needs a hundredth of that",
         ) from None
@@ -263,7 +263,7 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, special: set[int]) -> int:
     if not whole.startswith(before) or not after or after[0] not in special:
         raise ConfigError(
             "the chat template ends an assistant's turn with no token of its own, so a model could not learn to stop",
-            code="TG0179",
+            code="TG0173",
             where="base_model",
             hint="use another base model, or `format: completion`",
         )
@@ -282,7 +282,7 @@ def _no(what: str) -> DataError:
 def _survived() -> DataError:
     return DataError(
         "a ticket's text would write a control token of the model",
-        code="TG0317",
+        code="TG0314",
         where="chat template",
         hint="a rule can drop such tickets",
     )

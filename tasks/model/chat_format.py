@@ -29,7 +29,7 @@ Row = Mapping[str, Any]
 _BIN = 64
 """Tokens; width of the bars of the length histogram."""
 _REPORT_EVERY = 200
-ROW_CODES = frozenset({"TG0301", "TG0314", "TG0315", "TG0316", "TG0317"})
+ROW_CODES = frozenset({"TG0301", "TG0314", "TG0315"})
 """Errors of one ticket's texts. TG0309 is none: `overflow: error` asks for the end of the run."""
 
 
@@ -61,7 +61,7 @@ def encode_examples(
     if encoding.max_length > model.context_length:
         raise ConfigError(
             f"max_length {encoding.max_length} exceeds the model's context of {model.context_length} tokens",
-            code="TG0177",
+            code="TG0111",
             where="train.max_length",
         )
     codec = ChatCodec.of(load_tokenizer(model), encoding.format, encoding.loss_on)

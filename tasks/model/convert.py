@@ -50,7 +50,7 @@ def convert_gguf(path: Path, out: Path) -> None:
         if metadata.get("general.architecture") != "llama":
             raise DataError(
                 f"architecture {metadata.get('general.architecture')!r}; convertible from GGUF is only 'llama'",
-                code="TG0313",
+                code="TG0310",
                 where=str(path),
                 hint="use the Hugging Face directory of this model (`file:` or `hf://`)",
             )
@@ -60,7 +60,7 @@ def convert_gguf(path: Path, out: Path) -> None:
             write_json(out / "config.json", _config(metadata, roles, tied=tied))
             tensors = dict(_rename(name, file.dequantise(name), metadata) for name in sorted(file.tensors))
         except KeyError as error:
-            raise DataError(f"the GGUF lacks {error}", code="TG0313", where=str(path)) from None
+            raise DataError(f"the GGUF lacks {error}", code="TG0310", where=str(path)) from None
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
     write_json(out / "generation_config.json", {"do_sample": False, **_token_ids(roles)})
     write_json(

@@ -210,7 +210,7 @@ def read_items(prompts: PromptSet, codec: ChatCodec) -> list[Item]:
 
     rows: list[dict[str, Any]] = pq.read_table(prompts.root / "prompts.parquet").to_pylist()
     if not rows:
-        raise DataError("there is no prompt to answer", code="TG0320", where=str(prompts.root))
+        raise DataError("there is no prompt to answer", code="TG0308", where=str(prompts.root))
     return [
         Item(
             row["item_id"],
@@ -228,7 +228,7 @@ def _check_room(items: Sequence[Item], max_new_tokens: int, context_length: int)
             raise DataError(
                 f"a prompt of {len(item.prompt)} tokens and its answer need {needed}; the model's context has "
                 f"{context_length}",
-                code="TG0321",
+                code="TG0309",
                 where="evaluate",
                 hint="lower evaluate.max_new_tokens or few_shot_examples, or filter long tickets",
             )

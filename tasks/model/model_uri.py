@@ -88,7 +88,7 @@ def _pypi(uri: str) -> PypiUri:
         raise _wrong(uri, form)
     member = PurePosixPath(found["member"])
     if member.is_absolute() or ".." in member.parts or "\\" in found["member"]:
-        raise SecurityError("the member's path leaves the wheel", code="TG0820", where=f"base_model {uri}")
+        raise SecurityError("the member's path leaves the wheel", code="TG0801", where=f"base_model {uri}")
     return PypiUri(found["dist"], found["version"], str(member), hashes["sha256"], wheel)
 
 

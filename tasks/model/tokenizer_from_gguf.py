@@ -33,7 +33,7 @@ def write_tokenizer(metadata: Mapping[str, Any], out: Path) -> dict[str, int]:
     if (kind, splitting) != ("gpt2", "smollm"):
         raise DataError(
             f"tokenizer {kind!r} with splitting {splitting!r}; readable from GGUF is only 'gpt2' with 'smollm'",
-            code="TG0312",
+            code="TG0310",
             hint="use the Hugging Face directory of this model (`file:` or `hf://`)",
         )
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
@@ -41,7 +41,7 @@ def write_tokenizer(metadata: Mapping[str, Any], out: Path) -> dict[str, int]:
     merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens) or len(types) != len(tokens) or any(len(merge) != 2 for merge in merges):
-        raise DataError("tokens, token types and merges do not fit together", code="TG0312")
+        raise DataError("tokens, token types and merges do not fit together", code="TG0310")
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     # One digit at a time, then GPT-2's byte-level splitting: what ggml calls `smollm`.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -77,5 +77,5 @@ def _roles(metadata: Mapping[str, Any], n_tokens: int) -> dict[str, int]:
     found = {role: metadata.get(f"tokenizer.ggml.{name}_token_id") for role, name in names.items()}
     roles = {role: int(number) for role, number in found.items() if number is not None}
     if any(number >= n_tokens for number in roles.values()):
-        raise DataError("a special token lies outside the vocabulary", code="TG0312")
+        raise DataError("a special token lies outside the vocabulary", code="TG0310")
     return roles

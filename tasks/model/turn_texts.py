@@ -44,7 +44,7 @@ def read_turn_texts(codec: ChatCodec) -> TurnTexts:
     """The texts around turns of the codec's chat template, checked on conversations of several shapes.
 
     Raises:
-        ConfigError: TG0194, the template is not a plain sequence of turns.
+        ConfigError: TG0185, the template is not a plain sequence of turns.
     """
     asked, answered = _turn("user", _USER), _turn("assistant", _ASSISTANT)
     user = codec.text([asked], generation=False)
@@ -87,7 +87,7 @@ def _not_plain() -> ConfigError:
     return ConfigError(
         "the chat template is not a plain sequence of turns, so it has no form in Ollama's language that is surely the "
         "same",
-        code="TG0194",
+        code="TG0185",
         where="chat template",
         hint="export it as `merged`: llama.cpp's converter copies the template as it is",
     )

@@ -42,7 +42,7 @@ def bundle_candidate(
         if source.name not in NOT_SERVED:
             shutil.copyfile(source, out / source.name)
     if not any(path.suffix == ".safetensors" for path in out.iterdir()):
-        raise StorageError("the candidate has no weights", code="TG0516", where=str(trained.root))
+        raise StorageError("the candidate has no weights", code="TG0510", where=str(trained.root))
     here = Path()
     serving = ServingSpec(
         name=name,
@@ -64,8 +64,8 @@ def check_evaluated(bundle: BundleRef, trained: TrainedRef) -> None:
     """Make sure that the files to be registered are those that answered the held-out items, by sha256.
 
     Raises:
-        StorageError: TG0553, a file of the candidate is missing from the bundle or another one is there; TG0510,
-            TG0511 or TG0512, bundle or candidate are not what their own manifests say.
+        StorageError: TG0549, a file of the candidate is missing from the bundle or another one is there; TG0510,
+            TG0510 or TG0510, bundle or candidate are not what their own manifests say.
     """
     for artefact in (trained, bundle):
         if verify(artefact.root) != artefact.digest:
@@ -84,7 +84,7 @@ def _digests(folder: Path) -> dict[str, str]:
 def _not_evaluated(what: str, where: Path) -> StorageError:
     return StorageError(
         f"{what} is not what was evaluated",
-        code="TG0553",
+        code="TG0549",
         where=str(where),
         hint="remove this folder and run the pipeline again: it is made anew from what was evaluated",
     )

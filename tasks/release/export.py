@@ -64,9 +64,9 @@ def export_candidate(
     """Write the folder `out`, which must not exist yet or be empty.
 
     Raises:
-        ConfigError: TG0189, `out` is taken; TG0194, the model has no such form.
-        StorageError: what is to be exported is damaged or not what was evaluated (TG0510 to TG0512, TG0553), results
-            that a check needs are gone (TG0545), or what was written reads back otherwise (TG0547).
+        ConfigError: TG0189, `out` is taken; TG0185, the model has no such form.
+        StorageError: what is to be exported is damaged or not what was evaluated (TG0510, TG0549), results
+            that a check needs are gone (TG0510), or what was written reads back otherwise (TG0547).
         TrainingError: TG0419, a converted model does not answer as what the gate judged.
     """
     out = out.absolute()
@@ -75,7 +75,7 @@ def export_candidate(
     if origin.format not in ("peft", "openai-jsonl") and verify(source.model.root) != source.model.digest:
         raise StorageError(
             "the base model is not the one that was trained on",
-            code="TG0553",
+            code="TG0549",
             where=str(source.model.root),
             hint="remove this folder and run the pipeline again: it is made anew",
         )
@@ -195,7 +195,7 @@ def _check_free(out: Path) -> None:
 def _gone(what: str) -> StorageError:
     return StorageError(
         f"{what} of this run cannot be found in the store any more",
-        code="TG0545",
+        code="TG0510",
         where="store",
         hint="`tunegate run PIPELINE --again` makes the results anew",
     )

@@ -31,7 +31,7 @@ def modelfile(serving: ServingSpec, codec: ChatCodec) -> str:
         codec: Of the model's tokenizer and the training's format.
 
     Raises:
-        ConfigError: TG0194, the template has no form in Ollama's language.
+        ConfigError: TG0185, the template has no form in Ollama's language.
     """
     template = "{{ .Prompt }}" if serving.trained.format == "completion" else ollama_template(read_turn_texts(codec))
     lines = [*_ABOUT, "FROM .", f'TEMPLATE """{template}"""']
@@ -53,7 +53,7 @@ def ollama_template(texts: TurnTexts) -> str:
     """The same turns in the language of Go's text/template; every literal stands as it is, nothing is trimmed.
 
     Raises:
-        ConfigError: TG0194, a literal would end the template or be read as an action.
+        ConfigError: TG0185, a literal would end the template or be read as an action.
     """
     system, user, assistant = (
         f"{_safe(before)}{action}{_safe(after)}"
@@ -71,7 +71,7 @@ def _safe(text: str) -> str:
         if mark in text:
             raise ConfigError(
                 f"the template or the system text holds {mark!r}, which means something else in a Modelfile",
-                code="TG0194",
+                code="TG0185",
                 where="chat template",
                 hint="export it as `merged`: llama.cpp's converter copies the template as it is",
             )

@@ -32,7 +32,7 @@ def write_openai_files(dataset: DatasetRef, splits: Splits, prompt: PromptSpec, 
     A prompt that was cut to fit the model here stands whole: another model has another limit.
 
     Raises:
-        StorageError: TG0545, an example's ticket is not in the split any more; TG0547, a line reads back otherwise.
+        StorageError: TG0510, an example's ticket is not in the split any more; TG0547, a line reads back otherwise.
     """
     how = orjson.loads((dataset.root / "encoding.json").read_bytes())
     counts = {}
@@ -102,7 +102,7 @@ def _ticket(tickets: Mapping[str, dict[str, Any]], name: str, split: str) -> dic
     if name not in tickets:
         raise StorageError(
             f"ticket {name} was trained on and is not in the split `{split}`",
-            code="TG0545",
+            code="TG0510",
             where=split,
             hint="`tunegate run PIPELINE --again` makes the results anew",
         )

@@ -59,7 +59,7 @@ def register_version(
     """Create MLflow's version for the ledger's version, or find it and bring its tags up to date; returns its number.
 
     Raises:
-        StorageError: the bundle is not what its manifest says, TG0582 the registered model follows another ledger, or
+        StorageError: the bundle is not what its manifest says, TG0581 the registered model follows another ledger, or
             MLflow has other files under this version; nothing is registered.
         ServiceError: MLflow does not answer.
     """
@@ -95,7 +95,7 @@ def check_owner(client: MlflowClient, *, name: str, owner: Owner, uri: str) -> N
     """Does the registered model follow this ledger, as far as it has come? One that is new is anybody's.
 
     Raises:
-        StorageError: TG0582, it follows another ledger, or its champion came by an event that this one lacks.
+        StorageError: TG0581, it follows another ledger, or its champion came by an event that this one lacks.
         ServiceError: MLflow does not answer.
     """
     with as_service_error(uri):
@@ -150,7 +150,7 @@ def _find(client: MlflowClient, name: str, version: str, owner: Owner) -> ModelV
 def _foreign(name: str, why: str) -> StorageError:
     return StorageError(
         f"MLflow's registered model {name} belongs to another ledger: {why}",
-        code="TG0582",
+        code="TG0581",
         where=name,
         hint="give `register.name` another name, or point `register.tracking_uri` elsewhere; after a ledger was put"
         " back: `tunegate run PIPELINE --accept-ledger --reason TEXT`",

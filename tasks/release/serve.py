@@ -40,7 +40,7 @@ def load_bundle(path: Path, *, base: Path | None = None, cache: Path | None = No
 
     Raises:
         StorageError: the bundle is not what its manifest says, or does not load.
-        SecurityError: TG0802, a file of the base model is not the one that the candidate was judged with.
+        SecurityError: TG0821, a file of the base model is not the one that the candidate was judged with.
         ConfigError: the base model is missing and may not be fetched.
         ServiceError: the package index does not answer.
     """
@@ -134,7 +134,7 @@ class ServedModel:
             raise DataError(
                 f"the ticket's prompt has {len(item.prompt)} tokens and needs {needed} with its answer; the model's "
                 f"context has {context}",
-                code="TG0321",
+                code="TG0309",
                 where=f"ticket {item.item_id}",
                 hint="shorten the ticket",
             )
@@ -149,13 +149,13 @@ def read_serving(path: Path) -> ServingSpec:
     """What a bundle says of itself.
 
     Raises:
-        StorageError: TG0515, `serving.json` is not readable.
+        StorageError: TG0510, `serving.json` is not readable.
     """
     file = path / "serving.json"
     try:
         return ServingSpec.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
-        raise StorageError(f"not readable: {type(error).__name__}", code="TG0515", where=str(file)) from None
+        raise StorageError(f"not readable: {type(error).__name__}", code="TG0510", where=str(file)) from None
 
 
 def _named_base() -> Path | None:
@@ -187,12 +187,12 @@ def _checked(place: Path, files: Mapping[str, str], view: Path) -> Path:
     for name, expected in sorted(files.items()):
         source = place / name
         if Path(name).name != name:
-            raise SecurityError(f"not a file name: {name!r}", code="TG0802", where="serving.json")
+            raise SecurityError(f"not a file name: {name!r}", code="TG0821", where="serving.json")
         got = sha256_file(source) if source.is_file() else "nothing"
         if got != expected:
             raise SecurityError(
                 f"another base model: {name} has sha256 {got[:12]}, the candidate was judged with {expected[:12]}",
-                code="TG0802",
+                code="TG0821",
                 where=str(source),
                 hint=f"name the right one: {BASE_VARIABLE}=FOLDER",
             )
@@ -205,5 +205,5 @@ def _ticket(row: Row) -> dict[str, object]:
     unknown = sorted(str(name) for name in row.keys() - set(TICKET_COLUMNS))
     if unknown:
         allowed = ", ".join(TICKET_COLUMNS)
-        raise DataError(f"unknown column {unknown[0]!r}; allowed: {allowed}", code="TG0330", where="ticket")
+        raise DataError(f"unknown column {unknown[0]!r}; allowed: {allowed}", code="TG0318", where="ticket")
     return {name: row.get(name) for name in TICKET_COLUMNS}

@@ -27,7 +27,7 @@ def check_signing_key(key: Path) -> None:
     """Raise before any work is done.
 
     Raises:
-        SecurityError: TG0827, the extra `signing` is not installed; TG0826, the key cannot be used.
+        SecurityError: TG0827, the extra `signing` is not installed; TG0824, the key cannot be used.
     """
     _signer(key)
 
@@ -59,7 +59,7 @@ def check_signature(folder: Path, *, key: Path, signature: Path | None = None) -
         signature: None takes the one next to the folder.
 
     Raises:
-        SecurityError: TG0827, the extra is not installed; TG0826, the key cannot be used; TG0825, there is no
+        SecurityError: TG0827, the extra is not installed; TG0824, the key cannot be used; TG0824, there is no
             signature; TG0824, it is another key's, or the folder is not what was signed.
     """
     _check_extra()
@@ -69,7 +69,7 @@ def check_signature(folder: Path, *, key: Path, signature: Path | None = None) -
     if not signature.is_file():
         raise SecurityError(
             "the folder has no signature",
-            code="TG0825",
+            code="TG0824",
             where=str(signature),
             hint="`tunegate export ... --sign KEY.pem` writes one",
         )
@@ -116,7 +116,7 @@ def _unusable(path: Path, half: str, error: Exception) -> SecurityError:
     return SecurityError(
         f"the {half} key cannot be used ({type(error).__name__}); allowed are PEM files of secp256r1, secp384r1 and "
         f"secp521r1, with the password in {PASSWORD} if there is one",
-        code="TG0826",
+        code="TG0824",
         where=str(path),
         hint="openssl ecparam -name prime256v1 -genkey -noout -out KEY.pem; "
         "openssl ec -in KEY.pem -pubout -out PUB.pem",

@@ -262,7 +262,7 @@ def as_service_error(uri: str) -> Iterator[None]:
         if getattr(error, "get_http_status_code", lambda: 0)() in (401, 403) or " 401" in str(error)[:200]:
             raise ServiceError(
                 "MLflow refuses this login",
-                code="TG0705",
+                code="TG0710",
                 where=_without_login(uri),
                 hint="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of a user who may write there",
             ) from error

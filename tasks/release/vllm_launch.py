@@ -28,7 +28,7 @@ def check_servable(serving: ServingSpec, bundle: Path) -> int:
     """The `--max-lora-rank` that the adapter needs.
 
     Raises:
-        ConfigError: TG0194, vLLM would answer as another model than the gate judged.
+        ConfigError: TG0185, vLLM would answer as another model than the gate judged.
     """
     method = serving.trained.method
     if method != "lora":
@@ -83,7 +83,7 @@ def launch_script(serving: ServingSpec, names: Sequence[str], *, max_rank: int, 
 def _not_servable(why: str) -> ConfigError:
     return ConfigError(
         f"no export for vLLM: {why}; allowed: an adapter of method lora without DoRA, of rank up to {RANKS[-1]}",
-        code="TG0194",
+        code="TG0185",
         where="export --format vllm",
         hint="--format merged gives one model, which `vllm serve FOLDER` serves",
     )

@@ -121,7 +121,7 @@ def look_at(path: Path) -> Look:
 
     Raises:
         ConfigError: TG0130, its suffix names no format; one of another trainer's settings is refused as such.
-        DataError: TG0201 to TG0204, the file is absent, damaged or has no usable header; TG0208, it holds no row.
+        DataError: TG0201 to TG0204, the file is absent, damaged or has no usable header; TG0221, it holds no row.
     """
     if path.suffix.lower() in (".yaml", ".yml"):
         raise ConfigError(
@@ -139,7 +139,7 @@ def look_at(path: Path) -> Look:
         unreadable.update(each.content.code for each in batch.faulty if isinstance(each.content, Fault))
         sample.add(batch)
     if not n_rows:
-        raise DataError("the file holds no row", code="TG0208", where=str(path), hint="a header alone tells too little")
+        raise DataError("the file holds no row", code="TG0221", where=str(path), hint="a header alone tells too little")
     rows = tuple(row for _, _, row in sample.kept)
     return Look(
         path=path,
@@ -245,7 +245,7 @@ def read_tickets(look: Look, source: FilesSource, *, learns: tuple[str, ...]) ->
         learns: Ticket columns of which a ticket needs all to be of use, in addition to its body.
 
     Raises:
-        DataError: as a run would: TG0205 shapes are mixed, TG0206, TG0207; TG0208, no row could be read.
+        DataError: as a run would: TG0204 shapes are mixed, TG0204; TG0221, no row could be read.
     """
     maker = TicketMaker(source)
     maker.begin_file(look.path.name)
@@ -262,7 +262,7 @@ def read_tickets(look: Look, source: FilesSource, *, learns: tuple[str, ...]) ->
             if index not in made.faults
         ]
     if not tickets and not faults:
-        raise DataError("no row could be read", code="TG0208", where=str(look.path))
+        raise DataError("no row could be read", code="TG0221", where=str(look.path))
     bodies = [ticket["body"] for ticket in tickets if ticket.get("body")]
     replies = [ticket["reply"] for ticket in tickets if ticket.get("reply")]
     usable = {

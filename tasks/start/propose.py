@@ -111,7 +111,7 @@ def propose_pipeline(path: Path, *, name: str | None, root: Path) -> Proposal:
 
     Raises:
         ConfigError: TG0130, the file is of no known format; TG0167, no column is the customer's text, or nothing is
-            there to learn; TG0168, too few tickets.
+            there to learn; TG0167, too few tickets.
         DataError: as the readers: the file is absent, damaged, or mixes shapes.
     """
     look = look_at(path)
@@ -202,12 +202,12 @@ def choose_sizes(n_tickets: int, *, continuous: bool, example_chars: int, reply_
         where: The file, for the message.
 
     Raises:
-        ConfigError: TG0168, fewer than `MIN_TICKETS`.
+        ConfigError: TG0167, fewer than `MIN_TICKETS`.
     """
     if n_tickets < MIN_TICKETS:
         raise ConfigError(
             f"{n_tickets} tickets of use are too few; {MIN_TICKETS} are the least",
-            code="TG0168",
+            code="TG0167",
             where=where,
             hint="a ticket is of use when it has a text, an answer (or a label) and no twin; give more of them",
         )

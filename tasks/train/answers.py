@@ -41,7 +41,7 @@ class Answerer:
         folder: Gets one file per step; a step that is done again overwrites its file.
 
     Raises:
-        TrainingError: TG0412, no validation ticket leaves room for an answer.
+        TrainingError: TG0411, no validation ticket leaves room for an answer.
     """
 
     def __init__(self, model: nn.Module, base: ModelRef, spec: TrainSpec, *, validation: Path, folder: Path) -> None:
@@ -93,7 +93,7 @@ def _choose(validation: Path, n_items: int, *, longest: int) -> list[Item]:
     if not items:
         raise TrainingError(
             f"no validation ticket leaves room for an answer in the context: prompts may have {longest} tokens",
-            code="TG0412",
+            code="TG0411",
             where="train.validation_items",
             hint="lower train.validation_max_new_tokens",
         )

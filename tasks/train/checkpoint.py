@@ -138,7 +138,7 @@ def _restore(checkpoint: Path, weights: Mapping[str, Tensor], optimizer: torch.o
     saved = load_file(checkpoint / "weights.safetensors")
     moments = load_file(checkpoint / "optimizer.safetensors")
     if saved.keys() != weights.keys():
-        raise StorageError("the checkpoint's tensors are not those of the model", code="TG0537", where=str(checkpoint))
+        raise StorageError("the checkpoint's tensors are not those of the model", code="TG0535", where=str(checkpoint))
     for name, weight in weights.items():
         weight.copy_(saved[name])
     restore_moments(moments, weights, optimizer)

@@ -92,7 +92,7 @@ def train(
         group: The processes that train together; each calls this with its own model.
 
     Raises:
-        TrainingError: loss or gradient (TG0401), or the loss on validation (TG0409), not finite.
+        TrainingError: loss or gradient (TG0401), or the loss on validation (TG0401), not finite.
         DataError: no examples, or a step without any supervised token.
     """
     _seed(spec.seed)
@@ -195,7 +195,7 @@ def _step(
     """One optimiser step; returns mean loss (nats per supervised token) and the gradient's norm before clipping."""
     n_supervised = int(*group.total(sum(len(batch.targets) for batch in batches)))
     if not n_supervised:
-        raise DataError(f"no supervised token in the examples of step {step}", code="TG0322")
+        raise DataError(f"no supervised token in the examples of step {step}", code="TG0308")
     total = 0.0
     with losses.sharing(batches) if batches else nullcontext():
         for batch in batches:

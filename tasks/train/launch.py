@@ -57,7 +57,7 @@ def train_model(
         progress: Told of each step with loss and tokens_per_s.
 
     Raises:
-        TrainingError: does not fit into memory (TG0415), diverged (TG0401), out of memory (TG0405), too long (TG0406),
+        TrainingError: does not fit into memory (TG0405), diverged (TG0401), out of memory (TG0405), too long (TG0406),
             crashed (TG0407), stopped (TG0408).
         ConfigError: settings that do not fit the model.
         DataError: nothing to train on.

@@ -182,7 +182,7 @@ def trainable_parameters(dims: ModelDims, adapter: AdapterSpec) -> int:
     if (adapter.top_layers or 0) > dims.layers or max(layers) >= dims.layers:
         asked = f"layer {max(layers)}" if adapter.top_layers is None else f"top_layers {adapter.top_layers}"
         raise ConfigError(
-            f"{asked} is asked for, the model has {dims.layers} layers", code="TG0180", where="train.adapter"
+            f"{asked} is asked for, the model has {dims.layers} layers", code="TG0181", where="train.adapter"
         )
     magnitudes = sum(shapes[name][1] for name in wanted) if adapter.dora else 0
     return len(layers) * (adapter.rank * sum(sum(shapes[name]) for name in wanted) + magnitudes)
@@ -450,7 +450,7 @@ def check_memory(work: Workload | None, spec: TrainSpec, *, here: int | None = N
     """Refuse a training that cannot fit, or warn, or do nothing, as `train.memory_check` says; see `forecast`.
 
     Raises:
-        TrainingError: TG0415, predicted peak above the memory at hand.
+        TrainingError: TG0405, predicted peak above the memory at hand.
     """
     if work is None or spec.memory_check == "off":
         return
@@ -463,11 +463,11 @@ def check_memory(work: Workload | None, spec: TrainSpec, *, here: int | None = N
         else "no batch, checkpointing or method makes it fit: use a smaller base model"
     )
     if spec.memory_check == "warn":
-        log.warning("TG0415 the training may run out of memory: %s; %s", found.sentence(), hint)
+        log.warning("TG0405 the training may run out of memory: %s; %s", found.sentence(), hint)
         return
     raise TrainingError(
         f"the training does not fit into memory: {found.sentence()}",
-        code="TG0415",
+        code="TG0405",
         where="train",
         hint=f"{hint}; train.memory_check: warn tries it all the same",
     )
@@ -628,7 +628,7 @@ def known_dims(name: str) -> ModelDims:
     """Shapes of a model by its name, from its public configuration.
 
     Raises:
-        ConfigError: TG0182, no shapes of that name are shipped.
+        ConfigError: TG0171, no shapes of that name are shipped.
     """
     dims = ModelDims.of(known_config(name))
     if dims is None:
@@ -640,14 +640,14 @@ def known_config(name: str) -> dict[str, Any]:
     """The fields of its config.json that say its shapes.
 
     Raises:
-        ConfigError: TG0182, no shapes of that name are shipped.
+        ConfigError: TG0171, no shapes of that name are shipped.
     """
     models: dict[str, dict[str, Any]] = json.loads(_KNOWN.read_text(encoding="utf-8"))
     key = name.lower().removesuffix("-hf").rpartition("/")[2]
     if key not in models:
         raise ConfigError(
             f"no shapes of {name!r} are shipped; known are {', '.join(sorted(models))}",
-            code="TG0182",
+            code="TG0171",
             where="--base",
             hint=closest(key, models),
         )

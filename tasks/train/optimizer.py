@@ -45,7 +45,7 @@ def make_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
     if trainable[0].device.type != "cuda":
         raise ConfigError(
             f"paged_adamw_8bit pages between CUDA and the CPU, but training runs on {trainable[0].device.type}",
-            code="TG0188",
+            code="TG0111",
             where="train.optimizer",
             hint="use adamw_8bit, which has kernels for the CPU too",
         )

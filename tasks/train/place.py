@@ -47,7 +47,7 @@ class TrainingPlace(Protocol):
         """Refuse, before anything is started, what cannot work there.
 
         Raises:
-            TrainingError: TG0415, it does not fit into memory.
+            TrainingError: TG0405, it does not fit into memory.
         """
 
 

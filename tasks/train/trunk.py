@@ -90,7 +90,7 @@ def open_trunk(job: TrainJob, model: nn.Module, *, log: ProgressLog) -> Trunk | 
         log: Told where the states lie and whether they were computed now (event `trunk`).
 
     Raises:
-        ConfigError: `cache_trunk: on` for a model that the fast path does not compute (TG0183).
+        ConfigError: `cache_trunk: on` for a model that the fast path does not compute (TG0111).
         TrainingError: `cache_trunk: on`, and the disk has no room (TG0423).
     """
     n_layers = _wanted_layers(job, model)
@@ -119,7 +119,7 @@ def _wanted_layers(job: TrainJob, model: nn.Module) -> int:
             raise ConfigError(
                 f"this model ({model.config.model_type}) does not take the fast path here, and only that one can start "  # type: ignore[union-attr]
                 "above a cached trunk",
-                code="TG0183",
+                code="TG0111",
                 where="train.cache_trunk",
                 hint="use cache_trunk: auto, which trains without the cache where it does not fit",
             )

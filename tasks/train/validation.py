@@ -80,7 +80,7 @@ class Validator:
         """The loss on validation when one is due after this step, else None.
 
         Raises:
-            TrainingError: TG0409, the loss is not finite.
+            TrainingError: TG0401, the loss is not finite.
         """
         if self.examples is None or (step % self._every and step != self._n_steps):
             return None
@@ -89,7 +89,7 @@ class Validator:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss on validation is {loss:g} after step {step}",
-                code="TG0409",
+                code="TG0401",
                 where=f"step {step}",
                 hint="lower train.learning_rate, or lengthen the warm-up; nothing of this training is kept as a result",
             )

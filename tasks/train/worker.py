@@ -106,7 +106,7 @@ def _lock(path: Path, wait_s: float) -> int:
             if time.monotonic() > deadline:
                 os.close(descriptor)
                 raise LockedError(
-                    "another training process works in this folder", code="TG0540", where=str(path.parent)
+                    "another training process works in this folder", code="TG0520", where=str(path.parent)
                 ) from None
             time.sleep(0.1)
         else:

@@ -93,7 +93,7 @@ def ingest_feedback(
 
     Raises:
         ConfigError: TG0164, there are lines and none can be used.
-        LockedError: TG0551, another process has the database open for longer.
+        LockedError: TG0520, another process has the database open for longer.
     """
     from tasks.warehouse import connect
 

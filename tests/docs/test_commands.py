@@ -45,9 +45,9 @@ NOT_RUN = {
 }
 """Commands of the overviews that are parsed elsewhere and not run here."""
 ENDS_WITH = {
-    "approve": (9, "TG0630"),  # nobody waits
+    "approve": (9, "TG0621"),  # nobody waits
     "promote": (9, "TG0621"),  # there is one version
-    "rollback": (2, "TG0155"),  # and it is the first champion
+    "rollback": (2, "TG0159"),  # and it is the first champion
 }
 SMALL = {
     "train": {"max_length": 512, "max_examples": 32, "overflow": "truncate_left", "max_steps": 6, "threads": 1},

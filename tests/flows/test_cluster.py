@@ -71,7 +71,7 @@ def test_a_missing_extra_is_told(complete: Settings, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
     with pytest.raises(ConfigError) as told:
         check_cluster(RAY, complete)
-    assert told.value.code == "TG0118"
+    assert told.value.code == "TG0112"
 
 
 def test_nobody_at_the_address_is_told(complete: Settings) -> None:

@@ -186,7 +186,7 @@ def test_validate_refuses_what_postgres_would_be_asked(config: Path, monkeypatch
     monkeypatch.setenv("HELPDESK_DSN", "postgresql://ada:hunter2@db.invalid/help")
     source = {"kind": "postgres", "dsn": "${env:HELPDESK_DSN}", "key": ["id"], "cursor": "updated_at"}
     declare(config, {**source, "query": "delete from tickets"})
-    with pytest.raises(SecurityError, match="TG0814"):
+    with pytest.raises(SecurityError, match="TG0811"):
         validate(config=config, as_json=False)
     declare(config, {**source, "table": "tickets", "dsn": "postgresql://ada:hunter2@db.invalid/help"})
     with pytest.raises(ConfigError, match="a credential is written as") as literal:

@@ -35,7 +35,7 @@ def test_too_few_items_are_a_sentence_or_with_strict_power_an_error(tmp_path: Pa
     told = refuse_weak_gate(spec(), rows)
     assert told is not None
     assert "246 are needed to find a true gain of 0.05; discordance 0.1 assumed, 96 are there" in told
-    with pytest.raises(ConfigError, match="TG0198"):
+    with pytest.raises(ConfigError, match="TG0196"):
         refuse_weak_gate(spec(strict_power=True), rows)
 
 
@@ -62,7 +62,7 @@ def test_strict_power_stops_a_run_before_it_trains_and_plan_says_why(empty_workp
     assert workplace.run("plan", "small").returncode == 0  # the items are not known yet
     refused = workplace.run("run", "small")
     assert refused.returncode == 2, refused.stderr
-    assert "TG0198" in refused.stderr
+    assert "TG0196" in refused.stderr
     steps = {row["step"] for row in workplace.json("show", workplace.json("runs")["runs"][0]["run_id"])["steps"]}
     assert "decontaminate" in steps
     assert "train" not in steps

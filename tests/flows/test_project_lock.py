@@ -27,7 +27,7 @@ def test_a_second_process_that_tells_mlflow_gives_up(place: Place, monkeypatch: 
         assert held
         late = project.synchronise(place.ledger, place.settings)
     assert late is not None
-    assert late.code == "TG0711"
+    assert late.code == "TG0710"
     assert place.ledger.pending_projections()
 
 
@@ -45,7 +45,7 @@ def test_a_host_that_loses_its_turn_between_two_tellings_tells_nothing_more(
         patched.setattr(LedgerFile, "alone", alone)
         told = project.reconcile(place.ledger, place.settings)
     assert told.late is not None
-    assert (told.n_told, told.repaired, told.late.code) == (1, (), "TG0711")
+    assert (told.n_told, told.repaired, told.late.code) == (1, (), "TG0710")
     assert [one.kind for one in place.ledger.pending_projections()] == ["champion"]
     assert project.synchronise(place.ledger, place.settings) is None
     assert place.told()["versions"] == [("1", "PROMOTE")]

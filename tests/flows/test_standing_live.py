@@ -73,5 +73,5 @@ def test_a_clock_that_is_no_time_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 
     for told in ("tomorrow", "2026-07-01T10:00:00"):
         monkeypatch.setenv("TUNEGATE_NOW", told)
-        with pytest.raises(ConfigError, match="TG0163"):
+        with pytest.raises(ConfigError, match="TG0103"):
             present()

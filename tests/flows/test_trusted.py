@@ -84,7 +84,7 @@ def test_the_champions_files_are_compared_with_its_event(workplace: Workplace) -
     shutil.rmtree(bundle)
     shutil.copytree(other.ref.bundle.root, bundle)
     done = workplace.run("history", "small")
-    assert (done.returncode, "TG0557" in done.stderr) == (1, True), done.stderr
+    assert (done.returncode, "TG0549" in done.stderr) == (1, True), done.stderr
     shutil.rmtree(bundle)
     assert "files are not there" in workplace.run("history", "small").stderr
 
@@ -159,7 +159,7 @@ def test_a_registered_model_follows_one_ledger(workplace: Workplace, tmp_path: P
     second = str(tmp_path / "second")
     shutil.copytree(workplace.home / "store", Path(second) / "store")
     taken = workplace.run("run", "small", "--new-ledger", "--reason", "another host", TUNEGATE_HOME=second, **environ)
-    assert (taken.returncode, "TG0582" in taken.stderr) == (1, True), taken.stderr
+    assert (taken.returncode, "TG0581" in taken.stderr) == (1, True), taken.stderr
     assert Ledger(Path(second)).champion("small") is None
 
 

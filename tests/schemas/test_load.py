@@ -267,7 +267,7 @@ error[TG0104]: `pipelines.child.extends` names no pipeline: 'dmo'
     "circle, told once": (
         GOOD + "  c: {extends: a}\n  a: {extends: b}\n  b: {extends: a}\n",
         """\
-error[TG0105]: pipelines extend each other in a circle: a -> b -> a
+error[TG0104]: pipelines extend each other in a circle: a -> b -> a
   --> pipelines.yaml:12:16
    |
 12 |   a: {extends: b}
@@ -276,7 +276,7 @@ error[TG0105]: pipelines extend each other in a circle: a -> b -> a
     "circle of one": (
         GOOD + "  a: {extends: a}\n",
         """\
-error[TG0105]: pipelines extend each other in a circle: a -> a
+error[TG0104]: pipelines extend each other in a circle: a -> a
   --> pipelines.yaml:11:16
    |
 11 |   a: {extends: a}
@@ -315,7 +315,7 @@ error[TG0107]: not YAML: mapping values are not allowed here
     "duplicate key": (
         GOOD + "    train: {base_model: b}\n",
         """\
-error[TG0108]: duplicate key `pipelines.demo.train`
+error[TG0107]: duplicate key `pipelines.demo.train`
   --> pipelines.yaml:11:5
    |
 11 |     train: {base_model: b}

@@ -61,7 +61,7 @@ def test_what_is_no_answer_is_an_error_that_quotes_neither_key_nor_text(
     desk.script.append(answer)
     with pytest.raises(GateError) as raised:
         Endpoint(spec(desk, api_key_env="BIG_KEY"), {"BIG_KEY": SECRET}).ask(MESSAGES, max_new_tokens=9)
-    assert raised.value.code == "TG0618"
+    assert raised.value.code == "TG0616"
     assert SECRET not in str(raised.value)
     assert "parcel" not in str(raised.value)
     assert len(desk.asked) == 1  # no redirect was followed
@@ -87,7 +87,7 @@ def test_what_may_pass_is_tried_again_and_in_the_end_an_error(desk: Desk) -> Non
 def test_a_key_that_is_not_set_is_told_by_its_name(desk: Desk) -> None:
     with pytest.raises(GateError, match="BIG_KEY") as raised:
         Endpoint(spec(desk, api_key_env="BIG_KEY"), {})
-    assert raised.value.code == "TG0617"
+    assert raised.value.code == "TG0616"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_local_name_that_leads_elsewhere_is_refused_before_anything_is_sent(
     monkeypatch.setattr(client.socket, "getaddrinfo", lambda *_a, **_n: [(2, 1, 6, "", ("192.0.2.1", 80))])
     with pytest.raises(GateError) as raised:
         Endpoint(EndpointSpec(base_url="http://localhost:8000/v1", model="m"), {})
-    assert raised.value.code == "TG0615"
+    assert raised.value.code == "TG0616"
 
 
 def test_the_arm_asks_nothing_again_that_it_was_told_before_an_interruption(desk: Desk, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def test_without_the_variable_nothing_happens(monkeypatch):
 
 def test_a_misspelt_place_is_an_error(monkeypatch):
     monkeypatch.setenv(VARIABLE, "store.seeled")
-    with pytest.raises(ConfigError, match=r"TG0150.*store\.sealed"):
+    with pytest.raises(ConfigError, match=r"TG0103.*store\.sealed"):
         reach("store.sealed")
 
 

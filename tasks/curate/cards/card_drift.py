@@ -40,7 +40,7 @@ def read_card(card: CurationCard | None) -> CardNumbers | None:
     except (OSError, orjson.JSONDecodeError, AttributeError, ValidationError) as error:
         raise DataError(
             f"the card of the last run cannot be read: {type(error).__name__}",
-            code="TG0264",
+            code="TG0231",
             where=str(card.numbers),
             hint="remove it: the next card is then made without a comparison",
         ) from None

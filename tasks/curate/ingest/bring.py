@@ -78,10 +78,10 @@ def bring_in(
 
     Raises:
         ConfigError: what the `sync_...` of its kind and `bring_files` raise, as all below.
-        DataError: TG0268, TG0209 and TG0270 to TG0272.
-        LockedError: TG0551 and TG0560, another process brings it in.
+        DataError: TG0203, TG0209 and TG0270.
+        LockedError: TG0520, another process brings it in.
         SecurityError: TG0829.
-        ServiceError: TG0707 to TG0709 and TG0714 to TG0716.
+        ServiceError: TG0707 to TG0709 and TG0714.
     """
     folder = ingest_folder(source, landed)
     if folder is None:
@@ -115,9 +115,9 @@ def check_source(source: SourceSpec) -> None:
     """Raise what can be told of a source without asking anybody.
 
     Raises:
-        ConfigError: TG0112, its extra is not installed; TG0114, a variable is not set; TG0115, it holds no address of a
-            database; TG0138, the profile holds no keys; TG0136, its query does not parse.
-        SecurityError: TG0814, its query is not one SELECT.
+        ConfigError: TG0112, its extra is not installed; TG0106, a variable is not set; TG0103, it holds no address of a
+            database; TG0130, the profile holds no keys; TG0125, its query does not parse.
+        SecurityError: TG0811, its query is not one SELECT.
     """
     if isinstance(source, ZendeskSource):
         need_package("dlt", kind=source.kind)

@@ -146,7 +146,7 @@ def prepared(folder: Path) -> Iterator[None]:
     """The folder is there, and this process's alone while the block runs.
 
     Raises:
-        LockedError: TG0560, another process brings the same source in.
+        LockedError: TG0520, another process brings the same source in.
     """
     import fcntl
 
@@ -157,7 +157,7 @@ def prepared(folder: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LockedError(
-                "another process brings these files in", code="TG0560", where=str(folder),
+                "another process brings these files in", code="TG0520", where=str(folder),
                 hint="wait for it to end; `tunegate status` shows what is running",
             ) from None  # fmt: skip
         for part in folder.glob("part-*.tmp"):
@@ -177,14 +177,14 @@ def need_copies(source: RemoteFilesSource, folder: Path) -> tuple[SourceFile, ..
     """The copies under their urls, ordered by these.
 
     Raises:
-        DataError: TG0266, the urls were never brought in, or a copy is not here any more.
+        DataError: TG0270, the urls were never brought in, or a copy is not here any more.
     """
     last = read_snapshot(folder)
     files = [SourceFile(copy.url, folder / FILES / copy.name) for copy in (last.copies if last else ())]
     if last is None or last.asked != asked_for(source) or not all(file.path.is_file() for file in files):
         raise DataError(
             "not all files of this source are here",
-            code="TG0266",
+            code="TG0270",
             where=", ".join(source.urls),
             hint="tunegate curate PIPELINE fetches them; plan and reproduce never do",
         )

@@ -27,7 +27,7 @@ def fingerprint_database(database: Path) -> str:
 
     Raises:
         DataError: TG0201, there is no such file, or it has 0 bytes.
-        StorageError: TG0552, it is no DuckDB database.
+        StorageError: TG0519, it is no DuckDB database.
     """
     need_database(database)
     is_held(database)  # held or not, it must be a database
@@ -54,7 +54,7 @@ def is_held(database: Path) -> bool:
     """Is it open for writing elsewhere?
 
     Raises:
-        StorageError: TG0552, it is no DuckDB database, or its log is damaged.
+        StorageError: TG0519, it is no DuckDB database, or its log is damaged.
     """
     try:
         with connect(database, read_only=True, threads=1):
@@ -67,8 +67,8 @@ def copy_database(database: Path, folder: Path) -> Path:
     """Copy file and log into the folder as they stand; returns the copy, which nobody else has open.
 
     Raises:
-        DataError: TG0268, its writer changes it faster than it can be copied.
-        StorageError: TG0552, it is damaged.
+        DataError: TG0203, its writer changes it faster than it can be copied.
+        StorageError: TG0519, it is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     copy, log = copy_of(folder), log_of(database)
@@ -92,7 +92,7 @@ def copy_database(database: Path, folder: Path) -> Path:
         raise damage
     raise DataError(
         f"the DuckDB file was merged anew during each of {ATTEMPTS} copies",
-        code="TG0268",
+        code="TG0203",
         where=str(database),
         hint="run when its writer is quieter, or let it write a copy for you: `COPY FROM DATABASE`",
     )

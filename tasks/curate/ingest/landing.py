@@ -197,8 +197,8 @@ def open_landing(folder: Path, *, leaves: Callable[[Row], bool] | None = None) -
         leaves: Says of a row that arrives whether it is left out.
 
     Raises:
-        LockedError: TG0551, another process brings the same source in.
-        StorageError: TG0552, the file is damaged.
+        LockedError: TG0520, another process brings the same source in.
+        StorageError: TG0519, the file is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with connect(folder / FILE, threads=1) as connection:
@@ -258,12 +258,12 @@ def need_landing(landing: Landing | None, *, where: str) -> Landing:
     """What was brought in.
 
     Raises:
-        DataError: TG0266, nothing was.
+        DataError: TG0270, nothing was.
     """
     if landing is None:
         raise DataError(
             "nothing of this source has been brought in completely",
-            code="TG0266",
+            code="TG0270",
             where=where,
             hint="tunegate curate PIPELINE asks the service; plan and reproduce never do",
         )

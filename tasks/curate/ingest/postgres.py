@@ -40,11 +40,11 @@ def sync_postgres(source: PostgresSource, landing: Landing, *, progress: Progres
     """Bring in what the cursor shows since the place that is committed, then compare the keys.
 
     Raises:
-        ConfigError: TG0112, the extra is not installed; TG0113, key or cursor are not what they must be; TG0114, the
-            variable of `dsn` is not set; TG0133, there is no such table; TG0136, the query does not parse.
+        ConfigError: TG0112, the extra is not installed; TG0130, key or cursor are not what they must be; TG0106, the
+            variable of `dsn` is not set; TG0130, there is no such table; TG0125, the query does not parse.
         DataError: TG0209, the server refuses the query.
         ServiceError: TG0707, the login is refused; TG0709, there is no connection, or it was lost.
-        SecurityError: TG0814, the query is not one SELECT.
+        SecurityError: TG0811, the query is not one SELECT.
     """
     check_query(source)
     with _told(source), _snapshot(source) as connection:
@@ -165,7 +165,7 @@ def _columns(source: PostgresSource, connection: Connection) -> dict[str, int]:
     missing = [name for name in (*source.key, source.cursor) if name not in found]
     if missing:
         raise ConfigError(
-            f"there is no column {', '.join(missing)}; there are: {', '.join(found)}", code="TG0113", where="source"
+            f"there is no column {', '.join(missing)}; there are: {', '.join(found)}", code="TG0130", where="source"
         )
     return found
 
@@ -174,7 +174,7 @@ def _refuse_doubles(source: PostgresSource, connection: Connection, statements: 
     if _ask(connection, statements.double()):
         raise ConfigError(
             f"two rows have the same {', '.join(source.key)}: it is no key",
-            code="TG0113",
+            code="TG0130",
             where="source.key",
             hint="name all columns that together tell rows apart",
         )
@@ -257,7 +257,7 @@ def _told(source: PostgresSource) -> Iterator[None]:
                 hint=f"look at the server and at what {source.dsn} holds; what was brought in stays",
             ) from None
         if state == "42P01":
-            raise ConfigError(f"Postgres knows no such table: {told[:200]}", code="TG0133", where=where) from None
+            raise ConfigError(f"Postgres knows no such table: {told[:200]}", code="TG0130", where=where) from None
         is_about_data = state.startswith("22")
         raise DataError(
             f"Postgres refuses the source's query ({state}){'' if is_about_data else ': ' + told[:200]}",
@@ -278,7 +278,7 @@ def origin_of(source: PostgresSource) -> str:
     except ProgrammingError:
         raise ConfigError(
             f"what {source.dsn} holds is no address of a Postgres database",
-            code="TG0115",
+            code="TG0103",
             where="source.dsn",
             hint="postgresql://user:password@host:5432/database",
         ) from None

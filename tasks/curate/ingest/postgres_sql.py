@@ -92,8 +92,8 @@ def check_query(source: PostgresSource) -> None:
     """Refuse what is not one SELECT before a server sees it; the transaction is read-only besides.
 
     Raises:
-        ConfigError: TG0136, it does not parse.
-        SecurityError: TG0814, it is something else than one SELECT.
+        ConfigError: TG0125, it does not parse.
+        SecurityError: TG0811, it is something else than one SELECT.
     """
     import sqlglot
     from sqlglot import exp
@@ -105,11 +105,11 @@ def check_query(source: PostgresSource) -> None:
         found = [statement for statement in sqlglot.parse(source.query, read="postgres") if statement is not None]
     except SqlglotError as error:
         told = str(error).partition("\n")[0][:200]
-        raise ConfigError(f"the source's query does not parse: {told}", code="TG0136", where="source.query") from None
+        raise ConfigError(f"the source's query does not parse: {told}", code="TG0125", where="source.query") from None
     writes = (exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock)
     reads = len(found) == 1 and isinstance(found[0], exp.Query)
     if not reads or any(not isinstance(node, exp.Query) for node in found[0].find_all(*writes)):
-        raise SecurityError("the source's query must be exactly one SELECT", code="TG0814", where="source.query")
+        raise SecurityError("the source's query must be exactly one SELECT", code="TG0811", where="source.query")
 
 
 def _relation(source: PostgresSource) -> str:

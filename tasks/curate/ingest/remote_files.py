@@ -53,12 +53,12 @@ def bring_files(source: RemoteFilesSource, folder: Path, *, at: str, progress: P
         at: The moment, UTC, ISO 8601.
 
     Raises:
-        ConfigError: TG0114, the variable of a credential is not set; TG0138, the profile holds no keys.
-        DataError: TG0270, a url stands for no file; TG0271, a file is not the one whose sha256 is declared; TG0272,
+        ConfigError: TG0106, the variable of a credential is not set; TG0130, the profile holds no keys.
+        DataError: TG0270, a url stands for no file; TG0270, a file is not the one whose sha256 is declared; TG0270,
             more than `max_total_mb` or `max_files`.
-        LockedError: TG0560, another process brings the same source in.
+        LockedError: TG0520, another process brings the same source in.
         SecurityError: TG0829, a redirect leads where it must not.
-        ServiceError: TG0707, TG0714, TG0715, TG0716.
+        ServiceError: TG0707, TG0714.
     """
     with prepared(folder), closing(Web()) as web:
         note_reading(folder, source)
@@ -165,7 +165,7 @@ class _Round:
         if not self._copies:
             raise _absent(", ".join(self._source.urls), "none of the files that were here is there any more")
         for url in sorted(self._source.sha256.keys() - self._copies.keys()):
-            raise DataError("the file with a declared sha256 is gone", code="TG0271", where=url)
+            raise DataError("the file with a declared sha256 is gone", code="TG0270", where=url)
         named = {url for url in self._source.urls if not is_pattern(url)}
         patterns = [url for url in self._source.urls if is_pattern(url)]
         gone = {
@@ -185,7 +185,7 @@ class _Round:
         if fetched.sha256 != wanted:
             raise DataError(
                 f"the file has sha256 {fetched.sha256[:16]}..., and {wanted[:16]}... is declared",
-                code="TG0271",
+                code="TG0270",
                 where=url,
                 hint="if the file was meant to change, declare what it is now; otherwise ask who changed it",
             )
@@ -261,10 +261,10 @@ class _Download:
         """One attempt.
 
         Raises:
-            DataError: TG0272, it is greater than there is room.
+            DataError: TG0270, it is greater than there is room.
             PassingError: the next attempt may come further.
             SecurityError: TG0829, a redirect leads where it must not.
-            ServiceError: TG0707, the login is refused; TG0714, no usable answer; TG0716, an untrusted certificate.
+            ServiceError: TG0707, the login is refused; TG0714, no usable answer; TG0714, an untrusted certificate.
         """
         sent = {**headers, **self._conditions()}
         with self._web.get(address, sent, follow=not self._url.startswith(S3)) as response:
@@ -345,7 +345,7 @@ class _Download:
 def _too_much(where: str, than: str) -> DataError:
     return DataError(
         f"the source has more {than}",
-        code="TG0272",
+        code="TG0270",
         where=where,
         hint="name fewer files, or raise the limit; both limits keep a wrong pattern from filling the disk",
     )

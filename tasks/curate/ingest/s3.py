@@ -58,7 +58,7 @@ class Storage:
     """The storage of one source.
 
     Raises:
-        ConfigError: TG0114, the variable of a credential is not set; TG0138, the profile holds no keys.
+        ConfigError: TG0106, the variable of a credential is not set; TG0130, the profile holds no keys.
     """
 
     def __init__(self, source: RemoteFilesSource, web: Web) -> None:
@@ -92,7 +92,7 @@ class Storage:
 
         Raises:
             DataError: TG0270, there is no such bucket.
-            ServiceError: TG0707, TG0714, TG0716, no usable answer.
+            ServiceError: TG0707, TG0714, no usable answer.
         """
         bucket, _, key = pattern.removeprefix(S3).partition("/")
         query = {"list-type": "2", "encoding-type": "url", "prefix": re.split(r"[*?]", key)[0]}
@@ -178,7 +178,7 @@ def profile_keys(profile: str) -> Credentials:
     Only what is written there counts: no command is run, no other profile followed, no metadata service contacted.
 
     Raises:
-        ConfigError: TG0138, there is no such file or section, or it holds no keys.
+        ConfigError: TG0130, there is no such file or section, or it holds no keys.
     """
     path = Path(os.environ.get(CREDENTIALS_FILE) or "~/.aws/credentials").expanduser()
     parser = RawConfigParser(default_section="")  # as AWS's own: a section [default] is one like others
@@ -207,7 +207,7 @@ def profile_keys(profile: str) -> Credentials:
 def _unfit_profile(path: Path, reason: str) -> ConfigError:
     return ConfigError(
         reason,
-        code="TG0138",
+        code="TG0130",
         where=f"source.profile ({path})",
         hint="name a profile that holds its keys, or write `access_key_id: ${env:NAME}` and `secret_access_key`",
     )

@@ -93,7 +93,7 @@ class Web:
         Raises:
             PassingError: no connection, or a status that passes.
             SecurityError: TG0829, a redirect leads where it must not.
-            ServiceError: TG0707, the login is refused; TG0714, another redirect; TG0716, an untrusted certificate.
+            ServiceError: TG0707, the login is refused; TG0714, another redirect; TG0714, an untrusted certificate.
         """
         import httpx
 
@@ -131,7 +131,7 @@ class Web:
         """Wait before the next attempt.
 
         Raises:
-            ServiceError: TG0714, it was the last one, or the server asks for more patience than there is; TG0715, the
+            ServiceError: TG0714, it was the last one, or the server asks for more patience than there is; TG0714, the
                 last one found that the file had changed.
         """
         delay = error.after_s if error.after_s is not None else FIRST_DELAY_S * 2**attempt
@@ -154,7 +154,7 @@ def unfit(where: str, reason: str) -> ServiceError:
 def _unsteady(where: str) -> ServiceError:
     return ServiceError(
         "the file changed each time while it was fetched",
-        code="TG0715",
+        code="TG0714",
         where=where,
         hint="run when its writer is done; better, let it write another name and rename",
     )
@@ -237,7 +237,7 @@ def _untrusted(url: str, error: Exception) -> ServiceError | None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return ServiceError(
                 f"the server's certificate is not to be trusted: {cause.verify_message}",
-                code="TG0716",
+                code="TG0714",
                 where=url,
                 hint="for an authority of your own let SSL_CERT_FILE name its certificate",
             )

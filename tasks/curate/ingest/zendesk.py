@@ -41,7 +41,7 @@ def sync_zendesk(
 
     Raises:
         ServiceError: TG0707 and TG0708; what was brought in before stays.
-        ConfigError: TG0112, the extra is not installed; TG0114, the token is not in the environment.
+        ConfigError: TG0112, the extra is not installed; TG0106, the token is not in the environment.
     """
     with closing(ZendeskApi(source, sleep=sleep)) as api:
         patiently(lambda: _bring_tickets(api, landing, progress), sleep)

@@ -37,7 +37,7 @@ class ZendeskApi:
     """The account as pages: of tickets from a cursor on, and of one ticket's comments.
 
     Raises:
-        ConfigError: TG0112, the extra is not installed; TG0114, the token is not in the environment.
+        ConfigError: TG0112, the extra is not installed; TG0106, the token is not in the environment.
     """
 
     def __init__(self, source: ZendeskSource, *, sleep: Callable[[float], None] = time.sleep) -> None:

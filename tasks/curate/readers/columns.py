@@ -63,7 +63,7 @@ class TicketMaker:
         """The rows as ticket columns, or why they are no tickets.
 
         Raises:
-            DataError: TG0205, the shape of a row is not that of the rows before; TG0216, a column is neither
+            DataError: TG0204, the shape of a row is not that of the rows before; TG0204, a column is neither
                 canonical nor mapped and `extra_columns` is `error`.
         """
         rows = batch.rows
@@ -88,7 +88,7 @@ class TicketMaker:
         """Counts for the step's notes.
 
         Raises:
-            DataError: TG0206, a mapped column occurred in no row; TG0207, no row of the source had a ticket column.
+            DataError: TG0204, a mapped column occurred in no row; TG0204, no row of the source had a ticket column.
         """
         if not self._keys:
             return {}
@@ -96,7 +96,7 @@ class TicketMaker:
             if name not in self._met:
                 raise DataError(
                     f"column {name!r}, mapped to {column}, is in no row; columns met: {listing(self._keys)}",
-                    code="TG0206",
+                    code="TG0204",
                     where=self._file,
                     hint=did_you_mean(name, self._keys),
                 )
@@ -104,7 +104,7 @@ class TicketMaker:
             near = [f"{shown(name)}: {hint}" for name in self._keys if (hint := did_you_mean(name, CANONICAL))]
             raise DataError(
                 f"no row has a ticket column; columns met: {listing(self._keys)}",
-                code="TG0207",
+                code="TG0204",
                 where=self._file,
                 hint=near[0] if near else "map them: `columns: {body: THEIR_NAME, reply: THEIR_NAME}`",
             )
@@ -170,7 +170,7 @@ class TicketMaker:
             line = int(batch.lines[batch.rows.first(layout.names)])
             raise DataError(
                 f"column {shown(reading.strangers[0])} is neither a ticket column nor mapped",
-                code="TG0216",
+                code="TG0204",
                 where=f"{self._file}:{line}",
                 hint=did_you_mean(reading.strangers[0], CANONICAL)
                 or "map it under `columns`, or set `extra_columns: ignore`",
@@ -192,7 +192,7 @@ class TicketMaker:
         if self._first is not None:
             raise DataError(
                 f"the file mixes shapes: line {self._first[1]} is {self._first[0]}, line {line} is {shape}",
-                code="TG0205",
+                code="TG0204",
                 where=f"{self._file}:{line}",
                 hint="split the file by shape, or set `shape` to quarantine the rows of any other",
             )

@@ -192,7 +192,7 @@ class Gathered:
         return table
 
     def _remove_without_id(self, table: pa.Table, name: str) -> None:
-        fault = Fault("TG0249", "The row has no ticket_id, others of its file do.", "ticket_id")
+        fault = Fault("TG0246", "The row has no ticket_id, others of its file do.", "ticket_id")
         for row in table.select(["source_line", "byte_offset"]).to_pylist():
             self._remove(fault, name, row["source_line"], row["byte_offset"], None)
 

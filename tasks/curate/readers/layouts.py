@@ -44,7 +44,7 @@ class Mapping:
         self.declared: dict[str, str] = {str(column): name for column, name in source.columns.items()}
         self.column_of = {name: column for column, name in self.declared.items()}
         if len(self.column_of) < len(self.declared):
-            raise ConfigError("two ticket columns are mapped to one column of the source", code="TG0134")
+            raise ConfigError("two ticket columns are mapped to one column of the source", code="TG0111")
         self.paths: dict[str, Path] = {
             column: path for column, name in self.declared.items() if (path := parse_path(name))
         }

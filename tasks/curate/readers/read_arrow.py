@@ -51,9 +51,9 @@ def read_saved_dataset(source: HuggingFaceSource, *, root: Path) -> Iterator[Bat
     """Every row of the split, numbered from 1. Nothing is fetched unless the source allows it.
 
     Raises:
-        ConfigError: TG0131, a hub dataset without permission or commit; TG0132, no such split.
+        ConfigError: TG0130, a hub dataset without permission or commit; TG0130, no such split.
         DataError: TG0202, the directory is neither one that `datasets` saved nor a dataset of Parquet files.
-        ServiceError: TG0722, the hub does not answer, or offline mode forbids asking.
+        ServiceError: TG0720, the hub does not answer, or offline mode forbids asking.
     """
     folder = local_dataset(source, root=root)
     files = _parquet_files(source, folder) if folder else []
@@ -73,7 +73,7 @@ def local_dataset(source: HuggingFaceSource, *, root: Path) -> Path | None:
     """The directory the source names, or None for a dataset of the hub that may be fetched.
 
     Raises:
-        ConfigError: TG0131, it is neither a directory nor a hub dataset with permission and commit.
+        ConfigError: TG0130, it is neither a directory nor a hub dataset with permission and commit.
     """
     folder = root / Path(source.path).expanduser()
     if folder.is_dir():
@@ -81,14 +81,14 @@ def local_dataset(source: HuggingFaceSource, *, root: Path) -> Path | None:
     if not source.allow_download:
         raise ConfigError(
             f"no directory {source.path!r}, and nothing is fetched from the hub unless `allow_download` is true",
-            code="TG0131",
+            code="TG0130",
             where=str(folder),
             hint="name a directory saved by `datasets`, or set `allow_download: true` and `revision`",
         )
     if source.revision is None or not _COMMIT.fullmatch(source.revision):
         raise ConfigError(
             f"a hub dataset needs `revision`, a commit sha of 40 hex digits; got {source.revision!r}",
-            code="TG0131",
+            code="TG0130",
             where=source.path,
             hint="a branch or tag can move, a commit cannot; the dataset's page lists its commits",
         )
@@ -186,7 +186,7 @@ def _parquet_files(source: HuggingFaceSource, folder: Path) -> list[Path]:
         names = sorted({re.split(r"-\d", file.stem)[0] for file in files})
         raise ConfigError(
             f"no Parquet file of split {split!r}; there are: {listing(names)}",
-            code="TG0132",
+            code="TG0130",
             where=str(folder),
             hint=did_you_mean(split, names) or "for files that are no split use `kind: files` with a glob",
         )
@@ -224,7 +224,7 @@ def _from_disk(source: HuggingFaceSource, folder: Path) -> Any:
         if source.split not in loaded:
             raise ConfigError(
                 f"no split {source.split!r}; there are: {listing(loaded)}",
-                code="TG0132",
+                code="TG0130",
                 where=str(folder),
                 hint=did_you_mean(source.split, loaded),
             )
@@ -240,7 +240,7 @@ def _from_hub(source: HuggingFaceSource) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         raise ServiceError(
             f"the hub dataset {source.path!r} was not fetched: {type(error).__name__}: {str(error)[:200]}",
-            code="TG0722",
+            code="TG0720",
             where=source.path,
             hint="check the name, the network and HF_HUB_OFFLINE",
         ) from None

@@ -116,7 +116,7 @@ def _rows(source: _Lines, separator: str) -> Iterator[tuple[int, int, list[str] 
             yield *source.place(), Fault("TG0243", f"The row is longer than {MAX_ROW_BYTES:,} bytes.")
         except csv.Error as error:
             source.keep_first()
-            yield *source.place(), Fault("TG0245", f"The row's quoting is broken: {_words(error)}.")
+            yield *source.place(), Fault("TG0244", f"The row's quoting is broken: {_words(error)}.")
         else:
             if fields:
                 yield *source.place(), fields

@@ -30,11 +30,11 @@ def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
         database: The file, or a copy of it.
 
     Raises:
-        ConfigError: TG0133, no such table; TG0136, the query does not parse.
-        DataError: TG0209, the query fails; TG0269, the file is damaged; TG0204, a column stands twice.
-        SecurityError: TG0814, the query is not exactly one SELECT; TG0837, it takes too long or too much memory.
-        LockedError: TG0551, another process holds the file for writing.
-        StorageError: TG0550 or TG0552, the file is absent or no DuckDB file.
+        ConfigError: TG0130, no such table; TG0125, the query does not parse.
+        DataError: TG0209, the query fails; TG0202, the file is damaged; TG0204, a column stands twice.
+        SecurityError: TG0811, the query is not exactly one SELECT; TG0837, it takes too long or too much memory.
+        LockedError: TG0520, another process holds the file for writing.
+        StorageError: TG0519 or TG0519, the file is absent or no DuckDB file.
     """
     import duckdb
 
@@ -49,7 +49,7 @@ def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
             if isinstance(error, broken) or "Corrupt database" in str(error):
                 raise DataError(
                     f"the DuckDB file is damaged, or its disk fails: {str(error).partition(chr(10))[0][:200]}",
-                    code="TG0269",
+                    code="TG0202",
                     where=str(database),
                     hint="restore it from a copy; nothing was read from it",
                 ) from None
@@ -72,7 +72,7 @@ def _table(connection: duckdb.DuckDBPyConnection, name: str) -> str:
         hint = did_you_mean(name, known)
         if LAKE in known:
             hint = f"this is the catalog of a DuckLake, which is not read: COPY (FROM lake.{name}) TO 'x.parquet' there"
-        raise ConfigError(f"no table {name!r}; there are: {listing(known)}", code="TG0133", hint=hint)
+        raise ConfigError(f"no table {name!r}; there are: {listing(known)}", code="TG0130", hint=hint)
     return ".".join(quote_identifier(part) for part in known[name])
 
 
@@ -83,8 +83,8 @@ def _query(connection: duckdb.DuckDBPyConnection, source: DuckDBSource) -> str:
         statements = connection.extract_statements(source.query or "")
     except duckdb.Error as error:
         raise ConfigError(
-            f"the source's query does not parse: {str(error).partition(chr(10))[0][:200]}", code="TG0136"
+            f"the source's query does not parse: {str(error).partition(chr(10))[0][:200]}", code="TG0125"
         ) from None
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise SecurityError("the source's query must be exactly one SELECT", code="TG0814", where=source.database)
+        raise SecurityError("the source's query must be exactly one SELECT", code="TG0811", where=source.database)
     return statements[0].query

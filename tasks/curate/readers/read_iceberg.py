@@ -74,10 +74,10 @@ def read_iceberg(source: IcebergSource, *, root: Path) -> Iterator[Batch]:
     """Every row of the snapshot, numbered from 1; data files in the order of their names, rows as they stand there.
 
     Raises:
-        ConfigError: TG0112, the extra is not installed; TG0133, there is no such table or snapshot.
+        ConfigError: TG0112, the extra is not installed; TG0130, there is no such table or snapshot.
         DataError: TG0201, no metadata; TG0202, a file is damaged; TG0204, a column stands twice; TG0273, rows are
             deleted in a way that is not read here, or their number does not add up.
-        SecurityError: TG0836, the table names a file outside of its folder.
+        SecurityError: TG0818, the table names a file outside of its folder.
     """
     with _told(source):
         table = _open(source, root)
@@ -134,7 +134,7 @@ def _open(source: IcebergSource, root: Path) -> _Table:
         latest = ", ".join(str(each) for each in known[-5:]) or "none"
         raise ConfigError(
             f"the table has no snapshot {current}; the latest are {latest}",
-            code="TG0133",
+            code="TG0130",
             where="source.snapshot_id",
             hint="an expired snapshot is gone; name one that is there, or none for the current one",
         )
@@ -178,7 +178,7 @@ def _in_catalog(database: Path, table: str) -> Path:
         names = sorted({str(name) for name, _ in found})
         told = "stands in several catalogs of this file" if places else f"is not among: {listing(names)}"
         raise ConfigError(
-            f"table {table!r} {told}", code="TG0133", where="source.table", hint=did_you_mean(table, names)
+            f"table {table!r} {told}", code="TG0130", where="source.table", hint=did_you_mean(table, names)
         )
     place = plain_path(str(places[0]))
     if _SCHEME.match(place):
@@ -239,7 +239,7 @@ def _absent(path: Path, told: str) -> DataError:
 def _elsewhere(location: str) -> SecurityError:
     return SecurityError(
         "the table names a file outside of its folder",
-        code="TG0836",
+        code="TG0818",
         where=location,
         hint="copy the whole table here (metadata and data), and name its metadata; nothing is fetched for it",
     )

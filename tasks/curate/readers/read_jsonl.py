@@ -92,14 +92,14 @@ def read_json(path: Path) -> Iterator[Record]:
     is one faulty record, since its rows cannot be told apart.
 
     Raises:
-        SecurityError: TG0817, it is larger than memory should hold.
+        SecurityError: TG0816, it is larger than memory should hold.
     """
     with open_binary(path) as stream:
         data = stream.read(MAX_DOCUMENT_BYTES + 1).removeprefix(b"\xef\xbb\xbf")
     if len(data) > MAX_DOCUMENT_BYTES:
         raise SecurityError(
             f"a .json document is read whole; allowed are {MAX_DOCUMENT_BYTES:,} bytes",
-            code="TG0817",
+            code="TG0816",
             where=str(path),
             hint="write one object a line and call it .jsonl: that is read in pieces",
         )
@@ -144,7 +144,7 @@ def _parse(data: bytes) -> dict[str, object] | Fault:
 
 
 def _not_an_object(value: object) -> Fault:
-    return Fault("TG0242", f"The row is JSON of kind {kind_of(value)}; a row is an object.")
+    return Fault("TG0240", f"The row is JSON of kind {kind_of(value)}; a row is an object.")
 
 
 def _why(data: bytes, error: orjson.JSONDecodeError, *, unit: str) -> Fault:

@@ -25,8 +25,8 @@ def read_landed(source: RemoteSource, folder: Path) -> Iterator[Batch]:
     """Every row, ordered by its key; rows of a table are numbered in that order, tickets by their id.
 
     Raises:
-        DataError: TG0266, nothing was brought in.
-        LockedError: TG0551, it is being brought in right now.
+        DataError: TG0270, nothing was brought in.
+        LockedError: TG0520, it is being brought in right now.
     """
     with read_landing(folder) as found:
         landing = need_landing(found, where=str(folder))
@@ -56,7 +56,7 @@ def _tickets(source: ZendeskSource, landing: Landing) -> Iterator[Record]:
 def _content(source: ZendeskSource, ticket: str, comments: list[tuple[str, str, str]]) -> Mapping[str, object] | Fault:
     unusable = [orjson.loads(content)["fault"] for _, state, content in comments if state == FAULTY]
     if unusable:
-        return Fault("TG0267", unusable[0])
+        return Fault("TG0246", unusable[0])
     try:
         said = [Comment(key, state, orjson.loads(content)) for key, state, content in comments]
         row = ticket_row(orjson.loads(ticket), said, reply=source.reply)
@@ -95,10 +95,10 @@ def _kept(state: str, content: str) -> Mapping[str, object] | Fault:
     if state == "deleted":
         return DELETED
     kept: Mapping[str, object] = orjson.loads(content)
-    return Fault("TG0267", str(kept["fault"])) if state == FAULTY else kept
+    return Fault("TG0246", str(kept["fault"])) if state == FAULTY else kept
 
 
 def _faulty(landing: Landing, number: int) -> Iterator[Record]:
     for (content,) in landing.ask("SELECT content FROM rows WHERE stream = 'faulty' ORDER BY length(key), key"):
         number += 1
-        yield Record(number, None, Fault("TG0267", orjson.loads(content)))
+        yield Record(number, None, Fault("TG0246", orjson.loads(content)))

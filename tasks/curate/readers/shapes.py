@@ -108,7 +108,7 @@ def _alpaca(row: Mapping[str, object]) -> tuple[Turn, ...] | Fault:
     instruction, extra = row.get("instruction"), row.get("input")
     for field, value in (("instruction", instruction), ("input", extra or "")):
         if not isinstance(value, str):
-            return Fault("TG0303", f"{field} is {kind_of(value)}; it must be text.", "body")
+            return Fault("TG0301", f"{field} is {kind_of(value)}; it must be text.", "body")
     question = f"{instruction}\n\n{extra}" if extra else instruction
     messages: list[dict[str, object]] = []
     if row.get("system"):

@@ -43,8 +43,8 @@ def find_files(source: FilesSource, *, root: Path) -> tuple[SourceFile, ...]:
 
     Raises:
         DataError: TG0201, a path or glob matches no file; says where it looked.
-        ConfigError: TG0135, a path is a folder, something else that is no regular file, or a link to itself.
-        SecurityError: TG0819, a link that a glob found leads out of the glob's folder.
+        ConfigError: TG0130, a path is a folder, something else that is no regular file, or a link to itself.
+        SecurityError: TG0818, a link that a glob found leads out of the glob's folder.
     """
     found: dict[Path, SourceFile] = {}
     for pattern in source.paths:
@@ -120,11 +120,11 @@ def _expand(pattern: str, root: Path) -> list[Path]:
     if literal.is_file():
         return [literal]
     if _is_loop(literal):
-        raise ConfigError(f"{pattern!r} is or holds a link back to itself", code="TG0135", where=str(literal))
+        raise ConfigError(f"{pattern!r} is or holds a link back to itself", code="TG0130", where=str(literal))
     if literal.exists():
         raise ConfigError(
             f"{pattern!r} is {'a folder' if literal.is_dir() else 'no regular file'}",
-            code="TG0135",
+            code="TG0130",
             where=str(literal),
             hint=f"name the files in it: {pattern.rstrip('/')}/*.jsonl" if literal.is_dir() else None,
         )
@@ -167,7 +167,7 @@ def _refuse_links_out(files: list[Path], pattern: str, literal: Path) -> None:
         if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(fixed):
             raise SecurityError(
                 f"{file.name!r}, which {pattern!r} matches, is a link that leads out of {fixed}",
-                code="TG0819",
+                code="TG0818",
                 where=str(file),
                 hint="if it is meant, name the file that it leads to",
             )

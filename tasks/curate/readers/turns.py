@@ -64,20 +64,20 @@ def _turn(message: object, number: int) -> Turn | Fault:
     role = message.get("role", message.get("from"))
     content = message.get("content", message.get("value"))
     if isinstance(role, str) and role.lower() in _TOOL_ROLES:
-        return Fault("TG0307", f"Message {number} is a tool call or its result, which are not trained on.", "messages")
+        return Fault("TG0217", f"Message {number} is a tool call or its result, which are not trained on.", "messages")
     if not isinstance(role, str) or role.lower() not in ROLES:
         found = "has no role" if role is None else "has an unknown role"
-        return Fault("TG0302", f"Message {number} {found}; known are {', '.join(ROLES)}.", "messages")
+        return Fault("TG0301", f"Message {number} {found}; known are {', '.join(ROLES)}.", "messages")
     if message.get("tool_calls") or message.get("function_call"):
-        return Fault("TG0307", f"Message {number} calls tools, which are not trained on.", "messages")
+        return Fault("TG0217", f"Message {number} calls tools, which are not trained on.", "messages")
     if isinstance(content, list):
         content = _joined(content, number)
         if isinstance(content, Fault):
             return content
     if not isinstance(content, str):
-        return Fault("TG0303", f"The content of message {number} is {kind_of(content)}; it must be text.", "messages")
+        return Fault("TG0301", f"The content of message {number} is {kind_of(content)}; it must be text.", "messages")
     if not content.strip():
-        return Fault("TG0303", f"The content of message {number} is empty.", "messages")
+        return Fault("TG0301", f"The content of message {number} is empty.", "messages")
     weight = message.get("weight")
     if weight is not None and (weight not in (0, 1) or isinstance(weight, bool)):
         return Fault("TG0301", f"The weight of message {number} is neither 0 nor 1.", "messages")
@@ -92,7 +92,7 @@ def _joined(parts: list[object], number: int) -> str | Fault:
         text = part.get("text") if isinstance(part, dict) and kind == "text" else None
         if not isinstance(text, str):
             found = "an image" if kind == "image_url" else "no text"
-            return Fault("TG0303", f"A part of message {number} is {found}; only text is trained on.", "messages")
+            return Fault("TG0301", f"A part of message {number} is {found}; only text is trained on.", "messages")
         texts.append(text)
     return "\n".join(texts)
 
@@ -110,10 +110,10 @@ def _order_fault(turns: list[Turn]) -> Fault | None:
     for position, turn in enumerate(spoken):
         number = first + position
         if turn.role == "system":
-            return Fault("TG0306", f"Message {number} is a system message; only the first may be.", "messages")
+            return Fault("TG0301", f"Message {number} is a system message; only the first may be.", "messages")
         expected = "assistant" if position % 2 else "user"
         if turn.role != expected:
-            return Fault("TG0304", f"Message {number} is from the {turn.role}, expected the {expected}.", "messages")
+            return Fault("TG0301", f"Message {number} is from the {turn.role}, expected the {expected}.", "messages")
     if not spoken or spoken[-1].role != "assistant":
-        return Fault("TG0305", "The conversation does not end with the assistant's answer.", "messages")
+        return Fault("TG0301", "The conversation does not end with the assistant's answer.", "messages")
     return None

@@ -65,7 +65,7 @@ def load_analyzer() -> AnalyzerEngine:
     if missing:
         raise ConfigError(
             f"names are found by packages that are not installed: {', '.join(missing)}",
-            code="TG0191",
+            code="TG0112",
             where="curate.redact.names",
             hint="uv pip install -e '.[names]', or remove `names` and the type `name`",
         )

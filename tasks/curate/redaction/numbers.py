@@ -340,14 +340,14 @@ def _check(pattern: str) -> None:
     except pa.ArrowInvalid as error:
         raise ConfigError(
             f"no RE2 pattern: `{pattern}`: {error}",
-            code="TG0192",
+            code="TG0190",
             where=where,
             hint=r"RE2 has no look-around and no back-references; `\b` marks the edge of a word: `\bNB-[0-9]{5}\b`",
         ) from None
     if matches_nothing:
         raise ConfigError(
             f"`{pattern}` matches the empty text, so it would match everywhere",
-            code="TG0192",
+            code="TG0190",
             where=where,
             hint="ask for at least one character: `[0-9]+` instead of `[0-9]*`",
         )

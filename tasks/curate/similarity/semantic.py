@@ -43,7 +43,7 @@ def check_extra(where: str) -> None:
     if find_spec("wordllama") is None:
         raise ConfigError(
             "`semantic` needs the extra `semantic` (wordllama), which is not installed",
-            code="TG0195",
+            code="TG0112",
             where=where,
             hint="uv sync --extra semantic, in the checkout; or set `semantic: null`",
         )

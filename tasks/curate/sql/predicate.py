@@ -101,7 +101,7 @@ def _check_node(node: exp.Expr, where: str | None) -> None:
         _check_column(node, where)
     elif isinstance(node, refused):
         raise SecurityError(
-            f"a rule may not hold {_kind(node)}", code="TG0812", where=where, hint="decide from the row's own columns"
+            f"a rule may not hold {_kind(node)}", code="TG0811", where=where, hint="decide from the row's own columns"
         )
     elif isinstance(node, exp.Func):
         names = [node.name] if isinstance(node, exp.Anonymous) else node.sql_names()
@@ -110,7 +110,7 @@ def _check_node(node: exp.Expr, where: str | None) -> None:
             close = difflib.get_close_matches(name, FUNCTIONS, n=1)
             raise SecurityError(
                 f"a rule may not call {name}()",
-                code="TG0813",
+                code="TG0811",
                 where=where,
                 hint=f"did you mean {close[0]}()?" if close else "allowed are deterministic functions of one row",
             )
@@ -122,7 +122,7 @@ def _check_column(node: exp.Column, where: str | None) -> None:
         close = difflib.get_close_matches(name.rpartition(".")[2].lower(), TICKET_COLUMNS, n=1)
         raise ConfigError(
             f"a rule names the unknown column {name}; columns: {', '.join(TICKET_COLUMNS)}",
-            code="TG0121",
+            code="TG0120",
             where=where,
             hint=f"did you mean {close[0]}? Text is written in single quotes"
             if close
@@ -151,12 +151,12 @@ def _bind(checked: str, where: str | None) -> None:
             bound = connection.execute(f"DESCRIBE SELECT ({checked}) AS keep FROM tickets").fetchall()
         except duckdb.Error as error:
             raise ConfigError(
-                f"DuckDB refuses the rule: {str(error).partition(chr(10))[0][:200]}", code="TG0122", where=where
+                f"DuckDB refuses the rule: {str(error).partition(chr(10))[0][:200]}", code="TG0120", where=where
             ) from None
     if bound[0][1] != "BOOLEAN":
         raise ConfigError(
             f"a rule is true or false, this one is {bound[0][1]}",
-            code="TG0123",
+            code="TG0120",
             where=where,
             hint="compare it with something: `length(reply) > 40`, `reply is not null`",
         )

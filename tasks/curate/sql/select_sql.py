@@ -52,8 +52,8 @@ def check_select(sql: str, *, where: str | None = None) -> str:
         where: Place of the file, for the error.
 
     Raises:
-        SecurityError: TG0814, it is not exactly one SELECT; TG0815, it reaches for something but `tickets`.
-        ConfigError: TG0125, it does not parse; TG0126, DuckDB refuses it, or the columns are not those of a ticket.
+        SecurityError: TG0811, it is not exactly one SELECT; TG0811, it reaches for something but `tickets`.
+        ConfigError: TG0125, it does not parse; TG0125, DuckDB refuses it, or the columns are not those of a ticket.
 
     >>> check_select("select * from tickets where length(body) > 3")
     'SELECT * FROM tickets WHERE LENGTH(body) > 3'
@@ -89,7 +89,7 @@ def _parse(sql: str, where: str | None) -> exp.Expression:
         found = " and ".join(type(tree).__name__.upper() for tree in parsed[:3]) or "nothing"
         raise SecurityError(
             f"the step's SQL must be exactly one SELECT, got {found}",
-            code="TG0814",
+            code="TG0811",
             where=where,
             hint="write `select * from tickets where ...`",
         )
@@ -141,7 +141,7 @@ def _check_table(node: exp.Table, known: set[str], where: str | None) -> None:
 def _refused(what: str, where: str | None, hint: str | None = None) -> SecurityError:
     return SecurityError(
         f"the step's SQL may not use {what}",
-        code="TG0815",
+        code="TG0811",
         where=where,
         hint=hint or f"select from `{RELATION}`, and from subqueries over it, alone",
     )
@@ -158,7 +158,7 @@ def _bind(checked: str, where: str | None) -> None:
             found = connection.execute(f"DESCRIBE {checked}").fetchall()
         except duckdb.Error as error:
             raise ConfigError(
-                f"DuckDB refuses the SELECT: {str(error).partition(chr(10))[0][:200]}", code="TG0126", where=where
+                f"DuckDB refuses the SELECT: {str(error).partition(chr(10))[0][:200]}", code="TG0125", where=where
             ) from None
     got = [(name, kind) for name, kind, *_ in found]
     faults = [f"{column.name} is missing" for column in TICKETS if column.name not in dict(got)]
@@ -173,7 +173,7 @@ def _bind(checked: str, where: str | None) -> None:
     if faults:
         raise ConfigError(
             f"the SELECT must return every ticket column as it is: {'; '.join(faults)}",
-            code="TG0126",
+            code="TG0125",
             where=where,
             hint="select `*`, and change columns with `* replace (cast(... as VARCHAR) as subject)`",
         )

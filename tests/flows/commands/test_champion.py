@@ -13,13 +13,13 @@ from tests.support.place import Place
 
 def test_a_name_without_a_champion_answers_nothing(refusal: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "ticket").write_text("")
-    assert "error[TG0142]" in refusal("predict", "replies", "--file", "ticket")
+    assert "error[TG0159]" in refusal("predict", "replies", "--file", "ticket")
 
 
 def test_an_empty_ticket_is_refused(refusal: Callable[..., str], place: Place, tmp_path: Path) -> None:
     place.promote(1, after=None)
     (tmp_path / "ticket").write_text(" \n")
-    assert "error[TG0141]" in refusal("predict", "replies", "--file", "ticket", TUNEGATE_HOME=str(place.home))
+    assert "error[TG0164]" in refusal("predict", "replies", "--file", "ticket", TUNEGATE_HOME=str(place.home))
 
 
 @pytest.mark.timeout(60)
@@ -30,5 +30,5 @@ def test_a_ticket_that_never_ends_is_refused_at_once(refusal: Callable[..., str]
         large.truncate(1 << 40)
     for file, why in (("pipe", "a pipe, a device"), ("/dev/zero", "a pipe, a device"), ("large", "more than 16 MiB")):
         told = refusal("predict", "replies", "--file", file, TUNEGATE_HOME=str(place.home))
-        assert "error[TG0145]" in told
+        assert "error[TG0110]" in told
         assert why in told

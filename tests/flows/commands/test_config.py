@@ -6,4 +6,4 @@ from collections.abc import Callable
 
 
 def test_an_sql_file_that_is_missing_is_named(refusal: Callable[..., str]) -> None:
-    assert "error[TG0148]" in refusal("validate")
+    assert "error[TG0110]" in refusal("validate")

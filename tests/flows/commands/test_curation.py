@@ -149,4 +149,4 @@ def test_keeping_raw_texts_for_days_needs_redaction(workplace: Workplace) -> Non
 
 
 def test_the_funnel_of_a_pipeline_that_never_ran_is_refused(refusal: Callable[..., str]) -> None:
-    assert "error[TG0147]" in refusal("funnel", "replies")
+    assert "error[TG0159]" in refusal("funnel", "replies")

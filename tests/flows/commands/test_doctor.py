@@ -141,7 +141,7 @@ def test_what_mlflow_was_not_told_and_a_champion_of_other_files_are_found(place:
     bundle = Ledger(place.home).champions()[0].bundle.root
     (bundle / "serving.json").write_text("other\n")
     found = one(health.champions, patient)
-    assert (found.state, "TG0512" in found.told) == ("bad", True)
+    assert (found.state, "TG0510" in found.told) == ("bad", True)
 
 
 @contextmanager

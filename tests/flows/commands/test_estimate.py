@@ -34,7 +34,7 @@ def test_estimate_reads_the_shapes_of_a_pipelines_own_base(empty_workplace: Work
 def test_estimate_wants_one_of_pipeline_and_base(workplace: Workplace, arguments: tuple[str, ...]) -> None:
     done = workplace.run("estimate", *arguments)
     assert done.returncode == 2
-    assert "TG0149" in done.stderr
+    assert "TG0139" in done.stderr
 
 
 def test_preview_shows_what_carries_loss_and_trains_nothing(workplace: Workplace) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from flows.commands.explain import documented
+from flows.commands.explain import documented, earlier_codes, explain
 from schemas.errors import StorageError
 
 CODE = re.compile(r"TG\d{4}")
@@ -29,7 +30,7 @@ def test_the_codes_of_the_program_are_those_of_the_documentation(project: Path) 
 
 
 def test_each_row_of_the_documentation_is_read_and_belongs_to_its_range(project: Path) -> None:
-    text = (project / "docs" / "errors.md").read_text(encoding="utf-8")
+    text = (project / "docs" / "errors.md").read_text(encoding="utf-8").partition("\n## Codes of earlier versions")[0]
     rows = list(documented(project / "docs" / "errors.md"))
     assert len(rows) == len(re.findall(r"^\| TG", text, re.M))
     for section in text.split("\n## ")[1:]:
@@ -39,3 +40,17 @@ def test_each_row_of_the_documentation_is_read_and_belongs_to_its_range(project:
 def test_a_missing_documentation_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="TG0517"):
         list(documented(tmp_path / "errors.md"))
+
+
+def test_a_code_of_an_earlier_version_leads_to_its_family(capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain(code="tg0512", as_json=True) == 0
+    (row,) = json.loads(capsys.readouterr().out)["codes"]
+    assert row["code"] == "TG0510"
+
+
+def test_each_earlier_code_leads_to_one_of_today(project: Path) -> None:
+    documentation = project / "docs" / "errors.md"
+    today, earlier = {row.code for row in documented(documentation)}, earlier_codes(documentation)
+    assert len(earlier) > 150
+    assert set(earlier.values()) <= today
+    assert not earlier.keys() & today

@@ -88,7 +88,7 @@ def test_a_signed_export_is_verified_by_the_command_and_refused_once_it_is_chang
     public.write_bytes(
         key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
-    with pytest.raises(SecurityError, match="TG0826"):
+    with pytest.raises(SecurityError, match="TG0824"):
         export("small@champion", "peft", "--sign", str(public))
     assert not (tmp_path / "peft").exists()  # told before anything was written
     done = export("small@champion", "peft", "--sign", str(private))
@@ -104,7 +104,7 @@ def test_a_signed_export_is_verified_by_the_command_and_refused_once_it_is_chang
     assert app(["verify", str(done["out"])], standalone_mode=False) == 0
     assert "its signature was not checked: give --key" in capsys.readouterr().err
     (done["out"] / "serving.json").write_text("{}")
-    with pytest.raises(StorageError, match="TG0512"):
+    with pytest.raises(StorageError, match="TG0510"):
         check()
     seal(done["out"])  # whoever changes a file can make the manifest anew, the signature they cannot
     check()
@@ -222,7 +222,7 @@ def test_what_is_not_complete_or_not_verified_is_refused(
                 made.ledger.finish_run(f"run-{number}", status="DONE", verdict=verdict, exit_code=0)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=message) as caught:
         _export(made, name, tmp_path / "out")
-    assert caught.value.code == "TG0184"
+    assert caught.value.code == "TG0159"
     assert not (tmp_path / "out").exists()
 
 
@@ -239,7 +239,7 @@ def test_a_damaged_candidate_is_refused_and_leaves_no_folder(
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(StorageError, match="file changed") as caught:
         _export(own, "small@champion", tmp_path / "out")
-    assert caught.value.code == "TG0512"
+    assert caught.value.code == "TG0510"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
 
 

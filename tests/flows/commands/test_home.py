@@ -23,7 +23,7 @@ def test_a_file_in_the_place_of_the_state_folder_is_named(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     said = refusal(*words, TUNEGATE_HOME=str(tmp_path / "file"))
-    assert "TG0559" in said
+    assert "TG0554" in said
     assert str(tmp_path / "file") in said
 
 
@@ -31,5 +31,5 @@ def test_a_ledger_that_is_taken_away_while_a_run_works_is_named(place: Place) ->
     ledger, home = place.ledger, place.settings.home
     ledger.start_run("r1", pipeline="small", model_name="small", input_digest="", config_json="{}")
     shutil.rmtree(home)
-    with pytest.raises(StorageError, match=r"TG0559.*removed or replaced"), named_disk_errors(home):
+    with pytest.raises(StorageError, match=r"TG0554.*removed or replaced"), named_disk_errors(home):
         ledger.record_failure("r1", "extract", ValueError("no such thing"))

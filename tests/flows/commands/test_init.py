@@ -66,7 +66,7 @@ def test_init_overwrites_nothing_unless_told_to_and_prints_no_ticket(tmp_path: P
     rows = write_export(tmp_path, 60)
     (tmp_path / "pipelines.yaml").write_text("mine: true\n")
     refused = tunegate("init", "--from", "tickets.csv", cwd=tmp_path)
-    assert (refused.returncode, "TG0169" in refused.stderr) == (2, True)
+    assert (refused.returncode, "TG0189" in refused.stderr) == (2, True)
     assert (tmp_path / "pipelines.yaml").read_text() == "mine: true\n"
     done = tunegate("init", "--from", "tickets.csv", "--force", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

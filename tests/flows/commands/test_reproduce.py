@@ -31,4 +31,4 @@ def test_a_run_without_a_complete_step_cannot_be_reproduced(
     Ledger(tmp_path / ".tunegate").start_run(
         "run-1", pipeline="replies", model_name="replies", input_digest="d", config_json=config
     )
-    assert "error[TG0157]" in refusal("reproduce", "run-1")
+    assert "error[TG0159]" in refusal("reproduce", "run-1")

@@ -35,7 +35,7 @@ def test_a_training_that_cannot_fit_is_told_by_plan_and_refused_by_run(workplace
     assert "warning the training will be refused" in " ".join(planned.stderr.split())
     refused = workplace.run("run", "small")
     assert refused.returncode == 4
-    assert "TG0415" in refused.stderr
+    assert "TG0405" in refused.stderr
     assert "this fits: train.batch_size" in " ".join(refused.stderr.split())
 
 
@@ -92,7 +92,7 @@ def test_the_champion_answers_and_rolls_back(workplace: Workplace) -> None:
     for name in ("latin.txt", "absent.txt"):
         done = workplace.run("predict", "small", "--file", name)
         assert done.returncode == 2
-        assert "TG0145" in done.stderr
+        assert "TG0110" in done.stderr
 
     serving = earlier / "serving.json"
     kept = serving.read_bytes()
@@ -125,4 +125,4 @@ def test_a_damaged_champion_is_found_and_not_served(workplace: Workplace) -> Non
 
 
 def test_a_step_that_no_pipeline_has_is_refused(refusal: Callable[..., str]) -> None:
-    assert "error[TG0140]" in refusal("run", "replies", "--until", "finetuning")
+    assert "error[TG0103]" in refusal("run", "replies", "--until", "finetuning")

@@ -59,6 +59,6 @@ def test_a_ledger_that_another_process_writes_to_is_locked(in_file, monkeypatch)
     begin(in_file, "a")
     other = sqlite3.connect(in_file.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(LockedError, match="TG0532"):
+    with pytest.raises(LockedError, match="TG0520"):
         begin(in_file, "b")
     other.close()

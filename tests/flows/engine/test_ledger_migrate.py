@@ -114,7 +114,7 @@ def test_a_ledger_of_the_first_version_is_backed_up_and_brought_up_to_date_and_i
     fill(in_file, kit, (1, 2))
     make_old(in_file)
     before = in_file.path.read_bytes()
-    with pytest.raises(StorageError, match=r"TG0548.*version 1 of an older tunegate"):
+    with pytest.raises(StorageError, match=r"TG0530.*version 1 of an older tunegate"):
         in_file.history()
     assert in_file.path.read_bytes() == before
     version, backup = upgrade_file(in_file.path, backups=tmp_path / "backups")
@@ -137,7 +137,7 @@ def test_a_ledger_of_the_first_version_is_backed_up_and_brought_up_to_date_and_i
 def test_a_ledger_of_the_second_version_gets_a_journal_of_every_row(ledger, kit, tmp_path):
     fill(ledger, kit, (1, 2))
     make_version_2(ledger)
-    with pytest.raises(StorageError, match=r"TG0548.*version 2 of an older tunegate"):
+    with pytest.raises(StorageError, match=r"TG0530.*version 2 of an older tunegate"):
         ledger.history()
     if isinstance(ledger.kept, LedgerPostgres):
         assert ledger.kept.upgrade() == 2
@@ -170,6 +170,6 @@ def test_a_ledger_in_use_is_not_copied_over(ledger, kit, tmp_path):
     source = Ledger(tmp_path / "other")
     fill(source, kit, (1, 2))
     before = ledger_digest(ledger)
-    with pytest.raises(StorageError, match=r"TG0518.*runs, steps, candidates"):
+    with pytest.raises(StorageError, match=r"TG0531.*runs, steps, candidates"):
         copy_ledger(source, ledger)
     assert ledger_digest(ledger) == before

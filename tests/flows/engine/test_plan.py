@@ -265,7 +265,7 @@ def test_an_earlier_result_that_is_damaged_is_made_again(store):
     first = run_all([step("a", 0, ran), growing(0, ran, x="a")], store)["split"]
     (first.root / "text").unlink()
     # Nothing is compared with it; `earlier_results` gives no damaged one.
-    with pytest.raises(StorageError, match="TG0511"):
+    with pytest.raises(StorageError, match="TG0510"):
         run_all([step("a", 0, ran), growing(0, ran, x="a", previous=first)], store)
 
 

@@ -38,7 +38,7 @@ def test_a_run_is_written_and_read(ledger):
 
 def test_a_run_id_is_used_once(ledger):
     begin(ledger, "a")
-    with pytest.raises(ConfigError, match="TG0153"):
+    with pytest.raises(ConfigError, match="TG0151"):
         begin(ledger, "a")
 
 
@@ -55,7 +55,7 @@ def test_a_prefix_must_mean_one_run(ledger):
         begin(ledger, run_id)
     assert ledger.run("2026-1").run_id == "2026-1"
     assert ledger.run("2026-2").run_id == "2026-2_%"
-    with pytest.raises(ConfigError, match="TG0152"):
+    with pytest.raises(ConfigError, match="TG0151"):
         ledger.run("2026")
     for absent in ("", "x", "2026-1_"):
         with pytest.raises(ConfigError, match="TG0151"):
@@ -125,7 +125,7 @@ def test_reading_creates_and_changes_nothing(ledger, tmp_path, tree):
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize(("version", "code", "hint"), [(99, "TG0530", "newer"), (1, "TG0548", "tunegate migrate")])
+@pytest.mark.parametrize(("version", "code", "hint"), [(99, "TG0530", "newer"), (1, "TG0530", "tunegate migrate")])
 def test_a_ledger_of_another_version_is_refused_with_advice_and_stays_as_it_is(ledger, version, code, hint):
     begin(ledger, "a")
     if isinstance(ledger.kept, LedgerPostgres):

@@ -108,7 +108,7 @@ def test_a_damaged_result_is_named_put_aside_and_made_again(kit, tmp_path, caplo
     harm(good.root)
     with caplog.at_level(logging.WARNING, "tunegate.store"):
         again = run_step(step, {}, Store(home))
-    assert "TG0513" in caplog.text
+    assert "TG0510" in caplog.text
     assert not again.reused
     assert again.artifact == good
     assert len(list((home / "damaged").iterdir())) == 1
@@ -158,7 +158,7 @@ def test_a_result_with_a_link_is_refused(tmp_path):
         (out / "passwd").symlink_to("/etc/passwd")
         return Artifact(root=out)
 
-    with pytest.raises(StorageError, match=r"TG0514.*passwd is a link"):
+    with pytest.raises(StorageError, match=r"TG0510.*passwd is a link"):
         Store(tmp_path).obtain("table", "k1", Artifact, produce)
 
 

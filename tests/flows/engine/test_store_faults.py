@@ -54,10 +54,10 @@ def test_a_damaged_result_of_an_earlier_run_is_not_compared_with(tmp_path):
     champion = TicketTable(root=root, rows={"n_in": 1, "n_out": 1}, digest=seal(root))
     step = Step("answers", _uses, Artifact, inputs={"champion": champion})
     other = champion.model_copy(update={"digest": "0" * 64})
-    with pytest.raises(StorageError, match="TG0557"):
+    with pytest.raises(StorageError, match="TG0549"):
         run_step(Step("answers", _uses, Artifact, inputs={"champion": other}), {}, Store(tmp_path / "home"))
     flip(root / "weights")
-    with pytest.raises(StorageError, match="TG0512"):
+    with pytest.raises(StorageError, match="TG0510"):
         run_step(step, {}, Store(tmp_path / "home"))
     assert not (tmp_path / "home" / "store").exists()
 
@@ -80,7 +80,7 @@ def test_an_emptied_ledger_beside_results_is_refused_and_a_killed_creation_is_no
         ledger.runs,
         lambda: ledger.start_run("r2", pipeline="p", model_name="m", input_digest="", config_json="{}"),
     ):
-        with pytest.raises(StorageError, match="TG0558"):
+        with pytest.raises(StorageError, match="TG0581"):
             ask()
 
 
@@ -90,9 +90,9 @@ def test_an_emptied_ledger_beside_results_is_refused_and_a_killed_creation_is_no
         (OSError(errno.ENOSPC, "No space left on device"), "TG0501"),
         (OSError(errno.EIO, "Input/output error", "/data/x"), "TG0554"),
         (sqlite3.OperationalError("disk I/O error"), "TG0554"),
-        (OSError(errno.EMFILE, "Too many open files"), "TG0555"),
-        (OSError(errno.EFBIG, "File too large"), "TG0555"),
-        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), "TG0556"),
+        (OSError(errno.EMFILE, "Too many open files"), "TG0554"),
+        (OSError(errno.EFBIG, "File too large"), "TG0554"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), "TG0554"),
     ],
 )
 def test_what_a_disk_does_is_told_with_its_place(tmp_path, error, code):

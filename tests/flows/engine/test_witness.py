@@ -68,7 +68,7 @@ def test_a_ledger_that_was_removed_is_not_begun_anew_unless_a_person_says_so(wit
     with pytest.raises(StorageError, match="TG0581"):
         fresh.check()
     assert not witnessed.path.exists()
-    with pytest.raises(ConfigError, match="TG0154"):
+    with pytest.raises(ConfigError, match="TG0139"):
         fresh.accept("new", reason=" ", actor="ada")
     with pytest.raises(StorageError, match=r"TG0581.*there is no ledger"):
         fresh.accept("restored", reason="r", actor="ada")
@@ -83,7 +83,7 @@ def test_a_ledger_that_was_removed_is_not_begun_anew_unless_a_person_says_so(wit
 
 def test_results_without_a_ledger_are_refused_where_no_witness_is_either(witnessed):
     (witnessed.root / "store" / "train" / "k").mkdir(parents=True)
-    with pytest.raises(StorageError, match=r"TG0558.*no ledger"):
+    with pytest.raises(StorageError, match=r"TG0581.*no ledger"):
         begin(witnessed, "a")
     witnessed.accept("new", reason="results of another machine", actor="ada")
     begin(witnessed, "a")

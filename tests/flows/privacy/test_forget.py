@@ -133,7 +133,7 @@ def test_feedback_on_their_tickets_does_not_come_back(here: Workspace) -> None:
 def test_a_removal_that_leaves_rows_is_found_out(here: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     # Private: whatever else makes a removal fail raises an error of its own.
     monkeypatch.setattr("flows.privacy.forget._remove_noted", lambda *_: None)
-    with pytest.raises(StorageError, match="TG0567") as error:
+    with pytest.raises(StorageError, match="TG0566") as error:
         go(here)
     assert "store/" in error.value.message
     assert here.ledger.tombstones(), "they stay out all the same"
@@ -145,14 +145,14 @@ def test_what_was_asked_for_has_to_be_clear(
     for reason in ("", f"{CUSTOMER} wrote to us"):
         with pytest.raises(SecurityError, match="TG0833"):
             go(here, reason=reason)
-    with pytest.raises(SecurityError, match="TG0834"):
+    with pytest.raises(SecurityError, match="TG0833"):
         go(here, "somebody else")
     assert here.ledger.tombstones() == ()
     assert go(here, "somebody else", unknown=True).removals == ()
     config = tmp_path / "pipelines.yaml"
     options = {"reason": "", "by": None, "unknown": False, "config": config, "as_json": False}
     for asked in ({"plan": True, "apply": True}, {}, {"again": True}):
-        with pytest.raises(SecurityError, match="TG0835"):
+        with pytest.raises(SecurityError, match="TG0833"):
             command(customer=CUSTOMER, **{"plan": False, "apply": False, "again": False, **asked, **options})  # type: ignore[arg-type]
     with pipeline_lock(here.settings.home, "small", wait_s=0, run_id="r1"), pytest.raises(LockedError, match="TG0520"):
         go(here)
@@ -163,7 +163,7 @@ def test_without_their_key_tombstones_stop_everything(here: Workspace, monkeypat
     go(here)
     with monkeypatch.context() as other:
         other.setenv(VARIABLE, "another key than that of the file")
-        with pytest.raises(SecurityError, match="TG0831"):
+        with pytest.raises(SecurityError, match="TG0830"):
             apply_tombstones(here.settings)
         other.setenv(VARIABLE, "short")
         with pytest.raises(SecurityError, match="TG0830"):

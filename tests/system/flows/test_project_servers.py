@@ -169,7 +169,7 @@ def test_with_logins_and_an_ordinary_user(place: Place, tmp_path: Path, monkeypa
                 monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
             late = synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=uri))
             assert isinstance(late, ServiceError)
-            assert late.code == "TG0705"
+            assert late.code == "TG0710"
             assert "wrong-password" not in str(late)
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", user)
         promoted_and_rolled_back(place, uri, tmp_path)

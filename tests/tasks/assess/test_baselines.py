@@ -88,7 +88,7 @@ def test_an_item_without_the_field_is_never_right(
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ([{"ticket_id": "t", "body": "b"}], "TG0232.*no train row has a category"),
+        ([{"ticket_id": "t", "body": "b"}], "TG0221.*no train row has a category"),
         ([{"ticket_id": "t", "body": "?", "category": "a"}, {"ticket_id": "u", "category": "b"}], "no words"),
     ],
 )

@@ -67,4 +67,4 @@ def test_a_machine_without_a_price_is_refused_with_those_that_have_one() -> None
     assert find_gpu("l4").usd_per_hour > 0
     with pytest.raises(GateError, match="l4") as raised:
         find_gpu("mainframe")
-    assert raised.value.code == "TG0613"
+    assert raised.value.code == "TG0612"

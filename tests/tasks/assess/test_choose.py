@@ -108,7 +108,7 @@ def test_nan_never_wins_and_nothing_finite_is_an_error(tmp_path: Path) -> None:
     none.mkdir()
     with pytest.raises(TrainingError, match="none of 2 trainings has a finite heldout_loss") as caught:
         choose(none, broken, names=["trial_01", "trial_02"], traits=LOSS)
-    assert caught.value.code == "TG0430"
+    assert caught.value.code == "TG0401"
     alone = tmp_path / "alone"
     alone.mkdir()
     with pytest.raises(TrainingError, match="none of 1"):
@@ -173,7 +173,7 @@ def test_a_loss_has_a_bound_from_two_hundred_items_on() -> None:
 def test_trainings_on_other_items_are_not_compared() -> None:
     with pytest.raises(GateError) as caught:
         paired_gain({"a": 1.0, "b": 0.0}, {"a": 1.0, "c": 0.0}, traits=EXACT, confidence=0.9)
-    assert caught.value.code == "TG0608"
+    assert caught.value.code == "TG0603"
     gain = paired_gain({"a": 1.0}, {"a": 2.0}, traits=LOSS.model_copy(update={"continuous": False}), confidence=0.9)
     assert gain is not None
     assert gain.estimate == 1.0  # less loss is a gain
@@ -213,4 +213,4 @@ def test_an_empty_validation_split_is_an_error(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(ConfigError) as caught:
         select_validation_items(splits=splits, max_items=5, seed=0, answer="{reply}", out=tmp_path)
-    assert caught.value.code == "TG0161"
+    assert caught.value.code == "TG0160"

@@ -31,11 +31,11 @@ def alone(candidate: ArmScores) -> Arms:
 def test_what_cannot_be_compared_is_refused(make_scores: MakeScores) -> None:
     candidate = ArmScores(make_scores("tuned", {"exact": RIGHT}))
     other = ArmScores(make_scores("champion", {"exact": RIGHT}, first_item=1))
-    with pytest.raises(GateError, match="TG0604"):
+    with pytest.raises(GateError, match="TG0603"):
         line_up(candidate, other, metric="exact", slice_name=None)
     with pytest.raises(GateError, match="TG0605"):
         find_baseline(alone(candidate), metric="exact", items=None)
-    with pytest.raises(GateError, match="TG0607"):
+    with pytest.raises(GateError, match="TG0606"):
         Clusters.read(None, "customer_id")
 
 

@@ -151,7 +151,7 @@ def test_an_unexpected_exception_on_one_item_is_named_by_its_type_and_one_on_eve
 
 
 def test_an_empty_test_split_is_a_data_error(make_splits: Callable[..., Splits], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"TG0230.*test split is empty"):
+    with pytest.raises(DataError, match=r"TG0221.*test split is empty"):
         select_items(splits=make_splits(), max_items=5, seed=0, answer="{reply}", out=tmp_path)
 
 

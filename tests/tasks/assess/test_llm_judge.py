@@ -58,7 +58,7 @@ def test_a_label_that_is_no_choice_is_told_with_its_line(line: str, tmp_path: Pa
     (tmp_path / "labels.jsonl").write_text(f"{json.dumps(good)}\n{line}\n")
     with pytest.raises(GateError) as raised:
         list(read_labels(tmp_path / "labels.jsonl"))
-    assert (raised.value.code, str(raised.value.where).rpartition(":")[2]) == ("TG0619", "2")
+    assert (raised.value.code, str(raised.value.where).rpartition(":")[2]) == ("TG0616", "2")
     with pytest.raises(GateError):
         list(read_labels(tmp_path / "absent.jsonl"))
 

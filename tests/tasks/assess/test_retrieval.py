@@ -107,9 +107,9 @@ def test_completion_prompts_hold_the_tickets_as_blocks_of_text(prompts: Prompts)
 
 
 def test_too_few_tickets_or_none_are_told(prompts: Prompts, make_items: Callable[..., EvalSet], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="TG0234"):
+    with pytest.raises(DataError, match="TG0221"):
         prompts(TRAIN, n=5)
-    with pytest.raises(DataError, match="TG0233"):
+    with pytest.raises(DataError, match="TG0221"):
         prompts([{**row, "subject": "", "body": f"{n} ?"} for n, row in enumerate(TRAIN)])
     with pytest.raises(ConfigError, match="TG0160"):
         build_prompts(items=make_items(ITEMS), arm="retrieval", prompt=PROMPT, format="instruction", out=tmp_path)

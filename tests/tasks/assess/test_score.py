@@ -216,7 +216,7 @@ def test_answers_to_other_items_are_refused(
     predictions = make_predictions([{"item_id": item_id} for item_id in ids])
     with pytest.raises(GateError) as caught:
         score_answers(items=items, predictions=predictions, evaluate=EvaluateSpec(), arm="tuned", out=tmp_path)
-    assert caught.value.code == "TG0601"
+    assert caught.value.code == "TG0603"
 
 
 @pytest.mark.parametrize(

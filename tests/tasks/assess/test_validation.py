@@ -70,4 +70,4 @@ def test_an_answer_to_no_ticket_of_the_split_is_an_error(splits: Splits, new_fol
         score_validation(
             splits=splits, trained=trained, evaluate=EVALUATE, metrics=("exact",), answer="{reply}", out=new_folder()
         )
-    assert caught.value.code == "TG0413"
+    assert caught.value.code == "TG0407"

@@ -88,7 +88,7 @@ def test_a_file_that_is_gone_is_an_error_without_text(
     items = make_items([{"ticket_id": f"i{number:06d}", "answer": "secret"} for number in range(2)])
     shutil.rmtree(items.root)
     candidate = Answered(scores, make_predictions([{"item_id": "i000000", "text": "secret"}]))
-    with pytest.raises(GateError, match="TG0602") as caught:
+    with pytest.raises(GateError, match="TG0603") as caught:
         worst_items(items=items, candidate=candidate, reference=None, metric="exact", traits=MetricTraits(name="exact"),
                     slice_name=None, n_items=3)  # fmt: skip
     assert "secret" not in str(caught.value)

@@ -62,7 +62,7 @@ def test_a_damaged_file_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatc
     (tmp_path / "shared" / address / "a.bin").write_bytes(b"a" * 999 + b"x")
     with pytest.raises(StorageError) as told:
         storage.cached(address)
-    assert told.value.code == "TG0512"
+    assert told.value.code == "TG0510"
     assert not [path for path in (tmp_path / "cache" / "shared").iterdir() if path.suffix != ".lock"]
 
 

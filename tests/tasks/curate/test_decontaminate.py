@@ -112,7 +112,7 @@ def test_a_customer_or_thread_on_two_sides_is_an_error(make_splits: Any, new_fol
     train, test = row("1", text(1), **{column: "x"}), row("2", text(2), **{column: "x"})
     with pytest.raises(DataError, match=column) as error:
         decontaminate(splits=make_splits(train=[train], test=[test]), spec=SPEC, out=new_folder())
-    assert error.value.code == "TG0252"
+    assert error.value.code == "TG0231"
 
 
 def test_the_longest_shared_run_is_listed_in_normal_form(make_splits: Any, new_folder: Any, rows_of: Any) -> None:
@@ -175,7 +175,7 @@ def test_a_leak_that_is_left_is_an_error_and_never_silence(
     ):
         with pytest.raises(DataError, match="are not what was compared") as error:
             check_no_leaks(make_splits(train=train, validation=validation, test=test), compared, gone)
-        assert error.value.code == "TG0254"
+        assert error.value.code == "TG0231"
         assert text(1)[:8] not in str(error.value)
 
 

@@ -72,7 +72,7 @@ def test_good_lines_become_tickets_and_bad_ones_keep_their_place(tmp_path: Path)
     assert kept == [
         (2, offsets[0], "TG0240"),
         (3, offsets[1], "TG0241"),
-        (4, offsets[2], "TG0242"),
+        (4, offsets[2], "TG0240"),
         (5, offsets[3], "TG0240"),
         (7, offsets[5], "TG0240"),
     ]
@@ -134,8 +134,8 @@ def test_whatever_the_bytes_every_line_is_accounted_for(tmp_path: Path, data: by
         assert table.rows.n_in == n_lines
         assert len(tickets(table)) + len(removed(table)) == n_lines
     assert (refused == "TG0202") == whole
-    assert (refused == "TG0208") == (not n_lines and not whole)
-    assert refused in {"", "TG0202", "TG0207", "TG0208"}
+    assert (refused == "TG0221") == (not n_lines and not whole)
+    assert refused in {"", "TG0202", "TG0204", "TG0221"}
 
 
 # Compression and globs
@@ -196,7 +196,7 @@ def test_a_glob_that_matches_nothing_says_what_lies_there(tmp_path: Path) -> Non
 def test_a_folder_and_an_unknown_suffix_are_configuration_errors(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "t.txt").write_bytes(b"{}\n")
-    with pytest.raises(ConfigError, match=r"TG0135.*is a folder"):
+    with pytest.raises(ConfigError, match=r"TG0130.*is a folder"):
         fingerprint_source(files("data"), root=tmp_path)
     with pytest.raises(ConfigError, match=r"TG0130.*names no format"):
         extract(files("data/t.txt"), tmp_path)
@@ -207,7 +207,7 @@ def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "u.csv").write_text("ticket_id,body\n", encoding="utf-8")
     with pytest.raises(DataError) as caught:
         extract(files("t.jsonl", "u.csv"), tmp_path)
-    assert caught.value.code == "TG0208"
+    assert caught.value.code == "TG0221"
 
 
 # CSV
@@ -234,10 +234,10 @@ def test_ragged_and_badly_quoted_rows_are_quarantined_and_the_rest_is_read(tmp_p
     assert kept == {
         3: ("TG0244", offsets[2]),
         4: ("TG0244", offsets[3]),
-        5: ("TG0245", offsets[4]),
-        7: ("TG0245", offsets[6]),
+        5: ("TG0244", offsets[4]),
+        7: ("TG0244", offsets[6]),
         10: ("TG0241", offsets[8]),
-        13: ("TG0245", offsets[11]),
+        13: ("TG0244", offsets[11]),
     }
 
 
@@ -305,7 +305,7 @@ def test_whole_numbers_name_things_and_other_kinds_are_quarantined(tmp_path: Pat
         (5, "TG0248", "created_at", "e"),
         (6, "TG0247", "ticket_id", None),
         (7, "TG0247", "category", "g"),
-        (8, "TG0249", "ticket_id", None),
+        (8, "TG0246", "ticket_id", None),
     ]
 
 
@@ -362,16 +362,16 @@ def test_each_shape_becomes_a_ticket(
         ("not json", "TG0301"),
         (None, "TG0301"),
         (["hello"], "TG0301"),
-        (turns(("moderator", "x"), ("assistant", "a")), "TG0302"),
-        ([{"content": "x"}], "TG0302"),
-        ([{"role": "user", "content": None}, {"role": "assistant", "content": "a"}], "TG0303"),
-        (turns(("user", " "), ("assistant", "a")), "TG0303"),
-        (turns(("user", "a"), ("user", "b"), ("assistant", "c")), "TG0304"),
-        (turns(("assistant", "a"), ("user", "b")), "TG0304"),
-        (turns(("user", "a"), ("assistant", "b"), ("user", "c")), "TG0305"),
-        (turns(("system", "s")), "TG0305"),
-        (turns(("user", "a"), ("system", "s"), ("assistant", "b")), "TG0306"),
-        (turns(("user", "a"), ("tool", "b"), ("assistant", "c")), "TG0307"),
+        (turns(("moderator", "x"), ("assistant", "a")), "TG0301"),
+        ([{"content": "x"}], "TG0301"),
+        ([{"role": "user", "content": None}, {"role": "assistant", "content": "a"}], "TG0301"),
+        (turns(("user", " "), ("assistant", "a")), "TG0301"),
+        (turns(("user", "a"), ("user", "b"), ("assistant", "c")), "TG0301"),
+        (turns(("assistant", "a"), ("user", "b")), "TG0301"),
+        (turns(("user", "a"), ("assistant", "b"), ("user", "c")), "TG0301"),
+        (turns(("system", "s")), "TG0301"),
+        (turns(("user", "a"), ("system", "s"), ("assistant", "b")), "TG0301"),
+        (turns(("user", "a"), ("tool", "b"), ("assistant", "c")), "TG0217"),
     ],
 )
 def test_a_conversation_that_cannot_teach_is_quarantined(tmp_path: Path, messages: Any, code: str) -> None:
@@ -432,7 +432,7 @@ def test_a_folder_of_a_datasets_parquet_files_is_read_split_by_split(tmp_path: P
     assert split("train") == whole
     assert [row["ticket_id"] for row in split("test")] == [whole[0]["ticket_id"]]
     assert [row["ticket_id"] for row in split("odd")] == [whole[1]["ticket_id"]]
-    with pytest.raises(ConfigError, match=r"TG0132.*test, train"):
+    with pytest.raises(ConfigError, match=r"TG0130.*test, train"):
         split("validation")
     (tmp_path / "hub/data/test-00000-of-00001.parquet").write_bytes(b"PAR1 cut off")
     with pytest.raises(DataError, match="TG0202"):
@@ -512,7 +512,7 @@ def test_an_unknown_table_names_the_near_one_and_a_strange_name_is_only_a_name(t
     with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
         connection.execute("create table tickets as select '1' as ticket_id, 'a' as body")
         connection.execute('create table "x""; drop table tickets; --" as select * from tickets')
-    with pytest.raises(ConfigError, match=r"TG0133.*no table 'tickts'") as caught:
+    with pytest.raises(ConfigError, match=r"TG0130.*no table 'tickts'") as caught:
         extract(DuckDBSource(kind="duckdb", database="w.duckdb", table="tickts"), tmp_path)
     assert caught.value.hint == "did you mean tickets?"
     for name in (strange, "tickets"):
@@ -535,7 +535,7 @@ def test_nothing_is_fetched_without_permission_and_a_commit(tmp_path: Path, opti
     source = HuggingFaceSource.model_validate({"kind": "hf", "path": "org/tickets", **options})
     with pytest.raises(ConfigError) as caught:
         fingerprint_source(source, root=tmp_path)
-    assert caught.value.code == "TG0131"
+    assert caught.value.code == "TG0130"
 
 
 # Fingerprints
@@ -609,6 +609,6 @@ def test_a_link_that_leads_out_of_a_folder_of_exports_is_refused_and_one_inside_
     assert len(find_files(inside, root=tmp_path)) == 1
     (tmp_path / "secret.jsonl").write_text('{"ticket_id": "2", "body": "y"}\n')
     (tmp_path / "exports" / "c.jsonl").symlink_to(tmp_path / "secret.jsonl")
-    with pytest.raises(SecurityError, match="TG0819"):
+    with pytest.raises(SecurityError, match="TG0818"):
         find_files(inside, root=tmp_path)
     assert len(find_files(FilesSource(kind="files", paths=("exports/c.jsonl",)), root=tmp_path)) == 1  # named: meant

@@ -46,12 +46,12 @@ def extract(source: SourceSpec, root: Path) -> TicketTable:
 @pytest.mark.parametrize(
     ("code", "source"),
     [
-        ("TG0132", HuggingFaceSource(kind="hf", path="saved", split="tests")),
-        ("TG0134", files(columns={"body": "body", "reply": "body"})),
-        ("TG0136", of_duckdb("selec 1")),
+        ("TG0130", HuggingFaceSource(kind="hf", path="saved", split="tests")),
+        ("TG0111", files(columns={"body": "body", "reply": "body"})),
+        ("TG0125", of_duckdb("selec 1")),
         ("TG0209", of_duckdb("SELECT nothing FROM tickets")),
-        ("TG0216", files(extra_columns="error")),
-        ("TG0722", HuggingFaceSource(kind="hf", path="no-one/tickets", revision="a" * 40, allow_download=True)),
+        ("TG0204", files(extra_columns="error")),
+        ("TG0720", HuggingFaceSource(kind="hf", path="no-one/tickets", revision="a" * 40, allow_download=True)),
     ],
 )
 def test_a_source_is_refused(exports: Path, monkeypatch: pytest.MonkeyPatch, code: str, source: SourceSpec) -> None:

@@ -214,7 +214,7 @@ def test_questions_are_answered_from_it(warehouse: WarehouseRef) -> None:
     ],
 )
 def test_a_question_is_one_select_and_reaches_nothing_else(warehouse: WarehouseRef, sql: str) -> None:
-    with pytest.raises(ConfigError, match="TG0146"):
+    with pytest.raises(ConfigError, match="TG0125"):
         select_rows(warehouse.database, sql, limit=5)
 
 

@@ -199,10 +199,10 @@ def test_an_exception_is_told_by_type_and_place_and_its_words_are_only_chained(
             "body is large_string, must be string",
         ),
         ("return batch.set_column(15, 'source', pa.nulls(len(batch), pa.string()))", "TG0260", "nulls in source"),
-        ("return pa.concat_batches([batch, batch.slice(0, 3)])", "TG0261", "3 returned already"),
+        ("return pa.concat_batches([batch, batch.slice(0, 3)])", "TG0260", "3 returned already"),
         (
             "return batch.set_column(0, 'ticket_id', pc.binary_join_element_wise(batch['ticket_id'], 'x', ''))",
-            "TG0261",
+            "TG0260",
             "10 not in its batch",
         ),
     ],

@@ -142,7 +142,7 @@ def test_any_tickets_are_split_cleanly_or_refused_with_numbers(
     except DataError as error:
         refused = error
     if refused is not None:
-        assert refused.code == "TG0251"
+        assert refused.code == "TG0221"
         assert f"{len(rows)} tickets" in refused.message
         return
     check_that_sides_are_clean(splits, rows_of, ("customer_id", "thread_id"))

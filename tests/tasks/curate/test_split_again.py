@@ -262,7 +262,7 @@ def test_one_large_component_is_warned_of_and_named_when_it_forbids_a_split(make
     ]
     with pytest.raises(DataError, match=r"100 % of the tickets hang together") as error:
         split_tickets(tickets=make_tickets(rows), split=SplitSpec(by_time=False), out=new_folder())
-    assert error.value.code == "TG0251"
+    assert error.value.code == "TG0221"
     assert "group_by" in str(error.value.hint)
     loners = [{"ticket_id": f"x{n:03d}", "created_at": START + 7.9 * WEEK} for n in range(60)]
     splits = split_tickets(tickets=make_tickets(rows + loners), split=SplitSpec(), out=new_folder())

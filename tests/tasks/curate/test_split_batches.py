@@ -141,4 +141,4 @@ def test_an_empty_table_is_refused_with_its_numbers(tmp_path: Path) -> None:
     tickets = stage(tmp_path / "dedup", ticket_table([]), is_read_next=False)
     with pytest.raises(DataError, match="0 tickets of 0 customers") as caught:
         split_tickets(tickets=tickets, split=SplitSpec(), out=tmp_path)
-    assert caught.value.code == "TG0251"
+    assert caught.value.code == "TG0221"

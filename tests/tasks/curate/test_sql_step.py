@@ -81,7 +81,7 @@ def test_what_sql_leaves_open_comes_out_the_same_in_any_order_of_rows(
 def test_a_select_that_makes_rows_is_refused(make_tickets: Any, new_folder: Any, sql: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told) as error:
         select_tickets(tickets=make_tickets(ROWS), step=STEP, select=sql, out=new_folder())
-    assert error.value.code == "TG0127"
+    assert error.value.code == "TG0125"
     assert error.value.where == "curate.sql.latest: sql/latest.sql"
 
 
@@ -96,7 +96,7 @@ def test_a_select_that_fails_on_a_row_tells_no_text_of_it(make_tickets: Any, new
 
 @pytest.mark.parametrize(
     ("sql", "code"),
-    [("select * from 'x.csv'", "TG0815"), ("drop table tickets", "TG0814"), ("select 1 from tickets", "TG0126")],
+    [("select * from 'x.csv'", "TG0811"), ("drop table tickets", "TG0811"), ("select 1 from tickets", "TG0125")],
 )
 def test_a_faulty_select_is_refused_before_any_row_is_read(
     make_tickets: Any, new_folder: Any, sql: str, code: str

@@ -67,7 +67,7 @@ def test_each_fault_has_its_code_and_field(tmp_path: Path) -> None:
         "null": ("TG0210", "body", 2),
         "long": ("TG0211", "body", 3),
         "category": ("TG0212", "category", 4),
-        "priority": ("TG0213", "priority", 5),
+        "priority": ("TG0212", "priority", 5),
         "early": ("TG0214", "created_at", 6),
         "late": ("TG0214", "updated_at", 7),
     }

@@ -111,7 +111,7 @@ def test_full_trains_every_weight_once(tiny_model: ModelRef) -> None:
 def test_top_layers_leave_the_lower_ones_alone(tiny_model: ModelRef) -> None:
     model = open_for_training(tiny_model, _spec(adapter={"top_layers": 1}))
     assert {name.split(".")[4] for name in trainable_tensors(model)} == {"1"}
-    with pytest.raises(ConfigError, match=r"TG0180.*the model has 2 layers"):
+    with pytest.raises(ConfigError, match=r"TG0181.*the model has 2 layers"):
         open_for_training(tiny_model, _spec(adapter={"top_layers": 3}))
 
 
@@ -149,7 +149,7 @@ def test_weights_that_are_not_finite_are_never_saved(tiny_model: ModelRef, tmp_p
     next(iter(trainable_tensors(model).values()))[0, 0] = float("nan")
     with pytest.raises(TrainingError, match="NaN or infinity") as caught:
         save_trained(model, _spec(), base=tiny_model, out=tmp_path)
-    assert caught.value.code == "TG0402"
+    assert caught.value.code == "TG0401"
     assert not list(tmp_path.iterdir())
 
 
@@ -159,8 +159,8 @@ def test_weights_that_are_not_finite_are_never_saved(tiny_model: ModelRef, tmp_p
         (lambda tensors: tensors.pop(min(tensors)), "lacks 1 tensors"),
         (lambda tensors: tensors.update({"extra": torch.zeros(1)}), "has unknown 1 tensors, e.g. extra"),
         (lambda tensors: tensors.update({min(tensors): torch.zeros(3, 3)}), r"has shape \(3, 3\)"),
-        (lambda tensors: tensors[min(tensors)][0].fill_(float("nan")), "TG0536.*holds NaN or infinity"),
-        (lambda tensors: tensors[min(tensors)].fill_(float("inf")), "TG0536.*holds NaN or infinity"),
+        (lambda tensors: tensors[min(tensors)][0].fill_(float("nan")), "TG0535.*holds NaN or infinity"),
+        (lambda tensors: tensors[min(tensors)].fill_(float("inf")), "TG0535.*holds NaN or infinity"),
     ],
     ids=["missing", "unknown", "shape", "no-number", "infinite"],
 )
@@ -180,7 +180,7 @@ def test_a_truncated_adapter_is_refused(tiny_model: ModelRef, saved: Saved) -> N
     _, trained = saved(_spec())
     path = trained.root / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(StorageError, match=r"TG0534.*does not load"):
+    with pytest.raises(StorageError, match=r"TG0510.*does not load"):
         load_trained(tiny_model, trained, dtype="float32")
 
 
@@ -219,5 +219,5 @@ def test_a_layer_in_full_precision_is_refused(tiny_model: ModelRef, monkeypatch:
         return model
 
     monkeypatch.setattr(module, "load_base", one_layer_left)
-    with pytest.raises(TrainingError, match="TG0404"):
+    with pytest.raises(TrainingError, match="TG0403"):
         open_for_training(tiny_model, _spec("qlora"))

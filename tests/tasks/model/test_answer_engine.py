@@ -10,5 +10,5 @@ from tasks.model.answer_engine import memory_told
 
 
 def test_a_batch_beyond_the_memory_is_an_error_of_ours() -> None:
-    with pytest.raises(TrainingError, match="TG0421"), memory_told():
+    with pytest.raises(TrainingError, match="TG0405"), memory_told():
         torch.empty(2**60, dtype=torch.float32)

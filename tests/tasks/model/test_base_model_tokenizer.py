@@ -26,4 +26,4 @@ def test_another_tokenizer_or_none_to_compare_is_an_error(tmp_path: Path) -> Non
     for model, beside in ((other, first), (none, first), (none, none)):
         with pytest.raises(ConfigError) as caught:
             check_same_tokenizer(model=model, first=beside, out=tmp_path)
-        assert caught.value.code == "TG0162"
+        assert caught.value.code == "TG0160"

@@ -113,7 +113,7 @@ def test_a_template_that_rewrites_an_earlier_answer_can_teach_the_last_alone(tin
         "m.content", "(m.content if loop.last or m.role == 'user' else 'shortened')"
     )
     talk = [USER, ANSWER, USER, {"role": "assistant", "content": "Friday."}]
-    with pytest.raises(DataError, match="TG0316"):
+    with pytest.raises(DataError, match="TG0314"):
         ChatCodec.of(tokenizer, "instruction").conversation(talk)
     whole = ChatCodec.of(tokenizer, "instruction", "last").conversation(talk)
     assert sum(whole.loss_mask) == len(ChatCodec.of(tokenizer, "instruction").answer_ids("Friday."))
@@ -157,25 +157,25 @@ def test_an_empty_answer_is_an_error(codec: ChatCodec) -> None:
 def test_a_template_that_changes_the_prompt_after_the_answer_is_refused(tiny_model: ModelRef) -> None:
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = "{% if messages[-1].role == 'assistant' %}done {% endif %}" + TURNS
-    with pytest.raises(ConfigError, match="TG0179"):
+    with pytest.raises(ConfigError, match="TG0173"):
         ChatCodec.of(tokenizer, "instruction")
     tokenizer.chat_template = "{% if messages|length > 2 %}long {% endif %}" + TURNS
     codec = ChatCodec.of(tokenizer, "instruction")
-    with pytest.raises(DataError, match="TG0316"):
+    with pytest.raises(DataError, match="TG0314"):
         codec.conversation([SYSTEM, USER, ANSWER])
 
 
 def test_a_template_without_an_end_of_turn_is_refused(tiny_model: ModelRef) -> None:
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
-    with pytest.raises(ConfigError, match="TG0179"):
+    with pytest.raises(ConfigError, match="TG0173"):
         ChatCodec.of(tokenizer, "instruction")
 
 
 def test_a_tokenizer_without_template_serves_completion_only(tiny_model: ModelRef) -> None:
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = None
-    with pytest.raises(ConfigError, match="TG0178"):
+    with pytest.raises(ConfigError, match="TG0173"):
         ChatCodec.of(tokenizer, "instruction")
     assert ChatCodec.of(tokenizer, "completion").end_id == tokenizer.eos_token_id
 
@@ -193,7 +193,7 @@ def test_a_template_that_never_ends_or_fills_memory_is_refused_at_once(tiny_mode
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = bomb + TURNS
     began = time.monotonic()
-    with pytest.raises(ConfigError, match="TG0178"):
+    with pytest.raises(ConfigError, match="TG0173"):
         ChatCodec.of(tokenizer, "instruction")
     assert time.monotonic() - began < 60  # two seconds, more on a busy machine; without the bound it never ends
 
@@ -230,5 +230,5 @@ def test_a_template_that_repairs_a_broken_control_token_is_found(tiny_model: Mod
     repaired = "m.content | replace('< |', '<|')"
     tokenizer.chat_template = TURNS.replace("m.content", f"({repaired})")
     codec = ChatCodec.of(tokenizer, "instruction")
-    with pytest.raises(DataError, match="TG0317"):
+    with pytest.raises(DataError, match="TG0314"):
         codec.prompt_ids([{"role": "user", "content": "Thanks<|im_end|>"}])

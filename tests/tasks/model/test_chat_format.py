@@ -196,7 +196,7 @@ def test_no_example_left_is_an_error(tmp_path: Path, tiny_model: ModelRef) -> No
 
 
 def test_max_length_beyond_the_context_is_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
-    with pytest.raises(ConfigError, match="TG0177"):
+    with pytest.raises(ConfigError, match="TG0111"):
         encode(tmp_path, tiny_model, SPEC.model_copy(update={"max_length": 513}), [ticket(1)])
 
 

@@ -383,7 +383,7 @@ def test_progress_counts_items(tmp_path: Path, tiny_model: ModelRef) -> None:
 
 def test_a_prompt_without_room_for_its_answer_is_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
     spec = SPEC.model_copy(update={"max_new_tokens": 500})
-    with pytest.raises(DataError, match="TG0321"):
+    with pytest.raises(DataError, match="TG0309"):
         answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, spec, "a")
 
 
@@ -456,5 +456,5 @@ def test_scaled_rotary_angles_are_those_of_the_model(tmp_path: Path) -> None:
 
 def test_prompts_that_are_none_are_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
     prompts = prompt_set(tmp_path / "prompts", n=0)
-    with pytest.raises(DataError, match="TG0320"):
+    with pytest.raises(DataError, match="TG0308"):
         answers(tmp_path, prompts, tiny_model, SPEC, "none")

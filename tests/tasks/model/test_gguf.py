@@ -79,7 +79,7 @@ def test_converting_twice_gives_equal_bytes(tmp_path: Path, gguf_kit: SimpleName
 
 @pytest.mark.parametrize(
     ("options", "code"),
-    [({"architecture": "gemma2"}, "TG0313"), ({"pre": "llama-bpe"}, "TG0312")],
+    [({"architecture": "gemma2"}, "TG0310"), ({"pre": "llama-bpe"}, "TG0310")],
 )
 def test_a_model_that_is_not_understood_is_refused(
     tmp_path: Path, options: dict[str, str], code: str, gguf_kit: SimpleNamespace
@@ -144,7 +144,7 @@ def test_alignments_and_shapes_that_cannot_be_are_refused(
 def test_a_quantisation_that_is_not_read_is_refused(tmp_path: Path, kind: int, name: str) -> None:
     head = struct.pack("<4sIQQQ", b"GGUF", 3, 1, 0, 1) + b"t" + struct.pack("<IQQIQ", 2, 64, 1, kind, 0)
     (tmp_path / "m.gguf").write_bytes(head + bytes(1024))
-    with GgufFile(tmp_path / "m.gguf") as file, pytest.raises(DataError, match=f"TG0311.*{name}"):
+    with GgufFile(tmp_path / "m.gguf") as file, pytest.raises(DataError, match=f"TG0310.*{name}"):
         file.dequantise("t")
 
 

@@ -47,7 +47,7 @@ def test_equal_candidates_give_equal_bundles(tiny_model: ModelRef, tmp_path: Pat
 
 
 def test_a_candidate_without_weights_is_refused(tiny_model: ModelRef, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="TG0516"):
+    with pytest.raises(StorageError, match="TG0510"):
         make(tiny_model, tmp_path, "adapter_config.json")
 
 
@@ -60,7 +60,7 @@ def test_what_was_not_evaluated_is_not_registered(tmp_path: Path) -> None:
         root=roots[0], digest=seal(roots[0]), method="lora", format="instruction", base_digest="b", n_trainable=1,
         n_steps=1, n_tokens=1, train_loss=1.0,
     )  # fmt: skip
-    with pytest.raises(StorageError, match="TG0553"):
+    with pytest.raises(StorageError, match="TG0549"):
         check_evaluated(BundleRef(root=roots[1], digest=seal(roots[1]), n_bytes=1), trained)
 
 

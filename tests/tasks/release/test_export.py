@@ -80,13 +80,13 @@ def test_a_training_set_whose_tickets_are_gone_is_refused(splits: Splits, tiny_m
     (tmp_path / "out").mkdir()
     with pytest.raises(StorageError, match="T-1 was trained on") as caught:
         write_openai_files(dataset, splits, PROMPT, tmp_path / "out")
-    assert caught.value.code == "TG0545"
+    assert caught.value.code == "TG0510"
 
 
 def test_a_conversation_that_no_reader_takes_is_refused(splits: Splits, tiny_model: ModelRef, tmp_path: Path) -> None:
     dataset = _encode(splits, tiny_model, tmp_path / "dataset", format="completion")
     (tmp_path / "out").mkdir()
-    with pytest.raises(StorageError, match=r"TG0547.*reads back otherwise: TG0303"):
+    with pytest.raises(StorageError, match=r"TG0547.*reads back otherwise: TG0301"):
         write_openai_files(dataset, splits, PromptSpec(system="", user="{subject}", answer="{reply}"), tmp_path / "out")
 
 
@@ -155,4 +155,4 @@ def test_what_vllm_would_serve_otherwise_is_refused(
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
     with pytest.raises(ConfigError, match=message) as caught:
         check_servable(_serving(method), tmp_path)
-    assert caught.value.code == "TG0194"
+    assert caught.value.code == "TG0185"

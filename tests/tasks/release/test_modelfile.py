@@ -49,4 +49,4 @@ def test_a_template_that_does_more_than_turns_has_no_form_for_ollama(tiny_model:
     )
     with pytest.raises(ConfigError, match="not a plain sequence of turns") as caught:
         read_turn_texts(ChatCodec.of(tokenizer, "instruction"))
-    assert caught.value.code == "TG0194"
+    assert caught.value.code == "TG0185"

@@ -75,7 +75,7 @@ def test_a_registered_model_follows_one_ledger(
     register(make_bundle("ours"), name="owned", version="1")
     assert client.get_registered_model("owned").tags[OWNER_TAG] == "ours"
     bundle = make_bundle("theirs")
-    with pytest.raises(StorageError, match=r"TG0582.*follows ledger ours"):
+    with pytest.raises(StorageError, match=r"TG0581.*follows ledger ours"):
         register(bundle, name="owned", version="1", owner=theirs)
     assert len(client.search_model_versions("name = 'owned'")) == 1
     # A person accepted theirs in place of ours: it begins with versions of its own.
@@ -83,13 +83,13 @@ def test_a_registered_model_follows_one_ledger(
     assert register(bundle, name="owned", version="1", owner=taken) == "2"
     assert client.get_registered_model("owned").tags[OWNER_TAG] == "theirs"
     assert find_version(client, name="owned", version="1", owner=taken, uri=uri) == "2"
-    with pytest.raises(StorageError, match="TG0582"):
+    with pytest.raises(StorageError, match="TG0581"):
         check_owner(client, name="owned", owner=OURS, uri=uri)
 
 
 def test_other_files_under_the_same_version_are_an_error(register: Register, make_bundle: Make) -> None:
     register(make_bundle("first"), name="files", version="1")
-    with pytest.raises(StorageError, match=r"TG0582.*holds other files"):
+    with pytest.raises(StorageError, match=r"TG0581.*holds other files"):
         register(make_bundle("second"), name="files", version="1")
 
 
@@ -112,7 +112,7 @@ def test_a_champion_by_an_event_that_the_ledger_lacks_is_refused(
     move_alias(client, name="events", alias="champion", mlflow_version=number, uri=uri)
     tag_version(client, name="events", mlflow_version=number, tags={EVENT_TAG: "event-1"}, uri=uri)
     check_owner(client, name="events", owner=OURS, uri=uri)
-    with pytest.raises(StorageError, match=r"TG0582.*does not have"):
+    with pytest.raises(StorageError, match=r"TG0581.*does not have"):
         check_owner(client, name="events", owner=Owner("ours"), uri=uri)  # put back to before that event
 
 
@@ -150,7 +150,7 @@ def test_a_bundle_that_was_tampered_with_is_not_registered(
 ) -> None:
     bundle = make_bundle("tampered")
     (bundle.root / "serving.json").write_text("another\n")
-    with pytest.raises(StorageError, match=r"TG0512.*serving\.json|serving\.json"):
+    with pytest.raises(StorageError, match=r"TG0510.*serving\.json|serving\.json"):
         register(bundle, name="tampered", version="1")
     assert client.search_registered_models("name = 'tampered'") == []
 

@@ -169,9 +169,9 @@ def test_a_ticket_that_cannot_be_answered_is_refused_without_its_text(
     bundle: BundleRef, tiny_model: ModelRef, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     served = load_bundle(bundle.root, base=tiny_model.root)
-    with pytest.raises(DataError, match="TG0321") as long:
+    with pytest.raises(DataError, match="TG0309") as long:
         served.answer([{"body": f"{MARKER} " * 600}])
-    with pytest.raises(DataError, match=r"TG0330.*unknown column 'text'") as strange:
+    with pytest.raises(DataError, match=r"TG0318.*unknown column 'text'") as strange:
         served.answer([{"text": MARKER}])
     with pytest.raises(DataError, match="TG0331"):
         served.answer([{"subject": " ", "body": None, "reply": MARKER}])
@@ -187,7 +187,7 @@ def test_another_base_model_is_refused(bundle: BundleRef, tiny_model: ModelRef, 
     content[-1] ^= 1
     (base / name).write_bytes(content)
     with pytest.raises(
-        SecurityError, match=rf"TG0802.*{name} has sha256 [0-9a-f]{{12}}, .* judged with [0-9a-f]{{12}}"
+        SecurityError, match=rf"TG0821.*{name} has sha256 [0-9a-f]{{12}}, .* judged with [0-9a-f]{{12}}"
     ):
         load_bundle(bundle.root, base=base)
     (base / name).unlink()
@@ -212,14 +212,14 @@ def test_a_bundle_with_any_file_changed_missing_or_added_is_refused(
     assert str(tiny_model.root) not in (copied / name).read_bytes().decode("latin1")  # it may be served elsewhere
     before = (copied / name).read_bytes()
     (copied / name).write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-    with pytest.raises(StorageError, match=f"TG0512.*file changed|{name}"):
+    with pytest.raises(StorageError, match=f"TG0510.*file changed|{name}"):
         load_bundle(copied, base=tiny_model.root)
     (copied / name).unlink()
-    with pytest.raises(StorageError, match=f"TG0511.*missing: {name}"):
+    with pytest.raises(StorageError, match=f"TG0510.*missing: {name}"):
         load_bundle(copied, base=tiny_model.root)
     (copied / name).write_bytes(before)
     (copied / "more.txt").write_text("more")
-    with pytest.raises(StorageError, match=r"TG0511.*not in the manifest"):
+    with pytest.raises(StorageError, match=r"TG0510.*not in the manifest"):
         load_bundle(copied, base=tiny_model.root)
 
 
@@ -231,7 +231,7 @@ def test_a_bundle_without_a_manifest_or_with_another_serving_json_is_refused(
         load_bundle(copied, base=tiny_model.root)
     (copied / "serving.json").write_text('{"name": "served"}')
     seal(copied)
-    with pytest.raises(StorageError, match="TG0515"):
+    with pytest.raises(StorageError, match="TG0510"):
         load_bundle(copied, base=tiny_model.root)
 
 
@@ -240,7 +240,7 @@ def test_a_file_name_that_leaves_the_folder_is_refused(copied: Path, tiny_model:
     serving["base_files"]["../outside.json"] = "0" * 64
     (copied / "serving.json").write_text(json.dumps(serving))
     seal(copied)
-    with pytest.raises(SecurityError, match="TG0802"):
+    with pytest.raises(SecurityError, match="TG0821"):
         load_bundle(copied, base=tiny_model.root)
 
 

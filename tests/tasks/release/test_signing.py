@@ -102,7 +102,7 @@ def test_another_key_and_a_forged_signature_are_refused(folder: Path, make_key: 
         (folder.parent / "forged.sig").write_bytes(forged)
         with pytest.raises(SecurityError, match="TG0824"):
             check_signature(folder, key=public, signature=folder.parent / "forged.sig")
-    with pytest.raises(SecurityError, match="TG0825"):
+    with pytest.raises(SecurityError, match="TG0824"):
         check_signature(folder, key=public, signature=folder.parent / "absent.sig")
 
 
@@ -110,10 +110,10 @@ def test_an_encrypted_key_takes_its_password_from_the_environment(
     folder: Path, make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     private, public = make_key(curve=ec.SECP384R1(), password=b"open-sesame")
-    with pytest.raises(SecurityError, match=r"TG0826.*TUNEGATE_SIGNING_PASSWORD"):
+    with pytest.raises(SecurityError, match=r"TG0824.*TUNEGATE_SIGNING_PASSWORD"):
         check_signing_key(private)
     monkeypatch.setenv(PASSWORD, "wrong")
-    with pytest.raises(SecurityError, match="TG0826"):
+    with pytest.raises(SecurityError, match="TG0824"):
         check_signing_key(private)
     monkeypatch.setenv(PASSWORD, "open-sesame")
     sign_folder(folder, key=private)
@@ -130,12 +130,12 @@ def test_what_is_no_key_of_an_allowed_curve_is_refused(folder: Path, make_key: M
     )
     private, _ = make_key("odd", curve=ec.SECP256K1())
     for path in (text, rsa_key, private, tmp_path / "absent.pem"):
-        with pytest.raises(SecurityError, match="TG0826"):
+        with pytest.raises(SecurityError, match="TG0824"):
             sign_folder(folder, key=path)
     assert not signature_of(folder).exists()
     sign_folder(folder, key=make_key()[0])
     for path in (text, rsa_key, tmp_path / "absent.pem"):
-        with pytest.raises(SecurityError, match="TG0826"):
+        with pytest.raises(SecurityError, match="TG0824"):
             check_signature(folder, key=path)
 
 

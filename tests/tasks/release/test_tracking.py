@@ -198,5 +198,5 @@ def test_the_pipelines_uri_goes_before_the_environments() -> None:
 def test_our_own_errors_pass_through_unchanged() -> None:
     from schemas.errors import StorageError
 
-    with pytest.raises(StorageError, match="TG0511"), as_service_error("sqlite:///x"):
-        raise StorageError("file missing", code="TG0511")
+    with pytest.raises(StorageError, match="TG0510"), as_service_error("sqlite:///x"):
+        raise StorageError("file missing", code="TG0510")

@@ -24,5 +24,5 @@ def test_validation_tickets_without_room_for_an_answer_are_refused(
     datasets.Dataset.from_list([row]).save_to_disk(str(tmp_path / "validation"))
     spec = make_spec(validation_items=1, validation_max_new_tokens=300)
     model = load_base(tiny_model, dtype=torch.float32)
-    with pytest.raises(TrainingError, match="TG0412"):
+    with pytest.raises(TrainingError, match="TG0411"):
         Answerer(model, tiny_model, spec, validation=tmp_path / "validation", folder=tmp_path / "answers")

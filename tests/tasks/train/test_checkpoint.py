@@ -21,5 +21,5 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     weights, optimizer = training("one")
     save_checkpoint(tmp_path, State(step=1, n_tokens=1, curve=[]), key="k", weights=weights, optimizer=optimizer)
     weights, optimizer = training("other")
-    with pytest.raises(StorageError, match="TG0537"):
+    with pytest.raises(StorageError, match="TG0535"):
         load_newest(tmp_path, key="k", weights=weights, optimizer=optimizer, warn=print)

@@ -165,5 +165,5 @@ def test_a_step_with_nothing_to_learn_is_refused(
     tmp_path: Path, tiny_model: ModelRef, make_spec: MakeSpec, make_dataset: Callable[..., DatasetRef]
 ) -> None:
     without_answers = make_dataset(half_tokens=(0, 0), n_prefix=4)
-    with pytest.raises(DataError, match="TG0322"):
+    with pytest.raises(DataError, match="TG0308"):
         _train(without_answers, tiny_model, make_spec(), tmp_path)

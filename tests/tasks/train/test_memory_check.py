@@ -112,7 +112,7 @@ def test_a_training_is_refused_warned_of_or_left_alone(
     assert "smaller base model" in str(caught.value.hint)
     with caplog.at_level(logging.WARNING, "tunegate.train"):
         check_memory(LARGE, spec.model_copy(update={"memory_check": "warn"}))
-    assert "TG0415" in caplog.text
+    assert "TG0405" in caplog.text
     caplog.clear()
     check_memory(LARGE, spec.model_copy(update={"memory_check": "off"}))
     check_memory(None, spec)

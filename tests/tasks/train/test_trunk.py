@@ -165,7 +165,7 @@ def test_a_model_that_the_fast_path_does_not_know_is_told_at_once(make: Callable
     made.model.config.model_type = "other"  # type: ignore[union-attr]
     with pytest.raises(ConfigError) as caught:
         made.open()
-    assert caught.value.code == "TG0183"
+    assert caught.value.code == "TG0111"
 
 
 @pytest.mark.parametrize(

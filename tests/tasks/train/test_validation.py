@@ -124,7 +124,7 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training(
     monkeypatch.setattr("tasks.train.validation.validation_loss", lambda *_, **__: float("nan"))
     with pytest.raises(TrainingError, match="loss on validation is nan after step 2") as caught:
         _train(dataset, tiny_model, make_spec(**STOPPING), tmp_path / "nan")
-    assert caught.value.code == "TG0409"
+    assert caught.value.code == "TG0401"
 
 
 def test_random_batches_hold_every_example_once_and_do_not_look_at_lengths() -> None:

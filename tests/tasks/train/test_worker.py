@@ -28,4 +28,4 @@ def test_a_second_training_in_one_folder_is_refused(
     with (tmp_path / "worker.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert main(tmp_path / JOB, lock_wait_s=0.0, work=work) == 1
-    assert orjson.loads((tmp_path / ERROR).read_bytes())["code"] == "TG0540"
+    assert orjson.loads((tmp_path / ERROR).read_bytes())["code"] == "TG0520"

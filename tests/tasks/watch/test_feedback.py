@@ -161,7 +161,7 @@ def test_lines_wait_for_an_endpoint_that_holds_the_database_and_so_do_readers(da
             [line(2)], source="a file", database=database, versions=frozenset("123"), redact=(), wait_s=30
         )
     assert taken.n_new == 1
-    with duckdb.connect(str(database)), pytest.raises(LockedError, match="TG0551"):
+    with duckdb.connect(str(database)), pytest.raises(LockedError, match="TG0520"):
         ingest(database, line(3))
 
 

@@ -2,7 +2,7 @@
 
 A text d is a set of 64-bit hashes, `hashes[starts[d]:starts[d] + sizes[d]]`, distinct and in any order. They know
 nothing of tickets. Called by `tasks/curate/similarity/join.py`, which says why rare prefixes find all partners, and
-by `tasks/curate/parts/dedup_work.py`.
+by `tasks/curate/dedup_work.py`.
 """
 
 from __future__ import annotations

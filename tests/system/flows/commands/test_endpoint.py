@@ -341,7 +341,7 @@ def test_a_version_is_loaded_once_let_go_when_others_are_asked_for_and_refused_w
         path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(StorageError) as caught:
         live.find("champion")
-    assert caught.value.code == "TG0512"
+    assert caught.value.code == "TG0510"
     assert live.find("nobody") is None
 
 
@@ -351,7 +351,7 @@ def test_a_taken_port_and_a_missing_champion_are_told(endpoint: Endpoint, tmp_pa
         app(["endpoint", "small", "--port", port, "-c", str(endpoint.made.config)], standalone_mode=False)
     assert caught.value.code == "TG0193"
     made = declare(tmp_path, tiny_model)
-    with pytest.raises(ConfigError, match=r"TG0142.*no champion yet"):
+    with pytest.raises(ConfigError, match=r"TG0159.*no champion yet"):
         app(["endpoint", "small", "-c", str(made.config)], standalone_mode=False)
 
 

@@ -116,7 +116,7 @@ def test_nothing_of_a_forgotten_customer_is_left(empty_workplace: ForkedWorkplac
         tags = dict(db.execute("SELECT key, value FROM model_version_tags WHERE name = 'small'").fetchall())
     assert "forgotten" in tags["tunegate.forgotten"]
     reproduced = empty_workplace.run("reproduce", model["run_id"])
-    assert "TG0157" in reproduced.stderr
+    assert "TG0159" in reproduced.stderr
     assert "forgotten customer" in reproduced.stderr
 
     shutil.rmtree(empty_workplace.home)

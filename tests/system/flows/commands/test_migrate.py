@@ -33,5 +33,5 @@ def test_the_ledger_moves_into_postgres_and_from_there_into_a_folder(
     champion = Ledger(tmp_path / "copy").champion("replies")
     assert champion is not None
     assert champion.version == "1"
-    with pytest.raises(StorageError, match="TG0518"):
+    with pytest.raises(StorageError, match="TG0531"):
         told(capsys, ledger_to=str(tmp_path / "copy"))

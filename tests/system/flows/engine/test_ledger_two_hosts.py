@@ -178,7 +178,7 @@ def test_a_promotion_whose_commit_is_lost_did_not_happen_and_a_rerun_makes_it(ho
     hosts.network.cut("a")
     a.go_on()
     cut = time.monotonic()
-    assert a.answer()["code"] == "TG0712"
+    assert a.answer()["code"] == "TG0709"
     assert time.monotonic() - cut < SILENCE_S + LATER_S
     assert hosts.promoted() == []
     hosts.network.join("a")
@@ -191,7 +191,7 @@ def test_a_promotion_whose_confirmation_is_lost_happened_and_a_rerun_makes_no_se
     assert a.word() == "ledger.promote.written"
     hosts.network.silence("db", "a")
     a.go_on()
-    assert a.answer()["code"] == "TG0712"
+    assert a.answer()["code"] == "TG0709"
     assert hosts.promoted() == [[None, "1"]]
     hosts.network.unsilence("db", "a")
     assert hosts.on("a", "release", 1, "").answer() == {"version": "1"}
@@ -215,7 +215,7 @@ def test_a_host_that_loses_its_power_in_a_promotion_does_not_make_another_one_lo
 def test_a_host_that_is_cut_off_says_within_its_patience_that_the_ledger_does_not_answer(hosts):
     hosts.network.cut("a")
     cut = time.monotonic()
-    assert hosts.on("a", "look").answer()["code"] == "TG0712"
+    assert hosts.on("a", "look").answer()["code"] == "TG0709"
     assert time.monotonic() - cut < PATIENCE_S + 10 + LATER_S
 
 
@@ -223,11 +223,11 @@ def test_one_host_at_a_time_tells_mlflow_and_one_that_was_cut_off_knows_that_it_
     a = hosts.on("a", "teller", 0)
     assert a.word() == "telling"
     hosts.network.cut("a")
-    assert hosts.on("b", "teller", 0).answer()["code"] == "TG0711"
+    assert hosts.on("b", "teller", 0).answer()["code"] == "TG0710"
     b = hosts.on("b", "teller", HOLDER_SILENCE_S + LATER_S)
     assert b.word() == "telling"
     hosts.network.join("a")
     a.go_on()
-    assert a.answer()["code"] == "TG0711"
+    assert a.answer()["code"] == "TG0710"
     b.go_on()
     assert b.answer() == {"told": True}

@@ -38,7 +38,7 @@ def test_a_file_that_a_backup_brought_back_is_cleared_and_one_that_is_held_is_no
         os._exit(0)
     os.read(ready[0], 1)
     try:
-        with pytest.raises(LockedError, match="TG0551"):
+        with pytest.raises(LockedError, match="TG0520"):
             plan_forgetting(here.settings, here.specs, "4711")
         assert apply_tombstones(here.settings) == (), "its own run leaves them out"
     finally:

@@ -134,7 +134,7 @@ def test_databases_survive_a_power_cut_and_a_backup_restores_with_equal_digests(
     with pytest.raises(StackError, match="not empty"):
         restore(tmp_path / "backup", second)
     (tmp_path / "backup" / "home" / "store" / "train" / "k" / "weights").write_bytes(b"rot")
-    with pytest.raises(StorageError, match="TG0512"):
+    with pytest.raises(StorageError, match="TG0510"):
         restore(tmp_path / "backup", make("third"))
 
 

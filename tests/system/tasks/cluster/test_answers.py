@@ -98,7 +98,7 @@ def test_a_batch_that_ends_each_of_its_processes_is_given_up(
     monkeypatch.setattr("tasks.cluster.answers.RETRIES", 0)
     with pytest.raises(TrainingError, match="were lost 1 times") as caught:
         Asked(tmp_path, tiny_model, None, AnsweringOnRay(both.place))
-    assert caught.value.code == "TG0425"
+    assert caught.value.code == "TG0407"
 
 
 def test_threads_that_no_node_has_are_refused(tmp_path: Path, both: TwoNodes, tiny_model: ModelRef) -> None:

@@ -48,7 +48,7 @@ def test_a_node_with_another_library_is_named_with_both_versions(both: TwoNodes,
     try:
         with pytest.raises(ConfigError, match=r"duckdb 0\.0\.1, here ") as error:
             check_nodes(both.place)
-        assert error.value.code == "TG0137"
+        assert error.value.code == "TG0119"
         assert other.node_id[:8] in error.value.message
     finally:
         both.kill(other)
@@ -75,7 +75,7 @@ def test_a_node_that_does_not_answer_is_named(both: TwoNodes, tmp_path: Path, mo
     other = both.add_node(env_vars={"PYTHONPATH": str(tmp_path)})
     try:
         faults = [node.fault for node in look_at_nodes(both.place) if other.node_id[:8] in node.name]
-        assert [fault.code for fault in faults if fault is not None] == ["TG0725"]
+        assert [fault.code for fault in faults if fault is not None] == ["TG0723"]
     finally:
         both.kill(other)
 
@@ -84,4 +84,4 @@ def test_a_node_that_does_not_see_the_storage_is_named(both: TwoNodes) -> None:
     # A storage of the driver's alone: `memory://` is another one in every process.
     with pytest.raises(StorageError, match="does not see the shared storage") as error:
         check_nodes(Place(both.place.address, "memory://tunegate"))
-    assert error.value.code == "TG0569"
+    assert error.value.code == "TG0568"

@@ -95,7 +95,7 @@ def test_a_part_that_is_lost_again_and_again_ends_the_step(both: TwoNodes, monke
     monkeypatch.setattr(ray_spread, "RETRIES", 1)
     with pytest.raises(ServiceError) as told:
         list(RaySpread(both.place).each(work.vanish, [(1,)]))
-    assert told.value.code == "TG0724"
+    assert told.value.code == "TG0723"
     assert told.value.transient
 
 

@@ -191,7 +191,7 @@ def test_an_error_of_a_worker_comes_back_as_itself_and_a_result_without_metrics_
     assert (result.error, result.return_value) == (None, 0)
     with pytest.raises(TrainingError, match="has no metrics") as caught:
         result_of(result)
-    assert caught.value.code == "TG0424"
+    assert caught.value.code == "TG0407"
     misspelt.end()
     assert isinstance(misspelt.error, ConfigError)
     assert misspelt.error.hint == "did you mean `v_proj`?"
@@ -203,7 +203,7 @@ def test_more_workers_than_the_nodes_hold_are_refused_before_any_starts(
     too_many = Training(tmp_path, both, dataset, tiny_model, processes=3)
     too_many.end()
     assert isinstance(too_many.error, TrainingError)
-    assert too_many.error.code == "TG0417"
+    assert too_many.error.code == "TG0416"
     assert "3 workers of 1 CPUs are wanted, the nodes of the cluster hold 2" in too_many.error.message
 
 

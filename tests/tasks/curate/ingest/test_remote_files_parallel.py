@@ -123,7 +123,7 @@ def test_a_fault_does_not_wait_for_the_patience_of_others(
 def test_together_they_may_not_be_more_than_the_limit(afar: FileServer, tmp_path: Path) -> None:
     for number in range(N_FILES):
         afar.put(f"/desk/exports/{number:02d}.jsonl", b"\n" * 100_000)
-    with pytest.raises(DataError, match="TG0272"):
+    with pytest.raises(DataError, match="TG0270"):
         bring_in(source(afar, max_total_mb=1), root=tmp_path, landed=tmp_path / "landed")
     held = sum(path.stat().st_size for path in folder_of(source(afar), tmp_path).rglob("*") if path.is_file())
     assert held < (1 << 20) + 20_000
@@ -192,6 +192,6 @@ def test_a_profile_without_keys_is_told_without_what_the_file_holds(
     if text is not None:
         file.write_text(text)
     monkeypatch.setenv(CREDENTIALS_FILE, str(file))
-    with pytest.raises(ConfigError, match=rf"TG0138.*{told}") as raised:
+    with pytest.raises(ConfigError, match=rf"TG0130.*{told}") as raised:
         profile_keys("desk")
     assert "hush-hush-1" not in str(raised.value)

@@ -164,7 +164,7 @@ def test_what_is_no_ticket_is_quarantined_and_counted(desk: ZendeskDesk, tmp_pat
     desk.export = lambda query: {**(page := whole(query)), "tickets": [*page["tickets"], "oops"][:9]}  # type: ignore[method-assign]
     table = sync(source(desk, page_size=1000), tmp_path)
     assert (table.rows.n_in, table.rows.n_out, table.rows.n_quarantined) == (6, 5, 1)
-    assert list(removed(table).values()) == ["TG0267"]
+    assert list(removed(table).values()) == ["TG0246"]
 
 
 def test_a_refused_login_says_so_and_holds_no_token(
@@ -176,7 +176,7 @@ def test_a_refused_login_says_so_and_holds_no_token(
     assert "wrong-token" not in str(raised.value)
     assert desk.refused_logins == 1
     monkeypatch.delenv(VARIABLE)
-    with pytest.raises(ConfigError, match=f"TG0114.*{VARIABLE}"):
+    with pytest.raises(ConfigError, match=f"TG0106.*{VARIABLE}"):
         bring_in(source(desk), root=tmp_path, landed=tmp_path / "landed")
 
 
@@ -195,7 +195,7 @@ def test_an_account_that_never_answers_keeps_what_came(
     monkeypatch.setattr(zendesk_api, "ATTEMPTS", 2)
     with pytest.raises(ServiceError, match=r"TG0708.*status 500"):
         bring_in(source(desk), root=tmp_path, landed=tmp_path / "landed")
-    with pytest.raises(DataError, match=r"TG0266"):
+    with pytest.raises(DataError, match=r"TG0270"):
         extract(source(desk), tmp_path)
     desk.plan = {}
     n_asked = len(desk.asked)
@@ -242,7 +242,7 @@ def test_a_ticket_that_raises_stops_no_sync_and_is_quarantined_until_it_can_be_u
         table = sync(source(desk), tmp_path)
     rows = read_rows(table.removed).to_pylist()
     assert sorted((row["ticket_id"], row["code"], row["reason"]) for row in rows if row["ticket_id"]) == [
-        ("2", "TG0267", "KeyError in step ingest."),
+        ("2", "TG0246", "KeyError in step ingest."),
         ("3", "TG0218", "KeyError in step extract."),
     ]
     assert [row["reason"] for row in rows if row["ticket_id"] is None] == ["KeyError in step ingest."]

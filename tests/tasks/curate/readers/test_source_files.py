@@ -41,11 +41,11 @@ def test_links_to_folders_above_are_not_followed_by_two_stars(folder: Path) -> N
 
 @pytest.mark.parametrize("pattern", ["loop", "loop/a.jsonl", "loop/*.jsonl", "in/self.jsonl"])
 def test_a_link_back_to_itself_is_named(folder: Path, pattern: str) -> None:
-    with pytest.raises(ConfigError, match=r"TG0135.*link back to itself"):
+    with pytest.raises(ConfigError, match=r"TG0130.*link back to itself"):
         names(pattern, folder)
 
 
 @pytest.mark.parametrize("pattern", ["in/pipe.jsonl", "/dev/zero", "/dev/zer*"])
 def test_a_pipe_or_a_device_is_no_source(folder: Path, pattern: str) -> None:
-    with pytest.raises(TunegateError, match=r"TG0135.*no regular file|TG0201"):
+    with pytest.raises(TunegateError, match=r"TG0130.*no regular file|TG0201"):
         names(pattern, folder)

@@ -121,7 +121,7 @@ def test_a_missing_extra_is_told_with_the_command_that_installs_it(monkeypatch: 
     load_analyzer.cache_clear()
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "presidio_analyzer" else real(name))
-    with pytest.raises(ConfigError, match="TG0191") as refused:
+    with pytest.raises(ConfigError, match="TG0112") as refused:
         redact_row({"body": "Dear Ann"}, GATE)
     assert "presidio_analyzer" in refused.value.message
     assert "[names]" in str(refused.value.hint)

@@ -54,7 +54,7 @@ def test_patterns_mean_what_they_mean_in_re2_and_marks_in_the_text_do_no_harm() 
 @pytest.mark.parametrize("pattern", ["NB-(?=[0-9])", r"(a)\1", "[0-9", "*"])
 def test_a_pattern_that_is_no_re2_is_refused_with_its_text(pattern: str, make_tickets: Any, new_folder: Any) -> None:
     step = RedactStep(uses="redact", order_numbers=("NB-[0-9]+", pattern))
-    with pytest.raises(ConfigError, match="TG0192") as refused:
+    with pytest.raises(ConfigError, match="TG0190") as refused:
         redact_tickets(tickets=make_tickets([{"ticket_id": "1"}]), step=step, out=new_folder())
     assert f"`{pattern}`" in refused.value.message
 

@@ -113,4 +113,4 @@ def test_without_the_extra_the_step_says_what_to_install(
     step = DedupStep(uses="dedup", semantic=SemanticSpec())
     with pytest.raises(ConfigError, match="wordllama") as error:
         dedup.drop_duplicates(tickets=make_tickets([]), step=step, out=new_folder())
-    assert error.value.code == "TG0195"
+    assert error.value.code == "TG0112"

@@ -97,7 +97,7 @@ def test_a_writer_that_never_stands_still_is_told(
             stream.write(b"\xff")
 
     monkeypatch.setattr(in_use.shutil, "copyfile", merged_meanwhile)
-    with held(database, HOLDER), pytest.raises(DataError, match="TG0268"):
+    with held(database, HOLDER), pytest.raises(DataError, match="TG0203"):
         bring_in(SOURCE, root=tmp_path, landed=tmp_path / "landed")
     folder = ingest_folder(SOURCE, tmp_path / "landed")
     assert folder is not None

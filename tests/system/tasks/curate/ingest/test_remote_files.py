@@ -53,7 +53,7 @@ def test_certificates_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         server.put("/desk/exports/1.jsonl", rows(1))
         server.put("/web/one.jsonl", rows(2))
         spec = source(server, "/web/one.jsonl", PATTERN)
-        with pytest.raises(ServiceError, match=r"TG0716.*certificate"):
+        with pytest.raises(ServiceError, match=r"TG0714.*certificate"):
             sync(spec, tmp_path)
         assert server.asked == []
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
