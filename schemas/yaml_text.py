@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import NamedTuple, NoReturn, TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
@@ -71,13 +71,6 @@ def read_tree(source: Source) -> Mapping:
     if not isinstance(tree, dict):
         raise ConfigErrors([source.fault("TG0107", "the top level should be `key: value` lines", span, _FRAME)])
     return tree
-
-
-def plain(value: Value) -> Any:
-    """The value without its places."""
-    if isinstance(value, dict):
-        return {key: plain(entry.value) for key, entry in value.items()}
-    return [plain(entry.value) for entry in value] if isinstance(value, list) else value
 
 
 def size(value: Value) -> tuple[int, int]:

@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 
 from schemas.diagnostics import ConfigErrors, Source
 from schemas.load import load_file
-from schemas.yaml_text import MAX_BYTES, MAX_DEPTH, MAX_LINE, MAX_VALUES, plain, read_tree
+from schemas.yaml_text import MAX_BYTES, MAX_DEPTH, MAX_LINE, MAX_VALUES, Value, read_tree
 
 Explain = Callable[..., str]
+
+
+def plain(value: Value) -> object:
+    """The value without its places."""
+    if isinstance(value, dict):
+        return {key: plain(entry.value) for key, entry in value.items()}
+    return [plain(entry.value) for entry in value] if isinstance(value, list) else value
 
 
 def read(text: str) -> object:
