@@ -1,0 +1,27 @@
+"""Bounds on code that somebody else wrote: what uses the processor too long is ended, what waits is not."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tasks.limits import python_deadline
+
+
+def _count(seconds: float) -> int:
+    turns, until = 0, time.thread_time() + seconds
+    while time.thread_time() < until:
+        turns += 1
+    return turns
+
+
+def test_python_that_goes_on_is_ended() -> None:
+    with pytest.raises(TimeoutError), python_deadline(0.05):
+        _count(60)
+
+
+def test_a_wait_for_a_busy_machine_does_not_count() -> None:
+    with python_deadline(0.5):
+        time.sleep(0.7)
+        assert _count(0.01) > 0
