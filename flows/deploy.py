@@ -109,7 +109,7 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
 
     Raises:
         ConfigError: TG0159, no pipeline runs by itself.
-        ServiceError: TG0702, there is no such work pool.
+        ServiceError: TG0701, there is no such work pool.
     """
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
@@ -123,7 +123,7 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
                 client.read_work_pool(pool)
             except ObjectNotFound:
                 raise ServiceError(
-                    f"no work pool {pool!r}", code="TG0702", where="tunegate deploy",
+                    f"no work pool {pool!r}", code="TG0701", where="tunegate deploy",
                     hint=f"`prefect work-pool create {pool} --type process` makes one, "
                     f"`prefect worker start --pool {pool}` works for it",
                 ) from None  # fmt: skip
@@ -176,7 +176,7 @@ def take_turn(spec: PipelineSpec, *, deployed: bool) -> Iterator[None]:
     """Hold the pipeline's resource while the block runs; a run from the command line asks nobody.
 
     Raises:
-        ServiceError: TG0702, the limit was never made: without it nobody would wait for anybody.
+        ServiceError: TG0701, the limit was never made: without it nobody would wait for anybody.
     """
     resource = spec.schedule.resource if spec.schedule is not None else None
     if resource is None or not deployed:
@@ -192,7 +192,7 @@ def take_turn(spec: PipelineSpec, *, deployed: bool) -> Iterator[None]:
         turn.__enter__()
     except ConcurrencySlotAcquisitionError:
         raise ServiceError(
-            f"the limit {limit_name(resource)} is not on the Prefect server", code="TG0702",
+            f"the limit {limit_name(resource)} is not on the Prefect server", code="TG0701",
             where=f"{spec.name}.schedule.resource", hint="`tunegate deploy` makes it",
         ) from None  # fmt: skip
     try:

@@ -86,7 +86,7 @@ def ensure_prefect(home: Path, *, environ: Mapping[str, str] = os.environ) -> Se
     """Start the private Prefect server unless it runs already; None when PREFECT_API_URL names another one.
 
     Raises:
-        ServiceError: TG0701, it does not answer within three minutes; the log's path is in the message. TG0702, the
+        ServiceError: TG0701, it does not answer within three minutes; the log's path is in the message. TG0701, the
             server that PREFECT_API_URL names does not answer.
     """
     yours = environ.get("PREFECT_API_URL")
@@ -225,13 +225,13 @@ def _wait_for(server: Server, health: str) -> bool:
 
 
 def _expect(url: str) -> None:
-    """Raises ServiceError (TG0702) unless the Prefect server of somebody else answers."""
+    """Raises ServiceError (TG0701) unless the Prefect server of somebody else answers."""
     deadline = time.monotonic() + YOURS_TIMEOUT_S
     while not answers(f"{url.rstrip('/')}/health"):
         if time.monotonic() >= deadline:
             raise ServiceError(
                 "the Prefect server that PREFECT_API_URL names does not answer",
-                code="TG0702",
+                code="TG0701",
                 where=url,
                 hint="check the address (it ends in /api) and the server, or unset PREFECT_API_URL to use a local one",
             )

@@ -19,7 +19,7 @@ def deploy(*, pool: str | None, config: Path, as_json: bool) -> int:
 
     Raises:
         ConfigError: TG0159, no pipeline runs by itself.
-        ServiceError: TG0702, there is no such work pool.
+        ServiceError: TG0701, there is no such work pool.
     """
     loaded = load_file(config)
     wanted(loaded)  # before any server is started

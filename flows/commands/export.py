@@ -43,7 +43,7 @@ def export(
             TG0185, its training set was never redacted; TG0159, its run was configured as this version does not read;
             and as `tasks.release.export.export_candidate`.
         StorageError: TG0580 or TG0581, the ledger was altered or is another one.
-        SecurityError: TG0824, TG0827, it cannot be signed; told before anything is written.
+        SecurityError: TG0824, and ConfigError: TG0112, it cannot be signed; raised before anything is written.
     """
     if form == "gguf":
         raise ConfigError(

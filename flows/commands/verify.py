@@ -15,7 +15,8 @@ def verify_export(*, folder: Path, key: Path | None, signature: Path | None, as_
 
     Raises:
         StorageError: TG0510, the folder is not what its manifest says.
-        SecurityError: TG0824 to TG0827, the signature does not hold or cannot be checked.
+        ConfigError: TG0112, the extra `signing` is not installed.
+        SecurityError: TG0824, the signature does not hold or cannot be checked.
     """
     from tasks.release.signing import check_signature, signature_of
 

@@ -18,7 +18,7 @@ from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 if TYPE_CHECKING:
     import duckdb
 
-FAILS = "TG0129"
+FAILS = "TG0124"
 """The statement fails on a row."""
 
 
@@ -37,7 +37,7 @@ def select_tickets(
 
     Raises:
         ConfigError: TG0125, it does not parse; TG0125, DuckDB refuses it or its columns are not a ticket's; TG0125,
-            it returns ids that were not there, or twice; TG0129, it fails on every row, or on no single one.
+            it returns ids that were not there, or twice; TG0124, it fails on every row, or on no single one.
         DataError: TG0220, it fails on more rows than `limit` allows.
         SecurityError: TG0811, not exactly one SELECT; TG0811, it reaches for something but `tickets`;
             TG0837, it takes too long or too much memory.
@@ -74,7 +74,7 @@ def _select_tickets(tickets: TicketTable, step: SqlStep, select: str, out: Path)
             # The message itself may quote a ticket.
             raise ConfigError(
                 f"the SELECT fails on a row: {type(error).__name__}",
-                code="TG0129",
+                code="TG0124",
                 where=where,
                 hint="use try_cast and coalesce for values that are not always there",
             ) from None

@@ -152,7 +152,7 @@ def check_parity(
         dtype: As it was merged.
 
     Raises:
-        TrainingError: TG0419, the merged model differs by more than `BOUNDS`, or there is nothing to compare.
+        TrainingError: TG0403, the merged model differs by more than `BOUNDS`, or there is nothing to compare.
     """
     import torch
 
@@ -165,7 +165,7 @@ def check_parity(
             f"the merged model does not answer as its parts: logits differ by up to {found.max_logit_difference:.3g} "
             f"where the adapter makes {found.adapter_effect:.3g}, the most likely token agrees at "
             f"{found.argmax_agreement:.2%} of {found.n_positions} positions",
-            code="TG0419",
+            code="TG0403",
             where=str(merged.root),
             hint="serve base and adapter apart, or write the weights with more bits (float32)",
         )

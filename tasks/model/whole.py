@@ -37,7 +37,7 @@ def write_merged(
         out: An empty directory.
 
     Raises:
-        TrainingError: TG0419, the written model does not answer as its parts.
+        TrainingError: TG0403, the written model does not answer as its parts.
         StorageError: files missing or damaged.
     """
     whole = _whole(model, trained, stored=stored, dtype=dtype, out=out)

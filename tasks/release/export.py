@@ -67,7 +67,7 @@ def export_candidate(
         ConfigError: TG0189, `out` is taken; TG0185, the model has no such form.
         StorageError: what is to be exported is damaged or not what was evaluated (TG0510, TG0549), results
             that a check needs are gone (TG0510), or what was written reads back otherwise (TG0547).
-        TrainingError: TG0419, a converted model does not answer as what the gate judged.
+        TrainingError: TG0403, a converted model does not answer as what the gate judged.
     """
     out = out.absolute()
     _check_free(out)

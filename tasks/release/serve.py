@@ -108,7 +108,7 @@ class ServedModel:
         ticket, prompt = _ticket(row), self.serving.prompt
         asked = {"messages", *template_columns(prompt.user)}
         if not any(str(ticket[name] or "").strip() for name in asked):
-            raise DataError(f"the ticket has no text in {', '.join(sorted(asked))}", code="TG0331", where="ticket")
+            raise DataError(f"the ticket has no text in {', '.join(sorted(asked))}", code="TG0315", where="ticket")
         if self.serving.trained.format == "instruction":
             return self._engine.codec.prompt_ids(messages_for(prompt, ticket))
         return self._engine.codec.prompt_ids(render_text(prompt.user, ticket))

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import SecurityError
+from schemas.errors import ConfigError, SecurityError
 
 PASSWORD = "TUNEGATE_SIGNING_PASSWORD"  # noqa: S105  # the variable's name
 
@@ -27,7 +27,8 @@ def check_signing_key(key: Path) -> None:
     """Raise before any work is done.
 
     Raises:
-        SecurityError: TG0827, the extra `signing` is not installed; TG0824, the key cannot be used.
+        ConfigError: TG0112, the extra `signing` is not installed.
+        SecurityError: TG0824, the key cannot be used.
     """
     _signer(key)
 
@@ -59,8 +60,9 @@ def check_signature(folder: Path, *, key: Path, signature: Path | None = None) -
         signature: None takes the one next to the folder.
 
     Raises:
-        SecurityError: TG0827, the extra is not installed; TG0824, the key cannot be used; TG0824, there is no
-            signature; TG0824, it is another key's, or the folder is not what was signed.
+        ConfigError: TG0112, the extra is not installed.
+        SecurityError: TG0824, the key cannot be used, there is no signature, it is another key's, or the folder is
+            not what was signed.
     """
     _check_extra()
     from model_signing import verifying
@@ -104,9 +106,9 @@ def _signer(key: Path) -> Any:
 
 def _check_extra() -> None:
     if find_spec("model_signing") is None or find_spec("OpenSSL") is None:
-        raise SecurityError(
+        raise ConfigError(
             "signatures need the extra `signing` (model-signing, pyOpenSSL), which is not installed",
-            code="TG0827",
+            code="TG0112",
             where="signing",
             hint="uv pip install -e '.[signing]'",
         )

@@ -80,12 +80,12 @@ class BestWeights:
         """Overwrite the weights by those of the file.
 
         Raises:
-            TrainingError: TG0410, the file is gone or damaged.
+            TrainingError: TG0407, the file is gone or damaged.
         """
         if not self.path.exists() or sha256_file(self.path) != digest:
             raise TrainingError(
                 "the kept weights of the best validation are damaged",
-                code="TG0410",
+                code="TG0407",
                 where=str(self.path),
                 hint="run again: training goes on from its last whole checkpoint",
             )

@@ -71,7 +71,7 @@ def to_time(column: str, value: object) -> datetime | Fault | None:
             case int() | float():
                 return _utc(_from_epoch(float(value)))
     except (ValueError, OverflowError, OSError):
-        return Fault("TG0248", f"Field {column} is no time that can be read; ISO 8601 or an epoch can.", column)
+        return Fault("TG0214", f"Field {column} is no time that can be read; ISO 8601 or an epoch can.", column)
     return Fault("TG0247", f"Field {column} is {kind_of(value)}; it must be a time.", column)
 
 

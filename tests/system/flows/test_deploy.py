@@ -89,7 +89,7 @@ def test_a_work_pool_takes_the_deployments_and_a_missing_one_is_named(
 
     empty_workplace.declare(change)
     config = empty_workplace.folder / "pipelines.yaml"
-    with pytest.raises(ServiceError, match="TG0702"):
+    with pytest.raises(ServiceError, match="TG0701"):
         deploy.register(load_file(config), config, pool=f"pool-{name}")
     client.create_work_pool(WorkPoolCreate(name=f"pool-{name}", type="process"))
     [made], _ = deploy.register(load_file(config), config, pool=f"pool-{name}")
@@ -103,7 +103,7 @@ def test_a_turn_without_its_limit_is_refused(empty_workplace: ForkedWorkplace, c
 
     empty_workplace.declare(change)
     spec = load_file(empty_workplace.folder / "pipelines.yaml").get("small")
-    with pytest.raises(ServiceError, match="TG0702"), deploy.take_turn(spec, deployed=True):
+    with pytest.raises(ServiceError, match="TG0701"), deploy.take_turn(spec, deployed=True):
         pass
     client.upsert_global_concurrency_limit_by_name(deploy.limit_name("nowhere"), limit=1)
     with deploy.take_turn(spec, deployed=True):

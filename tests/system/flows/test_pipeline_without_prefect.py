@@ -73,7 +73,7 @@ def relay(prefect_server: PrefectServer) -> Iterator[Relay]:
 def test_a_server_that_is_down_costs_a_note(empty_workplace: ForkedWorkplace) -> None:
     done = empty_workplace.run("run", "small", "--until", "curate", "--json", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert done.returncode == 0, done.stderr
-    assert "TG0702" in done.stderr
+    assert "TG0701" in done.stderr
     assert "without Prefect" in done.stderr
     assert json.loads(done.stdout)["verdict"] == "DONE"
 

@@ -91,7 +91,7 @@ def test_a_server_of_yours_that_does_not_answer_is_told(
 ) -> None:
     monkeypatch.setattr("flows.servers.YOURS_TIMEOUT_S", 0)
     for url in (f"{yours}/elsewhere", "http://127.0.0.1:9/api", "no address"):
-        with pytest.raises(ServiceError, match="TG0702") as caught:
+        with pytest.raises(ServiceError, match="TG0701") as caught:
             ensure_prefect(tmp_path, environ={"PREFECT_API_URL": url})
         assert (caught.value.where, caught.value.exit_code) == (url, 7)
     assert list(tmp_path.iterdir()) == []

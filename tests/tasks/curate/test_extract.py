@@ -302,7 +302,7 @@ def test_whole_numbers_name_things_and_other_kinds_are_quarantined(tmp_path: Pat
         (2, "TG0247", "body", "b"),
         (3, "TG0247", "body", "c"),
         (4, "TG0247", "customer_id", "d"),
-        (5, "TG0248", "created_at", "e"),
+        (5, "TG0214", "created_at", "e"),
         (6, "TG0247", "ticket_id", None),
         (7, "TG0247", "category", "g"),
         (8, "TG0246", "ticket_id", None),

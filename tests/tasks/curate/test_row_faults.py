@@ -166,7 +166,7 @@ STEPS: dict[str, Fault] = {
         lambda tickets, out, _: select_tickets(
             tickets=tickets, step=SqlStep(uses="sql", name="own", file="own.sql"), select=SQL, out=out
         ),
-        code="TG0129",
+        code="TG0124",
         reason="curate.sql.own: own.sql: the SELECT fails on a row: ConversionException",
     ),
     "python": Fault(

@@ -90,7 +90,7 @@ def test_a_select_that_fails_on_a_row_tells_no_text_of_it(make_tickets: Any, new
     sql = "select * from tickets where cast(body as integer) > 1"
     with pytest.raises(ConfigError) as error:
         select_tickets(tickets=make_tickets(rows), step=STEP, select=sql, out=new_folder())
-    assert error.value.code == "TG0129"
+    assert error.value.code == "TG0124"
     assert "secret" not in str(error.value)
 
 

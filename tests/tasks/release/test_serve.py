@@ -173,7 +173,7 @@ def test_a_ticket_that_cannot_be_answered_is_refused_without_its_text(
         served.answer([{"body": f"{MARKER} " * 600}])
     with pytest.raises(DataError, match=r"TG0318.*unknown column 'text'") as strange:
         served.answer([{"text": MARKER}])
-    with pytest.raises(DataError, match="TG0331"):
+    with pytest.raises(DataError, match="TG0315"):
         served.answer([{"subject": " ", "body": None, "reply": MARKER}])
     served.answer([{"body": MARKER}])
     told = [str(long.value), str(strange.value), caplog.text, *capfd.readouterr()]

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from schemas.errors import SecurityError
+from schemas.errors import ConfigError, SecurityError
 from tasks.files import seal
 from tasks.release.signing import PASSWORD, check_signature, check_signing_key, sign_folder, signature_of
 
@@ -146,5 +146,5 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch.setattr(
         "tasks.release.signing.find_spec", lambda name: None if name == "model_signing" else found(name)
     )
-    with pytest.raises(SecurityError, match=r"TG0827[\s\S]*\[signing\]"):
+    with pytest.raises(ConfigError, match=r"TG0112[\s\S]*\[signing\]"):
         check_signing_key(make_key()[0])
