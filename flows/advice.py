@@ -49,7 +49,7 @@ def evidence_of(
         run_id: A run; null takes the newest that scored a tuned model, else the newest that curated.
 
     Raises:
-        ConfigError: TG0103, the price book has no such card; TG0151 or TG0151, no such run or several.
+        ConfigError: TG0103, the price book has no such card; TG0151, no such run or several.
     """
     check_machine(machine, book)
     if run_id is not None:

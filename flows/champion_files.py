@@ -14,7 +14,7 @@ def missing_files(ledger: Ledger, name: str) -> str:
     """The champion's folder that is not there; empty when all are, and are what the event says.
 
     Raises:
-        StorageError: TG0510 or TG0510, a file is damaged; TG0549, the files are others than the event's.
+        StorageError: TG0510, a file is damaged; TG0549, the files are others than the event's.
     """
     champion = ledger.champion(name)
     if champion is not None:

@@ -111,7 +111,7 @@ def recorded_run(pipeline: str | None, run_id: str | None, *, config: Path) -> R
     """The named run, or the pipeline's newest that was scored.
 
     Raises:
-        ConfigError: TG0159, there is none; TG0151 or TG0151, no such run or several.
+        ConfigError: TG0159, there is none; TG0151, no such run or several.
     """
     settings = load_settings(config)
     if run_id is not None:

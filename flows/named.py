@@ -46,7 +46,7 @@ def find_named(text: str, ledger: Ledger, loaded: PipelineFile) -> Named:
     """The candidate that is meant.
 
     Raises:
-        ConfigError: TG0151 or TG0151, no such run or several; TG0159, there is no candidate of that name, or it has no
+        ConfigError: TG0151, no such run or several; TG0159, there is no candidate of that name, or it has no
             verdict; and as `PipelineFile.get`.
     """
     pipeline, at, which = text.rpartition("@")

@@ -57,8 +57,8 @@ def reproduce_run(
         listen: Called before a step is repeated; gives what its progress is told to.
 
     Raises:
-        ConfigError: TG0151 or TG0151, no such run or several; TG0159, the run has no complete step, or a stored result
-            that is needed is gone; TG0159, the run was configured as this version does not read.
+        ConfigError: TG0151, no such run or several; TG0159, the run has no complete step, or a stored result
+            that is needed is gone, or the run was configured as this version does not read.
     """
     # What was exchanged is looked at, too: the repetition says where it differs.
     store, ledger = Store(settings.home), open_ledger(settings)

@@ -56,7 +56,7 @@ class Endpoint:
     """One endpoint, its key read when it is opened.
 
     Raises:
-        GateError: TG0616, the variable of the key is not set; TG0616, `privacy: local`,
+        GateError: TG0616, the variable of the key is not set, or `privacy: local`,
             and the name leads to another machine.
     """
 
@@ -84,7 +84,7 @@ class Endpoint:
         Where it cannot be reached, is too slow or overloaded, it is asked again after `WAITS_S`.
 
         Raises:
-            GateError: TG0616, it did not answer in any try; TG0616, it refuses the request or its answer has another
+            GateError: TG0616, it did not answer in any try, or it refuses the request or its answer has another
                 form.
         """
         asked = {

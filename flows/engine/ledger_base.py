@@ -51,7 +51,7 @@ class LedgerBase:
         """One transaction: all of the block or nothing; writers take turns.
 
         Raises:
-            StorageError: TG0581 or TG0581, the ledger is not the one that was here before; TG0580, it was altered.
+            StorageError: TG0581, the ledger is not the one that was here before; TG0580, it was altered.
         """
         if self.witness is None:
             with self.kept.write() as db:

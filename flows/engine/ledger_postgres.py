@@ -111,7 +111,7 @@ def named_errors(place: str, *, locked: Callable[[str], TunegateError] | None = 
     """Errors of the driver inside the block as errors of ours; those that are faults of the program stay.
 
     Raises:
-        ServiceError: TG0709, it went away; TG0709, it refuses.
+        ServiceError: TG0709, it went away, or it refuses.
         LockedError: what `locked` makes of a writer who waited for too long.
     """
     api = driver()

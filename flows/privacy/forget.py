@@ -60,7 +60,7 @@ def forget(
         unknown: Also keep out a customer of whom nothing is held.
 
     Raises:
-        SecurityError: TG0833 there is no reason, or it names the customer; TG0833 nothing is held of them.
+        SecurityError: TG0833, there is no reason, or it names the customer, or nothing is held of them.
         LockedError: a pipeline is running.
     """
     specs = tuple(specs)

@@ -25,7 +25,7 @@ def score_classifier(
     never right.
 
     Raises:
-        DataError: TG0221, no train row has the field; TG0221, train has no words to learn from.
+        DataError: TG0221, no train row has the field, or train has no words to learn from.
     """
     import pyarrow.parquet as pq
 

@@ -95,7 +95,7 @@ def find_gpu(name: str, path: Path = PRICES) -> GpuPrice:
     """The machine of that name in the price book.
 
     Raises:
-        GateError: TG0612, it is not there; TG0612, the book is wrong.
+        GateError: TG0612, it is not there, or the book is wrong.
     """
     book = read_prices(path)
     if name not in book.gpus:

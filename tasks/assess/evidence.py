@@ -113,7 +113,7 @@ def line_up(candidate: ArmScores, reference: ArmScores | None, *, metric: str, s
     """The metric of both arms on the same items, all or those of one slice; may be empty for a slice.
 
     Raises:
-        GateError: TG0603 (see `ArmScores.values`); TG0603, the arms were scored on different items.
+        GateError: TG0603 (see `ArmScores.values`), or the arms were scored on different items.
     """
     import numpy as np
 

@@ -43,7 +43,7 @@ def nearest_examples(
         answered: Has the ticket an answer to show?
 
     Raises:
-        DataError: TG0221, too few tickets may serve; TG0221, train has no words.
+        DataError: TG0221, too few tickets may serve, or train has no words.
     """
     import pyarrow.parquet as pq
 

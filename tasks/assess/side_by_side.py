@@ -125,7 +125,7 @@ def judge_scores(
         items: The held-out items; needed for `cluster_by` alone.
 
     Raises:
-        GateError: TG0603, a value is missing or no number; TG0603, other items; TG0606, no such column.
+        GateError: TG0603, a value is missing or no number, or other items; TG0606, no such column.
     """
     known = {traits.name: traits}
     one, other = ArmScores(candidate, known), ArmScores(reference, known)

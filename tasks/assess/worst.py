@@ -53,7 +53,7 @@ def worst_items(
     Only items that are worse than the reference, or without one not right, are among them.
 
     Raises:
-        GateError: TG0603, the files cannot be read; TG0603, the metric was not scored.
+        GateError: TG0603, the files cannot be read, or the metric was not scored.
     """
     ours = _values(candidate.scores, metric)
     theirs = _values(reference.scores, metric) if reference is not None else {}

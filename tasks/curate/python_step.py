@@ -42,7 +42,7 @@ def run_python(
     Raises:
         ConfigError: TG0128, there is no such function in the folder, or its module cannot be imported.
         DataError: TG0259, the function raised on every ticket, or on none alone; TG0220, on more than `limit` allows;
-            TG0260, it returned something else; TG0260, it returned tickets that were not in the batch, or twice.
+            TG0260, it returned something else, or it returned tickets that were not in the batch, or twice.
     """
     return keep_sound_rows(
         lambda rows, folder: _run_python(rows, step, root, folder),

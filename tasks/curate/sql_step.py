@@ -36,10 +36,10 @@ def select_tickets(
         select: Text of the step's file.
 
     Raises:
-        ConfigError: TG0125, it does not parse; TG0125, DuckDB refuses it or its columns are not a ticket's; TG0125,
+        ConfigError: TG0125, it does not parse, or DuckDB refuses it or its columns are not a ticket's; TG0125,
             it returns ids that were not there, or twice; TG0124, it fails on every row, or on no single one.
         DataError: TG0220, it fails on more rows than `limit` allows.
-        SecurityError: TG0811, not exactly one SELECT; TG0811, it reaches for something but `tickets`;
+        SecurityError: TG0811, not exactly one SELECT, or it reaches for something but `tickets`;
             TG0837, it takes too long or too much memory.
     """
     return keep_sound_rows(

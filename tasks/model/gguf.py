@@ -79,7 +79,7 @@ class GgufFile:
         """The tensor as float32, shape as in the file.
 
         Raises:
-            DataError: TG0310, a quantisation that the package `gguf` does not read; TG0310, data beyond the end of the
+            DataError: TG0310, a quantisation that the package `gguf` does not read, or data beyond the end of the
                 file.
         """
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType

@@ -89,7 +89,7 @@ def merge_adapter(
         The merged model; its digest is empty until a store has committed it.
 
     Raises:
-        TrainingError: TG0403, there is nothing to merge or nothing to merge into; TG0403, another base.
+        TrainingError: TG0403, there is nothing to merge or nothing to merge into, or another base.
         StorageError: files missing or damaged.
     """
     import torch

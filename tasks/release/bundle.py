@@ -65,7 +65,7 @@ def check_evaluated(bundle: BundleRef, trained: TrainedRef) -> None:
 
     Raises:
         StorageError: TG0549, a file of the candidate is missing from the bundle or another one is there; TG0510,
-            TG0510 or TG0510, bundle or candidate are not what their own manifests say.
+            TG0510, bundle or candidate are not what their own manifests say.
     """
     for artefact in (trained, bundle):
         if verify(artefact.root) != artefact.digest:

@@ -111,7 +111,7 @@ def propose_pipeline(path: Path, *, name: str | None, root: Path) -> Proposal:
 
     Raises:
         ConfigError: TG0130, the file is of no known format; TG0167, no column is the customer's text, or nothing is
-            there to learn; TG0167, too few tickets.
+            there to learn, or too few tickets.
         DataError: as the readers: the file is absent, damaged, or mixes shapes.
     """
     look = look_at(path)

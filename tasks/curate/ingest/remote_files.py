@@ -54,7 +54,7 @@ def bring_files(source: RemoteFilesSource, folder: Path, *, at: str, progress: P
 
     Raises:
         ConfigError: TG0106, the variable of a credential is not set; TG0130, the profile holds no keys.
-        DataError: TG0270, a url stands for no file; TG0270, a file is not the one whose sha256 is declared; TG0270,
+        DataError: TG0270, a url stands for no file, or a file is not the one whose sha256 is declared; TG0270,
             more than `max_total_mb` or `max_files`.
         LockedError: TG0520, another process brings the same source in.
         SecurityError: TG0829, a redirect leads where it must not.
@@ -264,7 +264,7 @@ class _Download:
             DataError: TG0270, it is greater than there is room.
             PassingError: the next attempt may come further.
             SecurityError: TG0829, a redirect leads where it must not.
-            ServiceError: TG0707, the login is refused; TG0714, no usable answer; TG0714, an untrusted certificate.
+            ServiceError: TG0707, the login is refused; TG0714, no usable answer, or an untrusted certificate.
         """
         sent = {**headers, **self._conditions()}
         with self._web.get(address, sent, follow=not self._url.startswith(S3)) as response:

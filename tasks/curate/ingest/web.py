@@ -93,7 +93,7 @@ class Web:
         Raises:
             PassingError: no connection, or a status that passes.
             SecurityError: TG0829, a redirect leads where it must not.
-            ServiceError: TG0707, the login is refused; TG0714, another redirect; TG0714, an untrusted certificate.
+            ServiceError: TG0707, the login is refused; TG0714, another redirect, or an untrusted certificate.
         """
         import httpx
 
@@ -131,7 +131,7 @@ class Web:
         """Wait before the next attempt.
 
         Raises:
-            ServiceError: TG0714, it was the last one, or the server asks for more patience than there is; TG0714, the
+            ServiceError: TG0714, it was the last one, or the server asks for more patience than there is, or the
                 last one found that the file had changed.
         """
         delay = error.after_s if error.after_s is not None else FIRST_DELAY_S * 2**attempt

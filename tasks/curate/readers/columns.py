@@ -63,7 +63,7 @@ class TicketMaker:
         """The rows as ticket columns, or why they are no tickets.
 
         Raises:
-            DataError: TG0204, the shape of a row is not that of the rows before; TG0204, a column is neither
+            DataError: TG0204, the shape of a row is not that of the rows before, or a column is neither
                 canonical nor mapped and `extra_columns` is `error`.
         """
         rows = batch.rows
@@ -88,7 +88,7 @@ class TicketMaker:
         """Counts for the step's notes.
 
         Raises:
-            DataError: TG0204, a mapped column occurred in no row; TG0204, no row of the source had a ticket column.
+            DataError: TG0204, a mapped column occurred in no row, or no row of the source had a ticket column.
         """
         if not self._keys:
             return {}

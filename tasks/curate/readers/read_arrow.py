@@ -51,7 +51,7 @@ def read_saved_dataset(source: HuggingFaceSource, *, root: Path) -> Iterator[Bat
     """Every row of the split, numbered from 1. Nothing is fetched unless the source allows it.
 
     Raises:
-        ConfigError: TG0130, a hub dataset without permission or commit; TG0130, no such split.
+        ConfigError: TG0130, a hub dataset without permission or commit, or no such split.
         DataError: TG0202, the directory is neither one that `datasets` saved nor a dataset of Parquet files.
         ServiceError: TG0720, the hub does not answer, or offline mode forbids asking.
     """

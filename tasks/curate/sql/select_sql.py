@@ -52,8 +52,8 @@ def check_select(sql: str, *, where: str | None = None) -> str:
         where: Place of the file, for the error.
 
     Raises:
-        SecurityError: TG0811, it is not exactly one SELECT; TG0811, it reaches for something but `tickets`.
-        ConfigError: TG0125, it does not parse; TG0125, DuckDB refuses it, or the columns are not those of a ticket.
+        SecurityError: TG0811, it is not exactly one SELECT, or it reaches for something but `tickets`.
+        ConfigError: TG0125, it does not parse, or DuckDB refuses it, or the columns are not those of a ticket.
 
     >>> check_select("select * from tickets where length(body) > 3")
     'SELECT * FROM tickets WHERE LENGTH(body) > 3'
