@@ -34,7 +34,7 @@ def export(
     stored: Annotated[
         Literal["bfloat16", "float32"], typer.Option(help="Weights of `merged` and `ollama`.")
     ] = "bfloat16",
-    _gguf_type: Annotated[str | None, typer.Option("--gguf-type", hidden=True)] = None,  # with -f gguf: a named error
+    _gguf_type: Annotated[str | None, typer.Option("--gguf-type", hidden=True, help="Removed with `-f gguf`.")] = None,
     sign: Annotated[
         Path | None,
         typer.Option(metavar="KEY.pem", help="Sign the folder with this private EC key (extra `signing`)."),

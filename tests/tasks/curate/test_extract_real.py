@@ -72,7 +72,10 @@ def test_what_is_json_by_the_test_suite_is_read_and_what_is_not_is_not(shared_da
                 list(read_json(path))
             continue
         faults = [record.content for record in read_json(path) if isinstance(record.content, Fault)]
-        broken = any(fault.code in {"TG0240", "TG0241"} for fault in faults)
+        # JSON that is no object is read and refused as a row, which is another fault of the same code.
+        broken = any(
+            fault.code in {"TG0240", "TG0241"} and "a row is an object" not in fault.reason for fault in faults
+        )
         empty = not path.read_bytes().removeprefix(b"\xef\xbb\xbf").strip()
         if path.name.startswith("y_"):
             assert not broken, path.name
