@@ -24,8 +24,8 @@ from flows.project import synchronise
 from flows.servers import MLFLOW_ENVIRONMENT, free_port
 from schemas.errors import ServiceError
 from tasks.files import verify
-from tasks.release.register import alias_version
 from tasks.release.tracking import open_client
+from tests.support.place import alias_version
 
 if TYPE_CHECKING:
     from tests.support.place import Place
