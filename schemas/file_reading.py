@@ -11,7 +11,7 @@ from schemas.spec import Spec
 
 
 class FileReading(Spec):
-    """What files here and files from afar have in common."""
+    """What files here and remote files have in common."""
 
     format: Literal["auto", "csv", "jsonl", "parquet"] = "auto"
     """`auto` goes by the file's suffix, never by its content."""

@@ -40,7 +40,7 @@ class _Places(NamedTuple):
 def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = None) -> str:
     """sha256 of what the source holds now: file names and bytes, the DuckDB file, or the generator's settings.
 
-    Of a help desk, of Postgres and of files from afar it is what was brought in below `landed`; nobody is asked.
+    Of a help desk, of Postgres and of remote files it is what was brought in below `landed`; nobody is asked.
 
     A dataset of the hub is known by its commit; nothing is fetched to fingerprint it. How rows are mapped plays no
     part: that is in the spec.

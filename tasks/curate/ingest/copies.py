@@ -1,4 +1,4 @@
-"""Local copies of files from afar: complete ones under their content's name, and a list that tells what they are.
+"""Local copies of remote files: complete ones under their content's name, and a list that tells what they are.
 
 `snapshot.json` is what the last whole round brought; `fetched.jsonl` has a line for each file that a round has fetched
 so far. A line is written when its copy is in its place, so whoever is killed goes on behind the last whole file. It
@@ -29,7 +29,7 @@ FILES = "files"
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A file from afar as it lies here.
+    """A remote file as it lies here.
 
     Attributes:
         name: Of the copy, below `files`: digests of url and bytes, and the ending of the url.

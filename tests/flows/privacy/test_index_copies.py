@@ -1,4 +1,4 @@
-"""Copies of files from afar lose whoever is forgotten, although the file at its owner's still holds them."""
+"""Copies of remote files lose whoever is forgotten, although the file at its owner's still holds them."""
 
 from __future__ import annotations
 

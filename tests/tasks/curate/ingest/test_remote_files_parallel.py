@@ -1,4 +1,4 @@
-"""Several files from afar at a time: as many as were asked for and no more, and the same as one after the other."""
+"""Several remote files at a time: as many as were asked for and no more, and the same as one after the other."""
 
 from __future__ import annotations
 
