@@ -36,12 +36,12 @@ def tunegate(_mode: str, corpus: Path, answer: Path) -> None:
 
     from tasks.curate.similarity.families import decide
     from tasks.curate.similarity.join import MAX_COMPARISONS
-    from tasks.curate.similarity.shingles import shingle_sets, text_batches
+    from tasks.curate.similarity.shingles import BATCH_ROWS, shingle_sets
     from tasks.warehouse import connect, quote_text
 
     with connect(readable=(corpus,)) as connection:
-        batches = text_batches(connection, relation=f"read_parquet({quote_text(str(corpus))})", text="text")
-        sets = shingle_sets(batches, n_words=3)
+        texts = connection.sql(f"SELECT text FROM read_parquet({quote_text(str(corpus))})")
+        sets = shingle_sets((batch.column(0) for batch in texts.to_arrow_reader(BATCH_ROWS)), n_words=3)
     decisions = decide(
         sets, order=np.arange(len(sets)), near=True, threshold=THRESHOLD, max_comparisons=MAX_COMPARISONS,
         where="benchmark",

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +25,6 @@ from tasks.curate.similarity.buffers import text_buffers
 from tasks.curate.similarity.kernels.tokenise import shingle_texts
 from tasks.curate.similarity.letters import ascii_classes, character_classes, fold_batch
 from tasks.threads import n_threads
-
-if TYPE_CHECKING:
-    import duckdb
 
 B = TypeVar("B")
 BATCH_ROWS = 16_384
@@ -69,7 +66,7 @@ def shingle_sets(
     spill: Path | None = None,
     threads: int | None = None,
 ) -> ShingleSets:
-    """Shingle texts (`text_batches`), in their order.
+    """Shingle texts, in their order.
 
     Args:
         batches: Arrays of strings without nulls, or what `text_of` makes them of.
@@ -89,12 +86,6 @@ def shingle_sets(
             keys.append(batch_keys)
     all_sizes = np.concatenate(sizes)
     return ShingleSets(store.all(), starts_of(all_sizes), all_sizes, np.concatenate(keys))
-
-
-def text_batches(connection: duckdb.DuckDBPyConnection, *, relation: str, text: str) -> Iterator[pa.Array]:
-    """An expression of a relation's rows, not null, in its order, in batches; meanwhile the connection is taken."""
-    for batch in connection.sql(f"SELECT {text} AS t FROM {relation}").to_arrow_reader(BATCH_ROWS):
-        yield batch.column(0)
 
 
 def shingles_of_texts(texts: pa.ChunkedArray | Iterable[str], *, n_words: int) -> ShingleSets:
