@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import traceback
 from typing import IO
 
 from tasks.train import worker
@@ -23,7 +24,15 @@ class Forked:
 
         def work() -> None:
             os.setsid()
-            sys.exit(worker.main(job.scratch / JOB, parent))
+            code = 1
+            try:
+                code = worker.main(job.scratch / JOB, parent)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)  # the interpreter's own exit would wait for threads that a fork does not have
 
         self._process = multiprocessing.get_context("fork").Process(target=work)
         self._process.start()

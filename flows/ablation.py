@@ -6,46 +6,35 @@ Every step goes through the store, so that what is equal is shared and a killed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import ValidationError
 
-from flows.assess import assess_steps
-from flows.cluster import on_cluster, place_of, spread_of
-from flows.curate import curate_steps
+from flows.build import PipelineGraph, build
+from flows.context import context_of
 from flows.earlier import Earlier, earlier_results
-from flows.engine.plan import run_step
-from flows.engine.step import Step
 from flows.engine.store import Store
-from flows.feedback import learn_step
-from flows.finetune import finetune_steps
+from flows.graph.execute import Observer, Outcome, Run, run_plainly
+from flows.graph.graph import Node
+from flows.quarantine import QuarantineGuard
 from flows.settings import Settings, open_ledger, open_store
 from flows.standing import Standing
-from schemas.artifacts import Artifact, DatasetRef, EvalSet, Scores, Splits, TicketTable, TrainedRef
+from schemas.artifacts import DatasetRef, Scores, TicketTable
 from schemas.checks import ContaminationSpec
 from schemas.choice import TrainSection
 from schemas.curation import CurateSpec
 from schemas.curation_steps import CurateStep, PythonStep, RedactStep, RuleStep, SqlStep
 from schemas.errors import ConfigError, DataError, GateError
-from schemas.evidence import CheckEvidence
 from schemas.pipeline import PipelineSpec
 from schemas.template import template_columns
 from tasks.assess.ablation import AblationRow, AblationTable, answer_of, judge_arm, shared_confidence
 from tasks.assess.contamination import REASONS
-from tasks.curate.extract import fingerprint_source
-from tasks.progress import silent
 
 CURATED = "curated"
-LEFT_OUT = frozenset({"warehouse", "card"})
-"""Steps for people's questions, which no arm asks."""
-ASKED, JUDGED = ("items", "contamination"), ("prompts_tuned", "answers_tuned", "scores_tuned")
-"""Steps before a training, and after it."""
-A = TypeVar("A", bound=Artifact)
-Told = Callable[[str, Step, float, bool], None]
-"""Called after each step with the arm, the step, its seconds, and whether it was reused."""
+Told = Callable[[str, Node, float, bool], None]
+"""Called after each node with the arm, the node, its seconds, and whether it was reused."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +101,61 @@ def choose_arms(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
     return tuple(arm for arm in arms if not only or arm.name in only)
 
 
+@dataclass(frozen=True)
+class _ArmGraph:
+    """The graph of one arm on its way."""
+
+    pipeline: PipelineGraph
+    run: Run
+
+    @property
+    def dataset(self) -> DatasetRef:
+        """The encoded examples."""
+        return self.run.result(self.pipeline.tuned.dataset)
+
+    @property
+    def scores(self) -> Scores:
+        """Of the trained model on the held-out items."""
+        return self.run.result(self.pipeline.assessed.arms.scores["tuned"])
+
+    @property
+    def n_leaks(self) -> int:
+        """Trained tickets that give a held-out item away."""
+        contamination = self.pipeline.assessed.checks.contamination
+        if contamination is None:
+            raise TypeError("the check of contamination is not declared")
+        values = self.run.result(contamination).values
+        return int(sum(values.get(code) or 0 for code in REASONS))
+
+    def make_data(self) -> None:
+        """Curation, token ids, the held-out items, and whether the train tickets give any of them away."""
+        run_plainly(self.run, targets=(self.pipeline.tuned.dataset, self.pipeline.assessed.checks.contamination))
+
+    def make_model(self) -> None:
+        """Training, answers and scores."""
+        run_plainly(self.run, targets=(self.pipeline.assessed.arms.scores["tuned"],))
+
+    def row(self, arm: Arm) -> AblationRow:
+        """The arm's row, as far as the graph has come."""
+        trained = self.run.find(self.pipeline.tuned.trained)
+        return AblationRow(
+            arm=arm.name, told=arm.told, n_rows=self.run.result(self.pipeline.curated.clean).n_train,
+            n_examples=self.dataset.n_train, n_steps=trained and trained.n_steps,
+            trained=trained.digest if trained else "",
+        )  # fmt: skip
+
+
+class _Notes(Observer):
+    """Passes on what an arm has made."""
+
+    def __init__(self, arm: str, told: Told) -> None:
+        self._arm, self._told = arm, told
+
+    def ended(self, node: Node, outcome: Outcome) -> None:
+        if not outcome.skipped:
+            self._told(self._arm, node, outcome.seconds, outcome.reused)
+
+
 @dataclass
 class Ablation:
     """The arms of one pipeline; `run` gives the table."""
@@ -122,11 +166,9 @@ class Ablation:
     told: Told
     n_steps: int | None = None
     _store: Store = field(init=False)
-    _fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
         self._store = open_store(self.settings)
-        self._fingerprint = fingerprint_source(self.spec.source, root=self.root)
         # One training, to its end: what stops early or is chosen among several has no equal steps.
         first = self.spec.train.first().model_copy(update={"early_stopping": None})
         gates = self.spec.gates
@@ -147,107 +189,104 @@ class Ablation:
             known = ", ".join(self.spec.evaluate.metric_names())
             raise ConfigError(f"{metric!r} is not scored; there are: {known}", code="TG0103", where="--metric")
         curated = self._curated()
-        dataset, trained = _take(curated, "encode", DatasetRef), _take(curated, "train", TrainedRef)
-        scores, items = _take(curated, "scores_tuned", Scores), _take(curated, "items", EvalSet)
+        scores, items = curated.scores, curated.run.result(curated.pipeline.assessed.items)
+        n_steps, n_examples = curated.run.result(curated.pipeline.tuned.trained).n_steps, curated.dataset.n_train
         confidence = shared_confidence(self.spec.gates, len(arms))
-        rows = [_row(Arm(CURATED, "as declared", ()), curated).model_copy(update={"value": scores.means.get(metric)})]
+        first = curated.row(Arm(CURATED, "as declared", ()))
+        rows = [first.model_copy(update={"value": scores.means.get(metric)})]
         for arm in arms:
-            row, done = self._other(arm, curated, k=dataset.n_train, n_steps=trained.n_steps)
-            if row.gain is None and row.n_steps != trained.n_steps:
+            row, done = self._other(arm, curated, k=n_examples, n_steps=n_steps)
+            if row.gain is None and row.n_steps != n_steps:
                 row = row.model_copy(update={"gain": "not judged", "reason": f"trained for {row.n_steps} steps"})
-            elif row.gain is None:
+            elif row.gain is None and done is not None:
                 row = judge_arm(
-                    row, curated=scores, arm=_take(done, "scores_tuned", Scores), items=items, traits=traits,
+                    row, curated=scores, arm=done.scores, items=items, traits=traits,
                     confidence=confidence, cluster_by=self.spec.gates.cluster_by,
                 )  # fmt: skip
             rows.append(row)
         return AblationTable(
-            pipeline=self.spec.name, metric=metric, n_items=items.n_items, n_steps=trained.n_steps,
+            pipeline=self.spec.name, metric=metric, n_items=items.n_items, n_steps=n_steps,
             seed=self.spec.train.seed, confidence=confidence, items=items.digest, rows=tuple(rows),
             answer=answer_of({row.arm: row for row in rows[1:]}),
         )  # fmt: skip
 
-    def _curated(self) -> dict[str, Artifact]:
+    def _curated(self) -> _ArmGraph:
         """As a run would, from the split of the last complete run; reused where that run has trained so."""
         earlier = earlier_results(open_ledger(self.settings), self._store, self.spec.name)
-        done: dict[str, Artifact] = {}
-        self._do(CURATED, self._data_steps(self.spec, earlier), done)
-        if leaks := _leaks(done):
+        arm = self._graph(CURATED, self.spec, earlier)
+        arm.make_data()
+        if arm.n_leaks:
             raise GateError(
-                f"{leaks} train tickets of the curated arm give held-out items away, so no arm can be judged",
+                f"{arm.n_leaks} train tickets of the curated arm give held-out items away, so no arm can be judged",
                 code="TG0623", where=CURATED, hint="tighten curate.decontaminate; `tunegate run` names the tickets",
             )  # fmt: skip
-        spec = self.spec
         if self.n_steps is not None:
-            spec = _with_steps(spec, self.n_steps, _take(done, "encode", DatasetRef).n_train)
-        self._do(CURATED, self._model_steps(spec), done)
-        return done
+            arm = self._graph(CURATED, _with_steps(self.spec, self.n_steps, arm.dataset.n_train), earlier)
+        arm.make_model()
+        return arm
 
-    def _other(
-        self, arm: Arm, curated: dict[str, Artifact], *, k: int, n_steps: int
-    ) -> tuple[AblationRow, dict[str, Artifact]]:
+    def _other(self, arm: Arm, curated: _ArmGraph, *, k: int, n_steps: int) -> tuple[AblationRow, _ArmGraph | None]:
         """Other tickets, the same held-out items: the split goes on from the curated one."""
         try:
             curate = CurateSpec.model_validate({**dict(self.spec.curate), "steps": learnable(arm.steps, self.spec)})
         except ValidationError as error:
             why = error.errors()[0]["msg"].removeprefix("Value error, ")
-            return AblationRow(arm=arm.name, told=arm.told, gain="not judged", reason=f"cannot be made: {why}"), {}
+            return AblationRow(arm=arm.name, told=arm.told, gain="not judged", reason=f"cannot be made: {why}"), None
         split = self.spec.split.model_copy(update={"stable": True, "retire_after_days": None})
         limit = None if arm.takes_all else k if arm.takes_k else self.spec.train.max_examples
         train = self.spec.train.model_copy(update={"max_examples": limit})
         spec = self.spec.model_copy(update={"curate": curate, "split": split, "train": train})
-        done: dict[str, Artifact] = {"items": curated["items"]}
-        steps = list(self._data_steps(spec, Earlier(split=_take(curated, "split", Splits))))
+        earlier = Earlier(split=curated.run.result(curated.pipeline.curated.split))
+        done = self._graph(arm.name, spec, earlier, judged_on=curated)
         try:
-            self._do(arm.name, steps, done)
+            done.make_data()
         except DataError as error:
             return AblationRow(arm=arm.name, told=arm.told, gain="not judged", reason=error.message), done
         finally:
-            self._forget_raw(steps, done, curated)
-        if leaks := _leaks(done):
-            told = f"{leaks} of its train tickets give held-out items away"
-            return _row(arm, done).model_copy(update={"gain": "not judged", "reason": told}), done
-        spec = _with_steps(spec, n_steps, _take(done, "encode", DatasetRef).n_train)
-        self._do(arm.name, self._model_steps(spec), done)
-        return _row(arm, done), done
+            self._forget_raw(done, curated)
+        if done.n_leaks:
+            told = f"{done.n_leaks} of its train tickets give held-out items away"
+            return done.row(arm).model_copy(update={"gain": "not judged", "reason": told}), done
+        with_steps = _with_steps(spec, n_steps, done.dataset.n_train)
+        tuned = self._graph(arm.name, with_steps, earlier, judged_on=curated, made=done)
+        tuned.make_model()
+        return tuned.row(arm), tuned
 
-    def _data_steps(self, spec: PipelineSpec, earlier: Earlier) -> Iterator[Step]:
-        """Curation, token ids, the held-out items, and whether the train tickets give any of them away."""
-        steps = curate_steps(
-            spec, fingerprint=self._fingerprint, root=self.root, cache=self.settings.cache, earlier=earlier,
-            learned=learn_step(spec, self.settings.home), spread=spread_of(place_of(spec, self.settings)),
-        )  # fmt: skip
-        tuning = finetune_steps(spec, root=self.root, cache=self.settings.cache)
-        yield from (step for step in steps if step.folder not in LEFT_OUT)
-        yield from (step for step in tuning if step.name != "train")
-        yield from self._assessing(spec, ASKED)
+    def _graph(
+        self,
+        arm: str,
+        spec: PipelineSpec,
+        earlier: Earlier,
+        *,
+        judged_on: _ArmGraph | None = None,
+        made: _ArmGraph | None = None,
+    ) -> _ArmGraph:
+        """The arm's graph.
 
-    def _model_steps(self, spec: PipelineSpec) -> Iterator[Step]:
-        """Training, answers and scores."""
-        tuning = finetune_steps(spec, root=self.root, cache=self.settings.cache)
-        yield from (step for step in tuning if step.name == "train")
-        yield from self._assessing(spec, JUDGED)
+        Args:
+            judged_on: Its held-out items are the arm's, whatever its own split holds out.
+            made: Its curation is the arm's: raw texts that it removed are not made once more.
+        """
+        context = context_of(spec, self.settings, root=self.root, standing=Standing(), earlier=earlier)
+        pipeline = build(spec, context)
+        guard = QuarantineGuard(spec.table)
+        run = Run(pipeline.graph, self._store, observer=_Notes(arm, self.told), guard=guard)
+        if judged_on is not None:
+            run.outcomes["items"] = judged_on.run.outcomes["items"]
+        if made is not None:
+            curation = {node.name for node in pipeline.graph.of_stage("curate")}
+            run.outcomes |= {name: end for name, end in made.run.outcomes.items() if name in curation}
+        return _ArmGraph(pipeline, run)
 
-    def _assessing(self, spec: PipelineSpec, names: tuple[str, ...]) -> Iterator[Step]:
-        steps = {step.name: step for step in assess_steps(spec, standing=Standing(), root=self.root)}
-        yield from (steps[name] for name in names)
-
-    def _forget_raw(self, steps: Sequence[Step], done: dict[str, Artifact], curated: dict[str, Artifact]) -> None:
+    def _forget_raw(self, arm: _ArmGraph, curated: _ArmGraph) -> None:
         """Remove what only this arm made before redaction: `curate.keep_raw_days` finds the results of runs alone."""
-        names = [step.folder for step in steps]
-        shared = {artifact.root for artifact in curated.values()}
-        for step in steps[: names.index("redact")] if "redact" in names else ():
-            made = done.get(step.name)
-            if isinstance(made, TicketTable) and made.root not in shared:
-                self._store.discard(step.folder, made.root.name)
-
-    def _do(self, arm: str, steps: Iterable[Step], done: dict[str, Artifact]) -> None:
-        for step in on_cluster(steps, place_of(self.spec, self.settings)):
-            if step.name in done:
-                continue
-            obtained = run_step(step, done, self._store, progress=silent)
-            done[step.name] = obtained.artifact
-            self.told(arm, step, obtained.seconds, obtained.reused)
+        nodes = arm.pipeline.graph.of_stage("curate")
+        folders = [node.folder for node in nodes]
+        shared = {end.key for end in curated.run.outcomes.values()}
+        for node in nodes[: folders.index("redact")] if "redact" in folders else ():
+            end = arm.run.outcomes.get(node.name)
+            if end is not None and isinstance(end.result, TicketTable) and end.key not in shared:
+                self._store.discard(node.folder, end.key)
 
 
 def _with_steps(spec: PipelineSpec, n_steps: int, n_examples: int) -> PipelineSpec:
@@ -260,25 +299,3 @@ def _with_steps(spec: PipelineSpec, n_steps: int, n_examples: int) -> PipelineSp
     )
     changed = train.model_copy(update={"max_steps": n_steps, "epochs": -(-n_steps // each)})
     return spec.model_copy(update={"train": changed})
-
-
-def _row(arm: Arm, done: dict[str, Artifact]) -> AblationRow:
-    trained = _take(done, "train", TrainedRef) if "train" in done else None
-    return AblationRow(
-        arm=arm.name, told=arm.told, n_rows=_take(done, "decontaminate", Splits).n_train,
-        n_examples=_take(done, "encode", DatasetRef).n_train, n_steps=trained and trained.n_steps,
-        trained=trained.digest if trained else "",
-    )  # fmt: skip
-
-
-def _leaks(done: dict[str, Artifact]) -> int:
-    """Trained tickets that give a held-out item away."""
-    values = _take(done, "contamination", CheckEvidence).values
-    return int(sum(values.get(code) or 0 for code in REASONS))
-
-
-def _take(done: dict[str, Artifact], step: str, kind: type[A]) -> A:
-    found = done[step]
-    if not isinstance(found, kind):
-        raise TypeError(f"step {step} made {type(found).__name__}")
-    return found

@@ -1,7 +1,7 @@
 """What a ladder or a sweep came to, with what it cost: for the screen, `tunegate show`, and the record of a run.
 
 Seconds come from the ledger, which keeps how long each step took when it was made; the store's own tables hold nothing
-that depends on the machine. Called by `flows/finetune.py`, `flows/project.py` and `flows/commands/history.py`.
+that depends on the machine. Called by `flows/pipeline.py`, `flows/record.py` and `flows/commands/history.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flows.engine.ledger import Ledger
-    from flows.session import Session
+    from flows.run_context import RunContext
     from schemas.choice import Setting
 
 Costs = dict[str, tuple[float | None, float | None]]
@@ -30,22 +30,21 @@ MADE = ("encode", "train", "answers", "scores")
 """Steps that a training's seconds are the sum of."""
 
 
-def report_choice(session: Session) -> None:
-    """Write the table with costs beside the run's record, and say who won and why."""
-    choice = session.done.get("choice")
-    if not isinstance(choice, ChoiceRef):
+def report_choice(run: RunContext, choice: ChoiceRef | None) -> None:
+    """Write the table with costs next to the run's record, and say who won and why."""
+    if choice is None:
         return
-    declared = session.spec.train.choice
+    declared = run.spec.train.choice
     price = declared.price_per_hour if declared is not None else None
-    costs = choice_costs(session.ledger, session.run_id, choice, price=price)
-    table, told = choice_files(session.settings.home, session.run_id, choice)
+    costs = choice_costs(run.ledger, run.run_id, choice, price=price)
+    table, summary = choice_files(run.settings.home, run.run_id, choice)
     private_folder(table.parent)
     write_trials(choice.rows, table, costs=costs)
-    write_json(told, choice_json(choice, costs))
-    session.listeners.noted(choice.why)
+    write_json(summary, choice_json(choice, costs))
+    run.listeners.noted(choice.why)
     advice = next((row.advice for row in reversed(choice.rows) if row.advice), "")
     if advice:
-        session.listeners.noted(advice)
+        run.listeners.noted(advice)
 
 
 def choice_files(home: Path, run_id: str, choice: ChoiceRef) -> tuple[Path, Path]:

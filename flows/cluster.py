@@ -1,20 +1,20 @@
 """`engine: ray`: which cluster a pipeline uses, and whether what it needs is there. Starts nothing.
 
-Objects made here connect when the first part of a step is to be done. Called by `flows/session.py`,
+Objects made here connect when the first part of a step is to be done. Called by `flows/context.py`,
 `flows/commands/plan.py` and `flows/health.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError
 from tasks.cluster.connect import Place
+from tasks.model.generate import IN_THIS_PROCESS, Answering
+from tasks.train.launch import THIS_MACHINE
+from tasks.train.place import TrainingPlace
 
 if TYPE_CHECKING:
-    from flows.engine.step import Step
     from flows.settings import Settings
     from schemas.pipeline import PipelineSpec
     from tasks.cluster.ray_spread import RaySpread
@@ -53,20 +53,22 @@ def spread_of(place: Place | None) -> RaySpread | None:
     return RaySpread(place)
 
 
-def on_cluster(steps: Iterable[Step], place: Place | None) -> list[Step]:
-    """The same steps, whose trainings and answers are had from the cluster; as they are where there is none."""
+def training_place(place: Place | None) -> TrainingPlace:
+    """Where trainings run: the cluster, or a process of this machine."""
     if place is None:
-        return list(steps)
-    from tasks.cluster.answers import AnsweringOnRay
+        return THIS_MACHINE
     from tasks.cluster.train_driver import TrainingOnRay
-    from tasks.model.generate import generate_answers
-    from tasks.train.launch import train_model
 
-    where: dict[Any, dict[str, Any]] = {
-        train_model: {"place": TrainingOnRay(place)},
-        generate_answers: {"answering": AnsweringOnRay(place)},
-    }
-    return [replace(step, context={**step.context, **where.get(step.run, {})}) for step in steps]
+    return TrainingOnRay(place)
+
+
+def answering_of(place: Place | None) -> Answering:
+    """What answers prompts: the cluster, or this process."""
+    if place is None:
+        return IN_THIS_PROCESS
+    from tasks.cluster.answers import AnsweringOnRay
+
+    return AnsweringOnRay(place)
 
 
 def check_cluster(spec: PipelineSpec, settings: Settings) -> Place | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import orjson
 
-from flows.chosen import chosen_names
 from flows.engine.disk import private_folder
 from flows.measured import read_measured
 from flows.recorded import Recorded, spec_of
@@ -55,7 +54,7 @@ def costs_of(
 def measures_of(recorded: Recorded) -> Measures | None:
     """Figures of one run; None where it did not come as far as the tuned model's answers, or they are gone."""
     spec, ledger, keys = spec_of(recorded.row), recorded.ledger, recorded.keys
-    model = recorded.result(chosen_names(spec.train).model, ModelRef, folder="base_model")
+    model = recorded.of_training("base_model", ModelRef)
     answers = recorded.result("answers_tuned", Predictions, folder="answers")
     if model is None or answers is None or not answers.n_items:
         return None

@@ -1,23 +1,16 @@
-"""Sub-flow one: tickets from the source to train, validation and test (`tunegate run NAME --until curate`)."""
+"""Stage one: tickets from the source to train, validation and test (`tunegate run NAME --until curate`)."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 
-from prefect import flow
-
-from flows.declared import declared_steps
-from flows.earlier import Earlier
-from flows.engine.step import Step
-from flows.feedback import insert_behind_redaction
-from flows.finetune import base_model_step
-from flows.privacy.index import index_new_results
-from flows.quarantine import within_limit
-from flows.retention import forget_old_texts
-from flows.session import attach
-from flows.snapshots import publish_snapshot
-from flows.steps import run_stage
-from schemas.artifacts import CurationCard, Perplexities, Splits, TicketTable, WarehouseRef
+from flows.cluster import spread_of
+from flows.context import GraphContext
+from flows.curation_steps import Named, add_curation_steps
+from flows.finetune import add_base_model
+from flows.graph.graph import Graph
+from schemas.artifacts import CurationCard, ModelRef, Splits, TicketTable, WarehouseRef
+from schemas.curation_steps import QualityStep
 from schemas.pipeline import PipelineSpec
 from tasks.curate.card import build_card
 from tasks.curate.decontaminate import decontaminate
@@ -26,111 +19,56 @@ from tasks.curate.publish import publish_warehouse
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
 from tasks.files import sha256_json
-from tasks.forget.hashes import Forgotten
-from tasks.spread import Spread
-
-NOTHING = Earlier()
 
 
-def curate_steps(
-    spec: PipelineSpec,
-    *,
-    fingerprint: str,
-    root: Path,
-    cache: Path,
-    landed: Path | None = None,
-    earlier: Earlier = NOTHING,
-    learned: Step | None = None,
-    forgotten: Forgotten | None = None,
-    spread: Spread | None = None,
-) -> list[Step]:
-    """The steps in order.
+@dataclass(frozen=True)
+class Curated:
+    """The stage's results; handles while it has not run."""
 
-    Args:
-        fingerprint: The source's content digest: new tickets make a new key.
-        root: Folder of pipelines.yaml.
-        cache: Downloads, for the base model when perplexity is measured.
-        landed: Where sources are brought in (`flows/ingest.py`).
-        earlier: What the last complete run left.
-        learned: What agents' feedback brings in; goes behind redaction.
-        forgotten: Customers whose rows are not read.
-        spread: Does the parts of redaction and dedup elsewhere.
-    """
-    extract = Step(
-        "extract",
-        extract_tickets,
-        TicketTable,
-        params={"source": spec.source, "fingerprint": fingerprint},
-        context={"root": root, "landed": landed, "forgotten": forgotten},
-        also={"forgotten": sha256_json(sorted(forgotten.owners))} if forgotten else {},
-        libraries=("datasets", "duckdb", "orjson", "pyarrow", "zstandard"),
-        reports=True,
-    )
-    validate = Step(
-        "validate",
-        validate_tickets,
-        TicketTable,
-        inputs={"tickets": "extract"},
-        params={"table": spec.table},
-        libraries=("duckdb", "pyarrow", "pandera"),
-    )
-    declared = declared_steps(spec.curate.steps, after=validate.name, root=root, spread=spread)
-    steps = insert_behind_redaction([extract, validate, *declared], learned)
-    steps = [
-        within_limit(step, spec.table) if step.returns is TicketTable and step not in (extract, validate) else step
-        for step in steps
-    ]
-    tables = tuple(step.name for step in steps if step.returns is TicketTable)
-    if any(step.returns is Perplexities for step in steps):
-        steps.insert(2, base_model_step(spec, root=root, cache=cache))
-    previous = {"previous": earlier.split} if earlier.split is not None and spec.split.stable else {}
-    split = Step(
-        "split",
-        split_tickets,
-        Splits,
-        inputs={"tickets": tables[-1], **previous},
-        goes_on_from="previous",
-        params={"split": spec.split},
-        libraries=("duckdb", "numpy", "pyarrow", "scipy"),
-    )
-    clean = Step(
-        "decontaminate",
-        decontaminate,
-        Splits,
-        inputs={"splits": "split"},
-        params={"spec": spec.curate.decontaminate},
-        libraries=("duckdb", "numba", "numpy", "pyarrow", "scipy"),
-    )
-    warehouse = Step(
-        "warehouse",
-        publish_warehouse,
-        WarehouseRef,
-        inputs={"stages": tables, "split": "split", "clean": "decontaminate"},
-        params={"stage_names": tables},
-        libraries=("duckdb", "pyarrow"),
-    )
-    card = Step(
-        "card",
-        build_card,
-        CurationCard,
-        inputs={
-            "stages": tables,
-            "split": "split",
-            "clean": "decontaminate",
-            **({"previous": earlier.card} if earlier.card is not None else {}),
-        },
-        params={"stage_names": tables},
-        goes_on_from="previous",
-        libraries=("duckdb", "orjson", "pyarrow"),
-    )
-    return [*steps, within_limit(split, spec.table), within_limit(clean, spec.table), warehouse, card]
+    tables: tuple[tuple[str, TicketTable], ...]
+    """The table after each step, with the step's name: the raw tickets first."""
+    split: Splits
+    clean: Splits
+    """The split without what a held-out ticket would give away."""
+    warehouse: WarehouseRef
+    card: CurationCard
+    base_model: ModelRef | None
+    """Only where a curation step measures perplexity."""
 
 
-@flow(name="curate")
-def curate(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = None) -> None:
-    """Bring the pipeline's tickets to splits; every row that goes is kept with its reason."""
-    with attach(pipeline, config, run_id) as session:
-        run_stage(session, "curate")
-        publish_snapshot(session)
-        index_new_results(session.settings)
-        forget_old_texts(session)
+def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
+    """Add the stage."""
+    reads = {"forgotten": sha256_json(sorted(context.forgotten.owners))} if context.forgotten else {}
+    with graph.stage("curate"):
+        raw = graph.named("extract", reads=reads).add(
+            extract_tickets,
+            source=spec.source,
+            fingerprint=context.fingerprint,
+            root=context.root,
+            landed=context.landed,
+            forgotten=context.forgotten,
+        )
+        valid = graph.add(validate_tickets, tickets=raw, table=spec.table)
+        base_model = add_base_model(graph, spec, context) if measures_perplexity(spec) else None
+        steps = add_curation_steps(
+            graph, spec, context, tickets=valid, base_model=base_model, spread=spread_of(context.place)
+        )
+        tables: tuple[Named, ...] = (("extract", raw), ("validate", valid), *steps)
+        names, stages = tuple(name for name, _ in tables), tuple(table for _, table in tables)
+        split = graph.add(
+            split_tickets,
+            tickets=stages[-1],
+            split=spec.split,
+            previous=context.earlier.split if spec.split.stable else None,
+        )
+        clean = graph.add(decontaminate, splits=split, spec=spec.curate.decontaminate)
+        warehouse = graph.add(publish_warehouse, stages=stages, stage_names=names, split=split, clean=clean)
+        card = graph.add(
+            build_card, stages=stages, stage_names=names, split=split, clean=clean, previous=context.earlier.card
+        )
+    return Curated(tables, split, clean, warehouse, card, base_model)
+
+
+def measures_perplexity(spec: PipelineSpec) -> bool:
+    """Does curation need the base model?"""
+    return any(isinstance(step, QualityStep) and step.perplexity for step in spec.curate.steps)

@@ -138,7 +138,7 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
     return done, removed
 
 
-def check_bound(pipeline: str, config: str, run_id: str | None) -> None:
+def check_bound(pipeline: str, config: str) -> None:
     """Refuse a flow run that was given another pipeline or file than its deployment; others are not looked at.
 
     Whoever may start a flow run chooses its parameters, and `pipelines.yaml` is code.
@@ -154,9 +154,8 @@ def check_bound(pipeline: str, config: str, run_id: str | None) -> None:
         return
     with get_client(sync_client=True) as client:
         own = client.read_deployment(UUID(deployment_id)).parameters
-    given = {"pipeline": pipeline, "config": config, "run_id": run_id}
-    allowed = {"pipeline": own.get("pipeline"), "config": own.get("config"), "run_id": None}
-    for name, value in given.items():
+    allowed = {"pipeline": own.get("pipeline"), "config": own.get("config")}
+    for name, value in {"pipeline": pipeline, "config": config}.items():
         if value != allowed[name]:
             raise SecurityError(
                 f"a flow run of this deployment was given {name}={value!r}; allowed is its own: {allowed[name]!r}",

@@ -1,7 +1,7 @@
 """What the last complete run of a pipeline left that a new one goes on from.
 
 Splits stay stable as data grows, and drift is told against the last card.
-Called by `flows/session.py` and `tunegate plan`.
+Called by `flows/open_run.py` and `tunegate plan`.
 """
 
 from __future__ import annotations

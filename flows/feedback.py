@@ -1,27 +1,21 @@
-"""The feedback of a registered model: where it lies, and where it goes into a run.
+"""The feedback of a registered model: where it lies, and how it is taken in.
 
-It comes in by `tunegate feedback` and at the endpoint's `/v1/feedback`. Into curation it goes as a step behind
-redaction, into the gate as a parameter. A run takes the state of its beginning; what comes in meanwhile is the next
-run's. Called by these commands, `flows/session.py` and `flows/standing.py`.
+It comes in by `tunegate feedback` and at the endpoint's `/v1/feedback`. Into curation it goes as a step after
+redaction (`flows/curation_steps.py`), into the gate as a parameter (`flows/standing.py`). A run takes the state of its
+beginning; what comes in meanwhile is the next run's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 
 from flows.engine.disk import private_folder
-from flows.engine.step import Step
 from flows.privacy.keys import load_forgotten
 from flows.settings import Settings, open_ledger
-from schemas.artifacts import TicketTable
 from schemas.curation_steps import RedactStep
 from schemas.pipeline import PipelineSpec
 from tasks.watch.feedback import FeedbackState, Ingested, feedback_state, ingest_feedback
-from tasks.watch.learn import learn_from_feedback
-
-STEP = "feedback"
 
 
 def feedback_database(home: Path, name: str) -> Path:
@@ -60,32 +54,3 @@ def take_in(
 def state_of(spec: PipelineSpec, home: Path) -> FeedbackState | None:
     """What has come in by now; null when none is declared or none is there."""
     return None if spec.feedback is None else feedback_state(feedback_database(home, spec.registry.name))
-
-
-def learn_step(spec: PipelineSpec, home: Path) -> Step | None:
-    """The step that brings the feedback in; null when there is nothing to bring."""
-    state = state_of(spec, home)
-    if state is None or spec.feedback is None or not (spec.feedback.learn or spec.feedback.own_answers == "drop"):
-        return None
-    return Step(
-        STEP,
-        learn_from_feedback,
-        TicketTable,
-        params={"spec": spec.feedback, "upto": state.last},
-        context={"database": feedback_database(home, spec.registry.name)},
-        libraries=("duckdb", "pyarrow"),
-        also={"digest": state.digest},
-    )
-
-
-def insert_behind_redaction(steps: Sequence[Step], learned: Step | None) -> list[Step]:
-    """The steps with `learned` behind the last redaction, or behind validation where nothing is redacted."""
-    if learned is None:
-        return list(steps)
-    place = max(index for index, step in enumerate(steps) if step.name == "validate" or step.kind == "redact")
-    before = steps[place].name
-    later = [
-        replace(step, inputs={name: STEP if value == before else value for name, value in step.inputs.items()})
-        for step in steps[place + 1 :]
-    ]
-    return [*steps[: place + 1], replace(learned, inputs={"tickets": before}), *later]

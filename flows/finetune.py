@@ -1,92 +1,83 @@
-"""Sub-flow two: base model, token ids, training."""
+"""Stage two: base model, token ids, training; of a ladder or a sweep also which training goes on to the gate."""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+from dataclasses import dataclass
 
-from prefect import flow
-
-from flows.assess import validation_step
-from flows.choice import choice_steps
-from flows.choice_report import report_choice
-from flows.engine.step import Step
-from flows.privacy.index import index_new_results
-from flows.quarantine import within_limit
-from flows.session import attach
-from flows.steps import run_stage
-from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
+from flows.candidates import base_models
+from flows.context import GraphContext
+from flows.graph.graph import Graph
+from flows.model_steps import ModelSteps, metric_code, metric_libraries
+from flows.selection import Selection, select_training, winner_dataset, winner_model, winner_trained
+from schemas.artifacts import DatasetRef, ModelRef, Splits, TrainedRef, ValidationCurves
 from schemas.pipeline import PipelineSpec
-from tasks.model.base_model import fetch_base_model, fingerprint_base_model
-from tasks.model.chat_format import encode_examples
-from tasks.train.launch import train_model
+from schemas.trials import ChoiceRef
+from tasks.assess.validation import score_validation
 
 
-def finetune_steps(spec: PipelineSpec, *, root: Path, cache: Path, trunks: Path | None = None) -> list[Step]:
-    """The steps in order. They take the splits of the step `decontaminate`.
+@dataclass(frozen=True)
+class Tuned:
+    """The stage's results; handles while it has not run."""
+
+    model: ModelRef
+    """The base model of the training that goes on to the gate."""
+    dataset: DatasetRef
+    trained: TrainedRef
+    first_model: ModelRef
+    """Base model and examples of the training that comes first; of one training alone, its own."""
+    first_dataset: DatasetRef
+    curves: ValidationCurves | None
+    """Metrics of answers given while it trained; None where none are declared."""
+    choice: ChoiceRef | None = None
+    """Which of several trainings it is; None for one alone."""
+    selection: Selection | None = None
+
+
+def finetune(
+    graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, base_model: ModelRef | None = None
+) -> Tuned:
+    """Add the stage.
 
     Args:
-        root: Folder of pipelines.yaml.
-        cache: Downloads.
-        trunks: Where several trainings share what frozen layers computed; see `trunks_of`.
+        splits: The curated splits.
+        base_model: Where curation has added it already.
     """
-    train = spec.train.training() if spec.train.choice is None else spec.train.first()
-    single = [
-        base_model_step(spec, root=root, cache=cache),
-        within_limit(
-            Step(
-                "encode",
-                encode_examples,
-                DatasetRef,
-                inputs={"splits": "decontaminate", "model": "base_model"},
-                params={"encoding": train.encoding()},
-                libraries=("transformers", "tokenizers", "datasets"),
-                reports=True,
-            ),
-            spec.table,
-        ),
-        Step(
-            "train",
-            train_model,
-            TrainedRef,
-            inputs={"dataset": "encode", "model": "base_model"},
-            params={"spec": train},
-            libraries=("torch", "transformers", "peft", "bitsandbytes"),
-            resumable=True,
-            reports=True,
-        ),
-    ]
-    steps = single if spec.train.choice is None else choice_steps(spec, single=single, root=root, trunks=trunks)
-    return [*steps, *([validation_step(spec)] if spec.train.validation_metrics else [])]
+    with graph.stage("finetune"):
+        if spec.train.choice is None:
+            steps, train = ModelSteps(graph, context), spec.train.training()
+            model = base_model or add_base_model(graph, spec, context)
+            dataset = steps.examples(splits, model, train.encoding())
+            trained = steps.training(dataset, model, train)
+            return Tuned(model, dataset, trained, model, dataset, _curves(graph, spec, splits, trained))
+        selection, choice = select_training(graph, spec, context, splits=splits, base_model=base_model)
+        trained = graph.named("train").grow(winner_trained, selection=selection, choice=choice)
+        first_model = model = next(iter(selection.models.values()))
+        if len(base_models(spec.train)) > 1:
+            model = graph.named("chosen_model").grow(winner_model, selection=selection, choice=choice)
+        dataset = selection.dataset or graph.named("chosen_dataset").grow(
+            winner_dataset, selection=selection, choice=choice
+        )
+        first_dataset = selection.trainings[0].dataset if selection.trainings else dataset
+        curves = _curves(graph, spec, splits, trained)
+        return Tuned(model, dataset, trained, first_model, first_dataset, curves, choice, selection)
 
 
-def trunks_of(home: Path, pipeline: str) -> Path:
-    """Folder of the pipeline's shared trunks; it goes when the choice is made."""
-    return home / "scratch" / "trunks" / pipeline
+def add_base_model(graph: Graph, spec: PipelineSpec, context: GraphContext) -> ModelRef:
+    """The declared base model; curation takes it as well when it measures perplexity."""
+    return ModelSteps(graph, context).base_model(spec.train.base_model, allow_download=spec.train.allow_download)
 
 
-def base_model_step(spec: PipelineSpec, *, root: Path, cache: Path) -> Step:
-    """The base model in the store; curation takes it as well when it measures perplexity."""
-    train = spec.train
-    return Step(
-        "base_model",
-        fetch_base_model,
-        ModelRef,
-        params={"uri": train.base_model, "allow_download": train.allow_download},
-        also={"files": fingerprint_base_model(train.base_model, root=root)},
-        context={"root": root, "cache": cache},
-        libraries=("safetensors", "tokenizers", "transformers"),
+def _curves(graph: Graph, spec: PipelineSpec, splits: Splits, trained: TrainedRef) -> ValidationCurves | None:
+    """The metrics of answers that the training gave on its way; other metrics than before train nothing again."""
+    evaluate = spec.evaluate
+    if not spec.train.validation_metrics:
+        return None
+    named = graph.named("validation_curves", reads=metric_code(evaluate), libraries=metric_libraries(evaluate))
+    return named.add(
+        score_validation,
+        splits=splits,
+        trained=trained,
+        evaluate=evaluate,
+        metrics=spec.train.validation_metrics,
+        answer=spec.train.prompt.answer,
     )
-
-
-@flow(name="finetune")
-def finetune(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = None) -> None:
-    """Tune the base model on the curated train split; a killed training continues from its last checkpoint.
-
-    Of a ladder or a sweep, the training that goes on is chosen on the validation split.
-    """
-    with attach(pipeline, config, run_id) as session:
-        run_stage(session, "finetune")
-        report_choice(session)
-        index_new_results(session.settings)  # whom the model learned from, while its examples are there
-        shutil.rmtree(trunks_of(session.settings.home, session.spec.name), ignore_errors=True)

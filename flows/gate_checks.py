@@ -1,15 +1,19 @@
-"""The steps that measure what the gate checks beside its rules; `flows/assess.py` runs them before the gate."""
+"""The steps that measure what the gate checks besides its rules; `flows/assess.py` adds them before the gate."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Literal
 
-from flows.chosen import chosen_names
-from flows.engine.step import Input, Step
-from schemas.artifacts import ChampionRef, Predictions, PromptSet, Scores
-from schemas.checks import ForgettingSpec, LatencySpec
+from flows.context import GraphContext
+from flows.finetune import Tuned
+from flows.graph.graph import Graph
+from flows.model_steps import Arms, ModelSteps
+from schemas.artifacts import EvalSet, Scores, Splits
+from schemas.canaries import ExposureSpec, PlantedSpec
+from schemas.checks import ContaminationSpec, ForgettingSpec, LatencySpec, RoundTripSpec
 from schemas.evidence import CheckEvidence
+from schemas.judge import JudgeSpec
 from schemas.pipeline import PipelineSpec
 from tasks.assess.contamination import check_contamination
 from tasks.assess.economics import find_gpu
@@ -18,7 +22,6 @@ from tasks.assess.suite import build_suite, score_suite
 from tasks.model.canaries import planted_ids
 from tasks.model.divergence import measure_divergence
 from tasks.model.exposure import measure_exposure
-from tasks.model.generate import generate_answers
 from tasks.model.latency import measure_latency
 from tasks.model.round_trip import check_round_trip
 
@@ -26,106 +29,148 @@ SUITE_ARMS: dict[str, Literal["tuned", "zero_shot"]] = {"candidate": "tuned", "b
 """Who answers the suite, and the arm it is."""
 PROMPTING = ("zero_shot", "few_shot", "retrieval", "endpoint")
 """Whom a judge compares with before there is a champion: the first that is declared."""
-MODEL_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
-def check_steps(spec: PipelineSpec, champion: ChampionRef | None = None, root: Path = Path()) -> list[Step]:
-    """A step per declared check. They take the splits, the encoded examples, `items`, the base model and `train`."""
-    steps: list[Step] = []
-    gates, names = spec.gates, chosen_names(spec.train)
+@dataclass
+class Checked:
+    """What the checks give the gate; handles while they have not run."""
+
+    evidence: list[CheckEvidence] = field(default_factory=list)
+    contamination: CheckEvidence | None = None
+    latency: CheckEvidence | None = None
+    suite_candidate: Scores | None = None
+    suite_base: Scores | None = None
+
+
+def add_checks(
+    graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, items: EvalSet, tuned: Tuned, arms: Arms
+) -> Checked:
+    """Add a step for each declared check."""
+    gates, adder = spec.gates, _CheckAdder(graph, spec, context, splits, items, tuned, arms)
     if gates.contamination is not None:
-        steps.append(
-            Step(
-                "contamination",
-                check_contamination,
-                CheckEvidence,
-                inputs={"dataset": names.dataset, "splits": "decontaminate", "items": "items"},
-                params={
-                    "spec": gates.contamination,
-                    "decontaminate": spec.curate.decontaminate,
-                    "planted": planted_ids(spec.train.canaries),
-                },
-                libraries=("duckdb", "numba", "numpy", "pyarrow", "scipy"),
-            )
-        )
+        adder.contamination(gates.contamination)
     if gates.round_trip is not None:
-        inputs: dict[str, Input | tuple[Input, ...]] = {
-            "prompts": "prompts_tuned", "predictions": "answers_tuned", "model": names.model, "trained": "train",
-        }  # fmt: skip
-        params = {"decoding": spec.evaluate.decoding(), "n_prompts": gates.round_trip.n_prompts}
-        steps.append(Step("round_trip", check_round_trip, CheckEvidence, inputs, params, libraries=MODEL_LIBRARIES))
+        adder.round_trip(gates.round_trip)
     if gates.canaries is not None and spec.train.canaries is not None:
-        params = {
-            "decoding": spec.evaluate.decoding(),
-            "planted": spec.train.canaries,
-            "alternatives": gates.canaries.alternatives,
-        }
-        loaded: dict[str, Input] = {"model": names.model, "trained": "train"}
-        steps.append(
-            Step("canaries", measure_exposure, CheckEvidence, loaded, params, libraries=MODEL_LIBRARIES, reports=True)
-        )
+        adder.canaries(gates.canaries, spec.train.canaries)
     if gates.latency is not None:
-        steps.append(_latency(spec, gates.latency, champion))
+        adder.latency(gates.latency)
     if gates.judge is not None:
-        before = "champion" if champion is not None else next(arm for arm in PROMPTING if arm in spec.evaluate.arms)
-        judged: dict[str, Input] = {
-            "items": "items", "candidate": "answers_tuned", "reference": f"answers_{before}",
-        }  # fmt: skip
-        steps.append(
-            Step(
-                "judge", judge_answers, CheckEvidence, judged, {"spec": gates.judge}, {"root": root},
-                also={"labels": labels_digest(gates.judge, root=root)}, resumable=True, reports=True,
-            )
-        )  # fmt: skip
+        adder.judge(gates.judge)
     if gates.forgetting is not None:
-        steps += _forgetting(spec, gates.forgetting)
-    return steps
+        adder.forgetting(gates.forgetting)
+    return adder.found
 
 
-def suite_inputs(spec: PipelineSpec) -> dict[str, Input]:
-    """What the gate takes of the suite, where it is asked."""
-    return {} if spec.gates.forgetting is None else {f"suite_{arm}": f"scores_suite_{arm}" for arm in SUITE_ARMS}
+@dataclass(frozen=True)
+class _CheckAdder:
+    """Adds the steps of each kind of check."""
 
+    graph: Graph
+    spec: PipelineSpec
+    context: GraphContext
+    splits: Splits
+    items: EvalSet
+    tuned: Tuned
+    arms: Arms
+    found: Checked = field(default_factory=Checked)
 
-def _latency(spec: PipelineSpec, latency: LatencySpec, champion: ChampionRef | None) -> Step:
-    """Candidate and champion in turn; without a champion, candidate and base."""
-    base, cost = chosen_names(spec.train).model, spec.gates.cost
-    reference: dict[str, Input] = {"reference_prompts": "prompts_tuned", "reference_model": base}
-    if champion is not None:
-        reference = {
-            "reference_prompts": "prompts_champion",
-            "reference_model": champion.model,
-            "reference_trained": champion.trained,
-        }
-    params: dict[str, object] = {"decoding": spec.evaluate.decoding(), "spec": latency}
-    if cost is not None:
-        params |= {"usd_per_hour": find_gpu(cost.machine).usd_per_hour, "usd_per_1k_max": cost.usd_per_1k_max}
-    inputs: dict[str, Input] = {"prompts": "prompts_tuned", "model": base, "trained": "train", **reference}
-    return Step("latency", measure_latency, CheckEvidence, inputs, params, libraries=MODEL_LIBRARIES, reports=True)
+    def contamination(self, declared: ContaminationSpec) -> None:
+        """Does a trained ticket give a held-out item away?"""
+        self.found.contamination = self.graph.add(
+            check_contamination,
+            dataset=self.tuned.dataset,
+            splits=self.splits,
+            items=self.items,
+            spec=declared,
+            decontaminate=self.spec.curate.decontaminate,
+            planted=planted_ids(self.spec.train.canaries),
+        )
+        self.found.evidence.append(self.found.contamination)
 
+    def round_trip(self, declared: RoundTripSpec) -> None:
+        """Does the merged model answer as the adapter does?"""
+        evidence = self.graph.add(
+            check_round_trip,
+            prompts=self.arms.prompts["tuned"],
+            predictions=self.arms.answers["tuned"],
+            model=self.tuned.model,
+            trained=self.tuned.trained,
+            decoding=self.spec.evaluate.decoding(),
+            n_prompts=declared.n_prompts,
+        )
+        self.found.evidence.append(evidence)
 
-def _forgetting(spec: PipelineSpec, forgetting: ForgettingSpec) -> list[Step]:
-    """Base and candidate answer the suite; answers are keyed as all answers, so a base does it once."""
-    asked = {"suite": forgetting.suite, "max_items": forgetting.max_items, "seed": forgetting.seed}
-    params = {**asked, "format": spec.train.format}
-    names = chosen_names(spec.train)
-    decoding = spec.evaluate.decoding().model_copy(update={"max_new_tokens": forgetting.max_new_tokens})
-    steps = [Step("suite", build_suite, PromptSet, params=params, libraries=("pyarrow",))]
-    for arm, named in SUITE_ARMS.items():
-        model: dict[str, Input] = {"model": names.model, **({"trained": "train"} if arm == "candidate" else {})}
-        steps += [
-            Step(
-                f"answers_suite_{arm}", generate_answers, Predictions, {"prompts": "suite", **model},
-                {"decoding": decoding}, libraries=MODEL_LIBRARIES, resumable=True, reports=True, kind="answers",
-            ),
-            Step(
-                f"scores_suite_{arm}", score_suite, Scores,
-                {"suite": "suite", "predictions": f"answers_suite_{arm}"}, {"arm": named},
-                libraries=("pyarrow",), kind="scores_suite",
-            ),
-        ]  # fmt: skip
-    inputs: dict[str, Input] = {"suite": "suite", "model": names.model, "trained": "train"}
-    divergence = Step(
-        "divergence", measure_divergence, CheckEvidence, inputs, {"decoding": decoding}, libraries=MODEL_LIBRARIES
-    )
-    return [*steps, divergence]
+    def canaries(self, declared: ExposureSpec, planted: PlantedSpec) -> None:
+        """Has the candidate kept made-up secrets?"""
+        evidence = self.graph.add(
+            measure_exposure,
+            model=self.tuned.model,
+            trained=self.tuned.trained,
+            decoding=self.spec.evaluate.decoding(),
+            planted=planted,
+            alternatives=declared.alternatives,
+        )
+        self.found.evidence.append(evidence)
+
+    def latency(self, declared: LatencySpec) -> None:
+        """Candidate and champion in turn; without a champion, candidate and base."""
+        cost, champion = self.spec.gates.cost, self.context.standing.champion
+        prompts = self.arms.prompts
+        self.found.latency = self.graph.add(
+            measure_latency,
+            prompts=prompts["tuned"],
+            model=self.tuned.model,
+            trained=self.tuned.trained,
+            reference_prompts=prompts["champion"] if champion is not None else prompts["tuned"],
+            reference_model=champion.model if champion is not None else self.tuned.model,
+            reference_trained=champion.trained if champion is not None else None,
+            decoding=self.spec.evaluate.decoding(),
+            spec=declared,
+            usd_per_hour=find_gpu(cost.machine).usd_per_hour if cost is not None else None,
+            usd_per_1k_max=cost.usd_per_1k_max if cost is not None else None,
+        )
+        self.found.evidence.append(self.found.latency)
+
+    def judge(self, declared: JudgeSpec) -> None:
+        """Which of two answers is better? Against the champion, or the first prompting arm before there is one."""
+        has_champion = self.context.standing.champion is not None
+        before = "champion" if has_champion else next(arm for arm in PROMPTING if arm in self.arms.answers)
+        reads = {"labels": labels_digest(declared, root=self.context.root)}
+        evidence = self.graph.named("judge", reads=reads).add(
+            judge_answers,
+            items=self.items,
+            candidate=self.arms.answers["tuned"],
+            reference=self.arms.answers[before],
+            spec=declared,
+            root=self.context.root,
+        )
+        self.found.evidence.append(evidence)
+
+    def forgetting(self, declared: ForgettingSpec) -> None:
+        """Base and candidate answer the suite; answers are keyed as all answers, so a base does it once."""
+        suite = self.graph.add(
+            build_suite,
+            suite=declared.suite,
+            max_items=declared.max_items,
+            seed=declared.seed,
+            format=self.spec.train.format,
+        )
+        update = {"max_new_tokens": declared.max_new_tokens}
+        decoding = self.spec.evaluate.decoding().model_copy(update=update)
+        steps, scores = ModelSteps(self.graph, self.context), dict[str, Scores]()
+        for arm, scored_as in SUITE_ARMS.items():
+            trained = self.tuned.trained if arm == "candidate" else None
+            answers = steps.answers(f"suite_{arm}", suite, self.tuned.model, decoding, trained=trained)
+            scores[arm] = self.graph.named("scores", f"suite_{arm}").add(
+                score_suite, suite=suite, predictions=answers, arm=scored_as
+            )
+        self.found.suite_candidate, self.found.suite_base = scores["candidate"], scores["base"]
+        evidence = self.graph.add(
+            measure_divergence,
+            suite=suite,
+            model=self.tuned.model,
+            trained=self.tuned.trained,
+            decoding=decoding,
+        )
+        self.found.evidence.append(evidence)

@@ -1,6 +1,6 @@
 """Before a run reads its source: bring in what lies behind a connection, or copy what another program is writing.
 
-`tunegate plan`, `reproduce` and `report` never come here: they ask no service. Called by `flows/session.py`.
+`tunegate plan`, `reproduce` and `report` never come here: they ask no service. Called by `flows/open_run.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.engine.step import Step
+from flows.graph.graph import Node, Scope
 from flows.privacy.index import let_go
 from flows.privacy.keys import load_forgotten
 from schemas.artifacts import TicketTable
@@ -19,9 +19,10 @@ from schemas.remote_files import RemoteFilesSource
 from schemas.remote_source import RemoteSource
 from tasks.curate.ingest.bring import Brought, bring_in, brought, check_source, ingest_folder
 from tasks.curate.ingest.in_use import forget_copy
+from tasks.step import StepInfo
 
 if TYPE_CHECKING:
-    from flows.session import Session
+    from flows.run_context import RunContext
     from flows.settings import Settings
     from schemas.pipeline import PipelineSpec
 
@@ -32,32 +33,33 @@ def landed_folder(settings: Settings, pipeline: str) -> Path:
 
 
 @contextmanager
-def source_at_hand(session: Session) -> Iterator[None]:
+def source_at_hand(run: RunContext) -> Iterator[None]:
     """The source as it is now can be read while the block runs."""
-    spec, landed = session.spec, landed_folder(session.settings, session.spec.name)
+    spec, landed = run.spec, landed_folder(run.settings, run.spec.name)
     folder = ingest_folder(spec.source, landed)
     if folder is None:
         yield
         return
-    forgotten = load_forgotten(session.settings)
-    step = Step("ingest", _no_step, TicketTable, reports=True)  # only for who listens: it has no result of the store
+    forgotten = load_forgotten(run.settings)
+    # Only for who listens: what is ingested is no result of the store.
+    node = Node("ingest", _no_step, TicketTable, {}, Scope("curate"), "act", StepInfo("ingest"))
 
     def progress(done: int, total: int | None, unit: str, **figures: float) -> None:
-        session.listeners.progressed(step, done, total, unit, figures)
+        run.listeners.progressed(node, done, total, unit, figures)
 
-    session.listeners.started(step)
+    run.listeners.started(node)
     try:
-        here = bring_in(spec.source, root=session.root, landed=landed, forgotten=forgotten, progress=progress)
+        here = bring_in(spec.source, root=run.root, landed=landed, forgotten=forgotten, progress=progress)
         if here is not None:
-            session.listeners.noted(told(spec, here))
+            run.listeners.noted(told(spec, here))
         yield
     finally:
         forget_copy(folder)
         if forgotten is not None:
-            let_go(session.settings, folder, forgotten)
+            let_go(run.settings, folder, forgotten)
 
 
-def _no_step() -> TicketTable:
+def _no_step(progress: object) -> TicketTable:  # noqa: ARG001
     raise TypeError("what is brought in is no result of the store")
 
 

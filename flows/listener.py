@@ -1,31 +1,31 @@
-"""Who is told how a run is going: the screen and MLflow's live curves. Plain protocols."""
+"""Who hears how a run is going: the console, MLflow's live curves, and the notes of everything else."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Protocol
 
-from flows.engine.step import Step
-from schemas.artifacts import Artifact
+from flows.graph.execute import Outcome
+from flows.graph.graph import Node
 
 
 class Listener(Protocol):
-    """Told about each step. Methods must be quick and must not raise."""
+    """Hears of each node. Called by one thread at a time; methods must be quick and must not raise."""
 
-    def started(self, step: Step) -> None:
-        """The step begins; it may turn out to be in the store already."""
+    def started(self, node: Node) -> None:
+        """The node is being made."""
 
-    def progressed(self, step: Step, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        """The step has done `done` of `total` units."""
+    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
+        """The node has done `done` of `total` units."""
 
-    def finished(self, step: Step, artifact: Artifact, *, reused: bool, seconds: float) -> None:
-        """The step's artefact is in the store."""
+    def ended(self, node: Node, outcome: Outcome) -> None:
+        """The node has its result, made now or reused, or is left out."""
 
     def noted(self, text: str) -> None:
         """Something a person should know: a warning, a skip, a pending synchronisation."""
 
     def entered(self, stage: str) -> None:
-        """The run goes on to the next stage."""
+        """The run comes to the next stage."""
 
 
 class Listeners:
@@ -34,17 +34,17 @@ class Listeners:
     def __init__(self, members: Iterable[Listener] = ()) -> None:
         self.members = list(members)
 
-    def started(self, step: Step) -> None:
+    def started(self, node: Node) -> None:
         for member in self.members:
-            member.started(step)
+            member.started(node)
 
-    def progressed(self, step: Step, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
+    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         for member in self.members:
-            member.progressed(step, done, total, unit, figures)
+            member.progressed(node, done, total, unit, figures)
 
-    def finished(self, step: Step, artifact: Artifact, *, reused: bool, seconds: float) -> None:
+    def ended(self, node: Node, outcome: Outcome) -> None:
         for member in self.members:
-            member.finished(step, artifact, reused=reused, seconds=seconds)
+            member.ended(node, outcome)
 
     def noted(self, text: str) -> None:
         for member in self.members:

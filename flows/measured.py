@@ -1,6 +1,6 @@
 """What a step measured of itself that no digest may depend on: memory at its peak, seconds. One small file per result.
 
-Beside the store, since equal inputs must give equal bytes there. Written by flows/session.py; read by flows/project.py
+Beside the store, since equal inputs must give equal bytes there. Written by flows/open_run.py; read by flows/project.py
 for MLflow and by `tunegate show`.
 """
 

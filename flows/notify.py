@@ -2,7 +2,7 @@
 
 Told after the ledger has it. Whatever goes wrong here is a note on the screen and nothing else. No text of a ticket
 and no ticket id is sent: verdict, versions, the rules that are not met with their numbers. Called by
-`flows/session.py`.
+`flows/open_run.py`.
 """
 
 from __future__ import annotations
@@ -20,35 +20,34 @@ from schemas.artifacts import GateDecision
 from schemas.schedule import NotifySpec
 
 if TYPE_CHECKING:
-    from flows.session import Session
+    from flows.run_context import RunContext
 
 TIMEOUT_S = 5.0
 
 
-def tell_end(session: Session) -> None:
-    """Tell how the session's run ended, if `notify` asks for it; never raises for what the hook does."""
-    spec = session.spec.notify
+def notify_end(run: RunContext, decision: GateDecision | None) -> None:
+    """Say how the run ended, if `notify` is declared; never raises for what the hook does."""
+    spec = run.spec.notify
     if spec is None:
         return
     try:
-        message = message_of(session)
+        message = message_of(run, decision)
         if message is None or message["verdict"] not in spec.on:
             return
-        for told in deliver(spec, message):
-            session.listeners.noted(told)
+        for failure in deliver(spec, message):
+            run.listeners.noted(failure)
     except Exception as error:  # a verdict stands whatever happens to its announcement
-        session.listeners.noted(f"nobody was notified: {type(error).__name__}")
+        run.listeners.noted(f"nobody was notified: {type(error).__name__}")
 
 
-def message_of(session: Session) -> dict[str, Any] | None:
-    """What is sent; null for a run that came to nothing worth telling (skipped, interrupted, a stage alone)."""
-    row = session.ledger.run(session.run_id)
+def message_of(run: RunContext, decision: GateDecision | None) -> dict[str, Any] | None:
+    """What is sent; None for a run that came to nothing worth telling (skipped, interrupted, a stage alone)."""
+    row = run.ledger.run(run.run_id)
     verdict = "ERROR" if row.status == "FAILED" else row.verdict
     if verdict is None:
         return None
-    name = session.spec.registry.name
-    champion = session.ledger.champion(name)
-    outcome, decision = session.outcome, session.done.get("gate")
+    name = run.spec.registry.name
+    champion, outcome = run.ledger.champion(name), run.outcome
     version = outcome.version if outcome is not None else None
     failed = row.reason.partition(":")[0] if row.status == "FAILED" else ""  # the code; the words stay here
     text = f"{row.pipeline}: {verdict}" + (f" v{version}" if version else "") + (f" ({failed})" if failed else "")
@@ -65,7 +64,7 @@ def message_of(session: Session) -> dict[str, Any] | None:
         "error": failed,
         "exit_code": row.exit_code,
         "ended_at": row.ended_at,
-        "not_met": _not_met(decision) if isinstance(decision, GateDecision) else [],
+        "not_met": _not_met(decision) if decision is not None else [],
     }
 
 

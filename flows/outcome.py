@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    from flows.engine.ledger import Ledger
     from flows.engine.rows import EventRow
-    from flows.session import Session
 
 Ending = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR", "SKIP", "DONE"]
 Holds = Literal["PROMOTE", "HOLD", "BLOCK"]
@@ -41,13 +41,20 @@ class Outcome(BaseModel):
 
 
 def outcome_of(
-    session: Session, verdict: Ending, reason: str, *, version: str | None = None, holds: Holds | None = None
+    ledger: Ledger,
+    run_id: str,
+    verdict: Ending,
+    reason: str,
+    *,
+    version: str | None = None,
+    holds: Holds | None = None,
 ) -> Outcome:
-    """The end of this session's run; the champion is the one of this moment."""
-    champion = session.ledger.champion(session.spec.registry.name)
+    """The end of a run of the ledger; the champion is the one of this moment."""
+    run = ledger.run(run_id)
+    champion = ledger.champion(run.model_name)
     return Outcome(
-        run_id=session.run_id,
-        pipeline=session.spec.name,
+        run_id=run_id,
+        pipeline=run.pipeline,
         verdict=verdict,
         reason=reason,
         version=version,

@@ -1,62 +1,97 @@
 """The whole job: one pipeline of `pipelines.yaml` through curate, finetune, assess and release.
 
-`tunegate run`, a Prefect deployment and `tunegate serve` all start `run_pipeline`. The engine decides what is reused
-and what is true; Prefect sees the flow, its sub-flows and tasks, their states, logs and artifacts.
+`tunegate run`, a Prefect deployment and `tunegate serve` all come here. The graph decides what is reused and what may
+run side by side; Prefect shows the flow, its sub-flows and tasks, their states, edges and artifacts.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from prefect import Flow, flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
+from prefect.states import Cancelled, Completed
 
-from flows.assess import assess
-from flows.curate import curate
+from flows.build import STAGES
+from flows.choice_report import report_choice
+from flows.context import trunks_of
 from flows.cut_off import finish_cut_off
 from flows.deploy import check_bound, take_turn
+from flows.engine.clock import present
 from flows.engine.rows import EventRow, RunRow
-from flows.finetune import finetune
-from flows.outcome import Holds, Outcome, outcome_of
+from flows.graph.execute import RunEndedError, run_plainly
+from flows.graph.prefect_runner import cancellation, run_stage
+from flows.listener import Listener
+from flows.open_run import OpenRun, open_run
+from flows.outcome import Ending, Holds, Outcome, outcome_of
 from flows.power import warn_of_weak_gate
-from flows.release import release
+from flows.privacy.index import index_new_results
 from flows.report import report_folder
+from flows.retention import forget_old_texts
+from flows.run_context import RunContext
 from flows.screen import describe, gate_row
-from flows.session import STAGES, Session, attach, input_digest, open_session
+from flows.settings import Settings, load_settings
+from flows.snapshots import publish_snapshot
 from flows.suspend import ask_if_deployed, go_on
 from flows.ticks import Tick, too_early, turned_away, unchanged, waits_s, weigh
 from schemas.artifacts import GateDecision
 from schemas.errors import TunegateError
+from schemas.load import load_file
+from schemas.pipeline import PipelineSpec
 from schemas.ticks import Cause, Decision
 
 Stage = Literal["curate", "finetune", "assess", "release"]
 OUR_PACKAGES = ("flows", "tasks", "schemas")
+FLOW = "tunegate"
 
 
-@flow(name="tunegate", flow_run_name="{pipeline}")
+@dataclass(frozen=True)
+class Request:
+    """What a run is to do."""
+
+    again: bool = False
+    """Decide once more even when nothing changed since the last verdict."""
+    until: Stage = "release"
+    """Last stage to run."""
+    tick: Tick | None = None
+    """What made a run that is to decide first whether it is worth it; None runs without deciding that."""
+
+
+def run_name(spec: PipelineSpec) -> str:
+    """What people read in Prefect: `support-replies 2026-06-01 05:23`."""
+    return f"{spec.name} {present():%Y-%m-%d %H:%M}"
+
+
+def _name_of_run() -> str:
+    return f"{flow_run.get_parameters().get('pipeline', FLOW)} {present():%Y-%m-%d %H:%M}"
+
+
+@flow(name=FLOW, flow_run_name=_name_of_run)
 def run_pipeline(
     pipeline: str,
     config: str = "pipelines.yaml",
-    run_id: str | None = None,
     again: bool = False,
     until: Stage = "release",
     tick: Cause | None = None,
-) -> Outcome:
+) -> Any:
     """Bring fresh tickets to a verdict, and the champion alias to the candidate if it is earned.
 
     Args:
         pipeline: Name of the entry in pipelines.yaml.
         config: Path of pipelines.yaml.
-        run_id: Set by a caller that opened the session already.
-        again: Decide anew even when nothing changed since the last verdict.
+        again: Decide once more even when nothing changed since the last verdict.
         until: Last stage to run.
-        tick: What made a run that is to decide first whether it is worth it; null runs without asking.
+        tick: What made a run that is to decide first whether it is worth it; null runs without deciding that.
 
     Raises:
         TunegateError: see schemas/errors.py; the ledger keeps the reason, the champion stays.
@@ -64,81 +99,137 @@ def run_pipeline(
     In a deployment pipeline and config are those that it was made with (`flows/deploy.py`), and a candidate that waits
     for a person suspends the run (`flows/suspend.py`).
     """
-    check_bound(pipeline, config, run_id)
-    answered = go_on(pipeline, config)
+    check_bound(pipeline, config)
+    path = Path(config)
+    spec, settings = load_file(path).get(pipeline), load_settings(path)
+    answered = go_on(spec, settings)
     if answered is not None:
-        return answered
-    made = _made_by(tick)
-    if made is not None and run_id is None:
-        skipped = turned_away(pipeline, config, made)
+        return _state(answered)
+    request = Request(again, until, _made_by(tick))
+    if request.tick is not None:
+        skipped = turned_away(spec, settings, request.tick)
         if skipped is not None:
-            return skipped
-    with attach(pipeline, config, run_id, wait_s=0.0 if made is None else waits_s(pipeline, config)) as session:
-        session.ledger.name_run(session.run_id, prefect_run_id=str(flow_run.get_id() or "") or None)
-        outcome = session.outcome = _run_to_its_end(session, config, again=again, until=until, tick=made)
-    ask_if_deployed(outcome, config)
-    return outcome
+            return _state(skipped)
+    wait_s = 0.0 if request.tick is None else waits_s(spec)
+    try:
+        with open_run(spec, settings, root=path.resolve().parent, wait_s=wait_s) as opened:
+            outcome = _run_in_flow(opened, request)
+    except RunEndedError as ended:
+        return Cancelled(message=str(ended))
+    ask_if_deployed(outcome, settings)
+    return _state(outcome)
 
 
-def run_with(
-    pipeline: str,
-    config: str,
+def run_here(
+    spec: PipelineSpec,
+    settings: Settings,
     *,
-    again: bool,
-    until: Stage,
+    root: Path,
+    request: Request,
     wait_s: float,
-    listen: Callable[[Session], None],
-    tick: Cause | None = None,
-    shown_in_prefect: bool = True,
+    listeners: Callable[[RunContext], tuple[Listener, ...]],
+    in_prefect: bool,
+    closed: Callable[[OpenRun], None] = lambda _: None,
 ) -> Outcome:
-    """`run_pipeline` for the command line: waits for the lock and lets the caller listen.
+    """A run for the command line: waits for the lock and lets the caller listen.
 
     A Prefect server that dies meanwhile stops nothing: what is done is done, and the rest follows without it.
+
+    Args:
+        root: Folder of pipelines.yaml.
+        listeners: Given the run, who hears of it.
+        closed: Called with the run when it has its outcome.
+
+    Raises:
+        RunEndedError: it was cancelled in Prefect.
+        TunegateError: it failed; the ledger keeps the reason, the champion stays.
     """
-    with open_session(pipeline, config, wait_s=wait_s, listen=listen) as session:
-        if shown_in_prefect:
-            try:
-                return run_pipeline(pipeline, config, run_id=session.run_id, again=again, until=until, tick=tick)
-            except Exception as error:  # before the flow began, or after its end
-                if not is_of_prefect(error):
-                    raise
-                _leave_prefect(session)
-        session.shown_in_prefect = False
-        outcome = session.outcome = session.outcome or _run(
-            session, config, again=again, until=until, tick=_made_by(tick)
-        )
+    with open_run(spec, settings, root=root, wait_s=wait_s) as opened:
+        context = opened.context
+        context.listeners.members += listeners(context)
+        context.in_prefect = in_prefect
+        outcome = _run_as_flow(opened, request) if in_prefect else None
+        if outcome is None:
+            outcome = context.outcome or _run(opened, request)
+            context.outcome = outcome
+        closed(opened)
         return outcome
 
 
-def _run_to_its_end(session: Session, config: str, *, again: bool, until: Stage, tick: Tick | None) -> Outcome:
-    """The stages, from the moment at which Prefect fails without it: the store has what is done."""
-    try:
-        return _run(session, config, again=again, until=until, tick=tick)
-    except Exception as error:
-        if not session.shown_in_prefect or not is_of_prefect(error):
+def _run_as_flow(opened: OpenRun, request: Request) -> Outcome | None:
+    """Run it as a flow of this process; None when Prefect failed before the flow began or after its end."""
+    spec = opened.context.spec
+    failures: list[BaseException] = []
+
+    def body(pipeline: str, until: str) -> State[Any]:  # noqa: ARG001 - shown in Prefect
+        try:
+            return _state(_run_in_flow(opened, request))
+        except RunEndedError as ended:
+            failures.append(ended)
+            return Cancelled(message=str(ended))
+        except BaseException as error:
+            failures.append(error)
             raise
-    _leave_prefect(session)
-    return session.outcome or _run(session, config, again=again, until=until, tick=tick)
+
+    body.__name__ = "run_pipeline"
+    as_flow: Flow[Any, Any] = Flow(body, name=FLOW, flow_run_name=run_name(spec).replace("{", "{{").replace("}", "}}"))
+    try:
+        as_flow(spec.name, request.until, return_state=True)
+    except BaseException as error:
+        if failures:
+            raise failures[0] from None
+        if not isinstance(error, Exception) or not is_of_prefect(error):
+            raise
+        _leave_prefect(opened.context)
+        return None
+    if failures:
+        raise failures[0]
+    return opened.context.outcome
 
 
-def _leave_prefect(session: Session) -> None:
-    if session.shown_in_prefect:
-        session.listeners.noted("Prefect does not answer any more; the run goes on without it")
-    session.shown_in_prefect = False
+def _run_in_flow(opened: OpenRun, request: Request) -> Outcome:
+    """The stages as sub-flows, from the moment at which Prefect fails without it.
+
+    Raises:
+        RunEndedError: the run was cancelled.
+    """
+    context = opened.context
+    context.ledger.name_run(context.run_id, prefect_run_id=str(flow_run.get_id() or "") or None)
+    with cancellation(opened.run.cancel):
+        try:
+            context.outcome = _run(opened, request)
+        except Exception as error:
+            if not context.in_prefect or not is_of_prefect(error):
+                raise
+            _leave_prefect(context)
+            context.outcome = context.outcome or _run(opened, request)
+    return context.outcome
+
+
+def _leave_prefect(context: RunContext) -> None:
+    if context.in_prefect:
+        context.listeners.noted("Prefect does not answer any more; the run goes on without it")
+    context.in_prefect = False
 
 
 def is_of_prefect(error: Exception) -> bool:
     """Was it raised in Prefect's code, and not in ours that Prefect called?
 
     What its client raises without a server has many types, some of them builtin (`RuntimeError: Failed to reach API`).
-    Errors of steps are all TunegateErrors (`flows/steps.py`).
+    Errors of nodes are all TunegateErrors (`flows/graph/execute.py`).
     """
-    if isinstance(error, TunegateError):
+    if isinstance(error, TunegateError | RunEndedError):
         return False
     modules = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
     packages = [module.partition(".")[0] for module in modules]  # the caller first
     ours = max((place for place, package in enumerate(packages) if package in OUR_PACKAGES), default=-1)
     return "prefect" in packages[ours + 1 :]
+
+
+def _state(outcome: Outcome) -> State[Outcome]:
+    """The flow's final state, named after the verdict."""
+    name = "Completed" if outcome.verdict == "DONE" else outcome.verdict
+    return Completed(name=name, message=outcome.reason, data=outcome)
 
 
 def _made_by(tick: Cause | None) -> Tick | None:
@@ -149,122 +240,138 @@ def _made_by(tick: Cause | None) -> Tick | None:
     return Tick(tick, scheduled_for=meant)
 
 
-def _skip(session: Session, decision: Decision, holds: Holds | None = None) -> Outcome:
-    if session.shown_in_prefect:
-        get_run_logger().info("SKIP: %s", decision.reason)
-    return outcome_of(session, "SKIP", decision.reason, holds=holds)
-
-
-def _run(session: Session, config: str, *, again: bool, until: Stage, tick: Tick | None) -> Outcome:
-    name, run_id = session.spec.name, session.run_id
-    last = None if again or until != "release" else _still_true(session)
+def _run(opened: OpenRun, request: Request) -> Outcome:
+    context, tick, until = opened.context, request.tick, request.until
+    last = None if request.again or until != "release" else _still_true(context)
     if last is not None:
         reason = f"nothing changed since run {last.run_id} ({last.verdict}): same tickets, configuration and code"
-        if _waiting(session, last):
+        if _waiting(context, last):
             reason += f"; its candidate waits for a person: `tunegate approve {last.run_id} --by NAME`"
-        return _skip(
-            session,
-            Decision(run=False, code="unchanged", reason=reason) if tick is None else unchanged(session, tick, reason),
-            _holds(session, last),
-        )
-    early = None if tick is None else too_early(session, tick)
+        skip = Decision(run=False, code="unchanged", reason=reason)
+        return _skip(context, skip if tick is None else unchanged(context, tick, reason), _holds(context, last))
+    early = None if tick is None else too_early(context, tick)
     if early is not None:
-        return _skip(session, early)
+        return _skip(context, early)
 
-    session.listeners.entered("curate")
-    _flow(session, curate)(name, config, run_id)
-    _show_funnel(session)
-    decision = None if tick is None else weigh(session, tick)
-    if decision is not None and not decision.run:
-        return _skip(session, decision)
-    cut_off = None if again or until != "release" else finish_cut_off(session)
+    ends: dict[str, State[Any]] = {}
+    _run_stage(opened, "curate", ends)
+    _show_funnel(opened)
+    if tick is not None:
+        decision = weigh(opened, tick)
+        if not decision.run:
+            return _skip(context, decision)
+    cut_off = None if request.again or until != "release" else finish_cut_off(context)
     if cut_off is not None:
         return cut_off
-    warn_of_weak_gate(session)
-    with take_turn(session.spec, deployed=session.shown_in_prefect and deployment.get_id() is not None):
+    warn_of_weak_gate(context, opened.run.find(opened.pipeline.curated.clean))
+    with take_turn(context.spec, deployed=context.in_prefect and deployment.get_id() is not None):
         for stage in STAGES[1 : STAGES.index(until) + 1]:
-            session.listeners.entered(stage)
-            match stage:
-                case "finetune":
-                    _flow(session, finetune)(name, config, run_id)
-                case "assess":
-                    _flow(session, assess)(name, config, run_id)
-                    _show_gate(session)
-                case "release":
-                    _flow(session, release)(name, config, run_id)
+            _run_stage(opened, stage, ends)
     if until != "release":
-        return outcome_of(session, "DONE", f"ran until {until}")
-    _show_report(session)
-    if session.outcome is None:
+        return _end(context, "DONE", f"ran until {until}")
+    _show_report(context)
+    if context.outcome is None:
         raise TypeError("the stage `release` came to no verdict")
-    return session.outcome
+    return context.outcome
 
 
-def _flow(session: Session, stage: Flow[[str, str, str | None], Any]) -> Callable[[str, str, str | None], Any]:
-    """The sub-flow as Prefect runs it, or the plain function that it is made of."""
-    return stage if session.shown_in_prefect else stage.fn
+def _run_stage(opened: OpenRun, stage: str, ends: dict[str, State[Any]]) -> None:
+    """Run the stage's nodes, as a sub-flow of Prefect or on plain threads; then what follows each stage."""
+    context, run, graph = opened.context, opened.run, opened.pipeline.graph
+    context.listeners.entered(stage)
+    if context.in_prefect:
+        above = {parent.stage for node in graph.of_stage(stage) for parent in graph.parents(node)} - {stage}
+        parents = [ends[each] for each in STAGES if each in above and each in ends]
+        ends[stage] = run_stage(run, stage, parents, origin=context.ledger.made_by)
+        if ends[stage].is_cancelled():
+            raise RunEndedError("the run was cancelled")
+    else:
+        run_plainly(run, stage=stage)
+    settings = context.settings
+    match stage:
+        case "curate":
+            publish_snapshot(opened)
+            index_new_results(settings)
+            forget_old_texts(context)
+        case "finetune":
+            report_choice(context, run.find(opened.pipeline.tuned.choice))
+            index_new_results(settings)  # whom the model learned from, while its examples are there
+            shutil.rmtree(trunks_of(settings.home, context.spec.name), ignore_errors=True)
+        case "assess":
+            _show_gate(context, run.result(opened.pipeline.assessed.decision))
 
 
-def _still_true(session: Session) -> RunRow | None:
+def _end(context: RunContext, verdict: Ending, reason: str, *, holds: Holds | None = None) -> Outcome:
+    return outcome_of(context.ledger, context.run_id, verdict, reason, holds=holds)
+
+
+def _skip(context: RunContext, decision: Decision, holds: Holds | None = None) -> Outcome:
+    if context.in_prefect:
+        get_run_logger().info("SKIP: %s", decision.reason)
+    return _end(context, "SKIP", decision.reason, holds=holds)
+
+
+def _still_true(context: RunContext) -> RunRow | None:
     """The last run with a verdict on the same inputs, if its verdict would be the same today.
 
     A verdict against another champion than today's is not: after a rollback, say, a blocked candidate gets a new look.
     """
-    last = session.ledger.last_verdict(session.spec.name, input_digest(session))
+    ledger, champion = context.ledger, context.standing.champion
+    last = ledger.last_verdict(context.spec.name, context.input_digest)
     if last is None:
         return None
-    if session.champion is not None and session.champion.run_id == last.run_id:
+    if champion is not None and champion.run_id == last.run_id:
         return last
-    register = session.spec.registry
-    for event in _waiting(session, last):
-        if not session.ledger.held(register.name, event.to_version, approval=register.approval == "required"):
+    register = context.spec.registry
+    for event in _waiting(context, last):
+        if not ledger.held(register.name, event.to_version, approval=register.approval == "required"):
             return None  # its cooldown is over
-    gate = next((step for step in session.ledger.steps(last.run_id) if step.step == "gate" and step.key), None)
-    decision = session.store.find("gate", gate.key, GateDecision) if gate else None
-    today = session.champion.version if session.champion else None
+    gate = next((step for step in ledger.steps(last.run_id) if step.step == "gate" and step.key), None)
+    decision = context.store.find("gate", gate.key, GateDecision) if gate else None
+    today = champion.version if champion else None
     return last if decision is not None and decision.champion_version == today else None
 
 
-def _holds(session: Session, last: RunRow) -> Holds:
+def _holds(context: RunContext, last: RunRow) -> Holds:
     """The verdict that holds still: whose candidate is champion was let in, by the gate or by a person."""
     if last.verdict is None or last.verdict == "ERROR":
         raise TypeError(f"run {last.run_id} has no verdict that could hold")
-    is_champion = session.champion is not None and session.champion.run_id == last.run_id
-    return "PROMOTE" if is_champion else last.verdict
+    champion = context.standing.champion
+    return "PROMOTE" if champion is not None and champion.run_id == last.run_id else last.verdict
 
 
-def _waiting(session: Session, last: RunRow) -> list[EventRow]:
-    return [event for event in session.ledger.waiting(session.spec.registry.name) if event.run_id == last.run_id]
+def _waiting(context: RunContext, last: RunRow) -> list[EventRow]:
+    return [event for event in context.ledger.waiting(context.spec.registry.name) if event.run_id == last.run_id]
 
 
-def _show_funnel(session: Session) -> None:
-    if not session.shown_in_prefect:
+def _show_funnel(opened: OpenRun) -> None:
+    if not opened.context.in_prefect:
         return
-    rows = [{"step": step.name, "result": describe(session.done[step.name])} for step in session.stages["curate"]]
-    create_table_artifact(key=_artifact_key(session, "funnel"), table=rows, description="What became of the rows")
+    nodes = opened.pipeline.graph.of_stage("curate")
+    ends = {node.name: opened.run.outcomes[node.name] for node in nodes if node.name in opened.run.outcomes}
+    rows = [{"step": name, "result": describe(end.result)} for name, end in ends.items() if not end.skipped]
+    key = _artifact_key(opened.context, "funnel")
+    create_table_artifact(key=key, table=rows, description="What became of the rows")
 
 
-def _show_gate(session: Session) -> None:
-    decision = session.done["gate"]
-    if isinstance(decision, GateDecision) and session.shown_in_prefect:
+def _show_gate(context: RunContext, decision: GateDecision) -> None:
+    if context.in_prefect:
         rows = [gate_row(finding) for finding in decision.findings]
-        create_table_artifact(key=_artifact_key(session, "gate"), table=rows, description=decision.reason)
-        create_markdown_artifact(
-            key=_artifact_key(session, "verdict"), markdown=f"# {decision.verdict}\n\n{decision.reason}\n"
-        )
+        create_table_artifact(key=_artifact_key(context, "gate"), table=rows, description=decision.reason)
+        markdown = f"# {decision.verdict}\n\n{decision.reason}\n"
+        create_markdown_artifact(key=_artifact_key(context, "verdict"), markdown=markdown)
 
 
-def _show_report(session: Session) -> None:
-    if not session.shown_in_prefect:
+def _show_report(context: RunContext) -> None:
+    if not context.in_prefect:
         return
-    folder = report_folder(session.settings.home, session.run_id)
+    folder = report_folder(context.settings.home, context.run_id)
     with suppress(OSError):  # without a report there is nothing to show
-        told = (folder / "report.md").read_text(encoding="utf-8")
-        create_markdown_artifact(
-            key=_artifact_key(session, "report"), markdown=f"{told}\nPage: `{folder / 'report.html'}`\n"
-        )
+        text = (folder / "report.md").read_text(encoding="utf-8")
+        markdown = f"{text}\nPage: `{folder / 'report.html'}`\n"
+        create_markdown_artifact(key=_artifact_key(context, "report"), markdown=markdown)
 
 
-def _artifact_key(session: Session, what: str) -> str:
+def _artifact_key(context: RunContext, what: str) -> str:
     """Prefect wants lower-case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9-]+", "-", f"{session.spec.name}-{what}")
+    return re.sub(r"[^a-z0-9-]+", "-", f"{context.spec.name}-{what}")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.costs import newest_run
-from flows.engine.plan import PlannedStep
+from flows.graph.plan import PlannedNode
 from flows.measured import read_measured
 from flows.settings import Settings
 from schemas.artifacts import EvalSet, Splits
@@ -20,14 +20,14 @@ from tasks.assess.plan_checks import Calls, endpoint_calls, judge_calls, latency
 
 
 def planned_calls(
-    spec: PipelineSpec, planned: Sequence[PlannedStep], *, settings: Settings, root: Path, has_champion: bool
+    spec: PipelineSpec, planned: Sequence[PlannedNode], *, settings: Settings, root: Path, has_champion: bool
 ) -> list[Calls]:
     """One line for each that is declared and not reused.
 
     Raises:
         GateError: TG0612, the price book is wrong; TG0616, the labels of the judge cannot be read.
     """
-    steps = {this.step.name: this for this in planned}
+    steps = {this.id: this for this in planned}
     items = next((this.artifact for name, this in steps.items() if name == "items"), None)
     known = items if isinstance(items, EvalSet) else None
     splits = steps["decontaminate"].artifact if "decontaminate" in steps else None
@@ -55,7 +55,7 @@ def planned_calls(
     return found
 
 
-def _asked(step: PlannedStep | None) -> bool:
+def _asked(step: PlannedNode | None) -> bool:
     return step is not None and step.state in ("run", "maybe")
 
 

@@ -20,7 +20,7 @@ from tasks.assess.plan_gate import Disagreement, RulePower, plan_gate
 from tasks.assess.suite import read_suite
 
 if TYPE_CHECKING:
-    from flows.session import Session
+    from flows.run_context import RunContext
 
 RECENT_RUNS = 50
 
@@ -63,19 +63,18 @@ def refuse_weak_gate(spec: PipelineSpec, rows: Sequence[RulePower]) -> str | Non
     return told
 
 
-def warn_of_weak_gate(session: Session) -> None:
+def warn_of_weak_gate(run: RunContext, splits: Splits | None) -> None:
     """Note on the screen, before training, what the gate will hardly be able to decide.
 
     Raises:
         ConfigError: TG0196, see `refuse_weak_gate`.
     """
-    splits = session.done.get("decontaminate")
-    if not isinstance(splits, Splits):
+    if splits is None:
         return
-    rows = gate_power(session.spec, splits=splits, ledger=session.ledger, store=session.store)
-    told = refuse_weak_gate(session.spec, rows)
+    rows = gate_power(run.spec, splits=splits, ledger=run.ledger, store=run.store)
+    told = refuse_weak_gate(run.spec, rows)
     if told is not None:
-        session.listeners.noted(f"{told}; `tunegate plan {session.spec.name}` shows every rule")
+        run.listeners.noted(f"{told}; `tunegate plan {run.spec.name}` shows every rule")
 
 
 def last_decision(ledger: Ledger, store: Store, pipeline: str) -> GateDecision | None:

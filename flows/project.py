@@ -14,22 +14,14 @@ import orjson
 from pydantic import ValidationError
 
 from flows.aliases import tell_aliases
-from flows.choice_report import choice_files
-from flows.chosen import candidates, chosen_names
-from flows.engine.disk import named_disk_errors, private_folder
-from flows.engine.keys import code_digests, digest_of
-from flows.measured import read_measured
+from flows.engine.disk import named_disk_errors
+from flows.engine.keys import digest_of
 from flows.registry_owner import owner_of
-from flows.report import page_without_text
 from flows.settings import Settings
-from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef
 from schemas.errors import ServiceError, StorageError, TunegateError
-from schemas.release import DatasetRecord, RunRecord
-from schemas.schedule import OPERATIONS
-from schemas.secrets import masked_value, unmasked
-from schemas.trials import ChoiceRef
+from schemas.release import RunRecord
+from schemas.secrets import unmasked
 from tasks.failpoint import reach
-from tasks.files import write_json
 from tasks.release.tracking import begin_run, choose_uri, complete_run, end_runs, open_client
 
 if TYPE_CHECKING:
@@ -38,17 +30,10 @@ if TYPE_CHECKING:
     from flows.engine.database import Check
     from flows.engine.ledger import Ledger
     from flows.engine.rows import CandidateRow, Projection
-    from flows.session import Session
 
 TELLER_WAIT_S = 60.0
 REASON_CHARS = 4000
 RECENT_RUNS = 200
-
-
-def write_record(session: Session) -> None:
-    """Keep what MLflow shall show of this run beside the ledger, so that it can be told later as well."""
-    folder = private_folder(session.settings.home / "runs")
-    write_json(folder / f"{session.run_id}.json", masked_value(_record(session).model_dump(mode="json")))
 
 
 @dataclass(frozen=True)
@@ -205,7 +190,7 @@ def _load_record(run_id: str, ledger: Ledger, settings: Settings) -> RunRecord:
         pipeline=row.pipeline,
         tracking_uri=unmasked(register.get("tracking_uri", "")),
         experiment=register.get("experiment", "tunegate"),
-        params=_flat(config),
+        params=flat(config),
         tags={"tunegate.pipeline": row.pipeline, "tunegate.config": digest_of(config)},
     )
 
@@ -216,86 +201,15 @@ def _ended(ledger: Ledger) -> dict[str, str]:
     return {row.run_id: names[row.status] for row in ledger.runs(limit=RECENT_RUNS) if row.status in names}
 
 
-def _record(session: Session) -> RunRecord:
-    spec, home = session.spec, session.settings.home
-    names, splits = chosen_names(spec.train), _done(session, "decontaminate", Splits)
-    dataset = _done(session, names.dataset, DatasetRef)
-    items, decision = _done(session, "items", EvalSet), _done(session, "gate", GateDecision)
-    trained, validated = _done(session, "train", TrainedRef), session.done.get("validation_curves")
-    config = orjson.loads(spec.model_dump_json(by_alias=True, exclude={*OPERATIONS, "registry"}))
-    steps = [step for steps in session.stages.values() for step in steps]
-    code = {name: digest for step in steps for name, digest in code_digests(step.run).items()}
-    shown = (decision.root / "decision.json", decision.root / "decision.md", trained.root / "curves.parquet")
-    choice = session.done.get("choice")
-    page = page_without_text(home, session.run_id)  # written when the verdict is true, before MLflow is told
-    weighed = choice_files(home, session.run_id, choice) if isinstance(choice, ChoiceRef) else ()
-    pace = session.done.get("latency")
-    return RunRecord(
-        run_id=session.run_id,
-        pipeline=spec.name,
-        tracking_uri=spec.registry.tracking_uri,
-        experiment=spec.registry.experiment,
-        params=_flat(config),
-        metrics=_metrics(session)
-        | {"train_loss": trained.train_loss, "n_train_examples": float(dataset.n_train)}
-        | read_measured(session.settings, "train", trained.root.name)
-        | (read_measured(session.settings, "latency", pace.root.name) if pace is not None else {}),
-        tags={
-            "tunegate.pipeline": spec.name,
-            "tunegate.verdict": decision.verdict,
-            "tunegate.reason": decision.reason[:REASON_CHARS],
-            "tunegate.compared_with": decision.champion_version or "",
-            "tunegate.config": digest_of(config),
-            "tunegate.code": digest_of(code),
-            **{f"tunegate.digest.{name}": digest for name, digest in _digests(session).items()},
-        },
-        datasets=(
-            DatasetRecord(name=f"{spec.name}-train", context="training", digest=splits.digest, n_rows=splits.n_train),
-            DatasetRecord(
-                name=f"{spec.name}-held-out", context="evaluation", digest=items.digest, n_rows=items.n_items
-            ),
-        ),
-        files=tuple(
-            path.relative_to(home).as_posix() for path in (*shown, *weighed, page) if path == page or path.is_file()
-        ),
-        curves=((validated or trained).root / "curves.parquet").relative_to(home).as_posix(),
-        trials=weighed[0].relative_to(home).as_posix() if weighed else "",
-    )
-
-
-def _digests(session: Session) -> dict[str, str]:
-    """Digests of the run's results, without those of single rungs and trials: MLflow takes 100 tags at a time."""
-    tried = tuple(candidate.name for candidate in candidates(session.spec.train))
-    return {name: artifact.digest for name, artifact in session.done.items() if not name.endswith(tried)}
-
-
-def _metrics(session: Session) -> dict[str, float]:
-    """`exact` for the candidate, `zero_shot/exact` and so on for the other arms; NaN is left out."""
-    found: dict[str, float] = {}
-    test = {step.name for step in session.stages["assess"]}  # those of trainings to choose from are of validation
-    for name, artifact in session.done.items():
-        if isinstance(artifact, Scores) and name in test:
-            prefix = "" if artifact.arm == "tuned" else f"{artifact.arm}/"
-            found |= {f"{prefix}{metric}": value for metric, value in artifact.means.items() if value == value}
-    return found
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+def flat(value: Any, prefix: str = "") -> dict[str, str]:
     """Nested configuration as dotted parameters.
 
-    >>> _flat({"train": {"seed": 7, "adapter": {"rank": 16}}})
+    >>> flat({"train": {"seed": 7, "adapter": {"rank": 16}}})
     {'train.seed': '7', 'train.adapter.rank': '16'}
     """
     if isinstance(value, Mapping):
         items: dict[str, str] = {}
         for key, inner in value.items():
-            items |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+            items |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
         return items
     return {prefix: value if isinstance(value, str) else orjson.dumps(value).decode()}
-
-
-def _done(session: Session, name: str, kind: type[Any]) -> Any:
-    artifact = session.done[name]
-    if not isinstance(artifact, kind):
-        raise TypeError(f"step {name} made {type(artifact).__name__}, not {kind.__name__}")
-    return artifact

@@ -1,37 +1,45 @@
-"""`schema.fail_above` over all steps that look into rows, together: what one step quarantines counts for the next.
+"""`schema.fail_above` over all steps that look into rows, together: what one quarantines counts for the next.
 
-Called by `flows/curate.py`, `flows/finetune.py`, `flows/choice.py` and `flows/assess.py`, which declare the steps.
+A step's own share comes on top of what the steps before it have quarantined: those that it depends on, and those of
+earlier stages. So the limit does not depend on what happens to run next to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from flows.engine.step import Step
-from schemas.artifacts import Artifact, DatasetRef, EvalSet, Splits, TicketTable
+from flows.graph.graph import Node
+from schemas.artifacts import DatasetRef, EvalSet, Splits, TicketTable
 from schemas.curation import TableSpec
 from tasks.curate.row_faults import FaultLimit, count_faulty
 
-Known = Mapping[str, Artifact | None]
+OWN_LIMIT = ("extract", "validate")
+"""Steps that count what they quarantine themselves."""
 
 
-def within_limit(step: Step, table: TableSpec) -> Step:
-    """The step, checked against the limit when it is done, also when its result is reused.
+class QuarantineGuard:
+    """The limit as a guard of the run (`flows/graph/execute.py`)."""
 
-    A step that takes `limit` gets what is left, so that it stops when more rows raise.
-    """
+    def __init__(self, table: TableSpec) -> None:
+        self._table = table
 
-    def limit(done: Known) -> FaultLimit | None:
-        stages = tuple(result for result in done.values() if isinstance(result, TicketTable | Splits))
-        made = tuple(result for result in done.values() if isinstance(result, DatasetRef | EvalSet))
-        return FaultLimit(table.fail_above, stages, made) if stages else None
+    def arguments(self, node: Node, before: list[Any]) -> dict[str, Any]:
+        """What is left of the limit, for a step that stops when more rows raise."""
+        return {"limit": self._left(before)} if node.takes("limit") else {}
 
-    def check(done: Known, result: Any) -> None:
-        left = limit(done)
+    def check(self, node: Node, before: list[Any], result: Any) -> None:
+        """Hold a result against the limit, also one that is reused.
+
+        Raises:
+            DataError: TG0220, too large a share of the rows is quarantined.
+        """
+        if node.folder in OWN_LIMIT or not isinstance(result, TicketTable | Splits | DatasetRef | EvalSet):
+            return
+        left = self._left(before)
         if left is not None and count_faulty(result):
             left.hold(result)
 
-    takes = {"limit": limit} if issubclass(step.returns, TicketTable | Splits | EvalSet) else {}
-    return replace(step, from_results=takes, check=check)
+    def _left(self, before: list[Any]) -> FaultLimit | None:
+        stages = tuple(result for result in before if isinstance(result, TicketTable | Splits))
+        made = tuple(result for result in before if isinstance(result, DatasetRef | EvalSet))
+        return FaultLimit(self._table.fail_above, stages, made) if stages else None

@@ -40,6 +40,11 @@ class Recorded:
         found = self.store.look(folder or step, self.keys[step], kind) if step in self.keys else None
         return found if isinstance(found, kind) else None
 
+    def of_training(self, step: str, kind: type[A]) -> A | None:
+        """As `result`, of `encode` or `base_model`: those of the chosen training where there were several."""
+        chosen = {"encode": "chosen_dataset", "base_model": "chosen_model"}[step]
+        return self.result(chosen if chosen in self.keys else step, kind, folder=step)
+
     def decision(self) -> GateDecision | None:
         """What the gate said."""
         return self.result("gate", GateDecision)

@@ -1,135 +1,192 @@
-"""Sub-flow four: bundle the candidate, record it in the ledger, promote it if the verdict says so, tell MLflow.
+"""Stage four: bundle the candidate, record it in the ledger, promote it if the verdict says so, update MLflow.
 
-The ledger is the truth: promotion is one compare-and-set transaction there. MLflow's versions and aliases follow it
-and can be brought up to date at any time, so a dead MLflow never decides who is champion.
+The ledger is the source of truth: a promotion is one compare-and-set transaction there. MLflow's versions and aliases
+follow it and can be brought up to date at any time, so a dead MLflow never decides who is champion.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from dataclasses import dataclass
 
-from prefect import flow
-
-from flows.chosen import chosen_names
+from flows.assess import Assessed
+from flows.curate import Curated
 from flows.engine.keys import digest_of
 from flows.engine.rows import MOVES, EventRow
-from flows.engine.step import Step
-from flows.outcome import held, outcome_of
-from flows.project import synchronise, write_record
+from flows.finetune import Tuned
+from flows.graph.graph import Graph
+from flows.outcome import Outcome, held, outcome_of
+from flows.project import synchronise
+from flows.record import Evidence, write_record
 from flows.registry_owner import check_registry
 from flows.report import leave_report
-from flows.session import Session, attach
-from flows.steps import run_stage
+from flows.run_context import RunContext
 from schemas.artifacts import (
     BundleRef,
     ChampionRef,
+    DatasetRef,
     EvalSet,
     GateDecision,
     ModelRef,
     Predictions,
     Scores,
+    Splits,
     TrainedRef,
+    ValidationCurves,
 )
+from schemas.evidence import CheckEvidence
 from schemas.pipeline import PipelineSpec
+from schemas.trials import ChoiceRef
 from tasks.release.bundle import bundle_candidate, check_evaluated
 
-A = TypeVar("A")
+
+@dataclass(frozen=True)
+class Released:
+    """The stage's results; handles while it has not run."""
+
+    bundle: BundleRef
+    outcome: Outcome
 
 
-def release_steps(spec: PipelineSpec) -> list[Step]:
-    """The one stored step of the stage; what follows it changes the ledger and MLflow, not the store."""
-    return [
-        Step(
-            "bundle",
+def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned, assessed: Assessed) -> Released:
+    """Add the stage: one stored step, then what changes the ledger, the report and MLflow."""
+    arms, decision = assessed.arms, assessed.decision
+    with graph.stage("release"):
+        bundle = graph.add(
             bundle_candidate,
-            BundleRef,
-            inputs={
-                "trained": "train",
-                "model": chosen_names(spec.train).model,
-                "scores": "scores_tuned",
-                "decision": "gate",
-            },
-            params={
-                "name": spec.registry.name,
-                "prompt": spec.train.prompt,
-                "decoding": spec.evaluate.decoding(),
-            },
-            libraries=("safetensors",),
+            trained=tuned.trained,
+            model=tuned.model,
+            scores=arms.scores["tuned"],
+            decision=decision,
+            name=spec.registry.name,
+            prompt=spec.train.prompt,
+            decoding=spec.evaluate.decoding(),
         )
-    ]
+        version = graph.act(
+            record_candidate,
+            decision=decision,
+            model=tuned.model,
+            trained=tuned.trained,
+            bundle=bundle,
+            items=assessed.items,
+            answers=arms.answers["tuned"],
+            scores=tuple(arms.scores.values()),
+            splits=curated.clean,
+            dataset=tuned.dataset,
+            curves=tuned.curves,
+            choice=tuned.choice,
+            latency=assessed.checks.latency,
+        )
+        with graph.unless(not_promoted, decision):
+            event = graph.act(promote, version=version, decision=decision, bundle=bundle, trained=tuned.trained)
+        outcome = graph.act(report, version=version, decision=decision, event=event)
+        graph.act(register, outcome=outcome)
+    return Released(bundle, outcome)
 
 
-def record(session: Session) -> tuple[str, EventRow | None]:
-    """Enter the candidate into the ledger and, with PROMOTE, make it champion unless it has to wait for a person.
+def not_promoted(decision: GateDecision | None) -> str | None:
+    """Why the champion stays; None with PROMOTE."""
+    if decision is None:
+        return "the gate was left out"
+    return None if decision.verdict == "PROMOTE" else f"the gate says {decision.verdict}"
 
-    Returns its version and, with PROMOTE, the ledger's answer.
+
+def record_candidate(
+    run: RunContext,
+    *,
+    decision: GateDecision,
+    model: ModelRef,
+    trained: TrainedRef,
+    bundle: BundleRef,
+    items: EvalSet,
+    answers: Predictions,
+    scores: tuple[Scores, ...],
+    splits: Splits,
+    dataset: DatasetRef,
+    curves: ValidationCurves | None,
+    choice: ChoiceRef | None,
+    latency: CheckEvidence | None,
+) -> str:
+    """Enter the candidate and its verdict into the ledger; returns its version.
+
+    What MLflow shall show of the run is kept next to the ledger first.
+
+    Raises:
+        StorageError: TG0580 or TG0581, the ledger was altered or is another one.
+    """
+    spec = run.spec
+    tuned = next(each for each in scores if each.arm == "tuned")
+    write_record(
+        run,
+        Evidence(
+            splits=splits, dataset=dataset, items=items, decision=decision, trained=trained, scores=scores,
+            curves=curves, choice=choice, latency=latency,
+        ),
+    )  # fmt: skip
+    candidate = _candidate(run, decision, model, trained, bundle)
+    evidence = {
+        "gates": digest_of(spec.gates),
+        "items": items.digest,
+        "answers": answers.digest,
+        "scores": tuned.digest,
+        "decision": decision.digest,
+    }
+    return run.ledger.record_candidate(candidate, verdict=decision.verdict, reason=decision.reason, evidence=evidence)
+
+
+def _candidate(
+    run: RunContext, decision: GateDecision, model: ModelRef, trained: TrainedRef, bundle: BundleRef
+) -> ChampionRef:
+    return ChampionRef(
+        name=run.spec.registry.name,
+        version="",
+        run_id=run.run_id,
+        model=model,
+        trained=trained,
+        prompt=run.spec.train.prompt,
+        max_new_tokens=run.spec.evaluate.max_new_tokens,
+        bundle=bundle,
+        verdict_digest=decision.digest,
+        promoted_at="",
+    )
+
+
+def promote(
+    run: RunContext, *, version: str, decision: GateDecision, bundle: BundleRef, trained: TrainedRef
+) -> EventRow:
+    """Make the candidate champion unless it has to wait for a person; returns the ledger's answer.
 
     Raises:
         GateError: the champion moved since the evaluation began; nothing is promoted.
         StorageError: what would be registered is not what was evaluated; TG0581, MLflow's registered model belongs to
             another ledger.
     """
-    spec, decision = session.spec, _artifact(session, "gate", GateDecision)
-    candidate = ChampionRef(
-        name=spec.registry.name,
-        version="",
-        run_id=session.run_id,
-        model=_artifact(session, chosen_names(spec.train).model, ModelRef),
-        trained=_artifact(session, "train", TrainedRef),
-        prompt=spec.train.prompt,
-        max_new_tokens=spec.evaluate.max_new_tokens,
-        bundle=_artifact(session, "bundle", BundleRef),
-        verdict_digest=decision.digest,
-        promoted_at="",
-    )
-    evidence = {
-        "gates": digest_of(spec.gates),
-        "items": _artifact(session, "items", EvalSet).digest,
-        "answers": _artifact(session, "answers_tuned", Predictions).digest,
-        "scores": _artifact(session, "scores_tuned", Scores).digest,
-        "decision": decision.digest,
-    }
-    version = session.ledger.record_candidate(
-        candidate, verdict=decision.verdict, reason=decision.reason, evidence=evidence
-    )
-    if decision.verdict != "PROMOTE":
-        return version, None
-    check_evaluated(candidate.bundle, candidate.trained)
-    check_registry(spec, session.settings, session.ledger)
-    return version, session.ledger.promote(
+    spec = run.spec
+    check_evaluated(bundle, trained)
+    check_registry(spec, run.settings, run.ledger)
+    return run.ledger.promote(
         spec.registry.name,
         expected=decision.champion_version,
         version=version,
-        run_id=session.run_id,
+        run_id=run.run_id,
         reason=decision.reason,
         verdict_digest=decision.digest,
         approval=spec.registry.approval == "required",
     )
 
 
-def _artifact(session: Session, name: str, kind: type[A]) -> A:
-    artifact = session.done[name]
-    if not isinstance(artifact, kind):
-        raise TypeError(f"step {name} made {type(artifact).__name__}, not {kind.__name__}")
-    return artifact
+def report(run: RunContext, *, version: str, decision: GateDecision, event: EventRow | None) -> Outcome:
+    """Come to the run's outcome and write its report."""
+    note = f"; {event.note}" if event is not None and event.note else ""
+    outcome = outcome_of(run.ledger, run.run_id, decision.verdict, decision.reason + note, version=version)
+    if event is not None and event.action not in MOVES:
+        outcome = held(outcome, event)
+    run.outcome = outcome
+    leave_report(run)
+    return outcome
 
 
-@flow(name="release")
-def release(pipeline: str, config: str = "pipelines.yaml", run_id: str | None = None) -> str:
-    """Record the candidate and its verdict; move the champion only with PROMOTE; returns the version."""
-    with attach(pipeline, config, run_id) as session:
-        run_stage(session, "release")
-        write_record(session)
-        version, event = record(session)
-        decision = _artifact(session, "gate", GateDecision)
-        note = f"; {event.note}" if event is not None and event.note else ""
-        session.outcome = outcome_of(session, decision.verdict, decision.reason + note, version=version)
-        if event is not None and event.action not in MOVES:
-            session.outcome = held(session.outcome, event)
-        leave_report(session)
-        late = synchronise(session.ledger, session.settings)
-        if late is not None:
-            session.listeners.noted(
-                f"the verdict stands, MLflow sync pending: {late.message}; `tunegate reconcile` later"
-            )
-        return version
+def register(run: RunContext, *, outcome: Outcome) -> None:  # noqa: ARG001 - it follows the outcome
+    """Bring MLflow up to date; a dead one costs a note."""
+    late = synchronise(run.ledger, run.settings)
+    if late is not None:
+        run.listeners.noted(f"the verdict stands, MLflow sync pending: {late.message}; `tunegate reconcile` later")

@@ -42,26 +42,26 @@ from tasks.release.reports.read import read_curves, token_lengths
 
 if TYPE_CHECKING:
     from flows.outcome import Outcome
-    from flows.session import Session
+    from flows.run_context import RunContext
 
 REMOVED_ROWS = 3
 """Rows shown of each code that removed any."""
 
 
-def leave_report(session: Session) -> None:
-    """Write the report of a session that came to its outcome, and a page without any ticket's text for MLflow.
+def leave_report(run: RunContext) -> None:
+    """Write the report of a run that came to its outcome, and a page without any ticket's text for MLflow.
 
     Whatever goes wrong is told and changes nothing: the verdict stands in the ledger.
     """
     try:
-        told, card = gather(session.settings, session.run_id, outcome=session.outcome)
-        write_report(told, card, report_folder(session.settings.home, session.run_id))
-        page = page_without_text(session.settings.home, session.run_id)
+        told, card = gather(run.settings, run.run_id, outcome=run.outcome)
+        write_report(told, card, report_folder(run.settings.home, run.run_id))
+        page = page_without_text(run.settings.home, run.run_id)
         write_atomic(page, draw_page(told.model_copy(update={"worst": (), "removed": ()}), card=card).encode())
         page.chmod(0o600)
     except Exception as error:  # its words may quote a ticket
         why = f"the report was not written ({type(error).__name__})"
-        session.listeners.noted(f"{why}; `tunegate report {session.run_id}` tries again")
+        run.listeners.noted(f"{why}; `tunegate report {run.run_id}` tries again")
 
 
 def gather(
@@ -79,7 +79,7 @@ def gather(
     champion = recorded.ledger.champion(row.model_name)
     mine = [each for each in recorded.ledger.candidates(row.model_name) if each.ref.run_id == row.run_id]
     chosen = choice_of(recorded.ledger, recorded.store, row.run_id)
-    dataset = _result_of_training(recorded, "encode", DatasetRef)
+    dataset = recorded.of_training("encode", DatasetRef)
     items = recorded.result("items", EvalSet)
     report = RunReport(
         run_id=row.run_id,
@@ -211,13 +211,6 @@ def _curves(recorded: Recorded) -> tuple[Curve, ...]:
         if artifact is not None:
             found |= {curve.name: curve for curve in read_curves(artifact.root / "curves.parquet")}
     return tuple(found.values())
-
-
-def _result_of_training(recorded: Recorded, step: str, kind: type[DatasetRef]) -> DatasetRef | None:
-    """The step's result; of a choice between trainings, that of any of them with the examples of the chosen one."""
-    names = [step, *(name for name in recorded.keys if name.startswith(f"{step}_"))]
-    found = (recorded.result(name, kind, folder=step) for name in names)
-    return next((each for each in found if each is not None), None)
 
 
 def _costs(recorded: Recorded) -> CostReport | None:

@@ -6,29 +6,31 @@ where it ends. Nothing is kept. Called by `tunegate reproduce`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import orjson
 
+from flows.build import build
+from flows.context import context_of
 from flows.earlier import Earlier
 from flows.engine.keys import why_changed
-from flows.engine.plan import Known, parts_of, repeat_step
+from flows.engine.ledger import Ledger
 from flows.engine.rows import StepRow
-from flows.engine.step import Step
 from flows.engine.store import Store
+from flows.graph.execute import Observer, Outcome, Run, repeat
+from flows.graph.graph import Node
 from flows.recorded import spec_of
-from flows.session import declare
 from flows.settings import Settings, open_ledger
 from flows.standing import Standing
-from schemas.artifacts import Artifact, Splits, WarehouseRef
+from schemas.artifacts import Artifact, CurationCard, Splits, WarehouseRef
 from schemas.errors import ConfigError
 from tasks.files import MANIFEST
-from tasks.progress import Progress
 
 STAGES = ("curate", "finetune")
+A = TypeVar("A", bound=Artifact)
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,13 @@ class Repeated:
     told: str = ""
 
 
-def reproduce_run(
-    run_id: str, settings: Settings, *, root: Path, listen: Callable[[Step], Progress]
-) -> Iterator[Repeated]:
+def reproduce_run(run_id: str, settings: Settings, *, root: Path, observer: Observer) -> Iterator[Repeated]:
     """Repeat the steps of the run in order, one result each; ends after the first that is not the same.
 
     Args:
         run_id: Of the run, or the start of it.
         root: Folder of pipelines.yaml.
-        listen: Called before a step is repeated; gives what its progress is told to.
+        observer: Hears of each step that is repeated.
 
     Raises:
         ConfigError: TG0151, no such run or several; TG0159, the run has no complete step, or a stored result
@@ -62,54 +62,72 @@ def reproduce_run(
     """
     # What was exchanged is looked at, too: the repetition says where it differs.
     store, ledger = Store(settings.home), open_ledger(settings)
-    run = ledger.run(run_id)
-    rows = {row.step: row for row in ledger.steps(run.run_id) if row.key}
+    row = ledger.run(run_id)
+    rows = {step.step: step for step in ledger.steps(row.run_id) if step.key}
     # The configuration is the one that was recorded, not the one that the file holds today.
-    spec = spec_of(run)
+    spec = spec_of(row)
     standing = Standing(judged=ledger.judged_candidates(), held_out=ledger.held_out_items)
-    stages = declare(spec, settings=settings, root=root, standing=standing, earlier=_earlier(store, rows))
-    steps = [step for stage in STAGES for step in stages[stage] if step.name in rows]
-    if not steps:
-        raise ConfigError(f"run {run.run_id} completed no step", code="TG0159", where=run.run_id)
-    done: dict[str, Artifact | None] = {step.name: None for stage in STAGES for step in stages[stage]}
-    for step in steps:
-        recorded = store.look(step.folder, rows[step.name].key, step.returns)
-        gone = ledger.gone_at(f"store/{step.folder}/{rows[step.name].key}")
-        if not isinstance(recorded, step.returns) or gone is not None:
-            why = f": its rows of a forgotten customer were removed at {gone.at}" if gone is not None else ""
-            raise ConfigError(
-                f"the result of step {step.name} is not in the store any more{why}",
-                code="TG0159",
-                where=run.run_id,
-                hint="what was forgotten is not made again"
-                if gone is not None
-                else "raw texts go after curate.keep_raw_days; a damaged result is made again by the next run",
-            )
-        # A warehouse's bytes may differ where its rows do not; what is picked was repeated in its own place.
-        if not isinstance(recorded, WarehouseRef) and step.pick is None:
-            result = _repeat(step, done, store, recorded, listen)
+    context = context_of(spec, settings, root=root, standing=standing, earlier=_earlier(store, rows))
+    run = Run(build(spec, context).graph, store, observer=observer)
+    n_steps = 0
+    for node in run.nodes():
+        if node.stage not in STAGES:
+            break
+        if node.kind == "grow":
+            run.grow(node)
+            continue
+        if node.id not in rows:
+            run.outcomes[node.name] = Outcome(skipped="the run did not come to it")
+            continue
+        n_steps += 1
+        recorded = _recorded(node, rows[node.id], row.run_id, store, ledger)
+        if not isinstance(recorded, WarehouseRef):  # its bytes may differ where its rows do not
+            result = _repeat(run, node, recorded)
             yield result
             if result.state != "same":
                 return
-        done[step.name] = recorded
+        run.outcomes[node.name] = Outcome(recorded, recorded.root.name, reused=True)
+    if not n_steps:
+        raise ConfigError(f"run {row.run_id} completed no step", code="TG0159", where=row.run_id)
+
+
+def _recorded(node: Node, row: StepRow, run_id: str, store: Store, ledger: Ledger) -> Artifact:
+    """The result that the run recorded for the step."""
+    found = store.look(node.folder, row.key, node.returns)
+    gone = ledger.gone_at(f"store/{node.folder}/{row.key}")
+    if isinstance(found, Artifact) and gone is None:
+        return found
+    why = f": its rows of a forgotten customer were removed at {gone.at}" if gone is not None else ""
+    raise ConfigError(
+        f"the result of step {node.name} is not in the store any more{why}",
+        code="TG0159",
+        where=run_id,
+        hint="what was forgotten is not made again"
+        if gone is not None
+        else "raw texts go after curate.keep_raw_days; a damaged result is made again by the next run",
+    )
 
 
 def _earlier(store: Store, rows: dict[str, StepRow]) -> Earlier:
-    """What the run went on from, found by the digest that it recorded."""
-    parts = store.parts("split", rows["split"].key) if "split" in rows else None
-    digest = parts.inputs.get("previous") if parts is not None else None
-    return Earlier(split=store.with_digest("split", digest, Splits)) if isinstance(digest, str) else Earlier()
+    """What the run extended, found by the digests that it recorded."""
+
+    def previous(name: str, returns: type[A]) -> A | None:
+        parts = store.parts(name, rows[name].key) if name in rows else None
+        digest = parts.inputs.get("previous") if parts is not None else None
+        return store.with_digest(name, digest, returns) if isinstance(digest, str) else None
+
+    return Earlier(split=previous("split", Splits), card=previous("card", CurationCard))
 
 
-def _repeat(step: Step, done: Known, store: Store, recorded: Artifact, listen: Callable[[Step], Progress]) -> Repeated:
-    old, new = store.parts(step.folder, recorded.root.name), parts_of(step, done)
-    changed = why_changed(old, new) if old is not None else ("what it was made from was not kept",)
+def _repeat(run: Run, node: Node, recorded: Artifact) -> Repeated:
+    old = run.store.parts(node.folder, recorded.root.name)
+    changed = why_changed(old, run.parts(node)) if old is not None else ("what it was made from was not kept",)
     if changed:
-        return Repeated(step.name, "changed", "; ".join(changed))
-    with repeat_step(step, done, store, progress=listen(step)) as again:
+        return Repeated(node.id, "changed", "; ".join(changed))
+    with repeat(run, node) as again:
         if again.digest == recorded.digest:
-            return Repeated(step.name, "same")
-        return Repeated(step.name, "differs", _first_difference(recorded.root, again.root))
+            return Repeated(node.id, "same")
+        return Repeated(node.id, "differs", _first_difference(recorded.root, again.root))
 
 
 def _first_difference(one: Path, two: Path) -> str:

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from flows.engine.step import Step
+from flows.graph.execute import Outcome
+from flows.graph.graph import Node
 from schemas.artifacts import (
     Artifact,
     BundleRef,
@@ -38,6 +39,7 @@ from schemas.trials import ChoiceRef, TrialRef
 from schemas.verdicts import Finding
 
 PLAIN_EVERY_S = 15.0
+NAME_WIDTH = 20
 STYLES = {"PROMOTE": "bold green", "HOLD": "bold yellow", "BLOCK": "bold red", "ERROR": "bold red"}
 
 
@@ -53,60 +55,72 @@ class Notes(logging.Handler):
 
 
 class Screen:
-    """A listener that writes to the console."""
+    """A listener that writes to the console: a live line for each node that is being made, a plain one when it ends."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live: Progress | None = None
-        self._last_plain = 0.0
-        self._since = 0.0
+        self._tasks: dict[str, TaskID] = {}
+        self._since: dict[str, float] = {}
+        self._last_plain: dict[str, float] = {}
 
-    def started(self, step: Step) -> None:
-        self._stop_live()  # of an attempt that failed and is tried again
-        self._since = self._last_plain = time.monotonic()
-        if self.console.is_terminal and step.reports:
-            live = Progress(
-                TextColumn(f"  {step.name:<18}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[said]}"),
-                TimeRemainingColumn(compact=True),
-                console=self.console,
-                transient=True,
-            )
-            live.add_task(step.name, total=None, said="")
-            live.start()
-            self._live = live
+    def started(self, node: Node) -> None:
+        self._end_line(node.name)  # of an attempt that failed and is tried again
+        self._since[node.name] = self._last_plain[node.name] = time.monotonic()
+        if self.console.is_terminal and node.takes("progress"):
+            if self._live is None:
+                self._live = Progress(
+                    TextColumn("  {task.description}"),
+                    BarColumn(bar_width=24),
+                    TextColumn("{task.fields[said]}"),
+                    TimeRemainingColumn(compact=True),
+                    console=self.console,
+                    transient=True,
+                )
+                self._live.start()
+            self._tasks[node.name] = self._live.add_task(f"{node.name:<{NAME_WIDTH}}", total=None, said="")
 
-    def progressed(self, step: Step, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        now = time.monotonic()
-        said = _progress_text(done, total, unit, figures, seconds=now - self._since)
+    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
+        now, name = time.monotonic(), node.name
+        said = _progress_text(done, total, unit, figures, seconds=now - self._since.setdefault(name, now))
         live = self._live  # another thread may note something meanwhile
-        if live is not None:
-            live.update(live.task_ids[0], completed=done, total=total, said=said)
-        elif not self.console.is_terminal and now - self._last_plain >= PLAIN_EVERY_S:
-            self._last_plain = now
-            self.console.print(f"  {step.name:<18} {said}", highlight=False)
+        if live is not None and name in self._tasks:
+            live.update(self._tasks[name], completed=done, total=total, said=said)
+        elif not self.console.is_terminal and now - self._last_plain.setdefault(name, now) >= PLAIN_EVERY_S:
+            self._last_plain[name] = now
+            self.console.print(f"  {name:<{NAME_WIDTH}} {said}", highlight=False)
 
-    def finished(self, step: Step, artifact: Artifact, *, reused: bool, seconds: float) -> None:
-        self._stop_live()
-        took = "reused" if reused else f"{seconds:.1f} s"
-        self.console.print(f"  {step.name:<18} {describe(artifact)}", f"[dim]{took}[/dim]", highlight=False)
+    def ended(self, node: Node, outcome: Outcome) -> None:
+        self._end_line(node.name)
+        if node.kind == "act":
+            return
+        if outcome.skipped:
+            self.console.print(f"  {node.name:<{NAME_WIDTH}} left out: {escape(outcome.skipped)}", highlight=False)
+            return
+        took = "reused" if outcome.reused else f"{outcome.seconds:.1f} s"
+        told = describe(outcome.result)
+        self.console.print(f"  {node.name:<{NAME_WIDTH}} {told}", f"[dim]{took}[/dim]", highlight=False)
 
     def noted(self, text: str) -> None:
         self.console.print(f"  [yellow]note[/yellow] {escape(text)}", highlight=False)
 
     def entered(self, stage: str) -> None:
-        self._stop_live()
+        self.close()
         self.console.print(f"[bold]{stage}[/bold]", highlight=False)
 
     def close(self) -> None:
         """Leave the terminal as it was, also after an error."""
-        self._stop_live()
-
-    def _stop_live(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
+        self._tasks.clear()
+
+    def _end_line(self, name: str) -> None:
+        task = self._tasks.pop(name, None)
+        if task is not None and self._live is not None:
+            self._live.remove_task(task)
+            if not self._tasks:
+                self.close()
 
 
 def _progress_text(done: int, total: int | None, unit: str, figures: dict[str, float], *, seconds: float) -> str:

@@ -21,7 +21,7 @@ from tasks.failpoint import reach
 from tasks.files import sync_directory, write_json
 
 if TYPE_CHECKING:
-    from flows.session import Session
+    from flows.open_run import OpenRun
 
 
 CARD = ("card.json", "card.html")
@@ -47,17 +47,18 @@ def published_database(home: Path, pipeline: str) -> Path:
     return database
 
 
-def publish_snapshot(session: Session) -> Path:
-    """Publish the session's warehouse; doing it again changes nothing. Returns the database."""
-    warehouse = session.done["warehouse"]
-    if not isinstance(warehouse, WarehouseRef):
-        raise TypeError("the step `warehouse` has not run")
-    folder = private_folder(warehouse_folder(session.settings.home, session.spec.name))
+def publish_snapshot(opened: OpenRun) -> Path:
+    """Publish the run's warehouse; doing it again changes nothing. Returns the database."""
+    context, run, curated = opened.context, opened.run, opened.pipeline.curated
+    warehouse = run.result(curated.warehouse)
+    raw = dict(curated.tables)["extract"]
+    folder = private_folder(warehouse_folder(context.settings.home, context.spec.name))
     with named_disk_errors(folder):
         _sweep(folder)
-        _publish_parquet(session, warehouse, private_folder(folder / "snapshots"))
+        files = _parquet_files(run.result(raw), run.result(curated.clean), warehouse)
+        _publish_parquet(files, warehouse, private_folder(folder / "snapshots"))
         for name in CARD:
-            _copy(session.done["card"].root / name, folder / name)
+            _copy(run.result(curated.card).root / name, folder / name)
         return _publish_database(warehouse, folder)
 
 
@@ -93,14 +94,14 @@ def _copy(source: Path, target: Path, *, made_at: float | None = None) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _publish_parquet(session: Session, warehouse: WarehouseRef, snapshots: Path) -> None:
+def _publish_parquet(files: dict[str, Path], warehouse: WarehouseRef, snapshots: Path) -> None:
     """`snapshots/ID/`: raw_tickets, train, validation, test, removed, duplicates, splits, funnel."""
     place = snapshots / warehouse.snapshot_id
     if place.is_dir():
         return
     aside = private_folder(snapshots / f".{uuid.uuid4().hex}.tmp")
     try:
-        for name, path in _parquet_files(session, warehouse).items():
+        for name, path in files.items():
             _link(path, aside / f"{name}.parquet")
         write_json(aside / "snapshot.json", {"snapshot_id": warehouse.snapshot_id, "made_at": now()})
         aside.rename(place)
@@ -109,10 +110,7 @@ def _publish_parquet(session: Session, warehouse: WarehouseRef, snapshots: Path)
     sync_directory(snapshots)
 
 
-def _parquet_files(session: Session, warehouse: WarehouseRef) -> dict[str, Path]:
-    raw, clean = session.done["extract"], session.done["decontaminate"]
-    if not isinstance(raw, TicketTable) or not isinstance(clean, Splits):
-        raise TypeError("curation has not run")
+def _parquet_files(raw: TicketTable, clean: Splits, warehouse: WarehouseRef) -> dict[str, Path]:
     beside = {path.stem: path for path in sorted(warehouse.root.glob("*.parquet"))}
     return {
         "raw_tickets": raw.tickets,

@@ -1,7 +1,7 @@
 """What the ledger tells the gate: who is champion, who is the anchor, and how much evidence is used up.
 
 Looked up when a run begins; `flows/assess.py` hands it on as typed parameters, so that the gate itself knows no
-ledger. Called by `flows/session.py` and `tunegate plan`.
+ledger. Called by `flows/open_run.py` and `tunegate plan`.
 """
 
 from __future__ import annotations

@@ -8,8 +8,6 @@ is suspended: the run ends with HOLD, and `tunegate approve` answers.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.logging import get_run_logger
@@ -20,7 +18,8 @@ from flows.approvals import answer
 from flows.engine.ledger import Ledger
 from flows.engine.rows import MOVES, EventRow
 from flows.outcome import Outcome, held
-from flows.settings import load_settings, open_ledger
+from flows.settings import Settings, open_ledger
+from schemas.pipeline import PipelineSpec
 
 KEY = "approval"
 
@@ -33,15 +32,14 @@ class Approval(RunInput):
     reason: str = Field(default="", max_length=2000, description="Why; kept in the history.")
 
 
-def go_on(pipeline: str, config: str) -> Outcome | None:
+def go_on(spec: PipelineSpec, settings: Settings) -> Outcome | None:
     """The answer to what this flow run was suspended for, carried out; None when it was not suspended."""
     flow_run_id = str(flow_run.get_id() or "")
     if not flow_run_id or not deployment.get_id():
         return None
-    settings = load_settings(Path(config))
     ledger = open_ledger(settings)
     row = ledger.run_of_prefect(flow_run_id)
-    if row is None or row.pipeline != pipeline:
+    if row is None or row.pipeline != spec.name:
         return None
     asked = [event for event in ledger.history(row.model_name) if (event.action, event.run_id) == ("wait", row.run_id)]
     if not asked:
@@ -53,17 +51,17 @@ def go_on(pipeline: str, config: str) -> Outcome | None:
         last = done.event
         if done.late is not None:
             get_run_logger().warning("the answer stands, MLflow sync pending: %s", done.late.message)
-    return _outcome(ledger, pipeline, row.run_id, last)
+    return _outcome(ledger, spec.name, row.run_id, last)
 
 
-def ask_if_deployed(outcome: Outcome, config: str) -> None:
+def ask_if_deployed(outcome: Outcome, settings: Settings) -> None:
     """Suspend this flow run when its candidate waits and a deployment can start it again.
 
     The run is in the ledger, complete, and its lock is free.
     """
     if not outcome.waits or not deployment.get_id():
         return
-    ledger = open_ledger(load_settings(Path(config)))
+    ledger = open_ledger(settings)
     name = ledger.run(outcome.run_id).model_name
     for event in ledger.waiting(name):
         if event.run_id == outcome.run_id:

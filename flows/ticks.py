@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cron import next_tick, tick_for
@@ -17,10 +16,9 @@ from flows.engine.clock import present
 from flows.engine.ledger import Ledger
 from flows.outcome import Outcome
 from flows.power import gate_power
-from flows.session import new_run_id
-from flows.settings import load_settings, open_ledger
-from schemas.artifacts import Splits, WarehouseRef
-from schemas.load import load_file
+from flows.run_context import RunContext, new_run_id
+from flows.settings import Settings, open_ledger
+from schemas.artifacts import Splits
 from schemas.pipeline import PipelineSpec
 from schemas.schedule import ScheduleSpec
 from schemas.ticks import Cause, Decision
@@ -29,7 +27,7 @@ from tasks.watch.conditions import Situation, before_curation, decide
 from tasks.watch.drift import measure_drift
 
 if TYPE_CHECKING:
-    from flows.session import Session
+    from flows.open_run import OpenRun
 
 RECENT_RUNS = 100
 QUEUE_WAIT_S = 7 * 86_400.0
@@ -52,14 +50,8 @@ class Tick:
         return "" if self.scheduled_for is None else self.scheduled_for.astimezone(UTC).isoformat(timespec="seconds")
 
 
-def turned_away(pipeline: str, config: str, tick: Tick) -> Outcome | None:
-    """The SKIP of a tick that is late or in the way of another run; null when it may go on. Takes no lock.
-
-    Raises:
-        ConfigError: pipelines.yaml is wrong or does not name the pipeline.
-    """
-    path = Path(config)
-    spec, settings = load_file(path).get(pipeline), load_settings(path)
+def turned_away(spec: PipelineSpec, settings: Settings, tick: Tick) -> Outcome | None:
+    """The SKIP of a tick that is late or in the way of another run; None when it may go on. Takes no lock."""
     ledger = open_ledger(settings)
     schedule = spec.schedule or ScheduleSpec(cron="@yearly")
     decision = _late(schedule, tick, present()) if spec.schedule else None
@@ -69,45 +61,42 @@ def turned_away(pipeline: str, config: str, tick: Tick) -> Outcome | None:
         return None
     run_id = new_run_id()
     ledger.record_skip(
-        run_id, pipeline=pipeline, model_name=spec.registry.name, cause=tick.cause, scheduled_for=tick.told,
+        run_id, pipeline=spec.name, model_name=spec.registry.name, cause=tick.cause, scheduled_for=tick.told,
         decision=decision,
     )  # fmt: skip
     champion = ledger.champion(spec.registry.name)
     return Outcome(
-        run_id=run_id, pipeline=pipeline, verdict="SKIP", reason=decision.reason,
+        run_id=run_id, pipeline=spec.name, verdict="SKIP", reason=decision.reason,
         champion=champion.version if champion else None,
     )  # fmt: skip
 
 
-def waits_s(pipeline: str, config: str) -> float:
+def waits_s(spec: PipelineSpec) -> float:
     """Seconds that a tick waits for another run of the pipeline."""
-    schedule = load_file(Path(config)).get(pipeline).schedule
-    return QUEUE_WAIT_S if schedule is not None and schedule.overlap == "queue" else 0.0
+    return QUEUE_WAIT_S if spec.schedule is not None and spec.schedule.overlap == "queue" else 0.0
 
 
-def unchanged(session: Session, tick: Tick, reason: str) -> Decision:
+def unchanged(run: RunContext, tick: Tick, reason: str) -> Decision:
     """Enter that nothing has changed since the last verdict."""
-    return _enter(session, tick, Decision(run=False, code="unchanged", reason=reason))
+    return _enter(run, tick, Decision(run=False, code="unchanged", reason=reason))
 
 
-def too_early(session: Session, tick: Tick) -> Decision | None:
+def too_early(run: RunContext, tick: Tick) -> Decision | None:
     """The SKIP of a tick that no ticket could change, entered; null when the tickets have to be looked at."""
-    if ordered_retrain(session):
+    if ordered_retrain(run):
         return None
-    mark = session.ledger.mark(session.spec.name)
+    mark = run.ledger.mark(run.spec.name)
     last = datetime.fromisoformat(mark.at) if mark else None
-    decision = before_curation(session.spec.retrain, now=present(), last=last)
-    return None if decision is None else _enter(session, tick, decision)
+    decision = before_curation(run.spec.retrain, now=present(), last=last)
+    return None if decision is None else _enter(run, tick, decision)
 
 
-def weigh(session: Session, tick: Tick) -> Decision:
-    """Decide by the curated tickets of this session; entered before anything is done about it."""
-    spec = session.spec
-    now, warehouse = session.done["decontaminate"], session.done["warehouse"]
-    if not isinstance(now, Splits) or not isinstance(warehouse, WarehouseRef):
-        raise TypeError("curation has not run")
-    mark = session.ledger.mark(spec.name)
-    then = _known(session, mark.run_id) if mark else None
+def weigh(opened: OpenRun, tick: Tick) -> Decision:
+    """Decide by the curated tickets of this run; entered before anything is done about it."""
+    run, curated = opened.context, opened.pipeline.curated
+    spec, now, warehouse = run.spec, opened.run.result(curated.clean), opened.run.result(curated.warehouse)
+    mark = run.ledger.mark(spec.name)
+    then = _known(run, mark.run_id) if mark else None
     arrivals = count_arrivals(now=now, then=then, warehouse=warehouse)
     drift = spec.retrain.drift
     shifts = (
@@ -120,27 +109,27 @@ def weigh(session: Session, tick: Tick) -> Decision:
         last=datetime.fromisoformat(mark.at) if mark else None,
         arrivals=arrivals,
         shifts=shifts,
-        n_held_out_needed=_held_out_needed(session, now),
+        n_held_out_needed=_held_out_needed(run, now),
         n_held_out_max=spec.evaluate.max_items,
-        ordered=ordered_retrain(session),
+        ordered=ordered_retrain(run),
     )
-    return _enter(session, tick, decide(spec.retrain, situation))
+    return _enter(run, tick, decide(spec.retrain, situation))
 
 
-def ordered_retrain(session: Session) -> str:
+def ordered_retrain(run: RunContext) -> str:
     """Why the champion has to be trained anew: it learned from a customer who was forgotten, and no verdict has been
     given since. Empty when it has not."""
-    champion = session.ledger.champion(session.spec.registry.name)
-    marks = session.ledger.marked(champion.name, champion.version) if champion is not None else ()
-    mark = session.ledger.mark(session.spec.name)
+    champion = run.ledger.champion(run.spec.registry.name)
+    marks = run.ledger.marked(champion.name, champion.version) if champion is not None else ()
+    mark = run.ledger.mark(run.spec.name)
     fresh = [each for each in marks if mark is None or each.at >= mark.at]
     return f"the champion {fresh[-1].told}; it is trained anew without" if fresh else ""
 
 
-def _enter(session: Session, tick: Tick, decision: Decision) -> Decision:
-    decision = _dated(session.spec, decision)
-    session.ledger.record_tick(
-        session.run_id, pipeline=session.spec.name, cause=tick.cause, scheduled_for=tick.told, decision=decision
+def _enter(run: RunContext, tick: Tick, decision: Decision) -> Decision:
+    decision = _dated(run.spec, decision)
+    run.ledger.record_tick(
+        run.run_id, pipeline=run.spec.name, cause=tick.cause, scheduled_for=tick.told, decision=decision
     )
     return decision
 
@@ -191,18 +180,18 @@ def _in_the_way(ledger: Ledger, spec: PipelineSpec, tick: Tick) -> Decision | No
     return Decision(run=False, code="overlap", reason=f"{told} (schedule.overlap: skip)", expected=expected)
 
 
-def _known(session: Session, run_id: str) -> Splits | None:
+def _known(run: RunContext, run_id: str) -> Splits | None:
     """The tickets of the last verdict; null when they are not in the store any more: then everything is new."""
-    key = next((step.key for step in session.ledger.steps(run_id) if step.step == "decontaminate"), "")
-    found = session.store.look("decontaminate", key, Splits) if key else None
+    key = next((step.key for step in run.ledger.steps(run_id) if step.step == "decontaminate"), "")
+    found = run.store.look("decontaminate", key, Splits) if key else None
     return found if isinstance(found, Splits) else None
 
 
-def _held_out_needed(session: Session, splits: Splits) -> int | None:
-    wanted = session.spec.retrain.min_held_out
+def _held_out_needed(run: RunContext, splits: Splits) -> int | None:
+    wanted = run.spec.retrain.min_held_out
     if wanted != "planned":
         return wanted
-    rows = gate_power(session.spec, splits=splits, ledger=session.ledger, store=session.store)
-    n_items = min(session.spec.evaluate.max_items, splits.n_test)
+    rows = gate_power(run.spec, splits=splits, ledger=run.ledger, store=run.store)
+    n_items = min(run.spec.evaluate.max_items, splits.n_test)
     asked = [BEYOND if row.needed is None else row.needed for row in rows if row.at_hand == n_items]
     return max(asked, default=None)

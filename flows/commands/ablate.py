@@ -8,8 +8,8 @@ from typing import Any
 from flows.ablation import CURATED, Ablation, arms_of, choose_arms
 from flows.commands.output import out, print_json, print_rows, talk
 from flows.engine.disk import private_folder
-from flows.engine.step import Step
-from flows.session import new_run_id
+from flows.graph.graph import Node
+from flows.run_context import new_run_id
 from flows.settings import Settings, load_settings, open_ledger
 from schemas.load import load_file
 from tasks.assess.ablation import AblationRow, AblationTable
@@ -33,9 +33,9 @@ def ablate(
     told = metric or spec.gates.rules[0].metric
     talk().print(f"{len(arms) + 1} trainings at most, one after another; what is stored is reused", style="dim")
 
-    def listen(arm: str, step: Step, seconds: float, reused: bool) -> None:
+    def listen(arm: str, node: Node, seconds: float, reused: bool) -> None:
         if not reused:
-            talk().print(f"  {arm:<18} {step.name:<18} {seconds:.1f} s", style="dim", markup=False)
+            talk().print(f"  {arm:<18} {node.name:<18} {seconds:.1f} s", style="dim", markup=False)
 
     with open_ledger(settings).pipeline_lock(pipeline, wait_s=0.0, run_id=new_run_id()):
         ablation = Ablation(spec, settings, config.resolve().parent, listen, n_steps=n_steps)

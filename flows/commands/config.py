@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from flows.commands.output import out, print_json, talk
-from flows.declared import declaration_faults
+from flows.curation_steps import declaration_faults
 from flows.ingest import source_fault
 from schemas.editor import editor_schema_text
 from schemas.errors import TunegateError

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from flows.chosen import chosen_names
 from flows.commands.output import out, print_json, print_rows, talk
 from flows.engine.disk import named_disk_errors
 from flows.engine.ledger import Ledger
@@ -70,7 +69,7 @@ def export(
 
     if sign is not None:
         check_signing_key(sign)
-    source = _source(named, spec, ledger, open_store(settings))
+    source = _source(named, ledger, open_store(settings))
     with named_disk_errors(to.absolute().parent):
         done = export_candidate(source, _origin(named, form, source), out=to, stored=stored)
         signature = sign_folder(done.root, key=sign) if sign is not None else None
@@ -78,7 +77,7 @@ def export(
     return 0
 
 
-def _source(named: Named, spec: PipelineSpec, ledger: Ledger, store: Store) -> Exported:
+def _source(named: Named, ledger: Ledger, store: Store) -> Exported:
     from tasks.release.export import Exported
 
     digests = {step.step: step.digest for step in ledger.steps(named.run.run_id)}
@@ -92,7 +91,7 @@ def _source(named: Named, spec: PipelineSpec, ledger: Ledger, store: Store) -> E
         trained=ref.trained,
         bundle=ref.bundle,
         prompts=stored("prompts_tuned", "prompts", PromptSet),
-        dataset=stored(chosen_names(spec.train).dataset, "encode", DatasetRef),
+        dataset=stored("chosen_dataset" if "chosen_dataset" in digests else "encode", "encode", DatasetRef),
         splits=stored("decontaminate", "decontaminate", Splits),
         aliases=tuple(alias for alias, version in aliases_of(ledger, ref.name).items() if version == ref.version),
     )

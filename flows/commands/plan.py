@@ -8,24 +8,29 @@ from typing import Any
 
 from rich.markup import escape
 
+from flows.build import build
+from flows.candidates import candidates
 from flows.choice_report import changes_text
-from flows.chosen import candidates, first_names
 from flows.cluster import check_cluster
 from flows.commands.output import out, print_json, print_rows, talk
+from flows.context import context_of
 from flows.earlier import Earlier, earlier_results
-from flows.engine.plan import PlannedStep, plan_steps
+from flows.finetune import Tuned
+from flows.graph.execute import Run
+from flows.graph.plan import PlannedNode
+from flows.graph.plan import plan as plan_graph
 from flows.ingest import told_without_asking
 from flows.plan_calls import planned_calls
 from flows.power import gate_power, refuse_weak_gate
 from flows.screen import describe
-from flows.session import declare
 from flows.settings import load_settings, open_ledger, open_store
 from flows.standing import standing_of
-from schemas.artifacts import DatasetRef, ModelRef, Splits
+from schemas.artifacts import DatasetRef, Splits
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
 from schemas.training import TrainSpec
 from schemas.training_rules import training_advice
+from schemas.trials import TrialRef
 from tasks.assess.plan_checks import Calls
 from tasks.assess.plan_gate import RulePower
 from tasks.train.memory import Forecast, forecast, workload_of
@@ -40,19 +45,20 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     standing = standing_of(spec, ledger)
     store = open_store(settings)
     earlier = earlier_results(ledger, store, spec.name) if ledger else Earlier()
-    stages = declare(spec, settings=settings, root=config.resolve().parent, standing=standing, earlier=earlier)
-    steps = [step for stage in stages.values() for step in stage]
-    planned = plan_steps(steps, store)
-    seconds = {this.step.name: ledger.typical_seconds(this.step.name) if ledger else None for this in planned}
+    context = context_of(spec, settings, root=config.resolve().parent, standing=standing, earlier=earlier)
+    declared = build(spec, context)
+    run = Run(declared.graph, store)
+    planned = tuple(each for each in plan_graph(run) if each.node.kind != "act")
+    seconds = {this.id: ledger.typical_seconds(this.id) if ledger else None for this in planned}
     tried = {each.name: changes_text(each.changes or {}) for each in candidates(spec.train)}
-    rows = [_row(this, seconds[this.step.name], tried.get(this.step.name, "")) for this in planned]
-    memory = _memory(spec, planned)
-    figures = _figures(spec, planned, seconds, memory)
-    splits = next((this.artifact for this in planned if this.step.name == "decontaminate"), None)
+    rows = [_row(this, seconds[this.id], tried.get(this.id, "")) for this in planned]
+    splits = run.find(declared.curated.clean)
+    memory = _memory(spec, run, declared.tuned)
+    figures = _figures(spec, planned, seconds, memory, splits, run.find(declared.tuned.first_dataset))
     calls = planned_calls(
         spec, planned, settings=settings, root=config.resolve().parent, has_champion=standing.champion is not None
     )
-    power = gate_power(spec, splits=splits if isinstance(splits, Splits) else None, ledger=ledger, store=store)
+    power = gate_power(spec, splits=splits, ledger=ledger, store=store)
     asked = told_without_asking(spec, settings)
     if as_json:
         champion = standing.champion and standing.champion.version
@@ -112,9 +118,9 @@ def _power_row(row: RulePower) -> dict[str, Any]:
     }
 
 
-def _row(this: PlannedStep, seconds: float | None, changes: str) -> dict[str, Any]:
+def _row(this: PlannedNode, seconds: float | None, changes: str) -> dict[str, Any]:
     return {
-        "step": this.step.name,
+        "step": this.id,
         "state": this.state,
         "seconds": 0.0 if this.state == "reused" else seconds and round(seconds, 1),
         "result": describe(this.artifact) if this.artifact is not None else changes,
@@ -122,19 +128,18 @@ def _row(this: PlannedStep, seconds: float | None, changes: str) -> dict[str, An
     }
 
 
-def _memory(spec: PipelineSpec, planned: tuple[PlannedStep, ...]) -> Forecast | None:
+def _memory(spec: PipelineSpec, run: Run, tuned: Tuned) -> Forecast | None:
     """As the (first) training itself asks before it loads anything; None before its base model is there, or unknown.
 
     On a cluster each node asks for itself.
     """
     if spec.engine == "ray":
         return None
-    known = {this.step.name: this.artifact for this in planned}
-    first, train = first_names(spec.train), spec.train.first()
-    dataset, model = known.get(first.dataset), known.get(first.model)
-    if not isinstance(model, ModelRef):
+    train = spec.train.first()
+    dataset, model = run.find(tuned.first_dataset), run.find(tuned.first_model)
+    if model is None:
         return None
-    if isinstance(dataset, DatasetRef):
+    if dataset is not None:
         share = dataset.n_supervised / max(1, dataset.n_tokens)
         work = workload_of(model, max_tokens=dataset.max_tokens, supervised_share=share)
     else:
@@ -152,29 +157,31 @@ def _memory_warning(spec: PipelineSpec, memory: Forecast | None) -> str | None:
 
 def _figures(
     spec: PipelineSpec,
-    planned: tuple[PlannedStep, ...],
+    planned: tuple[PlannedNode, ...],
     seconds: dict[str, float | None],
     memory: Forecast | None,
+    splits: Splits | None,
+    dataset: DatasetRef | None,
 ) -> dict[str, Any]:
     """Rows, tokens, steps, minutes and memory, as far as stored results tell."""
-    known = {this.step.name: this.artifact for this in planned}
-    first = first_names(spec.train)
-    splits, dataset = known.get("decontaminate"), known.get(first.dataset)
     train = spec.train.first()
-    n_train = dataset.n_train if isinstance(dataset, DatasetRef) else None
-    if n_train is None and isinstance(splits, Splits):
+    n_train = None if dataset is None else dataset.n_train
+    if n_train is None and splits is not None:
         n_train = min(splits.n_train, train.max_examples or splits.n_train)
     steps = None if n_train is None else _optimiser_steps(n_train, train)
-    waiting = [this.step.name for this in planned if this.state in ("run", "maybe") and this.step.pick is None]
-    unknown = [name for name in waiting if seconds[name] is None]
-    minutes = None if unknown else round(sum(seconds[name] or 0.0 for name in waiting) / 60, 1)
+    waiting = [this for this in planned if this.state in ("run", "maybe")]
+    chosen = {this.id for this in waiting if this.node.kind == "grow" and this.id != "gate"}
+    trials = any(this.node.returns is TrialRef and this.id in chosen for this in waiting)  # of Optuna: not known yet
+    waits = [this.id for this in waiting if this.id not in chosen]
+    unknown = trials or any(seconds[name] is None for name in waits)
+    minutes = None if unknown else round(sum(seconds[name] or 0.0 for name in waits) / 60, 1)
     several = {"trainings_to_choose_from": len(candidates(spec.train))} if spec.train.choice is not None else {}
     return {
         **several,
         "train_examples": n_train,
-        "train_tokens": dataset.n_tokens * train.epochs if isinstance(dataset, DatasetRef) else None,
+        "train_tokens": dataset.n_tokens * train.epochs if dataset is not None else None,
         "optimiser_steps": steps,
-        "held_out_items": min(spec.evaluate.max_items, splits.n_test) if isinstance(splits, Splits) else None,
+        "held_out_items": min(spec.evaluate.max_items, splits.n_test) if splits is not None else None,
         "minutes_from_past_runs": minutes,
         "training_memory_gib": memory and round(memory.predicted / 2**30, 2),
         "memory_at_hand_gib": memory and round(memory.available / 2**30, 2),

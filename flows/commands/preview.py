@@ -7,16 +7,20 @@ from pathlib import Path
 
 from rich.text import Text
 
-from flows.chosen import first_names
+from flows.build import build
 from flows.commands.output import out, print_json, talk
+from flows.context import context_of
 from flows.earlier import earlier_results
-from flows.engine.plan import run_step
-from flows.session import declare, new_run_id
+from flows.graph.execute import Observer, Outcome, Run, run_plainly
+from flows.graph.graph import Node
+from flows.quarantine import QuarantineGuard
+from flows.run_context import new_run_id
 from flows.settings import load_settings, open_ledger, open_store
 from flows.standing import standing_of
-from schemas.artifacts import Artifact, DatasetRef, ModelRef
+from schemas.artifacts import DatasetRef, ModelRef
 from schemas.load import load_file
-from tasks.model.preview import Run, Shown, show_examples
+from tasks.model.preview import Run as TextRun
+from tasks.model.preview import Shown, show_examples
 
 
 def preview(*, pipeline: str, n_examples: int, config: Path, as_json: bool) -> int:
@@ -40,25 +44,22 @@ def _encoded(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
     """The encoded train split and the base model, from the store where they are there already."""
     spec, settings = load_file(config).get(pipeline), load_settings(config)
     store, ledger = open_store(settings), open_ledger(settings)
-    done: dict[str, Artifact] = {}
-    first = first_names(spec.train)
     with ledger.pipeline_lock(pipeline, wait_s=0.0, run_id=new_run_id()):
-        earlier = earlier_results(ledger, store, pipeline)
-        root = config.resolve().parent
-        stages = declare(spec, settings=settings, root=root, standing=standing_of(spec, ledger), earlier=earlier)
-        for step in (*stages["curate"], *stages["finetune"]):
-            if step.folder == "warehouse":
-                continue
-            obtained = run_step(step, done, store)
-            done[step.name] = obtained.artifact
-            if not obtained.reused:
-                talk().print(f"  {step.name:<18} {obtained.seconds:.1f} s", style="dim", markup=False)
-            if step.name == first.dataset:
-                break
-    dataset, model = done[first.dataset], done[first.model]
-    if not isinstance(dataset, DatasetRef) or not isinstance(model, ModelRef):
-        raise TypeError("the steps made something else than a dataset and a model")
-    return dataset, model
+        standing, earlier = standing_of(spec, ledger), earlier_results(ledger, store, pipeline)
+        context = context_of(spec, settings, root=config.resolve().parent, standing=standing, earlier=earlier)
+        declared = build(spec, context)
+        run = Run(declared.graph, store, observer=_Notes(), guard=QuarantineGuard(spec.table))
+        tuned = declared.tuned
+        run_plainly(run, targets=(tuned.first_dataset, tuned.first_model))
+    return run.result(tuned.first_dataset), run.result(tuned.first_model)
+
+
+class _Notes(Observer):
+    """Prints what had to be made."""
+
+    def ended(self, node: Node, outcome: Outcome) -> None:
+        if not outcome.reused and not outcome.skipped:
+            talk().print(f"  {node.name:<18} {outcome.seconds:.1f} s", style="dim", markup=False)
 
 
 def _print(shown: Shown) -> None:
@@ -69,7 +70,7 @@ def _print(shown: Shown) -> None:
     console.print(f"ids {' '.join(map(str, shown.input_ids))}\n", style="dim", markup=False, soft_wrap=True)
 
 
-def _styled(run: Run) -> tuple[str, str]:
+def _styled(run: TextRun) -> tuple[str, str]:
     """Where there is no colour, what carries loss stands between marks."""
     plain = not out().is_terminal
     text = f"⟦{run.text}⟧" if plain and run.carries_loss else run.text

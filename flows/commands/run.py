@@ -8,19 +8,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from flows.build import STAGES
 from flows.commands.accept import accept_by_hand
 from flows.commands.output import print_json, talk
 from flows.screen import Notes, Screen, print_decision, print_verdict
 from flows.servers import Server, client_environment, ensure_prefect
-from flows.session import STAGES
-from flows.settings import load_settings
+from flows.settings import load_settings, open_ledger
 from schemas.artifacts import GateDecision
 from schemas.errors import ConfigError, ServiceError
 from schemas.load import load_file
 
 if TYPE_CHECKING:
     from flows.pipeline import Stage
-    from flows.session import Session
     from schemas.ticks import Cause
 
 
@@ -41,43 +40,43 @@ def run(
     """Run the pipeline, with `tick` only if it is worth it; returns the exit code of its verdict."""
     if until not in STAGES:
         raise ConfigError(f"--until {until!r} is no stage; allowed: {', '.join(STAGES)}", code="TG0103")
-    load_file(config).get(pipeline)  # tell a wrong file before any server is started
+    spec, settings = load_file(config).get(pipeline), load_settings(config)
     console, begun = talk(), time.monotonic()
-    settings = load_settings(config)
     if new_ledger or accept_ledger:
         accept_by_hand(settings, new=new_ledger, reason=reason)
     server, silent = _prefect(settings.home)
     # Prefect reads its settings when it is first imported: only now.
     os.environ.update(client_environment(server))
     from flows.live_curves import LiveCurves
-    from flows.pipeline import run_with
+    from flows.pipeline import Request, run_here
     from flows.project import synchronise
     from flows.report import report_folder
+    from flows.ticks import Tick
 
     screen = Screen(console)
     notes = Notes(screen)
     logging.getLogger("tunegate").addHandler(notes)
-    held: list[Session] = []
-
-    def listen(session: Session) -> None:
-        held.append(session)
-        session.listeners.members += [screen, LiveCurves(session)]
-
+    decisions: list[GateDecision | None] = []
     where = "without Prefect" if silent else server.url if server else os.environ["PREFECT_API_URL"]
     console.print(f"[bold]{pipeline}[/bold]", f"[dim]{where}[/dim]")
     if silent is not None:
         screen.noted(f"{silent.code}: {silent.message} ({silent.where}); the run goes on without Prefect")
     try:
-        outcome = run_with(
-            pipeline, str(config), again=again, until=cast("Stage", until), wait_s=wait_s, listen=listen, tick=tick,
-            shown_in_prefect=silent is None,
-        )  # fmt: skip
+        outcome = run_here(
+            spec,
+            settings,
+            root=config.resolve().parent,
+            request=Request(again, cast("Stage", until), None if tick is None else Tick(tick)),
+            wait_s=wait_s,
+            listeners=lambda context: (screen, LiveCurves(context)),
+            in_prefect=silent is None,
+            closed=lambda opened: decisions.append(opened.run.find(opened.pipeline.assessed.decision)),
+        )
     finally:
         screen.close()
         logging.getLogger("tunegate").removeHandler(notes)
-    session = held[0]
-    decision = session.done.get("gate")
-    if isinstance(decision, GateDecision):
+    decision = decisions[0]
+    if decision is not None:
         print_decision(console, decision)
     champion = f"champion: version {outcome.champion}" if outcome.champion else "champion: none"
     details = [
@@ -87,12 +86,12 @@ def run(
     page = report_folder(settings.home, outcome.run_id) / "report.html"
     details += [str(page)] if page.is_file() else []
     # Above, every rule that is not met has told its reason already.
-    is_told = isinstance(decision, GateDecision) and decision.verdict == outcome.verdict
+    is_told = decision is not None and decision.verdict == outcome.verdict
     sentence = outcome.reason.split(";")[0] if is_told else outcome.reason
     print_verdict(console, outcome.verdict, sentence, details=details)
     if require_mlflow:
-        synchronise(session.ledger, session.settings)
-    pending = len(session.ledger.pending_projections())
+        synchronise(open_ledger(settings), settings)
+    pending = len(open_ledger(settings).pending_projections())
     code = outcome.exit_code or (7 if pending and require_mlflow else 0)
     if as_json:
         print_json({**outcome.model_dump(), "exit_code": code, "mlflow_pending": pending})

@@ -31,7 +31,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from flows.engine.step import Step
+from flows.graph.graph import Node
 from schemas.artifacts import Artifact
 from schemas.secrets import masked_value
 from tasks.files import sha256_file, sha256_json
@@ -185,7 +185,7 @@ class KeyParts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: str
-    """The step's kind, `Step.folder`."""
+    """The step's kind, `Node.folder`."""
     function: str
     inputs: dict[str, InputDigest]
     params: dict[str, JsonValue]
@@ -200,24 +200,26 @@ class KeyParts(BaseModel):
         return sha256_json(self.model_dump(mode="json"))
 
 
-def step_key(step: Step, inputs: Mapping[str, InputDigest]) -> KeyParts:
-    """The parts of the step's key, given the digest (or digests, in order) of each input.
+def step_key(node: Node, inputs: Mapping[str, InputDigest], params: Mapping[str, Any] | None = None) -> KeyParts:
+    """The parts of a step's key.
+
+    Args:
+        inputs: The digest (or digests, in order) of each input.
+        params: The values of its other arguments; None for those of the node.
 
     Raises:
         TypeError: a parameter has no canonical form (a path, an artefact, a non-finite number), or the step's
             function is no plain function of a module.
     """
-    code = code_digests(step.run)
+    values = {**node.reads, **(node.params if params is None else params)}
     return KeyParts(
-        step=step.folder,
-        function=f"{step.run.__module__}.{step.run.__qualname__}",
+        step=node.folder,
+        function=f"{node.function.__module__}.{node.function.__qualname__}",
         inputs=dict(inputs),
-        params={
-            name: canonical(value, where=f"{step.name}.{name}") for name, value in {**step.also, **step.params}.items()
-        },
-        code=code,
+        params={name: canonical(value, where=f"{node.name}.{name}") for name, value in values.items()},
+        code=code_digests(node.function),
         libraries={"python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
-        | {name: installed(name) for name in step.libraries},
+        | {name: installed(name) for name in node.info.libraries},
     )
 
 

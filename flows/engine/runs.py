@@ -140,6 +140,14 @@ class Runs(LedgerBase):
             ).fetchone()
         return row["seconds"] if row else None
 
+    def made_by(self, key: str) -> str:
+        """The run that made the result of this key last; empty when no run of this ledger did."""
+        with self.read() as db:
+            row = db.execute(
+                "SELECT run_id FROM steps WHERE key = ? AND state = 'done' ORDER BY id DESC LIMIT 1", (key,)
+            ).fetchone()
+        return row["run_id"] if row else ""
+
     def digests_by_key(self) -> dict[str, frozenset[str]]:
         """Key -> digests that runs recorded under it, of results that may be gone by now."""
         with self.read() as db:

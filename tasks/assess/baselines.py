@@ -13,10 +13,12 @@ from typing import Any, Literal
 from schemas.artifacts import EvalSet, Scores, Splits
 from schemas.errors import DataError
 from tasks.assess.score import write_scores
+from tasks.step import as_step
 
 
+@as_step("classifier", libraries=("scikit-learn", "numpy", "pyarrow"))
 def score_classifier(
-    *, items: EvalSet, splits: Splits, arm: Literal["majority", "tfidf"], field: str, seed: int, out: Path
+    out: Path, *, items: EvalSet, splits: Splits, arm: Literal["majority", "tfidf"], field: str, seed: int
 ) -> Scores:
     """Predict `field` of every item and write the scores of the single metric `field_<field>`.
 

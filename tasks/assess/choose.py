@@ -15,18 +15,20 @@ from schemas.trials import ChoiceKind, ChoiceRef, TrialRef, TrialRow
 from tasks.assess.climb import paired_gain
 from tasks.assess.trial import item_values, write_trials
 from tasks.files import write_json
+from tasks.step import as_step
 
 RUNNER_UP_CONFIDENCE = 0.9
 
 
+@as_step("choice", libraries=("numpy", "scipy", "pyarrow"))
 def choose_training(
+    out: Path,
     *,
     trials: Sequence[TrialRef],
     names: Sequence[str],
     declared: Sequence[dict[str, Setting]] = (),
     kind: ChoiceKind,
     traits: MetricTraits,
-    out: Path,
 ) -> ChoiceRef:
     """Write the table of all trainings and `choice.json`; return the choice.
 

@@ -15,6 +15,7 @@ from schemas.checks import ContaminationSpec
 from schemas.curation import DecontaminateSpec
 from schemas.errors import GateError
 from schemas.evidence import CheckEvidence
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +37,9 @@ REASONS = {
 N_EXAMPLES = 5
 
 
+@as_step("contamination", libraries=("duckdb", "numba", "numpy", "pyarrow", "scipy"))
 def check_contamination(
+    out: Path,
     *,
     dataset: DatasetRef,
     splits: Splits,
@@ -44,7 +47,6 @@ def check_contamination(
     spec: ContaminationSpec,
     decontaminate: DecontaminateSpec,
     planted: tuple[str, ...] = (),
-    out: Path,
 ) -> CheckEvidence:
     """Write `evidence.parquet`: ticket_id, code, kept_id (the held-out ticket), score; no text. Count the tickets.
 

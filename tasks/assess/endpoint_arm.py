@@ -15,15 +15,17 @@ from schemas.artifacts import Predictions, PromptSet
 from schemas.endpoint import EndpointSpec
 from tasks.endpoint import Endpoint
 from tasks.progress import Progress, silent
+from tasks.step import BY_RUNNER, as_step
 
 
+@as_step("answers", libraries=("pyarrow",))
 def answer_by_endpoint(
+    out: Path,
     *,
     prompts: PromptSet,
     endpoint: EndpointSpec,
     max_new_tokens: int,
-    out: Path,
-    scratch: Path,
+    scratch: Path = BY_RUNNER,
     progress: Progress = silent,
 ) -> Predictions:
     """Write `predictions.parquet` (see `Predictions`); an endpoint tells no loss, so that is NaN.

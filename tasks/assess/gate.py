@@ -52,6 +52,7 @@ from tasks.assess.evidence import Arms, ArmScores
 from tasks.assess.forgetting import ask_forgetting, divergence_finding
 from tasks.assess.judge import Judgement, judge_change
 from tasks.assess.questions import Asked, Asker
+from tasks.step import as_step
 
 SEVERITY: tuple[Verdict, ...] = ("PROMOTE", "HOLD", "BLOCK", "ERROR")
 """From best to worst."""
@@ -63,7 +64,9 @@ RULE = "the judge is not shown to prefer the present answers"
 METRIC = "acceptance"
 
 
+@as_step("gate", libraries=("numpy", "scipy", "pyarrow"))
 def decide(
+    out: Path,
     *,
     candidate: Scores,
     champion: Scores | None,
@@ -79,7 +82,6 @@ def decide(
     suite_candidate: Scores | None = None,
     suite_base: Scores | None = None,
     live: LiveQuality | None = None,
-    out: Path,
 ) -> GateDecision:
     """Judge every rule and write `decision.json` and `decision.md`; never raises for what the scores hold.
 

@@ -15,18 +15,20 @@ from schemas.errors import ConfigError, DataError
 from schemas.training import PromptSpec
 from tasks.curate.row_faults import Entry, FaultLimit, is_row_fault, row_fault
 from tasks.prompts import dump_messages, messages_for, parse_messages, render_text
+from tasks.step import as_step
 
 ROW_CODES = ("TG0301",)
 """Errors of one ticket's texts: its own conversation is malformed."""
 
 
+@as_step("items", libraries=("pyarrow",))
 def select_items(
+    out: Path,
     *,
     splits: Splits,
     max_items: int,
     seed: int,
     answer: str,
-    out: Path,
     choose: Literal["hash", "newest"] = "hash",
     prompts: tuple[PromptSpec, ...] = (),
     limit: FaultLimit | None = None,
@@ -60,13 +62,14 @@ def select_items(
     return _take_sound(splits.test, ranked, max_items, answer=answer, prompts=prompts, limit=limit, out=out)
 
 
+@as_step("validation_items", libraries=("pyarrow",))
 def select_validation_items(
+    out: Path,
     *,
     splits: Splits,
     max_items: int,
     seed: int,
     answer: str,
-    out: Path,
     prompts: tuple[PromptSpec, ...] = (),
     limit: FaultLimit | None = None,
 ) -> EvalSet:

@@ -27,6 +27,7 @@ from tasks.endpoint import Endpoint
 from tasks.files import inside, sha256_file, write_json
 from tasks.progress import Progress, silent
 from tasks.prompts import Message
+from tasks.step import BY_RUNNER, as_step
 
 Choice = Literal["first", "second", "tie"]
 CHOICES: tuple[Choice, ...] = ("first", "second", "tie")
@@ -41,15 +42,16 @@ _PAIR = "Message:\n{question}\n\nReply A:\n{first}\n\nReply B:\n{second}\n\nWhic
 Ask = Callable[[list[Message]], str]
 
 
+@as_step("judge", context=("root",))
 def judge_answers(
+    out: Path,
     *,
     items: EvalSet,
     candidate: Predictions,
     reference: Predictions,
     spec: JudgeSpec,
     root: Path,
-    out: Path,
-    scratch: Path,
+    scratch: Path = BY_RUNNER,
     progress: Progress = silent,
 ) -> CheckEvidence:
     """Write `evidence.json`: the choice per item, and the agreement with people's choices; no text.

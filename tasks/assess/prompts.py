@@ -18,12 +18,15 @@ from tasks.assess.items import ROW_CODES, hash_rank
 from tasks.assess.retrieval import nearest_examples
 from tasks.curate.row_faults import is_row_fault
 from tasks.prompts import Message, conversation_for, dump_messages, messages_for, render_text
+from tasks.step import as_step
 
 BLOCK_BREAK = "\n\n"
 """Between the blocks of a prompt of format completion."""
 
 
+@as_step("prompts", libraries=("pyarrow",))
 def build_prompts(
+    out: Path,
     *,
     items: EvalSet,
     arm: Literal["tuned", "zero_shot", "few_shot", "retrieval"],
@@ -33,7 +36,6 @@ def build_prompts(
     splits: Splits | None = None,
     n_examples: int = 0,
     seed: int = 0,
-    out: Path,
 ) -> PromptSet:
     """Write `prompts.parquet`, one row per item, ordered by item_id.
 

@@ -19,18 +19,20 @@ from tasks.assess.fields import MAX_SCORED_CHARS, FieldPattern, score_whole
 from tasks.assess.macro_f1 import macro_f1_values
 from tasks.assess.style import HouseStyle
 from tasks.assess.user_metrics import score_by_sql
+from tasks.step import as_step
 
 NO_VALUE = "(none)"
 """Slice value of items whose column is null."""
 
 
+@as_step("scores", libraries=("pyarrow", "sacrebleu"))
 def score_answers(
+    out: Path,
     *,
     items: EvalSet,
     predictions: Predictions,
     evaluate: EvaluateSpec,
     arm: ModelArm | Arm,
-    out: Path,
 ) -> Scores:
     """Write `scores.parquet` and `slices.parquet`; return the means over all items.
 

@@ -20,13 +20,15 @@ from schemas.errors import GateError
 from schemas.evaluation import Arm
 from schemas.training import Format
 from tasks.assess.items import hash_rank
+from tasks.step import as_step
 
 SUITES: dict[SuiteName, str] = {"general": "tasks.assess.suites.general"}
 """Name -> package with `items.jsonl` (item_id, kind, question, answer, pattern) and `neutral.txt` (a text a line)."""
 METRIC = "general"
 
 
-def build_suite(*, suite: SuiteName, max_items: int | None, seed: int, format: Format, out: Path) -> PromptSet:
+@as_step("suite", libraries=("pyarrow",))
+def build_suite(out: Path, *, suite: SuiteName, max_items: int | None, seed: int, format: Format) -> PromptSet:
     """Write `prompts.parquet` (see `PromptSet`; a bare user turn, no system message), `items.parquet` (item_id, kind,
     pattern) and `neutral.parquet` (text).
 
@@ -60,7 +62,8 @@ def read_suite(suite: SuiteName) -> list[dict[str, str]]:
     return [orjson.loads(line) for line in lines]
 
 
-def score_suite(*, suite: PromptSet, predictions: Predictions, arm: ModelArm | Arm, out: Path) -> Scores:
+@as_step("scores_suite", libraries=("pyarrow",))
+def score_suite(out: Path, *, suite: PromptSet, predictions: Predictions, arm: ModelArm | Arm) -> Scores:
     """Write `scores.parquet` (metric `general`: 1 where the answer holds the pattern) and `slices.parquet` (kind).
 
     Raises:

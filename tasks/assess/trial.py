@@ -17,13 +17,16 @@ from schemas.choice import Setting, TargetSpec
 from schemas.metrics import MetricTraits
 from schemas.trials import TrialRef, TrialRow
 from tasks.assess.climb import advise, judge_target, mean_of, paired_gain
+from tasks.step import as_step
 
 _INTEGERS = ("number", "n_items", "n_examples", "n_trainable", "n_steps", "n_tokens", "memory_bytes")
 _NUMBERS = ("value", "bound", "gain", "gain_lower", "gain_upper", "train_loss", "validation_loss")
 _COSTS = ("seconds", "cost")
 
 
+@as_step("trial", libraries=("numpy", "scipy", "pyarrow"))
 def weigh_training(
+    out: Path,
     *,
     trained: TrainedRef,
     dataset: DatasetRef,
@@ -35,7 +38,6 @@ def weigh_training(
     traits: MetricTraits,
     target: TargetSpec | None = None,
     n_rungs: int = 1,
-    out: Path,
 ) -> TrialRef:
     """Write `values.parquet` and return the training's figures.
 

@@ -15,13 +15,15 @@ from schemas.errors import TrainingError
 from schemas.evaluation import EvaluateSpec
 from tasks.assess.items import reference_answer
 from tasks.assess.score import score_answers
+from tasks.step import as_step
 
 ANSWERS = "validation_answers.parquet"
 CURVES = "curves.parquet"
 
 
+@as_step("validation_curves", libraries=("pyarrow", "sacrebleu"))
 def score_validation(
-    *, splits: Splits, trained: TrainedRef, evaluate: EvaluateSpec, metrics: tuple[str, ...], answer: str, out: Path
+    out: Path, *, splits: Splits, trained: TrainedRef, evaluate: EvaluateSpec, metrics: tuple[str, ...], answer: str
 ) -> ValidationCurves:
     """Write `curves.parquet`: the training's own, and a column `validation_<metric>` filled at each validation.
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import CapStep
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.step import as_step
 
 _FIRST = {"newest": "created_at DESC NULLS LAST, ", "oldest": "created_at ASC NULLS LAST, ", "hash": ""}
 
 
-def cap_rows(*, tickets: TicketTable, step: CapStep, out: Path, limit: FaultLimit | None = None) -> TicketTable:
+@as_step("cap", libraries=("duckdb", "pyarrow"))
+def cap_rows(out: Path, *, tickets: TicketTable, step: CapStep, limit: FaultLimit | None = None) -> TicketTable:
     """Keep the first `max_rows` rows of each key in the order of `prefer`; drop the others as `cap_<keys>`.
 
     Ties, and all rows with `prefer: hash`, go by sha256 of seed and ticket_id, so the choice hangs neither on the

@@ -13,18 +13,20 @@ from pathlib import Path
 
 from schemas.artifacts import CurationCard, Splits, TicketTable
 from schemas.errors import DataError
+from tasks.step import as_step
 
 WHERE = "curate.card"
 
 
+@as_step("card", libraries=("duckdb", "orjson", "pyarrow"), extends="previous")
 def build_card(
+    out: Path,
     *,
     stages: tuple[TicketTable, ...],
     stage_names: tuple[str, ...],
     split: Splits,
     clean: Splits,
     previous: CurationCard | None = None,
-    out: Path,
 ) -> CurationCard:
     """Write `card.json` and `card.html`. Equal tables give equal bytes.
 

@@ -17,6 +17,7 @@ from schemas.curation import DecontaminateSpec
 from schemas.errors import DataError
 from tasks.curate.leaks import LEAK_CODES, WHERE, Compared, compare_with_held_out, read_questions
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,7 +35,8 @@ _REASONS = {
 }
 
 
-def decontaminate(*, splits: Splits, spec: DecontaminateSpec, out: Path, limit: FaultLimit | None = None) -> Splits:
+@as_step("decontaminate", libraries=("duckdb", "numba", "numpy", "pyarrow", "scipy"))
+def decontaminate(out: Path, *, splits: Splits, spec: DecontaminateSpec, limit: FaultLimit | None = None) -> Splits:
     """Drop the train and validation rows that leak a test row; test rows stay.
 
     A row that cannot be compared, whether to be learned from or held out, is quarantined: nobody could say that it

@@ -19,6 +19,7 @@ from schemas.errors import DataError
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.similarity.words import compared_text
 from tasks.spread import Spread
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,11 +36,12 @@ _PREFERENCE = {
 _COMPARED = {"question": "the question", "question_and_answer": "the question with its answer"}
 
 
+@as_step("dedup", libraries=("duckdb", "pyarrow", "numba", "numpy", "scipy"), context=("memory_budget", "spread"))
 def drop_duplicates(
+    out: Path,
     *,
     tickets: TicketTable,
     step: DedupStep,
-    out: Path,
     memory_budget: int | None = None,
     spread: Spread | None = None,
     limit: FaultLimit | None = None,

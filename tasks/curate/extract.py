@@ -19,14 +19,15 @@ from schemas.iceberg import IcebergSource
 from schemas.remote_files import RemoteFilesSource
 from schemas.remote_source import PostgresSource, RemoteSource, ZendeskSource
 from schemas.source import DuckDBSource, FilesSource, GeneratedSource, HuggingFaceSource, SourceSpec
+from tasks.forget.hashes import Forgotten
 from tasks.progress import Progress, silent
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     from tasks.curate.readers.gather import Gathered
     from tasks.curate.readers.layouts import TabularSource
     from tasks.curate.readers.records import Batch
     from tasks.curate.readers.source_files import FileFormat, SourceFile
-    from tasks.forget.hashes import Forgotten
 
 ATTEMPTS = 2
 RETRY_DELAY_S = 1.0
@@ -79,12 +80,17 @@ def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = 
             return landed_fingerprint(_folder(source, landed))
 
 
+@as_step(
+    "extract",
+    libraries=("datasets", "duckdb", "orjson", "pyarrow", "zstandard"),
+    context=("root", "landed", "forgotten"),
+)
 def extract_tickets(
+    out: Path,
     *,
     source: SourceSpec,
     fingerprint: str,
     root: Path,
-    out: Path,
     landed: Path | None = None,
     forgotten: Forgotten | None = None,
     progress: Progress = silent,

@@ -13,6 +13,7 @@ from schemas.artifacts import TicketTable
 from schemas.curation_steps import LabelCheckStep
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.similarity.words import QUESTION, normal_form
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,8 +27,9 @@ SHINGLE_WORDS = 3
 """Words of a shingle, as in dedup's default."""
 
 
+@as_step("label_check", libraries=("duckdb", "pyarrow", "numba", "numpy"))
 def check_labels(
-    *, tickets: TicketTable, step: LabelCheckStep, out: Path, limit: FaultLimit | None = None
+    out: Path, *, tickets: TicketTable, step: LabelCheckStep, limit: FaultLimit | None = None
 ) -> TicketTable:
     """Fill `label_conflict`, write `conflicts.parquet`, and drop what `action` says as `label_conflict`.
 

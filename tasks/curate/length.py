@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import LengthStep
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 _CODES = tuple(f"{column}_too_{bound}" for column in ("body", "reply") for bound in ("short", "long"))
 
 
+@as_step("length", libraries=("duckdb", "pyarrow"))
 def drop_by_length(
-    *, tickets: TicketTable, step: LengthStep, out: Path, limit: FaultLimit | None = None
+    out: Path, *, tickets: TicketTable, step: LengthStep, limit: FaultLimit | None = None
 ) -> TicketTable:
     """Drop a row for the first that holds of `body_too_short`, `body_too_long`, `reply_too_short`, `reply_too_long`.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import Splits, TicketTable, WarehouseRef
 from schemas.tables import REMOVED, REMOVED_COLUMNS, STRATA, TICKETS, Column
 from tasks.files import sha256_json
+from tasks.step import as_step
 from tasks.warehouse import connect, quote_identifier, quote_text
 
 if TYPE_CHECKING:
@@ -139,8 +140,9 @@ _VIEWS = {
 }
 
 
+@as_step("warehouse", libraries=("duckdb", "pyarrow"))
 def publish_warehouse(
-    *, stages: tuple[TicketTable, ...], stage_names: tuple[str, ...], split: Splits, clean: Splits, out: Path
+    out: Path, *, stages: tuple[TicketTable, ...], stage_names: tuple[str, ...], split: Splits, clean: Splits
 ) -> WarehouseRef:
     """Write `warehouse.duckdb`, and `PARQUET` of its tables as Parquet beside it.
 

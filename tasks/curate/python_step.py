@@ -16,6 +16,7 @@ from schemas.curation_steps import PythonStep
 from schemas.errors import DataError
 from tasks.curate.own_code import entry_point, fingerprint_modules
 from tasks.curate.row_faults import FaultLimit, find_faulty, keep_sound_rows
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,8 +27,9 @@ BATCH_ROWS = 8_192
 """Rows of a batch at most. The function must not depend on which rows meet in one."""
 
 
+@as_step("python", libraries=("duckdb", "pyarrow"), context=("root",))
 def run_python(
-    *, tickets: TicketTable, step: PythonStep, root: Path, out: Path, limit: FaultLimit | None = None
+    out: Path, *, tickets: TicketTable, step: PythonStep, root: Path, limit: FaultLimit | None = None
 ) -> TicketTable:
     """Keep the rows that the function returns, as it returns them.
 

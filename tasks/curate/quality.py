@@ -16,6 +16,7 @@ from schemas.errors import DataError
 from schemas.tables import SCORES_OF
 from tasks.curate.row_faults import CODE, FaultLimit, keep_sound_rows
 from tasks.curate.scores.stub_replies import MAX_WORDS, is_stub
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 16_384
 
 
+@as_step("quality", libraries=("duckdb", "pyarrow", "numba", "numpy"))
 def score_quality(
+    out: Path,
     *,
     tickets: TicketTable,
     step: QualityStep,
-    out: Path,
     perplexities: Perplexities | None = None,
     limit: FaultLimit | None = None,
 ) -> TicketTable:

@@ -18,6 +18,7 @@ from schemas.curation_steps import RedactStep
 from tasks.curate.redaction.ticket import TicketRedactor
 from tasks.curate.row_faults import FaultLimit, find_faulty, keep_sound_rows
 from tasks.spread import Spread
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from tasks.curate.redaction.pseudonyms import Pseudonyms
 
 
+@as_step("redact", libraries=("duckdb", "pyarrow", "phonenumbers", "python-stdnum"), context=("spread",))
 def redact_tickets(
+    out: Path,
     *,
     tickets: TicketTable,
     step: RedactStep,
-    out: Path,
     spread: Spread | None = None,
     limit: FaultLimit | None = None,
 ) -> TicketTable:

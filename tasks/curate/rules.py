@@ -14,6 +14,7 @@ from schemas.artifacts import TicketTable
 from schemas.curation_steps import RuleStep
 from schemas.errors import ConfigError
 from tasks.curate.row_faults import FaultLimit, find_faulty, keep_sound_rows
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,8 +24,9 @@ FAILS = "TG0124"
 """A rule fails on a row."""
 
 
+@as_step("rules", libraries=("duckdb", "pyarrow", "sqlglot"))
 def apply_rules(
-    *, tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path, limit: FaultLimit | None = None
+    out: Path, *, tickets: TicketTable, rules: tuple[RuleStep, ...], limit: FaultLimit | None = None
 ) -> TicketTable:
     """Keep the rows for which every rule is TRUE; the first rule that is FALSE or NULL takes the row.
 

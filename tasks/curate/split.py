@@ -17,6 +17,7 @@ from schemas.curation import SplitSpec
 from schemas.errors import DataError
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.splits.assignments import Assignments, read_previous, write_assignments
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,11 +40,12 @@ _PLACE = ("ticket_id", "source", "source_line")
 _EPOCH = datetime(1970, 1, 1)
 
 
+@as_step("split", libraries=("duckdb", "numpy", "pyarrow", "scipy"), extends="previous")
 def split_tickets(
+    out: Path,
     *,
     tickets: TicketTable,
     split: SplitSpec,
-    out: Path,
     previous: Splits | None = None,
     limit: FaultLimit | None = None,
 ) -> Splits:

@@ -14,6 +14,7 @@ from schemas.curation_steps import SqlStep
 from schemas.errors import ConfigError
 from schemas.tables import TICKETS
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,8 +23,9 @@ FAILS = "TG0124"
 """The statement fails on a row."""
 
 
+@as_step("sql", libraries=("duckdb", "pyarrow", "sqlglot"))
 def select_tickets(
-    *, tickets: TicketTable, step: SqlStep, select: str, out: Path, limit: FaultLimit | None = None
+    out: Path, *, tickets: TicketTable, step: SqlStep, select: str, limit: FaultLimit | None = None
 ) -> TicketTable:
     """Keep the rows that `select` returns, as it returns them.
 

@@ -14,6 +14,7 @@ from schemas.artifacts import TicketTable
 from schemas.curation_steps import TriggerScanStep
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.similarity.words import QUESTION, normal_form, word_runs, words_of
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,8 +38,9 @@ _MARKED = (
 )
 
 
+@as_step("trigger_scan", libraries=("duckdb", "pyarrow", "scipy"))
 def scan_triggers(
-    *, tickets: TicketTable, step: TriggerScanStep, out: Path, limit: FaultLimit | None = None
+    out: Path, *, tickets: TicketTable, step: TriggerScanStep, limit: FaultLimit | None = None
 ) -> TicketTable:
     """Write `triggers.parquet`, and quarantine its tickets as `planted_trigger` unless `action` is `flag`.
 

@@ -17,6 +17,7 @@ from schemas.errors import DataError
 from schemas.tables import TICKETS
 from schemas.ticket_model import CATEGORY, NULL, PRIORITY, TIME, TOO_LONG
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows, top_codes
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +29,8 @@ Fault = tuple[str, str, str]
 """Code, column, reason."""
 
 
-def validate_tickets(*, tickets: TicketTable, table: TableSpec, out: Path) -> TicketTable:
+@as_step("validate", libraries=("duckdb", "pyarrow", "pandera"))
+def validate_tickets(out: Path, *, tickets: TicketTable, table: TableSpec) -> TicketTable:
     """Quarantine tickets that are not valid, make one of those that share an id, and hold the limits.
 
     Text is brought to one form first (`clean_text`), and blank text becomes null. A row is quarantined for its first

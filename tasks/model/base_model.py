@@ -28,6 +28,7 @@ from tasks.model.model_cache import (
 )
 from tasks.model.model_config import read_config
 from tasks.model.model_uri import FileUri, HubUri, parse_model_uri
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +41,8 @@ _KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 TOKENIZER = "tokenizer.json"
 
 
-def fetch_base_model(*, uri: str, allow_download: bool, root: Path, cache: Path, out: Path) -> ModelRef:
+@as_step("base_model", libraries=("safetensors", "tokenizers", "transformers"), context=("root", "cache"))
+def fetch_base_model(out: Path, *, uri: str, allow_download: bool, root: Path, cache: Path) -> ModelRef:
     """Put the model's files into `out`; with the model in `cache`, no network is touched.
 
     Args:
@@ -254,7 +256,8 @@ def _cpu_flags() -> frozenset[str]:
     )
 
 
-def check_same_tokenizer(*, model: ModelRef, first: ModelRef, out: Path) -> Artifact:
+@as_step("same_tokenizer")
+def check_same_tokenizer(out: Path, *, model: ModelRef, first: ModelRef) -> Artifact:
     """Compare the tokenizers' files; the result holds nothing.
 
     Raises:

@@ -23,6 +23,7 @@ from tasks.model.canaries import planted_examples
 from tasks.model.chat_codec import ChatCodec, Encoded
 from tasks.progress import Progress, silent
 from tasks.prompts import conversation_for, render_text
+from tasks.step import as_step
 
 Row = Mapping[str, Any]
 
@@ -33,12 +34,13 @@ ROW_CODES = frozenset({"TG0301", "TG0314", "TG0315"})
 """Errors of one ticket's texts. TG0309 is none: `overflow: error` asks for the end of the run."""
 
 
+@as_step("encode", libraries=("transformers", "tokenizers", "datasets"))
 def encode_examples(
+    out: Path,
     *,
     splits: Splits,
     model: ModelRef,
     encoding: EncodeSpec,
-    out: Path,
     progress: Progress = silent,
 ) -> DatasetRef:
     """Write `train/` and `validation/` (see `DatasetRef`), `removed.parquet` and `encoding.json`.

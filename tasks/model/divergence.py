@@ -17,6 +17,7 @@ from schemas.evidence import CheckEvidence
 from tasks.files import write_json
 from tasks.model.adapter import load_trained
 from tasks.model.base_model import load_tokenizer
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,8 +28,9 @@ DIGITS = 6
 """Digits of the result that are kept."""
 
 
+@as_step("divergence", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True)
 def measure_divergence(
-    *, suite: PromptSet, model: ModelRef, trained: TrainedRef, decoding: DecodingSpec, out: Path
+    out: Path, *, suite: PromptSet, model: ModelRef, trained: TrainedRef, decoding: DecodingSpec
 ) -> CheckEvidence:
     """Write `evidence.json`: mean KL(base || candidate) per token over the suite's neutral texts, and per text.
 

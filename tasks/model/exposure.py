@@ -22,16 +22,18 @@ from tasks.model.base_model import load_tokenizer
 from tasks.model.canaries import Canary, draw_alternatives, make_canaries
 from tasks.model.chat_codec import ChatCodec
 from tasks.progress import Progress, silent
+from tasks.step import as_step
 
 
+@as_step("canaries", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True)
 def measure_exposure(
+    out: Path,
     *,
     model: ModelRef,
     trained: TrainedRef,
     decoding: DecodingSpec,
     planted: PlantedSpec,
     alternatives: int,
-    out: Path,
     progress: Progress = silent,
 ) -> CheckEvidence:
     """Write `evidence.json`: rank and exposure of every planted secret, and of as many that were never planted."""

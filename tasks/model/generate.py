@@ -25,6 +25,7 @@ from tasks.model.answer_engine import Answer, Engine, Item
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.progress import Progress, silent
+from tasks.step import BY_RUNNER, as_step
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -141,14 +142,15 @@ def each_batch(
 IN_THIS_PROCESS = InThisProcess()
 
 
+@as_step("answers", libraries=("torch", "transformers", "peft", "bitsandbytes"), context=("answering",), heavy=True)
 def generate_answers(
+    out: Path,
     *,
     prompts: PromptSet,
     model: ModelRef,
     decoding: DecodingSpec,
     trained: TrainedRef | None = None,
-    out: Path,
-    scratch: Path,
+    scratch: Path = BY_RUNNER,
     answering: Answering = IN_THIS_PROCESS,
     progress: Progress = silent,
 ) -> Predictions:

@@ -22,12 +22,15 @@ from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.generate import read_items
 from tasks.progress import Progress, silent
+from tasks.step import as_step
 
 Timing = tuple[float, int]
 """Seconds and new tokens of one answer."""
 
 
+@as_step("latency", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True)
 def measure_latency(
+    out: Path,
     *,
     prompts: PromptSet,
     model: ModelRef,
@@ -39,7 +42,6 @@ def measure_latency(
     spec: LatencySpec,
     usd_per_hour: float | None = None,
     usd_per_1k_max: float | None = None,
-    out: Path,
     progress: Progress = silent,
 ) -> CheckEvidence:
     """Write `evidence.json`: the items asked, and the rounds in which each limit was kept; report the seconds.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from schemas.artifacts import ModelRef, Perplexities, TicketTable
 from tasks.model.base_model import load_base, load_tokenizer, resolve_dtype
 from tasks.progress import Progress, silent
+from tasks.step import as_step
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,11 +31,12 @@ DIGITS = 5
 _ENCODED_AT_ONCE = 1024
 
 
+@as_step("perplexity", libraries=("torch", "transformers"), heavy=True)
 def measure_perplexity(
+    out: Path,
     *,
     tickets: TicketTable,
     model: ModelRef,
-    out: Path,
     max_tokens: int = 256,
     batch_tokens: int = BATCH_TOKENS,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",

@@ -25,6 +25,7 @@ from schemas.errors import GateError, StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.evidence import CheckEvidence
 from tasks.files import sha256_file, verify, write_json
+from tasks.step import as_step
 from tasks.train.place import worker_environment
 
 NOT_RELEASED = frozenset({"MANIFEST.json", "artifact.json", "curves.parquet"})
@@ -45,7 +46,9 @@ class Job(BaseModel):
     item_ids: tuple[str, ...]
 
 
+@as_step("round_trip", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True)
 def check_round_trip(
+    out: Path,
     *,
     prompts: PromptSet,
     predictions: Predictions,
@@ -53,7 +56,6 @@ def check_round_trip(
     trained: TrainedRef,
     decoding: DecodingSpec,
     n_prompts: int,
-    out: Path,
 ) -> CheckEvidence:
     """Write `evidence.json`: per prompt the loss of the reference answer at evaluation and from the reloaded files, and
     whether the answers are equal; the sha256 of every file of the candidate.

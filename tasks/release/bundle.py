@@ -17,12 +17,15 @@ from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
 from schemas.training import PromptSpec
 from tasks.files import MANIFEST, sha256_file, verify, write_json
+from tasks.step import as_step
 
 STORE_FILES = frozenset({MANIFEST, "artifact.json"})
 NOT_SERVED = STORE_FILES | {"curves.parquet", "validation_answers.parquet"}
 
 
+@as_step("bundle", libraries=("safetensors",))
 def bundle_candidate(
+    out: Path,
     *,
     trained: TrainedRef,
     model: ModelRef,
@@ -31,7 +34,6 @@ def bundle_candidate(
     name: str,
     prompt: PromptSpec,
     decoding: DecodingSpec,
-    out: Path,
 ) -> BundleRef:
     """Copy the candidate's files and write `serving.json`, `README.md`, `decision.json` and `decision.md` beside them.
 

@@ -22,6 +22,7 @@ from schemas.errors import StorageError, TrainingError, TunegateError
 from schemas.training import TrainSpec
 from tasks.files import MANIFEST, verify, write_json
 from tasks.progress import Progress, silent
+from tasks.step import BY_RUNNER, as_step
 from tasks.train.job import ERROR, FINAL, INTERRUPTED, JOB, LOG, MEMORY_FIGURES, PROGRESS, ProgressLog, TrainJob
 from tasks.train.memory import device_at_hand, memory_advice, predict_parts
 from tasks.train.place import ThisMachine, TrainingPlace
@@ -32,13 +33,14 @@ _POLL_S = 0.2
 THIS_MACHINE = ThisMachine()
 
 
+@as_step("train", libraries=("torch", "transformers", "peft", "bitsandbytes"), context=("trunks", "place"), heavy=True)
 def train_model(
+    out: Path,
     *,
     dataset: DatasetRef,
     model: ModelRef,
     spec: TrainSpec,
-    out: Path,
-    scratch: Path,
+    scratch: Path = BY_RUNNER,
     trunks: Path | None = None,
     place: TrainingPlace = THIS_MACHINE,
     progress: Progress = silent,

@@ -11,18 +11,20 @@ from pathlib import Path
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.feedback import FeedbackSpec
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.step import as_step
 from tasks.watch.feedback import last_words
 
 OWN_ANSWER = "own_answer"
 
 
+@as_step("feedback", libraries=("duckdb", "pyarrow"), context=("database",))
 def learn_from_feedback(
+    out: Path,
     *,
     tickets: TicketTable,
     spec: FeedbackSpec,
     upto: int,
     database: Path,
-    out: Path,
     limit: FaultLimit | None = None,
 ) -> TicketTable:
     """Put the edited replies in. Notes: `edited` counts them, `own_answers` the accepted suggestions.

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.artifacts import ModelRef
 from tests.support.commands import NOWHERE
-from tests.support.place import empty_store, place, session  # noqa: F401
+from tests.support.place import empty_store, place, run_context  # noqa: F401
 from tests.support.shared import made_once
 from tests.support.workplace import Workplace, environment, finish, give_mlflow, give_results
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flows.engine.ledger import Ledger
-from flows.session import Session
-from flows.settings import Settings, open_ledger
+from flows.run_context import RunContext
+from flows.settings import Settings, open_ledger, open_store
+from flows.standing import Standing
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef, TrainedRef
 from schemas.release import RunRecord
 from schemas.training import PromptSpec
@@ -138,12 +139,12 @@ def place(tmp_path: Path, empty_store: Path) -> Place:
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Session:
-    """A session of a run that has begun, without any step done."""
+def run_context(tmp_path: Path) -> RunContext:
+    """A run that has begun, without any step done."""
     settings = Settings(home=tmp_path / "home", cache=tmp_path, prefect_api_url=None, mlflow_tracking_uri=None)
-    session = Session(build(), settings, root=tmp_path, run_id="run-1")
-    session.ledger.start_run("run-1", pipeline="demo", model_name="demo", input_digest="", config_json="{}")
-    return session
+    ledger = open_ledger(settings)
+    ledger.start_run("run-1", pipeline="demo", model_name="demo", input_digest="", config_json="{}")
+    return RunContext(build(), settings, tmp_path, "run-1", open_store(settings), ledger, Standing())
 
 
 def alias_version(client: MlflowClient, *, name: str, alias: str, uri: str) -> str | None:

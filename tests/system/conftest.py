@@ -12,7 +12,7 @@ import pytest
 from flows.servers import ensure_prefect, stop_all
 from schemas.artifacts import ModelRef
 from tests.flows.conftest import finished
-from tests.support.place import empty_store, place, session
+from tests.support.place import empty_store, place, run_context
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.prefect_server import PrefectServer
 from tests.support.project import PROJECT

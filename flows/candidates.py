@@ -1,8 +1,4 @@
-"""How the steps of several trainings are called, and which of them the later stages take.
-
-Names alone, from the declaration; `flows/choice.py` makes the steps. One training is the plain case: `base_model`,
-`encode`, `train`.
-"""
+"""The trainings that a ladder or a sweep declares: names and settings, before anything is added to a graph."""
 
 from __future__ import annotations
 
@@ -20,22 +16,14 @@ class Candidate:
     """One training to choose from."""
 
     name: str
-    """`rung_small`, `trial_03`: the step that weighs it; `train_trial_03` trains it."""
+    """`rung_small`, `trial_03`: the step that weighs it; `train · trial_03` trains it."""
     number: int
     changes: Changes | None
-    """What it changes in `train`; null where earlier results decide."""
-
-
-@dataclass(frozen=True)
-class Names:
-    """Steps that hold a base model and the encoded examples."""
-
-    model: str = "base_model"
-    dataset: str = "encode"
+    """What it changes in `train`; None where earlier results decide."""
 
 
 def candidates(train: TrainSection) -> tuple[Candidate, ...]:
-    """The trainings in the order in which they start."""
+    """The trainings in the order in which they start; none where there is one training alone."""
     choice = train.choice
     if isinstance(choice, LadderSpec):
         return tuple(
@@ -65,42 +53,10 @@ def base_of(train: TrainSection, changes: Changes) -> tuple[str, bool]:
     return str(address), bool(changes.get("allow_download", train.allow_download))
 
 
-def varies(train: TrainSection, settings: frozenset[str]) -> bool:
-    """Does any training change one of these settings or sections?"""
+def tokens_vary(train: TrainSection) -> bool:
+    """Does any training change a setting that decides the token ids?"""
+    settings = {*EncodeSpec.model_fields, "base_model", "allow_download"}
     return any(path.partition(".")[0] in settings for each in _known_changes(train) for path in each)
-
-
-BASE = frozenset({"base_model", "allow_download"})
-TOKENS = frozenset(EncodeSpec.model_fields) | BASE
-"""Settings that decide the token ids."""
-
-
-def first_names(train: TrainSection) -> Names:
-    """Base model and examples of the training that comes first."""
-    first = next(iter(candidates(train)), None)
-    return Names() if first is None else Names(model_name(train, first), dataset_name(train, first))
-
-
-def chosen_names(train: TrainSection) -> Names:
-    """Base model and examples of the training that goes on to the gate."""
-    if train.choice is None:
-        return Names()
-    return Names(
-        "chosen_model" if varies(train, BASE) else "base_model",
-        "chosen_dataset" if varies(train, TOKENS) else "encode",
-    )
-
-
-def dataset_name(train: TrainSection, candidate: Candidate) -> str:
-    """The step that encodes the candidate's examples: one for all where no training changes the token ids."""
-    return f"encode_{candidate.name}" if varies(train, TOKENS) else "encode"
-
-
-def model_name(train: TrainSection, candidate: Candidate) -> str:
-    """The step that holds the candidate's base model; a pick of its own where earlier results decide which it is."""
-    if candidate.changes is None:
-        return f"model_{candidate.name}" if varies(train, BASE) else "base_model"
-    return base_models(train)[base_of(train, candidate.changes)]
 
 
 def _known_changes(train: TrainSection) -> list[Changes]:

@@ -1,0 +1,440 @@
+"""A typed graph: nodes are plain functions, edges are the handles that pass between them.
+
+`graph.add(function, ...)` calls nothing. It checks the arguments against the function's signature, adds a node and
+returns a handle that stands for the result until there is one; mypy takes the handle for the result itself, so a wrong
+type is found before anything runs. It knows nothing of where results lie, of who runs the nodes, or of Prefect.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from schemas.artifacts import Artifact
+from tasks.step import StepInfo, info_of
+
+P = ParamSpec("P")
+A = TypeVar("A", bound=Artifact)
+T = TypeVar("T")
+Kind = Literal["step", "act", "grow"]
+GIVEN = ("out", "scratch", "progress", "limit")
+"""Arguments that the runner hands in."""
+SEPARATOR = " · "
+
+
+class Handle:
+    """Stands for the result of a node that has not run. Only `Graph` makes one."""
+
+    def __init__(self, node: str, returns: Any) -> None:
+        self.node = node
+        self.returns = returns
+
+    def __repr__(self) -> str:
+        return f"<{_type_name(self.returns)} of {self.node!r}>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            raise LookupError(f"{self.node!r} has no result yet, so no {name}\nhint: read it in a step or in `grow`")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Leaves nodes out: `why(results)` gives the reason, or None to run them."""
+
+    why: Callable[..., str | None]
+    handles: tuple[Handle, ...]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What the nodes of a `with` block have in common."""
+
+    stage: str = ""
+    unless: tuple[Condition, ...] = ()
+    after: tuple[Handle, ...] = ()
+    """Handles to which nodes that were added by `grow` owe their existence."""
+
+    @property
+    def handles(self) -> tuple[Handle, ...]:
+        return (*(handle for condition in self.unless for handle in condition.handles), *self.after)
+
+
+@dataclass(eq=False)
+class Node:
+    """One unit of work, and of reuse if it is a step."""
+
+    name: str
+    """Unique in the graph, for people: `answers · champion`."""
+    function: Callable[..., Any]
+    returns: Any
+    arguments: dict[str, Any]
+    scope: Scope
+    kind: Kind
+    info: StepInfo
+    reads: Mapping[str, Any] = field(default_factory=dict)
+    """Name -> digest of what the function reads besides its arguments (a user's file, a metric's code). In the key."""
+    tolerates: tuple[str, ...] = ()
+    """Codes of errors that leave the node without a result instead of ending the run: those that come each time."""
+
+    @property
+    def id(self) -> str:
+        """The name as ledger and store write it: `answers_champion`."""
+        return self.name.replace(SEPARATOR, "_")
+
+    @property
+    def stage(self) -> str:
+        return self.scope.stage
+
+    @property
+    def folder(self) -> str:
+        """The store's folder: steps of one kind share their results."""
+        return self.info.name
+
+    @property
+    def handles(self) -> tuple[Handle, ...]:
+        """Handles among the arguments."""
+        return tuple(handle for value in self.arguments.values() for handle in handles_in(value))
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Arguments that are handles or artifacts, or tuples with some."""
+        return {name: value for name, value in self.arguments.items() if is_input(value)}
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Arguments that are values and part of the key."""
+        return {
+            name: value
+            for name, value in self.arguments.items()
+            if not is_input(value) and name not in self.info.context
+        }
+
+    def takes(self, name: str) -> bool:
+        """Does the function take what the runner hands in under this name?"""
+        return name in _signature(self.function).parameters
+
+    def accepts_none(self, argument: str) -> bool:
+        """May the argument be None, so that the node runs without an input that was left out?"""
+        return _accepts_none(_hints(self.function)[argument])
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Adds nodes under a name of their own; see `Graph.named`."""
+
+    graph: Graph
+    name: str
+    reads: Mapping[str, Any]
+    libraries: tuple[str, ...]
+    tolerates: tuple[str, ...]
+
+    def add(self, function: Callable[Concatenate[Path, P], A], /, *args: P.args, **kwargs: P.kwargs) -> A:
+        """As `Graph.add`."""
+        node = self.graph.bind(function, args, kwargs, kind="step", name=self.name)
+        info = replace(node.info, libraries=(*node.info.libraries, *self.libraries))
+        node = replace(node, info=info, reads=self.reads, tolerates=self.tolerates)
+        return cast("A", self.graph.enter(node))
+
+    def grow(self, build: Callable[Concatenate[Graph, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `Graph.grow`."""
+        node = self.graph.bind(build, args, kwargs, kind="grow", name=self.name)
+        return cast("T", self.graph.enter(node))
+
+
+@dataclass
+class Graph:
+    """Nodes in the order in which they were added, which is a valid order to run them in."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    scope: Scope = Scope()
+    became: dict[str, str] = field(default_factory=dict)
+    """Name of a growing node -> the node whose result is its own."""
+    reader: Callable[[Handle], Any] | None = None
+    """Set by who runs or plans the graph."""
+
+    def add(self, function: Callable[Concatenate[Path, P], A], /, *args: P.args, **kwargs: P.kwargs) -> A:
+        """Add a step: `function(out, **arguments)`. A handle among the arguments is an edge.
+
+        Raises:
+            TypeError: an argument is missing, misspelt or of the wrong type; the name is taken; it is no step.
+        """
+        return cast("A", self.enter(self.bind(function, args, kwargs, kind="step")))
+
+    def act(self, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Add what changes the world and makes no result to keep: `function(run, **arguments)`, done in every run.
+
+        `run` is what the runner was given (`Run.live`).
+        """
+        return cast("T", self.enter(self.bind(function, args, kwargs, kind="act")))
+
+    def grow(self, build: Callable[Concatenate[Graph, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Add nodes that are known only when earlier results are there.
+
+        `build(graph, **arguments)` is called with the handles once all have their results, which it reads with
+        `graph.read`. It adds nodes and returns the handle of the one that counts, or an earlier handle.
+        """
+        return cast("T", self.enter(self.bind(build, args, kwargs, kind="grow")))
+
+    def named(
+        self,
+        *parts: str,
+        reads: Mapping[str, Any] | None = None,
+        libraries: tuple[str, ...] = (),
+        tolerates: tuple[str, ...] = (),
+    ) -> Naming:
+        """For a node with more to say: `graph.named("answers", arm).add(generate_answers, ...)` is `answers · arm`.
+
+        Args:
+            parts: The name; empty parts are left out.
+            reads: Digests of what the function reads besides its arguments.
+            libraries: Distributions that decide the result, besides those that the function declares.
+            tolerates: Codes of errors that leave the node without a result.
+        """
+        return Naming(self, SEPARATOR.join(filter(None, parts)), dict(reads or {}), libraries, tolerates)
+
+    def read(self, handle: T) -> T:
+        """The result that a handle stands for. For functions that `grow` calls.
+
+        Raises:
+            LookupError: there is none.
+        """
+        if not isinstance(handle, Handle):
+            return handle
+        if self.reader is None:
+            raise LookupError(f"{handle.node!r} has no result: nobody runs this graph")
+        return cast("T", self.reader(handle))
+
+    def find(self, handle: T) -> T | None:
+        """As `read`; None for a result that was left out."""
+        try:
+            return self.read(handle)
+        except LookupError:
+            return None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Nodes of the block belong to this stage."""
+        with self._within(stage=name):
+            yield
+
+    @contextmanager
+    def unless(self, why: Callable[..., str | None], *handles: Any) -> Iterator[None]:
+        """Nodes of the block are left out when `why(*results)` gives a reason; a result that was left out is None."""
+        condition = Condition(why, tuple(handle for handle in handles if isinstance(handle, Handle)))
+        with self._within(unless=(*self.scope.unless, condition)):
+            yield
+
+    def grow_now(self, node: Node) -> None:
+        """Let a growing node add its nodes in its place, now that its inputs are there."""
+        before = list(self.nodes)
+        place = before.index(node.name)
+        del self.nodes[node.name]
+        with self._within(**vars(replace(node.scope, after=(*node.scope.after, *node.handles)))):
+            handle = node.function(self, **node.arguments)
+        if not isinstance(handle, Handle):
+            raise TypeError(f"{node.name}: {node.function.__qualname__} must return a handle, got {handle!r:.200}")
+        if handle.node != node.name:
+            self.became[node.name] = handle.node
+        new = [name for name in self.nodes if name not in before or name == node.name]
+        order = (*before[:place], *new, *before[place + 1 :])
+        self.nodes = {name: self.nodes[name] for name in order}
+
+    def name_of(self, handle: Handle) -> str:
+        """The node that makes the handle's result."""
+        name = handle.node
+        while name in self.became:
+            name = self.became[name]
+        return name
+
+    def at(self, handle: Handle) -> Node:
+        """The node that makes the handle's result."""
+        return self.nodes[self.name_of(handle)]
+
+    def inputs_of(self, node: Node) -> list[Node]:
+        """The nodes whose results are arguments of the node, each once."""
+        return list(dict.fromkeys(self.at(handle) for handle in node.handles))
+
+    def parents(self, node: Node) -> list[Node]:
+        """Where edges into the node come from: its inputs, and what decides whether it is there unless that is above
+        an input anyway."""
+        data = self.inputs_of(node)
+        control = list(dict.fromkeys(self.at(handle) for handle in node.scope.handles))
+        if not control:
+            return data
+        above = self.ancestors(*data)
+        return [*data, *(each for each in control if each not in above and each not in data)]
+
+    def ancestors(self, *nodes: Node) -> set[Node]:
+        """All nodes from which a path leads to one of these."""
+        found: set[Node] = set()
+        waiting = list(nodes)
+        while waiting:
+            node = waiting.pop()
+            new = {self.at(handle) for handle in (*node.handles, *node.scope.handles)} - found
+            found |= new
+            waiting += new
+        return found
+
+    def edges(self) -> list[tuple[str, str]]:
+        """(from, to) by name, in the order of the nodes."""
+        return [(parent.name, node.name) for node in self.nodes.values() for parent in self.parents(node)]
+
+    def stages(self) -> list[str]:
+        """Names of the stages, in order."""
+        return list(dict.fromkeys(node.stage for node in self.nodes.values()))
+
+    def of_stage(self, stage: str) -> list[Node]:
+        """The stage's nodes, in order."""
+        return [node for node in self.nodes.values() if node.stage == stage]
+
+    def bind(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        kind: Kind,
+        name: str = "",
+    ) -> Node:
+        """The node of a call, checked; it is not in the graph yet."""
+        info = info_of(function) if kind == "step" else StepInfo(name or function.__name__)
+        arguments = _bound(function, args, kwargs, where=name or info.name, kind=kind)
+        return Node(name or info.name, function, _hints(function)["return"], arguments, self.scope, kind, info)
+
+    def enter(self, node: Node) -> Handle:
+        """Put the node into the graph; its handle."""
+        if node.name in self.nodes or node.name in self.became:
+            raise TypeError(f"two nodes are named {node.name!r}\nhint: tell them apart by `graph.named(...)`")
+        for handle in (*node.handles, *node.scope.handles):
+            if self.name_of(handle) not in self.nodes:
+                raise TypeError(f"{node.name}: {handle!r} is not of this graph, or comes later")
+        self.nodes[node.name] = node
+        return Handle(node.name, node.returns)
+
+    @contextmanager
+    def _within(self, **changes: Any) -> Iterator[None]:
+        outer, self.scope = self.scope, replace(self.scope, **changes)
+        try:
+            yield
+        finally:
+            self.scope = outer
+
+
+def handles_in(value: Any) -> tuple[Handle, ...]:
+    """The handles that an argument consists of: one, those of a tuple, or none."""
+    if isinstance(value, Handle):
+        return (value,)
+    if isinstance(value, tuple):
+        return tuple(item for item in value if isinstance(item, Handle))
+    return ()
+
+
+def is_input(value: Any) -> bool:
+    """Is the argument a result, of this run or an earlier one, or a tuple of such?"""
+    if isinstance(value, tuple):
+        return bool(value) and all(isinstance(item, Handle | Artifact) for item in value)
+    return isinstance(value, Handle | Artifact)
+
+
+@lru_cache(maxsize=1024)
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function)
+
+
+@lru_cache(maxsize=1024)
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    return get_type_hints(function)
+
+
+def _bound(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, where: str, kind: Kind
+) -> dict[str, Any]:
+    """The arguments by name, without those that the runner hands in.
+
+    Raises:
+        TypeError: the call does not fit the signature.
+    """
+    signature, hints = _signature(function), _hints(function)
+    first = next(iter(signature.parameters))
+    given = [first, *(name for name in GIVEN if kind == "step" and name in signature.parameters)]
+    for name in given:
+        if name in kwargs:
+            raise TypeError(f"{where}: {name} is handed in by the runner")
+    rest = {name: None for name in given[1:] if name != first}
+    try:
+        bound = signature.bind(None, *args, **{**rest, **kwargs}).arguments
+    except TypeError as error:
+        raise TypeError(f"{where}: {error}; {function.__qualname__} takes {_shown(signature, given)}") from None
+    arguments = {name: value for name, value in bound.items() if name not in given}
+    for name, value in arguments.items():
+        if not _fits(value, hints[name]):
+            got = repr(value) if isinstance(value, Handle) else f"{type(value).__name__} {value!r:.100}"
+            raise TypeError(f"{where}: {name} must be {_type_name(hints[name])}, got {got}")
+    return arguments
+
+
+def _shown(signature: inspect.Signature, given: Collection[str]) -> str:
+    return ", ".join(
+        name if parameter.default is parameter.empty else f"{name}=..."
+        for name, parameter in signature.parameters.items()
+        if name not in given
+    )
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Does the value fit the annotation, as far as handles, artifacts and scalars go?"""
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if kind is Literal:
+        return value in parts
+    if isinstance(value, Handle):
+        return _is_subclass(value.returns, kind)
+    if kind is tuple and isinstance(value, tuple):
+        if len(parts) == 2 and parts[1] is Ellipsis:
+            return all(_fits(item, parts[0]) for item in value)
+        return not parts or (len(parts) == len(value) and all(map(_fits, value, parts)))
+    if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
+        return True
+    if kind is float:
+        return isinstance(value, float | int)
+    if isinstance(value, tuple) and issubclass(kind, Collection) and len(parts) == 1:
+        return isinstance(value, kind) and all(_fits(item, parts[0]) for item in value)
+    return isinstance(value, kind)
+
+
+def _is_subclass(returns: Any, kind: Any) -> bool:
+    if get_origin(returns) in (Union, UnionType):
+        return all(_is_subclass(part, kind) for part in get_args(returns))
+    if returns is type(None) or returns is None:
+        return kind in (type(None), None)
+    return kind is Any or (isinstance(returns, type) and isinstance(kind, type) and issubclass(returns, kind))
+
+
+def _accepts_none(hint: Any) -> bool:
+    return get_origin(hint) in (Union, UnionType) and type(None) in get_args(hint)

@@ -1,0 +1,168 @@
+"""The one file that knows Prefect's engine: a stage is a sub-flow, a node is a task run with the edges it really has.
+
+Prefect shows, retries and cancels. What is reused is decided by the store alone: Prefect's cache and results stay off.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from uuid import UUID
+
+from prefect import Flow, Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateDetails
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.states import Cancelled, Completed
+from prefect.tasks import exponential_backoff
+
+from flows.graph.execute import FIRST_DELAY_S, RETRIES, Outcome, Run, RunEndedError, drive, make_safely
+from flows.graph.graph import Node
+from schemas.errors import TunegateError
+
+POLL_S = 2.0
+SETTLE_S = 0.4
+"""Pause before a sub-flow. The server still writes the task events of the one before; a request that meets SQLite's
+lock is answered 503 and sent again after 2 s."""
+Origin = Callable[[str], str]
+"""Key -> the run that made the result."""
+
+
+def run_stage(run: Run, stage: str, parents: list[State[Any]], *, origin: Origin) -> State[Any]:
+    """Run the stage as a sub-flow of the flow that calls this, with edges from the stages that it takes something from.
+
+    Returns its state.
+
+    Raises:
+        TunegateError: a node failed.
+        RunEndedError: the run was cancelled.
+        Exception: Prefect failed; what is made is in the store.
+    """
+    failures: list[BaseException] = []
+
+    def body() -> State[Any]:
+        try:
+            return _run_nodes(run, stage, origin)
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    body.__name__ = stage
+    flow = Flow(body, name=stage, flow_run_name=stage, persist_result=False, validate_parameters=False)
+    # Prefect makes an edge of a state's `task_run_id`, which of a sub-flow is not the id of its node in the graph: that
+    # is its flow run. `data`, since a state without it counts as one whose result is lost.
+    edges: list[Any] = [
+        Completed(data=True, state_details=StateDetails(task_run_id=parent.state_details.flow_run_id))
+        for parent in parents
+    ]
+    time.sleep(SETTLE_S if parents else 0.0)
+    try:
+        # Ending the thread of its heartbeats takes a second in each sub-flow; the run's own flow has them.
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            state: State[Any] = flow(wait_for=edges, return_state=True)
+    except BaseException as error:
+        raise (failures[0] if failures else error) from None
+    if failures:
+        raise failures[0]
+    return state
+
+
+def _run_nodes(run: Run, stage: str, origin: Origin) -> State[Any]:
+    futures: dict[str, PrefectFuture[Any]] = {}
+
+    def submit(node: Node, outcome: Outcome | None) -> PrefectFuture[Any]:
+        parents = [futures[parent.name] for parent in run.graph.parents(node) if parent.name in futures]
+        task = _task(node, lambda: _settle(run, node, outcome, origin))
+        futures[node.name] = task.submit(wait_for=parents, return_state=False)
+        return futures[node.name]
+
+    try:
+        drive(run, submit, stage=stage)
+    except RunEndedError as error:
+        return Cancelled(message=str(error))
+    except Exception:
+        raise
+    except BaseException:  # Ctrl-C, SIGTERM: wait for what runs, so that checkpoints are complete
+        run.cancel()
+        for future in futures.values():
+            with suppress(Exception):
+                future.wait()
+        raise
+    return Completed(message=tally(run, stage))
+
+
+def _settle(run: Run, node: Node, outcome: Outcome | None, origin: Origin) -> State[Outcome]:
+    """The final state of the node's task; made when the task ends, since Prefect drops one with an older time."""
+    outcome = outcome or make_safely(run, node)
+    if outcome.skipped:
+        return Completed(name="Skipped", message=outcome.skipped, data=outcome)
+    if outcome.reused:
+        return Completed(name="Cached", message=f"made by run {origin(outcome.key)}", data=outcome)
+    return Completed(message=f"{outcome.seconds:.1f} s", data=outcome)
+
+
+def _task(node: Node, settle: Callable[[], State[Any]]) -> Task[[], Any]:
+    """A task without parameters: Prefect takes equal strings among them for edges (it compares by identity)."""
+    return Task(
+        settle,
+        name=node.name,
+        task_run_name=lambda: node.name,  # a string would go through str.format
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=RETRIES if node.kind == "step" else 0,
+        retry_delay_seconds=exponential_backoff(FIRST_DELAY_S),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=is_transient,
+    )
+
+
+def is_transient(_task: Any, _run: Any, state: Any) -> bool:
+    """True for errors that may pass (a service that does not answer, a process that was killed)."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, TunegateError) and error.transient
+
+
+def tally(run: Run, stage: str) -> str:
+    """`2 made, 1 reused, 1 skipped`."""
+    ends = [run.outcomes[node.name] for node in run.graph.of_stage(stage) if node.name in run.outcomes]
+    n_skipped = sum(bool(each.skipped) for each in ends)
+    n_reused = sum(each.reused for each in ends)
+    return f"{len(ends) - n_reused - n_skipped} made, {n_reused} reused, {n_skipped} skipped"
+
+
+@contextmanager
+def cancellation(on_cancel: Callable[[], None]) -> Iterator[None]:
+    """Call `on_cancel` once when the flow run that calls this, or one of its sub-flows, is being cancelled.
+
+    A worker sends SIGTERM to the flow run that it started. For all others, that is runs from the command line and
+    sub-flows, Prefect only writes the state Cancelling, and it is for us to read it.
+    """
+    watched = flow_run.get_id()
+    if not watched or watched == os.environ.get("PREFECT__FLOW_RUN_ID"):
+        yield
+        return
+    left = threading.Event()
+
+    def watch() -> None:
+        with suppress(Exception), get_client(sync_client=True) as client:
+            while not left.wait(POLL_S):
+                with suppress(Exception):  # a server that does not answer stops no run
+                    state = client.read_flow_run(UUID(watched)).state
+                    if state is not None and state.is_cancelling():
+                        on_cancel()
+                        return
+
+    thread = threading.Thread(target=watch, name="cancellation", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+        thread.join(timeout=POLL_S)

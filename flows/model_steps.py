@@ -1,0 +1,127 @@
+"""Steps that several stages add: base model, encoded examples, a training, answers and their scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from flows.cluster import answering_of, training_place
+from flows.context import GraphContext
+from flows.graph.graph import Graph
+from schemas.artifacts import (
+    DatasetRef,
+    EvalSet,
+    ModelArm,
+    ModelRef,
+    Predictions,
+    PromptSet,
+    Scores,
+    Splits,
+    TrainedRef,
+)
+from schemas.evaluation import Arm, DecodingSpec, EvaluateSpec
+from schemas.training import EncodeSpec, TrainSpec
+from tasks.assess.score import score_answers
+from tasks.assess.user_metrics import entry_point_digest
+from tasks.model.base_model import fetch_base_model, fingerprint_base_model
+from tasks.model.chat_format import encode_examples
+from tasks.model.generate import generate_answers
+from tasks.train.launch import train_model
+
+
+@dataclass
+class Arms:
+    """What each arm was given, answered and scored, by its name."""
+
+    prompts: dict[str, PromptSet] = field(default_factory=dict)
+    answers: dict[str, Predictions] = field(default_factory=dict)
+    scores: dict[str, Scores] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelSteps:
+    """Adds such steps to a graph."""
+
+    graph: Graph
+    context: GraphContext
+
+    def base_model(self, uri: str, *, allow_download: bool, name: str = "base_model") -> ModelRef:
+        """The base model in the store."""
+        reads = {"files": fingerprint_base_model(uri, root=self.context.root)}
+        return self.graph.named(name, reads=reads).add(
+            fetch_base_model,
+            uri=uri,
+            allow_download=allow_download,
+            root=self.context.root,
+            cache=self.context.cache,
+        )
+
+    def examples(self, splits: Splits, model: ModelRef, encoding: EncodeSpec, *, label: str = "") -> DatasetRef:
+        """Token ids of the train and validation splits."""
+        return self.graph.named("encode", label).add(encode_examples, splits=splits, model=model, encoding=encoding)
+
+    def answers(
+        self,
+        arm: str,
+        prompts: PromptSet,
+        model: ModelRef,
+        decoding: DecodingSpec,
+        *,
+        trained: TrainedRef | None = None,
+        tolerates: tuple[str, ...] = (),
+    ) -> Predictions:
+        """What a model answers. Keyed by model, prompts and decoding: whatever the arm, it answers them once."""
+        named = self.graph.named("answers", arm, tolerates=tolerates)
+        answering = answering_of(self.context.place)
+        if trained is None:
+            return named.add(generate_answers, prompts=prompts, model=model, decoding=decoding, answering=answering)
+        return named.add(
+            generate_answers, prompts=prompts, model=model, decoding=decoding, trained=trained, answering=answering
+        )
+
+    def scores(
+        self, name: str, items: EvalSet, answers: Predictions, evaluate: EvaluateSpec, *, arm: ModelArm | Arm
+    ) -> Scores:
+        """The declared metrics of each answer."""
+        named = self.graph.named("scores", name, reads=metric_code(evaluate), libraries=metric_libraries(evaluate))
+        return named.add(score_answers, items=items, predictions=answers, evaluate=evaluate, arm=arm)
+
+    def training(
+        self,
+        dataset: DatasetRef,
+        model: ModelRef,
+        spec: TrainSpec,
+        *,
+        label: str = "",
+        shares_trunk: bool = False,
+        tolerates: tuple[str, ...] = (),
+    ) -> TrainedRef:
+        """A training in a process of its own.
+
+        Args:
+            shares_trunk: It shares what frozen layers compute with the other trainings of this pipeline.
+        """
+        return self.graph.named("train", label, tolerates=tolerates).add(
+            train_model,
+            dataset=dataset,
+            model=model,
+            spec=spec,
+            trunks=self.context.trunks if shares_trunk else None,
+            place=training_place(self.context.place),
+        )
+
+
+def metric_libraries(evaluate: EvaluateSpec) -> tuple[str, ...]:
+    """Distributions that decide the values of declared metrics."""
+    needs = {
+        "json_schema": ("jsonschema", "orjson"),
+        "sql": ("duckdb",),
+        "rouge": ("rouge-score",),
+        "pii": ("phonenumbers", "python-stdnum"),
+    }
+    return tuple(name for metric in evaluate.metrics for name in needs.get(metric.uses, ()))
+
+
+def metric_code(evaluate: EvaluateSpec) -> dict[str, str]:
+    """Digest of the code of each of the user's own metrics in Python."""
+    names = [metric.name for metric in evaluate.metrics if metric.uses == "entry_point"]
+    return {f"entry_point_{name}": entry_point_digest(name) for name in names}

@@ -1,0 +1,45 @@
+"""One run while it goes on: what it was told to do, where it keeps things, who hears of it. It knows no graph."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flows.engine.clock import present
+from flows.engine.ledger import Ledger
+from flows.engine.store import Store
+from flows.listener import Listeners
+from flows.outcome import Outcome
+from flows.settings import Settings
+from flows.standing import Standing
+from schemas.pipeline import PipelineSpec
+
+
+@dataclass
+class RunContext:
+    """Handed to what acts on ledger, reports and registry."""
+
+    spec: PipelineSpec
+    settings: Settings
+    root: Path
+    """Folder of pipelines.yaml."""
+    run_id: str
+    store: Store
+    ledger: Ledger
+    standing: Standing
+    """Champion, anchor and used evidence when the run began."""
+    input_digest: str = ""
+    """Of all that decides the run, but the champion it meets."""
+    code_digest: str = ""
+    """Of the code of all steps."""
+    listeners: Listeners = field(default_factory=Listeners)
+    in_prefect: bool = True
+    """False: the same nodes in the same order on plain threads; for when Prefect does not answer."""
+    outcome: Outcome | None = None
+    """How the run ended; set once, kept in the ledger when the run closes."""
+
+
+def new_run_id() -> str:
+    """`20260601-052301-9f3a`: sortable by time, unique enough for one ledger (which refuses a repeated id)."""
+    return f"{present():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

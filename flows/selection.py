@@ -1,0 +1,237 @@
+"""Several trainings, each weighed on the validation items, and the one that goes on to the gate: as nodes of the graph.
+
+For each training: its base model and token ids where they differ, `train · X`, `answers · X`, `scores · X`, and `X`,
+which weighs it. Then `choice`. A rung of a ladder is left out once an earlier one has met the target; a trial of Optuna
+is suggested from the results before it, so its nodes are added when those are there. Each training has the key that it
+would have alone, so that nothing is trained twice. Called by `flows/finetune.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from flows.candidates import Candidate, Changes, base_models, base_of, candidates, tokens_vary
+from flows.context import GraphContext
+from flows.engine.keys import code_digests, digest_of
+from flows.graph.graph import Graph
+from flows.model_steps import ModelSteps
+from schemas.artifacts import DatasetRef, EvalSet, ModelRef, PromptSet, Splits, TrainedRef
+from schemas.choice import LOSS, GridSweep, LadderSpec, OptunaSweep, TargetSpec
+from schemas.evaluation import DecodingSpec, EvaluateSpec
+from schemas.metrics import MetricTraits
+from schemas.pipeline import PipelineSpec
+from schemas.trials import ChoiceRef, TrialRef
+from tasks.assess.choose import choose_training
+from tasks.assess.items import select_validation_items
+from tasks.assess.prompts import build_prompts
+from tasks.assess.trial import weigh_training
+from tasks.model.base_model import check_same_tokenizer
+from tasks.train.sweep import suggest
+
+DIVERGED, NO_LIKELIHOOD = "TG0401", "TG0420"
+"""What makes a training fail the same way each time: it is out, the others go on."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of the graph; `result` weighs it."""
+
+    name: str
+    model: ModelRef
+    dataset: DatasetRef
+    trained: TrainedRef
+    result: TrialRef
+
+
+@dataclass
+class Selection:
+    """Adds trainings to a graph and keeps what was added, trials of Optuna as they come."""
+
+    spec: PipelineSpec
+    context: GraphContext
+    splits: Splits
+    items: EvalSet
+    prompts: PromptSet
+    models: dict[tuple[str, bool], ModelRef] = field(default_factory=dict)
+    dataset: DatasetRef | None = None
+    """The examples of all trainings, where no setting changes them."""
+    trainings: list[Training] = field(default_factory=list)
+
+    @property
+    def choice(self) -> LadderSpec | GridSweep | OptunaSweep:
+        """What is declared."""
+        choice = self.spec.train.choice
+        if choice is None:
+            raise TypeError("there is one training alone")
+        return choice
+
+    @property
+    def target(self) -> TargetSpec | None:
+        """What a rung has to meet."""
+        return self.choice.target if isinstance(self.choice, LadderSpec) else None
+
+    @property
+    def traits(self) -> MetricTraits:
+        """The metric that trainings are compared by."""
+        metric = self.choice.target.metric if isinstance(self.choice, LadderSpec) else self.choice.metric
+        return next(traits for traits in self.spec.evaluate.traits() if traits.name == metric)
+
+    @property
+    def results(self) -> tuple[TrialRef, ...]:
+        """Of the trainings so far."""
+        return tuple(training.result for training in self.trainings)
+
+    def model(self, graph: Graph, key: tuple[str, bool]) -> ModelRef:
+        """The base model, added when it is first needed."""
+        if key not in self.models:
+            uri, allow_download = key
+            name = base_models(self.spec.train)[key]
+            steps = ModelSteps(graph, self.context)
+            self.models[key] = steps.base_model(uri, allow_download=allow_download, name=name)
+        return self.models[key]
+
+    def add(self, graph: Graph, candidate: Candidate, changes: Changes) -> TrialRef:
+        """Add the nodes of one training; the handle of the one that weighs it."""
+        train, name, steps = self.spec.train, candidate.name, ModelSteps(graph, self.context)
+        model = self.model(graph, base_of(train, changes))
+        first = self.model(graph, base_of(train, candidates(train)[0].changes or {}))
+        if isinstance(self.choice, LadderSpec) and self.traits.name == LOSS and model is not first:
+            graph.named("tokenizer", name).add(check_same_tokenizer, model=model, first=first)
+        own = train.training(changes)
+        dataset = self.dataset or steps.examples(self.splits, model, own.encoding(), label=name)
+        trained = steps.training(dataset, model, own, label=name, shares_trunk=True, tolerates=(DIVERGED,))
+        evaluate, decoding = _judged_by(self.spec.evaluate, self.traits.name)
+        answers = steps.answers(name, self.prompts, model, decoding, trained=trained, tolerates=(NO_LIKELIHOOD,))
+        scores = steps.scores(name, self.items, answers, evaluate, arm="tuned")
+        weigh, rung = graph.named(name), self.target is not None
+        result = weigh.add(
+            weigh_training,
+            trained=trained,
+            dataset=dataset,
+            scores=scores,
+            earlier=self.results if rung else (),
+            name=name,
+            number=candidate.number,
+            changes=changes,
+            traits=self.traits,
+            target=self.target,
+            n_rungs=len(candidates(train)) if rung else 1,
+        )
+        self.trainings.append(Training(name, model, dataset, trained, result))
+        return result
+
+
+def select_training(
+    graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, base_model: ModelRef | None
+) -> tuple[Selection, ChoiceRef]:
+    """Add all trainings and the choice between them."""
+    selection = _questions(graph, spec, context, splits)
+    train = spec.train
+    if base_model is not None:
+        selection.models[train.base_model, train.allow_download] = base_model
+    if not tokens_vary(train):
+        model = selection.model(graph, (train.base_model, train.allow_download))
+        selection.dataset = ModelSteps(graph, context).examples(splits, model, train.first().encoding())
+    if isinstance(train.choice, OptunaSweep):
+        for key in base_models(train):  # any trial may take any of them
+            selection.model(graph, key)
+        results: tuple[TrialRef, ...] = ()
+        for candidate in candidates(train):
+            trial = graph.named(candidate.name).grow(
+                _next_trial, selection=selection, candidate=candidate, earlier=results
+            )
+            results = (*results, trial)
+    else:
+        for candidate in candidates(train):
+            if selection.target is not None and selection.results:
+                with graph.unless(_target_met, *selection.results):
+                    selection.add(graph, candidate, candidate.changes or {})
+            else:
+                selection.add(graph, candidate, candidate.changes or {})
+        results = selection.results
+    return selection, _choose(graph, selection, results)
+
+
+def _questions(graph: Graph, spec: PipelineSpec, context: GraphContext, splits: Splits) -> Selection:
+    """The validation items and their prompts, before anything is trained."""
+    evaluate, train = spec.evaluate, spec.train
+    if train.choice is None:
+        raise TypeError("there is one training alone")
+    items = graph.add(
+        select_validation_items,
+        splits=splits,
+        max_items=train.choice.max_items,
+        seed=evaluate.seed,
+        answer=train.prompt.answer,
+        prompts=(train.prompt,),
+    )
+    prompts = graph.named("prompts", "validation").add(
+        build_prompts, items=items, arm="tuned", prompt=train.prompt, format=train.format
+    )
+    return Selection(spec, context, splits, items, prompts)
+
+
+def _next_trial(graph: Graph, *, selection: Selection, candidate: Candidate, earlier: tuple[TrialRef, ...]) -> TrialRef:
+    """The trial that Optuna suggests after these; a trial that failed counts as one without a value."""
+    values = [_value(graph, trial) for trial in earlier]
+    changes = suggest(_optuna(selection), values, higher_is_better=selection.traits.higher_is_better)
+    return selection.add(graph, candidate, changes)
+
+
+def _value(graph: Graph, trial: TrialRef) -> float | None:
+    result = graph.find(trial)
+    return None if result is None else result.row.value
+
+
+def _optuna(selection: Selection) -> OptunaSweep:
+    if not isinstance(selection.choice, OptunaSweep):
+        raise TypeError("no sweep by Optuna is declared")
+    return selection.choice
+
+
+def _target_met(*rungs: TrialRef | None) -> str | None:
+    met = next((rung.row.name for rung in rungs if rung is not None and rung.row.met), None)
+    return None if met is None else f"{met} meets its target"
+
+
+def _choose(graph: Graph, selection: Selection, results: tuple[TrialRef, ...]) -> ChoiceRef:
+    declared, is_optuna = candidates(selection.spec.train), isinstance(selection.choice, OptunaSweep)
+    # What Optuna suggests decides the run as well, though no step calls it.
+    reads = {"suggest": digest_of(code_digests(suggest))} if is_optuna else {}
+    return graph.named("choice", reads=reads, libraries=("optuna",) if is_optuna else ()).add(
+        choose_training,
+        trials=results,
+        names=tuple(candidate.name for candidate in declared),
+        declared=() if is_optuna else tuple(dict(candidate.changes or {}) for candidate in declared),
+        kind="ladder" if isinstance(selection.choice, LadderSpec) else selection.choice.kind,
+        traits=selection.traits,
+    )
+
+
+def winner_model(graph: Graph, *, selection: Selection, choice: ChoiceRef) -> ModelRef:
+    """The base model of the chosen training."""
+    return _winner(graph, selection, choice).model
+
+
+def winner_dataset(graph: Graph, *, selection: Selection, choice: ChoiceRef) -> DatasetRef:
+    """The examples of the chosen training."""
+    return _winner(graph, selection, choice).dataset
+
+
+def winner_trained(graph: Graph, *, selection: Selection, choice: ChoiceRef) -> TrainedRef:
+    """The chosen training."""
+    return _winner(graph, selection, choice).trained
+
+
+def _winner(graph: Graph, selection: Selection, choice: ChoiceRef) -> Training:
+    name = graph.read(choice).winner
+    return next(training for training in selection.trainings if training.name == name)
+
+
+def _judged_by(evaluate: EvaluateSpec, metric: str) -> tuple[EvaluateSpec, DecodingSpec]:
+    """What the choice needs of scoring: its own metric; and one token of answer where only the loss counts."""
+    metrics = tuple(each for each in evaluate.metrics if each.traits().name == metric)
+    decoding = evaluate.decoding()
+    if metric == LOSS:
+        decoding = decoding.model_copy(update={"max_new_tokens": 1})
+    return evaluate.model_copy(update={"metrics": metrics}), decoding
