@@ -27,10 +27,8 @@ def init(*, source: Path, name: str | None, force: bool, config: Path, as_json: 
     """
     target = config.absolute()
     if target.exists() and not force:
-        raise ConfigError(
-            f"{config} is there already", code="TG0189", where=str(target),
-            hint="--force replaces it, --config OTHER.yaml writes elsewhere",
-        )  # fmt: skip
+        hint = "--force replaces it, --config OTHER.yaml writes elsewhere"
+        raise ConfigError(f"{config} is there already", code="TG0189", where=str(target), hint=hint)
     proposal = propose_pipeline(source, name=name, root=target.parent)
     text = write_pipeline(proposal)
     with tempfile.TemporaryDirectory(prefix="tunegate-init-") as aside:
@@ -47,15 +45,19 @@ def init(*, source: Path, name: str | None, force: bool, config: Path, as_json: 
 
 
 def _as_json(proposal: Proposal, config: Path) -> dict[str, object]:
-    sizes = proposal.sizes
+    roles, sizes = proposal.roles, proposal.sizes
     return {
-        "kind": "tickets", "file": str(config), "pipeline": proposal.name, "n_rows": proposal.look.n_rows,
-        "shape": proposal.roles.shape,
-        "columns": {role.column: asdict(role) for role in proposal.roles.found},
-        "left_out": list(proposal.roles.left_out), "faulty_share": proposal.faulty_share,
+        "kind": "tickets",
+        "file": str(config),
+        "pipeline": proposal.name,
+        "n_rows": proposal.look.n_rows,
+        "shape": roles.shape,
+        "columns": {role.column: asdict(role) for role in roles.found},
+        "left_out": list(roles.left_out),
+        "faulty_share": proposal.faulty_share,
         "sizes": {**asdict(sizes), "gate_works": sizes.gate_works},
         "gate": [{**asdict(power), "underpowered": power.underpowered} for _, power in proposal.gate],
-    }  # fmt: skip
+    }
 
 
 def _print(proposal: Proposal, config: Path) -> None:

@@ -7,22 +7,25 @@ never a text. It knows nothing of what a column is for (`tasks/start/roles.py` d
 from __future__ import annotations
 
 import glob
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import median
 from zlib import crc32
 
+import numpy as np
+import pyarrow as pa
+
 from schemas.curation_steps import RedactionType
 from schemas.errors import ConfigError, DataError
 from schemas.source import FilesSource
 from tasks.curate.extract import reader_of
+from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
 from tasks.curate.readers.columns import TicketMaker
-from tasks.curate.readers.records import Batch, Fault, Record, in_batches
+from tasks.curate.readers.records import Fault, Record, in_batches
 from tasks.curate.readers.source_files import file_format, find_files
 from tasks.curate.readers.values import to_rating, to_time
 from tasks.curate.redaction.personal import find_personal
@@ -33,7 +36,7 @@ SAMPLE_ROWS = 2000
 SEARCHED_TEXTS = 300
 """Bodies searched for personal data and for their language."""
 _DEPTH = 4
-_ITEMS = (0, 1)
+_ITEMS = 2
 """Items of a list that are looked into: what a customer wrote first, and the first answer."""
 _MAX_PATHS = 400
 _YEARS = (1990, 2100)
@@ -42,55 +45,26 @@ _PERSONAL: tuple[RedactionType, ...] = ("email", "phone", "card", "iban", "natio
 _TAG = re.compile(r"(?i)<(?:p|br|div|span|table|a|ul|li|b|strong)\b[^<>]{0,200}>")
 
 
-@dataclass
+@dataclass(frozen=True)
 class ColumnFacts:
-    """One column, or one path into nested rows."""
+    """Values of one column in the sample, or of one path into nested rows; blank ones count as absent."""
 
     name: str
-    n_filled: int = 0
-    n_times: int = 0
+    n_filled: int
+    n_distinct: int
+    n_times: int
     """Values that are a time as the readers take it."""
-    n_numbers: int = 0
-    n_texts: int = 0
-    n_emails: int = 0
-    n_phones: int = 0
-    lengths: list[int] = field(default_factory=list)
-    """Characters of each text."""
-    counts: Counter[int] = field(default_factory=Counter)
-    """Hash of a value -> how often it occurs."""
-
-    @property
-    def n_distinct(self) -> int:
-        return len(self.counts)
-
-    @property
-    def median_chars(self) -> int:
-        return int(median(self.lengths)) if self.lengths else 0
+    n_numbers: int
+    n_texts: int
+    median_chars: int
+    """Characters of the texts."""
+    personal: Mapping[str, int]
+    """`email` or `phone` -> values that hold one."""
 
     @property
     def personal_share(self) -> float:
-        """Share of the values that hold an e-mail address or a phone number, 0-1."""
-        return self.share(max(self.n_emails, self.n_phones))
-
-    def share(self, n: int) -> float:
-        """Of the filled values, 0-1."""
-        return n / self.n_filled if self.n_filled else 0.0
-
-    def add(self, value: object) -> None:
-        """Count one value; blank ones count as absent."""
-        if value is None or (isinstance(value, str) and not value.strip()):
-            return
-        self.n_filled += 1
-        self.counts[hash(value)] += 1
-        self.n_times += _is_time(value)
-        self.n_numbers += isinstance(to_rating("rating", value), float)
-        if isinstance(value, str):
-            self.n_texts += 1
-            self.lengths.append(len(value))
-            if len(value) <= 200:
-                found = {each.type for each in find_personal(value, ("email", "phone"))}
-                self.n_emails += "email" in found
-                self.n_phones += "phone" in found
+        """Share of the values that hold personal data, 0-1."""
+        return max(self.personal.values(), default=0) / max(1, self.n_filled)
 
 
 @dataclass(frozen=True)
@@ -133,71 +107,81 @@ def look_at(path: Path) -> Look:
         )
     source = FilesSource(kind="files", paths=(glob.escape(str(path.absolute())),))
     (file,) = find_files(source, root=path.absolute().parent)
-    sample, unreadable, n_rows = _Sample(), Counter[str](), 0
+    n_rows = n_seen = mask = 0
+    unreadable: Counter[str] = Counter()
+    sample: list[tuple[int, int, Mapping[str, object]]] = []
     for batch in reader_of(file_format(file, "auto"))(file.path):
         n_rows += len(batch)
         unreadable.update(each.content.code for each in batch.faulty if isinstance(each.content, Fault))
-        sample.add(batch)
+        for index, line in enumerate(batch.lines):
+            # Every row is kept, then about every second, every fourth and so on. A hash of the row's number chooses,
+            # so that nothing that repeats in a file can hide between the steps.
+            mark = crc32(b"%d" % n_seen)
+            n_seen += 1
+            if not mark & mask:
+                sample.append((mark, int(line), batch.rows.pick(index, batch.rows.names(index))))
+            if len(sample) >= 2 * SAMPLE_ROWS:
+                mask = 2 * mask + 1
+                sample = [each for each in sample if not each[0] & mask]
     if not n_rows:
         raise DataError("the file holds no row", code="TG0221", where=str(path), hint="a header alone tells too little")
-    rows = tuple(row for _, _, row in sample.kept)
+    rows = tuple(row for _, _, row in sample)
     return Look(
         path=path,
         n_rows=n_rows,
         unreadable=dict(unreadable.most_common()),
-        lines=tuple(line for _, line, _ in sample.kept),
+        lines=tuple(line for _, line, _ in sample),
         rows=rows,
-        columns=_facts(rows),
+        columns=_look_into(rows),
         top=tuple(dict.fromkeys(name for row in rows for name in row)),
     )
 
 
-class _Sample:
-    """Every row, then about every second, every fourth and so on: never more than twice `SAMPLE_ROWS`.
-
-    Chosen by a hash of the row's number, so that nothing that repeats in a file can hide between the steps.
-    """
-
-    def __init__(self) -> None:
-        self.kept: list[tuple[int, int, Mapping[str, object]]] = []
-        """Hash, line and row of each."""
-        self._mask = 0
-        self._n_seen = 0
-
-    def add(self, batch: Batch) -> None:
-        for index in range(len(batch.rows)):
-            mark = crc32(b"%d" % self._n_seen)
-            self._n_seen += 1
-            if mark & self._mask:
-                continue
-            self.kept.append((mark, int(batch.lines[index]), batch.rows.pick(index, batch.rows.names(index))))
-            if len(self.kept) >= 2 * SAMPLE_ROWS:
-                self._mask = 2 * self._mask + 1
-                self.kept = [each for each in self.kept if not each[0] & self._mask]
-
-
-def _facts(rows: Iterable[Mapping[str, object]]) -> dict[str, ColumnFacts]:
-    found: dict[str, ColumnFacts] = {}
+def _look_into(rows: Sequence[Mapping[str, object]]) -> dict[str, ColumnFacts]:
+    found: dict[str, list[object]] = {}
     for row in rows:
         for name, value in row.items():
             for path, leaf in _leaves(name, value, _DEPTH):
                 if path in found or len(found) < _MAX_PATHS:
-                    found.setdefault(path, ColumnFacts(path)).add(leaf)
-    return found
+                    found.setdefault(path, []).append(leaf)
+    return {path: _facts(path, values) for path, values in found.items()}
 
 
 def _leaves(path: str, value: object, depth: int) -> Iterator[tuple[str, object]]:
     """Values that are neither object nor list, each under its path; what lies deeper than `depth` is left out."""
+    inner: Iterable[tuple[str, object]]
     if isinstance(value, dict):
-        for key, inner in value.items() if depth else ():
-            if isinstance(key, str) and re.fullmatch(r"[^.\[\]]+", key):
-                yield from _leaves(f"{path}.{key}", inner, depth - 1)
+        inner = ((f".{key}", each) for key, each in value.items() if re.fullmatch(r"[^.\[\]]+", str(key)))
     elif isinstance(value, list):
-        for place in _ITEMS if depth else ():
-            if place < len(value):
-                yield from _leaves(f"{path}[{place}]", value[place], depth - 1)
+        inner = ((f"[{place}]", each) for place, each in enumerate(value[:_ITEMS]))
     else:
         yield path, value
+        return
+    for step, each in inner if depth else ():
+        yield from _leaves(path + step, each, depth - 1)
+
+
+def _facts(name: str, values: Sequence[object]) -> ColumnFacts:
+    filled = [value for value in values if value is not None and not (isinstance(value, str) and not value.strip())]
+    texts = [value for value in filled if isinstance(value, str)]
+    # In a longer text an address is something that a ticket says, not what its column is for.
+    short = [text for text in texts if len(text) <= 200]
+    return ColumnFacts(
+        name=name,
+        n_filled=len(filled),
+        n_distinct=len(set(filled)),
+        n_times=sum(map(_is_time, filled)),
+        n_numbers=sum(isinstance(to_rating("rating", value), float) for value in filled),
+        n_texts=len(texts),
+        median_chars=int(median(map(len, texts))) if texts else 0,
+        personal=_count_personal(short, ("email", "phone")),
+    )
+
+
+def _count_personal(texts: Sequence[str], types: tuple[RedactionType, ...]) -> dict[str, int]:
+    """Kind of personal data -> texts that hold it, the most common first."""
+    kinds = (dict.fromkeys(found.type for found in find_personal(text, types)) for text in texts)
+    return dict(Counter(kind for of_text in kinds for kind in of_text).most_common())
 
 
 def _is_time(value: object) -> bool:
@@ -211,10 +195,8 @@ def _is_time(value: object) -> bool:
 class Tickets:
     """What the sample comes to as tickets, under a mapping of its columns."""
 
-    n_read: int
-    """Rows of the sample."""
     n_usable: int
-    """Of those, tickets with a body and something to learn, each question once."""
+    """Tickets with a body and something to learn, each question once."""
     faults: Mapping[str, int]
     """Error code -> rows that would be quarantined for it."""
     body_chars: int
@@ -241,51 +223,35 @@ def read_tickets(look: Look, source: FilesSource, *, learns: tuple[str, ...]) ->
     """Make tickets of the sample and count.
 
     Args:
+        look: A file with at least one row that can be read.
         source: How a run would read the file.
         learns: Ticket columns of which a ticket needs all to be of use, in addition to its body.
 
     Raises:
-        DataError: as a run would: TG0204 shapes are mixed, TG0204; TG0221, no row could be read.
+        DataError: as a run would: TG0204, shapes are mixed.
     """
     maker = TicketMaker(source)
     maker.begin_file(look.path.name)
-    faults: Counter[str] = Counter()
-    tickets: list[dict[str, str]] = []
-    for batch in in_batches(map(Record, look.lines, [None] * look.n_looked, look.rows)):
-        made = maker.make(batch)
-        faults.update(fault.code for fault in made.faults.values())
-        names = [name for name in ("subject", "body", "reply", *learns) if name in made.columns]
-        columns = {name: made.columns[name].to_pylist() for name in names}
-        tickets += [
-            {name: values[index] or "" for name, values in columns.items()}
-            for index in range(len(batch.rows))
-            if index not in made.faults
-        ]
-    if not tickets and not faults:
-        raise DataError("no row could be read", code="TG0221", where=str(look.path))
+    records = map(Record, look.lines, [None] * look.n_looked, look.rows)
+    (batch,) = in_batches(records, max_rows=look.n_looked)
+    made = maker.make(batch)
+    rows = pa.table(made.columns).to_pylist()
+    tickets = [row for index, row in enumerate(rows) if index not in made.faults]
     bodies = [ticket["body"] for ticket in tickets if ticket.get("body")]
     replies = [ticket["reply"] for ticket in tickets if ticket.get("reply")]
-    usable = {
-        " ".join(ticket["body"].lower().split())
-        for ticket in tickets
-        if all(ticket.get(name) for name in ("body", *learns))
-    }
-    spoken = [f"{ticket.get('body', '')}\n{ticket.get('reply', '')}" for ticket in tickets]
+    usable = (ticket for ticket in tickets if all(ticket.get(name) for name in ("body", *learns)))
+    spoken = [f"{ticket.get('body') or ''}\n{ticket.get('reply') or ''}" for ticket in tickets]
+    examples = [sum(len(ticket.get(name) or "") for name in ("subject", "body", "reply")) for ticket in tickets]
     searched = bodies[:SEARCHED_TEXTS]
-    kinds = ({found.type: None for found in find_personal(body[:20_000], _PERSONAL)} for body in searched)
-    personal = Counter(kind for of_body in kinds for kind in of_body)
     return Tickets(
-        n_read=len(tickets) + sum(faults.values()),
-        n_usable=len(usable),
-        faults=dict(faults.most_common()),
-        body_chars=quantile(map(len, bodies), 0.95),
-        shortest_body=quantile(map(len, bodies), 0.05),
-        reply_chars=quantile(map(len, replies), 0.95),
-        example_chars=quantile(
-            (sum(len(ticket.get(name, "")) for name in ("subject", "body", "reply")) for ticket in tickets), 0.95
-        ),
+        n_usable=len({" ".join(ticket["body"].lower().split()) for ticket in usable}),
+        faults=dict(Counter(fault.code for fault in made.faults.values()).most_common()),
+        body_chars=_quantile(list(map(len, bodies)), 0.95),
+        shortest_body=_quantile(list(map(len, bodies)), 0.05),
+        reply_chars=_quantile(list(map(len, replies)), 0.95),
+        example_chars=_quantile(examples, 0.95),
         n_searched=len(searched),
-        personal=dict(personal.most_common()),
+        personal=_count_personal([body[:20_000] for body in searched], _PERSONAL),
         languages=_languages(searched),
         n_leftovers=sum("{{" in text for text in spoken),
         n_html=sum(bool(_TAG.search(text)) for text in spoken),
@@ -293,24 +259,13 @@ def read_tickets(look: Look, source: FilesSource, *, learns: tuple[str, ...]) ->
     )
 
 
-def quantile(values: Iterable[int], share: float) -> int:
-    """The smallest value that `share` of the values do not exceed; 0 of none.
-
-    >>> quantile([1, 2, 3, 4, 100], 0.8), quantile([], 0.5)
-    (4, 0)
-    """
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0
+def _quantile(values: Sequence[int], share: float) -> int:
+    """The smallest value that `share` of the values do not exceed; 0 of none."""
+    return int(np.quantile(values, share, method="inverted_cdf")) if values else 0
 
 
 def _languages(bodies: Sequence[str]) -> dict[str, int]:
-    import pyarrow as pa
-
-    from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
-
     lines = [" ".join(body[: 4 * READ_CHARACTERS].split())[:READ_CHARACTERS] for body in bodies]
     lines = [line for line in lines if sum(map(str.isalpha, line)) >= MIN_LETTERS]
-    if not lines:
-        return {}
-    languages, _ = detect_languages(pa.chunked_array([pa.array(lines, pa.string())]))
-    return dict(Counter(code for code in languages.to_pylist() if code).most_common())
+    codes, _ = detect_languages(pa.chunked_array([pa.array(lines, pa.string())]))
+    return dict(Counter(code for code in codes.to_pylist() if code).most_common())

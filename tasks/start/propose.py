@@ -94,11 +94,7 @@ class Proposal:
     def faulty_share(self) -> float:
         """Share of the file's rows that a run would quarantine, 0-1."""
         unreadable = sum(self.look.unreadable.values()) / self.look.n_rows
-        return unreadable + (1 - unreadable) * sum(self.tickets.faults.values()) / max(1, self.tickets.n_read)
-
-    @property
-    def split_by_time(self) -> bool:
-        return self.roles.of("created_at") is not None
+        return unreadable + (1 - unreadable) * sum(self.tickets.faults.values()) / self.look.n_looked
 
 
 def propose_pipeline(path: Path, *, name: str | None, root: Path) -> Proposal:
@@ -116,27 +112,31 @@ def propose_pipeline(path: Path, *, name: str | None, root: Path) -> Proposal:
     """
     look = look_at(path)
     # Names such as an address or a date are a row of data; as keys of pipelines.yaml they would be ticket text.
-    odd = [name for name in look.top if shown(name) != name]
-    if 2 * len(odd) > len(look.top):
-        raise ConfigError(
-            f"the first row does not look like a header: {len(odd)} of {len(look.top)} names are no names",
-            code="TG0167",
-            where=str(path),
+    n_odd = sum(shown(name) != name for name in look.top)
+    if 2 * n_odd > len(look.top):
+        raise _too_little(
+            look,
+            f"the first row does not look like a header: {n_odd} of {len(look.top)} names are no names",
             hint="write the columns' names in the first row",
         )
     roles = assign_roles(look)
     has_reply, routing = _what_to_learn(look, roles)
     learns = (*(("reply",) if has_reply else ()), *((routing.column,) if routing else ()))
-    tickets = read_tickets(look, roles.source(str(path.absolute())), learns=learns)
-    n_readable = look.n_rows - sum(look.unreadable.values())
+    whole = path.absolute()
+    tickets = read_tickets(look, roles.source(str(whole)), learns=learns)
+    n_tickets = (look.n_rows - sum(look.unreadable.values())) * tickets.n_usable // look.n_looked
+    if n_tickets < MIN_TICKETS:
+        raise _too_little(
+            look,
+            f"{n_tickets} tickets of use are too few; {MIN_TICKETS} are the least",
+            hint="a ticket is of use when it has a text, an answer (or a label) and no twin; give more of them",
+        )
     sizes = choose_sizes(
-        n_readable * tickets.n_usable // max(1, tickets.n_read),
+        n_tickets,
         continuous=routing is None,
         example_chars=tickets.example_chars,
         reply_chars=tickets.reply_chars,
-        where=str(path),
     )
-    whole = path.absolute()
     return Proposal(
         name=name or pipeline_name(path),
         path=whole.relative_to(root).as_posix() if whole.is_relative_to(root) else whole.as_posix(),
@@ -167,28 +167,25 @@ def _what_to_learn(look: Look, roles: Roles) -> tuple[bool, Role | None]:
         ConfigError: TG0167, no column is the customer's text, or neither replies nor labels are there.
     """
     is_table = roles.shape == "ticket"
+    columns = f"columns: {listing(look.top)}; rename"
     if is_table and roles.of("body") is None:
-        raise ConfigError(
-            "no column is surely the customer's text",
-            code="TG0167",
-            where=str(look.path),
-            hint=f"columns: {listing(look.top)}; rename the one with the customer's words to `body`",
-        )
+        hint = f"{columns} the one with the customer's words to `body`"
+        raise _too_little(look, "no column is surely the customer's text", hint)
     has_reply = not is_table or roles.of("reply") is not None
     # A label belongs to one question and its answer; in a conversation it could be any turn's.
     labelled = (is_table or roles.shape == "alpaca") and "messages" not in look.top
     routing = (roles.of("category") or roles.of("priority")) if labelled else None
     if not has_reply and routing is None:
-        raise ConfigError(
-            "no column holds answers, and none a routing label: there is nothing to learn",
-            code="TG0167",
-            where=str(look.path),
-            hint=f"columns: {listing(look.top)}; rename the agent's answer to `reply`, or a label to `category`",
-        )
+        hint = f"{columns} the agent's answer to `reply`, or a label to `category`"
+        raise _too_little(look, "no column holds answers, and none a routing label: there is nothing to learn", hint)
     return has_reply, routing
 
 
-def choose_sizes(n_tickets: int, *, continuous: bool, example_chars: int, reply_chars: int, where: str) -> Sizes:
+def _too_little(look: Look, message: str, hint: str) -> ConfigError:
+    return ConfigError(message, code="TG0167", where=str(look.path), hint=hint)
+
+
+def choose_sizes(n_tickets: int, *, continuous: bool, example_chars: int, reply_chars: int) -> Sizes:
     """Sizes for so many tickets.
 
     The held-out share grows from a fifth to three tenths while it is too small for the usual margin; where that is
@@ -199,18 +196,7 @@ def choose_sizes(n_tickets: int, *, continuous: bool, example_chars: int, reply_
         continuous: The metric has any value per item, not 0 or 1.
         example_chars: Characters of nearly the longest example.
         reply_chars: Of nearly the longest answer.
-        where: The file, for the message.
-
-    Raises:
-        ConfigError: TG0167, fewer than `MIN_TICKETS`.
     """
-    if n_tickets < MIN_TICKETS:
-        raise ConfigError(
-            f"{n_tickets} tickets of use are too few; {MIN_TICKETS} are the least",
-            code="TG0167",
-            where=where,
-            hint="a ticket is of use when it has a text, an answer (or a label) and no twin; give more of them",
-        )
     n_least = MIN_CONTINUOUS_ITEMS if continuous else MIN_ITEMS
     needed = max(n_least, _items_for(MARGIN, continuous))
     fraction = next((share for share in _FRACTIONS if share * n_tickets >= needed), _FRACTIONS[-1])
@@ -237,13 +223,12 @@ def gate_of(metric: str, sizes: Sizes) -> tuple[tuple[GateRule, RulePower], ...]
 
     No worse than the champion, better than the best prompt, and a floor for what is 0 or 1 of an answer's form.
     """
-    floor = "finished" if metric == "chrf" else "format"
+    no_worse = ChangeThreshold(against="champion", mode="refresh", margin=sizes.margin)
+    better = ChangeThreshold(against="best_baseline", mode="improve")
     rules = (
-        GateRule(
-            metric=metric, change_threshold=ChangeThreshold(against="champion", mode="refresh", margin=sizes.margin)
-        ),
-        GateRule(metric=metric, change_threshold=ChangeThreshold(against="best_baseline", mode="improve")),
-        GateRule(metric=floor, value_threshold=0.9),
+        GateRule(metric=metric, change_threshold=no_worse),
+        GateRule(metric=metric, change_threshold=better),
+        GateRule(metric="finished" if metric == "chrf" else "format", value_threshold=0.9),
     )
     gates = GatesSpec(rules=rules, confidence=_CONFIDENCE, min_items=MIN_ITEMS)
     power = plan_gate(gates, traits=traits_by_name(), n_items=sizes.max_items, seen={})

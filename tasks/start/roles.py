@@ -8,55 +8,53 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated
 
+from pydantic import BeforeValidator
 from ruamel.yaml import YAML
 
 from schemas.columns import Shape, TicketColumn
 from schemas.source import FilesSource
+from schemas.spec import Spec
 from tasks.curate.readers.headers import shown
 from tasks.curate.readers.layouts import CANONICAL
 from tasks.curate.readers.paths import parse_path, walk
 from tasks.curate.readers.shapes import detect_shape, shape_keys
 from tasks.start.look import ColumnFacts, Look
 
-_KNOWN: Any = YAML(typ="safe").load(Path(__file__).with_name("columns.yaml"))
-NAMES: Mapping[TicketColumn, tuple[str, ...]] = {
-    column: tuple(names.split()) for column, names in _KNOWN["names"].items()
-}
-"""Ticket column -> names that speak for it, in `plain_form`, the best first."""
-LANGUAGE_NAMES = frozenset({"language", "lang", "locale", "language_code"})
 MAX_LABELS = 100
 """Most different values of a routing field."""
 
 
-@dataclass(frozen=True)
-class Desk:
+Words = Annotated[tuple[str, ...], BeforeValidator(str.split)]
+
+
+class Desk(Spec):
     """A help desk's form of a ticket, whose rows are nested."""
 
     name: str
-    keys: tuple[str, ...]
+    keys: Words
     """Keys at the top of each row, all of which must be there."""
-    columns: Mapping[TicketColumn, tuple[str, ...]]
+    columns: dict[TicketColumn, Words]
     """Ticket column -> paths that may hold it, the best first."""
     first_answer: str
     """Path of the item after the customer's own, whoever wrote it."""
-    by_agent: tuple[str, object]
+    by_agent: tuple[str, bool | str]
     """Path inside `first_answer`, and the value it has when an agent wrote it."""
 
 
-DESKS = tuple(
-    Desk(
-        name=desk["name"],
-        keys=tuple(desk["keys"].split()),
-        columns={column: tuple(paths.split()) for column, paths in desk["columns"].items()},
-        first_answer=desk["first_answer"],
-        by_agent=tuple(desk["by_agent"]),
-    )
-    for desk in _KNOWN["desks"]
-)
+class Known(Spec):
+    """What `columns.yaml` holds."""
+
+    names: dict[TicketColumn, Words]
+    """Ticket column -> names that speak for it, in `plain_form`, the best first."""
+    language_names: Words
+    desks: tuple[Desk, ...]
+
+
+KNOWN = Known.model_validate(YAML(typ="safe").load(Path(__file__).with_name("columns.yaml")))
 
 
 @dataclass(frozen=True)
@@ -93,46 +91,50 @@ class Roles:
 
 def assign_roles(look: Look) -> Roles:
     """Propose a ticket column for each column of the file that is fit for one."""
-    desk = next((desk for desk in DESKS if all(key in look.top for key in desk.keys)), None)
-    if desk is not None:
-        return Roles("ticket", f"rows look like {desk.name}", tuple(_of_desk(desk, look)))
-    found = _by_name(look)
+    for desk in KNOWN.desks:
+        if set(desk.keys).issubset(look.top):
+            return Roles("ticket", f"rows look like {desk.name}", tuple(_of_desk(desk, look)))
+    by_form: dict[str, ColumnFacts] = {}
+    for name, facts in look.columns.items():
+        by_form.setdefault(plain_form(name), facts)
+    found = _first_fit(KNOWN.names, by_form, look)
     shape = detect_shape(look.top)
-    if shape != "ticket":
+    keys = shape_keys(shape)
+    if shape == "ticket":
+        summary = "each row is a ticket"
+        for column in ("body", "category"):
+            if not any(role.column == column for role in found):
+                found += _guess(look, column, {role.name for role in found})
+    else:
+        summary = f"rows are of shape {shape} by their keys: {', '.join(key for key in keys if key in look.top)}"
         # Keys of a shape may be names of columns too (`instruction`, `output`): the shape reads them.
-        keys = set(shape_keys(shape))
         found = [role for role in found if role.name not in keys and role.column not in ("body", "reply")]
-        summary = f"rows are of shape {shape} by their keys: {', '.join(k for k in shape_keys(shape) if k in look.top)}"
-        return Roles(shape, summary, tuple(found), _left_out(look, found, keys))
-    for column in ("body", "category"):
-        if not any(role.column == column for role in found):
-            found += _guess(look, column, {role.name for role in found})
-    return Roles("ticket", "each row is a ticket", tuple(found), _left_out(look, found, set()))
+    used = {role.name for role in found}
+    roots = {*keys, *(_root(name) for name in used if name not in look.top)}
+    unused = [facts for name, facts in look.columns.items() if name not in used and _root(name) not in roots]
+    left_out = [f"{shown(facts.name)}: {reason}" for facts in unused if (reason := _why_left_out(facts, look))]
+    return Roles(shape, summary, tuple(found), tuple(left_out))
 
 
 def _of_desk(desk: Desk, look: Look) -> list[Role]:
-    found = []
-    for column, paths in desk.columns.items():
-        fit = (_role(column, look.columns[path], look) for path in paths if path in look.columns)
-        found += [role for role in fit if role is not None][:1]
+    found = _first_fit(desk.columns, look.columns, look)
     inner, agent = desk.by_agent
-    said = [walk(row, parse_path(f"{desk.first_answer}.{inner}") or ()) for row in look.rows]
-    known = [value for value in said if isinstance(value, bool | str)]
+    path = parse_path(f"{desk.first_answer}.{inner}") or ()
+    known = [value for row in look.rows if isinstance(value := walk(row, path), bool | str)]
     if not known:
         return found
     share = percent(sum(value == agent for value in known), len(known))
     by_agent = f"; {share} of {len(known):,} have {inner} {str(agent).lower()}"
-    return [Role(r.column, r.name, r.evidence + by_agent) if r.column == "reply" else r for r in found]
+    return [replace(role, evidence=role.evidence + by_agent) if role.column == "reply" else role for role in found]
 
 
-def _by_name(look: Look) -> list[Role]:
+def _first_fit(
+    wanted: Mapping[TicketColumn, tuple[str, ...]], facts_by_name: Mapping[str, ColumnFacts], look: Look
+) -> list[Role]:
     """For each ticket column the best-named column that its values bear out; none is taken twice."""
-    by_form: dict[str, ColumnFacts] = {}
-    for name, facts in look.columns.items():
-        by_form.setdefault(plain_form(name), facts)
     found: dict[str, Role] = {}
-    for column, forms in NAMES.items():
-        for facts in (by_form[form] for form in forms if form in by_form):
+    for column, names in wanted.items():
+        for facts in (facts_by_name[name] for name in names if name in facts_by_name):
             # `columns` of pipelines.yaml reads a column of the top, or a path of the form that it knows.
             readable = facts.name in look.top or parse_path(facts.name) is not None
             if readable and facts.name not in found and (role := _role(column, facts, look)):
@@ -141,95 +143,88 @@ def _by_name(look: Look) -> list[Role]:
     return list(found.values())
 
 
-def _role(column: TicketColumn, facts: ColumnFacts, look: Look, *, guessed: bool = False) -> Role | None:
-    evidence = evidence_for(column, facts, look.n_looked)
-    return Role(column, facts.name, evidence.text, guessed) if evidence.fits else None
+def _role(column: TicketColumn, facts: ColumnFacts, look: Look) -> Role | None:
+    fits, evidence = evidence_for(column, facts, look.n_looked)
+    return Role(column, facts.name, evidence) if fits else None
 
 
 def _guess(look: Look, column: TicketColumn, taken: Collection[str]) -> list[Role]:
     """The one column that is fit by its values alone; none where there are several."""
-    fit = []
-    for name, facts in look.columns.items():
-        if name in taken or name not in look.top or shown(name) != name or plain_form(name) in LANGUAGE_NAMES:
-            continue
-        if facts.personal_share <= 0.5 and facts.n_times < facts.n_filled / 2:
-            fit += [role] if (role := _role(column, facts, look, guessed=True)) else []
-    return fit if len(fit) == 1 else []
+    fit = [
+        role
+        for name, facts in look.columns.items()
+        if name in look.top and name not in taken and shown(name) == name
+        and plain_form(name) not in KNOWN.language_names
+        and facts.personal_share <= 0.5 and facts.n_times < facts.n_filled / 2
+        and (role := _role(column, facts, look))
+    ]  # fmt: skip
+    return [replace(role, guessed=True) for role in fit] if len(fit) == 1 else []
 
 
-def _left_out(look: Look, found: Collection[Role], keys: set[str]) -> tuple[str, ...]:
-    used = {role.name for role in found}
-    roots = {str(path[0]) for name in used if (path := parse_path(name)) and name not in look.top}
-    reasons = []
-    for name, facts in look.columns.items():
-        if name in used or name in keys or re.split(r"[.\[]", name, maxsplit=1)[0] in {*roots, *keys}:
-            continue
-        if reason := _why_left_out(name, facts, look):
-            reasons.append(f"{shown(name)}: {reason}")
-    return tuple(reasons)
+def _root(name: str) -> str:
+    return re.split(r"[.\[]", name, maxsplit=1)[0]
 
 
-def _why_left_out(name: str, facts: ColumnFacts, look: Look) -> str:
+def _why_left_out(facts: ColumnFacts, look: Look) -> str:
+    name, form = facts.name, plain_form(facts.name)
     if not facts.n_filled:
         return "empty in every row looked at"
     if facts.personal_share >= 0.2:
-        kinds = {"e-mail": facts.n_emails, "phone": facts.n_phones}
-        shares = ", ".join(f"{kind} in {percent(n, facts.n_filled)}" for kind, n in kinds.items() if n)
+        names = {"email": "e-mail", "phone": "phone"}
+        shares = ", ".join(
+            f"{names[kind]} in {percent(facts.personal[kind], facts.n_filled)}"
+            for kind in names
+            if kind in facts.personal
+        )
         return f"personal data ({shares}); a run does not read it"
-    form = plain_form(name)
-    if form in LANGUAGE_NAMES:
+    if form in KNOWN.language_names:
         return f"{facts.n_distinct:,} languages; a run tells languages from the text itself (step `language`)"
     if facts.n_distinct == 1:
         return "one value in every row"
-    wanted = next((column for column, forms in NAMES.items() if form in forms), None)
-    if wanted is not None and not (evidence := evidence_for(wanted, facts, look.n_looked)).fits:
-        own = f"; CHECK: a run takes it as {name} by its own name" if name in CANONICAL else ""
-        return f"no {wanted}: {evidence.text}{own}"
+    wanted = next((column for column, names in KNOWN.names.items() if form in names), None)
+    if wanted is not None:
+        fits, evidence = evidence_for(wanted, facts, look.n_looked)
+        if not fits:
+            own = f"; CHECK: a run takes it as {name} by its own name" if name in CANONICAL else ""
+            return f"no {wanted}: {evidence}{own}"
     if name not in look.top:
         return ""
-    label = evidence_for("category", facts, look.n_looked)
-    return f"no ticket column by its name; could be a label ({label.text})" if label.fits else "no ticket column"
+    fits, evidence = evidence_for("category", facts, look.n_looked)
+    return f"no ticket column by its name; could be a label ({evidence})" if fits else "no ticket column"
 
 
-class Evidence(NamedTuple):
-    """What speaks for or against a column."""
-
-    fits: bool
-    text: str
-
-
-def evidence_for(column: TicketColumn, facts: ColumnFacts, n_rows: int) -> Evidence:
-    """Are these values such a column's?
+def evidence_for(column: TicketColumn, facts: ColumnFacts, n_rows: int) -> tuple[bool, str]:
+    """Are these values such a column's? With the counts that say so.
 
     Args:
         n_rows: Rows looked at; a nested path may be absent in some.
     """
     n, n_distinct = facts.n_filled, facts.n_distinct
     if not n:
-        return Evidence(False, "empty in every row looked at")
+        return (False, "empty in every row looked at")
     match column:
         case "created_at" | "updated_at":
             what = "parse as ISO 8601 or seconds since 1970" if facts.n_texts else "are times"
-            return Evidence(facts.share(facts.n_times) >= 0.9, f"{percent(facts.n_times, n)} of {n:,} values {what}")
+            return (facts.n_times / n >= 0.9, f"{percent(facts.n_times, n)} of {n:,} values {what}")
         case "rating":
-            return Evidence(facts.n_numbers == n, f"{percent(facts.n_numbers, n)} of {n:,} are numbers")
+            return (facts.n_numbers == n, f"{percent(facts.n_numbers, n)} of {n:,} are numbers")
         case "category" | "priority" | "product" | "channel":
             few = 2 <= n_distinct <= min(MAX_LABELS, max(3, n // 5))
-            return Evidence(few and facts.median_chars <= 60, f"{n_distinct:,} different values in {n:,} rows")
+            return (few and facts.median_chars <= 60, f"{n_distinct:,} different values in {n:,} rows")
         case "subject" | "body" | "reply":
             least = 3 if column == "subject" else 10
             text = f"text in {percent(facts.n_texts, n_rows)} of {n_rows:,} rows, "
             text += f"{facts.median_chars:,} characters in the middle"
             if column != "reply" and n_rows >= 10 and n_distinct <= max(2, 0.02 * n):
-                return Evidence(False, f"{text}, only {n_distinct:,} different")
-            return Evidence(facts.share(facts.n_texts) >= 0.95 and facts.median_chars >= least, text)
+                return (False, f"{text}, only {n_distinct:,} different")
+            return (facts.n_texts / n >= 0.95 and facts.median_chars >= least, text)
         case _:  # ticket_id, customer_id, thread_id, reference
             text = f"{n_distinct:,} different values in {n:,} of {n_rows:,} rows"
             if column == "ticket_id":
-                return Evidence(n == n_rows and n_distinct >= 0.95 * n_rows, text)
+                return (n == n_rows and n_distinct >= 0.95 * n_rows, text)
             if facts.personal_share >= 0.2:
                 text += "; personal data: `redact.pseudonymise` replaces it, with a key from the environment"
-            return Evidence(facts.median_chars <= 120 and (n_distinct > 1 or n_rows == 1), text)
+            return (facts.median_chars <= 120 and (n_distinct > 1 or n_rows == 1), text)
 
 
 def percent(n: int, of: int) -> str:
@@ -239,12 +234,8 @@ def percent(n: int, of: int) -> str:
     ('99.9 %', '100 %', '0.1 %')
     """
     share = 100 * n / of if of else 0.0
-    value = round(share, 1 if share > 99 or share < 1 else 0)
-    if n < of:
-        value = min(value, 99.9)
-    if n > 0:
-        value = max(value, 0.1)
-    return f"{value:g} %"
+    share = round(share, 1 if share > 99 or share < 1 else 0)
+    return f"{min(max(share, 0.1), 99.9) if 0 < n < of else share:g} %"
 
 
 def plain_form(name: str) -> str:
