@@ -50,6 +50,10 @@ class ColumnFacts:
     """Values of one column in the sample, or of one path into nested rows; blank ones count as absent."""
 
     name: str
+    is_top: bool
+    """Rows have the name at their top."""
+    n_rows: int
+    """Rows looked at; a nested path may be absent in some."""
     n_filled: int
     n_distinct: int
     n_times: int
@@ -80,10 +84,10 @@ class Look:
     """Where each row of the sample begins in the file."""
     rows: tuple[Mapping[str, object], ...]
     """The sample, as read."""
-    columns: Mapping[str, ColumnFacts]
-    """Columns of the rows in their order, and paths into those that are nested."""
     top: tuple[str, ...]
     """Names that rows have at their top."""
+    columns: Mapping[str, ColumnFacts]
+    """Columns of the rows in their order, and paths into those that are nested."""
 
     @property
     def n_looked(self) -> int:
@@ -126,25 +130,27 @@ def look_at(path: Path) -> Look:
     if not n_rows:
         raise DataError("the file holds no row", code="TG0221", where=str(path), hint="a header alone tells too little")
     rows = tuple(row for _, _, row in sample)
+    top = tuple(dict.fromkeys(name for row in rows for name in row))
+    leaves = _leaves_by_path(rows)
     return Look(
         path=path,
         n_rows=n_rows,
         unreadable=dict(unreadable.most_common()),
         lines=tuple(line for _, line, _ in sample),
         rows=rows,
-        columns=_look_into(rows),
-        top=tuple(dict.fromkeys(name for row in rows for name in row)),
+        top=top,
+        columns={name: _facts(name, values, name in top, len(rows)) for name, values in leaves.items()},
     )
 
 
-def _look_into(rows: Sequence[Mapping[str, object]]) -> dict[str, ColumnFacts]:
+def _leaves_by_path(rows: Sequence[Mapping[str, object]]) -> dict[str, list[object]]:
     found: dict[str, list[object]] = {}
     for row in rows:
         for name, value in row.items():
             for path, leaf in _leaves(name, value, _DEPTH):
                 if path in found or len(found) < _MAX_PATHS:
                     found.setdefault(path, []).append(leaf)
-    return {path: _facts(path, values) for path, values in found.items()}
+    return found
 
 
 def _leaves(path: str, value: object, depth: int) -> Iterator[tuple[str, object]]:
@@ -161,13 +167,15 @@ def _leaves(path: str, value: object, depth: int) -> Iterator[tuple[str, object]
         yield from _leaves(path + step, each, depth - 1)
 
 
-def _facts(name: str, values: Sequence[object]) -> ColumnFacts:
+def _facts(name: str, values: Sequence[object], is_top: bool, n_rows: int) -> ColumnFacts:
     filled = [value for value in values if value is not None and not (isinstance(value, str) and not value.strip())]
     texts = [value for value in filled if isinstance(value, str)]
     # In a longer text an address is something that a ticket says, not what its column is for.
     short = [text for text in texts if len(text) <= 200]
     return ColumnFacts(
         name=name,
+        is_top=is_top,
+        n_rows=n_rows,
         n_filled=len(filled),
         n_distinct=len(set(filled)),
         n_times=sum(map(_is_time, filled)),

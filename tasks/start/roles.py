@@ -97,14 +97,14 @@ def assign_roles(look: Look) -> Roles:
     by_form: dict[str, ColumnFacts] = {}
     for name, facts in look.columns.items():
         by_form.setdefault(plain_form(name), facts)
-    found = _first_fit(KNOWN.names, by_form, look)
+    found = _first_fit(KNOWN.names, by_form)
     shape = detect_shape(look.top)
     keys = shape_keys(shape)
     if shape == "ticket":
         summary = "each row is a ticket"
         for column in ("body", "category"):
-            if not any(role.column == column for role in found):
-                found += _guess(look, column, {role.name for role in found})
+            if all(role.column != column for role in found):
+                found += _guess(column, look, taken={role.name for role in found})
     else:
         summary = f"rows are of shape {shape} by their keys: {', '.join(key for key in keys if key in look.top)}"
         # Keys of a shape may be names of columns too (`instruction`, `output`): the shape reads them.
@@ -112,12 +112,12 @@ def assign_roles(look: Look) -> Roles:
     used = {role.name for role in found}
     roots = {*keys, *(_root(name) for name in used if name not in look.top)}
     unused = [facts for name, facts in look.columns.items() if name not in used and _root(name) not in roots]
-    left_out = [f"{shown(facts.name)}: {reason}" for facts in unused if (reason := _why_left_out(facts, look))]
+    left_out = [f"{shown(facts.name)}: {reason}" for facts in unused if (reason := _why_left_out(facts))]
     return Roles(shape, summary, tuple(found), tuple(left_out))
 
 
 def _of_desk(desk: Desk, look: Look) -> list[Role]:
-    found = _first_fit(desk.columns, look.columns, look)
+    found = _first_fit(desk.columns, look.columns)
     inner, agent = desk.by_agent
     path = parse_path(f"{desk.first_answer}.{inner}") or ()
     known = [value for row in look.rows if isinstance(value := walk(row, path), bool | str)]
@@ -128,103 +128,87 @@ def _of_desk(desk: Desk, look: Look) -> list[Role]:
     return [replace(role, evidence=role.evidence + by_agent) if role.column == "reply" else role for role in found]
 
 
-def _first_fit(
-    wanted: Mapping[TicketColumn, tuple[str, ...]], facts_by_name: Mapping[str, ColumnFacts], look: Look
-) -> list[Role]:
+def _first_fit(wanted: Mapping[TicketColumn, Words], by_name: Mapping[str, ColumnFacts]) -> list[Role]:
     """For each ticket column the best-named column that its values bear out; none is taken twice."""
     found: dict[str, Role] = {}
     for column, names in wanted.items():
-        for facts in (facts_by_name[name] for name in names if name in facts_by_name):
+        for facts in (by_name[name] for name in names if name in by_name and by_name[name].name not in found):
             # `columns` of pipelines.yaml reads a column of the top, or a path of the form that it knows.
-            readable = facts.name in look.top or parse_path(facts.name) is not None
-            if readable and facts.name not in found and (role := _role(column, facts, look)):
-                found[facts.name] = role
+            readable = facts.is_top or parse_path(facts.name) is not None
+            fits, evidence = evidence_for(column, facts)
+            if readable and fits:
+                found[facts.name] = Role(column, facts.name, evidence)
                 break
     return list(found.values())
 
 
-def _role(column: TicketColumn, facts: ColumnFacts, look: Look) -> Role | None:
-    fits, evidence = evidence_for(column, facts, look.n_looked)
-    return Role(column, facts.name, evidence) if fits else None
-
-
-def _guess(look: Look, column: TicketColumn, taken: Collection[str]) -> list[Role]:
+def _guess(column: TicketColumn, look: Look, *, taken: Collection[str]) -> list[Role]:
     """The one column that is fit by its values alone; none where there are several."""
-    fit = [
-        role
-        for name, facts in look.columns.items()
-        if name in look.top and name not in taken and shown(name) == name
-        and plain_form(name) not in KNOWN.language_names
-        and facts.personal_share <= 0.5 and facts.n_times < facts.n_filled / 2
-        and (role := _role(column, facts, look))
-    ]  # fmt: skip
-    return [replace(role, guessed=True) for role in fit] if len(fit) == 1 else []
+    fit = []
+    for name, facts in look.columns.items():
+        speaks = name in taken or shown(name) != name or plain_form(name) in KNOWN.language_names
+        if speaks or not facts.is_top or facts.personal_share > 0.5 or facts.n_times >= facts.n_filled / 2:
+            continue
+        fits, evidence = evidence_for(column, facts)
+        fit += [Role(column, name, evidence, guessed=True)] if fits else []
+    return fit if len(fit) == 1 else []
 
 
 def _root(name: str) -> str:
     return re.split(r"[.\[]", name, maxsplit=1)[0]
 
 
-def _why_left_out(facts: ColumnFacts, look: Look) -> str:
-    name, form = facts.name, plain_form(facts.name)
+def _why_left_out(facts: ColumnFacts) -> str:
+    """The reason in words; none for a nested path that nobody would look for."""
     if not facts.n_filled:
         return "empty in every row looked at"
     if facts.personal_share >= 0.2:
-        names = {"email": "e-mail", "phone": "phone"}
-        shares = ", ".join(
-            f"{names[kind]} in {percent(facts.personal[kind], facts.n_filled)}"
-            for kind in names
-            if kind in facts.personal
-        )
+        kinds = {"e-mail": facts.personal.get("email"), "phone": facts.personal.get("phone")}
+        shares = ", ".join(f"{kind} in {percent(n, facts.n_filled)}" for kind, n in kinds.items() if n)
         return f"personal data ({shares}); a run does not read it"
+    form = plain_form(facts.name)
     if form in KNOWN.language_names:
         return f"{facts.n_distinct:,} languages; a run tells languages from the text itself (step `language`)"
     if facts.n_distinct == 1:
         return "one value in every row"
-    wanted = next((column for column, names in KNOWN.names.items() if form in names), None)
-    if wanted is not None:
-        fits, evidence = evidence_for(wanted, facts, look.n_looked)
+    for column in [column for column, names in KNOWN.names.items() if form in names][:1]:
+        fits, evidence = evidence_for(column, facts)
         if not fits:
-            own = f"; CHECK: a run takes it as {name} by its own name" if name in CANONICAL else ""
-            return f"no {wanted}: {evidence}{own}"
-    if name not in look.top:
-        return ""
-    fits, evidence = evidence_for("category", facts, look.n_looked)
-    return f"no ticket column by its name; could be a label ({evidence})" if fits else "no ticket column"
+            own = f"; CHECK: a run takes it as {facts.name} by its own name" if facts.name in CANONICAL else ""
+            return f"no {column}: {evidence}{own}"
+    fits, evidence = evidence_for("category", facts)
+    label = f" by its name; could be a label ({evidence})" if fits else ""
+    return f"no ticket column{label}" if facts.is_top else ""
 
 
-def evidence_for(column: TicketColumn, facts: ColumnFacts, n_rows: int) -> tuple[bool, str]:
-    """Are these values such a column's? With the counts that say so.
-
-    Args:
-        n_rows: Rows looked at; a nested path may be absent in some.
-    """
-    n, n_distinct = facts.n_filled, facts.n_distinct
+def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
+    """Are these values such a column's? With the counts that say so."""
+    n, n_rows, n_distinct = facts.n_filled, facts.n_rows, facts.n_distinct
     if not n:
-        return (False, "empty in every row looked at")
+        return False, "empty in every row looked at"
     match column:
         case "created_at" | "updated_at":
             what = "parse as ISO 8601 or seconds since 1970" if facts.n_texts else "are times"
-            return (facts.n_times / n >= 0.9, f"{percent(facts.n_times, n)} of {n:,} values {what}")
+            return facts.n_times / n >= 0.9, f"{percent(facts.n_times, n)} of {n:,} values {what}"
         case "rating":
-            return (facts.n_numbers == n, f"{percent(facts.n_numbers, n)} of {n:,} are numbers")
+            return facts.n_numbers == n, f"{percent(facts.n_numbers, n)} of {n:,} are numbers"
         case "category" | "priority" | "product" | "channel":
             few = 2 <= n_distinct <= min(MAX_LABELS, max(3, n // 5))
-            return (few and facts.median_chars <= 60, f"{n_distinct:,} different values in {n:,} rows")
+            return few and facts.median_chars <= 60, f"{n_distinct:,} different values in {n:,} rows"
         case "subject" | "body" | "reply":
-            least = 3 if column == "subject" else 10
             text = f"text in {percent(facts.n_texts, n_rows)} of {n_rows:,} rows, "
             text += f"{facts.median_chars:,} characters in the middle"
             if column != "reply" and n_rows >= 10 and n_distinct <= max(2, 0.02 * n):
-                return (False, f"{text}, only {n_distinct:,} different")
-            return (facts.n_texts / n >= 0.95 and facts.median_chars >= least, text)
-        case _:  # ticket_id, customer_id, thread_id, reference
+                return False, f"{text}, only {n_distinct:,} different"
+            return facts.n_texts / n >= 0.95 and facts.median_chars >= (3 if column == "subject" else 10), text
+        case "ticket_id":
             text = f"{n_distinct:,} different values in {n:,} of {n_rows:,} rows"
-            if column == "ticket_id":
-                return (n == n_rows and n_distinct >= 0.95 * n_rows, text)
+            return n == n_rows and n_distinct >= 0.95 * n_rows, text
+        case _:  # customer_id, thread_id, reference
+            text = f"{n_distinct:,} different values in {n:,} of {n_rows:,} rows"
             if facts.personal_share >= 0.2:
                 text += "; personal data: `redact.pseudonymise` replaces it, with a key from the environment"
-            return (facts.median_chars <= 120 and (n_distinct > 1 or n_rows == 1), text)
+            return facts.median_chars <= 120 and (n_distinct > 1 or n_rows == 1), text
 
 
 def percent(n: int, of: int) -> str:
