@@ -47,17 +47,14 @@ def init(*, source: Path, name: str | None, force: bool, config: Path, as_json: 
 def _as_json(proposal: Proposal, config: Path) -> dict[str, object]:
     roles, sizes = proposal.roles, proposal.sizes
     return {
-        "kind": "tickets",
-        "file": str(config),
-        "pipeline": proposal.name,
-        "n_rows": proposal.look.n_rows,
+        "kind": "tickets", "file": str(config), "pipeline": proposal.name, "n_rows": proposal.look.n_rows,
         "shape": roles.shape,
         "columns": {role.column: asdict(role) for role in roles.found},
         "left_out": list(roles.left_out),
         "faulty_share": proposal.faulty_share,
         "sizes": {**asdict(sizes), "gate_works": sizes.gate_works},
         "gate": [{**asdict(power), "underpowered": power.underpowered} for _, power in proposal.gate],
-    }
+    }  # fmt: skip
 
 
 def _print(proposal: Proposal, config: Path) -> None:
@@ -67,7 +64,7 @@ def _print(proposal: Proposal, config: Path) -> None:
         mark = "CHECK " if role.guessed else ""
         out().print(f"  {role.column:<12} {mark}{role.name}: {role.evidence}", markup=False)
     if sizes.gate_works:
-        out().print(f"  gate         {proposal.metric}: {sizes.summary}", markup=False)
+        out().print(f"  gate         {proposal.gate[0][0].metric}: {sizes.summary}", markup=False)
     else:
         talk().print(f"[yellow]warning[/yellow] {escape(sizes.summary)}", soft_wrap=True)
     talk().print(f"next: tunegate validate, then tunegate curate {proposal.name}", markup=False)

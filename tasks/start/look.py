@@ -56,19 +56,15 @@ class ColumnFacts:
     """Rows looked at; a nested path may be absent in some."""
     n_filled: int
     n_distinct: int
-    n_times: int
-    """Values that are a time as the readers take it."""
-    n_numbers: int
-    n_texts: int
     median_chars: int
     """Characters of the texts."""
-    personal: Mapping[str, int]
-    """`email` or `phone` -> values that hold one."""
+    kinds: Counter[str]
+    """`text`, `time`, `number`, `email`, `phone` -> values that are (the last two: hold) one."""
 
     @property
     def personal_share(self) -> float:
-        """Share of the values that hold personal data, 0-1."""
-        return max(self.personal.values(), default=0) / max(1, self.n_filled)
+        """Share of the values that hold an e-mail address or a phone number, 0-1."""
+        return max(self.kinds["email"], self.kinds["phone"]) / max(1, self.n_filled)
 
 
 @dataclass(frozen=True)
@@ -169,34 +165,30 @@ def _leaves(path: str, value: object, depth: int) -> Iterator[tuple[str, object]
 
 def _facts(name: str, values: Sequence[object], is_top: bool, n_rows: int) -> ColumnFacts:
     filled = [value for value in values if value is not None and not (isinstance(value, str) and not value.strip())]
-    texts = [value for value in filled if isinstance(value, str)]
-    # In a longer text an address is something that a ticket says, not what its column is for.
-    short = [text for text in texts if len(text) <= 200]
+    lengths = [len(value) for value in filled if isinstance(value, str)]
     return ColumnFacts(
         name=name,
         is_top=is_top,
         n_rows=n_rows,
         n_filled=len(filled),
         n_distinct=len(set(filled)),
-        n_times=sum(map(_is_time, filled)),
-        n_numbers=sum(isinstance(to_rating("rating", value), float) for value in filled),
-        n_texts=len(texts),
-        median_chars=int(median(map(len, texts))) if texts else 0,
-        personal=_count_personal(short, ("email", "phone")),
+        median_chars=int(median(lengths or [0])),
+        kinds=Counter(kind for value in filled for kind in _kinds_of(value)),
     )
 
 
-def _count_personal(texts: Sequence[str], types: tuple[RedactionType, ...]) -> dict[str, int]:
-    """Kind of personal data -> texts that hold it, the most common first."""
-    kinds = (dict.fromkeys(found.type for found in find_personal(text, types)) for text in texts)
-    return dict(Counter(kind for of_text in kinds for kind in of_text).most_common())
-
-
-def _is_time(value: object) -> bool:
-    if isinstance(value, str) and len(value) > 40:
-        return False
-    time = to_time("created_at", value)
-    return isinstance(time, datetime) and _YEARS[0] <= time.year < _YEARS[1]
+def _kinds_of(value: object) -> Iterator[str]:
+    """What one value can be taken for, as the readers take it."""
+    if isinstance(value, str):
+        yield "text"
+        # In a longer text an address is something that a ticket says, not what its column is for.
+        yield from {found.type for found in find_personal(value, ("email", "phone"))} if len(value) <= 200 else ()
+    if not isinstance(value, str) or len(value) <= 40:
+        time = to_time("created_at", value)
+        if isinstance(time, datetime) and _YEARS[0] <= time.year < _YEARS[1]:
+            yield "time"
+    if isinstance(to_rating("rating", value), float):
+        yield "number"
 
 
 @dataclass(frozen=True)
@@ -251,6 +243,7 @@ def read_tickets(look: Look, source: FilesSource, *, learns: tuple[str, ...]) ->
     spoken = [f"{ticket.get('body') or ''}\n{ticket.get('reply') or ''}" for ticket in tickets]
     examples = [sum(len(ticket.get(name) or "") for name in ("subject", "body", "reply")) for ticket in tickets]
     searched = bodies[:SEARCHED_TEXTS]
+    kinds = (dict.fromkeys(found.type for found in find_personal(body[:20_000], _PERSONAL)) for body in searched)
     return Tickets(
         n_usable=len({" ".join(ticket["body"].lower().split()) for ticket in usable}),
         faults=dict(Counter(fault.code for fault in made.faults.values()).most_common()),
@@ -259,7 +252,7 @@ def read_tickets(look: Look, source: FilesSource, *, learns: tuple[str, ...]) ->
         reply_chars=_quantile(list(map(len, replies)), 0.95),
         example_chars=_quantile(examples, 0.95),
         n_searched=len(searched),
-        personal=_count_personal([body[:20_000] for body in searched], _PERSONAL),
+        personal=dict(Counter(kind for of_body in kinds for kind in of_body).most_common()),
         languages=_languages(searched),
         n_leftovers=sum("{{" in text for text in spoken),
         n_html=sum(bool(_TAG.search(text)) for text in spoken),

@@ -1,8 +1,8 @@
 """A proposal as pipelines.yaml, each value with the evidence that it follows from as a comment.
 
-The file is `pipeline.yaml.j2`; here are the steps of its curation, and how values and comments are written. No text of a
-ticket comes here: only counts, and names of columns. Whatever such a name holds, the project's own loader reads it back
-as it was. Called by `flows/commands/init.py`.
+The file is `pipeline.yaml.j2`; here are the steps of its curation, and how values and comments are written. No text
+of a ticket comes here: only counts, and names of columns. Whatever such a name holds, the project's own loader reads
+it back as it was. Called by `flows/commands/init.py`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def write_pipeline(proposal: Proposal) -> str:
         steps=_steps(proposal),
         slices=[column for column in ("product", "channel", "category", "priority") if roles.of(column)],
     )
-    return "\n".join(line for each in text.splitlines() for line in _place_note(each)) + "\n"
+    return "\n".join(line for each in text.split("\n") for line in _place_note(each)) + "\n"
 
 
 def _steps(proposal: Proposal) -> Iterator[tuple[dict[str, Any], str]]:

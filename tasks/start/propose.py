@@ -14,6 +14,7 @@ from pathlib import Path
 from schemas.errors import ConfigError
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec, PowerSpec
 from schemas.metrics import traits_by_name
+from schemas.source import FilesSource
 from tasks.assess.plan_gate import ASSUMED_DISCORDANCE, RulePower, plan_gate
 from tasks.assess.power import items_needed
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
@@ -86,11 +87,6 @@ class Proposal:
     """The column whose value an answer begins with; null for none."""
 
     @property
-    def metric(self) -> str:
-        """What the gate decides by."""
-        return self.gate[0][0].metric
-
-    @property
     def faulty_share(self) -> float:
         """Share of the file's rows that a run would quarantine, 0-1."""
         unreadable = sum(self.look.unreadable.values()) / self.look.n_rows
@@ -123,7 +119,9 @@ def propose_pipeline(path: Path, *, name: str | None, root: Path) -> Proposal:
     has_reply, routing = _what_to_learn(look, roles)
     learns = (*(("reply",) if has_reply else ()), *((routing.column,) if routing else ()))
     whole = path.absolute()
-    tickets = read_tickets(look, roles.source(str(whole)), learns=learns)
+    columns = {role.column: role.name for role in roles.found}
+    source = FilesSource(kind="files", paths=(str(whole),), shape=roles.shape, columns=columns)
+    tickets = read_tickets(look, source, learns=learns)
     n_tickets = (look.n_rows - sum(look.unreadable.values())) * tickets.n_usable // look.n_looked
     if n_tickets < MIN_TICKETS:
         raise _too_little(

@@ -16,7 +16,6 @@ from pydantic import BeforeValidator
 from ruamel.yaml import YAML
 
 from schemas.columns import Shape, TicketColumn
-from schemas.source import FilesSource
 from schemas.spec import Spec
 from tasks.curate.readers.headers import shown
 from tasks.curate.readers.layouts import CANONICAL
@@ -32,24 +31,19 @@ Words = Annotated[tuple[str, ...], BeforeValidator(str.split)]
 
 
 class Desk(Spec):
-    """A help desk's form of a ticket, whose rows are nested."""
+    """A help desk's form of a ticket, whose rows are nested; `columns.yaml` says what each key means."""
 
     name: str
     keys: Words
-    """Keys at the top of each row, all of which must be there."""
     columns: dict[TicketColumn, Words]
-    """Ticket column -> paths that may hold it, the best first."""
     first_answer: str
-    """Path of the item after the customer's own, whoever wrote it."""
     by_agent: tuple[str, bool | str]
-    """Path inside `first_answer`, and the value it has when an agent wrote it."""
 
 
 class Known(Spec):
     """What `columns.yaml` holds."""
 
     names: dict[TicketColumn, Words]
-    """Ticket column -> names that speak for it, in `plain_form`, the best first."""
     language_names: Words
     desks: tuple[Desk, ...]
 
@@ -81,12 +75,6 @@ class Roles:
 
     def of(self, column: str) -> Role | None:
         return next((role for role in self.found if role.column == column), None)
-
-    def source(self, path: str) -> FilesSource:
-        """How a run would read the file."""
-        return FilesSource(
-            kind="files", paths=(path,), shape=self.shape, columns={role.column: role.name for role in self.found}
-        )
 
 
 def assign_roles(look: Look) -> Roles:
@@ -147,7 +135,7 @@ def _guess(column: TicketColumn, look: Look, *, taken: Collection[str]) -> list[
     fit = []
     for name, facts in look.columns.items():
         speaks = name in taken or shown(name) != name or plain_form(name) in KNOWN.language_names
-        if speaks or not facts.is_top or facts.personal_share > 0.5 or facts.n_times >= facts.n_filled / 2:
+        if speaks or not facts.is_top or facts.personal_share > 0.5 or facts.kinds["time"] >= facts.n_filled / 2:
             continue
         fits, evidence = evidence_for(column, facts)
         fit += [Role(column, name, evidence, guessed=True)] if fits else []
@@ -163,7 +151,7 @@ def _why_left_out(facts: ColumnFacts) -> str:
     if not facts.n_filled:
         return "empty in every row looked at"
     if facts.personal_share >= 0.2:
-        kinds = {"e-mail": facts.personal.get("email"), "phone": facts.personal.get("phone")}
+        kinds = {"e-mail": facts.kinds["email"], "phone": facts.kinds["phone"]}
         shares = ", ".join(f"{kind} in {percent(n, facts.n_filled)}" for kind, n in kinds.items() if n)
         return f"personal data ({shares}); a run does not read it"
     form = plain_form(facts.name)
@@ -171,7 +159,8 @@ def _why_left_out(facts: ColumnFacts) -> str:
         return f"{facts.n_distinct:,} languages; a run tells languages from the text itself (step `language`)"
     if facts.n_distinct == 1:
         return "one value in every row"
-    for column in [column for column, names in KNOWN.names.items() if form in names][:1]:
+    column = next((column for column, names in KNOWN.names.items() if form in names), None)
+    if column is not None:
         fits, evidence = evidence_for(column, facts)
         if not fits:
             own = f"; CHECK: a run takes it as {facts.name} by its own name" if facts.name in CANONICAL else ""
@@ -188,19 +177,19 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
         return False, "empty in every row looked at"
     match column:
         case "created_at" | "updated_at":
-            what = "parse as ISO 8601 or seconds since 1970" if facts.n_texts else "are times"
-            return facts.n_times / n >= 0.9, f"{percent(facts.n_times, n)} of {n:,} values {what}"
+            what = "parse as ISO 8601 or seconds since 1970" if facts.kinds["text"] else "are times"
+            return facts.kinds["time"] / n >= 0.9, f"{percent(facts.kinds['time'], n)} of {n:,} values {what}"
         case "rating":
-            return facts.n_numbers == n, f"{percent(facts.n_numbers, n)} of {n:,} are numbers"
+            return facts.kinds["number"] == n, f"{percent(facts.kinds['number'], n)} of {n:,} are numbers"
         case "category" | "priority" | "product" | "channel":
             few = 2 <= n_distinct <= min(MAX_LABELS, max(3, n // 5))
             return few and facts.median_chars <= 60, f"{n_distinct:,} different values in {n:,} rows"
         case "subject" | "body" | "reply":
-            text = f"text in {percent(facts.n_texts, n_rows)} of {n_rows:,} rows, "
+            text = f"text in {percent(facts.kinds['text'], n_rows)} of {n_rows:,} rows, "
             text += f"{facts.median_chars:,} characters in the middle"
             if column != "reply" and n_rows >= 10 and n_distinct <= max(2, 0.02 * n):
                 return False, f"{text}, only {n_distinct:,} different"
-            return facts.n_texts / n >= 0.95 and facts.median_chars >= (3 if column == "subject" else 10), text
+            return facts.kinds["text"] / n >= 0.95 and facts.median_chars >= (3 if column == "subject" else 10), text
         case "ticket_id":
             text = f"{n_distinct:,} different values in {n:,} of {n_rows:,} rows"
             return n == n_rows and n_distinct >= 0.95 * n_rows, text
