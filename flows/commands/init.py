@@ -64,7 +64,7 @@ def _print(proposal: Proposal, config: Path) -> None:
         mark = "CHECK " if role.guessed else ""
         out().print(f"  {role.column:<12} {mark}{role.name}: {role.evidence}", markup=False)
     if sizes.gate_works:
-        out().print(f"  gate         {proposal.gate[0][0].metric}: {sizes.summary}", markup=False)
+        out().print(f"  gate         {proposal.metric}: {sizes.summary}", markup=False)
     else:
         talk().print(f"[yellow]warning[/yellow] {escape(sizes.summary)}", soft_wrap=True)
     talk().print(f"next: tunegate validate, then tunegate curate {proposal.name}", markup=False)

@@ -1,7 +1,7 @@
-"""What a file of tickets holds: counts and kinds of values per column, and what a run would make of its rows.
+"""What a file of tickets holds: rows, and counts and kinds of values per column.
 
-Everything is read by a run's own readers, so that what is said to parse does parse. Only counts leave this module,
-never a text. It knows nothing of what a column is for (`tasks/start/roles.py` does).
+Everything is read by a run's own readers, so that what is said to parse does parse. It knows nothing of what a column
+is for (`tasks/start/roles.py` does).
 """
 
 from __future__ import annotations
@@ -16,33 +16,22 @@ from pathlib import Path
 from statistics import median
 from zlib import crc32
 
-import numpy as np
-import pyarrow as pa
-
-from schemas.curation_steps import RedactionType
 from schemas.errors import ConfigError, DataError
 from schemas.source import FilesSource
 from tasks.curate.extract import reader_of
-from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
-from tasks.curate.readers.columns import TicketMaker
-from tasks.curate.readers.records import Fault, Record, in_batches
+from tasks.curate.readers.records import Fault
 from tasks.curate.readers.source_files import file_format, find_files
 from tasks.curate.readers.values import to_rating, to_time
 from tasks.curate.redaction.personal import find_personal
-from tasks.curate.scores.stub_replies import is_stub
 
 SAMPLE_ROWS = 2000
 """Between this and twice as many rows of a large file are looked at, spread evenly over it; all rows are counted."""
-SEARCHED_TEXTS = 300
-"""Bodies searched for personal data and for their language."""
 _DEPTH = 4
 _ITEMS = 2
 """Items of a list that are looked into: what a customer wrote first, and the first answer."""
 _MAX_PATHS = 400
 _YEARS = (1990, 2100)
 """A number outside these years is an id, not a time since 1970."""
-_PERSONAL: tuple[RedactionType, ...] = ("email", "phone", "card", "iban", "national_id", "ip", "url", "secret")
-_TAG = re.compile(r"(?i)<(?:p|br|div|span|table|a|ul|li|b|strong)\b[^<>]{0,200}>")
 
 
 @dataclass(frozen=True)
@@ -189,84 +178,3 @@ def _kinds_of(value: object) -> Iterator[str]:
             yield "time"
     if isinstance(to_rating("rating", value), float):
         yield "number"
-
-
-@dataclass(frozen=True)
-class Tickets:
-    """What the sample comes to as tickets, under a mapping of its columns."""
-
-    n_usable: int
-    """Tickets with a body and something to learn, each question once."""
-    faults: Mapping[str, int]
-    """Error code -> rows that would be quarantined for it."""
-    body_chars: int
-    """95 of 100 bodies are at most so long."""
-    reply_chars: int
-    example_chars: int
-    """95 of 100 of subject, body and reply together."""
-    shortest_body: int
-    """95 of 100 bodies are at least so long."""
-    n_searched: int
-    personal: Mapping[str, int]
-    """Kind of personal data -> searched bodies that hold it."""
-    languages: Mapping[str, int]
-    """ISO 639-1 -> searched bodies in it, the most common first; short ones have none."""
-    n_leftovers: int
-    """Tickets with an unfilled `{{name}}` in body or reply."""
-    n_stubs: int
-    """Replies that answer nothing."""
-    n_html: int
-    """Tickets whose body or reply holds HTML tags."""
-
-
-def read_tickets(look: Look, source: FilesSource, *, learns: tuple[str, ...]) -> Tickets:
-    """Make tickets of the sample and count.
-
-    Args:
-        look: A file with at least one row that can be read.
-        source: How a run would read the file.
-        learns: Ticket columns of which a ticket needs all to be of use, in addition to its body.
-
-    Raises:
-        DataError: as a run would: TG0204, shapes are mixed.
-    """
-    maker = TicketMaker(source)
-    maker.begin_file(look.path.name)
-    records = map(Record, look.lines, [None] * look.n_looked, look.rows)
-    (batch,) = in_batches(records, max_rows=look.n_looked)
-    made = maker.make(batch)
-    rows = pa.table(made.columns).to_pylist()
-    tickets = [row for index, row in enumerate(rows) if index not in made.faults]
-    bodies = [ticket["body"] for ticket in tickets if ticket.get("body")]
-    replies = [ticket["reply"] for ticket in tickets if ticket.get("reply")]
-    usable = (ticket for ticket in tickets if all(ticket.get(name) for name in ("body", *learns)))
-    spoken = [f"{ticket.get('body') or ''}\n{ticket.get('reply') or ''}" for ticket in tickets]
-    examples = [sum(len(ticket.get(name) or "") for name in ("subject", "body", "reply")) for ticket in tickets]
-    searched = bodies[:SEARCHED_TEXTS]
-    kinds = (dict.fromkeys(found.type for found in find_personal(body[:20_000], _PERSONAL)) for body in searched)
-    return Tickets(
-        n_usable=len({" ".join(ticket["body"].lower().split()) for ticket in usable}),
-        faults=dict(Counter(fault.code for fault in made.faults.values()).most_common()),
-        body_chars=_quantile(list(map(len, bodies)), 0.95),
-        shortest_body=_quantile(list(map(len, bodies)), 0.05),
-        reply_chars=_quantile(list(map(len, replies)), 0.95),
-        example_chars=_quantile(examples, 0.95),
-        n_searched=len(searched),
-        personal=dict(Counter(kind for of_body in kinds for kind in of_body).most_common()),
-        languages=_languages(searched),
-        n_leftovers=sum("{{" in text for text in spoken),
-        n_html=sum(bool(_TAG.search(text)) for text in spoken),
-        n_stubs=sum(len(reply) < 80 and is_stub(reply) for reply in replies),
-    )
-
-
-def _quantile(values: Sequence[int], share: float) -> int:
-    """The smallest value that `share` of the values do not exceed; 0 of none."""
-    return int(np.quantile(values, share, method="inverted_cdf")) if values else 0
-
-
-def _languages(bodies: Sequence[str]) -> dict[str, int]:
-    lines = [" ".join(body[: 4 * READ_CHARACTERS].split())[:READ_CHARACTERS] for body in bodies]
-    lines = [line for line in lines if sum(map(str.isalpha, line)) >= MIN_LETTERS]
-    codes, _ = detect_languages(pa.chunked_array([pa.array(lines, pa.string())]))
-    return dict(Counter(code for code in codes.to_pylist() if code).most_common())

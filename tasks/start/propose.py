@@ -19,8 +19,9 @@ from tasks.assess.plan_gate import ASSUMED_DISCORDANCE, RulePower, plan_gate
 from tasks.assess.power import items_needed
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.curate.readers.headers import listing, shown
-from tasks.start.look import Look, Tickets, look_at, read_tickets
+from tasks.start.look import Look, look_at
 from tasks.start.roles import Role, Roles, assign_roles
+from tasks.start.tickets import Tickets, read_tickets
 
 MARGIN = 0.05
 """Loss that is tolerated where there are items enough to see it."""
@@ -85,6 +86,11 @@ class Proposal:
     has_reply: bool
     routing: Role | None
     """The column whose value an answer begins with; null for none."""
+
+    @property
+    def metric(self) -> str:
+        """What the gate decides by."""
+        return self.gate[0][0].metric
 
     @property
     def faulty_share(self) -> float:

@@ -26,8 +26,8 @@ from tasks.start.look import ColumnFacts, Look
 MAX_LABELS = 100
 """Most different values of a routing field."""
 
-
 Words = Annotated[tuple[str, ...], BeforeValidator(str.split)]
+"""In `columns.yaml` divided by spaces."""
 
 
 class Desk(Spec):

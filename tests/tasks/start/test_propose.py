@@ -16,9 +16,9 @@ from schemas.errors import ConfigError, DataError
 from schemas.load import PipelineFile, load_file
 from schemas.yaml_text import read_tree
 from tasks.curate.readers.layouts import CANONICAL
-from tasks.start.pipeline_yaml import Line, to_yaml, write_pipeline
+from tasks.start.pipeline_yaml import flow, write_pipeline
 from tasks.start.propose import Proposal, choose_sizes, gate_of, propose_pipeline
-from tasks.start.roles import DESKS, NAMES, plain_form
+from tasks.start.roles import KNOWN, plain_form
 from tests.tasks.start.conftest import WriteCsv, ticket
 
 MAPPED = {
@@ -132,7 +132,7 @@ def test_too_few_tickets_are_refused_and_few_are_told(write_csv: WriteCsv, tmp_p
 
 def test_sizes_follow_from_the_power_of_the_gate() -> None:
     def sizes(n: int, *, continuous: bool = False) -> Any:
-        return choose_sizes(n, continuous=continuous, example_chars=900, reply_chars=300, where="f")
+        return choose_sizes(n, continuous=continuous, example_chars=900, reply_chars=300)
 
     many, some, few = sizes(5000), sizes(900), sizes(300)
     assert (many.test_fraction, many.max_items, many.margin) == (0.2, 248, 0.05)
@@ -229,7 +229,7 @@ def test_intercom_and_freshdesk_are_recognised(write_jsonl: WriteCsv) -> None:
 
     one = proposed(write_jsonl(map(intercom, range(60)), "a.jsonl"))
     assert columns(one)["reply"] == "conversation_parts.conversation_parts[0].body"
-    assert one.split_by_time
+    assert one.roles.of("created_at") is not None
     two = proposed(write_jsonl(map(freshdesk, range(60)), "b.jsonl"))
     assert (two.roles.shape, columns(two)["reply"]) == ("ticket", "conversations[0].body_text")
 
@@ -263,6 +263,17 @@ def test_names_that_yaml_or_the_loader_could_misread_survive(write_csv: WriteCsv
     assert dict(getattr(source, "columns"))["reply"] == "reply"  # noqa: B009
 
 
+@pytest.mark.parametrize("name", ["Ticket  # ID", "Ticket: ID", "Ticket " + 60 * "-" + "  # - ID"])
+def test_a_name_that_looks_like_a_comment_stays_a_name_on_its_line(
+    name: str, write_csv: WriteCsv, tmp_path: Path
+) -> None:
+    rows = [{name if key == "Ticket ID" else key: value for key, value in ticket(n).items()} for n in range(100)]
+    text, file = loaded(proposed(write_csv(rows)), tmp_path)
+    source = file.get("tickets").source
+    assert dict(getattr(source, "columns"))["ticket_id"] == name  # noqa: B009
+    assert "# 100 different values in 100 of 100 rows\n" in text
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -272,17 +283,17 @@ def test_names_that_yaml_or_the_loader_could_misread_survive(write_csv: WriteCsv
 )  # fmt: skip
 def test_any_text_is_read_back_as_it_was(name: str, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
-    path.write_text(to_yaml((Line("k", name),)))
+    path.write_text(f"k: {flow(name)}\n")
     read = read_tree(read_source(path, max_bytes=1000, max_line=1000))["k"].value
     assert str(read).replace("$${", "${") == name
 
 
 def test_the_names_of_columns_are_those_of_ticket_columns_in_plain_form() -> None:
-    for columns in (NAMES, *(desk.columns for desk in DESKS)):
+    for columns in (KNOWN.names, *(desk.columns for desk in KNOWN.desks)):
         assert columns.keys() < set(CANONICAL)
-    for names in NAMES.values():
+    for names in KNOWN.names.values():
         assert [plain_form(name) for name in names] == list(names)
-    assert all(isinstance(desk.by_agent, tuple) and len(desk.by_agent) == 2 for desk in DESKS)
+    assert all(isinstance(desk.by_agent, tuple) and len(desk.by_agent) == 2 for desk in KNOWN.desks)
 
 
 def test_real_files_are_proposed_for_or_refused_with_a_reason(shared_data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,138 @@
+"""What a run would make of the rows that were looked at, and the curation that their texts want.
+
+Only counts leave this module, never a text. Called by `tasks/start/propose.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.curation_steps import RedactionType
+from schemas.source import FilesSource
+from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
+from tasks.curate.readers.columns import TicketMaker
+from tasks.curate.readers.records import Record, in_batches
+from tasks.curate.redaction.personal import find_personal
+from tasks.curate.scores.stub_replies import is_stub
+from tasks.start.look import Look
+from tasks.start.roles import percent
+
+SEARCHED_TEXTS = 300
+"""Bodies searched for personal data and for their language."""
+_PERSONAL: tuple[RedactionType, ...] = ("email", "phone", "card", "iban", "national_id", "ip", "url", "secret")
+_TAG = re.compile(r"(?i)<(?:p|br|div|span|table|a|ul|li|b|strong)\b[^<>]{0,200}>")
+_MANY = 0.1
+"""Share of the tickets from which on a fault is taken for the house's way."""
+_DOMINANT = 0.9
+"""Share of the texts in one language from which on others are left out."""
+
+Step: TypeAlias = tuple[dict[str, Any], str]
+"""A step of curation as pipelines.yaml has it, and the counts that speak for it."""
+
+
+@dataclass(frozen=True)
+class Tickets:
+    """What the sample comes to as tickets, under a mapping of its columns."""
+
+    n_usable: int
+    """Tickets with a body and something to learn, each question once."""
+    faults: Mapping[str, int]
+    """Error code -> rows that would be quarantined for it."""
+    reply_chars: int
+    """95 of 100 replies are at most so long."""
+    example_chars: int
+    """95 of 100 of subject, body and reply together."""
+    n_html: int
+    """Tickets whose body or reply holds HTML tags."""
+    steps: tuple[Step, ...]
+
+
+def read_tickets(look: Look, source: FilesSource, *, learns: tuple[str, ...]) -> Tickets:
+    """Make tickets of the sample and count.
+
+    Args:
+        look: A file with at least one row that can be read.
+        source: How a run would read the file.
+        learns: Ticket columns of which a ticket needs all to be of use, in addition to its body.
+
+    Raises:
+        DataError: as a run would: TG0204, shapes are mixed.
+    """
+    maker = TicketMaker(source)
+    maker.begin_file(look.path.name)
+    records = map(Record, look.lines, [None] * look.n_looked, look.rows)
+    (batch,) = in_batches(records, max_rows=look.n_looked)
+    made = maker.make(batch)
+    rows = [row for index, row in enumerate(pa.table(made.columns).to_pylist()) if index not in made.faults]
+    tickets = [{name: row.get(name) or "" for name in ("subject", "body", "reply", *learns)} for row in rows]
+    usable = (ticket for ticket in tickets if all(ticket[name] for name in ("body", *learns)))
+    return Tickets(
+        n_usable=len({" ".join(ticket["body"].lower().split()) for ticket in usable}),
+        faults=dict(Counter(fault.code for fault in made.faults.values()).most_common()),
+        reply_chars=_quantile([ticket["reply"] for ticket in tickets if ticket["reply"]], 0.95),
+        example_chars=_quantile([ticket["subject"] + ticket["body"] + ticket["reply"] for ticket in tickets], 0.95),
+        n_html=sum(bool(_TAG.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),
+        steps=tuple(_curation(tickets, learns, look.n_looked)),
+    )
+
+
+def _curation(tickets: Sequence[Mapping[str, str]], learns: tuple[str, ...], n_rows: int) -> Iterator[Step]:
+    bodies = [ticket["body"] for ticket in tickets if ticket["body"]]
+    searched = bodies[:SEARCHED_TEXTS]
+    found = (dict.fromkeys(each.type for each in find_personal(body[:20_000], _PERSONAL)) for body in searched)
+    kinds = Counter(kind for of_body in found for kind in of_body).most_common()
+    personal = ", ".join(f"{kind} in {n:,}" for kind, n in kinds) or "none found"
+    yield {"uses": "redact"}, f"personal data in {len(searched):,} texts searched: {personal}"
+    if languages := _languages(searched):
+        code, n_texts = languages.most_common(1)[0]
+        note = f"{percent(n_texts, languages.total())} of {languages.total():,} texts that are long enough to tell are "
+        if n_texts >= _DOMINANT * languages.total():
+            yield {"uses": "language", "keep": [code]}, f"{note}`{code}`"
+        else:
+            yield {"uses": "language"}, f"{note}`{code}`, {len(languages)} languages; none is left out"
+    for column in learns:
+        name = "has_reply" if column == "reply" else "has_label"
+        yield {"uses": "rule", "name": name, "keep": f"{column} is not null"}, ""
+    n_chars = _quantile(bodies, 0.95)
+    bounds = {"min_body": min(10, max(1, _quantile(bodies, 0.05) // 2)), "max_body": _limit(n_chars)}
+    replies = [ticket["reply"] for ticket in tickets if ticket["reply"]]
+    if "reply" in learns:
+        bounds["max_reply"] = _limit(_quantile(replies, 0.95))
+    yield {"uses": "length", **bounds}, f"characters; 95 of 100 texts have at most {n_chars:,}"
+    if "reply" in learns:
+        n_stubs = sum(len(reply) < 80 and is_stub(reply) for reply in replies)
+        n_leftovers = sum("{{" in f"{ticket['body']}\n{ticket['reply']}" for ticket in tickets)
+        note = f"{percent(n_stubs, n_rows)} of the replies answer nothing, {percent(n_leftovers, n_rows)} hold an "
+        if n_leftovers > n_rows * _MANY:
+            note += "unfilled {{name}}: too many to drop them"
+            yield {"uses": "quality", "drop_stub_replies": True}, note
+        else:
+            note += "unfilled {{name}}"
+            yield {"uses": "quality", "max_template_leftovers": 0, "drop_stub_replies": True}, note
+    yield {"uses": "dedup"}, "exact and near duplicates of the customer's text"
+
+
+def _languages(bodies: Sequence[str]) -> Counter[str]:
+    """ISO 639-1 -> texts in it; short ones have none."""
+    lines = [" ".join(body[: 4 * READ_CHARACTERS].split())[:READ_CHARACTERS] for body in bodies]
+    lines = [line for line in lines if sum(map(str.isalpha, line)) >= MIN_LETTERS]
+    codes, _ = detect_languages(pa.chunked_array([pa.array(lines, pa.string())]))
+    return Counter(code for code in codes.to_pylist() if code)
+
+
+def _quantile(texts: Sequence[str], share: float) -> int:
+    """Characters that `share` of the texts do not exceed; 0 of none."""
+    return int(np.quantile(list(map(len, texts)), share, method="inverted_cdf")) if texts else 0
+
+
+def _limit(characters: int) -> int:
+    """Twice what nearly all texts have, in whole hundreds."""
+    return max(200, min(20_000, 100 * math.ceil(2 * characters / 100)))
