@@ -62,7 +62,7 @@ def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned,
             decoding=spec.evaluate.decoding(),
         )
         version = graph.act(
-            record_candidate,
+            record,
             decision=decision,
             model=tuned.model,
             trained=tuned.trained,
@@ -90,7 +90,7 @@ def not_promoted(decision: GateDecision | None) -> str | None:
     return None if decision.verdict == "PROMOTE" else f"the gate says {decision.verdict}"
 
 
-def record_candidate(
+def record(
     run: RunContext,
     *,
     decision: GateDecision,

@@ -18,6 +18,9 @@ from schemas.artifacts import GateDecision
 from schemas.errors import ConfigError, ServiceError
 from schemas.load import load_file
 
+TERMINATED = 143
+"""As after SIGTERM: the run was ended from outside."""
+
 if TYPE_CHECKING:
     from flows.pipeline import Stage
     from schemas.ticks import Cause
@@ -47,6 +50,7 @@ def run(
     server, silent = _prefect(settings.home)
     # Prefect reads its settings when it is first imported: only now.
     os.environ.update(client_environment(server))
+    from flows.graph.execute import RunEndedError
     from flows.live_curves import LiveCurves
     from flows.pipeline import Request, run_here
     from flows.project import synchronise
@@ -72,6 +76,9 @@ def run(
             in_prefect=silent is None,
             closed=lambda opened: decisions.append(opened.run.find(opened.pipeline.assessed.decision)),
         )
+    except RunEndedError as ended:
+        console.print(f"[bold]CANCELLED[/bold] {ended}", highlight=False)
+        return TERMINATED
     finally:
         screen.close()
         logging.getLogger("tunegate").removeHandler(notes)

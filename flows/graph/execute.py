@@ -424,11 +424,12 @@ def drive(
         try:
             run.end(node, future.result())
         except Exception as raised:
-            error = error or _settled(run, node, raised)
+            if not run.cancelled.is_set():  # else it was stopped, and is no failure
+                error = error or _settled(run, node, raised)
+    if run.cancelled.is_set():
+        raise RunEndedError("the run was cancelled; what was begun goes on from there in the next run")
     if error is not None:
         raise error
-    if run.cancelled.is_set():
-        raise RunEndedError("the run was cancelled")
 
 
 def _wanted(run: Run, node: Node, targets: tuple[Any, ...] | None) -> bool:

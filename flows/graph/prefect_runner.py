@@ -100,12 +100,21 @@ def _run_nodes(run: Run, stage: str, origin: Origin) -> State[Any]:
 
 def _settle(run: Run, node: Node, outcome: Outcome | None, origin: Origin) -> State[Outcome]:
     """The final state of the node's task; made when the task ends, since Prefect drops one with an older time."""
-    outcome = outcome or make_safely(run, node)
+    try:
+        outcome = outcome or make_safely(run, node)
+    except (RunEndedError, TunegateError) as error:
+        if not run.cancelled.is_set():
+            raise
+        return Cancelled(message=str(error))
     if outcome.skipped:
         return Completed(name="Skipped", message=outcome.skipped, data=outcome)
     if outcome.reused:
-        return Completed(name="Cached", message=f"made by run {origin(outcome.key)}", data=outcome)
+        return Completed(name="Cached", message=_made_by(origin(outcome.key)), data=outcome)
     return Completed(message=f"{outcome.seconds:.1f} s", data=outcome)
+
+
+def _made_by(run_id: str) -> str:
+    return f"made by run {run_id}" if run_id else "made by an earlier run"
 
 
 def _task(node: Node, settle: Callable[[], State[Any]]) -> Task[[], Any]:
