@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import traceback
 from typing import IO
@@ -48,4 +49,6 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int | None:
         self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("training", timeout or 0)
         return self._process.exitcode

@@ -5,15 +5,17 @@
     TunegateError                exit code 1
     |-- ConfigError              2     pipelines.yaml, settings or arguments (TG01xx)
     |-- DataError                3     rows, files, chat format (TG02xx, TG03xx)
-    |-- TrainingError            4     divergence, wrong adapter keys, a killed worker (TG04xx)
+    |-- TrainingError            4     divergence, wrong adapter keys, a stopped worker (TG04xx)
+    |   |-- OutOfMemoryError           the worker could not allocate what it needs (TG0405)
+    |   `-- ProcessLostError           the worker was killed or crashed (TG0405, TG0407); worth a retry
     |-- StorageError             1     disk full, a damaged or missing artefact (TG05xx)
     |-- LockedError              6     another run holds the pipeline (TG05xx)
     |-- GateError                9     a verdict cannot be given: NaN, missing metric, leak (TG06xx)
     |-- ServiceError             7     MLflow, Prefect, an index or a hub does not answer (TG07xx)
     `-- SecurityError            2     a path, identifier or statement that is refused (TG08xx)
 
-None holds a secret of the environment, whatever it was told. Only ``ServiceError`` is worth a retry: everything else
-fails the same way again.
+None holds a secret of the environment, whatever it was told. Only ``ServiceError`` and ``ProcessLostError`` are worth a
+retry (``transient``): everything else fails the same way again.
 It knows nothing of the command line; `flows/cli.py` prints these and turns them into exit codes.
 """
 
@@ -78,6 +80,17 @@ class TrainingError(TunegateError):
     """Training or generation failed."""
 
     exit_code = 4
+
+
+class OutOfMemoryError(TrainingError):
+    """The training process could not allocate what it needs, and says so itself. The same settings fail again."""
+
+
+class ProcessLostError(TrainingError):
+    """The training process died of a signal that we did not send: kill -9, the kernel for memory, a crash in native
+    code. Another attempt goes on from the last checkpoint, so trying again may help."""
+
+    transient = True
 
 
 class StorageError(TunegateError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -38,8 +39,13 @@ def stored_altered(trial: Trial) -> Iterator[str]:
 @fault("checkpoint damaged", "training killed, then a file of its scratch folder cut off or altered", quick=1, full=30)
 def checkpoint(trial: Trial) -> Iterator[str]:
     trial.begin("finetune")
-    trial.run(**{VARIABLE: f"train.checkpoint.renamed:{trial.dice.randint(1, 4)}"})
-    found = _any_file(trial, trial.home / "scratch" / "train", "")
+    scratch = trial.home / "scratch" / "train"
+    child = trial.start()
+    while child.is_alive() and not any(scratch.rglob("checkpoints/step-*")):
+        time.sleep(0.01)
+    child.kill()  # its training dies with it
+    trial.heard(child.wait())
+    found = _any_file(trial, scratch, "")
     yield _damage(trial, found, cut=trial.dice.random() < 0.5)
 
 

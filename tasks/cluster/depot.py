@@ -198,14 +198,20 @@ def mark(scratch: Path, url: str, key: str, dataset: str) -> None:
     write_json(scratch / MARK, {"shared": url, "key": key, "dataset": dataset})
 
 
-def clear_marked(folder: Path) -> None:
+def clear_marked(folder: Path, *, unless: str | None = None) -> None:
     """Remove from the storage what trainings that were cut off have there, by the marks below the folder.
+
+    Args:
+        folder: Scratch folder of one training, or of all.
+        unless: Key of a training that keeps what it has.
 
     Raises:
         StorageError: TG0568, the storage cannot be used.
     """
     for path in sorted(folder.rglob(MARK)):
         told = orjson.loads(path.read_bytes())
+        if told["key"] == unless:
+            continue
         shared = Shared(told["shared"])
         shared.remove(told["dataset"])
         Depot(shared, told["key"]).clear()

@@ -136,6 +136,7 @@ class _Training:
             TrainingError: TG0407, workers were lost `ATTEMPTS` times without another checkpoint.
         """
         job = self._job
+        clear_marked(job.scratch, unless=job.key())  # of larger batches that ran out of memory
         dataset = self._shared.put(job.dataset.root)
         mark(job.scratch, self._shared.url, job.key(), dataset)
         try:

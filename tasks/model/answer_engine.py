@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import ModelRef, TrainedRef
-from schemas.errors import TrainingError
+from schemas.errors import OutOfMemoryError
 from schemas.evaluation import DecodingSpec
 from tasks.model.chat_codec import ChatCodec
 
@@ -79,7 +79,7 @@ class Engine:
         """Answer the items as one batch, in their order.
 
         Raises:
-            TrainingError: out of memory, or outputs that are not finite.
+            OutOfMemoryError: TG0405, not enough memory for a batch.
         """
         import torch
 
@@ -158,6 +158,6 @@ def memory_told() -> Iterator[None]:
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        raise TrainingError(
+        raise OutOfMemoryError(
             "not enough memory to answer a batch", code="TG0405", hint="lower evaluate.batch_size"
         ) from error

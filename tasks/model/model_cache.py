@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from schemas.errors import ConfigError, SecurityError, ServiceError, StorageError
+from tasks.children import THIS_PROCESS
 from tasks.files import MANIFEST, seal, sha256_file, verify
 from tasks.model.model_uri import HubUri, PypiUri
 
@@ -277,16 +278,17 @@ def _uv() -> str | None:
 
 def _run(command: list[str], wanted: str) -> None:
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=_INSTALL_TIMEOUT_S, check=False
-        )
+        with tempfile.TemporaryFile() as output:
+            code = THIS_PROCESS.run(command, output=output, timeout_s=_INSTALL_TIMEOUT_S)
+            output.seek(0)
+            said = output.read().decode(errors="replace")
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ServiceError(
             f"{wanted} did not arrive: {type(error).__name__}", code="TG0720", where="base_model"
         ) from None
-    if done.returncode == 0:
+    if code == 0:
         return
-    said = _PASSWORD.sub("***", " ".join(done.stderr.split()))[-600:]
+    said = _PASSWORD.sub("***", " ".join(said.split()))[-600:]
     if re.search(r"hash(es)? mismatch|hashes? .*do not match|mismatched hash", said, re.IGNORECASE):
         raise SecurityError(f"{wanted} is not the wheel that wheel-sha256 names", code="TG0821", where="base_model")
     raise ServiceError(

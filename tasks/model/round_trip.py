@@ -24,9 +24,10 @@ from schemas.artifacts import Artifact, ModelRef, Predictions, PromptSet, Traine
 from schemas.errors import GateError, StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.evidence import CheckEvidence
+from tasks.children import THIS_PROCESS, die_with
 from tasks.files import sha256_file, verify, write_json
 from tasks.step import as_step
-from tasks.train.place import worker_environment
+from tasks.train.place import python_module, worker_environment
 
 NOT_RELEASED = frozenset({"MANIFEST.json", "artifact.json", "curves.parquet"})
 TIMEOUT_S = 1800.0
@@ -64,6 +65,7 @@ def check_round_trip(
 
     Raises:
         GateError: TG0611, the other process failed: the candidate does not load from its files.
+        TrainingError: TG0408, the run was ended.
     """
     import pyarrow.parquet as pq
 
@@ -117,20 +119,14 @@ def is_intact(artifact: Artifact) -> bool:
 
 def _answer_elsewhere(job: Job, scratch: Path) -> dict[str, dict[str, Any]]:
     write_json(scratch / "job.json", job.model_dump(mode="json"))
-    # -P and an absolute PYTHONPATH: neither the working directory nor its folders can stand in for ours.
     threads = job.decoding.threads or len(os.sched_getaffinity(0))
     log = scratch / "stderr"
     try:
         with log.open("wb") as stderr:
-            subprocess.run(
-                [sys.executable, "-P", "-m", "tasks.model.round_trip", str(scratch / "job.json")],
-                env=worker_environment(os.environ, threads=threads),
-                stdin=subprocess.DEVNULL,
-                stdout=stderr,
-                stderr=stderr,
-                timeout=TIMEOUT_S,
-                check=True,
-            )
+            command = python_module("tasks.model.round_trip", str(scratch / "job.json"), str(os.getpid()))
+            environment = worker_environment(os.environ, threads=threads)
+            if code := THIS_PROCESS.run(command, env=environment, output=stderr, timeout_s=TIMEOUT_S):
+                raise ValueError(f"exit code {code}")
         answers: dict[str, dict[str, Any]] = orjson.loads((scratch / "answers.json").read_bytes())
         if answers.keys() != {*job.item_ids, DTYPE}:
             raise ValueError("it answered other items")
@@ -164,4 +160,5 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    die_with(int(sys.argv[2]))
     main(Path(sys.argv[1]))

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.training import TrainSpec
 from tasks.files import sha256_json
-from tasks.train.memory import Workload, workload_of
+from tasks.train.memory import Workload, smaller_batches, workload_of
 
 JOB = "job.json"
 PROGRESS = "progress.jsonl"
@@ -67,6 +67,11 @@ class TrainJob(BaseModel):
             }
         )
 
+    def halved(self) -> TrainJob | None:
+        """The same training with half the examples at once and as many in a step; None with one example at once."""
+        changes = next(smaller_batches(self.spec), None)
+        return None if changes is None else self.model_copy(update={"spec": self.spec.model_copy(update=changes)})
+
 
 @dataclass(frozen=True)
 class ProgressLog:
@@ -75,8 +80,9 @@ class ProgressLog:
     `event: step` has `step`, `n_steps`, `loss` (nats per supervised token), `learning_rate`, `grad_norm`, `n_tokens`
     (of all steps so far), `step_tokens` and `seconds` (of this step). Other events: `started`, `validation` (loss),
     `warning` (message), `trunk` (path, filled: computed now), `ended`, and of a finished training `memory`
-    (`MEMORY_FIGURES`). Of a training on a cluster also `attempt` (workers begin), `kept` (step: a checkpoint is on the
-    shared storage) and `lost` (rank, why).
+    (`MEMORY_FIGURES`). The parent writes `halved` (key: of the job that ran out of memory; batch_size and
+    gradient_accumulation_steps from then on). Of a training on a cluster also `attempt` (workers begin), `kept` (step:
+    a checkpoint is on the shared storage) and `lost` (rank, why).
     """
 
     path: Path

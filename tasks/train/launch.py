@@ -6,11 +6,13 @@ imports no torch. `train_model` is a step of flows/finetune.py.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -18,22 +20,38 @@ import orjson
 
 from schemas import errors
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
-from schemas.errors import StorageError, TrainingError, TunegateError
+from schemas.errors import OutOfMemoryError, ProcessLostError, StorageError, TrainingError, TunegateError
 from schemas.training import TrainSpec
+from tasks.children import THIS_PROCESS, Children, start_group
 from tasks.files import MANIFEST, verify, write_json
 from tasks.progress import Progress, silent
 from tasks.step import BY_RUNNER, as_step
-from tasks.train.job import ERROR, FINAL, INTERRUPTED, JOB, LOG, MEMORY_FIGURES, PROGRESS, ProgressLog, TrainJob
+from tasks.train.job import (
+    CHECKPOINTS,
+    ERROR,
+    FINAL,
+    INTERRUPTED,
+    JOB,
+    LOG,
+    MEMORY_FIGURES,
+    PROGRESS,
+    ProgressLog,
+    TrainJob,
+)
 from tasks.train.memory import device_at_hand, memory_advice, predict_parts
 from tasks.train.place import ThisMachine, TrainingPlace
 
-GRACE_S = 10.0
-"""Seconds between the wish to stop (finish the step, save a checkpoint) and SIGKILL."""
 _POLL_S = 0.2
 THIS_MACHINE = ThisMachine()
+log = logging.getLogger("tunegate.train")
 
 
-@as_step("train", libraries=("torch", "transformers", "peft", "bitsandbytes"), context=("trunks", "place"), heavy=True)
+@as_step(
+    "train",
+    libraries=("torch", "transformers", "peft", "bitsandbytes"),
+    context=("trunks", "place", "children"),
+    heavy=True,
+)
 def train_model(
     out: Path,
     *,
@@ -43,24 +61,34 @@ def train_model(
     scratch: Path = BY_RUNNER,
     trunks: Path | None = None,
     place: TrainingPlace = THIS_MACHINE,
+    children: Children = THIS_PROCESS,
     progress: Progress = silent,
 ) -> TrainedRef:
     """Train in a separate process and put the result into `out`; a killed attempt goes on from its last checkpoint.
 
+    A process that cannot allocate what it needs is followed by one more, with half the examples at once and twice the
+    `gradient_accumulation_steps`: the same number of examples in each optimiser step, but other ones, since batches
+    are drawn by their size. It therefore starts over, and its result has the bytes of a training that declares these
+    settings, whenever the memory ran out; `training.json` names them. The scratch folder notes it, and attempts after
+    that go on with the smaller batches.
+
     Args:
         dataset: Token ids and loss masks.
         model: The base model they were encoded for.
-        spec: The settings. Equal inputs give equal bytes, with or without interruptions.
+        spec: The settings. Equal inputs give equal bytes, with or without interruptions, as long as memory suffices.
         out: An empty directory.
         scratch: Outlives a killed attempt: checkpoints, `progress.jsonl`, `worker.log`.
         trunks: Folder where trainings share what frozen layers computed; None for one of its own. Used only where the
             training would compute that for itself too: it must not change the last bits of the result.
         place: Where the training runs; it must not change the result.
-        progress: Told of each step with loss and tokens_per_s.
+        children: Whose `end`, called from another thread, stops the training: it saves a checkpoint first.
+        progress: Told of each step with loss and tokens_per_s. What it raises stops the training in the same way.
 
     Raises:
-        TrainingError: does not fit into memory (TG0405), diverged (TG0401), out of memory (TG0405), too long (TG0406),
-            crashed (TG0407), stopped (TG0408).
+        ProcessLostError: the process died of a signal that we did not send: TG0405 for SIGKILL, which is what the
+            kernel sends for want of memory, else TG0407. It is `transient`: another call goes on from the checkpoint.
+        TrainingError: does not fit into memory (TG0405), diverged (TG0401), ran out of memory also with smaller batches
+            (TG0405), too long (TG0406), ended with an error of its own (TG0407), stopped (TG0408).
         ConfigError: settings that do not fit the model.
         DataError: nothing to train on.
     """
@@ -74,13 +102,59 @@ def train_model(
         trunks=trunks.resolve() if trunks is not None and caches_trunk(spec) else None,
     )
     if not _is_complete(scratch / FINAL):
-        place.check(job)
-        for stale in (scratch / FINAL, scratch / f".{FINAL}.tmp"):
-            shutil.rmtree(stale, ignore_errors=True)
-        (scratch / ERROR).unlink(missing_ok=True)
-        write_json(scratch / JOB, job.model_dump(mode="json"))
-        _run(job, place, progress)
+        _train(job, place, children, progress)
     return _collect(job, out)
+
+
+def _train(job: TrainJob, place: TrainingPlace, children: Children, progress: Progress) -> None:
+    """Leave the sealed result in the scratch folder; see `train_model` for what a lack of memory leads to."""
+    halved = job.halved()
+    if halved is None or not _was_halved(job):
+        place.check(job)
+        try:
+            _attempt(job, place, children, progress)
+            return
+        except OutOfMemoryError as error:
+            if halved is None:
+                raise
+            _note_halved(job, halved, error)
+    else:
+        place.check(halved)
+    try:
+        _attempt(halved, place, children, progress)
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"{error.message}; it was tried with train.batch_size {job.spec.batch_size}, and with "
+            f"{halved.spec.batch_size} and gradient_accumulation_steps {halved.spec.gradient_accumulation_steps}",
+            code="TG0405",
+            where=error.where or str(job.scratch / LOG),
+            hint=error.hint,
+        ) from error
+
+
+def _was_halved(job: TrainJob) -> bool:
+    """Has this very training run out of memory before?"""
+    entries, _ = ProgressLog(job.scratch / PROGRESS).read(0)
+    return any(entry["event"] == "halved" and entry["key"] == job.key() for entry in entries)
+
+
+def _note_halved(job: TrainJob, halved: TrainJob, error: OutOfMemoryError) -> None:
+    """Make the decision outlive this process, and say it."""
+    # First, or they would be counted among those to keep: a kill in between costs the work of one attempt.
+    shutil.rmtree(job.scratch / CHECKPOINTS, ignore_errors=True)
+    settings = {name: getattr(halved.spec, name) for name in ("batch_size", "gradient_accumulation_steps")}
+    ProgressLog(job.scratch / PROGRESS).write(event="halved", key=job.key(), **settings)
+    told = ", ".join(f"train.{name}: {value}" for name, value in settings.items())
+    log.warning("%s %s; it starts over with %s", error.code, error.message, told)
+
+
+def _attempt(job: TrainJob, place: TrainingPlace, children: Children, progress: Progress) -> None:
+    """Write the job down and have it done, from its newest checkpoint."""
+    for stale in (job.scratch / FINAL, job.scratch / f".{FINAL}.tmp"):
+        shutil.rmtree(stale, ignore_errors=True)
+    (job.scratch / ERROR).unlink(missing_ok=True)
+    write_json(job.scratch / JOB, job.model_dump(mode="json"))
+    _run(job, place, children, progress)
 
 
 def caches_trunk(spec: TrainSpec) -> bool:
@@ -92,61 +166,36 @@ def caches_trunk(spec: TrainSpec) -> bool:
     return spec.cache_trunk == "on" or (spec.cache_trunk == "auto" and spec.epochs > 1 and spec.max_steps is None)
 
 
-def _run(job: TrainJob, place: TrainingPlace, progress: Progress) -> None:
+def _run(job: TrainJob, place: TrainingPlace, children: Children, progress: Progress) -> None:
     """Start the process and watch it to its end."""
-    log = ProgressLog(job.scratch / PROGRESS)
-    offset = log.path.stat().st_size if log.path.exists() else 0
+    reports = ProgressLog(job.scratch / PROGRESS)
+    offset = reports.path.stat().st_size if reports.path.exists() else 0
     deadline = time.monotonic() + job.spec.timeout_minutes * 60
-    with (job.scratch / LOG).open("wb") as stderr:
-        process = _start(job, place, stderr)
-        try:
-            while process.poll() is None:
-                offset = _report(log, offset, progress)
-                if time.monotonic() > deadline:
-                    stop(process)
-                    raise TrainingError(
-                        f"training was not done after {job.spec.timeout_minutes:g} minutes and was stopped",
-                        code="TG0406",
-                        where=str(job.scratch),
-                        hint="raise train.timeout_minutes and run again: it goes on from its last checkpoint",
-                    )
-                time.sleep(_POLL_S)
-            _report(log, offset, progress)
-        finally:
-            # Ctrl-C or SIGTERM of the run: the process saves a checkpoint first.
-            if process.poll() is None:
-                stop(process)
-    if process.returncode != 0:
-        raise _error_of(job, process.returncode)
+    # Whatever leaves the inner block (Ctrl-C, the deadline, an error of `progress`) stops the process: it saves a
+    # checkpoint first.
+    with (job.scratch / LOG).open("wb") as stderr, children.running(partial(_start, job, place, stderr)) as child:
+        while child.process.poll() is None:
+            offset = _report(reports, offset, progress)
+            if time.monotonic() > deadline:
+                raise TrainingError(
+                    f"training was not done after {job.spec.timeout_minutes:g} minutes and was stopped",
+                    code="TG0406",
+                    where=str(job.scratch),
+                    hint="raise train.timeout_minutes and run again: it goes on from its last checkpoint",
+                )
+            time.sleep(_POLL_S)
+        _report(reports, offset, progress)
+    if code := child.process.returncode:
+        raise _error_of(job, code, stopped=child.stopped)
 
 
 def _start(job: TrainJob, place: TrainingPlace, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        place.command(job.scratch / JOB),
-        env=place.environment(os.environ, threads=job.threads),
-        stdin=subprocess.DEVNULL,
-        stdout=stderr,
-        stderr=stderr,
-        start_new_session=True,
-    )
+    environment = place.environment(os.environ, threads=job.threads)
+    return start_group(place.command(job.scratch / JOB), output=stderr, env=environment)
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process and its children to stop, wait `GRACE_S`, then kill them."""
-    for number, wait_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, None)):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(wait_s)
-            return
-        except ProcessLookupError:
-            process.wait()
-            return
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _report(log: ProgressLog, offset: int, progress: Progress) -> int:
-    entries, offset = log.read(offset)
+def _report(reports: ProgressLog, offset: int, progress: Progress) -> int:
+    entries, offset = reports.read(offset)
     for entry in entries:
         if entry["event"] == "step":
             progress(
@@ -167,28 +216,30 @@ def _report(log: ProgressLog, offset: int, progress: Progress) -> int:
     return offset
 
 
-def _error_of(job: TrainJob, code: int) -> TunegateError:
-    """What the process says went wrong, or what its end says."""
+def _error_of(job: TrainJob, code: int, *, stopped: bool) -> TunegateError:
+    """What the process reports, or what its end says.
+
+    Args:
+        job: The training.
+        code: Exit code, negative for a signal.
+        stopped: We have asked it to end.
+    """
     where = str(job.scratch / LOG)
-    if code == 1:
-        try:
-            told = orjson.loads((job.scratch / ERROR).read_bytes())
-            kind = getattr(errors, told.pop("type"))
-            return kind(told["message"], code=told["code"], where=told["where"], hint=told["hint"])  # type: ignore[no-any-return]
-        except (OSError, ValueError, KeyError, AttributeError):
-            pass
-    if code == INTERRUPTED:
+    if (reported := _reported(job)) is not None:
+        return reported
+    if stopped or code in (INTERRUPTED, -signal.SIGTERM, -signal.SIGINT):
+        saved = "a checkpoint is saved" if code == INTERRUPTED else "it ended before it could save a checkpoint"
         return TrainingError(
-            "the training process was asked to stop; a checkpoint is saved",
+            f"the training process was asked to stop; {saved}",
             code="TG0408",
             where=where,
-            hint="run again: it goes on from there",
+            hint="run again: it goes on from its last checkpoint",
         )
     if code == -signal.SIGKILL:
         work = job.workload()
         total = predict_parts(work, job.spec, device=device_at_hand())["total"] if work else None
         predicted = f"; about {total / 2**30:.1f} GiB were predicted" if total else ""
-        return TrainingError(
+        return ProcessLostError(
             f"the training process was killed (out of memory?){predicted}",
             code="TG0405",
             where=where,
@@ -196,9 +247,18 @@ def _error_of(job: TrainJob, code: int) -> TunegateError:
         )
     lines = (job.scratch / LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
     ended = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-    return TrainingError(
-        "\n".join([f"the training process ended {ended}; its last lines:", *lines]), code="TG0407", where=where
-    )
+    kind = ProcessLostError if code < 0 else TrainingError
+    return kind("\n".join([f"the training process ended {ended}; its last lines:", *lines]), code="TG0407", where=where)
+
+
+def _reported(job: TrainJob) -> TunegateError | None:
+    """What the process of this attempt says went wrong."""
+    try:
+        told = orjson.loads((job.scratch / ERROR).read_bytes())
+        kind = getattr(errors, told.pop("type"))
+        return kind(told["message"], code=told["code"], where=told["where"], hint=told["hint"])  # type: ignore[no-any-return]
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
 
 
 def _is_complete(final: Path) -> bool:

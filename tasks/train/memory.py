@@ -578,14 +578,7 @@ def _changes(spec: TrainSpec) -> Iterator[dict[str, int | bool | str]]:
     checkpointing: dict[str, int | bool | str] = {} if spec.gradient_checkpointing else {"gradient_checkpointing": True}
     if checkpointing:
         yield checkpointing
-    smaller: list[dict[str, int | bool | str]] = [
-        {
-            "batch_size": size,
-            "gradient_accumulation_steps": spec.gradient_accumulation_steps * (spec.batch_size // size),
-        }
-        for size in range(spec.batch_size // 2, 0, -1)
-        if spec.batch_size % size == 0
-    ]
+    smaller: list[dict[str, int | bool | str]] = [{**each} for each in smaller_batches(spec)]
     yield from smaller
     if checkpointing:
         yield from ({**checkpointing, **each} for each in smaller)
@@ -597,6 +590,18 @@ def _changes(spec: TrainSpec) -> Iterator[dict[str, int | bool | str]]:
     for method in {"full": ("lora", "qlora"), "lora": ("qlora",)}.get(spec.method, ()):
         yield {"method": method}
         yield {**least, "method": method}
+
+
+def smaller_batches(spec: TrainSpec) -> Iterator[dict[str, int]]:
+    """Settings with fewer examples at once and as many in an optimiser step, the largest batch first.
+
+    >>> next(smaller_batches(TrainSpec(base_model="m", batch_size=8, gradient_accumulation_steps=3)))
+    {'batch_size': 4, 'gradient_accumulation_steps': 6}
+    """
+    for size in range(spec.batch_size // 2, 0, -1):
+        if spec.batch_size % size == 0:
+            accumulation = spec.gradient_accumulation_steps * (spec.batch_size // size)
+            yield {"batch_size": size, "gradient_accumulation_steps": accumulation}
 
 
 def _yaml(value: int | bool | str) -> str:

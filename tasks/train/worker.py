@@ -7,7 +7,6 @@ nothing of pipelines. Started by tasks/train/launch.py.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import signal
@@ -19,7 +18,8 @@ from pathlib import Path
 
 import orjson
 
-from schemas.errors import LockedError, TrainingError, TunegateError
+from schemas.errors import LockedError, OutOfMemoryError, TunegateError
+from tasks.children import die_with
 from tasks.disk_errors import name_disk_error
 from tasks.files import write_json
 from tasks.train.job import ERROR, PROGRESS, ProgressLog, TrainJob
@@ -27,7 +27,6 @@ from tasks.train.memory import memory_advice
 from tasks.train.part import do_part, predicted_memory
 from tasks.train.place import is_rank, lead
 
-_PR_SET_PDEATHSIG = 1
 Lead = Callable[[Path, TrainJob, int], int]
 """Has the job of this file done, while the descriptor's lock is held; returns the exit code."""
 
@@ -48,7 +47,7 @@ def main(job_file: Path, parent: int | None = None, *, lock_wait_s: float = 15.0
         work: Who has it done.
     """
     if parent is not None:
-        _die_with(parent)
+        die_with(parent)
     job = TrainJob.model_validate(orjson.loads(job_file.read_bytes()))
     try:
         if is_rank():
@@ -90,10 +89,10 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
-def _out_of_memory(job: TrainJob) -> TrainingError:
+def _out_of_memory(job: TrainJob) -> OutOfMemoryError:
     predicted = predicted_memory(job)
     told = f"; about {predicted['total'] / 2**30:.1f} GiB were predicted" if predicted else ""
-    return TrainingError(f"the training ran out of memory{told}", code="TG0405", hint=memory_advice(job.spec))
+    return OutOfMemoryError(f"the training ran out of memory{told}", code="TG0405", hint=memory_advice(job.spec))
 
 
 def _lock(path: Path, wait_s: float) -> int:
@@ -111,14 +110,6 @@ def _lock(path: Path, wait_s: float) -> int:
             time.sleep(0.1)
         else:
             return descriptor
-
-
-def _die_with(parent: int) -> None:
-    """SIGKILL for this process when its parent dies; the kernel forgets a parent that died before, hence the look."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        raise SystemExit(1)
 
 
 if __name__ == "__main__":

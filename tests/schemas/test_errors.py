@@ -17,7 +17,7 @@ RANGES = {
     "TG01": {"ConfigError"},
     "TG02": {"DataError"},
     "TG03": {"DataError"},
-    "TG04": {"TrainingError"},
+    "TG04": {"TrainingError", "OutOfMemoryError", "ProcessLostError"},
     "TG05": {"StorageError", "LockedError"},
     "TG06": {"GateError"},
     "TG07": {"ServiceError"},

@@ -95,22 +95,3 @@ def two_nodes(folder: Path, **options: Any) -> Iterator[TwoNodes]:
         cluster.stop()
         os.environ.clear()
         os.environ.update(before)
-
-
-def processes_of(words: str) -> list[int]:
-    """Processes below this one (other tests have clusters too) whose command line has these words."""
-    parents: dict[int, int] = {}
-    lines: dict[int, str] = {}
-    for place in Path("/proc").iterdir():
-        try:
-            number = int(place.name)
-            lines[number] = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            # The name in parentheses may hold anything.
-            parents[number] = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue
-
-    def is_below(number: int) -> bool:
-        return number == os.getpid() or (number in parents and is_below(parents[number]))
-
-    return [number for number, line in lines.items() if words in line and is_below(number)]

@@ -123,8 +123,8 @@ def test_a_killed_sweep_goes_on_with_its_trial_and_ends_with_the_bytes_of_a_whol
         }  # fmt: skip
 
     empty_workplace.declare(sweep)
-    # The first trial has one step and no checkpoint; the second is killed after its second one.
-    killed = empty_workplace.run("run", "small", TUNEGATE_FAILPOINT="train.checkpoint.renamed:2")
+    # The first trial has one step and no checkpoint; the second is killed at its first one, in each attempt.
+    killed = empty_workplace.run("run", "small", TUNEGATE_FAILPOINT="train.checkpoint.written")
     assert killed.returncode == 4, killed.stderr
     plan = {row["step"]: row for row in empty_workplace.json("plan", "small")["steps"]}
     assert plan["train_trial_01"]["state"] == plan["trial_01"]["state"] == "reused"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
-from schemas.errors import TrainingError
+from schemas.errors import OutOfMemoryError, TrainingError
 from schemas.training import TrainSpec
-from tasks.train.job import INTERRUPTED
+from tasks.train.job import CHECKPOINTS, ERROR, INTERRUPTED, PROGRESS, ProgressLog, TrainJob
 from tasks.train.launch import train_model
 from tasks.train.place import ThisMachine
 
@@ -36,12 +38,92 @@ def test_a_training_that_cannot_fit_is_refused_before_a_process_starts(
     assert not (tmp_path / "scratch" / "worker.log").exists()
 
 
-def test_a_training_that_was_asked_to_stop_says_how_to_continue(
+class Scripted(ThisMachine):
+    """Runs a shell script for each attempt instead of a training, and keeps the settings of the attempts."""
+
+    def __init__(self, *scripts: str) -> None:
+        self.scripts, self.tried = list(scripts), list[tuple[int, int]]()
+
+    def command(self, job_file: Path) -> list[str]:
+        spec = TrainJob.model_validate(orjson.loads(job_file.read_bytes())).spec
+        self.tried.append((spec.batch_size, spec.gradient_accumulation_steps))
+        return ["sh", "-c", f"cd {job_file.parent}; {self.scripts.pop(0)}"]
+
+
+NO_MEMORY = OutOfMemoryError("the training ran out of memory", code="TG0405", hint="less").to_json()
+OUT_OF_MEMORY = f"echo '{orjson.dumps({'type': 'OutOfMemoryError', **NO_MEMORY}).decode()}' > {ERROR}; exit 1"
+
+
+def attempts(folder: Path, *scripts: str, **settings: Any) -> tuple[TrainingError, list[tuple[int, int]]]:
+    place = Scripted(*scripts)
+    with pytest.raises(TrainingError) as caught:
+        train_with(place=place, folder=folder, **settings)
+    assert place.scripts == []
+    return caught.value, place.tried
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "transient"),
+    [
+        ("kill -KILL $$", "TG0405", True),
+        ("kill -SEGV $$", "TG0407", True),
+        ("kill -TERM $$", "TG0408", False),
+        (f"exit {INTERRUPTED}", "TG0408", False),
+        ("exit 1", "TG0407", False),
+        ("exit 3", "TG0407", False),
+        # What a process reports counts more than how it ended after that.
+        (
+            OUT_OF_MEMORY.replace("OutOfMemoryError", "TrainingError").replace("exit 1", "kill -SEGV $$"),
+            "TG0405",
+            False,
+        ),
+    ],
+)
+def test_only_the_death_by_a_signal_that_we_did_not_send_is_worth_a_retry(
+    tmp_path: Path,
+    dataset: DatasetRef,
+    tiny_model: ModelRef,
+    make_spec: MakeSpec,
+    ending: str,
+    code: str,
+    transient: bool,
+) -> None:
+    error, tried = attempts(tmp_path, ending, dataset=dataset, model=tiny_model, spec=make_spec())
+    assert (error.code, error.transient, error.exit_code) == (code, transient, 4)
+    assert tried == [(4, 1)]
+    assert (error.hint == "run again: it goes on from its last checkpoint") == (code == "TG0408")
+
+
+def test_a_lack_of_memory_is_followed_by_one_attempt_with_half_the_batch_and_then_said(
+    tmp_path: Path,
+    dataset: DatasetRef,
+    tiny_model: ModelRef,
+    make_spec: MakeSpec,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = {"dataset": dataset, "model": tiny_model, "spec": make_spec(batch_size=6, gradient_accumulation_steps=2)}
+    checkpoint = tmp_path / "scratch" / CHECKPOINTS / "step-00000003"
+    error, tried = attempts(tmp_path, f"mkdir -p {checkpoint}; {OUT_OF_MEMORY}", OUT_OF_MEMORY, **settings)
+    assert tried == [(6, 2), (3, 4)]
+    assert not checkpoint.exists()
+    assert (error.code, error.transient, error.hint) == ("TG0405", False, "less")
+    assert "tried with train.batch_size 6, and with 3 and gradient_accumulation_steps 4" in error.message
+    assert "it starts over with train.batch_size: 3, train.gradient_accumulation_steps: 4" in caplog.text
+    # What was decided holds for later attempts, and is decided once.
+    lost, tried = attempts(tmp_path, "kill -KILL $$", **settings)
+    assert (lost.transient, tried) == (True, [(3, 4)])
+    again, tried = attempts(tmp_path, OUT_OF_MEMORY, **settings)
+    assert (again.message, tried) == (error.message, [(3, 4)])
+    events = ProgressLog(tmp_path / "scratch" / PROGRESS).read(0)[0]
+    assert [(event["event"], event["batch_size"]) for event in events] == [("halved", 3)]
+    # Of these settings alone.
+    _, tried = attempts(tmp_path, "exit 3", **settings | {"spec": make_spec(batch_size=8)})
+    assert tried == [(8, 1)]
+
+
+def test_a_batch_of_one_cannot_be_halved(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
-    class Stopped(ThisMachine):
-        def command(self, job_file: Path) -> list[str]:
-            return ["sh", "-c", f"exit {INTERRUPTED}"]
-
-    with pytest.raises(TrainingError, match="TG0408"):
-        train_with(dataset, tiny_model, make_spec(), tmp_path, place=Stopped())
+    error, tried = attempts(tmp_path, OUT_OF_MEMORY, dataset=dataset, model=tiny_model, spec=make_spec(batch_size=1))
+    assert tried == [(1, 1)]
+    assert (error.code, error.message) == ("TG0405", "the training ran out of memory")

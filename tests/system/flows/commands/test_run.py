@@ -136,15 +136,18 @@ def test_plan_says_what_run_then_does(empty_workplace: ForkedWorkplace) -> None:
 def test_a_run_killed_in_training_ends_with_the_bytes_of_an_uninterrupted_one(
     empty_workplace: ForkedWorkplace, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    killed = empty_workplace.run("run", "small", TUNEGATE_FAILPOINT="train.checkpoint.renamed:2")
-    assert killed.returncode == 4, killed.stderr  # the training process was killed, the flow tells it
+    # Each attempt dies before its first checkpoint is complete, until there are no attempts left.
+    killed = empty_workplace.run("run", "small", TUNEGATE_FAILPOINT="train.checkpoint.written")
+    assert killed.returncode == 4, killed.stderr
     again = empty_workplace.json("run", "small")
     assert again["verdict"] == "PROMOTE"
     statuses = [row["status"] for row in empty_workplace.json("runs")["runs"]]
     assert statuses == ["DONE", "FAILED"]
 
+    # Killed at its second checkpoint, a training is tried again within the run, from there; no other two come.
     elsewhere = str(tmp_path_factory.mktemp("other-home"))
-    whole = json.loads(empty_workplace.run("run", "small", "--json", TUNEGATE_HOME=elsewhere).stdout)
+    recovered = {"TUNEGATE_HOME": elsewhere, "TUNEGATE_FAILPOINT": "train.checkpoint.renamed:2"}
+    whole = json.loads(empty_workplace.run("run", "small", "--json", **recovered).stdout)
     shown = json.loads(empty_workplace.run("show", whole["run_id"], "--json", TUNEGATE_HOME=elsewhere).stdout)
     digests = {row["step"]: row["digest"] for row in shown["steps"]}
     resumed = {name: row["digest"] for name, row in steps_of(empty_workplace, again["run_id"]).items()}

@@ -15,7 +15,8 @@ from schemas.training import TrainSpec
 from tasks.cluster.answers import AnsweringOnRay
 from tasks.files import seal, sha256_file
 from tasks.model.generate import IN_THIS_PROCESS, Answering, generate_answers
-from tests.support.ray_cluster import TwoNodes, processes_of
+from tests.support.processes import processes_of
+from tests.support.ray_cluster import TwoNodes
 from tests.tasks.model.test_generate import prompt_set
 
 DECODING = DecodingSpec(max_new_tokens=24, batch_size=1, threads=1, dtype="float32")

@@ -21,7 +21,8 @@ from tasks.files import MANIFEST
 from tasks.train.job import FINAL, PROGRESS, ProgressLog, TrainJob
 from tasks.train.launch import THIS_MACHINE, train_model
 from tests.support.forked_training import server_with_torch, train_forked
-from tests.support.ray_cluster import TwoNodes, processes_of
+from tests.support.processes import processes_of
+from tests.support.ray_cluster import TwoNodes
 from tests.tasks.train.conftest import write_dataset
 
 SETTINGS: dict[str, Any] = {

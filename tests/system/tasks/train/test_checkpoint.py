@@ -147,7 +147,7 @@ def test_a_lack_of_memory_is_told_with_advice(
     job = _job(long, tiny_model, make_spec(batch_size=32), tmp_path / "scratch")
     assert run(job, more_bytes=700_000_000) == 1
     told = orjson.loads((job.scratch / ERROR).read_bytes())
-    assert (told["type"], told["code"]) == ("TrainingError", "TG0405")
+    assert (told["type"], told["code"]) == ("OutOfMemoryError", "TG0405")
     assert "halve train.batch_size (32)" in told["hint"]
 
 

@@ -6,63 +6,73 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
-from schemas.errors import ConfigError, TrainingError
+from schemas.errors import ConfigError, ProcessLostError, TrainingError
 from schemas.training import AdapterSpec, TrainSpec
+from tasks.children import Children
 from tasks.failpoint import VARIABLE
-from tasks.files import write_json
-from tasks.train.job import CHECKPOINTS, INTERRUPTED, PROGRESS, ProgressLog, TrainJob
+from tasks.files import MANIFEST, write_json
+from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
 from tasks.train.launch import train_model
 from tasks.train.place import ThisMachine, worker_environment
-from tests.support.processes import is_running
+from tests.support.processes import is_running, processes_of
+from tests.tasks.train.conftest import Run
 from tests.tasks.train.test_launch import MakeSpec, train_with
 
 
-def test_the_training_process_dies_with_its_parent(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, project: Path
+@pytest.mark.parametrize("n", [1, 2])
+def test_the_training_processes_die_with_their_parent(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, project: Path, n: int
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    job = TrainJob(
-        dataset=dataset, model=tiny_model, spec=make_spec(epochs=4000, save_every=10**6), scratch=scratch, threads=1
-    )
+    spec = make_spec(epochs=4000, save_every=10**6, processes=n)
+    job = TrainJob(dataset=dataset, model=tiny_model, spec=spec, scratch=scratch, threads=1)
     write_json(scratch / "job.json", job.model_dump(mode="json"))
     code = (
         "import subprocess, sys, os\n"
         "child = subprocess.Popen([sys.executable, '-P', '-m', 'tasks.train.worker', sys.argv[1], str(os.getpid())],\n"
         "                         start_new_session=True)\n"
-        "print(child.pid, flush=True)\n"
         "child.wait()\n"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", code, str(scratch / "job.json")],
         env=worker_environment(os.environ, threads=1),
-        stdout=subprocess.PIPE,
-        text=True,
     )
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
     deadline = time.monotonic() + 120
     while not any(event["event"] == "step" for event in ProgressLog(scratch / PROGRESS).read(0)[0]):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    workers = processes_of(f"tasks.train.worker {scratch}")
+    assert len(workers) == (1 if n == 1 else 3)  # with several, one leads them
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    parent.stdout.close()
-    while is_running(child):
+    while any(is_running(worker) for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def _events(folder: Path) -> list[dict[str, object]]:
+def _events(folder: Path) -> list[dict[str, Any]]:
     return ProgressLog(folder / "scratch" / PROGRESS).read(0)[0]
+
+
+def _scratch(folder: Path) -> Path:
+    folder.mkdir()
+    return folder / "scratch"
+
+
+def _manifest(folder: Path) -> bytes:
+    """The hashes of all files of the result."""
+    return (folder / "scratch" / FINAL / MANIFEST).read_bytes()
 
 
 def test_training_lowers_the_loss_and_reports_each_step_wherever_it_is_started(
@@ -123,6 +133,97 @@ def test_a_crash_shows_the_last_lines_of_the_process(
     with pytest.raises(TrainingError, match=r"(?s)exit code.*encodings") as caught:
         train_with(dataset, tiny_model, make_spec(), tmp_path)
     assert caught.value.code == "TG0407"
+
+
+def test_a_training_that_was_killed_and_then_ended_with_its_run_ends_in_the_bytes_of_an_uninterrupted_one(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
+) -> None:
+    children = Children()
+    spec = make_spec(epochs=40, save_every=6, validate_every=10**6, adapter=AdapterSpec(rank=4, dropout=0.2))
+
+    class Done:
+        """A training in a thread, as the driver of a run has it."""
+
+        def __init__(self) -> None:
+            self.error: Exception | None = None
+            self.heard = 0
+            self._thread = threading.Thread(target=self._train)
+            self._thread.start()
+
+        def _train(self) -> None:
+            try:
+                train_with(dataset, tiny_model, spec, tmp_path, children=children, progress=self._hear)
+            except Exception as error:
+                self.error = error
+
+        def _hear(self, done: int, *_: object, **__: float) -> None:
+            self.heard = done
+
+        def wait(self, step: int = 10**9) -> Exception | None:
+            while self._thread.is_alive() and self.heard < step:
+                time.sleep(0.01)
+            return self.error
+
+    first = Done()
+    assert first.wait(8) is None
+    (worker,) = processes_of(f"tasks.train.worker {tmp_path}")
+    os.kill(worker, signal.SIGKILL)
+    error = first.wait()
+    assert isinstance(error, ProcessLostError)
+    assert (error.code, error.transient) == ("TG0405", True)
+
+    second = Done()
+    assert second.wait(first.heard + 10) is None
+    started = time.monotonic()
+    children.end()
+    error = second.wait()
+    assert time.monotonic() - started < 10
+    assert isinstance(error, TrainingError)
+    assert (error.code, error.transient) == ("TG0408", False)
+    assert "a checkpoint is saved" in error.message
+    assert not processes_of(f"tasks.train.worker {tmp_path}")
+    stopped_at = [event["step"] for event in _events(tmp_path) if event["event"] == "step"][-1]
+    assert (tmp_path / "scratch" / CHECKPOINTS / f"step-{stopped_at:08d}").is_dir()
+
+    children.reopen()
+    assert Done().wait() is None
+    starts = [event["step"] for event in _events(tmp_path) if event["event"] == "started"]
+    assert starts[0] == 0 < starts[1] < starts[2] == stopped_at < 240
+    assert (
+        run(TrainJob(dataset=dataset, model=tiny_model, spec=spec, scratch=_scratch(tmp_path / "whole"), threads=1))
+        == 0
+    )
+    assert _manifest(tmp_path) == _manifest(tmp_path / "whole")
+
+
+def test_a_training_without_enough_memory_starts_over_with_smaller_batches(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
+) -> None:
+    class Small(ThisMachine):
+        """The fifth batch of four examples is one too many: torch's own allocator says so."""
+
+        def command(self, job_file: Path) -> list[str]:
+            _, _, _, _, *arguments = super().command(job_file)
+            code = (
+                "import sys, torch; from pathlib import Path; from tasks.train import batches, worker\n"
+                "of_few, sizes = batches.Examples.batch, []\n"
+                "def batch(self, indices):\n"
+                "    sizes.append(len(indices))\n"
+                "    return torch.empty(2**60) if sizes.count(4) == 5 else of_few(self, indices)\n"
+                "batches.Examples.batch = batch\n"
+                "sys.exit(worker.main(Path(sys.argv[1]), int(sys.argv[2])))"
+            )
+            return [sys.executable, "-P", "-c", code, *arguments]
+
+    spec = make_spec(save_every=2)
+    train_with(dataset, tiny_model, spec, tmp_path, place=Small())
+    kinds = [event["event"] for event in _events(tmp_path) if event["event"] in ("started", "halved", "ended")]
+    assert kinds == ["started", "halved", "started", "ended"]
+    assert [event["step"] for event in _events(tmp_path) if event["event"] == "started"] == [0, 0]
+    # The result is that of a training which declares these settings.
+    same = make_spec(save_every=2, batch_size=2, gradient_accumulation_steps=2)
+    assert run(TrainJob(dataset=dataset, model=tiny_model, spec=same, scratch=_scratch(tmp_path / "2"), threads=1)) == 0
+    assert _manifest(tmp_path) == _manifest(tmp_path / "2")
 
 
 def test_a_process_that_was_killed_is_told_as_such_with_advice(
