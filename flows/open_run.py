@@ -35,6 +35,7 @@ from schemas.errors import TunegateError
 from schemas.pipeline import PipelineSpec
 from schemas.schedule import OPERATIONS
 from schemas.secrets import masked
+from tasks.children import THIS_PROCESS
 from tasks.watch.arrivals import newest_time
 
 
@@ -112,6 +113,7 @@ def open_run(
             back.
     """
     guard_process()  # Prefect may have started this process
+    THIS_PROCESS.reopen()  # an earlier run of this process may have been cancelled
     check_cluster(spec, settings)
     run_id = new_run_id()
     lock = open_ledger(settings).pipeline_lock(spec.name, wait_s=wait_s, run_id=run_id)

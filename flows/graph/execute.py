@@ -25,6 +25,7 @@ from flows.engine.store import Obtained, Store
 from flows.graph.graph import Graph, Handle, Node, handles_in
 from schemas.artifacts import Artifact
 from schemas.errors import ServiceError, StorageError, TunegateError
+from tasks.children import THIS_PROCESS
 from tasks.files import verify
 from tasks.progress import Progress
 
@@ -165,6 +166,7 @@ class Run:
     def cancel(self) -> None:
         """End the run: nothing new starts, child processes save what they have, and progress raises."""
         self.cancelled.set()
+        THIS_PROCESS.end()
 
     # --- decide and make -----------------------------------------------------------------------------------------
 
