@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 
 from flows import deploy
 from schemas.errors import ConfigError, ServiceError
 from schemas.load import load_file
+from tests.support.processes import processes_of
+from tests.support.project import PROJECT
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -116,3 +125,71 @@ def test_a_file_without_schedules_is_told(empty_workplace: ForkedWorkplace) -> N
     config = empty_workplace.folder / "pipelines.yaml"
     with pytest.raises(ConfigError, match="TG0159"):
         deploy.wanted(load_file(config))
+
+
+def test_a_deployed_run_whose_process_is_killed_starts_again_and_comes_to_its_verdict(
+    empty_workplace: ForkedWorkplace, client: SyncPrefectClient
+) -> None:
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    name = empty_workplace.folder.name.lower().replace("_", "-")[:60]
+
+    def change(document: dict[str, Any]) -> None:
+        document["pipelines"][name] = {"extends": "small", "schedule": {"cron": "0 5 1 1 *"}}
+
+    empty_workplace.declare(change)
+    config = empty_workplace.folder / "pipelines.yaml"
+    client.create_work_pool(WorkPoolCreate(name=f"pool-{name}", type="process"))
+    [made], _ = deploy.register(load_file(config), config, pool=f"pool-{name}")
+    with worker_of(f"pool-{name}", empty_workplace) as worker:
+        run = client.create_flow_run_from_deployment(UUID(made.deployment_id)).id
+        wait_for(lambda: any((empty_workplace.home / "store").glob("dedup/*")), worker)
+        killed = [pid for pid in processes_of("prefect") if flow_run_of(pid) == str(run)]
+        assert killed
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: ended(client, run, run_count=2), worker)
+    last = client.read_flow_run(run)
+    assert last.state is not None
+    assert last.state.name == "PROMOTE", last.state
+    statuses = [row["status"] for row in empty_workplace.json("runs")["runs"]]
+    assert statuses == ["DONE", "INTERRUPTED"]
+
+
+@contextmanager
+def worker_of(pool: str, workplace: ForkedWorkplace) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of the pool, in a process group of its own."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+    environ = {**os.environ, **workplace.environ, "PYTHONPATH": str(PROJECT), "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    with (workplace.folder / "worker.log").open("wb") as log:
+        worker = subprocess.Popen(
+            command, cwd=workplace.folder, env=environ, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            yield worker
+        finally:
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+
+
+def flow_run_of(pid: int) -> str:
+    """The flow run that Prefect started the process for; empty for any other process."""
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    except OSError:
+        return ""
+    return next((line.partition("=")[2] for line in environ if line.startswith("PREFECT__FLOW_RUN_ID=")), "")
+
+
+def ended(client: SyncPrefectClient, run: UUID, *, run_count: int) -> bool:
+    found = client.read_flow_run(run)
+    return found.run_count >= run_count and found.state is not None and found.state.is_final()
+
+
+def wait_for(true: Callable[[], bool], process: subprocess.Popen[bytes], *, seconds: float = 900) -> None:
+    """Poll until something is true."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert process.poll() is None, "see worker.log"
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.5)
