@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +15,6 @@ from tasks.files import sha256_file
 from tests.support.processes import processes_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.prefect_server import PrefectServer
     from tests.support.workplace import ForkedWorkplace
 
@@ -182,7 +181,7 @@ def kill_the_training(workplace: ForkedWorkplace) -> None:
 
 
 def command(pid: int) -> str:
-    with open(f"/proc/{pid}/cmdline", "rb") as stream:
+    with Path(f"/proc/{pid}/cmdline").open("rb") as stream:
         return stream.read().decode()
 
 
