@@ -8,8 +8,8 @@ Its code is one digest per module, blind to comments, docstrings and layout. The
 texts that name a module, as in `[sys.executable, "-m", "tasks.train.worker"]`); nothing is imported or run. Files of a
 `tasks` package that are no Python count by their bytes: word lists and templates decide results too.
 
-It knows nothing of the store; `flows/graph/execute.py` computes every key through `step_key`, so that plan and run cannot
-disagree.
+It knows nothing of the store; `flows/graph/execute.py` computes every key through `step_key`, so that plan and run
+cannot disagree.
 """
 
 from __future__ import annotations
