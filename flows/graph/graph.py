@@ -43,9 +43,10 @@ SEPARATOR = " · "
 class Handle:
     """Stands for the result of a node that has not run. Only `Graph` makes one."""
 
-    def __init__(self, node: str, returns: Any) -> None:
+    def __init__(self, node: str, returns: Any, graph: Graph) -> None:
         self.node = node
         self.returns = returns
+        self.graph = graph
 
     def __repr__(self) -> str:
         return f"<{_type_name(self.returns)} of {self.node!r}>"
@@ -327,10 +328,13 @@ class Graph:
         if node.name in self.nodes or node.name in self.became:
             raise TypeError(f"two nodes are named {node.name!r}\nhint: tell them apart by `graph.named(...)`")
         for handle in (*node.handles, *node.scope.handles):
-            if self.name_of(handle) not in self.nodes:
-                raise TypeError(f"{node.name}: {handle!r} is not of this graph, or comes later")
+            self._check_ours(handle, where=node.name)
         self.nodes[node.name] = node
-        return Handle(node.name, node.returns)
+        return Handle(node.name, node.returns, self)
+
+    def _check_ours(self, handle: Handle, *, where: str) -> None:
+        if handle.graph is not self or self.name_of(handle) not in self.nodes:
+            raise TypeError(f"{where}: {handle!r} is not of this graph")
 
     @contextmanager
     def _within(self, **changes: Any) -> Iterator[None]:
