@@ -255,6 +255,10 @@ class Graph:
             handle = node.function(self, **node.arguments)
         if not isinstance(handle, Handle):
             raise TypeError(f"{node.name}: {node.function.__qualname__} must return a handle, got {handle!r:.200}")
+        self._check_ours(handle, where=node.name)
+        if not _fits(handle, node.returns):
+            expected = _type_name(node.returns)
+            raise TypeError(f"{node.name}: {node.function.__qualname__} must return {expected}, got {handle!r}")
         if handle.node != node.name:
             self.became[node.name] = handle.node
         new = [name for name in self.nodes if name not in before or name == node.name]
