@@ -171,7 +171,7 @@ class Run:
     def why_left_out(self, node: Node) -> str:
         """Why the node is left out; empty when it is wanted. For a node that is ready."""
         for condition in node.scope.unless:
-            reason = condition.why(*(self.find(handle) for handle in condition.handles))
+            reason = condition.why(*(self.find(value) for value in condition.values))
             if reason:
                 return reason
         for name, value in node.arguments.items():

@@ -64,7 +64,8 @@ class Condition:
     """Leaves nodes out: `why(results)` gives the reason, or None to run them."""
 
     why: Callable[..., str | None]
-    handles: tuple[Handle, ...]
+    values: tuple[Any, ...]
+    """Handles, and what stands for a result already (of an earlier run, say)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Scope:
 
     @property
     def handles(self) -> tuple[Handle, ...]:
-        return (*(handle for condition in self.unless for handle in condition.handles), *self.after)
+        return (*(handle for condition in self.unless for handle in handles_in(condition.values)), *self.after)
 
 
 @dataclass(eq=False)
@@ -240,10 +241,14 @@ class Graph:
             yield
 
     @contextmanager
-    def unless(self, why: Callable[..., str | None], *handles: Any) -> Iterator[None]:
-        """Nodes of the block are left out when `why(*results)` gives a reason; a result that was left out is None."""
-        condition = Condition(why, tuple(handle for handle in handles if isinstance(handle, Handle)))
-        with self._within(unless=(*self.scope.unless, condition)):
+    def unless(self, why: Callable[..., str | None], *values: Any) -> Iterator[None]:
+        """Nodes of the block are left out when `why(*results)` gives a reason; a result that was left out is None.
+
+        Args:
+            why: Is given the results of the handles, and what is no handle as it is.
+            values: Handles, or what stands for a result already.
+        """
+        with self._within(unless=(*self.scope.unless, Condition(why, values))):
             yield
 
     def grow_now(self, node: Node) -> None:
