@@ -148,9 +148,9 @@ class Run:
                 yield node
 
     def ready(self, node: Node) -> bool:
-        """Has it not ended, and have all its parents?"""
+        """Has it not ended, and has all that it takes, or that decides whether it is there?"""
         return node.name not in self.outcomes and all(
-            parent.name in self.outcomes for parent in self.graph.parents(node)
+            self.outcome(handle) is not None for handle in (*node.handles, *node.scope.handles)
         )
 
     def before(self, node: Node) -> list[Any]:
@@ -169,8 +169,10 @@ class Run:
     # --- decide and make -----------------------------------------------------------------------------------------
 
     def why_left_out(self, node: Node) -> str:
-        """Why the node is left out; empty when it is wanted. For a node that is ready."""
+        """Why the node is left out, as far as is known; empty when it is wanted or that is not known yet."""
         for condition in node.scope.unless:
+            if any(self.outcome(handle) is None for handle in handles_in(condition.values)):
+                continue
             reason = condition.why(*(self.find(value) for value in condition.values))
             if reason:
                 return reason
