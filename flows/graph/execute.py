@@ -285,13 +285,19 @@ class Run:
         inputs = {name: digest_of_input(node, name, arguments[name]) for name in node.inputs}
         return step_key(node, {name: digest for name, digest in inputs.items() if digest is not None})
 
-    def unchanged(self, node: Node, parts: KeyParts, *, deep: bool = False) -> Artifact | None:
-        """The earlier result that the step would extend, when all else that it was made from is the same."""
+    def unchanged(
+        self, node: Node, parts: KeyParts, *, unknown: frozenset[str] = frozenset(), deep: bool = False
+    ) -> Artifact | None:
+        """The earlier result that the step would extend, when all else that it was made from is the same.
+
+        Args:
+            unknown: Arguments that are not compared.
+        """
         earlier = node.arguments.get(node.info.extends)
         if not isinstance(earlier, Artifact):
             return None
         old = self.store.parts(node.folder, earlier.root.name)
-        if old is None or why_changed(old, parts, unknown=frozenset({node.info.extends})):
+        if old is None or why_changed(old, parts, unknown=unknown | {node.info.extends}):
             return None
         found = self.store.look(node.folder, earlier.root.name, node.returns, deep=deep)
         return found if isinstance(found, Artifact) else None

@@ -91,7 +91,9 @@ def _planned_waiting(run: Run, node: Node) -> PlannedNode:
     inputs = {name: digest_of_input(node, name, arguments[name]) for name in node.inputs if name not in unknown}
     parts = step_key(node, {name: digest for name, digest in inputs.items() if digest is not None})
     reasons = _closest(run.store.known_parts(node.folder), parts, unknown)
-    return PlannedNode(node, "run", reasons) if reasons else PlannedNode(node, "maybe", waits)
+    if not reasons or run.unchanged(node, parts, unknown=unknown) is not None:
+        return PlannedNode(node, "maybe", waits)
+    return PlannedNode(node, "run", reasons)
 
 
 def _closest(earlier: Sequence[KeyParts], parts: KeyParts, unknown: frozenset[str]) -> tuple[str, ...]:
