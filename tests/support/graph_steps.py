@@ -70,6 +70,14 @@ def copy(out: Path, *, x: Artifact, ran: list[str]) -> Artifact:
     return Artifact(root=out)
 
 
+@as_step("both", context=("ran",))
+def both(out: Path, *, x: Artifact, y: Artifact, ran: list[str]) -> Artifact:
+    """Write what two inputs hold, which must be there."""
+    ran.append("both")
+    (out / "text").write_text(f"{text_of(x)} {text_of(y)}")
+    return Artifact(root=out)
+
+
 @as_step("table")
 def table(out: Path, *, n_rows: int) -> TicketTable:
     (out / "text").write_text(str(n_rows))

@@ -180,7 +180,7 @@ def test_a_handle_of_another_graph_is_refused_even_if_that_has_such_a_node_too(g
         with pytest.raises(TypeError, match=f"dedup: <TicketTable of '{handle.node}'> is not of this graph"):
             graph.add(dedup, tickets=handle, **GIVEN)
         with (
-            pytest.raises(TypeError, match="encode: .* is not of this graph"),
+            pytest.raises(TypeError, match=r"encode: .* is not of this graph"),
             graph.unless(lambda _: None, handle),
         ):
             graph.add(encode, tickets=tickets)
@@ -227,7 +227,7 @@ def test_several_conditions_hold_together(graph, tickets):
 def test_a_condition_is_given_every_value_in_its_place(graph, tickets, tmp_path):
     """One of an earlier run may stand where a handle may stand."""
     earlier = TicketTable(root=tmp_path, rows={"n_in": 1, "n_out": 1}, digest="d")
-    with graph.unless(lambda first, second: None, earlier, tickets):
+    with graph.unless(lambda _first, _second: None, earlier, tickets):
         node = graph.at(graph.named("x").add(table, n_rows=1))
     (condition,) = node.scope.unless
     assert condition.values == (earlier, tickets)
