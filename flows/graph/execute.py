@@ -492,11 +492,12 @@ def run_plainly(
 
 
 def make_patiently(run: Run, node: Node, *, retries: int = RETRIES, delay_s: float = FIRST_DELAY_S) -> Outcome:
-    """Make the node; a transient error is tried again, as Prefect does with a task."""
+    """Make the node; a transient error of a step is tried again, as Prefect does with a task. An act is not: it may
+    have changed the world before it failed."""
     try:
         return make_safely(run, node)
     except TunegateError as error:
-        if not error.transient or not retries or run.cancelled.wait(delay_s):
+        if node.kind == "act" or not error.transient or not retries or run.cancelled.wait(delay_s):
             raise
     return make_patiently(run, node, retries=retries - 1, delay_s=2 * delay_s)
 
