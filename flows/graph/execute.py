@@ -411,7 +411,9 @@ def drive(
                     decided[node] = run.decide(node)
             except Exception as raised:
                 error = _settled(run, node, raised)
-                break
+                if error is not None:
+                    break
+                continue
             outcome = decided[node]
             takes = {} if outcome is not None else needs(node, budget)
             if _fits(takes, free):  # else a lighter one may overtake it
@@ -433,7 +435,8 @@ def drive(
             run.end(node, future.result())
         except Exception as raised:
             if not run.cancelled.is_set():  # else it was stopped, and is no failure
-                error = error or _settled(run, node, raised)
+                settled = _settled(run, node, raised)
+                error = error or settled
     if run.cancelled.is_set():
         raise RunEndedError("the run was cancelled; what was begun goes on from there in the next run")
     if error is not None:
