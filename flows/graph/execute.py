@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -415,6 +415,9 @@ def drive(
                     break
                 continue
             outcome = decided[node]
+            if outcome is None and _is_on_its_way(run, node, (each for each, _ in running.values())):
+                del decided[node]  # it will be reused
+                continue
             takes = {} if outcome is not None else needs(node, budget)
             if _fits(takes, free):  # else a lighter one may overtake it
                 free = {name: amount - takes.get(name, 0.0) for name, amount in free.items()}
@@ -441,6 +444,13 @@ def drive(
         raise RunEndedError("the run was cancelled; what was begun goes on from there in the next run")
     if error is not None:
         raise error
+
+
+def _is_on_its_way(run: Run, node: Node, running: Iterable[Node]) -> bool:
+    """Does a running node make this node's very result? Of two with one key the first of the graph makes it, so that
+    what a run has made does not depend on which thread comes first, and none waits for another."""
+    alike = [other for other in running if node.kind == other.kind == "step" and node.folder == other.folder]
+    return bool(alike) and run.parts(node).key in {run.parts(other).key for other in alike}
 
 
 def _wanted(run: Run, node: Node, targets: tuple[Any, ...] | None) -> bool:
