@@ -391,6 +391,7 @@ def drive(
     Raises:
         TunegateError: a node failed.
         RunEndedError: `run.cancelled` was set.
+        LookupError: a node can never start: what it takes has not run, or it needs more than the budget.
     """
     budget = dict(budget or budget_of_machine())
     free = dict(budget)
@@ -444,6 +445,16 @@ def drive(
         raise RunEndedError("the run was cancelled; what was begun goes on from there in the next run")
     if error is not None:
         raise error
+    for node in run.nodes(stage):
+        if node.name not in run.outcomes and _wanted(run, node, targets):
+            raise LookupError(f"{node.name} cannot start: {_what_is_missing(run, node, budget)}")
+
+
+def _what_is_missing(run: Run, node: Node, budget: Amounts) -> str:
+    absent = [parent.name for parent in run.graph.parents(node) if parent.name not in run.outcomes]
+    if absent:
+        return f"{', '.join(absent)} has not run"
+    return f"it needs {needs(node, budget)} of {dict(budget)}"
 
 
 def _is_on_its_way(run: Run, node: Node, running: Iterable[Node]) -> bool:
