@@ -8,8 +8,8 @@ Its code is one digest per module, blind to comments, docstrings and layout. The
 texts that name a module, as in `[sys.executable, "-m", "tasks.train.worker"]`); nothing is imported or run. Files of a
 `tasks` package that are no Python count by their bytes: word lists and templates decide results too.
 
-It knows nothing of the store; `flows/engine/plan.py` computes every key through `step_key`, so that plan and run cannot
-disagree.
+It knows nothing of the store; `flows/graph/execute.py` computes every key through `step_key`, so that plan and run
+cannot disagree.
 """
 
 from __future__ import annotations
@@ -212,12 +212,13 @@ def step_key(node: Node, inputs: Mapping[str, InputDigest], params: Mapping[str,
             function is no plain function of a module.
     """
     values = {**node.reads, **(node.params if params is None else params)}
+    code = code_digests(node.function)
     return KeyParts(
         step=node.folder,
         function=f"{node.function.__module__}.{node.function.__qualname__}",
         inputs=dict(inputs),
         params={name: canonical(value, where=f"{node.name}.{name}") for name, value in values.items()},
-        code=code_digests(node.function),
+        code=code,
         libraries={"python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
         | {name: installed(name) for name in node.info.libraries},
     )

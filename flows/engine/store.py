@@ -2,7 +2,7 @@
 
 A result is written aside, sealed (`tasks/files.py`: manifest, sha256, fsync) and renamed into its place. Processes that
 want the same result wait for each other and share it; what a killed one left aside is swept by the next. It knows
-nothing of what the steps do; `flows/engine/plan.py` asks for results, nobody else writes here.
+nothing of what the steps do; `flows/graph/execute.py` asks for results, nobody else writes here.
 
 Below the root: `store/` results, `keys/` what each was made from, `tmp/` work aside, `scratch/` what outlives a kill
 (checkpoints), `damaged/` what failed its manifest, `locks/keys/` who is making what.

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,9 +149,9 @@ class Run:
                 yield node
 
     def ready(self, node: Node) -> bool:
-        """Has it not ended, and have all its parents?"""
+        """Has it not ended, and has all that it takes, or that decides whether it is there?"""
         return node.name not in self.outcomes and all(
-            parent.name in self.outcomes for parent in self.graph.parents(node)
+            self.outcome(handle) is not None for handle in (*node.handles, *node.scope.handles)
         )
 
     def before(self, node: Node) -> list[Any]:
@@ -171,9 +171,11 @@ class Run:
     # --- decide and make -----------------------------------------------------------------------------------------
 
     def why_left_out(self, node: Node) -> str:
-        """Why the node is left out; empty when it is wanted. For a node that is ready."""
+        """Why the node is left out, as far as is known; empty when it is wanted or that is not known yet."""
         for condition in node.scope.unless:
-            reason = condition.why(*(self.find(handle) for handle in condition.handles))
+            if any(self.outcome(handle) is None for handle in handles_in(condition.values)):
+                continue
+            reason = condition.why(*(self.find(value) for value in condition.values))
             if reason:
                 return reason
         for name, value in node.arguments.items():
@@ -285,13 +287,19 @@ class Run:
         inputs = {name: digest_of_input(node, name, arguments[name]) for name in node.inputs}
         return step_key(node, {name: digest for name, digest in inputs.items() if digest is not None})
 
-    def unchanged(self, node: Node, parts: KeyParts, *, deep: bool = False) -> Artifact | None:
-        """The earlier result that the step would extend, when all else that it was made from is the same."""
+    def unchanged(
+        self, node: Node, parts: KeyParts, *, unknown: frozenset[str] = frozenset(), deep: bool = False
+    ) -> Artifact | None:
+        """The earlier result that the step would extend, when all else that it was made from is the same.
+
+        Args:
+            unknown: Arguments that are not compared.
+        """
         earlier = node.arguments.get(node.info.extends)
         if not isinstance(earlier, Artifact):
             return None
         old = self.store.parts(node.folder, earlier.root.name)
-        if old is None or why_changed(old, parts, unknown=frozenset({node.info.extends})):
+        if old is None or why_changed(old, parts, unknown=unknown | {node.info.extends}):
             return None
         found = self.store.look(node.folder, earlier.root.name, node.returns, deep=deep)
         return found if isinstance(found, Artifact) else None
@@ -385,6 +393,7 @@ def drive(
     Raises:
         TunegateError: a node failed.
         RunEndedError: `run.cancelled` was set.
+        LookupError: a node can never start: what it takes has not run, or it needs more than the budget.
     """
     budget = dict(budget or budget_of_machine())
     free = dict(budget)
@@ -405,8 +414,13 @@ def drive(
                     decided[node] = run.decide(node)
             except Exception as raised:
                 error = _settled(run, node, raised)
-                break
+                if error is not None:
+                    break
+                continue
             outcome = decided[node]
+            if outcome is None and _is_on_its_way(run, node, (each for each, _ in running.values())):
+                del decided[node]  # it will be reused
+                continue
             takes = {} if outcome is not None else needs(node, budget)
             if _fits(takes, free):  # else a lighter one may overtake it
                 free = {name: amount - takes.get(name, 0.0) for name, amount in free.items()}
@@ -427,11 +441,29 @@ def drive(
             run.end(node, future.result())
         except Exception as raised:
             if not run.cancelled.is_set():  # else it was stopped, and is no failure
-                error = error or _settled(run, node, raised)
+                settled = _settled(run, node, raised)
+                error = error or settled
     if run.cancelled.is_set():
         raise RunEndedError("the run was cancelled; what was begun goes on from there in the next run")
     if error is not None:
         raise error
+    for node in run.nodes(stage):
+        if node.name not in run.outcomes and _wanted(run, node, targets):
+            raise LookupError(f"{node.name} cannot start: {_what_is_missing(run, node, budget)}")
+
+
+def _what_is_missing(run: Run, node: Node, budget: Amounts) -> str:
+    absent = [parent.name for parent in run.graph.parents(node) if parent.name not in run.outcomes]
+    if absent:
+        return f"{', '.join(absent)} has not run"
+    return f"it needs {needs(node, budget)} of {dict(budget)}"
+
+
+def _is_on_its_way(run: Run, node: Node, running: Iterable[Node]) -> bool:
+    """Does a running node make this node's very result? Of two with one key the first of the graph makes it, so that
+    what a run has made does not depend on which thread comes first, and none waits for another."""
+    alike = [other for other in running if node.kind == other.kind == "step" and node.folder == other.folder]
+    return bool(alike) and run.parts(node).key in {run.parts(other).key for other in alike}
 
 
 def _wanted(run: Run, node: Node, targets: tuple[Any, ...] | None) -> bool:
@@ -486,11 +518,12 @@ def run_plainly(
 
 
 def make_patiently(run: Run, node: Node, *, retries: int = RETRIES, delay_s: float = FIRST_DELAY_S) -> Outcome:
-    """Make the node; a transient error is tried again, as Prefect does with a task."""
+    """Make the node; a transient error of a step is tried again, as Prefect does with a task. An act is not: it may
+    have changed the world before it failed."""
     try:
         return make_safely(run, node)
     except TunegateError as error:
-        if not error.transient or not retries or run.cancelled.wait(delay_s):
+        if node.kind == "act" or not error.transient or not retries or run.cancelled.wait(delay_s):
             raise
     return make_patiently(run, node, retries=retries - 1, delay_s=2 * delay_s)
 

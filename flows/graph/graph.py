@@ -43,9 +43,10 @@ SEPARATOR = " · "
 class Handle:
     """Stands for the result of a node that has not run. Only `Graph` makes one."""
 
-    def __init__(self, node: str, returns: Any) -> None:
+    def __init__(self, node: str, returns: Any, graph: Graph) -> None:
         self.node = node
         self.returns = returns
+        self.graph = graph
 
     def __repr__(self) -> str:
         return f"<{_type_name(self.returns)} of {self.node!r}>"
@@ -63,7 +64,8 @@ class Condition:
     """Leaves nodes out: `why(results)` gives the reason, or None to run them."""
 
     why: Callable[..., str | None]
-    handles: tuple[Handle, ...]
+    values: tuple[Any, ...]
+    """Handles, and what stands for a result already (of an earlier run, say)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Scope:
 
     @property
     def handles(self) -> tuple[Handle, ...]:
-        return (*(handle for condition in self.unless for handle in condition.handles), *self.after)
+        return (*(handle for condition in self.unless for handle in handles_in(condition.values)), *self.after)
 
 
 @dataclass(eq=False)
@@ -239,10 +241,14 @@ class Graph:
             yield
 
     @contextmanager
-    def unless(self, why: Callable[..., str | None], *handles: Any) -> Iterator[None]:
-        """Nodes of the block are left out when `why(*results)` gives a reason; a result that was left out is None."""
-        condition = Condition(why, tuple(handle for handle in handles if isinstance(handle, Handle)))
-        with self._within(unless=(*self.scope.unless, condition)):
+    def unless(self, why: Callable[..., str | None], *values: Any) -> Iterator[None]:
+        """Nodes of the block are left out when `why(*results)` gives a reason; a result that was left out is None.
+
+        Args:
+            why: Is given the results of the handles, and what is no handle as it is.
+            values: Handles, or what stands for a result already.
+        """
+        with self._within(unless=(*self.scope.unless, Condition(why, values))):
             yield
 
     def grow_now(self, node: Node) -> None:
@@ -254,6 +260,10 @@ class Graph:
             handle = node.function(self, **node.arguments)
         if not isinstance(handle, Handle):
             raise TypeError(f"{node.name}: {node.function.__qualname__} must return a handle, got {handle!r:.200}")
+        self._check_ours(handle, where=node.name)
+        if not _fits(handle, node.returns):
+            expected = _type_name(node.returns)
+            raise TypeError(f"{node.name}: {node.function.__qualname__} must return {expected}, got {handle!r}")
         if handle.node != node.name:
             self.became[node.name] = handle.node
         new = [name for name in self.nodes if name not in before or name == node.name]
@@ -327,10 +337,13 @@ class Graph:
         if node.name in self.nodes or node.name in self.became:
             raise TypeError(f"two nodes are named {node.name!r}\nhint: tell them apart by `graph.named(...)`")
         for handle in (*node.handles, *node.scope.handles):
-            if self.name_of(handle) not in self.nodes:
-                raise TypeError(f"{node.name}: {handle!r} is not of this graph, or comes later")
+            self._check_ours(handle, where=node.name)
         self.nodes[node.name] = node
-        return Handle(node.name, node.returns)
+        return Handle(node.name, node.returns, self)
+
+    def _check_ours(self, handle: Handle, *, where: str) -> None:
+        if handle.graph is not self or self.name_of(handle) not in self.nodes:
+            raise TypeError(f"{where}: {handle!r} is not of this graph")
 
     @contextmanager
     def _within(self, **changes: Any) -> Iterator[None]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from flows.engine.keys import KeyParts, step_key, why_changed
 from flows.engine.store import Damage
-from flows.graph.execute import Run, digest_of_input
+from flows.graph.execute import Outcome, Run, digest_of_input
 from flows.graph.graph import Node, handles_in
 from schemas.artifacts import Artifact
 
@@ -50,16 +50,16 @@ def plan(run: Run) -> tuple[PlannedNode, ...]:
 
 
 def _planned(run: Run, node: Node) -> PlannedNode:
-    if node.name in run.outcomes:  # a growing node that is left out
-        return PlannedNode(node, "left out", (run.outcomes[node.name].skipped,))
+    reason = run.why_left_out(node)  # perhaps known before all that the node takes
+    if reason:
+        run.outcomes[node.name] = Outcome(skipped=reason)
+        return PlannedNode(node, "left out", (reason,))
     if not run.ready(node):
         return _planned_waiting(run, node)
     outcome = run.decide(node, deep=False)
     if outcome is None:
         return _planned_run(run, node)
     run.outcomes[node.name] = outcome
-    if outcome.skipped:
-        return PlannedNode(node, "left out", (outcome.skipped,))
     return PlannedNode(node, "reused", key=outcome.key, artifact=outcome.result)
 
 
@@ -75,7 +75,9 @@ def _planned_run(run: Run, node: Node) -> PlannedNode:
 
 def _planned_waiting(run: Run, node: Node) -> PlannedNode:
     """Inputs are unknown; but when no earlier result agrees in all that is known, it certainly runs."""
-    missing = [parent.name for parent in run.graph.parents(node) if parent.name not in run.outcomes]
+    missing = [parent.name for parent in run.graph.parents(node) if parent.name not in run.outcomes] or [
+        run.graph.name_of(handle) for handle in node.scope.handles if run.outcome(handle) is None
+    ]
     waits = tuple(f"known when {name} has run" for name in missing)
     undecided = any(run.outcome(handle) is None for handle in node.scope.handles)
     if node.kind != "step" or undecided:
@@ -89,7 +91,9 @@ def _planned_waiting(run: Run, node: Node) -> PlannedNode:
     inputs = {name: digest_of_input(node, name, arguments[name]) for name in node.inputs if name not in unknown}
     parts = step_key(node, {name: digest for name, digest in inputs.items() if digest is not None})
     reasons = _closest(run.store.known_parts(node.folder), parts, unknown)
-    return PlannedNode(node, "run", reasons) if reasons else PlannedNode(node, "maybe", waits)
+    if not reasons or run.unchanged(node, parts, unknown=unknown) is not None:
+        return PlannedNode(node, "maybe", waits)
+    return PlannedNode(node, "run", reasons)
 
 
 def _closest(earlier: Sequence[KeyParts], parts: KeyParts, unknown: frozenset[str]) -> tuple[str, ...]:

@@ -15,20 +15,22 @@ from pathlib import Path
 from flows.engine import promotions
 from flows.engine.keys import step_key
 from flows.engine.ledger import Ledger
-from flows.engine.plan import run_step
-from flows.engine.step import Step
 from flows.engine.store import Store
+from flows.graph.execute import Outcome, Run
+from flows.graph.graph import Graph, Node
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef, RowCounts, TicketTable, TrainedRef
 from schemas.curation_steps import DedupStep
 from schemas.errors import TunegateError
 from schemas.training import PromptSpec
+from tasks.step import BY_RUNNER, as_step
 
 
 def open_here(home: Path) -> Ledger:
     return Ledger(home, os.environ.get("TUNEGATE_LEDGER_URL") or None)
 
 
-def make_table(*, step: DedupStep, journal: Path, pause_s: float, out: Path, scratch: Path) -> TicketTable:
+@as_step("table", libraries=("pydantic",), context=("journal", "pause_s"))
+def make_table(out: Path, *, step: DedupStep, journal: Path, pause_s: float, scratch: Path = BY_RUNNER) -> TicketTable:
     """Write two files; note in the journal that it ran and whether an earlier attempt left something."""
     with journal.open("a") as stream:
         stream.write(f"{'resumed' if (scratch / 'half').exists() else 'began'} {os.getpid()}\n")
@@ -40,16 +42,17 @@ def make_table(*, step: DedupStep, journal: Path, pause_s: float, out: Path, scr
     return TicketTable(root=out, rows=RowCounts(n_in=3, n_out=2, n_dropped=1))
 
 
-def table_step(journal: Path, *, threshold: float = 0.8, pause_s: float = 0.0) -> Step:
-    return Step(
-        "table",
-        make_table,
-        TicketTable,
-        params={"step": DedupStep(uses="dedup", threshold=threshold)},
-        context={"journal": journal, "pause_s": pause_s},
-        libraries=("pydantic",),
-        resumable=True,
-    )
+def table_node(journal: Path, *, threshold: float = 0.8, pause_s: float = 0.0) -> Node:
+    """The only node of a graph."""
+    graph = Graph()
+    graph.add(make_table, step=DedupStep(uses="dedup", threshold=threshold), journal=journal, pause_s=pause_s)
+    return graph.nodes["table"]
+
+
+def table_of(home: Path, journal: Path, *, threshold: float = 0.8, pause_s: float = 0.0) -> Outcome:
+    """Make the table, or take it from the store of the home folder."""
+    node = table_node(journal, threshold=threshold, pause_s=pause_s)
+    return Run(Graph({node.name: node}), Store(home)).make(node)
 
 
 def candidate_ref(home: Path, number: int, *, name: str = "replies") -> ChampionRef:
@@ -76,8 +79,8 @@ def candidate_ref(home: Path, number: int, *, name: str = "replies") -> Champion
 
 
 def obtain(home: Path, journal: str, pause_s: str) -> object:
-    obtained = run_step(table_step(Path(journal), pause_s=float(pause_s)), {}, Store(home))
-    return {"reused": obtained.reused, "digest": obtained.artifact.digest, "root": str(obtained.artifact.root)}
+    outcome = table_of(home, Path(journal), pause_s=float(pause_s))
+    return {"reused": outcome.reused, "digest": outcome.result.digest, "root": str(outcome.result.root)}
 
 
 def release(home: Path, number: str, expected: str, start_at: str = "0") -> object:
@@ -159,7 +162,7 @@ def wait_for_a_word(text: str) -> None:
 
 
 def key(_home: Path) -> object:
-    return {"key": step_key(table_step(Path("journal")), {"tickets": "abc", "several": ("d", "e")}).key}
+    return {"key": step_key(table_node(Path("journal")), {"tickets": "abc", "several": ("d", "e")}).key}
 
 
 def say(text: str) -> None:

@@ -14,18 +14,18 @@ from schemas.curation_steps import DedupStep, RuleStep
 
 
 def test_context_does_not_count_and_parameters_do(kit):
-    step = kit.table_step(Path("a"))
-    assert step_key(step, {}).key == step_key(kit.table_step(Path("b"), pause_s=3), {}).key
-    assert step_key(step, {}).key != step_key(kit.table_step(Path("a"), threshold=0.7), {}).key
+    node = kit.table_node(Path("a"))
+    assert step_key(node, {}).key == step_key(kit.table_node(Path("b"), pause_s=3), {}).key
+    assert step_key(node, {}).key != step_key(kit.table_node(Path("a"), threshold=0.7), {}).key
 
 
 def test_the_order_of_several_inputs_counts(kit):
-    step = kit.table_step(Path("a"))
-    assert step_key(step, {"tables": ("x", "y")}).key != step_key(step, {"tables": ("y", "x")}).key
+    node = kit.table_node(Path("a"))
+    assert step_key(node, {"tables": ("x", "y")}).key != step_key(node, {"tables": ("y", "x")}).key
 
 
 def test_functions_that_carry_something_unseen_are_refused(kit):
-    step = kit.table_step(Path("a"))
+    node = kit.table_node(Path("a"))
 
     def factory(factor):
         def run(*, out):
@@ -35,7 +35,7 @@ def test_functions_that_carry_something_unseen_are_refused(kit):
 
     for function in (factory(2), functools.partial(kit.make_table, pause_s=1), print):
         with pytest.raises(TypeError, match="not a plain function"):
-            step_key(replace(step, run=function), {})
+            step_key(replace(node, function=function), {})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_lists_are_compared_item_by_item():
 
 
 def test_parts_survive_being_written_and_read(kit):
-    before = step_key(kit.table_step(Path("a")), {"tickets": "x", "several": ("y", "z")})
+    before = step_key(kit.table_node(Path("a")), {"tickets": "x", "several": ("y", "z")})
     after = KeyParts.model_validate_json(before.model_dump_json())
     assert after.key == before.key
     assert why_changed(before, after) == ()

@@ -9,7 +9,6 @@ import threading
 
 import pytest
 
-from flows.engine.plan import parts_of, run_step
 from flows.engine.store import Damage, Store
 from schemas.artifacts import Artifact, TicketTable
 from schemas.errors import SecurityError, StorageError
@@ -17,20 +16,19 @@ from tasks.files import MANIFEST, verify
 
 
 def test_a_result_is_made_once_and_reused_after(kit, tmp_path):
-    step = kit.table_step(tmp_path / "journal")
-    first = run_step(step, {}, Store(tmp_path / "home"))
-    second = run_step(step, {}, Store(tmp_path / "home"))
+    first = kit.table_of(tmp_path / "home", tmp_path / "journal")
+    second = kit.table_of(tmp_path / "home", tmp_path / "journal")
     assert not first.reused
     assert first.seconds > 0
     assert second.reused
-    assert second.artifact == first.artifact
-    assert first.artifact.rows.n_in == 3
-    assert first.artifact.digest == verify(first.artifact.root)
+    assert second.result == first.result
+    assert first.result.rows.n_in == 3
+    assert first.result.digest == verify(first.result.root)
     assert len((tmp_path / "journal").read_text().splitlines()) == 1
 
 
 def test_results_are_readable_by_their_owner_alone(kit, tmp_path):
-    run_step(kit.table_step(tmp_path / "journal"), {}, Store(tmp_path / "home"))
+    kit.table_of(tmp_path / "home", tmp_path / "journal")
     for path in [tmp_path / "home", *(tmp_path / "home").rglob("*")]:
         mode = stat.S_IMODE(path.stat().st_mode)
         if "keys" not in path.parts:
@@ -63,10 +61,8 @@ def test_a_reader_never_sees_a_half_result(tmp_path):
 
 def test_a_result_that_came_first_without_the_lock_is_the_result(kit, tmp_path):
     """As from another machine on a file system that does not carry locks."""
-    step = kit.table_step(tmp_path / "journal")
-    theirs = run_step(step, {}, Store(tmp_path / "theirs")).artifact
-    store = Store(tmp_path / "home")
-    key = parts_of(step, {}).key
+    first = kit.table_of(tmp_path / "theirs", tmp_path / "journal")
+    theirs, key, store = first.result, first.key, Store(tmp_path / "home")
 
     def produce(out):
         shutil.copytree(theirs.root, store.place("table", key))
@@ -103,21 +99,20 @@ def garble_reference(root):
 @pytest.mark.parametrize("harm", [cut, add, remove, lose_manifest, garble_reference])
 def test_a_damaged_result_is_named_put_aside_and_made_again(kit, tmp_path, caplog, harm):
     home, journal = tmp_path / "home", tmp_path / "journal"
-    step = kit.table_step(journal)
-    good = run_step(step, {}, Store(home)).artifact
+    good = kit.table_of(home, journal).result
     harm(good.root)
     with caplog.at_level(logging.WARNING, "tunegate.store"):
-        again = run_step(step, {}, Store(home))
+        again = kit.table_of(home, journal)
     assert "TG0510" in caplog.text
     assert not again.reused
-    assert again.artifact == good
+    assert again.result == good
     assert len(list((home / "damaged").iterdir())) == 1
 
 
 def test_a_flipped_bit_is_found_by_the_deep_check_alone(kit, tmp_path):
     store = Store(tmp_path / "home")
-    made = run_step(kit.table_step(tmp_path / "journal"), {}, store)
-    (made.artifact.root / "two.txt").write_text("twp\n")
+    made = kit.table_of(tmp_path / "home", tmp_path / "journal")
+    (made.result.root / "two.txt").write_text("twp\n")
     assert isinstance(store.look("table", made.key, TicketTable), TicketTable)
     damage = store.look("table", made.key, TicketTable, deep=True)
     assert isinstance(damage, Damage)

@@ -13,13 +13,14 @@ import pytest
 
 from flows.engine.disk import named_disk_errors
 from flows.engine.ledger import Ledger
-from flows.engine.plan import run_step
-from flows.engine.step import Step
 from flows.engine.store import Store
+from flows.graph.execute import Run
+from flows.graph.graph import Graph
 from schemas.artifacts import Artifact, TicketTable
 from schemas.errors import StorageError
 from tasks.disk_errors import name_disk_error
 from tasks.files import MANIFEST, seal, verify
+from tasks.step import as_step
 
 
 def flip(path):
@@ -29,11 +30,10 @@ def flip(path):
 
 
 def test_a_flipped_bit_in_a_reused_result_is_found_and_the_result_made_again(kit, tmp_path):
-    step = kit.table_step(tmp_path / "journal")
-    good = run_step(step, {}, Store(tmp_path / "home")).artifact
+    good = kit.table_of(tmp_path / "home", tmp_path / "journal").result
     flip(good.root / "two.txt")
-    again = run_step(step, {}, Store(tmp_path / "home"))
-    assert (again.reused, again.artifact) == (False, good)
+    again = kit.table_of(tmp_path / "home", tmp_path / "journal")
+    assert (again.reused, again.result) == (False, good)
     assert verify(good.root) == good.digest
 
 
@@ -52,17 +52,23 @@ def test_a_damaged_result_of_an_earlier_run_is_not_compared_with(tmp_path):
     root.mkdir()
     (root / "weights").write_text("weights")
     champion = TicketTable(root=root, rows={"n_in": 1, "n_out": 1}, digest=seal(root))
-    step = Step("answers", _uses, Artifact, inputs={"champion": champion})
     other = champion.model_copy(update={"digest": "0" * 64})
     with pytest.raises(StorageError, match="TG0549"):
-        run_step(Step("answers", _uses, Artifact, inputs={"champion": other}), {}, Store(tmp_path / "home"))
+        answer_with(other, tmp_path / "home")
     flip(root / "weights")
     with pytest.raises(StorageError, match="TG0510"):
-        run_step(step, {}, Store(tmp_path / "home"))
+        answer_with(champion, tmp_path / "home")
     assert not (tmp_path / "home" / "store").exists()
 
 
-def _uses(*, champion: Artifact, out: object) -> Artifact:
+def answer_with(champion, home):
+    graph = Graph()
+    graph.add(never_called, champion=champion)
+    Run(graph, Store(home)).make(graph.nodes["answers"])
+
+
+@as_step("answers")
+def never_called(out: Path, *, champion: Artifact) -> Artifact:
     raise AssertionError(f"it was read: {champion} {out}")
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from flows.engine.plan import parts_of, run_step
+from flows.engine.keys import step_key
 from flows.engine.store import Damage, Store
 from schemas.artifacts import TicketTable
 from tasks.failpoint import PLACES
@@ -24,16 +24,16 @@ def test_a_process_killed_anywhere_leaves_a_complete_result_or_none_and_the_next
     killed.communicate()
     assert killed.returncode == -9
 
-    step = kit.table_step(journal)
-    key = parts_of(step, {}).key
+    key = step_key(kit.table_node(journal), {}).key
     assert not isinstance(Store(home).look("table", key, TicketTable, deep=True), Damage)
 
-    again = run_step(step, {}, Store(home))
-    assert verify(again.artifact.root) == again.artifact.digest
+    again = kit.table_of(home, journal)
+    assert again.key == key
+    assert verify(again.result.root) == again.result.digest
     assert again.reused == (place in ("store.renamed", "store.committed"))
     assert [path.name for path in (home / "store" / "table").iterdir()] == [again.key]
     assert list((home / "scratch" / "table").iterdir()) == []
-    assert {path.name for path in again.artifact.root.iterdir()} == {
+    assert {path.name for path in again.result.root.iterdir()} == {
         "MANIFEST.json",
         "artifact.json",
         "parts",
@@ -46,7 +46,7 @@ def test_what_a_killed_process_left_aside_is_swept_by_the_next_that_works(kit, s
     home, journal = tmp_path / "home", tmp_path / "journal"
     start(home, "obtain", journal, 0, failpoint=place).communicate()
     assert list((home / "tmp").iterdir())
-    run_step(kit.table_step(journal, threshold=0.5), {}, Store(home))
+    kit.table_of(home, journal, threshold=0.5)
     assert list((home / "tmp").iterdir()) == []
 
 
@@ -55,7 +55,7 @@ def test_work_in_progress_of_a_living_process_is_not_swept(kit, start, tmp_path)
     slow = start(home, "obtain", journal, 1.5)
     while not journal.exists():
         assert slow.poll() is None
-    run_step(kit.table_step(tmp_path / "other", threshold=0.5), {}, Store(home))
+    kit.table_of(home, tmp_path / "other", threshold=0.5)
     out, err = slow.communicate()
     assert slow.returncode == 0, err
     assert json.loads(out)["reused"] is False
@@ -64,7 +64,7 @@ def test_work_in_progress_of_a_living_process_is_not_swept(kit, start, tmp_path)
 def test_scratch_outlives_a_kill_and_goes_with_the_commit(kit, start, tmp_path):
     home, journal = tmp_path / "home", tmp_path / "journal"
     start(home, "obtain", journal, 0, failpoint="store.produced").communicate()
-    run_step(kit.table_step(journal), {}, Store(home))
+    kit.table_of(home, journal)
     assert [line.split()[0] for line in journal.read_text().splitlines()] == ["began", "resumed"]
     assert list((home / "scratch" / "table").iterdir()) == []
 

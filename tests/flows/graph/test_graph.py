@@ -1,0 +1,405 @@
+"""Declaring a graph: what calls nothing, what is an edge, and which mistakes are found before anything runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from flows.graph.graph import Graph, Handle
+from schemas.artifacts import Artifact, DatasetRef, TicketTable
+from schemas.curation_steps import DedupStep
+from tasks.progress import Progress
+from tasks.step import BY_RUNNER, as_step
+from tests.support.graph_steps import mix, table
+
+
+@as_step("dedup", libraries=("duckdb",), context=("cache",), heavy=True)
+def dedup(
+    out: Path,
+    *,
+    tickets: TicketTable,
+    step: DedupStep,
+    cache: Path,
+    threshold: float = 0.8,
+    arm: Literal["tuned", "champion"] = "tuned",
+    previous: TicketTable | None = None,
+    others: tuple[TicketTable, ...] = (),
+    scratch: Path = BY_RUNNER,
+    progress: Progress = BY_RUNNER,
+) -> TicketTable:
+    """Takes everything that a step may take."""
+    raise AssertionError("declaring calls nothing")
+
+
+@as_step("encode")
+def encode(out: Path, *, tickets: TicketTable) -> DatasetRef:
+    raise AssertionError("declaring calls nothing")
+
+
+def no_step(out: Path, *, tickets: TicketTable) -> DatasetRef:
+    raise AssertionError("declaring calls nothing")
+
+
+def announce(run: object, *, data: DatasetRef, again: bool = False) -> str:
+    raise AssertionError("declaring calls nothing")
+
+
+STEP = DedupStep(uses="dedup")
+GIVEN = {"step": STEP, "cache": Path("cache")}
+
+
+@pytest.fixture
+def graph():
+    return Graph()
+
+
+@pytest.fixture
+def tickets(graph):
+    return graph.add(table, n_rows=3)
+
+
+def test_declaring_calls_nothing_and_gives_a_handle_for_the_result(graph, tickets):
+    clean = graph.add(dedup, tickets=tickets, **GIVEN)
+    data = graph.add(encode, tickets=clean)
+    sent = graph.act(announce, data=data)
+    assert [node.name for node in graph.nodes.values()] == ["table", "dedup", "encode", "announce"]
+    assert [node.kind for node in graph.nodes.values()] == ["step", "step", "step", "act"]
+    assert repr(clean) == "<TicketTable of 'dedup'>"
+    assert repr(sent) == "<str of 'announce'>"
+    assert graph.edges() == [("table", "dedup"), ("dedup", "encode"), ("encode", "announce")]
+
+
+def test_a_handle_has_nothing_to_read_while_there_is_no_result(graph, tickets):
+    for look in (lambda: tickets.rows, lambda: graph.read(tickets), lambda: tickets.root / "text"):
+        with pytest.raises(LookupError, match="'table' has no result"):
+            look()
+    assert graph.find(tickets) is None
+    assert graph.read(STEP) is STEP  # what is no handle is itself
+
+
+def test_arguments_are_inputs_parameters_or_context(graph, tickets, tmp_path):
+    given = TicketTable(root=tmp_path, rows={"n_in": 1, "n_out": 1}, digest="d")
+    other = graph.named("other").add(table, n_rows=4)
+    node = graph.at(graph.add(dedup, tickets=tickets, previous=given, others=(other, given), threshold=0.5, **GIVEN))
+    assert set(node.inputs) == {"tickets", "previous", "others"}
+    assert node.params == {"step": STEP, "threshold": 0.5}
+    assert graph.inputs_of(node) == [graph.at(tickets), graph.at(other)]
+
+
+def test_a_name_is_for_people_and_its_id_for_ledger_and_store(graph, tickets):
+    node = graph.at(graph.named("dedup", "", "second try").add(dedup, tickets=tickets, **GIVEN))
+    assert (node.name, node.id, node.folder) == ("dedup · second try", "dedup_second try", "dedup")
+    assert graph.at(graph.named("encode", "").add(encode, tickets=tickets)).name == "encode"
+
+
+def test_a_named_node_says_what_else_decides_its_result(graph, tickets):
+    named = graph.named("encode", reads={"files": "abc"}, libraries=("numpy",), tolerates=("TG0401",))
+    node = graph.at(named.add(dedup, tickets=tickets, **GIVEN))
+    assert dict(node.reads) == {"files": "abc"}
+    assert node.info.libraries == ("duckdb", "numpy")
+    assert node.tolerates == ("TG0401",)
+    assert graph.at(graph.add(dedup, tickets=tickets, **GIVEN)).info.libraries == ("duckdb",)
+
+
+def without(name):
+    return {key: value for key, value in GIVEN.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (without("step"), ["dedup: ", "missing a required argument: 'step'", "dedup takes tickets, step, cache, thr"]),
+        ({**GIVEN, "treshold": 0.5}, ["dedup: ", "unexpected keyword argument 'treshold'", "threshold=..., arm=..."]),
+        ({**GIVEN, "step": "dedup"}, ["dedup: step must be DedupStep, got str 'dedup'"]),
+        ({**GIVEN, "threshold": "0.5"}, ["dedup: threshold must be float, got str '0.5'"]),
+        ({**GIVEN, "threshold": None}, ["dedup: threshold must be float, got NoneType None"]),
+        ({**GIVEN, "arm": "base"}, ["dedup: arm must be ", "'tuned', 'champion'", "got str 'base'"]),
+        ({**GIVEN, "out": Path()}, ["dedup: out is handed in by the runner"]),
+        ({**GIVEN, "scratch": Path()}, ["dedup: scratch is handed in by the runner"]),
+        ({**GIVEN, "progress": print}, ["dedup: progress is handed in by the runner"]),
+    ],
+)
+def test_a_missing_misspelt_or_wrong_argument_is_named_with_what_is_expected(graph, tickets, arguments, words):
+    with pytest.raises(TypeError) as caught:
+        graph.add(dedup, tickets=tickets, **arguments)
+    for each in words:
+        assert each in str(caught.value)
+    assert list(graph.nodes) == ["table"]
+
+
+def test_a_handle_of_the_wrong_type_is_named_with_what_is_expected(graph, tickets):
+    data = graph.add(encode, tickets=tickets)
+    maybe = graph.grow(build_maybe)
+    for arguments, words in (
+        ({"tickets": data}, "dedup: tickets must be TicketTable, got <DatasetRef of 'encode'>"),
+        ({"tickets": maybe}, "dedup: tickets must be TicketTable, got <schemas.artifacts.TicketTable | None of"),
+        ({"tickets": (tickets,)}, "dedup: tickets must be TicketTable, got tuple"),
+        ({"tickets": tickets, "previous": data}, "dedup: previous must be schemas.artifacts.TicketTable | None, got"),
+        ({"tickets": tickets, "others": (tickets, data)}, "dedup: others must be tuple"),
+        ({"tickets": tickets, "others": [tickets]}, "dedup: others must be tuple"),
+        ({"tickets": tickets, "threshold": data}, "dedup: threshold must be float, got <DatasetRef of 'encode'>"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            graph.add(dedup, **arguments, **GIVEN)
+        assert words in str(caught.value)
+    with pytest.raises(TypeError, match="announce: data must be DatasetRef, got <TicketTable of 'table'>"):
+        graph.act(announce, data=tickets)
+    with pytest.raises(TypeError, match="build_maybe: flag must be bool, got int 3"):
+        graph.named("build_maybe").grow(build_maybe, flag=3)
+
+
+def build_maybe(graph: Graph, *, flag: bool = False) -> TicketTable | None:
+    return None
+
+
+def test_an_artifact_of_the_wrong_type_is_found_as_well(graph, tmp_path):
+    with pytest.raises(TypeError, match="dedup: tickets must be TicketTable, got Artifact"):
+        graph.add(dedup, tickets=Artifact(root=tmp_path, digest="d"), **GIVEN)
+
+
+def test_only_declared_functions_are_steps(graph, tickets):
+    with pytest.raises(TypeError, match=r"no_step.* is no step\nhint: declare it with `@as_step"):
+        graph.add(no_step, tickets=tickets)
+
+
+def test_two_nodes_of_one_name_are_refused(graph, tickets):
+    with pytest.raises(TypeError, match=r"two nodes are named 'table'\nhint: tell them apart by `graph.named"):
+        graph.add(table, n_rows=4)
+    graph.named("table", "again").add(table, n_rows=4)
+    assert list(graph.nodes) == ["table", "table · again"]
+
+
+def test_a_handle_of_another_graph_is_refused_even_if_that_has_such_a_node_too(graph, tickets):
+    there = Graph()
+    named_like_ours, unlike = there.add(table, n_rows=3), there.named("elsewhere").add(table, n_rows=3)
+    for handle in (named_like_ours, unlike):
+        with pytest.raises(TypeError, match=f"dedup: <TicketTable of '{handle.node}'> is not of this graph"):
+            graph.add(dedup, tickets=handle, **GIVEN)
+        with (
+            pytest.raises(TypeError, match=r"encode: .* is not of this graph"),
+            graph.unless(lambda _: None, handle),
+        ):
+            graph.add(encode, tickets=tickets)
+
+
+def test_what_decides_whether_a_node_is_there_is_an_edge_unless_it_is_above_an_input(graph, tickets):
+    data = graph.add(encode, tickets=tickets)
+    with graph.unless(lambda _: None, data):
+        alone = graph.named("alone").add(table, n_rows=5)
+    with graph.unless(lambda _: None, tickets):
+        graph.act(announce, data=data)  # the table is above its data
+    assert graph.edges() == [("table", "encode"), ("encode", "alone"), ("encode", "announce")]
+    assert graph.ancestors(graph.at(alone)) == {graph.at(data), graph.at(tickets)}
+
+
+def test_an_input_that_is_taken_twice_is_one_edge(graph, tickets):
+    node = graph.at(graph.add(dedup, tickets=tickets, previous=tickets, others=(tickets, tickets), **GIVEN))
+    assert graph.parents(node) == [graph.at(tickets)]
+
+
+def test_nodes_belong_to_the_stage_whose_block_they_are_added_in(graph):
+    with graph.stage("curate"):
+        tickets = graph.add(table, n_rows=3)
+    with graph.stage("tune"), graph.unless(lambda _: None, tickets):
+        graph.add(encode, tickets=tickets)
+    graph.named("after").add(table, n_rows=1)
+    assert graph.stages() == ["curate", "tune", ""]
+    assert [node.name for node in graph.of_stage("tune")] == ["encode"]
+    assert graph.nodes["after"].scope.unless == ()
+
+
+def test_a_block_that_fails_leaves_no_scope(graph, tickets):
+    with pytest.raises(TypeError), graph.stage("curate"):
+        graph.add(encode, tickets=3)
+    assert graph.at(graph.add(encode, tickets=tickets)).stage == ""
+
+
+def test_several_conditions_hold_together(graph, tickets):
+    with graph.unless(lambda _: "first", tickets), graph.unless(lambda: "second"):
+        node = graph.at(graph.named("x").add(table, n_rows=1))
+    assert [condition.why(*condition.values) for condition in node.scope.unless] == ["first", "second"]
+
+
+def test_a_condition_is_given_every_value_in_its_place(graph, tickets, tmp_path):
+    """One of an earlier run may stand where a handle may stand."""
+    earlier = TicketTable(root=tmp_path, rows={"n_in": 1, "n_out": 1}, digest="d")
+    with graph.unless(lambda _first, _second: None, earlier, tickets):
+        node = graph.at(graph.named("x").add(table, n_rows=1))
+    (condition,) = node.scope.unless
+    assert condition.values == (earlier, tickets)
+    assert graph.parents(node) == [graph.at(tickets)]
+
+
+# --- grow ----------------------------------------------------------------------------------------------------------
+
+
+def two_more(graph: Graph, *, start: Artifact, ran: list[str]) -> Artifact:
+    first = graph.named("grown · 1").add(mix, number=1, name="1", ran=ran, x=start)
+    return graph.named("grown").add(mix, number=2, name="2", ran=ran, x=first)
+
+
+def earlier_one(graph: Graph, *, start: Artifact, choice: Artifact) -> Artifact:
+    return start
+
+
+def nothing(graph: Graph, *, start: Artifact) -> Artifact:
+    return None  # type: ignore[return-value]
+
+
+def another_kind(graph: Graph, *, start: Artifact) -> TicketTable:
+    return start  # type: ignore[return-value]
+
+
+def of_elsewhere(graph: Graph, *, start: Artifact) -> Artifact:
+    there = Graph()
+    there.named("grown").add(mix, number=1, name="1", ran=[])
+    return there.named("start").add(mix, number=1, name="1", ran=[])
+
+
+@pytest.fixture
+def start(graph):
+    return graph.named("start").add(mix, number=0, name="start", ran=[])
+
+
+def test_a_growing_node_takes_its_place_and_name_by_what_it_adds(graph, start):
+    with graph.stage("s"):
+        grown = graph.named("grown").grow(two_more, start=start, ran=[])
+    after = graph.named("after").add(mix, number=3, name="after", ran=[], x=grown)
+    assert graph.edges() == [("start", "grown"), ("grown", "after")]
+    graph.grow_now(graph.nodes["grown"])
+    assert list(graph.nodes) == ["start", "grown · 1", "grown", "after"]
+    assert graph.edges() == [("start", "grown · 1"), ("grown · 1", "grown"), ("grown", "after")]
+    assert [node.kind for node in graph.nodes.values()] == ["step"] * 4
+    assert [node.name for node in graph.of_stage("s")] == ["grown · 1", "grown"]
+    assert graph.inputs_of(graph.at(after)) == [graph.at(grown)]
+    graph.named("later").add(mix, number=4, name="later", ran=[], x=grown)  # the handle holds still
+
+
+def test_a_growing_node_may_become_an_earlier_node(graph, start):
+    choice = graph.named("choice").add(mix, number=1, name="choice", ran=[])
+    grown = graph.named("grown").grow(earlier_one, start=start, choice=choice)
+    after = graph.named("after").add(mix, number=3, name="after", ran=[], x=grown)
+    assert graph.edges() == [("start", "grown"), ("choice", "grown"), ("grown", "after")]
+    graph.grow_now(graph.nodes["grown"])
+    assert graph.edges() == [("start", "after")]
+    assert graph.at(grown) is graph.at(start)
+    assert graph.ancestors(graph.at(after)) == {graph.at(start)}
+    with pytest.raises(TypeError, match="two nodes are named 'grown'"):
+        graph.named("grown").add(mix, number=3, name="x", ran=[])
+
+
+def chain(graph: Graph, *, start: Artifact, left: int) -> Artifact:
+    if not left:
+        return start
+    next_one = graph.named("chain", str(left)).add(mix, number=left, name="c", ran=[], x=start)
+    return graph.named("grown", str(left)).grow(chain, start=next_one, left=left - 1)
+
+
+def test_what_has_grown_may_grow_again(graph, start):
+    grown = graph.named("grown").grow(chain, start=start, left=2)
+    while growing := next((node for node in graph.nodes.values() if node.kind == "grow"), None):
+        graph.grow_now(growing)
+    assert list(graph.nodes) == ["start", "chain · 2", "chain · 1"]
+    assert graph.at(grown).name == "chain · 1"
+
+
+def test_nodes_that_grow_owe_themselves_to_what_was_read_before(graph, start):
+    with graph.stage("s"), graph.unless(lambda _: None, start):
+        grown = graph.named("grown").grow(lonely, start=start)
+    graph.grow_now(graph.nodes["grown"])
+    node = graph.at(grown)
+    assert (node.stage, len(node.scope.unless)) == ("s", 1)
+    assert node.handles == ()
+    assert graph.edges() == [("start", "grown")]
+
+
+def lonely(graph: Graph, *, start: Artifact) -> Artifact:
+    return graph.named("grown").add(mix, number=1, name="lonely", ran=[])
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (nothing, "grown: nothing must return a handle, got None"),
+        (another_kind, "grown: another_kind must return TicketTable, got <Artifact of 'start'>"),
+        (of_elsewhere, "grown: <Artifact of 'start'> is not of this graph"),
+    ],
+)
+def test_what_grows_must_return_a_handle_of_this_graph_and_of_its_type(graph, start, build, words):
+    graph.named("grown").grow(build, start=start)
+    with pytest.raises(TypeError) as caught:
+        graph.grow_now(graph.nodes["grown"])
+    assert words in str(caught.value)
+
+
+def test_a_handle_is_made_by_a_graph_alone(graph, start):
+    assert isinstance(start, Handle)
+    with pytest.raises(TypeError, match="is not of this graph"):
+        graph.named("x").add(mix, number=1, name="x", ran=[], x=Handle("start", Artifact, Graph()))
+
+
+# --- mypy ----------------------------------------------------------------------------------------------------------
+
+WRONG = """
+from pathlib import Path
+
+from flows.graph.graph import Graph
+from schemas.artifacts import DatasetRef, TicketTable
+from tasks.step import as_step
+
+
+@as_step("table")
+def table(out: Path, *, n_rows: int) -> TicketTable:
+    raise NotImplementedError
+
+@as_step("encode")
+def encode(out: Path, *, tickets: TicketTable) -> DatasetRef:
+    raise NotImplementedError
+
+def announce(run: str, data: DatasetRef) -> str:
+    raise NotImplementedError
+
+def build(graph: Graph, *, number: int) -> TicketTable:
+    raise NotImplementedError
+
+graph = Graph()
+tickets = graph.add(table, n_rows=3)
+data = graph.add(encode, tickets=tickets)
+graph.add(encode, tickets=data)
+graph.add(encode)
+graph.add(encode, ticket=tickets)
+graph.add(table, n_rows="3")
+graph.act(announce, data=tickets)
+graph.named("maybe").grow(build, number=tickets)
+right: DatasetRef = graph.named("again").add(encode, tickets=tickets)
+wrong: TicketTable = graph.named("again").add(encode, tickets=tickets)
+"""
+
+
+def test_mypy_finds_a_handle_of_the_wrong_type(project, tmp_path):
+    """Its cache is that of `make check`: ten seconds where there is none, one where there is."""
+    file = tmp_path / "declares.py"
+    file.write_text(WRONG)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--no-error-summary", str(file)],
+        cwd=project, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    first = WRONG.splitlines().index("graph.add(encode, tickets=data)") + 1
+    found: dict[int, str] = {}
+    for line in done.stdout.splitlines():
+        place, _, message = line.partition(": error: ")
+        if message:
+            found.setdefault(int(place.rpartition(":")[2]) - first, message.partition("  [")[0])
+    assert found == {
+        0: 'Argument "tickets" to "add" of "Graph" has incompatible type "DatasetRef"; expected "TicketTable"',
+        1: 'Missing named argument "tickets" for "add" of "Graph"',
+        2: 'Unexpected keyword argument "ticket" for "add" of "Graph"; did you mean "tickets"?',
+        3: 'Argument "n_rows" to "add" of "Graph" has incompatible type "str"; expected "int"',
+        4: 'Argument "data" to "act" of "Graph" has incompatible type "TicketTable"; expected "DatasetRef"',
+        5: 'Argument "number" to "grow" of "Naming" has incompatible type "TicketTable"; expected "int"',
+        7: 'Incompatible types in assignment (expression has type "DatasetRef", variable has type "TicketTable")',
+    }, done.stdout + done.stderr

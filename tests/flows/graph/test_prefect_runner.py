@@ -1,0 +1,25 @@
+"""What Prefect is asked to try again."""
+
+from __future__ import annotations
+
+import pytest
+from prefect.states import Failed
+
+from flows.graph.prefect_runner import is_transient
+from schemas.errors import ConfigError, DataError, ServiceError, StorageError, TrainingError
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ServiceError("no answer", code="TG0704"), True),
+        (ConfigError("no such key", code="TG0101"), False),
+        (DataError("row 3", code="TG0210"), False),
+        (TrainingError("loss is not finite", code="TG0401"), False),
+        (StorageError("the disk is full", code="TG0501"), False),
+        (ValueError("no"), False),
+        (ConnectionError("lost"), False),  # a step's own is a ServiceError by then
+    ],
+)
+def test_only_what_may_pass_is_tried_again(error, expected):
+    assert is_transient(None, None, Failed(data=error)) is expected
