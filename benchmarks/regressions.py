@@ -28,11 +28,13 @@ from ruamel.yaml import YAML
 from benchmarks import toy
 from benchmarks.measure import PROJECT, Bench, flag, report, table
 from benchmarks.toy import Row
+from flows.graph.execute import run_plainly
 from flows.measured import read_measured
-from flows.release import record
-from flows.session import STAGES, open_session
-from schemas.artifacts import GateDecision, Scores
+from flows.open_run import open_run
+from flows.settings import load_settings
+from schemas.artifacts import GateDecision
 from schemas.gates import GatesSpec
+from schemas.load import load_file
 from schemas.source import GeneratedSource
 from schemas.verdicts import Finding, Part, Verdict
 from tasks.assess.contract import PROMOTE, change_outcome, settle
@@ -362,7 +364,7 @@ def _rows(source: GeneratedSource) -> list[Row]:
     return rows
 
 
-# Playing a scene: its pipeline's steps in order, then the ledger's decision. Prefect and MLflow decide nothing
+# Playing a scene: its pipeline's graph up to the ledger's decision. Prefect and MLflow take no part
 
 
 @dataclass(frozen=True)
@@ -400,18 +402,14 @@ def play(scene: Scene, config: Path, *, pipeline: str = "", promotes: bool = Tru
         promotes: Enter the candidate into the ledger, and promote it if it earned that.
     """
     began, cpu = time.monotonic(), time.process_time()
-    with open_session(pipeline or scene.name, str(config)) as session:
-        for stage in STAGES:
-            for step in session.stages[stage]:
-                session.run(step)
-        if promotes:
-            record(session)
-        decision, scores = session.done["gate"], session.done["scores_tuned"]
-        champion = session.ledger.champion(session.spec.registry.name)
-    if not isinstance(decision, GateDecision) or not isinstance(scores, Scores):
-        raise TypeError("the run came to no decision")
-    timed = session.done.get("latency")
-    seconds = {} if timed is None else read_measured(session.settings, "latency", timed.root.name)
+    spec, settings = load_file(config).get(pipeline or scene.name), load_settings(config)
+    with open_run(spec, settings, root=config.parent) as opened:
+        run, made = opened.run, opened.pipeline
+        run_plainly(run, targets=(made.released.outcome if promotes else made.released.bundle,))
+        decision, scores = run.result(made.assessed.decision), run.result(made.assessed.arms.scores["tuned"])
+        timed = run.find(made.assessed.checks.latency)
+        champion = opened.context.ledger.champion(spec.registry.name)
+    seconds = {} if timed is None else read_measured(settings, "latency", timed.root.name)
     return Played(
         scene, decision, scores.means.get("exact", float("nan")), None if champion is None else champion.version,
         time.process_time() - cpu, time.monotonic() - began, seconds,

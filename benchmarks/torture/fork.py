@@ -6,7 +6,8 @@ server is dead (`flows/pipeline.py`).
 
 Faults inside the child come from an audit hook, which sees every operation of Python code on a file before it happens.
 Counted are those that change something below the folder of the try; the run and the training process that it forks
-share one count, so a number names the same place in every run. What native libraries write is for strace (`kills.py`).
+share one count. Steps run side by side, so a number names nearly the same place in every run. What native libraries
+write is for strace (`kills.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import resource
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -32,9 +34,9 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.forked import Forked
 
 if TYPE_CHECKING:
-    from flows.engine.step import Step
-    from flows.session import Session
-    from schemas.artifacts import Artifact
+    from flows.graph.execute import Outcome
+    from flows.graph.graph import Node
+    from flows.run_context import RunContext
 
 PIPELINE = "desk"
 PRELOADED = (
@@ -53,6 +55,16 @@ Before = Callable[["Acks"], None]
 """What `start` does in the child before the run begins."""
 CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate", "sqlite3.connect")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_counting = threading.RLock()
+"""Steps run side by side, each in a thread."""
+
+
+def _count_in_child() -> None:
+    global _counting
+    _counting = threading.RLock()  # another thread may have held it when this process was forked
+
+
+os.register_at_fork(after_in_child=_count_in_child)
 
 
 class Acks:
@@ -63,9 +75,10 @@ class Acks:
 
     def write(self, **ack: Any) -> None:
         data = json.dumps(ack).encode() + b"\n"
-        length = int.from_bytes(self._memory[:8], "little")
-        self._memory[8 + length : 8 + length + len(data)] = data
-        self._memory[:8] = (length + len(data)).to_bytes(8, "little")  # last: a kill before it leaves no half line
+        with _counting:
+            length = int.from_bytes(self._memory[:8], "little")
+            self._memory[8 + length : 8 + length + len(data)] = data
+            self._memory[:8] = (length + len(data)).to_bytes(8, "little")  # last: a kill before it leaves no half line
 
     def read(self) -> list[Ack]:
         length = int.from_bytes(self._memory[:8], "little")
@@ -176,20 +189,22 @@ def pipeline_run(before: Before | None = None, *, until: str = "release", tick: 
     """The work of `tunegate run`, with what is to be done in the child before it begins."""
 
     def work(acks: Acks) -> int:
-        from flows.pipeline import run_with
+        from flows.pipeline import Request, run_here
+        from flows.settings import load_settings
+        from flows.ticks import Tick
         from schemas.errors import TunegateError
+        from schemas.load import load_file
 
         loaded = set(sys.modules)
         if before is not None:
             before(acks)
 
-        def listen(session: Session) -> None:
-            session.listeners.members.append(_Teller(session, acks))
-
+        config = Path("pipelines.yaml")
         try:
-            outcome = run_with(
-                PIPELINE, "pipelines.yaml", again=False, until=until, wait_s=0, listen=listen, tick=tick,  # type: ignore[arg-type]
-                shown_in_prefect=False,
+            outcome = run_here(
+                load_file(config).get(PIPELINE), load_settings(config), root=Path.cwd(),
+                request=Request(until=until, tick=Tick(tick) if tick else None),  # type: ignore[arg-type]
+                wait_s=0, listeners=lambda context: (_Teller(context, acks),), in_prefect=False,
             )  # fmt: skip
         except TunegateError as error:
             acks.write(kind="error", code=error.code)
@@ -219,19 +234,21 @@ def reconciliation(_acks: Acks) -> int:
 class _Teller:
     """A listener that acknowledges what is done."""
 
-    def __init__(self, session: Session, acks: Acks) -> None:
-        self._run_id, self._acks = session.run_id, acks
+    def __init__(self, context: RunContext, acks: Acks) -> None:
+        self._run_id, self._acks = context.run_id, acks
 
-    def started(self, step: Step) -> None:
+    def started(self, node: Node) -> None:
         """Nothing is done yet."""
 
-    def progressed(self, step: Step, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
+    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         """Nothing is done yet."""
 
-    def finished(self, step: Step, artifact: Artifact, *, reused: bool, seconds: float) -> None:
-        self._acks.write(
-            kind="step", run_id=self._run_id, step=step.name, folder=step.folder, digest=artifact.digest, reused=reused
-        )
+    def ended(self, node: Node, outcome: Outcome) -> None:
+        if node.kind == "step" and not outcome.skipped:
+            self._acks.write(
+                kind="step", run_id=self._run_id, step=node.id, folder=node.folder, digest=outcome.result.digest,
+                reused=outcome.reused,
+            )  # fmt: skip
 
     def noted(self, text: str) -> None:
         print(f"note {text}", file=sys.stderr, flush=True)
@@ -305,9 +322,10 @@ def _at_each(place: Path, act: Callable[[Acks, int], None]) -> Before:
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
             if _changes(event, arguments) and _is_below(arguments[0], below):
-                reached = int.from_bytes(count[:], "little") + 1
-                count[:] = reached.to_bytes(8, "little")
-                act(acks, reached)
+                with _counting:
+                    reached = int.from_bytes(count[:], "little") + 1
+                    count[:] = reached.to_bytes(8, "little")
+                    act(acks, reached)
 
         sys.addaudithook(hook)
 

@@ -22,10 +22,10 @@ from typing import Any
 from benchmarks import toy
 from benchmarks.torture import fork
 from benchmarks.torture.fork import PIPELINE, Ack, count_operations
+from flows.build import STAGES, build
+from flows.context import GraphContext
 from flows.engine import keys
 from flows.engine.ledger import Ledger
-from flows.session import STAGES, Session
-from flows.settings import load_settings
 from schemas.errors import TunegateError
 from schemas.load import load_file
 from tasks.files import verify
@@ -192,12 +192,9 @@ def _make_store(home: Path) -> None:
 def _read_sources(place: Path) -> None:
     """Keep the digests of all source files in memory: computing them again in each run would be half of a try."""
     keys.module_digests = functools.cache(keys.module_digests)
-    config = place / "pipelines.yaml"
-    spec = load_file(config).get(PIPELINE)
-    session = Session(spec, load_settings(config), root=place, run_id="none")
-    for steps in session.stages.values():
-        for step in steps:
-            keys.code_digests(step.run)
+    spec = load_file(place / "pipelines.yaml").get(PIPELINE)
+    for node in build(spec, GraphContext("", root=place, cache=place)).graph.nodes.values():
+        keys.code_digests(node.function)
 
 
 # What must be so after a fault: `standing` at any moment, `missing` right after it, `differing` after a later run

@@ -16,8 +16,8 @@ from benchmarks.measure import table
 from benchmarks.torture import fork
 from benchmarks.torture.fork import Ack, Before, Child, Ended, Work
 from benchmarks.torture.homes import HOME, Homes, differing, environment, missing, standing
+from flows.build import STAGES
 from flows.engine.ledger import Ledger
-from flows.session import STAGES
 
 
 @dataclass

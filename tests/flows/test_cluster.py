@@ -15,9 +15,10 @@ from flows.cluster import check_cluster, place_of
 from flows.commands.doctor import examine
 from flows.commands.plan import plan
 from flows.health import Patient
-from flows.session import open_session
+from flows.open_run import open_run
 from flows.settings import Settings, load_settings
 from schemas.errors import ConfigError, ServiceError, StorageError
+from schemas.load import load_file
 from tests.schemas.test_pipeline import build
 
 DECLARED = """\
@@ -94,7 +95,8 @@ def test_plan_run_and_doctor_say_so_first(tmp_path: Path, monkeypatch: pytest.Mo
     config.write_text(DECLARED)
     with pytest.raises(ConfigError, match="TG0119"):
         plan(pipeline="small", config=config, as_json=True)
-    with pytest.raises(ConfigError, match="TG0119"), open_session("small", str(config)):
+    spec = load_file(config).get("small")
+    with pytest.raises(ConfigError, match="TG0119"), open_run(spec, load_settings(config), root=tmp_path):
         pass
     assert not (tmp_path / ".tunegate").exists()
     (finding,) = examine(health.cluster, Patient(load_settings(config), config, {}))

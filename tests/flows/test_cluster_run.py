@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flows.assess import assess_steps
-from flows.cluster import on_cluster
-from flows.finetune import finetune_steps
-from flows.standing import Standing
+from flows.build import build as build_graph
+from flows.context import GraphContext
+from flows.graph.graph import Node
 from schemas.artifacts import ModelRef
 from tasks.cluster.answers import AnsweringOnRay
 from tasks.cluster.connect import Place
 from tasks.cluster.train_driver import TrainingOnRay
 from tests.schemas.test_pipeline import build
 
-if TYPE_CHECKING:
-    pass
-
 PLACE = Place("10.0.0.5:6379", "file:///mnt/shared")
+
+
+def key_of(node: Node) -> tuple[Any, ...]:
+    """What the node's key is made of, before there are results."""
+    return node.function, node.info, node.reads, node.params, repr(node.inputs)
 
 
 def test_trainings_and_answers_go_to_the_cluster_and_nothing_else_changes(tmp_path: Path, tiny_model: ModelRef) -> None:
@@ -28,21 +29,24 @@ def test_trainings_and_answers_go_to_the_cluster_and_nothing_else_changes(tmp_pa
             "sweep": {"kind": "grid", "over": {"learning_rate": [1e-4, 2e-4]}},
         }
     )
-    steps = [
-        *finetune_steps(spec, root=tmp_path, cache=tmp_path, trunks=tmp_path),
-        *assess_steps(spec, standing=Standing()),
-    ]
-    assert on_cluster(steps, None) == steps
+    here, there = (
+        build_graph(spec, GraphContext("f", root=tmp_path, cache=tmp_path, trunks=tmp_path, place=place)).graph
+        for place in (None, PLACE)
+    )
+    assert list(here.nodes) == list(there.nodes)
     sent: dict[str, Any] = {}
-    for step, there in zip(steps, on_cluster(steps, PLACE), strict=True):
-        assert {**vars(there), "context": None} == {**vars(step), "context": None}, "what keys are made of"
-        if new := {name: there.context[name] for name in there.context.keys() - step.context.keys()}:
-            sent[step.name] = new
-    trainings = {name for name in sent if "train" in name and "answers" not in name}
+    for node in [*there.of_stage("finetune"), *there.of_stage("assess")]:
+        local = here.nodes[node.name]
+        if node.kind == "step":
+            assert key_of(node) == key_of(local), "what keys are made of"
+        context = {name: node.arguments.get(name) for name in node.info.context}
+        if new := {name: value for name, value in context.items() if value != local.arguments.get(name)}:
+            sent[node.name] = new
+    trainings = {name for name in sent if name.startswith("train")}
     assert len(trainings) >= 2
     assert all(sent[name] == {"place": TrainingOnRay(PLACE)} for name in trainings)
     answers = sent.keys() - trainings
-    assert answers >= {"answers_zero_shot", "answers_tuned"}
+    assert answers >= {"answers · zero_shot", "answers · tuned"}
     assert all(sent[name] == {"answering": AnsweringOnRay(PLACE)} for name in answers)
 
 

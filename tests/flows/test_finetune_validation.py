@@ -8,8 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
+from flows.build import build
 from flows.commands.config import validate
-from flows.finetune import finetune_steps
+from flows.context import GraphContext
+from flows.graph.graph import Node
 from schemas.artifacts import ModelRef
 from schemas.pipeline import PipelineSpec
 
@@ -27,14 +29,18 @@ def _spec(model: ModelRef, **train: Any) -> PipelineSpec:
 
 
 def test_other_metrics_of_the_same_answers_train_nothing_again(tiny_model: ModelRef, tmp_path: Path) -> None:
-    def steps(*metrics: str) -> dict[str, Any]:
+    def nodes(*metrics: str) -> dict[str, Node]:
         spec = _spec(tiny_model, validation_items=4, validation_metrics=metrics)
-        return {step.name: step for step in finetune_steps(spec, root=tmp_path, cache=tmp_path)}
+        return build(spec, GraphContext("f", root=tmp_path, cache=tmp_path)).graph.nodes
 
-    one, other, none = steps("exact"), steps("chrf"), steps()
-    assert one["train"] == other["train"] == none["train"]
+    def key(node: Node) -> tuple[Any, ...]:
+        return node.info, node.reads, node.params, {name: handle.node for name, handle in node.inputs.items()}
+
+    one, other, none = nodes("exact"), nodes("chrf"), nodes()
+    assert key(one["train"]) == key(other["train"]) == key(none["train"])
     assert one["validation_curves"].params != other["validation_curves"].params
-    assert one["validation_curves"].inputs == {"splits": "decontaminate", "trained": "train"}
+    inputs = {name: handle.node for name, handle in one["validation_curves"].inputs.items()}
+    assert inputs == {"splits": "decontaminate", "trained": "train"}
     assert "validation_curves" not in none
 
 

@@ -9,16 +9,31 @@ from typing import Any
 
 import pytest
 
-from flows.engine.step import Step
+from flows.graph.execute import Outcome
+from flows.graph.graph import Graph, Node
 from flows.live_curves import LiveCurves
 from flows.settings import Settings
 from schemas.artifacts import Artifact
 from schemas.pipeline import RegisterSpec
 from tasks.release.tracking import RUN_TAG, choose_uri, open_client
+from tasks.step import as_step
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy:DeprecationWarning")
 
-TRAIN, ENCODE = (Step(name, lambda: None, Artifact) for name in ("train", "encode"))  # type: ignore[arg-type,return-value]
+
+@as_step("work")
+def work(out: Path) -> Artifact:
+    """A step that is never run."""
+    return Artifact(root=out)
+
+
+def node(name: str) -> Node:
+    graph = Graph()
+    graph.named(name).add(work)
+    return graph.nodes[name]
+
+
+TRAIN, ENCODE = node("train"), node("encode")
 
 
 class Notes(list[str]):
@@ -28,15 +43,15 @@ class Notes(list[str]):
         self.append(text)
 
 
-def session(home: Path, tracking_uri: str = "") -> Any:
-    """What the listener reads of a session."""
+def run_of(home: Path, tracking_uri: str = "") -> Any:
+    """What the listener reads of a run."""
     spec = SimpleNamespace(name="small", registry=RegisterSpec(name="replies", tracking_uri=tracking_uri))
     settings = Settings(home=home, cache=home, prefect_api_url=None, mlflow_tracking_uri=None)
     return SimpleNamespace(spec=spec, settings=settings, run_id="run-live", listeners=Notes())
 
 
 def finish(curves: LiveCurves, home: Path) -> None:
-    curves.finished(TRAIN, Artifact(root=home), reused=False, seconds=1.0)
+    curves.ended(TRAIN, Outcome(Artifact(root=home), seconds=1.0))
 
 
 def wait_for(true: Any) -> None:
@@ -47,7 +62,7 @@ def wait_for(true: Any) -> None:
 
 
 def test_points_arrive_while_training_goes_on_and_all_are_there_at_its_end(tmp_path: Path) -> None:
-    held = session(tmp_path)
+    held = run_of(tmp_path)
     curves = LiveCurves(held)
     curves.progressed(ENCODE, 5, 10, "rows", {"loss": 9.0})
     curves.progressed(TRAIN, 0, 100, "steps", {})
@@ -78,7 +93,7 @@ def test_points_arrive_while_training_goes_on_and_all_are_there_at_its_end(tmp_p
 
 
 def test_a_dead_mlflow_costs_one_note(tmp_path: Path) -> None:
-    held = session(tmp_path, tracking_uri="http://127.0.0.1:9")
+    held = run_of(tmp_path, tracking_uri="http://127.0.0.1:9")
     curves = LiveCurves(held)
     for step in range(50):
         curves.progressed(TRAIN, step, 50, "steps", {"loss": 1.0})
@@ -91,7 +106,7 @@ def test_a_dead_mlflow_costs_one_note(tmp_path: Path) -> None:
 
 
 def test_a_reused_training_starts_nothing(tmp_path: Path) -> None:
-    curves = LiveCurves(session(tmp_path))
+    curves = LiveCurves(run_of(tmp_path))
     curves.started(TRAIN)
-    curves.finished(TRAIN, Artifact(root=tmp_path), reused=True, seconds=0.0)
+    curves.ended(TRAIN, Outcome(Artifact(root=tmp_path), reused=True))
     assert list(tmp_path.iterdir()) == []

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flows import notify
+from flows.open_run import open_run
 from flows.outcome import Outcome
-from flows.session import open_session
+from flows.settings import load_settings
 from schemas.errors import GateError
+from schemas.load import load_file
 from schemas.schedule import NotifySpec
 from schemas.verdicts import Verdict
 
@@ -80,7 +82,7 @@ def test_what_the_hook_does_is_at_most_a_note_without_its_address(hook: Hook, mo
 
 @pytest.fixture
 def end(bare_workplace: Workplace, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Bring a session to an end without any work."""
+    """Bring a run to an end without any work."""
     monkeypatch.setenv("TUNEGATE_HOME", str(bare_workplace.home))
     monkeypatch.setenv("HOOK", hook.url)
 
@@ -91,15 +93,16 @@ def end(bare_workplace: Workplace, hook: Hook, monkeypatch: pytest.MonkeyPatch) 
 
     def end(verdict: Verdict | None, error: Exception | None = None, **notified: Any) -> str:
         declare(**notified)
-        config = str(Path(bare_workplace.folder) / "pipelines.yaml")
-        with open_session("small", config) as session:
+        config = Path(bare_workplace.folder) / "pipelines.yaml"
+        with open_run(load_file(config).get("small"), load_settings(config), root=config.parent) as opened:
             if error is not None:
                 raise error
-            session.outcome = Outcome(
-                run_id=session.run_id, pipeline="small", verdict=verdict or "SKIP",
+            run_id = opened.context.run_id
+            opened.context.outcome = Outcome(
+                run_id=run_id, pipeline="small", verdict=verdict or "SKIP",
                 reason="ticket T-000123 said: my secret", version="7",
             )  # fmt: skip
-        return session.run_id
+        return run_id
 
     return end
 

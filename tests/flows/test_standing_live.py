@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.curate import curate_steps
-from flows.feedback import feedback_database, learn_step
+from flows.build import build
+from flows.context import GraphContext
+from flows.feedback import feedback_database, state_of
+from flows.graph.graph import Graph
 from flows.standing import standing_of
+from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
@@ -53,19 +56,28 @@ def test_a_candidate_that_served_before_is_known_by_what_it_answers_with(place: 
     assert standing_of(spec(feedback={}), place.ledger).feedback_digest != standing.feedback_digest
 
 
-def test_feedback_is_a_step_behind_redaction_and_none_without_feedback(tmp_path: Path) -> None:
-    declared = spec(feedback={})
-    assert learn_step(declared, tmp_path) is None
+def test_feedback_is_a_step_after_redaction_and_none_without_feedback(tmp_path: Path, tiny_model: ModelRef) -> None:
+    train = {"base_model": f"file:{tiny_model.root}"}
+
+    def graph(**more: Any) -> Graph:
+        declared = spec(train=train, **more)
+        context = GraphContext(
+            "f",
+            root=tmp_path,
+            cache=tmp_path,
+            feedback=state_of(declared, tmp_path),
+            feedback_database=feedback_database(tmp_path, declared.registry.name),
+        )
+        return build(declared, context).graph
+
+    assert "feedback" not in graph(feedback={}).nodes
     ingest(tmp_path, "T-1")
-    assert learn_step(spec(), tmp_path) is None
-    assert learn_step(spec(feedback={"learn": False}), tmp_path) is None
-    learned = learn_step(declared, tmp_path)
-    steps = curate_steps(declared, fingerprint="f", root=tmp_path, cache=tmp_path, learned=learned)
-    chain = {step.name: step.inputs.get("tickets") for step in steps}
-    assert [step.name for step in steps][:5] == ["extract", "validate", "redact", "feedback", "dedup"]
+    assert "feedback" not in graph().nodes
+    assert "feedback" not in graph(feedback={"learn": False}).nodes
+    learning = graph(feedback={})
+    chain = {name: node.arguments["tickets"].node for name, node in learning.nodes.items() if "tickets" in node.inputs}
+    assert list(learning.nodes)[:5] == ["extract", "validate", "redact", "feedback", "dedup"]
     assert (chain["feedback"], chain["dedup"], chain["split"]) == ("redact", "feedback", "dedup")
-    plain = curate_steps(declared, fingerprint="f", root=tmp_path, cache=tmp_path)
-    assert "feedback" not in [step.name for step in plain]
 
 
 def test_a_clock_that_is_no_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from flows.assess import assess_steps
-from flows.standing import Standing
-from schemas.artifacts import PromptSet
+from flows.build import build
+from flows.context import GraphContext
+from schemas.artifacts import ModelRef, PromptSet
 from schemas.endpoint import EndpointSpec
 from schemas.errors import GateError
 from schemas.pipeline import PipelineSpec
@@ -155,11 +155,14 @@ def pipeline(**change: Any) -> dict[str, Any]:
     } | change  # fmt: skip
 
 
-def test_the_endpoint_is_an_arm_among_the_baselines_of_the_gate() -> None:
-    steps = {step.name: step for step in assess_steps(PipelineSpec.model_validate(pipeline()), standing=Standing())}
-    assert steps["gate"].inputs["baselines"] == ("scores_zero_shot", "scores_endpoint")
-    assert steps["answers_endpoint"].inputs == {"prompts": "prompts_endpoint"}
-    assert steps["prompts_endpoint"].params == steps["prompts_zero_shot"].params
+def test_the_endpoint_is_an_arm_among_the_baselines_of_the_gate(tmp_path: Path, tiny_model: ModelRef) -> None:
+    spec = PipelineSpec.model_validate(pipeline(train={"base_model": f"file:{tiny_model.root}"}))
+    nodes = build(spec, GraphContext("f", root=tmp_path, cache=tmp_path)).graph.nodes
+    baselines = [handle.node for handle in nodes["gate"].arguments["baselines"]]
+    assert baselines == ["scores · zero_shot", "scores · endpoint"]
+    inputs = {name: handle.node for name, handle in nodes["answers · endpoint"].inputs.items()}
+    assert inputs == {"prompts": "prompts · endpoint"}
+    assert nodes["prompts · endpoint"].params == nodes["prompts · zero_shot"].params
 
 
 @pytest.mark.parametrize(

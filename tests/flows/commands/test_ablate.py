@@ -18,9 +18,11 @@ from benchmarks import toy
 from benchmarks.forked import Forked
 from benchmarks.regressions import merged, toy_world
 from flows.ablation import Ablation, arms_of, learnable
+from flows.build import STAGES
 from flows.cli import main
+from flows.graph.execute import run_plainly
+from flows.open_run import open_run
 from flows.report import gather
-from flows.session import STAGES, open_session
 from flows.settings import load_settings
 from schemas.choice import TrainSection
 from schemas.curation import CurateSpec
@@ -89,11 +91,11 @@ class World:
         self.runs = {name: self._run(name) for name in ("desk", "short")}
 
     def _run(self, pipeline: str) -> str:
-        with open_session(pipeline, str(self.config)) as session:
+        spec = load_file(self.config).get(pipeline)
+        with open_run(spec, self.settings, root=self.config.parent) as opened:
             for stage in STAGES[:3]:
-                for step in session.stages[stage]:
-                    session.run(step)
-            return session.run_id
+                run_plainly(opened.run, stage=stage)
+            return opened.context.run_id
 
     def say(self, capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
         """What the command prints to stdout."""

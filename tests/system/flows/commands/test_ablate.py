@@ -20,7 +20,7 @@ from benchmarks.forked import Forked
 from flows.ablation import Ablation, arms_of
 from flows.cli import main
 from flows.engine.ledger import Ledger
-from flows.engine.step import Step
+from flows.graph.graph import Node
 from flows.settings import load_settings
 from schemas.load import load_file
 from tasks.train import launch
@@ -30,8 +30,8 @@ from tests.flows.commands.test_ablate import World, world, write_world
 def ablate_until_killed(config: Path) -> None:
     """As `tunegate ablate`, until the raw arm has been encoded."""
 
-    def told(arm: str, step: Step, _seconds: float, _reused: bool) -> None:
-        if (arm, step.name) == ("raw", "encode"):
+    def told(arm: str, node: Node, _seconds: float, _reused: bool) -> None:
+        if (arm, node.name) == ("raw", "encode"):
             os.kill(os.getpid(), signal.SIGKILL)
 
     spec = load_file(config).get("desk")

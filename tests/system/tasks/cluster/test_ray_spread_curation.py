@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 
 from flows import health
-from flows.cluster import check_cluster, place_of, spread_of
+from flows.cluster import check_cluster, place_of
 from flows.commands.doctor import examine
-from flows.curate import curate_steps
-from flows.engine.plan import parts_of, run_step
-from flows.engine.step import Step
+from flows.context import GraphContext
+from flows.curate import curate
 from flows.engine.store import Store
+from flows.graph.execute import Run, run_plainly
+from flows.graph.graph import Graph
 from flows.health import Patient
 from flows.settings import load_settings
 from schemas.artifacts import Artifact
 from schemas.pipeline import PipelineSpec
+from tasks.cluster.connect import Place
 from tasks.cluster.nodes import LIBRARIES
 from tasks.cluster.ray_spread import RaySpread
 from tasks.curate.extract import fingerprint_source
@@ -39,19 +41,23 @@ def pipeline(engine: str = "ray") -> PipelineSpec:
     )
 
 
-def told(spec: PipelineSpec) -> str:
-    return fingerprint_source(spec.source, root=Path())
+def graph_of(spec: PipelineSpec, place: Place | None, *, folder: Path) -> Graph:
+    """The graph of the stage."""
+    graph = Graph()
+    fingerprint = fingerprint_source(spec.source, root=Path())
+    curate(graph, spec, GraphContext(fingerprint, root=folder, cache=folder, place=place))
+    return graph
 
 
 def curated(spread: RaySpread | None, home: Path) -> tuple[dict[str, Artifact], dict[str, str]]:
     """Results and keys of all steps, in a store of their own."""
-    done: dict[str, Artifact] = {}
-    keys: dict[str, str] = {}
-    spec = pipeline("local" if spread is None else "ray")
-    for step in curate_steps(spec, fingerprint=told(spec), root=home, cache=home, spread=spread):
-        keys[step.name] = parts_of(step, done).key
-        done[step.name] = run_step(step, done, Store(home)).artifact
-    return done, keys
+    graph = graph_of(pipeline("local"), None, folder=home)
+    for name in SPREAD if spread is not None else ():
+        graph.nodes[name].arguments["spread"] = spread
+    run = Run(graph, Store(home))
+    run_plainly(run)
+    done = {name: outcome.result for name, outcome in run.outcomes.items()}
+    return done, {name: outcome.key for name, outcome in run.outcomes.items()}
 
 
 def digests(done: dict[str, Artifact]) -> dict[str, str]:
@@ -119,17 +125,18 @@ def test_a_result_of_either_engine_is_reused_by_the_other(local: Any) -> None:
     place = place_of(
         spec, replace(load_settings(Path()), ray_address="10.0.0.5:6379", shared_storage="file:///nowhere")
     )
-    store = Store(done["dedup"].root.parents[2])
-    for step in curate_steps(spec, fingerprint=told(spec), root=Path(), cache=Path(), spread=spread_of(place)):
-        assert run_step(step, done, store).reused, step.name  # nobody was connected to
+    run = Run(graph_of(spec, place, folder=Path()), Store(done["dedup"].root.parents[2]))
+    assert all(run.graph.nodes[name].arguments["spread"] == RaySpread(place) for name in SPREAD)
+    run_plainly(run)  # nobody listens at the address
+    assert {name for name, outcome in run.outcomes.items() if not outcome.reused} == set()
 
 
 def test_every_library_of_a_spread_step_is_compared_between_nodes(both: TwoNodes) -> None:
     spec = build(engine="ray", curate={"steps": [{"uses": "redact", "names": {"mode": "sample"}}, {"uses": "dedup"}]})
-    steps: list[Step] = curate_steps(spec, fingerprint="f", root=Path(), cache=Path(), spread=RaySpread(both.place))
-    spread = [step for step in steps if step.context.get("spread") is not None]
-    assert [step.name for step in spread] == ["redact", "dedup"]
-    assert {name for step in spread for name in step.libraries} <= set(LIBRARIES)
+    nodes = graph_of(spec, both.place, folder=Path()).nodes.values()
+    spread = [node for node in nodes if node.arguments.get("spread") is not None]
+    assert [node.name for node in spread] == ["redact", "dedup"]
+    assert {name for node in spread for name in node.info.libraries} <= set(LIBRARIES)
 
 
 def test_plan_and_doctor_look_at_address_storage_and_nodes(
