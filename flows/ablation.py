@@ -70,15 +70,11 @@ def arms_of(spec: PipelineSpec) -> tuple[Arm, ...]:
     ]
     for step in removable:
         rest = tuple(each for each in steps if each is not step)
-        label, number = label_of(step), sum(1 for arm in arms if arm.name.startswith(f"without-{label_of(step)}"))
+        label = step.name if isinstance(step, RuleStep | SqlStep | PythonStep) else step.uses
+        number = sum(1 for arm in arms if arm.name.startswith(f"without-{label}"))
         label = f"{label}_{number + 1}" if number else label
         arms.append(Arm(f"without-{label}", f"all steps but {label}", rest))
     return tuple(arms)
-
-
-def label_of(step: CurateStep) -> str:
-    """What a step is called in an arm's name."""
-    return step.name if isinstance(step, RuleStep | SqlStep | PythonStep) else step.uses
 
 
 def learnable(steps: tuple[CurateStep, ...], spec: PipelineSpec) -> tuple[CurateStep, ...]:

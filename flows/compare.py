@@ -11,8 +11,7 @@ from typing import Any
 from flows.costs import costs_of
 from flows.recorded import Recorded, settings_of, spec_of
 from flows.settings import Settings
-from schemas.artifacts import CurationCard, Scores, Splits, WarehouseRef
-from schemas.curation_card import CardNumbers
+from schemas.artifacts import Scores, Splits, WarehouseRef
 from schemas.metrics import MetricTraits
 from tasks.assess.economics import cheapest
 from tasks.assess.side_by_side import compare_metrics, compare_splits
@@ -60,7 +59,7 @@ def _changes(first: dict[str, str], second: dict[str, str], *, all_of_them: bool
 
 def _data(first: Recorded, second: Recorded) -> dict[str, Any]:
     """Rows by fate per step, rows per reason, and which tickets both runs have."""
-    cards = [_numbers(recorded) for recorded in (first, second)]
+    cards = [recorded.card_numbers() for recorded in (first, second)]
     funnels = [{step.step: step.rows.model_dump() for step in card.funnel} if card else {} for card in cards]
     fates = [
         {"step": step, "fate": fate, "first": rows[0], "second": rows[1]}
@@ -84,11 +83,6 @@ def _data(first: Recorded, second: Recorded) -> dict[str, Any]:
     overlaps, moved = compare_splits(ours, theirs)
     tickets = [asdict(overlap) for overlap in overlaps]
     return {"fates": fates, "reasons": taken, "tickets": tickets, "trained_here_held_out_there": moved}
-
-
-def _numbers(recorded: Recorded) -> CardNumbers | None:
-    card = recorded.result("card", CurationCard)
-    return None if card is None else CardNumbers.model_validate_json(card.numbers.read_bytes())
 
 
 def _metrics(first: Recorded, second: Recorded) -> dict[str, Any]:

@@ -5,18 +5,15 @@ Read by `tunegate cost`, `tunegate advise`, `tunegate compare` and the report; `
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import orjson
 
 from flows.engine.disk import private_folder
 from flows.measured import read_measured
 from flows.recorded import Recorded, spec_of
-from flows.settings import Settings, load_settings, open_ledger
+from flows.settings import Settings, open_ledger
 from schemas.artifacts import ModelRef, Predictions, PromptSet
 from schemas.costs import CostReport
 from schemas.errors import ConfigError
-from schemas.load import load_file
 from tasks.assess.economics import Measures, PriceBook, read_prices, reckon_costs
 from tasks.files import write_json
 
@@ -104,27 +101,3 @@ def newest_run(settings: Settings, pipeline: str, *, step: str) -> Recorded | No
         return None
     runs = (Recorded(settings, row.run_id) for row in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline))
     return next((run for run in runs if step in run.keys), None)
-
-
-def recorded_run(pipeline: str | None, run_id: str | None, *, config: Path) -> Recorded:
-    """The named run, or the pipeline's newest that was scored.
-
-    Raises:
-        ConfigError: TG0159, there is none; TG0151, no such run or several.
-    """
-    settings = load_settings(config)
-    if run_id is not None:
-        return Recorded(settings, run_id)
-    name = load_file(config).get(str(pipeline)).name
-    found = newest_run(settings, name, step="answers_tuned")
-    if found is None:
-        raise nothing_measured(name)
-    return found
-
-
-def nothing_measured(where: str) -> ConfigError:
-    """What to say where no tuned model has answered."""
-    return ConfigError(
-        "no answers of a tuned model are recorded here, so there is nothing to measure a cost by", code="TG0159",
-        where=where, hint="`tunegate run PIPELINE`; `tunegate cost --base llama-2-7b` reckons with a supposed traffic",
-    )  # fmt: skip

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from flows.engine.rows import RunRow
 from flows.settings import Settings, open_ledger, open_store
-from schemas.artifacts import Artifact, EvalSet, GateDecision, Predictions, Scores
+from schemas.artifacts import Artifact, CurationCard, EvalSet, GateDecision, Predictions, Scores
+from schemas.curation_card import CardNumbers
 from schemas.errors import ConfigError
 from schemas.metrics import MetricTraits
 from schemas.pipeline import PipelineSpec
@@ -48,6 +49,16 @@ class Recorded:
     def decision(self) -> GateDecision | None:
         """What the gate said."""
         return self.result("gate", GateDecision)
+
+    def card_numbers(self) -> CardNumbers | None:
+        """What curation counted."""
+        card = self.result("card", CurationCard)
+        return None if card is None else CardNumbers.model_validate_json(card.numbers.read_bytes())
+
+    def scores(self, arm: str) -> Scores | None:
+        """Scores of one arm; a text classifier is no model, and its scores are in a folder of their own."""
+        found = (self.result(f"scores_{arm}", Scores, folder=folder) for folder in ("scores", "classifier"))
+        return next((scores for scores in found if scores is not None), None)
 
     def answered(self, arm: str) -> Answered | None:
         """Scores and answers of one arm."""

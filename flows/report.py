@@ -23,7 +23,6 @@ from schemas.artifacts import (
     DatasetRef,
     EvalSet,
     GateDecision,
-    Scores,
     TrainedRef,
     ValidationCurves,
     WarehouseRef,
@@ -97,7 +96,7 @@ def gather(
         n_items_quarantined=items.n_quarantined if items else 0,
         findings=decision.findings if decision else (),
         arms=_arms(recorded),
-        funnel=_funnel(card),
+        funnel=_funnel(recorded.card_numbers()),
         removed=_removed(recorded) if n_items else (),
         training=_training(recorded, dataset),
         curves=_curves(recorded),
@@ -146,19 +145,16 @@ def page_without_text(home: Path, run_id: str) -> Path:
 def _arms(recorded: Recorded) -> tuple[ArmLine, ...]:
     found = []
     for name in recorded.keys:
-        kinds = ("scores", "classifier") if name.startswith("scores_") else ()
-        scores = next((each for kind in kinds if (each := recorded.result(name, Scores, folder=kind))), None)
+        scores = recorded.scores(name.removeprefix("scores_")) if name.startswith("scores_") else None
         if scores is not None and name == f"scores_{scores.arm}":  # others are of trainings that were weighed
             means = {metric: value if value == value else None for metric, value in scores.means.items()}
             found.append(ArmLine(arm=scores.arm, n_items=scores.n_items, means=means))
     return tuple(sorted(found, key=lambda arm: (arm.arm != "tuned", arm.arm != "champion", arm.arm)))
 
 
-def _funnel(card: CurationCard | None) -> tuple[FunnelLine, ...]:
-    if card is None:
-        return ()
-    numbers = CardNumbers.model_validate_json((card.root / "card.json").read_bytes())
-    return tuple(FunnelLine(step=step.step, **step.rows.model_dump()) for step in numbers.funnel)
+def _funnel(numbers: CardNumbers | None) -> tuple[FunnelLine, ...]:
+    steps = numbers.funnel if numbers else ()
+    return tuple(FunnelLine(step=step.step, **step.rows.model_dump()) for step in steps)
 
 
 def _removed(recorded: Recorded) -> tuple[RemovedExample, ...]:

@@ -30,7 +30,6 @@ def ablate(
     """
     spec, settings = load_file(config).get(pipeline), load_settings(config)
     arms = choose_arms(arms_of(spec), only)
-    told = metric or spec.gates.rules[0].metric
     talk().print(f"{len(arms) + 1} trainings at most, one after another; what is stored is reused", style="dim")
 
     def listen(arm: str, node: Node, seconds: float, reused: bool) -> None:
@@ -39,7 +38,7 @@ def ablate(
 
     with open_ledger(settings).pipeline_lock(pipeline, wait_s=0.0, run_id=new_run_id()):
         ablation = Ablation(spec, settings, config.resolve().parent, listen, n_steps=n_steps)
-        table = ablation.run(arms, told)
+        table = ablation.run(arms, metric or spec.gates.rules[0].metric)
         place = _keep(table, settings)
     if as_json:
         print_json({**table.model_dump(mode="json"), "file": str(place)})

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from flows.advice import evidence_of
+from flows.advice import Advice, Evidence, conclude, evidence_of
 from flows.commands.output import out, print_json, print_rows
+from flows.costs import check_machine, costs_of, newest_run
+from flows.recorded import Recorded
 from flows.settings import load_settings
 from schemas.load import load_file
-from tasks.assess.advice import Advice, Evidence, conclude
 from tasks.assess.economics import PRICES, read_prices
 
 NOT_KNOWN = 8
@@ -26,40 +27,49 @@ def advise(
     config: Path,
     as_json: bool,
 ) -> int:
-    """Print the answer, the word of each rule, and what is missing with the command that gets it."""
-    spec, settings = load_file(config).get(pipeline), load_settings(config)
-    known = evidence_of(
-        spec, settings, root=config.resolve().parent, run_id=run_id, queries=queries, machine=machine,
-        book=read_prices(prices or PRICES),
-    )  # fmt: skip
+    """Print the answer, the word of each rule, and what is missing with the command that gets it.
+
+    Args:
+        run_id: A run; null takes the newest that scored a tuned model, else the newest that curated.
+
+    Raises:
+        ConfigError: TG0103, the price book has no such card; TG0151, no such run or several.
+    """
+    spec, settings, book = load_file(config).get(pipeline), load_settings(config), read_prices(prices or PRICES)
+    check_machine(machine, book)
+    if run_id is not None:
+        recorded: Recorded | None = Recorded(settings, run_id)
+    else:
+        found = (newest_run(settings, spec.name, step=step) for step in ("scores_tuned", "decontaminate"))
+        recorded = next((run for run in found if run is not None), None)
+    costs = None if recorded is None else costs_of(recorded, book=book, queries_per_month=queries)
+    known = evidence_of(spec, settings, recorded, root=config.resolve().parent)
+    known = replace(known, costs=costs, card=machine, queries=queries)
     advice = conclude(known)
     if as_json:
-        costs = None if known.costs is None else known.costs.model_dump(mode="json")
-        print_json({**asdict(advice), "metric": known.metric, "means": dict(known.means), "costs": costs})
+        costs_json = costs and costs.model_dump(mode="json")
+        print_json({**asdict(advice), "metric": known.metric, "means": dict(known.means), "costs": costs_json})
     else:
-        _print(advice, known)
+        print_advice(advice, known)
     return NOT_KNOWN if advice.answer == "not known" else 0
 
 
-def _print(advice: Advice, known: Evidence) -> None:
+def print_advice(advice: Advice, known: Evidence) -> None:
+    """The answer, the means of the arms, the reasons and the gaps, for a person."""
     run = f"run {advice.run_id}" if advice.run_id else "nothing recorded yet"
     out().print(f"{advice.pipeline} ({run}): {advice.answer}", markup=False, style="bold")
     out().print(f"{advice.sentence}\n", markup=False, soft_wrap=True)
     if known.means:
-        arms = [
-            {"arm": arm, known.metric: f"{mean:.3f}"}
-            for arm, mean in sorted(known.means.items(), key=lambda pair: -pair[1])
-        ]
-        print_rows(arms, ("arm", known.metric))
+        best_first = sorted(known.means.items(), key=lambda pair: -pair[1])
+        print_rows([{"arm": arm, known.metric: f"{mean:.3f}"} for arm, mean in best_first], ("arm", known.metric))
         out().print()
     for reason in advice.reasons:
         out().print(f"{reason.rule}: {reason.says}", markup=False, style="bold")
-        for line in (
-            f"{reason.question} {reason.evidence}",
-            f"threshold: {reason.threshold} ({reason.source})",
-            f"would change it: {reason.change}",
-        ):
-            out().print(f"  {line}", markup=False, soft_wrap=True)
+        out().print(
+            f"  {reason.question} {reason.evidence}\n"
+            f"  threshold: {reason.threshold} ({reason.source})\n"
+            f"  would change it: {reason.change}", markup=False, soft_wrap=True,
+        )  # fmt: skip
     if advice.missing:
         out().print("\nmissing evidence, and what gets it", markup=False, style="bold")
         for reason in advice.missing:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from flows.commands.output import out, print_json, print_rows, talk
-from flows.costs import check_machine, costs_of, nothing_measured, recorded_run
+from flows.costs import check_machine, costs_of, newest_run
+from flows.recorded import Recorded
+from flows.settings import load_settings
 from schemas.costs import CostReport
 from schemas.errors import ConfigError
+from schemas.load import load_file
 from tasks.assess.economics import OWN, PRICES, Measures, read_prices, reckon_costs
 from tasks.train.memory import known_dims
 
@@ -48,10 +50,20 @@ def cost(
             "give a pipeline, --run RUN, or --base NAME alone", code="TG0159", hint="tunegate cost --help"
         )
     else:
-        recorded = recorded_run(pipeline, run_id, config=config)
-        found = costs_of(recorded, book=book, machine=machine, queries_per_month=queries, one_off_usd=one_off_usd)
-        if found is None:
-            raise nothing_measured(recorded.row.run_id)
+        settings = load_settings(config)
+        if run_id is not None:
+            recorded: Recorded | None = Recorded(settings, run_id)
+        else:
+            recorded = newest_run(settings, load_file(config).get(str(pipeline)).name, step="answers_tuned")
+        found = None if recorded is None else costs_of(
+            recorded, book=book, machine=machine, queries_per_month=queries, one_off_usd=one_off_usd
+        )  # fmt: skip
+        if recorded is None or found is None:
+            raise ConfigError(
+                "no answers of a tuned model are recorded here, so there is nothing to measure a cost by",
+                code="TG0159", where=recorded.row.run_id if recorded else pipeline,
+                hint="`tunegate run PIPELINE`; `tunegate cost --base llama-2-7b` reckons with a supposed traffic",
+            )  # fmt: skip
         report, title = found, f"{recorded.row.pipeline}, run {recorded.row.run_id}"
     if as_json:
         print_json(report.model_dump(mode="json"))
@@ -75,33 +87,32 @@ def print_costs(report: CostReport) -> None:
         measured = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in report.measured.items())
         out().print(f"measured: {measured}", markup=False, soft_wrap=True)
     out().print()
-    print_table([
+    queries = [
         {
             "a query of": line.what,
-            "in": None if line.prompt_tokens is None else f"{line.prompt_tokens:,.0f}",
-            "out": None if line.reply_tokens is None else f"{line.reply_tokens:,.1f}",
-            "seconds": None if line.seconds is None else f"{line.seconds:.3g}",
-            "USD": "no price" if line.usd is None else f"{line.usd:.6f}",
-            "USD a month": None if line.usd_per_month is None else f"{line.usd_per_month:,.2f}",
+            "in": _number(line.prompt_tokens, ",.0f"),
+            "out": _number(line.reply_tokens, ",.1f"),
+            "seconds": _number(line.seconds, ".3g"),
+            "USD": _number(line.usd, ".6f") or "no price",
+            "USD a month": _number(line.usd_per_month, ",.2f"),
         }
         for line in report.queries
-    ])  # fmt: skip
+    ]
+    print_rows(queries, tuple(queries[0]))
     out().print("\nBreak-even: queries a month from which a card's rent is less than the API; `most` is what memory "
                 "bandwidth lets one card serve one at a time.", markup=False)  # fmt: skip
-    print_table([
+    cards = [
         {
             "card": line.card,
             "rent a month": f"{line.usd_per_month:,.0f}",
             "a token takes at least": f"{line.least_ms_per_token:.3g} ms",
             "a reply": f"{line.least_seconds:.3g} s",
             "most": f"{line.most_queries:,.0f}",
-            **{
-                f"from, against {api}": "never" if volume is None else f"{volume:,.0f}"
-                for api, volume in line.break_even.items()
-            },
+            **{f"from, against {api}": _number(n, ",.0f") or "never" for api, n in line.break_even.items()},
         }
         for line in report.cards
-    ])  # fmt: skip
+    ]
+    print_rows(cards, tuple(cards[0]))
     if report.training_seconds is not None or report.one_off_usd is not None:
         seconds = "" if report.training_seconds is None else f"training took {report.training_seconds:,.0f} s; "
         spent = "its price is not known" if report.one_off_usd is None else f"one-off {report.one_off_usd:,.2f} USD"
@@ -111,6 +122,5 @@ def print_costs(report: CostReport) -> None:
         out().print(f"paid back against API {payback.api}: {when}", markup=False)
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """The rows under the names of their first."""
-    print_rows(rows, tuple(rows[0]) if rows else ())
+def _number(value: float | None, form: str) -> str | None:
+    return None if value is None else format(value, form)

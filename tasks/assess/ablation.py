@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
 Gain = Literal["helps", "harms", "not shown", "no item differs", "not judged"]
 GAINS: Mapping[str, Gain] = {"PROMOTE": "helps", "BLOCK": "harms", "HOLD": "not shown"}
+ANSWERS = {
+    "helps": "Yes: at equal steps the curated tickets beat the raw ones ({difference}, at least {lower}).",
+    "harms": "No: at equal steps the raw tickets teach more ({difference}, at most {upper}); look at the steps that "
+    "harm, or curate less.",
+}
+NOT_SHOWN = (
+    "Not shown: at equal steps curation changes the result by {difference}, and anything from {lower} to {upper} fits; "
+    "more held-out items would decide."
+)
 
 
 class AblationRow(BaseModel, frozen=True, extra="forbid"):
@@ -100,9 +109,7 @@ def judge_arm(
         )  # fmt: skip
     except GateError as error:
         return row.model_copy(update={"gain": "not judged", "reason": error.message})
-    gain = GAINS.get(judged.verdict, "not judged")
-    if not judged.won and not judged.lost:
-        gain = "no item differs"
+    gain = GAINS.get(judged.verdict, "not judged") if judged.won or judged.lost else "no item differs"
     same = {name: getattr(judged, name) for name in ("difference", "lower", "upper", "won", "lost", "reason")}
     return row.model_copy(update={"value": judged.reference, "gain": gain, **same})
 
@@ -121,15 +128,6 @@ def answer_of(rows: Mapping[str, AblationRow]) -> str:
         return f"Not asked: the arm raw was left out; {told}."
     if raw.difference is None or raw.lower is None or raw.upper is None or raw.gain == "not judged":
         return f"Not known: {raw.reason or 'the raw arm was not judged'}"
-    if raw.gain == "helps":
-        gained = f"{raw.difference:+.3f}, at least {raw.lower:+.3f}"
-        return f"Yes: at equal steps the curated tickets beat the raw ones ({gained})."
-    if raw.gain == "harms":
-        return (
-            f"No: at equal steps the raw tickets teach more ({raw.difference:+.3f}, at most {raw.upper:+.3f}); look at "
-            "the steps that harm, or curate less."
-        )
-    return (
-        f"Not shown: at equal steps curation changes the result by {raw.difference:+.3f}, and anything from "
-        f"{raw.lower:+.3f} to {raw.upper:+.3f} fits; more held-out items would decide."
+    return ANSWERS.get(raw.gain or "", NOT_SHOWN).format(
+        difference=f"{raw.difference:+.3f}", lower=f"{raw.lower:+.3f}", upper=f"{raw.upper:+.3f}"
     )

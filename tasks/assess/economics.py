@@ -198,50 +198,45 @@ def reckon_costs(
     """
     card = None if machine is None else book.gpus[machine]
     prompted = next((arm for arm in PROMPTED if arm in known.prompt_tokens), None)
-    own = known.prompt_tokens.get(OWN)
+    own, few = known.prompt_tokens.get(OWN), known.prompt_tokens.get("few_shot")
+    saved = None if few is None or own is None else few - own
     sent = known.prompt_tokens[prompted] if prompted else own or 0.0
     api_usd = {name: api.usd_per_query(sent, known.reply_tokens) for name, api in book.apis.items()}
 
-    def own_usd(seconds: float | None) -> float | None:
+    def rent_of(seconds: float | None) -> float | None:
         if card is None or seconds is None:
             return None
         return hosted_usd_per_query(usd_per_hour=card.usd_per_hour, seconds_per_query=seconds)
 
     def line(what: str, prompt_tokens: float | None, seconds: float | None, usd: float | None) -> QueryLine:
-        monthly = None if usd is None or queries_per_month is None else usd * queries_per_month
         return QueryLine(
             what=what, prompt_tokens=prompt_tokens, reply_tokens=known.reply_tokens, seconds=seconds, usd=usd,
-            usd_per_month=monthly,
+            usd_per_month=None if usd is None or queries_per_month is None else usd * queries_per_month,
         )  # fmt: skip
 
     speed = known.measured.get("tokens_per_s")
-    ways = {
-        "own model, one at a time": known.reply_tokens / speed if speed else None,
-        "own model, in the evaluation's batches": known.batched_seconds,
-    }
-    on = f", on {machine}" if machine else ""
-    queries = [
-        line(f"{way}{on}", own, seconds, own_usd(seconds)) for way, seconds in ways.items() if seconds is not None
-    ]
+    ways = {"one at a time": known.reply_tokens / speed if speed else None,
+            "in the evaluation's batches": known.batched_seconds}  # fmt: skip
+    on, prompt = f", on {machine}" if machine else "", f", {prompted} prompt" if prompted else ""
+    own_lines = (
+        line(f"own model, {way}{on}", own, seconds, rent_of(seconds))
+        for way, seconds in ways.items()
+        if seconds is not None
+    )
     # The cheap API is always among them: the price book may not be without one.
-    prompt = f", {prompted} prompt" if prompted else ""
-    queries += [
-        line(f"API {api}{prompt}", sent, None, api_usd[api]) for api in sorted(api_usd, key=lambda api: api_usd[api])
-    ]
-
-    trained_usd = own_usd(known.training_seconds)
+    api_lines = (
+        line(f"API {api}{prompt}", sent, None, api_usd[api]) for api in sorted(api_usd, key=api_usd.__getitem__)
+    )
+    trained_usd = rent_of(known.training_seconds)
     one_off = one_off_usd + trained_usd if trained_usd is not None else one_off_usd or None
-    payback: tuple[PaybackLine, ...] = ()
+    payback: list[PaybackLine] = []
     if card is not None and one_off is not None and queries_per_month is not None:
-        payback = tuple(
-            PaybackLine(api=api, days=_finite(payback_days(
+        for api, usd in api_usd.items():
+            days = payback_days(
                 one_off_usd=one_off, queries_per_month=queries_per_month, api_usd_per_query=usd,
                 usd_per_month=card.usd_per_month(),
-            )))
-            for api, usd in api_usd.items()
-        )  # fmt: skip
-    few = known.prompt_tokens.get("few_shot")
-    saved = None if few is None or own is None else few - own
+            )  # fmt: skip
+            payback.append(PaybackLine(api=api, days=_finite(days)))
     return CostReport(
         dated=book.dated,
         machine=machine,
@@ -250,16 +245,16 @@ def reckon_costs(
         reply_tokens=known.reply_tokens,
         prompt_tokens=dict(known.prompt_tokens),
         saved_tokens=saved,
-        saved_usd_per_1k={}
-        if saved is None
-        else {name: 1000 * saved * api.usd_per_m_in / 1e6 for name, api in book.apis.items()},
+        saved_usd_per_1k={name: 1000 * saved * api.usd_per_m_in / 1e6 for name, api in book.apis.items()}
+        if saved is not None
+        else {},
         queries_per_month=queries_per_month,
         measured=dict(known.measured),
-        queries=tuple(queries),
+        queries=(*own_lines, *api_lines),
         cards=tuple(_card_line(name, price, known, api_usd) for name, price in book.gpus.items()),
         training_seconds=known.training_seconds,
         one_off_usd=one_off,
-        payback=payback,
+        payback=tuple(payback),
         notes=_notes(known, machine, prompted, queries_per_month),
     )
 

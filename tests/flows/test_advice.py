@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.advice import ASK, RULES, Evidence, Fit, conclude
+from schemas.artifacts import TrainedRef
+from schemas.curation_card import LabelConflicts
 from tasks.assess.ablation import AblationRow, AblationTable
-from tasks.assess.advice import RULES, Evidence, Fit, conclude
 from tasks.assess.economics import Measures, read_prices, reckon_costs
 from tasks.assess.judge import Judgement
 
@@ -21,13 +24,24 @@ def judgement(verdict: Any, difference: float = 0.1) -> Judgement:
     )  # fmt: skip
 
 
+def trained(train_loss: float = 0.4) -> TrainedRef:
+    return TrainedRef(
+        root=Path("train"), method="lora", format="instruction", base_digest="", n_trainable=1, n_steps=1, n_tokens=1,
+        train_loss=train_loss, validation_loss=0.5,
+    )  # fmt: skip
+
+
+def conflicts(n_conflicting: int) -> LabelConflicts:
+    return LabelConflicts(n_checked=3000, n_conflicting=n_conflicting)
+
+
 def evidence(**change: Any) -> Evidence:
     plain: dict[str, Any] = {
-        "pipeline": "desk", "run_id": "r", "method": "lora", "verdict": "PROMOTE", "metric": "exact",
+        "pipeline": "desk", "run_id": "r", "trained": trained(), "verdict": "PROMOTE", "metric": "exact",
         "means": {"tuned": 0.6, "few_shot": 0.5}, "best_prompting": "few_shot", "prompting_meets": "no",
         "limits": ("exact 0.55",), "tuned": judgement("PROMOTE"), "retrieval": judgement("HOLD"),
-        "classifier": judgement("PROMOTE"), "n_items": 400, "min_items": 50, "n_train": 3000, "n_checked": 3000,
-        "n_conflicting": 3, "forms": {"format": 1.0}, "fits": FITS, "train_loss": 0.4, "validation_loss": 0.5,
+        "classifier": judgement("PROMOTE"), "n_items": 400, "min_items": 50, "n_train": 3000, "conflicts": conflicts(3),
+        "forms": {"format": 1.0}, "fits": FITS,
         "costs": reckon_costs(
             read_prices(), Measures(10**9, 2 * 10**9, 100.0, {"tuned": 100.0, "few_shot": 400.0}), machine="l4"
         ),
@@ -59,14 +73,14 @@ def says(**change: Any) -> dict[str, str]:
         ({"fits": {**FITS, "lora": Fit(None, "80 GB"), "qlora": Fit(None, "24 GB")}}, "qlora"),
         ({"fits": {**FITS, "lora": Fit(None, "24 GB"), "qlora": Fit(None, "24 GB")}}, "lora"),
         ({"verdict": "HOLD", "n_train": 20_000}, "full"),
-        ({"verdict": "HOLD", "n_train": 20_000, "train_loss": 0.1}, "lora"),  # the examples are learnt already
+        ({"verdict": "HOLD", "n_train": 20_000, "trained": trained(0.1)}, "lora"),  # the examples are learnt already
         ({"verdict": "HOLD", "n_train": 9_999}, "lora"),
         ({"tuned": judgement("BLOCK", -0.1)}, "prompting"),
         ({"tuned": judgement("HOLD")}, "not known"),
         ({"tuned": judgement("HOLD"), "forms": {"format": 0.9}}, "curate"),
-        ({"tuned": judgement("HOLD"), "n_conflicting": 300}, "curate"),
+        ({"tuned": judgement("HOLD"), "conflicts": conflicts(300)}, "curate"),
         ({"tuned": judgement("HOLD"), "ablation": table("helps")}, "curate"),
-        ({"tuned": judgement("HOLD"), "n_conflicting": 300, "ablation": table("not shown")}, "not known"),
+        ({"tuned": judgement("HOLD"), "conflicts": conflicts(300), "ablation": table("not shown")}, "not known"),
         ({"tuned": None, "n_train": 50}, "prompting"),
         ({"tuned": None, "verdict": None}, "lora"),
         ({"tuned": None, "fits": {}}, "not known"),
@@ -104,13 +118,13 @@ def test_few_items_and_no_limits_are_told() -> None:
     assert says(limits=(), prompting_meets=None)["prompting"] == "missing"
     assert says(prompting_meets="not shown")["prompting"] == "more items"
     assert says(forms={})["form"] == "missing"
-    assert says(n_checked=None)["quality"] == "missing"
+    assert says(conflicts=None)["quality"] == "missing"
     assert says(classifier=judgement("HOLD"))["classifier"] == "enough"
     nothing_fits = {name: Fit(False, None) for name in FITS}
     assert says(fits=nothing_fits)["memory"] == "smaller base"
 
 
 def test_every_rule_declares_its_threshold_its_source_and_what_would_change_it() -> None:
-    assert len({rule.name for rule in RULES}) == len(RULES)
-    for rule in RULES:
-        assert all((rule.question, rule.threshold, rule.source, rule.change)), rule.name
+    assert list(ASK) == list(RULES)
+    for name, rule in RULES.items():
+        assert all(rule[what] for what in ("question", "threshold", "source", "change", "missing", "get")), name
