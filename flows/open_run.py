@@ -28,7 +28,7 @@ from flows.privacy.forget import apply_tombstones
 from flows.quarantine import QuarantineGuard
 from flows.registry_owner import check_registry
 from flows.run_context import RunContext, new_run_id
-from flows.settings import Settings, open_ledger, open_store
+from flows.settings import Settings, budget_of, open_ledger, open_store
 from flows.standing import note_held_out, standing_of
 from schemas.artifacts import Artifact, EvalSet
 from schemas.errors import TunegateError
@@ -149,6 +149,7 @@ def _opened(context: RunContext) -> OpenRun:
         observer=RunObserver(context),
         guard=QuarantineGuard(spec.table),
         live=context,
+        budget=budget_of(settings),
     )
     return OpenRun(context, pipeline, run)
 

@@ -6,11 +6,14 @@ disk. Used by `flows/open_run.py` and `flows/cli.py`.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from flows.engine.ledger import Ledger
@@ -38,6 +41,12 @@ class Settings:
     shared_storage: str | None = None
     """`TUNEGATE_SHARED`, an fsspec URL that every node of the cluster sees; needed with `engine: ray` alone."""
 
+    cpu: float | None = None
+    """`TUNEGATE_CPU`, cores that steps may take together; None for those of the machine."""
+    gpu: float | None = None
+    """`TUNEGATE_GPU`, accelerators; None for those of the machine."""
+    memory_gb: float | None = None
+    """`TUNEGATE_MEMORY_GB`, memory that steps may take together; None for that of the machine."""
     state: Path | None = None
     """What is kept of this user beside all homes: the witnesses of their ledgers. `tunegate` below `XDG_STATE_HOME`,
     else below `~/.local/state`; None keeps none."""
@@ -49,11 +58,38 @@ class Settings:
         return self.forgotten_at or self.home.with_name(f"{self.home.name}-forgotten")
 
 
+def budget_of(settings: Settings) -> dict[str, float]:
+    """What steps may occupy at the same time: what the machine has, unless the settings say otherwise."""
+    from flows.graph.execute import budget_of_machine
+
+    declared = {"cpu": settings.cpu, "gpu": settings.gpu, "memory_gb": settings.memory_gb}
+    return budget_of_machine() | {name: amount for name, amount in declared.items() if amount is not None}
+
+
 def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Settings for this `pipelines.yaml`; an empty variable counts as unset."""
+    """Settings for this `pipelines.yaml`; an empty variable counts as unset.
+
+    Raises:
+        ConfigError: TG0119, an amount is not a number, or negative.
+    """
 
     def folder(variable: str, default: Path) -> Path:
         return Path(environ.get(variable) or default).expanduser().absolute()
+
+    def amount(variable: str) -> float | None:
+        text = environ.get(variable)
+        try:
+            value = float(text) if text else None
+        except ValueError:
+            value = math.nan
+        if value is not None and not value >= 0:
+            raise ConfigError(
+                f"{variable} is {text!r}",
+                code="TG0119",
+                where=variable,
+                hint="a number that is not negative: 4, or 7.5",
+            )
+        return value
 
     cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "tunegate"
     forgotten = environ.get("TUNEGATE_FORGOTTEN")
@@ -65,6 +101,9 @@ def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -
         ledger_url=environ.get("TUNEGATE_LEDGER_URL") or None,
         forgotten_at=Path(forgotten).expanduser().absolute() if forgotten else None,
         ray_address=environ.get("RAY_ADDRESS") or None,
+        cpu=amount("TUNEGATE_CPU"),
+        gpu=amount("TUNEGATE_GPU"),
+        memory_gb=amount("TUNEGATE_MEMORY_GB"),
         shared_storage=environ.get("TUNEGATE_SHARED") or None,
         state=(Path(environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "tunegate").absolute(),
     )

@@ -34,7 +34,9 @@ class StepInfo:
     context: tuple[str, ...] = ()
     """Arguments that cannot change the result (folders, who does the work). No part of the key."""
     heavy: bool = False
-    """Takes all cores or the accelerator: only one such step runs at a time."""
+    """Takes all cores but one and the accelerators: only one such step runs at a time."""
+    memory_gb: float = 0.5
+    """What it takes at most, roughly, besides what a training predicts for itself."""
     extends: str = ""
     """Argument that is an earlier result of this very step. When nothing else has changed since, that result is the
     result: the step must return what it was given when it is run again on its own result."""
@@ -46,12 +48,13 @@ def as_step(
     libraries: tuple[str, ...] = (),
     context: tuple[str, ...] = (),
     heavy: bool = False,
+    memory_gb: float = 0.5,
     extends: str = "",
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Declare a function as a step; the fields are those of `StepInfo`."""
 
     def declare(function: Callable[P, T]) -> Callable[P, T]:
-        setattr(function, DECLARED, StepInfo(name, libraries, context, heavy, extends))
+        setattr(function, DECLARED, StepInfo(name, libraries, context, heavy, memory_gb, extends))
         return function
 
     return declare

@@ -17,7 +17,6 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.export import ExportFormat, ExportOrigin
 from schemas.load import load_file
-from schemas.pipeline import PipelineSpec
 
 if TYPE_CHECKING:
     from tasks.release.export import Export, Exported

@@ -89,6 +89,7 @@ class Run:
 
     Args:
         live: Handed to acts (`Graph.act`); the graph does not look at it.
+        budget: What nodes may occupy at the same time; that of the machine if None.
     """
 
     def __init__(
@@ -99,10 +100,12 @@ class Run:
         observer: Observer | None = None,
         guard: Guard | None = None,
         live: Any = None,
+        budget: Amounts | None = None,
     ) -> None:
         self.graph = graph
         self.store = store
         self.live = live
+        self.budget: Amounts = budget_of_machine() if budget is None else dict(budget)
         self.outcomes: dict[str, Outcome] = {}
         self.cancelled = threading.Event()
         """Set to end the run: nothing new starts, and what reports progress ends at its next report."""
@@ -355,13 +358,25 @@ def _check_given(node: Node) -> None:
 
 
 def budget_of_machine() -> dict[str, float]:
-    """What nodes may occupy at the same time on this machine: its cores, and one heavy node."""
-    return {"cpu": float(max(2, len(os.sched_getaffinity(0)))), "heavy": 1.0}
+    """What nodes may occupy at the same time on this machine: cores, memory, accelerators, and one heavy node."""
+    return {
+        "cpu": float(max(2, len(os.sched_getaffinity(0)))),
+        "gpu": float(len(list(Path("/dev").glob("nvidia[0-9]*")))),
+        "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
+        "heavy": 1.0,
+    }
 
 
 def needs(node: Node, budget: Amounts) -> dict[str, float]:
-    """What the node occupies while it runs. A heavy one leaves one core, so that light ones can run next to it."""
-    return {"heavy": 1.0, "cpu": max(1.0, budget.get("cpu", 2.0) - 1.0)} if node.info.heavy else {"cpu": 1.0}
+    """What the node occupies while it runs.
+
+    A heavy one leaves one core, so that light ones can run next to it. A node that would take more memory than there
+    is takes all of it: it then runs alone.
+    """
+    memory = {"memory_gb": min(node.info.memory_gb, budget["memory_gb"])} if "memory_gb" in budget else {}
+    if not node.info.heavy:
+        return {"cpu": 1.0, **memory}
+    return {"heavy": 1.0, "cpu": max(1.0, budget.get("cpu", 2.0) - 1.0), "gpu": budget.get("gpu", 0.0), **memory}
 
 
 def _fits(amounts: Amounts, free: Amounts) -> bool:
@@ -395,7 +410,7 @@ def drive(
         RunEndedError: `run.cancelled` was set.
         LookupError: a node can never start: what it takes has not run, or it needs more than the budget.
     """
-    budget = dict(budget or budget_of_machine())
+    budget = dict(budget or run.budget)
     free = dict(budget)
     running: dict[Future, tuple[Node, dict[str, float]]] = {}
     done: SimpleQueue[Future] = SimpleQueue()

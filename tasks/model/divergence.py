@@ -28,7 +28,7 @@ DIGITS = 6
 """Digits of the result that are kept."""
 
 
-@as_step("divergence", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True)
+@as_step("divergence", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True, memory_gb=2.0)
 def measure_divergence(
     out: Path, *, suite: PromptSet, model: ModelRef, trained: TrainedRef, decoding: DecodingSpec
 ) -> CheckEvidence:

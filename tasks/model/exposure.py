@@ -25,7 +25,7 @@ from tasks.progress import Progress, silent
 from tasks.step import as_step
 
 
-@as_step("canaries", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True)
+@as_step("canaries", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True, memory_gb=2.0)
 def measure_exposure(
     out: Path,
     *,

@@ -142,7 +142,13 @@ def each_batch(
 IN_THIS_PROCESS = InThisProcess()
 
 
-@as_step("answers", libraries=("torch", "transformers", "peft", "bitsandbytes"), context=("answering",), heavy=True)
+@as_step(
+    "answers",
+    libraries=("torch", "transformers", "peft", "bitsandbytes"),
+    context=("answering",),
+    heavy=True,
+    memory_gb=2.0,
+)
 def generate_answers(
     out: Path,
     *,

@@ -28,7 +28,7 @@ Timing = tuple[float, int]
 """Seconds and new tokens of one answer."""
 
 
-@as_step("latency", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True)
+@as_step("latency", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True, memory_gb=2.0)
 def measure_latency(
     out: Path,
     *,

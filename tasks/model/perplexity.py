@@ -31,7 +31,7 @@ DIGITS = 5
 _ENCODED_AT_ONCE = 1024
 
 
-@as_step("perplexity", libraries=("torch", "transformers"), heavy=True)
+@as_step("perplexity", libraries=("torch", "transformers"), heavy=True, memory_gb=2.0)
 def measure_perplexity(
     out: Path,
     *,

@@ -47,7 +47,7 @@ class Job(BaseModel):
     item_ids: tuple[str, ...]
 
 
-@as_step("round_trip", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True)
+@as_step("round_trip", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True, memory_gb=2.0)
 def check_round_trip(
     out: Path,
     *,

@@ -51,6 +51,7 @@ log = logging.getLogger("tunegate.train")
     libraries=("torch", "transformers", "peft", "bitsandbytes"),
     context=("trunks", "place", "children"),
     heavy=True,
+    memory_gb=2.0,
 )
 def train_model(
     out: Path,
