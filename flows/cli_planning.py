@@ -1,4 +1,4 @@
-"""`tunegate graph`, `estimate`, `preview`, `reproduce`: before a training and after it; the work is in `flows/commands/`."""
+"""`tunegate graph`, `estimate`, `preview`, `reproduce`: before and after a training; they are in `flows/commands/`."""
 
 from __future__ import annotations
 

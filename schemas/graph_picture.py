@@ -1,4 +1,4 @@
-"""A pipeline's graph as plain data: what `tunegate graph --json` prints, `runs/RUN-graph.json` holds and a report draws.
+"""A graph as plain data: `tunegate graph --json` prints it, `runs/RUN-graph.json` keeps it, a report draws it.
 
 It knows nothing of graphs that run. `flows/graph/draw.py` makes one of a plan or of a run.
 """
@@ -57,9 +57,9 @@ class GraphPicture(_Part):
             found.setdefault(node.stage, []).append(node)
         return found
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[PictureState, int]:
         """How many nodes are in each state."""
-        found: dict[str, int] = {}
+        found: dict[PictureState, int] = {}
         for node in self.nodes:
             found[node.state] = found.get(node.state, 0) + 1
         return found

@@ -1,4 +1,4 @@
-"""`tunegate graph`: the graph of a pipeline, as a run would find it now or as a recorded run left it; writes nothing."""
+"""`tunegate graph`: a pipeline's graph as a run would find it now, or as a recorded run left it; writes nothing."""
 
 from __future__ import annotations
 

@@ -31,9 +31,7 @@ _ESCAPES = str.maketrans({"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", 
 """What means something in a quoted label of Mermaid."""
 
 
-def picture_of_plan(
-    graph: Graph, planned: Sequence[PlannedNode], seconds: Mapping[str, float | None]
-) -> GraphPicture:
+def picture_of_plan(graph: Graph, planned: Sequence[PlannedNode], seconds: Mapping[str, float | None]) -> GraphPicture:
     """What a run would do with each node.
 
     Args:
