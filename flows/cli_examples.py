@@ -8,6 +8,7 @@ EXAMPLES = {
     "init": "tunegate init --from tickets.csv",
     "run": "tunegate run support-replies",
     "plan": "tunegate plan support-replies --json",
+    "graph": "tunegate graph support-replies --mermaid",
     "validate": "tunegate validate --config other.yaml",
     "schema": "tunegate schema > pipelines.schema.json",
     "runs": "tunegate runs support-replies --limit 5",

@@ -1,4 +1,4 @@
-"""`tunegate estimate`, `preview`, `reproduce`: before a training and after it; the work is in `flows/commands/`."""
+"""`tunegate graph`, `estimate`, `preview`, `reproduce`: before and after a training; they are in `flows/commands/`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,23 @@ from flows.cli_options import CONFIG, Config, Json, Pipeline, call
 
 def add_planning_commands(app: typer.Typer) -> None:
     """Give the application the commands around a training."""
-    for command in (estimate, preview, reproduce):
+    for command in (graph, estimate, preview, reproduce):
         app.command()(command)
+
+
+def graph(
+    pipeline: Pipeline,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print it as a Mermaid flowchart.")] = False,
+    run: Annotated[
+        str | None, typer.Option(metavar="RUN", help="As this run left it: a run id, or the start of one.")
+    ] = None,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Draw the pipeline's steps and what they take from each other: reused, left out, or to be run; writes nothing."""
+    return call(
+        "graph", "graph", pipeline=pipeline, run_id=run, as_mermaid_text=mermaid, config=config, as_json=as_json
+    )
 
 
 def estimate(

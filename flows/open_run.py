@@ -28,6 +28,7 @@ from flows.privacy.forget import apply_tombstones
 from flows.quarantine import QuarantineGuard
 from flows.registry_owner import check_registry
 from flows.run_context import RunContext, new_run_id
+from flows.run_picture import keep_picture, picture_now
 from flows.settings import Settings, budget_of, open_ledger, open_store
 from flows.standing import note_held_out, standing_of
 from schemas.artifacts import Artifact, EvalSet
@@ -131,6 +132,7 @@ def open_run(
             with _recorded(context, opened), named_disk_errors(settings.home):
                 yield opened[0]
         finally:
+            keep_picture(context)
             notify_end(context, opened[0].run.find(opened[0].pipeline.assessed.decision) if opened else None)
 
 
@@ -151,6 +153,7 @@ def _opened(context: RunContext) -> OpenRun:
         live=context,
         budget=budget_of(settings),
     )
+    context.picture = lambda: picture_now(context, run)
     return OpenRun(context, pipeline, run)
 
 

@@ -20,6 +20,7 @@ from flows.record import Evidence, write_record
 from flows.registry_owner import check_registry
 from flows.report import leave_report
 from flows.run_context import RunContext
+from flows.run_picture import keep_picture
 from schemas.artifacts import (
     BundleRef,
     ChampionRef,
@@ -175,12 +176,13 @@ def promote(
 
 
 def report(run: RunContext, *, version: str, decision: GateDecision, event: EventRow | None) -> Outcome:
-    """Come to the run's outcome and write its report."""
+    """Come to the run's outcome; write its graph and its report."""
     note = f"; {event.note}" if event is not None and event.note else ""
     outcome = outcome_of(run.ledger, run.run_id, decision.verdict, decision.reason + note, version=version)
     if event is not None and event.action not in MOVES:
         outcome = held(outcome, event)
     run.outcome = outcome
+    keep_picture(run, ending=(report.__name__, register.__name__))
     leave_report(run)
     return outcome
 

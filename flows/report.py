@@ -13,8 +13,10 @@ import orjson
 from flows.choice_report import choice_of, choice_row
 from flows.costs import costs_of
 from flows.engine.disk import private_folder
+from flows.graph.draw import as_mermaid
 from flows.measured import memory_sentence, read_measured
 from flows.recorded import Recorded, shown_finding, spec_of
+from flows.run_picture import read_picture
 from flows.settings import Settings
 from flows.since_champion import changes_since
 from schemas.artifacts import (
@@ -105,6 +107,7 @@ def gather(
         worst=_worst(recorded, decision, n_items),
         changes=changes_since(recorded, decision),
         costs=_costs(recorded),
+        graph=read_picture(settings.home, row.run_id),
         steps=tuple(
             StepLine(
                 step=step.step, state=step.state, n_in=step.n_in, n_out=step.n_out, seconds=round(step.seconds, 2),
@@ -123,7 +126,7 @@ def write_report(report: RunReport, card: str, folder: Path) -> dict[str, Path]:
     files = {
         "report.html": draw_page(report, card=card).encode(),
         "report.json": orjson.dumps(report.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n",
-        "report.md": write_markdown(report).encode(),
+        "report.md": write_markdown(report, graph=as_mermaid(report.graph) if report.graph else "").encode(),
         "junit.xml": write_junit(report),
     }
     for name, content in files.items():

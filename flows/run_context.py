@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from flows.listener import Listeners
 from flows.outcome import Outcome
 from flows.settings import Settings
 from flows.standing import Standing
+from schemas.graph_picture import GraphPicture
 from schemas.pipeline import PipelineSpec
 
 
@@ -38,6 +40,8 @@ class RunContext:
     """False: the same nodes in the same order on plain threads; for when Prefect does not answer."""
     outcome: Outcome | None = None
     """How the run ended; set once, kept in the ledger when the run closes."""
+    picture: Callable[[], GraphPicture] | None = None
+    """The graph as it is now, with what became of each node so far; None before there is a graph."""
 
 
 def new_run_id() -> str:

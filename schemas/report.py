@@ -9,6 +9,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from schemas.costs import CostReport
+from schemas.graph_picture import GraphPicture
 from schemas.verdicts import Finding
 
 
@@ -129,6 +130,8 @@ class RunReport(_Part):
     """What differs from the run that the champion comes from; empty without a champion."""
     costs: CostReport | None = None
     """Cost, latency and break-even; null where the tuned model did not answer."""
+    graph: GraphPicture | None = None
+    """What became of each node; null where the run kept none."""
     steps: tuple[StepLine, ...]
     reproduce: str
     """The command that does it again."""

@@ -8,25 +8,18 @@ from typing import Any
 
 from rich.markup import escape
 
-from flows.build import build
 from flows.candidates import candidates
 from flows.choice_report import changes_text
-from flows.cluster import check_cluster
 from flows.commands.output import out, print_json, print_rows, talk
-from flows.context import context_of
-from flows.earlier import Earlier, earlier_results
 from flows.finetune import Tuned
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode
-from flows.graph.plan import plan as plan_graph
 from flows.ingest import told_without_asking
 from flows.plan_calls import planned_calls
+from flows.planned_run import plan_pipeline
 from flows.power import gate_power, refuse_weak_gate
 from flows.screen import describe
-from flows.settings import load_settings, open_ledger, open_store
-from flows.standing import standing_of
 from schemas.artifacts import DatasetRef, Splits
-from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
 from schemas.training import TrainSpec
 from schemas.training_rules import training_advice
@@ -38,18 +31,11 @@ from tasks.train.memory import Forecast, forecast, workload_of
 
 def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     """Walk the same steps as a run would and tell what it would do."""
-    spec, settings = load_file(config).get(pipeline), load_settings(config)
-    check_cluster(spec, settings)
-    found = open_ledger(settings)
-    ledger = found if found.exists() else None
-    standing = standing_of(spec, ledger)
-    store = open_store(settings)
-    earlier = earlier_results(ledger, store, spec.name) if ledger else Earlier()
-    context = context_of(spec, settings, root=config.resolve().parent, standing=standing, earlier=earlier)
-    declared = build(spec, context)
-    run = Run(declared.graph, store)
-    planned = tuple(each for each in plan_graph(run) if each.node.kind != "act")
-    seconds = {this.id: ledger.typical_seconds(this.id) if ledger else None for this in planned}
+    found = plan_pipeline(pipeline, config)
+    spec, settings, ledger, standing = found.spec, found.settings, found.ledger, found.standing
+    run, declared, store = found.run, found.pipeline, found.run.store
+    planned = tuple(each for each in found.nodes if each.node.kind != "act")
+    seconds = {this.id: found.seconds[this.node.name] for this in planned}
     tried = {each.name: changes_text(each.changes or {}) for each in candidates(spec.train)}
     rows = [_row(this, seconds[this.id], tried.get(this.id, "")) for this in planned]
     splits = run.find(declared.curated.clean)

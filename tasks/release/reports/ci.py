@@ -13,9 +13,17 @@ from tasks.release.reports.rendering import figure, signed
 from tasks.visible import visible
 
 
-def write_markdown(report: RunReport) -> str:
-    """GitHub's flavour of Markdown."""
-    return "\n".join(_lines(report)) + "\n"
+def write_markdown(report: RunReport, *, graph: str = "") -> str:
+    """GitHub's flavour of Markdown.
+
+    Args:
+        graph: The run's graph as Mermaid, which GitHub and GitLab draw; empty for none.
+    """
+    lines = list(_lines(report))
+    if graph:
+        lines += ["", "<details><summary>Graph of the run</summary>", "", "```mermaid", graph.strip(), "```", ""]
+        lines += ["</details>"]
+    return "\n".join(lines) + "\n"
 
 
 def _lines(report: RunReport) -> Iterator[str]:

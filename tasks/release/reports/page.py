@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from schemas.report import Curve, RunReport
 from schemas.verdicts import PARTS, Finding
 from tasks.release.reports import charts
+from tasks.release.reports.graph_chart import draw_graph
 from tasks.release.reports.rendering import environment
 
 TEMPLATE = "page.html.j2"
@@ -41,6 +42,7 @@ def draw_page(report: RunReport, *, card: str) -> str:
             curve_charts=list(_curve_charts(report.curves)),
             lengths=charts.columns(report.token_lengths, label="train examples per range of tokens"),
             interval=_interval,
+            graph=draw_graph(report.graph) if report.graph else "",
             marked=marked,
         )
     )
