@@ -13,7 +13,7 @@ from flows.earlier import Earlier, earlier_results
 from flows.engine.ledger import Ledger
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode, plan
-from flows.settings import Settings, load_settings, open_ledger, open_store
+from flows.settings import Settings, budget_of, load_settings, open_ledger, open_store
 from flows.standing import Standing, standing_of
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
@@ -51,7 +51,7 @@ def plan_pipeline(pipeline: str, config: Path) -> PlannedRun:
     earlier = earlier_results(ledger, store, spec.name) if ledger else Earlier()
     context = context_of(spec, settings, root=config.resolve().parent, standing=standing, earlier=earlier)
     declared = build(spec, context)
-    run = Run(declared.graph, store)
+    run = Run(declared.graph, store, budget=budget_of(settings))
     nodes = plan(run)
     seconds = {this.node.name: ledger.typical_seconds(this.id) if ledger else None for this in nodes}
     return PlannedRun(spec, settings, ledger, standing, declared, run, nodes, seconds)

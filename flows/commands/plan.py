@@ -14,6 +14,7 @@ from flows.commands.output import out, print_json, print_rows, talk
 from flows.finetune import Tuned
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode
+from flows.graph.schedule import times
 from flows.ingest import told_without_asking
 from flows.plan_calls import planned_calls
 from flows.planned_run import plan_pipeline
@@ -40,7 +41,7 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     rows = [_row(this, seconds[this.id], tried.get(this.id, "")) for this in planned]
     splits = run.find(declared.curated.clean)
     memory = _memory(spec, run, declared.tuned)
-    figures = _figures(spec, planned, seconds, memory, splits, run.find(declared.tuned.first_dataset))
+    figures = _figures(spec, planned, seconds, memory, run, splits, run.find(declared.tuned.first_dataset))
     calls = planned_calls(
         spec, planned, settings=settings, root=config.resolve().parent, has_champion=standing.champion is not None
     )
@@ -68,7 +69,7 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     out().print()
     for name, value in figures.items():
         out().print(f"{name.replace('_', ' '):<24} {'not known before curation has run' if value is None else value}")
-    out().print()
+    out().print(f"stages run one after the other; within one, steps run side by side on {_resources(run)}\n")
     print_rows([_power_row(row) for row in power], ("gate", "needs", "has", "shows", "what"))
     if calls:
         out().print()
@@ -80,6 +81,12 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
         if warning is not None:
             talk().print(f"[yellow]warning[/yellow] {escape(warning)}")
     return 0
+
+
+def _resources(run: Run) -> str:
+    budget = run.budget
+    gpus = f", {budget['gpu']:g} GPUs" if budget.get("gpu") else ""
+    return f"{budget['cpu']:g} cores, {budget['memory_gb']:.0f} GB{gpus}, one training or generation at a time"
 
 
 def _call_row(this: Calls) -> dict[str, Any]:
@@ -146,6 +153,7 @@ def _figures(
     planned: tuple[PlannedNode, ...],
     seconds: dict[str, float | None],
     memory: Forecast | None,
+    run: Run,
     splits: Splits | None,
     dataset: DatasetRef | None,
 ) -> dict[str, Any]:
@@ -155,12 +163,8 @@ def _figures(
     if n_train is None and splits is not None:
         n_train = min(splits.n_train, train.max_examples or splits.n_train)
     steps = None if n_train is None else _optimiser_steps(n_train, train)
-    waiting = [this for this in planned if this.state in ("run", "maybe")]
-    chosen = {this.id for this in waiting if this.node.kind == "grow" and this.id != "gate"}
-    trials = any(this.node.returns is TrialRef and this.id in chosen for this in waiting)  # of Optuna: not known yet
-    waits = [this.id for this in waiting if this.id not in chosen]
-    unknown = trials or any(seconds[name] is None for name in waits)
-    minutes = None if unknown else round(sum(seconds[name] or 0.0 for name in waits) / 60, 1)
+    usual = _usual_seconds(planned, seconds)
+    found = None if usual is None else times(run.graph, usual, run.budget)
     several = {"trainings_to_choose_from": len(candidates(spec.train))} if spec.train.choice is not None else {}
     return {
         **several,
@@ -168,10 +172,33 @@ def _figures(
         "train_tokens": dataset.n_tokens * train.epochs if dataset is not None else None,
         "optimiser_steps": steps,
         "held_out_items": min(spec.evaluate.max_items, splits.n_test) if splits is not None else None,
-        "minutes_from_past_runs": minutes,
+        "minutes_from_past_runs": found and _minutes(found.side_by_side),
+        "minutes_one_by_one": found and _minutes(found.one_by_one),
+        "minutes_on_enough_cores": found and _minutes(found.critical_path),
         "training_memory_gib": memory and round(memory.predicted / 2**30, 2),
         "memory_at_hand_gib": memory and round(memory.available / 2**30, 2),
     }
+
+
+def _usual_seconds(planned: tuple[PlannedNode, ...], seconds: dict[str, float | None]) -> dict[str, float] | None:
+    """Node's name -> what it usually takes, of those that will or may run; None where one has never run."""
+    usual: dict[str, float] = {}
+    for this in planned:
+        if this.state not in ("run", "maybe"):
+            continue
+        if this.node.kind == "grow" and this.id != "gate":
+            if this.node.returns is TrialRef:  # of Optuna: its training is not known yet
+                return None
+            continue  # it becomes the result of another node
+        taken = seconds[this.id]
+        if taken is None:
+            return None
+        usual[this.node.name] = taken
+    return usual
+
+
+def _minutes(seconds: float) -> float:
+    return round(seconds / 60, 1)
 
 
 def _optimiser_steps(n_train: int, train: TrainSpec) -> int:

@@ -379,7 +379,8 @@ def needs(node: Node, budget: Amounts) -> dict[str, float]:
     return {"heavy": 1.0, "cpu": max(1.0, budget.get("cpu", 2.0) - 1.0), "gpu": budget.get("gpu", 0.0), **memory}
 
 
-def _fits(amounts: Amounts, free: Amounts) -> bool:
+def fits(amounts: Amounts, free: Amounts) -> bool:
+    """Is enough free of everything?"""
     return all(amount <= free.get(name, 0.0) for name, amount in amounts.items())
 
 
@@ -437,7 +438,7 @@ def drive(
                 del decided[node]  # it will be reused
                 continue
             takes = {} if outcome is not None else needs(node, budget)
-            if _fits(takes, free):  # else a lighter one may overtake it
+            if fits(takes, free):  # else a lighter one may overtake it
                 free = {name: amount - takes.get(name, 0.0) for name, amount in free.items()}
                 started.add(node)
                 try:
