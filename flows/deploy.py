@@ -47,6 +47,39 @@ class Deployed:
     events: tuple[str, ...]
 
 
+def placed_stages(loaded: PipelineFile) -> Iterator[tuple[str, str, str]]:
+    """(pipeline, stage, pool) of every stage that a work pool does."""
+    for name, spec in loaded.pipelines.items():
+        for stage, pool in spec.place.pools().items():
+            yield name, stage, pool
+
+
+def stage_deployments(loaded: PipelineFile, config: Path) -> list[tuple[RunnerDeployment, str]]:
+    """One Prefect deployment for each placed stage, with its pool; nothing is registered.
+
+    A caller chooses the run alone: pipeline and file are the deployment's own.
+    """
+    from prefect.types.entrypoint import EntrypointType
+
+    from flows.pipeline import STAGE_FLOWS
+
+    return [
+        (
+            cast(
+                "RunnerDeployment",
+                STAGE_FLOWS[stage].to_deployment(
+                    name=name,
+                    parameters={"pipeline": name, "config": str(config.resolve())},
+                    tags=[TAG],
+                    entrypoint_type=EntrypointType.MODULE_PATH,
+                ),
+            ),
+            pool,
+        )
+        for name, stage, pool in placed_stages(loaded)
+    ]
+
+
 def wanted(loaded: PipelineFile) -> dict[str, PipelineSpec]:
     """The pipelines that run by themselves, in the order of the file.
 
@@ -54,9 +87,9 @@ def wanted(loaded: PipelineFile) -> dict[str, PipelineSpec]:
         ConfigError: TG0159, there is none.
     """
     found = {name: spec for name, spec in loaded.pipelines.items() if spec.schedule is not None or spec.triggers}
-    if not found:
+    if not found and not any(placed_stages(loaded)):
         raise ConfigError(
-            "no pipeline has a schedule or a trigger", code="TG0159", where=str(loaded.path),
+            "no pipeline has a schedule, a trigger or a placed stage", code="TG0159", where=str(loaded.path),
             hint="add `schedule: {cron: ...}` to one",
         )  # fmt: skip
     return found
@@ -117,21 +150,13 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
         ServiceError: TG0701, there is no such work pool.
     """
     from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound
 
     made = deployments(loaded, config)
     prepare(loaded)
     done = []
     with get_client(sync_client=True) as client:
         if pool is not None:
-            try:
-                client.read_work_pool(pool)
-            except ObjectNotFound:
-                raise ServiceError(
-                    f"no work pool {pool!r}", code="TG0701", where="tunegate deploy",
-                    hint=f"`prefect work-pool create {pool} --type process` makes one, "
-                    f"`prefect worker start --pool {pool}` works for it",
-                ) from None  # fmt: skip
+            _need_pool(client, pool)
         for each in made:
             spec = loaded.get(each.name)
             each_id = cast("UUID", each.apply(work_pool_name=pool))
@@ -139,8 +164,27 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
                 _drop_schedules(client, each_id)
             events = tuple(trigger.event for trigger in spec.triggers)
             done.append(Deployed(each.name, str(each_id), spec.schedule.cron if spec.schedule else "", events))
-        removed = _drop_others(client, config, {each.name for each in made})
+        stages = stage_deployments(loaded, config)
+        for _, stage_pool in stages:
+            _need_pool(client, stage_pool)
+        kept = {UUID(each.deployment_id) for each in done}
+        for deployment, stage_pool in stages:
+            kept.add(cast("UUID", deployment.apply(work_pool_name=stage_pool)))
+        removed = _drop_others(client, config, kept)
     return done, removed
+
+
+def _need_pool(client: SyncPrefectClient, pool: str) -> None:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        client.read_work_pool(pool)
+    except ObjectNotFound:
+        raise ServiceError(
+            f"no work pool {pool!r}", code="TG0701", where="tunegate deploy",
+            hint=f"`prefect work-pool create {pool} --type process` makes one, "
+            f"`prefect worker start --pool {pool}` works for it",
+        ) from None  # fmt: skip
 
 
 def check_bound(pipeline: str, config: str) -> None:
@@ -314,12 +358,12 @@ def _drop_schedules(client: SyncPrefectClient, deployment_id: UUID) -> None:
         client.delete_deployment_schedule(deployment_id, schedule.id)
 
 
-def _drop_others(client: SyncPrefectClient, config: Path, names: set[str]) -> list[str]:
+def _drop_others(client: SyncPrefectClient, config: Path, kept: set[UUID]) -> list[str]:
     """Remove the deployments of this pipelines.yaml that it does not declare any more."""
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 
     tagged = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
-    gone = [one for one in tagged if one.parameters.get("config") == str(config.resolve()) and one.name not in names]
+    gone = [one for one in tagged if one.parameters.get("config") == str(config.resolve()) and one.id not in kept]
     for one in gone:
         client.delete_deployment(one.id)
     return sorted(one.name for one in gone)

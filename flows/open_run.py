@@ -45,6 +45,7 @@ class OpenRun:
     """A run in progress: what it is about, its graph, and how far that has come."""
 
     context: RunContext
+    graph_context: GraphContext
     pipeline: PipelineGraph
     run: Run
 
@@ -154,7 +155,7 @@ def _opened(context: RunContext) -> OpenRun:
         budget=budget_of(settings),
     )
     context.picture = lambda: picture_now(context, run)
-    return OpenRun(context, pipeline, run)
+    return OpenRun(context, graph_context, pipeline, run)
 
 
 @contextmanager

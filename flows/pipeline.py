@@ -18,6 +18,7 @@ from typing import Any, Literal
 from prefect import Flow, flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Completed
@@ -28,12 +29,16 @@ from flows.context import trunks_of
 from flows.cut_off import finish_cut_off
 from flows.deploy import check_bound, take_turn
 from flows.engine.clock import present
+from flows.engine.disk import named_disk_errors
+from flows.engine.guard import guard_process
 from flows.engine.rows import EventRow, RunRow
+from flows.engine.temporary import temporary_files_below
 from flows.graph.execute import RunEndedError, run_plainly
-from flows.graph.prefect_runner import cancellation, run_stage
+from flows.graph.prefect_runner import Placed, cancellation, run_nodes, run_on_pool, run_stage
 from flows.listener import Listener
 from flows.open_run import OpenRun, open_run
 from flows.outcome import Ending, Holds, Outcome, outcome_of
+from flows.placement import check_taken, give_back, hand_over, is_workers, missing, open_placed, take_back
 from flows.power import warn_of_weak_gate
 from flows.privacy.index import index_new_results
 from flows.report import report_folder
@@ -45,14 +50,17 @@ from flows.snapshots import publish_snapshot
 from flows.suspend import ask_if_deployed, go_on
 from flows.ticks import Tick, too_early, turned_away, unchanged, waits_s, weigh
 from schemas.artifacts import GateDecision
-from schemas.errors import TunegateError
+from schemas.errors import ServiceError, TunegateError
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
 from schemas.ticks import Cause, Decision
+from tasks.children import THIS_PROCESS
 
 Stage = Literal["curate", "finetune", "assess", "release"]
 OUR_PACKAGES = ("flows", "tasks", "schemas")
 FLOW = "tunegate"
+TERMINATED = 143
+"""Exit code of a process that SIGTERM ended."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,8 @@ def _run_as_flow(opened: OpenRun, request: Request) -> Outcome | None:
     try:
         as_flow(spec.name, request.until, return_state=True)
     except BaseException as error:
+        if isinstance(error, TerminationSignal):
+            raise SystemExit(TERMINATED) from None
         if failures:
             raise failures[0] from None
         if not isinstance(error, Exception) or not is_of_prefect(error):
@@ -277,12 +287,13 @@ def _run(opened: OpenRun, request: Request) -> Outcome:
 
 def _run_stage(opened: OpenRun, stage: str, ends: dict[str, State[Any]]) -> None:
     """Run the stage's nodes, as a sub-flow of Prefect or on plain threads; then what follows each stage."""
-    context, run, graph = opened.context, opened.run, opened.pipeline.graph
+    context, run = opened.context, opened.run
     context.listeners.entered(stage)
-    if context.in_prefect:
-        above = {parent.stage for node in graph.of_stage(stage) for parent in graph.parents(node)} - {stage}
-        parents = [ends[each] for each in STAGES if each in above and each in ends]
-        ends[stage] = run_stage(run, stage, parents, origin=context.ledger.made_by)
+    pool = context.spec.place.pool_of(stage)
+    if pool is not None and _is_to_be_placed(opened, stage, pool):
+        ends[stage] = _run_placed(opened, stage, pool, _parents(opened, stage, ends))
+    elif context.in_prefect:
+        ends[stage] = run_stage(run, stage, _parents(opened, stage, ends), origin=context.ledger.made_by)
         if ends[stage].is_cancelled():
             raise RunEndedError("the run was cancelled")
     else:
@@ -299,6 +310,88 @@ def _run_stage(opened: OpenRun, stage: str, ends: dict[str, State[Any]]) -> None
             shutil.rmtree(trunks_of(settings.home, context.spec.name), ignore_errors=True)
         case "assess":
             _show_gate(context, run.result(opened.pipeline.assessed.decision))
+
+
+def _parents(opened: OpenRun, stage: str, ends: dict[str, State[Any]]) -> list[State[Any]]:
+    """The ends of the stages that the stage takes something from."""
+    graph = opened.pipeline.graph
+    above = {parent.stage for node in graph.of_stage(stage) for parent in graph.parents(node)} - {stage}
+    return [ends[each] for each in STAGES if each in above and each in ends]
+
+
+def _is_to_be_placed(opened: OpenRun, stage: str, pool: str) -> bool:
+    """Is there anything to make, and a server to place it by?
+
+    Raises:
+        ServiceError: TG0701, Prefect does not answer: a placed stage runs where it is placed, or not at all.
+    """
+    if not missing(opened, stage):
+        return False
+    if not opened.context.in_prefect:
+        raise ServiceError(
+            f"stage {stage} is placed on pool {pool!r}, and Prefect does not answer", code="TG0701",
+            where=f"{opened.context.spec.name}.place.{stage}", hint="bring the server up, or run it without `place`",
+        )  # fmt: skip
+    return True
+
+
+def _run_placed(opened: OpenRun, stage: str, pool: str, parents: list[State[Any]]) -> State[Any]:
+    """Have a worker make what it can; what needs the ledger follows here."""
+    context, run = opened.context, opened.run
+    if stage == "curate" and opened.graph_context.forgotten is not None:
+        # Who was forgotten is told by keyed hashes, and their key does not leave this machine.
+        run_plainly(run, targets=(opened.pipeline.curated.tables[0][1],))
+    given, digest = hand_over(opened, stage)
+    context.listeners.noted(f"{stage} runs on pool {pool}")
+    placed = Placed(
+        stage,
+        pool,
+        deployment=f"{stage}/{context.spec.name}",
+        parameters={"run_id": context.run_id, "handover": digest},
+        work=given.work,
+        wait_for_worker_s=60 * context.spec.place.wait_for_worker,
+    )
+    state = run_on_pool(run, placed, parents)
+    if state.is_cancelled():
+        raise RunEndedError("the run was cancelled")
+    if not state.is_completed():
+        raise ServiceError(
+            f"stage {stage} failed on pool {pool!r}: {state.message or state.name}", code="TG0701",
+            where=f"{context.spec.name}.place.{stage}", hint="the flow run's page and the worker's log say more",
+        )  # fmt: skip
+    take_back(opened, stage, digest)
+    here = run_nodes(run, stage, origin=context.ledger.made_by, quietly=True)
+    if here.is_cancelled():
+        raise RunEndedError("the run was cancelled")
+    check_taken(opened, stage)
+    return state
+
+
+def _stage_flow(stage: str) -> Flow[Any, Any]:
+    """The flow of a placed stage, as a worker finds it: `flows.pipeline.place_curate`."""
+
+    def place(pipeline: str, config: str, run_id: str, handover: str) -> Any:
+        """Make what this stage of a run is missing. Refused for another pipeline or file than the deployment's."""
+        check_bound(pipeline, config)
+        guard_process()
+        THIS_PROCESS.reopen()
+        path = Path(config)
+        spec, settings = load_file(path).get(pipeline), load_settings(path)
+        with named_disk_errors(settings.home), temporary_files_below(settings.home, make=True):
+            root = path.resolve().parent
+            run = open_placed(spec, settings, root=root, run_id=run_id, stage=stage, handover=handover)
+            with cancellation(run.cancel):
+                state = run_nodes(run, stage, origin=lambda _key: "", only=is_workers)
+            if state.is_completed():
+                give_back(run, stage, run_id, handover)
+        return state
+
+    place.__name__ = place.__qualname__ = f"place_{stage}"
+    return Flow(place, name=stage, flow_run_name=stage, persist_result=False)
+
+
+place_curate, place_finetune, place_assess, place_release = map(_stage_flow, STAGES)
+STAGE_FLOWS = {"curate": place_curate, "finetune": place_finetune, "assess": place_assess, "release": place_release}
 
 
 def _end(context: RunContext, verdict: Ending, reason: str, *, holds: Holds | None = None) -> Outcome:

@@ -41,6 +41,9 @@ class Settings:
     shared_storage: str | None = None
     """`TUNEGATE_SHARED`, an fsspec URL that every node of the cluster sees; needed with `engine: ray` alone."""
 
+    shared_store: Path | None = None
+    """`TUNEGATE_STORE`, on a machine that only does placed stages: the home folder of whoever holds the ledger. Results
+    are read from it and go there; this machine's own home has no ledger. None for results in `home`."""
     cpu: float | None = None
     """`TUNEGATE_CPU`, cores that steps may take together; None for those of the machine."""
     gpu: float | None = None
@@ -101,6 +104,7 @@ def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -
         ledger_url=environ.get("TUNEGATE_LEDGER_URL") or None,
         forgotten_at=Path(forgotten).expanduser().absolute() if forgotten else None,
         ray_address=environ.get("RAY_ADDRESS") or None,
+        shared_store=folder("TUNEGATE_STORE", Path()) if environ.get("TUNEGATE_STORE") else None,
         cpu=amount("TUNEGATE_CPU"),
         gpu=amount("TUNEGATE_GPU"),
         memory_gb=amount("TUNEGATE_MEMORY_GB"),

@@ -19,6 +19,7 @@ from schemas.feedback import FeedbackSpec
 from schemas.gates import GatesSpec, SliceGuard
 from schemas.metrics import MacroF1Metric
 from schemas.names import closest
+from schemas.place import PlaceSpec
 from schemas.schedule import NotifySpec, RetrainSpec, ScheduleSpec, TriggerSpec
 from schemas.source import SourceSpec
 from schemas.spec import Fault, Spec, UnfitError
@@ -65,6 +66,8 @@ class PipelineSpec(Spec):
     """Events that start the pipeline."""
     retrain: RetrainSpec = RetrainSpec()
     notify: NotifySpec | None = None
+    place: PlaceSpec = PlaceSpec()
+    """Which work pool of Prefect does a stage; a stage that is not named runs where the run is."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

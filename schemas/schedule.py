@@ -14,8 +14,9 @@ from pydantic import Field, field_validator, model_validator
 from schemas.spec import Spec
 from schemas.verdicts import Verdict
 
-OPERATIONS = frozenset({"schedule", "triggers", "retrain", "notify"})
-"""Sections that say when a pipeline runs and who is told: two runs that differ in these alone have one verdict."""
+OPERATIONS = frozenset({"schedule", "triggers", "retrain", "notify", "place"})
+"""Sections that say when and where a pipeline runs and who hears of it: two runs that differ in these alone have one
+verdict."""
 
 
 class ScheduleSpec(Spec):

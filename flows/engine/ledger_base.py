@@ -80,6 +80,11 @@ class LedgerBase:
             if self.witness is not None and self.exists():
                 self.witness.check(db)
 
+    def last_hash(self) -> str:
+        """Hash of the journal's last line: it covers all rows before."""
+        with self.read() as db:
+            return last_line(db)[1]
+
     def _refuse_absent(self, witness: Witness) -> Seen | None:
         """A ledger is made where there is nothing else. Where the whole home folder was removed, too: what its witness
         saw last is returned then, to be kept in the new ledger."""

@@ -109,6 +109,8 @@ class Run:
         self.outcomes: dict[str, Outcome] = {}
         self.cancelled = threading.Event()
         """Set to end the run: nothing new starts, and what reports progress ends at its next report."""
+        self.elsewhere: dict[str, float] = {}
+        """Nodes that another machine has made for this run -> seconds that it took: they do not count as reused."""
         self._made: dict[str, Outcome] = {}  # also what Prefect, or a signal, kept from being noted
         self._observer = observer or Observer()
         self._guard = guard
@@ -209,7 +211,10 @@ class Run:
         else:
             looked = self.store.look(node.folder, parts.key, node.returns)
             found = looked if isinstance(looked, Artifact) else None
-        return None if found is None else Outcome(found, parts.key, reused=True)
+        if found is None:
+            return None
+        seconds = self.elsewhere.get(node.name)
+        return Outcome(found, parts.key, reused=seconds is None, seconds=seconds or 0.0)
 
     def make(self, node: Node) -> Outcome:
         """Call the node's function and keep its result."""
@@ -393,6 +398,7 @@ def drive(
     *,
     stage: str | None = None,
     targets: tuple[Any, ...] | None = None,
+    only: Callable[[Node], bool] = lambda _node: True,
     budget: Amounts | None = None,
 ) -> None:
     """Start each node as soon as its parents have ended and its resources are free, until all have ended.
@@ -405,6 +411,7 @@ def drive(
         submit: Starts the node, or shows an outcome that is decided already; its future's result is the outcome.
         stage: Only this stage's nodes; all others that they need have ended.
         targets: Only what these handles need.
+        only: Only these nodes; what depends on others stays where it is.
 
     Raises:
         TunegateError: a node failed.
@@ -420,7 +427,7 @@ def drive(
     error: BaseException | None = None
     while True:
         for node in run.nodes(stage) if error is None and not run.cancelled.is_set() else ():
-            if node in started or not run.ready(node) or not _wanted(run, node, targets):
+            if node in started or not only(node) or not run.ready(node) or not _wanted(run, node, targets):
                 continue
             try:
                 if node.kind == "grow":
@@ -464,7 +471,7 @@ def drive(
     if error is not None:
         raise error
     for node in run.nodes(stage):
-        if node.name not in run.outcomes and _wanted(run, node, targets):
+        if node.name not in run.outcomes and only(node) and _wanted(run, node, targets):
             raise LookupError(f"{node.name} cannot start: {_what_is_missing(run, node, budget)}")
 
 

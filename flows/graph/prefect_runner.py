@@ -9,23 +9,27 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from prefect import Flow, Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State, StateDetails
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import RunType, State, StateDetails
+from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.states import Cancelled, Completed
+from prefect.states import Cancelled, Cancelling, Completed, Pending
 from prefect.tasks import exponential_backoff
 
 from flows.graph.execute import FIRST_DELAY_S, RETRIES, Outcome, Run, RunEndedError, drive, make_safely
 from flows.graph.graph import Node
-from schemas.errors import TunegateError
+from schemas.errors import ServiceError, TunegateError
 
 POLL_S = 2.0
 SETTLE_S = 0.4
@@ -49,7 +53,7 @@ def run_stage(run: Run, stage: str, parents: list[State[Any]], *, origin: Origin
 
     def body() -> State[Any]:
         try:
-            return _run_nodes(run, stage, origin)
+            return run_nodes(run, stage, origin=origin)
         except BaseException as error:
             failures.append(error)
             raise
@@ -74,17 +78,29 @@ def run_stage(run: Run, stage: str, parents: list[State[Any]], *, origin: Origin
     return state
 
 
-def _run_nodes(run: Run, stage: str, origin: Origin) -> State[Any]:
+def run_nodes(
+    run: Run, stage: str, *, origin: Origin, only: Callable[[Node], bool] = lambda _node: True, quietly: bool = False
+) -> State[Any]:
+    """Run the stage's nodes as tasks of the flow that calls this; the state for that flow to return.
+
+    Args:
+        only: Only these nodes.
+        quietly: What is decided already shows no task.
+    """
     futures: dict[str, PrefectFuture[Any]] = {}
 
-    def submit(node: Node, outcome: Outcome | None) -> PrefectFuture[Any]:
+    def submit(node: Node, outcome: Outcome | None) -> Any:
+        if quietly and outcome is not None:
+            done: Future[Outcome] = Future()
+            done.set_result(outcome)
+            return done
         parents = [futures[parent.name] for parent in run.graph.parents(node) if parent.name in futures]
         task = _task(node, lambda: _settle(run, node, outcome, origin))
         futures[node.name] = task.submit(wait_for=parents, return_state=False)
         return futures[node.name]
 
     try:
-        drive(run, submit, stage=stage)
+        drive(run, submit, stage=stage, only=only)
     except RunEndedError as error:
         return Cancelled(message=str(error))
     except Exception:
@@ -96,6 +112,91 @@ def _run_nodes(run: Run, stage: str, origin: Origin) -> State[Any]:
                 future.wait()
         raise
     return Completed(message=tally(run, stage))
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A stage that a work pool does."""
+
+    stage: str
+    pool: str
+    deployment: str
+    """`FLOW/DEPLOYMENT`."""
+    parameters: dict[str, Any]
+    """References alone: Prefect keeps and shows them."""
+    work: str
+    """Digest of what is to be done: a run joins the flow run of a dead one that does the same."""
+    wait_for_worker_s: float
+
+
+def run_on_pool(run: Run, placed: Placed, parents: list[State[Any]]) -> State[Any]:
+    """Have the stage done by a worker of the pool, as a flow run with edges from the stages that it takes from.
+
+    When its process or machine is lost, a new flow run goes on from what is in the store, up to `RETRIES` times.
+
+    Raises:
+        ServiceError: TG0701, there is no such deployment, or no worker came online in time.
+        RunEndedError: the run was cancelled.
+    """
+    with get_client(sync_client=True) as client:
+        attempt = 0
+        while True:
+            child = _join_or_create(client, placed, parents, attempt)
+            try:
+                state = _await(client, child, placed, run)
+            except BaseException:  # Ctrl-C and SIGTERM as well: nothing else would stop it
+                with suppress(Exception):
+                    client.set_flow_run_state(child, Cancelling(message="the run that started it was ended"))
+                raise
+            attempt += 1
+            if not state.is_crashed() or attempt > RETRIES:
+                return state
+
+
+def _join_or_create(client: SyncPrefectClient, placed: Placed, parents: list[State[Any]], attempt: int) -> UUID:
+    tag = f"work:{placed.work[:32]}"
+    alive = {"tags": {"all_": [tag]}, "state": {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING"]}}}
+    for child in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(alive)):
+        return child.id  # of a run that died; two of them would write to one checkpoint
+    try:
+        deployment = client.read_deployment_by_name(placed.deployment)
+    except ObjectNotFound:
+        raise ServiceError(
+            f"stage {placed.stage} is placed on pool {placed.pool!r}, and the server has no deployment of it",
+            code="TG0701", where=placed.deployment, hint="`tunegate deploy` makes it",
+        ) from None  # fmt: skip
+    # What Prefect's own `run_deployment` does, which draws edges from parameters only and waits for ever.
+    edges: list[Any] = [parent.state_details.to_run_result(RunType.FLOW_RUN) for parent in parents]
+    tracking = client.create_task_run(
+        Task(lambda: None, name=placed.stage),
+        flow_run_id=UUID(flow_run.get_id()),
+        dynamic_key=f"{placed.stage}-{flow_run.get_run_count()}-{attempt}",
+        task_inputs={"wait_for": edges},
+        state=Pending(),
+    )
+    return client.create_flow_run_from_deployment(
+        deployment.id,
+        name=placed.stage,
+        parameters=placed.parameters,
+        tags=[tag],
+        parent_task_run_id=tracking.id,
+        idempotency_key=str(tracking.id),
+    ).id
+
+
+def _await(client: SyncPrefectClient, child: UUID, placed: Placed, run: Run) -> State[Any]:
+    deadline = time.monotonic() + placed.wait_for_worker_s
+    while not (state := client.read_flow_run(child).state or Pending()).is_final():
+        if run.cancelled.wait(POLL_S):
+            raise RunEndedError("the run was cancelled")
+        waits = state.is_scheduled() or state.is_pending()
+        if waits and time.monotonic() > deadline and client.read_work_pool(placed.pool).status != "READY":
+            raise ServiceError(
+                f"no worker of pool {placed.pool!r} came online within {placed.wait_for_worker_s / 60:g} minutes",
+                code="TG0701", where=f"place.{placed.stage}",
+                hint=f"start one: `prefect worker start --pool {placed.pool}`",
+            )  # fmt: skip
+    return state
 
 
 def _settle(run: Run, node: Node, outcome: Outcome | None, origin: Origin) -> State[Outcome]:

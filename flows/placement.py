@@ -1,0 +1,402 @@
+"""A stage on another machine: what is handed over, and how both sides check it. It knows nothing of Prefect.
+
+Whoever holds the ledger writes keys and digests into the shared folder, never tickets and no declaration; the worker
+has its own `pipelines.yaml` and refuses to work when declaration, code or libraries are not the same. What needs the
+ledger stays with its holder: the gate, which counts earlier verdicts, and everything that changes ledger and registry.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flows.build import STAGES, build
+from flows.context import GraphContext, trunks_of
+from flows.earlier import Earlier
+from flows.engine.disk import private_folder
+from flows.engine.keys import code_digests, digest_of, installed
+from flows.engine.store import Store
+from flows.feedback import feedback_database
+from flows.graph.execute import Observer, Outcome, Run
+from flows.graph.graph import Graph, Node
+from flows.ingest import landed_folder
+from flows.measured import Measured
+from flows.open_run import OpenRun
+from flows.quarantine import QuarantineGuard
+from flows.settings import Settings, budget_of
+from flows.standing import Standing
+from schemas.artifacts import Artifact, ChampionRef, CurationCard, Splits
+from schemas.errors import ConfigError, SecurityError, StorageError
+from schemas.pipeline import PipelineSpec
+from tasks.curate.extract import fingerprint_source
+from tasks.files import sha256_file, write_json
+from tasks.watch.feedback import FeedbackState
+
+FOLDER = "handover"
+
+
+class Ended(BaseModel):
+    """How a node ended: a result by its place and digest, or left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: str = ""
+    key: str = ""
+    digest: str = ""
+    skipped: str = ""
+    seconds: float = 0.0
+
+
+class Handover(BaseModel):
+    """All that a worker needs to know of a run to do a stage of it; no text of a ticket."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    pipeline: str
+    stage: str
+    ledger: str
+    """Hash of the ledger's last line when this was written."""
+    config: str
+    """Digest of the declaration."""
+    source: str
+    """The source's fingerprint."""
+    code: dict[str, str]
+    libraries: dict[str, str]
+    ended: dict[str, Ended]
+    """Node of an earlier stage, by name."""
+    earlier: dict[str, Ended]
+    """`split` and `card` of the last complete run, where there are any."""
+    champion: dict[str, Any] | None
+    anchor: dict[str, Any] | None
+    feedback_rows: int | None
+    feedback_digest: str
+
+    @property
+    def work(self) -> str:
+        """Digest of what is to be done, whichever run it is for: two runs of one work must not both do it."""
+        return digest_of(self.model_dump(mode="json", exclude={"run_id", "ledger"}))
+
+
+class Results(BaseModel):
+    """What a worker has made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    handover: str
+    """sha256 of the handover's file."""
+    made: dict[str, Ended]
+
+
+def is_workers(node: Node) -> bool:
+    """Can a worker do the node? Not what needs the ledger."""
+    return node.kind == "step" or (node.kind == "grow" and node.name != "gate")
+
+
+def missing(opened: OpenRun, stage: str) -> bool:
+    """Is there anything for a worker to make? Results that are reused start none."""
+    run = opened.run
+    known = dict(run.outcomes)
+    try:
+        for node in run.nodes(stage):
+            if not is_workers(node) or node.name in run.outcomes:
+                continue
+            if not run.ready(node):
+                return True
+            if node.kind == "grow":
+                run.grow(node)
+                continue
+            outcome = run.decide(node, deep=False)
+            if outcome is None:
+                return True
+            run.outcomes[node.name] = outcome
+    finally:
+        run.outcomes.clear()
+        run.outcomes.update(known)
+    return False
+
+
+# --- the ledger's side ---------------------------------------------------------------------------------------------
+
+
+def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
+    """Write what a worker needs into the shared folder; returns it and the sha256 of its file."""
+    context, graph = opened.context, opened.pipeline.graph
+    standing, earlier = context.standing, opened.graph_context.earlier
+    root, feedback = context.store.root, opened.graph_context.feedback
+    before = set(STAGES[: STAGES.index(stage)])
+    handover = Handover(
+        run_id=context.run_id,
+        pipeline=context.spec.name,
+        stage=stage,
+        ledger=context.ledger.last_hash(),
+        config=config_digest(context.spec),
+        source=opened.graph_context.fingerprint,
+        code=_code(graph, stage),
+        libraries=_libraries(graph, stage),
+        ended={
+            node.name: _ended(node.folder, opened.run.outcomes[node.name])
+            for node in graph.nodes.values()
+            if node.stage in before and node.name in opened.run.outcomes and node.kind == "step"
+        },
+        earlier={
+            name: Ended(folder=name, key=found.root.name, digest=found.digest)
+            for name, found in (("split", earlier.split), ("card", earlier.card))
+            if found is not None
+        },
+        champion=_portable(standing.champion, root),
+        anchor=_portable(standing.anchor, root),
+        feedback_rows=None if feedback is None else feedback.last,
+        feedback_digest="" if feedback is None else feedback.digest,
+    )
+    path = _place(root, context.run_id, stage)
+    write_json(path, handover.model_dump(mode="json"))
+    return handover, sha256_file(path)
+
+
+def take_back(opened: OpenRun, stage: str, handover: str) -> None:
+    """Read what the worker has made; the run then finds it in the store, and holds it against this.
+
+    Raises:
+        SecurityError: TG0840, it is not of this handover.
+    """
+    path = _place(opened.context.store.root, opened.context.run_id, stage, done=True)
+    results = _read(path, Results)
+    if results.handover != handover:
+        raise SecurityError(
+            f"what stage {stage} has made belongs to another handover", code="TG0840", where=str(path),
+            hint="run again",
+        )  # fmt: skip
+    opened.run.elsewhere |= {name: ended.seconds for name, ended in results.made.items()}
+
+
+def check_taken(opened: OpenRun, stage: str) -> None:
+    """Is every result the one that the worker made?
+
+    Raises:
+        StorageError: TG0549, it is another.
+    """
+    results = _read(_place(opened.context.store.root, opened.context.run_id, stage, done=True), Results)
+    for name, ended in results.made.items():
+        outcome = opened.run.outcomes.get(name)
+        if outcome is None or outcome.skipped or outcome.result.digest != ended.digest:
+            raise StorageError(
+                f"the result of {name} is not the one that the worker made", code="TG0549",
+                where=str(opened.context.store.place(ended.folder, ended.key)), hint="run again",
+            )  # fmt: skip
+
+
+# --- the worker's side ---------------------------------------------------------------------------------------------
+
+
+def open_placed(spec: PipelineSpec, settings: Settings, *, root: Path, run_id: str, stage: str, handover: str) -> Run:
+    """The run as this machine sees it, with all that earlier stages made.
+
+    Args:
+        root: Folder of this machine's pipelines.yaml.
+        handover: sha256 of the handover's file, as whoever holds the ledger gave it.
+
+    Raises:
+        ConfigError: TG0119, `TUNEGATE_STORE` is not set, or declaration, code or libraries differ here; they are named.
+        SecurityError: TG0840, the handover is not the one that was given.
+        StorageError: TG0549, an earlier result is another than it was.
+    """
+    if settings.shared_store is None:
+        raise ConfigError(
+            "a placed stage needs the shared folder", code="TG0119", where="TUNEGATE_STORE",
+            hint="export TUNEGATE_STORE=FOLDER: the TUNEGATE_HOME of whoever starts the run, as it is mounted here",
+        )  # fmt: skip
+    store = Store(settings.shared_store)
+    path = _place(store.root, run_id, stage)
+    if not path.is_file() or sha256_file(path) != handover:
+        raise SecurityError(
+            f"the handover of run {run_id} is not the one that was given", code="TG0840", where=str(path),
+            hint="the deployment is started by a run, with what that run wrote",
+        )  # fmt: skip
+    given = _read(path, Handover)
+    context = _context(spec, settings, given, store, root=root)
+    pipeline = build(spec, context)
+    run = Run(
+        pipeline.graph,
+        store,
+        observer=_WorkerObserver(replace(settings, home=store.root)),
+        guard=QuarantineGuard(spec.table),
+        budget=budget_of(settings),
+    )
+    _restore(run, given, store)
+    _check_same(spec, given, run.graph)
+    return run
+
+
+def give_back(run: Run, stage: str, run_id: str, handover: str) -> None:
+    """Write what was made, for whoever holds the ledger."""
+    made = {
+        node.name: _ended(node.folder, run.outcomes[node.name])
+        for node in run.graph.of_stage(stage)
+        if node.kind == "step" and node.name in run.outcomes and not run.outcomes[node.name].reused
+    }
+    made = {name: ended for name, ended in made.items() if not ended.skipped}
+    write_json(
+        _place(run.store.root, run_id, stage, done=True),
+        Results(handover=handover, made=made).model_dump(mode="json"),
+    )
+
+
+class _WorkerObserver(Observer):
+    """Keeps what steps measured of themselves next to the shared results."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._measured: dict[str, Measured] = {}
+
+    def started(self, node: Node) -> None:
+        self._measured[node.name] = Measured()
+
+    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
+        self._measured[node.name].hear(figures)
+
+    def ended(self, node: Node, outcome: Outcome) -> None:
+        measured = self._measured.pop(node.name, None)
+        if measured is not None and not outcome.skipped:
+            measured.keep(self._settings, node.folder, outcome.key)
+
+
+def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Store, *, root: Path) -> GraphContext:
+    def earlier(name: str, returns: type[Any]) -> Any:
+        ended = given.earlier.get(name)
+        return None if ended is None else _result(store, ended, returns)
+
+    landed = landed_folder(replace(settings, home=store.root), spec.name)
+    if given.stage == "curate":
+        here = fingerprint_source(spec.source, root=root, landed=landed)
+        if here != given.source:
+            raise ConfigError(
+                "the tickets of the source are not the same here", code="TG0119", where=f"{spec.name}.source",
+                hint="the worker needs the same files, at the same place relative to its pipelines.yaml",
+            )  # fmt: skip
+    feedback = None if given.feedback_rows is None else FeedbackState(given.feedback_rows, given.feedback_digest)
+    return GraphContext(
+        fingerprint=given.source,
+        root=root,
+        cache=settings.cache,
+        landed=landed,
+        earlier=Earlier(split=earlier("split", Splits), card=earlier("card", CurationCard)),
+        standing=Standing(champion=_arrived(given.champion, store.root), anchor=_arrived(given.anchor, store.root)),
+        feedback=feedback,
+        feedback_database=feedback_database(store.root, spec.registry.name),
+        trunks=trunks_of(store.root, spec.name),
+    )
+
+
+def _restore(run: Run, given: Handover, store: Store) -> None:
+    """Let the graph know what earlier stages made, and add the nodes that follow from it."""
+    before = set(STAGES[: STAGES.index(given.stage)])
+    for node in run.nodes():
+        if node.stage not in before:
+            return
+        if node.kind == "grow":
+            run.grow(node)
+            continue
+        ended = given.ended.get(node.name)
+        if ended is None:
+            continue
+        if ended.skipped:
+            run.outcomes[node.name] = Outcome(skipped=ended.skipped)
+        else:
+            run.outcomes[node.name] = Outcome(_result(store, ended, node.returns), ended.key, reused=True)
+
+
+def _result(store: Store, ended: Ended, returns: type[Any]) -> Artifact:
+    found = store.look(ended.folder, ended.key, returns, deep=True)
+    if not isinstance(found, Artifact) or found.digest != ended.digest:
+        raise StorageError(
+            f"a result of {ended.folder} is not the one that was handed over", code="TG0549",
+            where=str(store.place(ended.folder, ended.key)), hint="is TUNEGATE_STORE the folder of that run?",
+        )  # fmt: skip
+    return found
+
+
+def _check_same(spec: PipelineSpec, given: Handover, graph: Graph) -> None:
+    """Refuse to make other bytes than the ledger's side would."""
+    differs: list[str] = []
+    if config_digest(spec) != given.config:
+        differs.append(f"the declaration of {spec.name}")
+    for what, here, there in (
+        ("code of", _code(graph, given.stage), given.code),
+        ("", _libraries(graph, given.stage), given.libraries),
+    ):
+        for name in sorted(here.keys() | there.keys()):
+            if here.get(name) != there.get(name):
+                versions = "" if what else f" {there.get(name, 'absent')} there, {here.get(name, 'absent')} here"
+                differs.append(f"{what} {name}{versions}".strip())
+    if differs:
+        shown = "; ".join(differs[:8]) + (f"; and {len(differs) - 8} more" if len(differs) > 8 else "")
+        raise ConfigError(
+            f"this machine would make other results: {shown}", code="TG0119", where=f"stage {given.stage}",
+            hint="install the same checkout with the same requirements.lock, and the same pipelines.yaml",
+        )  # fmt: skip
+
+
+# --- both sides ----------------------------------------------------------------------------------------------------
+
+
+def config_digest(spec: PipelineSpec) -> str:
+    """Digest of what the declaration says of results."""
+    return digest_of(spec.model_dump(mode="json", by_alias=True, exclude={"description", "place"}))
+
+
+def _code(graph: Graph, stage: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for node in graph.of_stage(stage):
+        if is_workers(node):
+            found |= code_digests(node.function)
+    return found
+
+
+def _libraries(graph: Graph, stage: str) -> dict[str, str]:
+    names = {name for node in graph.of_stage(stage) if is_workers(node) for name in node.info.libraries}
+    return {"python": f"{sys.version_info[0]}.{sys.version_info[1]}"} | {
+        name: installed(name) for name in sorted(names)
+    }
+
+
+def _ended(folder: str, outcome: Outcome) -> Ended:
+    if outcome.skipped:
+        return Ended(skipped=outcome.skipped)
+    return Ended(folder=folder, key=outcome.key, digest=outcome.result.digest, seconds=outcome.seconds)
+
+
+def _portable(ref: ChampionRef | None, root: Path) -> dict[str, Any] | None:
+    """The reference with places relative to the shared folder, which may be mounted elsewhere on the worker."""
+    if ref is None:
+        return None
+    plain: dict[str, Any] = ref.model_dump(mode="json")
+    for name in ("model", "trained", "bundle"):
+        plain[name]["root"] = Path(plain[name]["root"]).relative_to(root).as_posix()
+    return plain
+
+
+def _arrived(plain: Mapping[str, Any] | None, root: Path) -> ChampionRef | None:
+    if plain is None:
+        return None
+    placed = {name: {**plain[name], "root": str(root / plain[name]["root"])} for name in ("model", "trained", "bundle")}
+    return ChampionRef.model_validate({**plain, **placed})
+
+
+def _place(root: Path, run_id: str, stage: str, *, done: bool = False) -> Path:
+    return private_folder(root / FOLDER) / f"{run_id}-{stage}{'-done' if done else ''}.json"
+
+
+def _read(path: Path, kind: type[Any]) -> Any:
+    try:
+        return kind.model_validate(orjson.loads(path.read_bytes()))
+    except (OSError, ValueError, ValidationError):
+        raise SecurityError(
+            "what was handed over cannot be read", code="TG0840", where=str(path), hint="run again"
+        ) from None
