@@ -32,6 +32,7 @@ from flows.engine.guard import guard_process, say_traceback
 from schemas.errors import TunegateError
 
 TERMINATED = 143
+BROKEN_PIPE = 141
 
 app = typer.Typer(
     help="Turn fresh support tickets into a better fine-tuned model, or refuse to.",
@@ -61,7 +62,11 @@ def main(arguments: list[str] | None = None) -> None:
     except SystemExit as stop:
         # Code that is not ours may end the process as if all was done; only a signal of ours, and Typer after it has
         # completed words for a shell, ends it so.
-        code = stop.code if stop.code == TERMINATED or _completes(arguments) else _report_unexpected(stop, arguments)
+        code = (
+            stop.code
+            if stop.code in (TERMINATED, BROKEN_PIPE) or _completes(arguments)
+            else _report_unexpected(stop, arguments)
+        )
     except Exception as error:
         code = _report_unexpected(error, arguments)
     sys.exit(code if isinstance(code, int) else 0)

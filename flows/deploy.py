@@ -45,6 +45,9 @@ class Deployed:
     deployment_id: str
     schedule: str
     events: tuple[str, ...]
+    stage: str = ""
+    """Of a placed stage; empty for a whole pipeline."""
+    pool: str = ""
 
 
 def placed_stages(loaded: PipelineFile) -> Iterator[tuple[str, str, str]]:
@@ -163,13 +166,18 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
             if spec.schedule is None:
                 _drop_schedules(client, each_id)
             events = tuple(trigger.event for trigger in spec.triggers)
-            done.append(Deployed(each.name, str(each_id), spec.schedule.cron if spec.schedule else "", events))
+            cron = spec.schedule.cron if spec.schedule else ""
+            done.append(Deployed(each.name, str(each_id), cron, events, pool=pool or ""))
         stages = stage_deployments(loaded, config)
         for _, stage_pool in stages:
             _need_pool(client, stage_pool)
         kept = {UUID(each.deployment_id) for each in done}
         for deployment, stage_pool in stages:
-            kept.add(cast("UUID", deployment.apply(work_pool_name=stage_pool)))
+            stage_id = cast("UUID", deployment.apply(work_pool_name=stage_pool))
+            kept.add(stage_id)
+            done.append(
+                Deployed(deployment.name, str(stage_id), "", (), stage=deployment.flow_name or "", pool=stage_pool)
+            )
         removed = _drop_others(client, config, kept)
     return done, removed
 
@@ -343,7 +351,7 @@ def _put_automation(client: SyncPrefectClient, automation: AutomationCore) -> No
 def _content(automation: AutomationCore) -> dict[str, Any]:
     """What it does, whatever order the server keeps sets in and whatever ids it gives."""
     trigger = automation.trigger.model_dump(mode="json")
-    kept = {name: sorted(value) if isinstance(value, list) else value for name, value in trigger.items()}
+    kept = {name: sorted(value, key=repr) if isinstance(value, list) else value for name, value in trigger.items()}
     kept.pop("id", None)
     return {
         "enabled": automation.enabled,

@@ -30,11 +30,16 @@ def deploy(*, pool: str | None, config: Path, as_json: bool) -> int:
     if as_json:
         print_json({"deployments": [asdict(each) for each in done], "removed": removed, "pool": pool})
         return 0
-    print_rows(rows, ("pipeline", "schedule", "events", "deployment_id"))
+    print_rows(rows, ("pipeline", "stage", "pool", "schedule", "events", "deployment_id"))
     if removed:
         out().print(f"removed: {', '.join(removed)}", markup=False)
-    told = f"`prefect worker start --pool {pool}` runs them" if pool else "`tunegate serve` runs them"
-    if pool and server is not None:
+    pools = sorted({each.pool for each in done if each.pool})
+    workers = ", ".join(f"`prefect worker start --pool {each}`" for each in pools)
+    told = "; ".join(
+        filter(None, (f"{workers} runs what has a pool" if pools else "",
+                      "`tunegate serve` runs the others" if any(not each.pool for each in done) else ""))
+    )  # fmt: skip
+    if pools and server is not None:
         login = login_file(load_settings(config).home / "prefect")
         told += f", with PREFECT_API_URL={server.url}/api and what {login} holds as PREFECT_API_AUTH_STRING"
     out().print(told, markup=False, soft_wrap=True)

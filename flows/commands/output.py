@@ -20,6 +20,8 @@ from rich.table import Table
 from tasks.visible import visible
 
 PIPE_WIDTH = 200
+BROKEN_PIPE = 141
+"""Exit code of a process that SIGPIPE ended."""
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069]")
 """What JSON allows in a text and a terminal or a reader's eye takes for something else; those below 0x20 it escapes."""
 
@@ -55,11 +57,21 @@ def talk() -> Console:
 
 
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
+    console: Console = _Piped(stderr=stderr, highlight=False)
     if not console.is_terminal:  # lines of a log file or a pipe must not be cut at 80 columns
-        console = Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+        console = _Piped(stderr=stderr, highlight=False, width=PIPE_WIDTH)
     console.push_render_hook(_AllVisible())
     return console
+
+
+class _Piped(Console):
+    """Ends the command as SIGPIPE would when nobody reads on, as after `| head`; rich itself says that it failed."""
+
+    def on_broken_pipe(self) -> None:
+        try:
+            super().on_broken_pipe()
+        except SystemExit:
+            raise SystemExit(BROKEN_PIPE) from None
 
 
 class _AllVisible(RenderHook):

@@ -18,6 +18,7 @@ from flows.graph.schedule import times
 from flows.ingest import told_without_asking
 from flows.plan_calls import planned_calls
 from flows.planned_run import plan_pipeline
+from flows.pools import where_stages_run
 from flows.power import gate_power, refuse_weak_gate
 from flows.screen import describe
 from schemas.artifacts import DatasetRef, Splits
@@ -47,6 +48,7 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     )
     power = gate_power(spec, splits=splits, ledger=ledger, store=store)
     asked = told_without_asking(spec, settings)
+    places = where_stages_run(spec, settings.home)
     if as_json:
         champion = standing.champion and standing.champion.version
         gates = [{**asdict(row), "underpowered": row.underpowered} for row in power]
@@ -58,6 +60,7 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
                 **figures,
                 "gates": gates,
                 "source": asked,
+                "places": places,
                 "calls": [asdict(each) for each in calls],
                 "warnings": training_advice(spec.train),
             }
@@ -69,6 +72,8 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     out().print()
     for name, value in figures.items():
         out().print(f"{name.replace('_', ' '):<24} {'not known before curation has run' if value is None else value}")
+    for stage, where in places.items():
+        out().print(f"{stage} runs on {where}", markup=False)
     out().print(f"stages run one after the other; within one, steps run side by side on {_resources(run)}\n")
     print_rows([_power_row(row) for row in power], ("gate", "needs", "has", "shows", "what"))
     if calls:

@@ -1,0 +1,56 @@
+"""Does the Prefect server have the work pools that `place` names? By HTTP, so that `plan` need not import Prefect."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+
+from flows.prefect_login import read_login
+from flows.servers import read_state
+from schemas.errors import ConfigError
+from schemas.pipeline import PipelineSpec
+
+TIMEOUT_S = 5.0
+
+
+def where_stages_run(spec: PipelineSpec, home: Path, *, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Stage -> `pool NAME`, of the placed stages; with `, not looked up` where no server answers.
+
+    Raises:
+        ConfigError: TG0701, the server answers and does not have a pool.
+    """
+    found: dict[str, str] = {}
+    for stage, pool in spec.place.pools().items():
+        is_there = _has_pool(pool, home, environ)
+        if is_there is False:
+            raise ConfigError(
+                f"the Prefect server has no work pool {pool!r}", code="TG0701", where=f"{spec.name}.place.{stage}",
+                hint=f"`prefect work-pool create {pool} --type process` makes one",
+            )  # fmt: skip
+        found[stage] = f"pool {pool}" if is_there else f"pool {pool}, not looked up: no Prefect server answers"
+    return found
+
+
+def _has_pool(pool: str, home: Path, environ: Mapping[str, str]) -> bool | None:
+    """None when no server answers."""
+    folder = home / "prefect"
+    server = read_state(folder)
+    url = environ.get("PREFECT_API_URL") or (f"{server.url}/api" if server is not None else "")
+    login = environ.get("PREFECT_API_AUTH_STRING") or read_login(folder)
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        return None
+    headers = {"Authorization": f"Basic {b64encode(login.encode()).decode()}"} if login else {}
+    request = urllib.request.Request(f"{url}/work_pools/{urllib.parse.quote(pool, safe='')}", headers=headers)  # noqa: S310 - see above
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S):  # noqa: S310
+            return True
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False if error.code == 404 else None
+    except OSError:
+        return None
