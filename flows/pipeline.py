@@ -351,7 +351,7 @@ def _run_placed(opened: OpenRun, stage: str, pool: str, parents: list[State[Any]
         work=given.work,
         wait_for_worker_s=60 * context.spec.place.wait_for_worker,
     )
-    state = run_on_pool(run, placed, parents)
+    state, did = run_on_pool(run, placed, parents)
     if state.is_cancelled():
         raise RunEndedError("the run was cancelled")
     if not state.is_completed():
@@ -359,11 +359,11 @@ def _run_placed(opened: OpenRun, stage: str, pool: str, parents: list[State[Any]
             f"stage {stage} failed on pool {pool!r}: {state.message or state.name}", code="TG0701",
             where=f"{context.spec.name}.place.{stage}", hint="the flow run's page and the worker's log say more",
         )  # fmt: skip
-    take_back(opened, stage, digest)
+    made = take_back(opened, stage, run_id=did["run_id"], handover=did["handover"])
     here = run_nodes(run, stage, origin=context.ledger.made_by, quietly=True)
     if here.is_cancelled():
         raise RunEndedError("the run was cancelled")
-    check_taken(opened, stage)
+    check_taken(opened, made)
     return state
 
 

@@ -160,13 +160,17 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
     return handover, sha256_file(path)
 
 
-def take_back(opened: OpenRun, stage: str, handover: str) -> None:
-    """Read what the worker has made; the run then finds it in the store, and holds it against this.
+def take_back(opened: OpenRun, stage: str, *, run_id: str, handover: str) -> dict[str, Ended]:
+    """What the worker has made, by node; the run then finds it in the store.
+
+    Args:
+        run_id: The run that the worker did it for: this one, or one that died and had handed over the same work.
+        handover: sha256 of that handover's file.
 
     Raises:
-        SecurityError: TG0840, it is not of this handover.
+        SecurityError: TG0840, it is of another handover.
     """
-    path = _place(opened.context.store.root, opened.context.run_id, stage, done=True)
+    path = _place(opened.context.store.root, run_id, stage, done=True)
     results = _read(path, Results)
     if results.handover != handover:
         raise SecurityError(
@@ -174,16 +178,17 @@ def take_back(opened: OpenRun, stage: str, handover: str) -> None:
             hint="run again",
         )  # fmt: skip
     opened.run.elsewhere |= {name: ended.seconds for name, ended in results.made.items()}
+    made: dict[str, Ended] = results.made
+    return made
 
 
-def check_taken(opened: OpenRun, stage: str) -> None:
+def check_taken(opened: OpenRun, made: Mapping[str, Ended]) -> None:
     """Is every result the one that the worker made?
 
     Raises:
         StorageError: TG0549, it is another.
     """
-    results = _read(_place(opened.context.store.root, opened.context.run_id, stage, done=True), Results)
-    for name, ended in results.made.items():
+    for name, ended in made.items():
         outcome = opened.run.outcomes.get(name)
         if outcome is None or outcome.skipped or outcome.result.digest != ended.digest:
             raise StorageError(

@@ -129,10 +129,11 @@ class Placed:
     wait_for_worker_s: float
 
 
-def run_on_pool(run: Run, placed: Placed, parents: list[State[Any]]) -> State[Any]:
+def run_on_pool(run: Run, placed: Placed, parents: list[State[Any]]) -> tuple[State[Any], dict[str, Any]]:
     """Have the stage done by a worker of the pool, as a flow run with edges from the stages that it takes from.
 
     When its process or machine is lost, a new flow run goes on from what is in the store, up to `RETRIES` times.
+    Returns the flow run's state and parameters: of a run that died before, where it was joined.
 
     Raises:
         ServiceError: TG0701, there is no such deployment, or no worker came online in time.
@@ -150,7 +151,7 @@ def run_on_pool(run: Run, placed: Placed, parents: list[State[Any]]) -> State[An
                 raise
             attempt += 1
             if not state.is_crashed() or attempt > RETRIES:
-                return state
+                return state, client.read_flow_run(child).parameters
 
 
 def _join_or_create(client: SyncPrefectClient, placed: Placed, parents: list[State[Any]], attempt: int) -> UUID:

@@ -1,0 +1,77 @@
+"""A worker of a Prefect work pool as users start it, with a home folder of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.processes import processes_of
+from tests.support.project import PROJECT
+
+
+class PoolWorker:
+    """The worker's process; what it starts is in its process group."""
+
+    def __init__(self, pool: str, folder: Path, environ: Mapping[str, str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / "worker.log"
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+        environ = {**os.environ, **environ, "PYTHONPATH": str(PROJECT), "PREFECT_WORKER_QUERY_SECONDS": "1"}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environ, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def kill(self) -> None:
+        """Kill -9 of the worker and of what it runs, as when the machine is lost."""
+        with_flow = [pid for pid in processes_of("prefect") if _session(pid) == self.process.pid]
+        for pid in (self.process.pid, *with_flow):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
+
+
+@contextmanager
+def working(pool: str, folder: Path, environ: Mapping[str, str]) -> Iterator[PoolWorker]:
+    """A worker for as long as the block lasts."""
+    worker = PoolWorker(pool, folder, environ)
+    try:
+        yield worker
+    finally:
+        worker.kill()
+
+
+def flow_processes(run: str) -> list[int]:
+    """Processes that Prefect started for this flow run."""
+    return [pid for pid in processes_of("prefect") if _flow_run_of(pid) == run]
+
+
+def wait_for(true: Callable[[], bool], *, seconds: float = 900) -> None:
+    """Poll until something is true; only a very busy machine needs long."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.3)
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+def _flow_run_of(pid: int) -> str:
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    except OSError:
+        return ""
+    return next((line.partition("=")[2] for line in environ if line.startswith("PREFECT__FLOW_RUN_ID=")), "")

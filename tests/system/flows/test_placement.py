@@ -1,0 +1,206 @@
+"""Stages on work pools: a real server, workers in homes of their own, processes that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.pool_worker import flow_processes, wait_for, working
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.prefect_server import PrefectServer
+    from tests.support.workplace import ForkedWorkplace
+
+pytestmark = pytest.mark.server
+
+MADE = ("extract", "dedup", "split", "card", "encode", "train", "answers_tuned", "gate", "bundle")
+
+
+class Pools:
+    """Two pools of the tests' server, with names of their own, and a pipeline that is placed on them."""
+
+    def __init__(self, workplace: ForkedWorkplace, server: PrefectServer) -> None:
+        self.workplace, self.server = workplace, server
+        unique = workplace.folder.name.lower().replace("_", "-")[-40:]
+        self.cpu, self.gpu = f"cpu-{unique}", f"gpu-{unique}"
+        for pool in (self.cpu, self.gpu):
+            server.ask("/work_pools/", {"name": pool, "type": "process"})
+
+    def declare(self, **train: Any) -> None:
+        """Place `small`: curation on one pool, training on the other."""
+
+        def place(document: dict[str, Any]) -> None:
+            small = document["pipelines"]["small"]
+            small["place"] = {"curate": self.cpu, "finetune": self.gpu, "wait_for_worker": 5}
+            small["train"] |= train
+
+        self.workplace.declare(place)
+        done = self.workplace.run("deploy")
+        assert done.returncode == 0, done.stderr
+
+    def worker(self, pool: str, name: str) -> Any:
+        """A worker in a home of its own, which sees the shared folder."""
+        folder = self.workplace.folder / name
+        environ = {
+            **self.workplace.environ,
+            "TUNEGATE_HOME": str(folder / "home"),
+            "TUNEGATE_STORE": str(self.workplace.home),
+        }
+        return working(pool, folder, environ)
+
+    def flow_runs(self, stage: str) -> list[dict[str, Any]]:
+        """Of workers, newest first."""
+        body = {"sort": "START_TIME_DESC", "limit": 50, "flow_runs": {"name": {"any_": [stage]}}}
+        found = self.server.ask("/flow_runs/filter", body)
+        return [run for run in found if run["work_pool_name"] in (self.cpu, self.gpu)]
+
+
+@pytest.fixture
+def pools(empty_workplace: ForkedWorkplace, prefect_server: PrefectServer) -> Pools:
+    return Pools(empty_workplace, prefect_server)
+
+
+def digests(workplace: ForkedWorkplace, run_id: str, **environ: str) -> dict[str, str]:
+    shown = json.loads(workplace.run("show", run_id, "--json", **environ).stdout)
+    found = {row["step"]: row["digest"] for row in shown["steps"]}
+    return {name: found[name] for name in MADE}
+
+
+def test_each_stage_runs_on_its_pool_and_makes_what_one_process_makes(pools: Pools, tmp_path_factory: Any) -> None:
+    workplace = pools.workplace
+    pools.declare()
+    with pools.worker(pools.cpu, "one"), pools.worker(pools.gpu, "two"):
+        done = workplace.run("run", "small", "--json")
+        assert done.returncode == 0, done.stderr
+        assert f"curate runs on pool {pools.cpu}" in done.stderr
+        outcome = json.loads(done.stdout)
+        assert outcome["verdict"] == "PROMOTE"
+        [curate], [finetune] = pools.flow_runs("curate"), pools.flow_runs("finetune")
+        assert (curate["work_pool_name"], finetune["work_pool_name"]) == (pools.cpu, pools.gpu)
+        assert set(curate["parameters"]) == {"pipeline", "config", "run_id", "handover"}
+        assert not (workplace.folder / "one" / "home" / "ledger.sqlite").exists()
+
+        again = workplace.run("run", "small", "--again", "--json")  # all is reused: no worker starts
+        assert again.returncode == 0, again.stderr
+        assert len(pools.flow_runs("curate")) == len(pools.flow_runs("finetune")) == 1
+
+        # Somebody who may start flow runs, and has no handover of a run.
+        deployment = pools.server.ask(f"/deployments/name/curate/{'small'}")
+        bogus = pools.server.ask(
+            f"/deployments/{deployment['id']}/create_flow_run",
+            {"parameters": {"run_id": "20260101-000000-aaaa", "handover": "0" * 64}},
+        )
+        wait_for(lambda: pools.server.ask(f"/flow_runs/{bogus['id']}")["state_type"] == "FAILED")
+        assert "TG0840" in pools.server.ask(f"/flow_runs/{bogus['id']}")["state"]["message"]
+
+    elsewhere = {"TUNEGATE_HOME": str(tmp_path_factory.mktemp("one-process"))}
+
+    def not_placed(document: dict[str, Any]) -> None:
+        document["pipelines"]["small"].pop("place", None)
+
+    workplace.declare(not_placed)
+    alone = json.loads(workplace.run("run", "small", "--json", **elsewhere).stdout)
+    placed = digests(workplace, outcome["run_id"])
+    assert digests(workplace, alone["run_id"], **elsewhere) == placed
+
+
+def test_a_training_whose_machine_is_lost_goes_on_elsewhere_to_the_same_bytes(
+    pools: Pools, tmp_path_factory: Any
+) -> None:
+    workplace = pools.workplace
+    long = {"max_steps": 60, "epochs": 30}
+    pools.declare(**long)
+    run = None
+    with pools.worker(pools.cpu, "one"), pools.worker(pools.gpu, "two") as lost:
+        run = workplace.start("run", "small", "--json")
+        wait_for(lambda: bool(checkpoints(workplace.home)) or run.poll() is not None)
+        (flow,) = pools.flow_runs("finetune")
+        for pid in flow_processes(flow["id"]):
+            os.kill(pid, signal.SIGKILL)  # the worker sees it and says Crashed
+        wait_for(lambda: len(pools.flow_runs("finetune")) == 2)
+        lost.kill()
+        with pools.worker(pools.gpu, "three"):
+            # Nobody takes back what a dead worker had begun but Prefect's automation, after minutes without a sign of
+            # life; what it had not begun is taken by the next worker.
+            wait_for(lambda: run.poll() is not None or taken_elsewhere(pools))
+            if run.poll() is None:
+                crash_what_is_lost(pools)
+            out, error = run.communicate(timeout=900)
+    assert run.returncode == 0, error
+    placed = digests(workplace, json.loads(out)["run_id"])
+
+    elsewhere = {"TUNEGATE_HOME": str(tmp_path_factory.mktemp("one-process"))}
+
+    def not_placed(document: dict[str, Any]) -> None:
+        document["pipelines"]["small"]["train"] |= long
+
+    workplace.declare(not_placed)
+    alone = json.loads(workplace.run("run", "small", "--json", **elsewhere).stdout)
+    assert digests(workplace, alone["run_id"], **elsewhere) == placed
+
+
+def taken_elsewhere(pools: Pools) -> bool:
+    return any(run["state_type"] in ("RUNNING", "PENDING") for run in pools.flow_runs("finetune"))
+
+
+def crash_what_is_lost(pools: Pools) -> None:
+    """Say of the runs of dead processes what the automation says later."""
+    for run in pools.flow_runs("finetune"):
+        if run["state_type"] in ("RUNNING", "PENDING") and not flow_processes(run["id"]):
+            body = {"state": {"type": "CRASHED", "message": "no sign of life"}, "force": True}
+            pools.server.ask(f"/flow_runs/{run['id']}/set_state", body)
+
+
+def test_a_run_that_died_is_joined_by_the_next_one(pools: Pools) -> None:
+    workplace = pools.workplace
+    pools.declare(max_steps=60, epochs=30)
+    with pools.worker(pools.cpu, "one"), pools.worker(pools.gpu, "two"):
+        dead = workplace.start("run", "small")
+        wait_for(lambda: bool(checkpoints(workplace.home)) or dead.poll() is not None)
+        dead.kill()
+        dead.communicate()
+        done = workplace.run("run", "small", "--json")
+        assert done.returncode == 0, done.stderr
+        assert len(pools.flow_runs("finetune")) == 1
+        assert json.loads(done.stdout)["verdict"] == "PROMOTE"
+
+
+def test_a_pool_without_a_worker_ends_the_run_with_what_to_do(pools: Pools) -> None:
+    pools.declare()
+
+    def impatient(document: dict[str, Any]) -> None:
+        document["pipelines"]["small"]["place"] = {"curate": pools.cpu, "wait_for_worker": 0.05}
+
+    pools.workplace.declare(impatient)
+    done = pools.workplace.run("run", "small")
+    assert done.returncode == 7, done.stderr
+    assert f"no worker of pool '{pools.cpu}' came online" in done.stderr
+    assert f"prefect worker start --pool {pools.cpu}" in done.stderr
+
+    away = pools.workplace.run("run", "small", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert away.returncode == 7, away.stderr
+    assert "is placed on pool" in away.stderr  # and runs nowhere else
+
+
+def test_a_plan_says_where_stages_run_and_refuses_an_unknown_pool(pools: Pools) -> None:
+    pools.declare()
+    plan = pools.workplace.json("plan", "small")
+    assert plan["places"] == {"curate": f"pool {pools.cpu}", "finetune": f"pool {pools.gpu}"}
+
+    def unknown(document: dict[str, Any]) -> None:
+        document["pipelines"]["small"]["place"] = {"assess": "nowhere-at-all"}
+
+    pools.workplace.declare(unknown)
+    refused = pools.workplace.run("plan", "small")
+    assert refused.returncode == 2, refused.stderr
+    assert "no work pool 'nowhere-at-all'" in refused.stderr
+
+
+def checkpoints(home: Path) -> list[Path]:
+    return sorted((home / "scratch" / "train").glob("*/checkpoints/step-*"))
