@@ -9,13 +9,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from flows.assess import assess_steps
-from flows.curate import curate_steps
-from flows.engine.plan import plan_steps, run_step
+from flows.build import PipelineGraph, build
+from flows.context import GraphContext
 from flows.engine.store import Store
+from flows.graph.execute import Run, run_plainly
+from flows.graph.plan import plan
+from flows.quarantine import QuarantineGuard
 from flows.screen import describe
-from flows.standing import Standing
-from schemas.artifacts import Artifact, EvalSet, Splits, TicketTable, WarehouseRef
+from schemas.artifacts import Splits, TicketTable
 from schemas.errors import DataError
 from schemas.pipeline import PipelineSpec
 from tasks.assess import items
@@ -26,13 +27,14 @@ from tasks.curate.redaction import ticket
 from tests.support.plant import raise_on
 
 N_ROWS = 50
+MODEL = f"hf://org/name@{'a' * 40}"
 WORDS = "Kaboom my secret text, ann@example.org"
 
 
 def spec(fail_above: float, **evaluate: Any) -> PipelineSpec:
     return PipelineSpec.model_validate({
         "name": "demo", "source": {"kind": "files", "paths": ["t.jsonl"]}, "schema": {"fail_above": fail_above},
-        "train": {"base_model": "m"}, "register": {"name": "replies"},
+        "train": {"base_model": MODEL}, "register": {"name": "replies"},
         "curate": {"steps": [{"uses": "redact"}, {"uses": "length", "min_body": 2}, {"uses": "dedup"}]},
         "gates": {"rules": [{"metric": "exact", "value_threshold": 0.5}]}, "split": {"by_time": False},
         "evaluate": evaluate,
@@ -62,22 +64,22 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> None:
     raise_on(monkeypatch, leaks, "_folded", lambda given: "Bang" in str(given[0].to_pylist()), ValueError)
 
 
-def run(folder: Path, fail_above: float) -> dict[str, Artifact]:
-    declared = spec(fail_above)
-    done: dict[str, Artifact] = {}
-    steps = curate_steps(
-        declared, fingerprint=fingerprint_source(declared.source, root=folder), root=folder, cache=folder
-    )
-    for step in steps:
-        done[step.name] = run_step(step, done, Store(folder / "home")).artifact
-    return done
+def opened(folder: Path, declared: PipelineSpec) -> tuple[PipelineGraph, Run]:
+    """The whole pipeline, of which nothing has run."""
+    fingerprint = fingerprint_source(declared.source, root=folder)
+    pipeline = build(declared, GraphContext(fingerprint=fingerprint, root=folder, cache=folder))
+    return pipeline, Run(pipeline.graph, Store(folder / "home"), guard=QuarantineGuard(declared.table))
+
+
+def curated(folder: Path, fail_above: float) -> tuple[PipelineGraph, Run]:
+    pipeline, run = opened(folder, spec(fail_above))
+    run_plainly(run, stage="curate")
+    return pipeline, run
 
 
 def test_each_faulty_row_is_quarantined_by_its_step_and_no_row_is_lost(folder: Path) -> None:
-    done = run(folder, fail_above=0.06)
-    warehouse = done["warehouse"]
-    assert isinstance(warehouse, WarehouseRef)
-    rows = quarantine_of(warehouse.database, limit=10)
+    pipeline, run = curated(folder, fail_above=0.06)
+    rows = quarantine_of(run.result(pipeline.curated.warehouse).database, limit=10)
     assert sorted((row["step"], row["ticket_id"], row["source_line"], row["code"]) for row in rows) == [
         ("decontaminate", "t33", 34, "TG0218"),
         ("redact", "t21", 22, "TG0218"),
@@ -86,7 +88,8 @@ def test_each_faulty_row_is_quarantined_by_its_step_and_no_row_is_lost(folder: P
     assert {row["reason"] for row in rows} >= {"IndexError in step redact.", "ValueError in step decontaminate."}
     assert "secret" not in str(rows)
     n_rows = N_ROWS
-    for result in done.values():
+    for name in run.graph.nodes:
+        result = run.outcomes[name].result if name in run.outcomes else None
         if isinstance(result, TicketTable | Splits):
             counts = result.rows
             assert counts.n_in == n_rows
@@ -100,49 +103,47 @@ def test_faulty_rows_of_all_steps_count_against_one_limit_and_what_was_made_is_r
     with pytest.raises(
         DataError, match=r"2 of 50 rows read are quarantined \(4\.0%\), over fail_above 3\.0%"
     ) as caught:
-        run(folder, fail_above=0.03)
+        curated(folder, fail_above=0.03)
     assert caught.value.code == "TG0220"
     assert "TG0218 1 times, first at t.jsonl:22 (IndexError in step redact.)" in caught.value.message
     with pytest.raises(DataError, match=r"3 of 50 rows read are quarantined \(6\.0%\), over fail_above 5\.0%"):
-        run(folder, fail_above=0.05)
-    done = run(folder, fail_above=0.06)
-    store = Store(folder / "home")
-    steps = curate_steps(
-        spec(0.06), fingerprint=fingerprint_source(spec(0.06).source, root=folder), root=folder, cache=folder
-    )
-    assert {planned.state for planned in plan_steps(steps, store)} == {"reused"}
+        curated(folder, fail_above=0.05)
+    pipeline, run = curated(folder, fail_above=0.06)
+    planned = plan(opened(folder, spec(0.06))[1])
+    assert {each.state for each in planned if each.node.stage == "curate"} == {"reused"}
     with pytest.raises(DataError, match=r"2 of 50 rows read are quarantined"):
-        run(folder, fail_above=0.03)  # every result is in the store now
-    assert run(folder, fail_above=0.06)["split"].digest == done["split"].digest
+        curated(folder, fail_above=0.03)  # every result is in the store now
+    again, second = curated(folder, fail_above=0.06)
+    assert second.result(again.curated.split).digest == run.result(pipeline.curated.split).digest
 
 
 def test_an_item_that_one_arm_cannot_be_asked_is_an_item_of_no_arm_and_counts_as_faulty(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = run(folder, fail_above=0.08)
-    splits = done["decontaminate"]
-    assert isinstance(splits, Splits)
-    ids = sorted(pq.read_table(splits.test).column("ticket_id").to_pylist())
+    pipeline, run = curated(folder, fail_above=0.08)
+    test = run.result(pipeline.curated.clean).test
+    ids = sorted(pq.read_table(test).column("ticket_id").to_pylist())
     raise_on(
         monkeypatch, items, "messages_for",
         lambda given: given[0].system == "Base." and given[1]["ticket_id"] == ids[0],
     )  # fmt: skip
 
-    def assess(fail_above: float) -> dict[str, Artifact]:
+    def prompted(fail_above: float) -> tuple[PipelineGraph, Run]:
         declared = spec(fail_above, baseline_system="Base.", arms=["zero_shot", "few_shot"])
-        found = dict(done)
-        for step in assess_steps(declared, standing=Standing()):
-            if step.name == "items" or step.kind == "prompts":
-                found[step.name] = run_step(step, found, Store(folder / "home")).artifact
-        return found
+        pipeline, run = opened(folder, declared)
+        run_plainly(run, stage="curate")
+        run_plainly(run, stage="assess", targets=tuple(pipeline.assessed.arms.prompts.values()))
+        return pipeline, run
 
-    found = assess(fail_above=0.08)
-    chosen = found["items"]
-    assert isinstance(chosen, EvalSet)
-    assert describe(chosen) == f"{len(ids) - 1} held-out items of {len(ids)}, 1 quarantined"
-    for name in ("prompts_zero_shot", "prompts_few_shot", "prompts_tuned"):
-        asked = pq.read_table(found[name].root / "prompts.parquet").column("item_id").to_pylist()
+    pipeline, run = prompted(fail_above=0.08)
+    assert (
+        describe(run.result(pipeline.assessed.items)) == f"{len(ids) - 1} held-out items of {len(ids)}, 1 quarantined"
+    )
+    prompts = pipeline.assessed.arms.prompts
+    assert set(prompts) == {"zero_shot", "few_shot", "tuned"}
+    for each in prompts.values():
+        asked = pq.read_table(run.result(each).root / "prompts.parquet").column("item_id").to_pylist()
         assert asked == ids[1:]
     for _ in range(2):  # not made because of the limit, then reused
         with pytest.raises(DataError, match=r"TG0220.*4 of 50 rows read.*KeyError in step items"):
-            assess(fail_above=0.07)
+            prompted(fail_above=0.07)

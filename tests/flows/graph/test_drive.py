@@ -149,15 +149,43 @@ def test_a_heavy_step_leaves_one_core_to_light_ones(steps, store):
     run_plainly(Run(steps.graph, store), budget={"cpu": 4, "heavy": 1})
     assert steps.clock.began["light 2"] >= steps.clock.ended["light 1"]
     node = steps.graph.nodes
-    assert needs(node["train"], {"cpu": 4}) == {"heavy": 1, "cpu": 3}
-    assert needs(node["train"], {"cpu": 1}) == {"heavy": 1, "cpu": 1}
-    assert needs(node["light 1"], {"cpu": 4}) == {"cpu": 1}
+    assert needs(node["train"], {"cpu": 4}) == {"heavy": 1, "cpu": 3, "gpu": 0}
+    assert needs(node["train"], {"cpu": 1, "gpu": 2}) == {"heavy": 1, "cpu": 1, "gpu": 2}
+    assert needs(node["light 1"], {"cpu": 4, "gpu": 2}) == {"cpu": 1}
 
 
 def test_a_machine_has_room_for_one_heavy_step_and_a_light_one():
     budget = budget_of_machine()
     assert budget["heavy"] == 1
     assert budget["cpu"] >= 2
+    assert budget["memory_gb"] > 0.5
+
+
+@as_step("big", context=("clock", "do"), memory_gb=3.0)
+def big(
+    out: Path, *, name: str, clock: Clock, do: Callable[[], object] = nothing, inputs: tuple[Artifact, ...] = ()
+) -> Artifact:
+    return _timed(out, name, clock, do)
+
+
+def test_steps_run_side_by_side_as_far_as_the_memory_goes(steps, store):
+    together = meet(2)
+    steps.add("big 1", big, do=together)
+    steps.add("big 2", big)
+    steps.add("light", do=together)
+    run_plainly(Run(steps.graph, store), budget={"cpu": 8, "heavy": 1, "memory_gb": 4.0})
+    assert not steps.clock.overlap("big 1", "big 2")
+    assert steps.clock.overlap("big 1", "light")
+
+
+def test_a_step_that_takes_more_memory_than_there_is_takes_all_of_it(steps, store):
+    steps.add("light 1", do=pause(0.02))
+    steps.add("big", big, do=pause(0.02))
+    steps.add("light 2", do=pause(0.02))
+    budget = {"cpu": 8, "heavy": 1, "memory_gb": 2.0}
+    run_plainly(Run(steps.graph, store), budget=budget)
+    assert needs(steps.graph.nodes["big"], budget)["memory_gb"] == 2.0
+    assert steps.clock.most("light 1", "big") == steps.clock.most("big", "light 2") == 1
 
 
 def test_a_step_that_needs_more_than_there_will_ever_be_is_refused(steps, store):

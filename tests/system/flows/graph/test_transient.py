@@ -1,4 +1,4 @@
-"""What Prefect is asked to try again."""
+"""Which errors Prefect tries again. Reading a state starts threads of Prefect, which stay."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import pytest
 from prefect.states import Failed
 
 from flows.graph.prefect_runner import is_transient
-from schemas.errors import ConfigError, DataError, ServiceError, StorageError, TrainingError
+from schemas.errors import ConfigError, DataError, ProcessLostError, ServiceError, StorageError, TrainingError
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (ServiceError("no answer", code="TG0704"), True),
+        (ProcessLostError("killed by signal 9", code="TG0407"), True),
         (ConfigError("no such key", code="TG0101"), False),
         (DataError("row 3", code="TG0210"), False),
         (TrainingError("loss is not finite", code="TG0401"), False),
