@@ -1,7 +1,7 @@
 """Several trainings to choose from: `train.method: ladder` and `train.sweep`. Both are scored on `validation` alone.
 
 A ladder climbs from rung to rung until one meets a target; a sweep tries settings and takes the best. Used by
-`schemas/pipeline.py`; `flows/choice.py` turns them into steps. Paths into `train` are in `schemas/train_paths.py`.
+`schemas/pipeline.py`; `flows/selection.py` turns them into steps. Paths into `train` are in `schemas/train_paths.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Chooses the training that goes on to the gate: the first rung that met its target, or the best on validation.
 
-Knows nothing of models and never sees the test split; `flows/choice.py` calls it once per run.
+Knows nothing of models and never sees the test split; `flows/selection.py` calls it once per run.
 """
 
 from __future__ import annotations

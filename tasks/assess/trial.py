@@ -1,6 +1,6 @@
 """Weighs one training by its answers to the validation items: a rung against its target, a trial by its mean.
 
-Knows nothing of models; `flows/choice.py` calls it once per training, `tasks/assess/choose.py` takes the best.
+Knows nothing of models; `flows/selection.py` calls it once per training, `tasks/assess/choose.py` takes the best.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The base model: fetched once, checked, held as a Hugging Face directory in float32, and loaded strictly.
 
-It knows nothing of adapters and prompts. `fetch_base_model` is a step of flows/finetune.py, `check_same_tokenizer` one
-of flows/choice.py; `load_base` and `load_tokenizer` serve tasks/model and tasks/train, `torch_facts` `tunegate doctor`.
+It knows nothing of adapters and prompts. `fetch_base_model` is a step of flows/model_steps.py, `check_same_tokenizer`
+one of flows/selection.py; `load_base` and `load_tokenizer` serve tasks/model and tasks/train, `torch_facts`
+`tunegate doctor`.
 """
 
 from __future__ import annotations

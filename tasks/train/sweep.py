@@ -1,7 +1,7 @@
 """Which settings a sweep tries next, from what earlier trials gave. It trains nothing.
 
 Each suggestion is computed from the sweep and the earlier values alone, so that a sweep that was killed goes on with
-the trial it was in. Called by `flows/choice.py` for each trial of `kind: optuna`.
+the trial it was in. Called by `flows/selection.py` for each trial of `kind: optuna`.
 """
 
 from __future__ import annotations
