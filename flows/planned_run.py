@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.build import PipelineGraph, build
@@ -17,6 +17,14 @@ from flows.settings import Settings, budget_of, load_settings, open_ledger, open
 from flows.standing import Standing, standing_of
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
+
+DIGESTS = {
+    "params.fingerprint": "new tickets",
+    "params.forgotten": "customers were forgotten",
+    "params.files": "another base model",
+    "params.feedback": "new feedback",
+}
+"""Parameters that are digests of something -> what to say when it is another."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,13 @@ def plan_pipeline(pipeline: str, config: Path) -> PlannedRun:
     context = context_of(spec, settings, root=config.resolve().parent, standing=standing, earlier=earlier)
     declared = build(spec, context)
     run = Run(declared.graph, store, budget=budget_of(settings))
-    nodes = plan(run)
+    nodes = tuple(_in_words(this) for this in plan(run))
     seconds = {this.node.name: ledger.typical_seconds(this.id) if ledger else None for this in nodes}
     return PlannedRun(spec, settings, ledger, standing, declared, run, nodes, seconds)
+
+
+def _in_words(this: PlannedNode) -> PlannedNode:
+    """The same with reasons that name what a digest is of."""
+    paths = (reason.replace(":", " ").partition(" ")[0] for reason in this.reasons)
+    said = (DIGESTS.get(path, reason) for path, reason in zip(paths, this.reasons, strict=True))
+    return replace(this, reasons=tuple(said))

@@ -21,7 +21,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from enum import Enum
 from functools import cache, cached_property
@@ -275,16 +275,17 @@ def why_changed(old: KeyParts, new: KeyParts, *, unknown: frozenset[str] = froze
     Phrases: `params.step.threshold: 0.8 -> 0.7`, `input tickets changed`, `code of tasks.curate.dedup changed`,
     `torch 2.14.0 -> 2.15.0`.
     """
+    given = frozenset(old.inputs.keys() | new.inputs.keys())  # None in one of them is a parameter there
     return (
         *((f"function {old.function} -> {new.function}",) if old.function != new.function else ()),
-        *_changed_params(_known(old.params, unknown), _known(new.params, unknown)),
+        *_changed_params(_known(old.params, unknown | given), _known(new.params, unknown | given)),
         *(
-            f"input {name} changed"
-            for name in sorted(old.inputs.keys() | new.inputs.keys())
+            f"input {name} {_became(name, old.inputs, new.inputs)}"
+            for name in sorted(given)
             if name not in unknown and old.inputs.get(name) != new.inputs.get(name)
         ),
         *(
-            f"code of {name} {'changed' if name in old.code and name in new.code else _came_or_went(name, new.code)}"
+            f"code of {name} {_became(name, old.code, new.code)}"
             for name in sorted(old.code.keys() | new.code.keys())
             if old.code.get(name) != new.code.get(name)
         ),
@@ -300,8 +301,10 @@ def _known(params: dict[str, JsonValue], unknown: frozenset[str]) -> dict[str, J
     return {name: value for name, value in params.items() if name not in unknown}
 
 
-def _came_or_went(name: str, code: Mapping[str, str]) -> str:
-    return "is used now" if name in code else "is no longer used"
+def _became(name: str, old: Collection[str], new: Collection[str]) -> str:
+    if name in old and name in new:
+        return "changed"
+    return "is used now" if name in new else "is no longer used"
 
 
 def _changed_params(old: JsonValue, new: JsonValue) -> Iterator[str]:

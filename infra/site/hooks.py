@@ -15,7 +15,7 @@ from infra.site.reference import reference_page
 
 PROJECT = Path(__file__).resolve().parents[2]
 ORDER = (
-    "index", "quickstart", "init", "tour", "deciding", "configuration", "reference", "curation", "sources",
+    "index", "quickstart", "init", "tour", "graph", "deciding", "configuration", "reference", "curation", "sources",
     "training", "memory", "economics", "gates", "release", "operations", "scale", "security", "errors", "words",
 )  # fmt: skip
 RESULTS = sorted((PROJECT / "benchmarks" / "results").glob("*.md"))

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is d
 
 FLOWS = ("run", "curate", "tick")
 """Commands that start a Prefect flow."""
-LOOKS = ("validate", "plan", "estimate", "runs", "status", "champion", "doctor", "schema", "explain")
+LOOKS = ("validate", "plan", "graph", "estimate", "runs", "status", "champion", "doctor", "schema", "explain")
 """Commands that need no run before them."""
 SERVES = ("serve", "endpoint", "up", "down")
 """Commands that run until they are interrupted, or start and stop what does."""

@@ -73,6 +73,10 @@ def parts(**changes):
         ({"inputs": {"tickets": "bb"}}, "input tickets changed"),
         ({"code": {"tasks.curate.dedup": "12", "tasks.files": "22"}}, "code of tasks.curate.dedup changed"),
         ({"code": {"tasks.curate.dedup": "11"}}, "code of tasks.files is no longer used"),
+        (
+            {"inputs": {"tickets": "aa", "near": "cc"}, "params": {"step": {"threshold": 0.8, "near": True}}},
+            "input near is used now",
+        ),
         ({"libraries": {"duckdb": "2.0.2"}}, "duckdb 2.0.1 -> 2.0.2"),
         ({"function": "tasks.other"}, "function tasks.curate.dedup.drop_duplicates -> tasks.other"),
     ],
@@ -80,6 +84,13 @@ def parts(**changes):
 def test_what_changed_is_told_part_by_part(changes, reason):
     assert why_changed(parts(), parts(**changes)) == (reason,)
     assert parts().key != parts(**changes).key
+
+
+def test_an_input_that_was_none_before_is_one_change():
+    before = parts(params={"previous": None})
+    after = parts(inputs={"tickets": "aa", "previous": "bb"}, params={})
+    assert why_changed(before, after) == ("input previous is used now",)
+    assert why_changed(after, before) == ("input previous is no longer used",)
 
 
 def test_nothing_changed_is_told_by_silence():

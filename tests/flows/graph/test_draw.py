@@ -1,4 +1,4 @@
-"""The picture of a graph: what it says of each node, which edges it has, and that text and Mermaid have them too."""
+"""The picture of a graph: what it says of each node, and that it, its text and its Mermaid have the graph's edges."""
 
 from __future__ import annotations
 

@@ -49,6 +49,9 @@ def test_reports_of_a_curation_and_of_a_verdict_are_readable_at_every_width(
         with watched(browser, size, dark=dark) as page:
             page.goto(pages[curated].as_uri())
             assert "What each step did to the rows" in page.inner_text("main")
+            graph = page.locator("svg.graph")
+            assert str(graph.get_attribute("aria-label")).startswith("Graph of ")
+            assert page.evaluate("document.querySelector('svg.graph').getBoundingClientRect().width") >= 1000
             check_page(page)
             page.goto(pages["run-2"].as_uri())
             assert "is worse than allowed" in page.inner_text("main")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET  # of our own making
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from schemas.graph_picture import GraphPicture, PictureNode, PictureState
 from schemas.report import ArmLine, Change, Curve, Example, RemovedExample, RunReport, StepLine
 from schemas.verdicts import Finding
 from tasks.assess.economics import Measures, read_prices, reckon_costs
 from tasks.release.reports import charts
 from tasks.release.reports.ci import write_junit, write_markdown
+from tasks.release.reports.graph_chart import draw_graph
 from tasks.release.reports.page import MAX_WORDS, draw_page, marked
 from tasks.release.reports.read import read_curves, token_lengths
 
@@ -131,6 +134,62 @@ def test_a_page_runs_nothing_loads_nothing_and_shows_hostile_text_as_text() -> N
     assert "Version 4 is worse than allowed" in page.text
     assert page.text.index("contamination") < page.text.index("primary")  # in the order in which they decide
     assert "not judged" in page.text
+
+
+def graph_of(**states: PictureState) -> GraphPicture:
+    """extract and train of two stages, with a check that is there or not; states by name."""
+    stages = {"extract": "curate", "split": "curate", "card": "curate", "train": "finetune", "rung": "finetune"}
+    nodes = tuple(
+        PictureNode(name=name, stage=stage, state=states.get(name, "made"), seconds=1.25, reason="")
+        for name, stage in stages.items()
+    )
+    edges = (("extract", "split"), ("extract", "card"), ("split", "card"), ("split", "train"), ("train", "rung"))
+    return GraphPicture(nodes=nodes, edges=edges, deciding=(("train", "rung"),))
+
+
+def test_a_page_draws_the_graph_of_its_run_and_does_without_one() -> None:
+    page = draw_page(report(graph=graph_of(extract="reused", rung="left out")), card="")
+    drawn = Tags(page)
+    assert drawn.open == []
+    assert not {tag for tag, _ in drawn.tags} & {"script", "img", "link", "a", "foreignobject"}
+    [svg] = [attributes for tag, attributes in drawn.tags if attributes.get("class") == "graph"]
+    assert svg["role"] == "img"
+    assert svg["aria-label"] == "Graph of 5 steps in 2 stages and 5 edges: 1 reused, 3 made, 1 left out"
+    lines = [attributes for _, attributes in drawn.tags if "edge" in str(attributes.get("class")).split()]
+    assert len(lines) == 5
+    assert sum("stroke-dasharray" in line for line in lines) == 1
+    for words in ("Graph of the run", "curate", "finetune", "reused", "made, 1.2 s", "left out", "extract to card"):
+        assert words in drawn.text
+    assert "Graph of the run" not in draw_page(report(), card="")
+    assert draw_graph(GraphPicture(nodes=(), edges=())) == ""
+
+
+def test_names_and_reasons_of_a_graph_stay_text() -> None:
+    node = PictureNode(name=HOSTILE, stage=HOSTILE, state="failed", seconds=None, reason=HOSTILE)
+    drawn = Tags(draw_graph(GraphPicture(nodes=(node,), edges=())))
+    assert drawn.open == []
+    assert not {tag for tag, _ in drawn.tags} & {"script", "img", "p"}
+    assert "<script>alert(1)</script>" in drawn.text
+    assert "\u202e" not in drawn.text
+
+
+def test_lines_beside_a_column_stay_between_it_and_the_next() -> None:
+    names = [f"step_{number}" for number in range(40)]
+    nodes = tuple(PictureNode(name=name, stage="curate", state="made", seconds=0.0) for name in names)
+    edges = tuple((names[a], names[b]) for b in range(40) for a in range(b) if (a * 7 + b) % 5 == 0)
+    drawn = Tags(draw_graph(GraphPicture(nodes=nodes, edges=edges)))
+    [svg] = [attributes for tag, attributes in drawn.tags if tag == "svg"]
+    paths = [str(attributes["d"]) for _, attributes in drawn.tags if attributes.get("class") == "edge"]
+    assert len(paths) == len(edges)
+    places = [float(x) for path in paths for x in re.findall(r"[MH]([0-9.]+)", path)]
+    assert min(places) > 0
+    assert max(places) < float(str(svg["width"]))
+
+
+def test_a_comment_has_the_graph_folded_away() -> None:
+    told = write_markdown(report(), graph="flowchart LR\n")
+    assert "<details><summary>Graph of the run</summary>\n\n```mermaid\nflowchart LR\n```\n\n</details>" in told
+    assert "mermaid" not in write_markdown(report())
 
 
 @pytest.mark.parametrize("verdict", ["PROMOTE", "HOLD", "BLOCK", "ERROR", "NONE"])
