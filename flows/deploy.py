@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+from flows.build import STAGES
 from schemas.errors import ConfigError, SecurityError, ServiceError
 from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec
@@ -293,7 +294,9 @@ def _zombies() -> AutomationCore:
             after={beat},
             expect={beat, *(f"prefect.flow-run.{state}" for state in (*_ENDS, *_WAITS))},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-            match_related=ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": FLOW}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.role": "flow", "prefect.resource.name": [FLOW, *STAGES]}
+            ),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,

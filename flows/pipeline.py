@@ -38,7 +38,16 @@ from flows.graph.prefect_runner import Placed, cancellation, run_nodes, run_on_p
 from flows.listener import Listener
 from flows.open_run import OpenRun, open_run
 from flows.outcome import Ending, Holds, Outcome, outcome_of
-from flows.placement import check_taken, give_back, hand_over, is_workers, missing, open_placed, take_back
+from flows.placement import (
+    check_taken,
+    forget_handover,
+    give_back,
+    hand_over,
+    is_workers,
+    missing,
+    open_placed,
+    take_back,
+)
 from flows.power import warn_of_weak_gate
 from flows.privacy.index import index_new_results
 from flows.report import report_folder
@@ -364,6 +373,7 @@ def _run_placed(opened: OpenRun, stage: str, pool: str, parents: list[State[Any]
     if here.is_cancelled():
         raise RunEndedError("the run was cancelled")
     check_taken(opened, made)
+    forget_handover(opened, stage)
     return state
 
 

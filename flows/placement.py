@@ -197,6 +197,12 @@ def check_taken(opened: OpenRun, made: Mapping[str, Ended]) -> None:
             )  # fmt: skip
 
 
+def forget_handover(opened: OpenRun, stage: str) -> None:
+    """Remove what this run handed over, once it has what the worker made."""
+    for done in (False, True):
+        _place(opened.context.store.root, opened.context.run_id, stage, done=done).unlink(missing_ok=True)
+
+
 # --- the worker's side ---------------------------------------------------------------------------------------------
 
 

@@ -518,6 +518,7 @@ def run_plainly(
     *,
     stage: str | None = None,
     targets: tuple[Any, ...] | None = None,
+    only: Callable[[Node], bool] = lambda _node: True,
     budget: Amounts | None = None,
 ) -> None:
     """Run the graph, or a part of it as in `drive`, on threads of this process; transient errors are tried again.
@@ -532,7 +533,7 @@ def run_plainly(
             return pool.submit(lambda: outcome or make_patiently(run, node))
 
         try:
-            drive(run, submit, stage=stage, targets=targets, budget=budget)
+            drive(run, submit, stage=stage, targets=targets, only=only, budget=budget)
         except Exception:
             raise
         except BaseException:  # Ctrl-C, SIGTERM: what runs must end, since leaving the block waits for it
