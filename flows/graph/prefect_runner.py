@@ -32,6 +32,7 @@ from flows.graph.graph import Node
 from schemas.errors import ServiceError, TunegateError
 
 POLL_S = 2.0
+PATIENCE_S = 120.0
 SETTLE_S = 0.4
 """Pause before a sub-flow. The server still writes the task events of the one before; a request that meets SQLite's
 lock is answered 503 and sent again after 2 s."""
@@ -136,22 +137,36 @@ def run_on_pool(run: Run, placed: Placed, parents: list[State[Any]]) -> tuple[St
     Returns the flow run's state and parameters: of a run that died before, where it was joined.
 
     Raises:
-        ServiceError: TG0701, there is no such deployment, or no worker came online in time.
+        ServiceError: TG0701, there is no such deployment, no worker came online in time, or Prefect failed.
         RunEndedError: the run was cancelled.
     """
-    with get_client(sync_client=True) as client:
-        attempt = 0
-        while True:
-            child = _join_or_create(client, placed, parents, attempt)
-            try:
-                state = _await(client, child, placed, run)
-            except BaseException:  # Ctrl-C and SIGTERM as well: nothing else would stop it
-                with suppress(Exception):
-                    client.set_flow_run_state(child, Cancelling(message="the run that started it was ended"))
-                raise
-            attempt += 1
-            if not state.is_crashed() or attempt > RETRIES:
-                return state, client.read_flow_run(child).parameters
+    try:
+        with get_client(sync_client=True) as client:
+            return _done_by_pool(client, placed, parents, run)
+    except (TunegateError, RunEndedError):
+        raise
+    except Exception as error:
+        raise ServiceError(
+            f"Prefect failed while stage {placed.stage} was on pool {placed.pool!r}: {type(error).__name__}",
+            code="TG0701", where=f"place.{placed.stage}", hint="run again: it joins the stage if that is still at work",
+        ) from error  # fmt: skip
+
+
+def _done_by_pool(
+    client: SyncPrefectClient, placed: Placed, parents: list[State[Any]], run: Run
+) -> tuple[State[Any], dict[str, Any]]:
+    attempt = 0
+    while True:
+        child = _join_or_create(client, placed, parents, attempt)
+        try:
+            state = _await(client, child, placed, run)
+        except BaseException:  # Ctrl-C and SIGTERM as well: nothing else would stop it
+            with suppress(Exception):
+                client.set_flow_run_state(child, Cancelling(message="the run that started it was ended"))
+            raise
+        attempt += 1
+        if not state.is_crashed() or attempt > RETRIES:
+            return state, client.read_flow_run(child).parameters
 
 
 def _join_or_create(client: SyncPrefectClient, placed: Placed, parents: list[State[Any]], attempt: int) -> UUID:
@@ -187,7 +202,7 @@ def _join_or_create(client: SyncPrefectClient, placed: Placed, parents: list[Sta
 
 def _await(client: SyncPrefectClient, child: UUID, placed: Placed, run: Run) -> State[Any]:
     deadline = time.monotonic() + placed.wait_for_worker_s
-    while not (state := client.read_flow_run(child).state or Pending()).is_final():
+    while not (state := _state_of(client, child)).is_final():
         if run.cancelled.wait(POLL_S):
             raise RunEndedError("the run was cancelled")
         waits = state.is_scheduled() or state.is_pending()
@@ -198,6 +213,20 @@ def _await(client: SyncPrefectClient, child: UUID, placed: Placed, run: Run) -> 
                 hint=f"start one: `prefect worker start --pool {placed.pool}`",
             )  # fmt: skip
     return state
+
+
+def _state_of(client: SyncPrefectClient, child: UUID) -> State[Any]:
+    """The flow run's state; a server that is restarted, or busy, is asked again for two minutes."""
+    patient_until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return client.read_flow_run(child).state or Pending()
+        except ObjectNotFound:
+            raise
+        except Exception:
+            if time.monotonic() > patient_until:
+                raise
+            time.sleep(POLL_S)
 
 
 def _settle(run: Run, node: Node, outcome: Outcome | None, origin: Origin) -> State[Outcome]:
