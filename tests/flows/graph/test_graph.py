@@ -308,13 +308,20 @@ def test_what_has_grown_may_grow_again(graph, start):
 
 
 def test_nodes_that_grow_owe_themselves_to_what_was_read_before(graph, start):
+    grown = graph.named("grown").grow(lonely, start=start)
+    graph.grow_now(graph.nodes["grown"])
+    assert graph.at(grown).handles == ()
+    assert graph.edges() == [("start", "grown")]
+    graph.named("after").add(mix, number=1, name="after", ran=[])
+    assert graph.edges() == [("start", "grown")]
+
+
+def test_nodes_that_grow_have_stage_and_conditions_of_what_they_grow_from(graph, start):
     with graph.stage("s"), graph.unless(lambda _: None, start):
         grown = graph.named("grown").grow(lonely, start=start)
     graph.grow_now(graph.nodes["grown"])
-    node = graph.at(grown)
-    assert (node.stage, len(node.scope.unless)) == ("s", 1)
-    assert node.handles == ()
-    assert graph.edges() == [("start", "grown")]
+    assert graph.at(grown).stage == "s"
+    assert [condition.values for condition in graph.at(grown).scope.unless] == [(start,)]
 
 
 def lonely(graph: Graph, *, start: Artifact) -> Artifact:
