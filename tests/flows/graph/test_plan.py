@@ -127,7 +127,7 @@ def test_a_changed_input_and_an_input_that_came_are_named(store):
     run_all(declare(("a", 8, {})), store)  # from now on the result of `a` is known
     assert reasons(declare(("a", 8, {}), ("b", 0, {"x": "a"}, "other")), store)["b"] == ("input x changed",)
     more = declare(("a", 0, {}), ("b", 0, {"x": "a", "y": "a"}, "other"))
-    assert reasons(more, store)["b"] == ("input y changed",)
+    assert reasons(more, store)["b"] == ("input y is used now",)
     several = declare(("a", 0, {}), ("b", 0, {"x": ("a", "a")}, "other"))
     assert reasons(several, store)["b"] == ("input x changed",)
 
