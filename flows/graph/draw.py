@@ -128,7 +128,7 @@ def _takes(picture: GraphPicture, node: PictureNode) -> str:
 def as_mermaid(picture: GraphPicture) -> str:
     """A flowchart with a subgraph for each stage; an arrow is dotted where only the node's being there is decided."""
     ids = {node.name: f"n{place}" for place, node in enumerate(picture.nodes)}
-    lines = ["flowchart LR"]
+    lines = ["flowchart TD"]  # from the top: a chain of steps is longer than any stage is wide
     for place, (stage, nodes) in enumerate(picture.stages().items()):
         lines.append(f'  subgraph s{place}["{_escaped(stage)}"]')
         lines += [f'    {ids[node.name]}["{_escaped(node.name)}<br/>{_escaped(node.status)}"]' for node in nodes]

@@ -66,7 +66,7 @@ def test_every_form_writes_nothing_and_names_every_node(bare_workplace: Workplac
     before = files(bare_workplace.folder)
     names = states(bare_workplace.json("graph", "small"))
     text, mermaid = (bare_workplace.run("graph", "small", *form).stdout for form in ((), ("--mermaid",)))
-    assert mermaid.startswith("flowchart LR\n")
+    assert mermaid.startswith("flowchart TD\n")
     for name in names:
         assert name in text
         assert f'["{name}<br/>' in mermaid
@@ -121,7 +121,7 @@ def test_a_recorded_run_shows_what_became_of_each_node(workplace: Workplace) -> 
     assert edges(reported) == edges(shown)
     page, markdown = (reports / "report.html").read_text(), (reports / "report.md").read_text()
     assert f'aria-label="Graph of {len(shown["nodes"])} steps in 4 stages' in page
-    assert "```mermaid\nflowchart LR\n" in markdown
+    assert "```mermaid\nflowchart TD\n" in markdown
     assert f"{len(shown['nodes'])} nodes: " in workplace.run("graph", "small", "--run", run_id).stderr
 
     # A run that is skipped has a graph that did not run.

@@ -57,7 +57,7 @@ def declared(*, first: str = "one", second: str = "two") -> Graph:
 def edges_of_mermaid(text: str) -> dict[tuple[str, str], str]:
     """(from, to) by label -> arrow; every line of the flowchart is of a known shape."""
     head, *lines = text.splitlines()
-    assert head == "flowchart LR"
+    assert head == "flowchart TD"
     labels: dict[str, str] = {}
     found: dict[tuple[str, str], str] = {}
     is_open = False
