@@ -7,7 +7,6 @@ decides is not here but in `flows/ticks.py`: Prefect only starts it. Called by `
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from flows.build import STAGES
-from schemas.errors import ConfigError, SecurityError, ServiceError
+from flows.deployed_run import limit_name
+from schemas.errors import ConfigError, ServiceError
 from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec
 from schemas.secrets import masked
@@ -35,7 +35,6 @@ SILENCE_S = 150
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 _WAITS = ("Suspended", "Paused", "Resuming", "AwaitingRetry", "Cancelling")
 """States in which a run is alive and silent; without them a run that waits for approval would be marked as crashed."""
-LEASE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -194,68 +193,6 @@ def _need_pool(client: SyncPrefectClient, pool: str) -> None:
             hint=f"`prefect work-pool create {pool} --type process` makes one, "
             f"`prefect worker start --pool {pool}` works for it",
         ) from None  # fmt: skip
-
-
-def check_bound(pipeline: str, config: str) -> None:
-    """Refuse a flow run that was given another pipeline or file than its deployment; others are not looked at.
-
-    Whoever may start a flow run chooses its parameters, and `pipelines.yaml` is code.
-
-    Raises:
-        SecurityError: TG0840.
-    """
-    from prefect.client.orchestration import get_client
-    from prefect.runtime import deployment
-
-    deployment_id = deployment.get_id()
-    if not deployment_id:
-        return
-    with get_client(sync_client=True) as client:
-        own = client.read_deployment(UUID(deployment_id)).parameters
-    allowed = {"pipeline": own.get("pipeline"), "config": own.get("config")}
-    for name, value in {"pipeline": pipeline, "config": config}.items():
-        if value != allowed[name]:
-            raise SecurityError(
-                f"a flow run of this deployment was given {name}={value!r}; allowed is its own: {allowed[name]!r}",
-                code="TG0840",
-                where=f"deployment {deployment_id}",
-                hint="`tunegate deploy` makes a deployment for each pipeline; start that one, without these parameters",
-            )
-
-
-def limit_name(resource: str) -> str:
-    """What Prefect calls the limit of a resource."""
-    return f"tunegate-{resource}"
-
-
-@contextmanager
-def take_turn(spec: PipelineSpec, *, deployed: bool) -> Iterator[None]:
-    """Hold the pipeline's resource while the block runs; a run from the command line asks nobody.
-
-    Raises:
-        ServiceError: TG0701, the limit was never made: without it nobody would wait for anybody.
-    """
-    resource = spec.schedule.resource if spec.schedule is not None else None
-    if resource is None or not deployed:
-        yield
-        return
-    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
-    from prefect.concurrency.sync import concurrency
-
-    turn = concurrency(
-        limit_name(resource), occupy=1, strict=True, lease_duration=LEASE_S, raise_on_lease_renewal_failure=False
-    )
-    try:
-        turn.__enter__()
-    except ConcurrencySlotAcquisitionError:
-        raise ServiceError(
-            f"the limit {limit_name(resource)} is not on the Prefect server", code="TG0701",
-            where=f"{spec.name}.schedule.resource", hint="`tunegate deploy` makes it",
-        ) from None  # fmt: skip
-    try:
-        yield
-    finally:
-        turn.__exit__(None, None, None)
 
 
 def _scheduled(loaded: PipelineFile) -> list[Any]:

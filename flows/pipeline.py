@@ -27,7 +27,7 @@ from flows.build import STAGES
 from flows.choice_report import report_choice
 from flows.context import trunks_of
 from flows.cut_off import finish_cut_off
-from flows.deploy import check_bound, take_turn
+from flows.deployed_run import check_bound, take_turn
 from flows.engine.clock import present
 from flows.engine.disk import named_disk_errors
 from flows.engine.guard import guard_process

@@ -430,7 +430,7 @@ def drive(
             if node in started or not only(node) or not run.ready(node) or not _wanted(run, node, targets):
                 continue
             try:
-                if node.kind == "grow":
+                if node.kind == "grow" and not run.why_left_out(node):
                     run.grow(node)
                     continue
                 if node not in decided:  # it may have waited for resources: its files are read once

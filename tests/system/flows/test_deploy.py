@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 
-from flows import deploy
+from flows import deploy, deployed_run
 from schemas.errors import ConfigError, ServiceError
 from schemas.load import load_file
 from tests.support.processes import processes_of
@@ -66,7 +66,7 @@ def test_deploying_again_changes_nothing_and_deploying_a_change_changes_that(
     assert kept.parameters == {"pipeline": names[0], "config": str(config), "tick": "schedule"}
     assert kept.concurrency_options is not None
     assert kept.concurrency_options.collision_strategy == "ENQUEUE"
-    assert client.read_global_concurrency_limit_by_name(deploy.limit_name(names[0])).limit == 1
+    assert client.read_global_concurrency_limit_by_name(deployed_run.limit_name(names[0])).limit == 1
     [zombies] = client.read_automations_by_name(deploy.ZOMBIES)
     assert {"prefect.flow-run.Suspended", "prefect.flow-run.Paused"} <= zombies.trigger.expect
     assert client.read_deployment(first[1].deployment_id).schedules == []
@@ -112,12 +112,12 @@ def test_a_turn_without_its_limit_is_refused(empty_workplace: ForkedWorkplace, c
 
     empty_workplace.declare(change)
     spec = load_file(empty_workplace.folder / "pipelines.yaml").get("small")
-    with pytest.raises(ServiceError, match="TG0701"), deploy.take_turn(spec, deployed=True):
+    with pytest.raises(ServiceError, match="TG0701"), deployed_run.take_turn(spec, deployed=True):
         pass
-    client.upsert_global_concurrency_limit_by_name(deploy.limit_name("nowhere"), limit=1)
-    with deploy.take_turn(spec, deployed=True):
-        assert client.read_global_concurrency_limit_by_name(deploy.limit_name("nowhere")).active_slots == 1
-    with deploy.take_turn(spec, deployed=False):
+    client.upsert_global_concurrency_limit_by_name(deployed_run.limit_name("nowhere"), limit=1)
+    with deployed_run.take_turn(spec, deployed=True):
+        assert client.read_global_concurrency_limit_by_name(deployed_run.limit_name("nowhere")).active_slots == 1
+    with deployed_run.take_turn(spec, deployed=False):
         pass
 
 
