@@ -168,11 +168,13 @@ def take_back(opened: OpenRun, stage: str, *, run_id: str, handover: str) -> dic
         handover: sha256 of that handover's file.
 
     Raises:
-        SecurityError: TG0840, it is of another handover.
+        SecurityError: TG0840, it is of another handover, or of one that this ledger never wrote.
     """
-    path = _place(opened.context.store.root, run_id, stage, done=True)
+    root = opened.context.store.root
+    given, path = _place(root, run_id, stage), _place(root, run_id, stage, done=True)
     results = _read(path, Results)
-    if results.handover != handover:
+    is_ours = given.is_file() and sha256_file(given) == handover == results.handover
+    if not is_ours or not opened.context.ledger.knows_hash(_read(given, Handover).ledger):
         raise SecurityError(
             f"what stage {stage} has made belongs to another handover", code="TG0840", where=str(path),
             hint="run again",

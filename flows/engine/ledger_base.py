@@ -14,7 +14,7 @@ from pathlib import Path
 from flows.engine.database import Check, Database, Holds
 from flows.engine.disk import private_folder
 from flows.engine.ledger_file import LedgerFile
-from flows.engine.ledger_journal import check_books, identity, last_line
+from flows.engine.ledger_journal import FIRST_HASH, check_books, identity, last_line
 from flows.engine.ledger_postgres import LedgerPostgres
 from flows.engine.lock import GRACE_S, Holder, hold, is_locked, pipeline_lock, refusal
 from flows.engine.witness import BEGIN_ANEW, Seen, Witness
@@ -84,6 +84,13 @@ class LedgerBase:
         """Hash of the journal's last line: it covers all rows before."""
         with self.read() as db:
             return last_line(db)[1]
+
+    def knows_hash(self, line: str) -> bool:
+        """Is this the hash of a line of the journal, or of its empty beginning?"""
+        with self.read() as db:
+            return (
+                line == FIRST_HASH or db.execute("SELECT 1 FROM journal WHERE hash = ?", (line,)).fetchone() is not None
+            )
 
     def _refuse_absent(self, witness: Witness) -> Seen | None:
         """A ledger is made where there is nothing else. Where the whole home folder was removed, too: what its witness

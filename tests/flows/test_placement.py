@@ -147,6 +147,18 @@ def test_what_belongs_to_another_handover_is_not_taken_back(opened: OpenRun, wor
         take_back(opened, "curate", run_id=opened.context.run_id, handover=digest)
 
 
+def test_what_another_ledger_handed_over_is_not_taken_back(opened: OpenRun, worker: Settings) -> None:
+    digest = forge(opened, "curate", lambda handover: handover.update(ledger="f" * 64))
+    run = open_placed(
+        opened.context.spec, worker, root=opened.context.root, run_id=opened.context.run_id, stage="curate",
+        handover=digest,
+    )  # fmt: skip
+    work(run, "curate")
+    give_back(run, "curate", opened.context.run_id, digest)
+    with pytest.raises(SecurityError, match="TG0840"):
+        take_back(opened, "curate", run_id=opened.context.run_id, handover=digest)
+
+
 def test_the_same_work_of_another_run_has_the_same_name(opened: OpenRun) -> None:
     first, _ = hand_over(opened, "curate")
     opened.context.ledger.name_run(opened.context.run_id, prefect_run_id="another")  # the ledger has moved on
