@@ -373,7 +373,7 @@ def _run_placed(opened: OpenRun, stage: str, pool: str, parents: list[State[Any]
     if here.is_cancelled():
         raise RunEndedError("the run was cancelled")
     check_taken(opened, made)
-    forget_handover(opened, stage)
+    forget_handover(opened, stage, run_id=did["run_id"])
     return state
 
 

@@ -199,10 +199,11 @@ def check_taken(opened: OpenRun, made: Mapping[str, Ended]) -> None:
             )  # fmt: skip
 
 
-def forget_handover(opened: OpenRun, stage: str) -> None:
-    """Remove what this run handed over, once it has what the worker made."""
-    for done in (False, True):
-        _place(opened.context.store.root, opened.context.run_id, stage, done=done).unlink(missing_ok=True)
+def forget_handover(opened: OpenRun, stage: str, *, run_id: str) -> None:
+    """Remove what this run handed over, and what a dead one had, once this one has what the worker made."""
+    for run in (opened.context.run_id, run_id):
+        for done in (False, True):
+            _place(opened.context.store.root, run, stage, done=done).unlink(missing_ok=True)
 
 
 # --- the worker's side ---------------------------------------------------------------------------------------------
