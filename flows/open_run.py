@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,13 +98,14 @@ def open_run(
     *,
     root: Path,
     wait_s: float = 0.0,
-    listeners: tuple[Listener, ...] = (),
+    listeners: Callable[[RunContext], tuple[Listener, ...]] = lambda _: (),
 ) -> Iterator[OpenRun]:
     """Take the pipeline's lock, enter the run into the ledger; when it closes, enter how it ended.
 
     Args:
         root: Folder of pipelines.yaml.
         wait_s: Seconds to wait for another run of the pipeline.
+        listeners: Given the run, who hears of it, from the moment at which its source is brought in.
 
     Raises:
         StorageError: TG0568, and ServiceError: TG0723, as `check_cluster`.
@@ -124,7 +125,7 @@ def open_run(
         apply_tombstones(settings)  # a backup may have brought back whom the workspace had forgotten
         ledger = open_ledger(settings)
         context = RunContext(spec, settings, root, run_id, open_store(settings), ledger, standing_of(spec, ledger))
-        context.listeners.members += listeners
+        context.listeners.members += listeners(context)
         ledger.mark_interrupted()
         if context.standing.champion is None:  # perhaps there was one, and the ledger has lost it
             check_registry(spec, settings, ledger)

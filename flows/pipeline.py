@@ -161,9 +161,8 @@ def run_here(
         RunEndedError: it was cancelled in Prefect.
         TunegateError: it failed; the ledger keeps the reason, the champion stays.
     """
-    with open_run(spec, settings, root=root, wait_s=wait_s) as opened:
+    with open_run(spec, settings, root=root, wait_s=wait_s, listeners=listeners) as opened:
         context = opened.context
-        context.listeners.members += listeners(context)
         context.in_prefect = in_prefect
         outcome = _run_as_flow(opened, request) if in_prefect else None
         if outcome is None:

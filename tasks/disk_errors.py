@@ -1,7 +1,7 @@
 """What a disk and the kernel's limits do to us, as an error that says so and what to do.
 
 An `OSError` tells by its number; DuckDB, SQLite, Arrow and safetensors tell in words alone. Used by the store, the
-ledger, the session and the training process; knows nothing of what was being written.
+ledger, the open run and the training process; knows nothing of what was being written.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the disk may do to us, in plain words, and the permissions of what we put there.
 
-Used by the store, the ledger and the session; knows nothing of them.
+Used by the store, the ledger and the open run; knows nothing of them.
 """
 
 from __future__ import annotations

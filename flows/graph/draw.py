@@ -79,7 +79,9 @@ def _ended(run: Run, node: Node, failed: Mapping[str, str]) -> PictureNode:
     elif outcome.skipped:
         state, reason = "left out", outcome.skipped
     else:
-        state, seconds = "reused" if outcome.reused else "made", round(outcome.seconds, 1)
+        state = "reused" if outcome.reused else "made"
+        # Not of acts: the run's report shows the graph before the last of them have ended, and is not drawn again.
+        seconds = None if node.kind == "act" else round(outcome.seconds, 1)
     return PictureNode(name=node.name, stage=node.stage, state=state, seconds=seconds, reason=reason)
 
 

@@ -8,8 +8,10 @@ import pytest
 
 from flows.engine.ledger import Ledger
 from flows.engine.lock import pipeline_lock
+from flows.settings import load_settings
 from flows.ticks import Tick, turned_away
 from schemas.errors import ConfigError
+from schemas.load import load_file
 
 if TYPE_CHECKING:
     from tests.support.workplace import Workplace
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 def skipped(workplace: Workplace, tick: Tick, now: str, monkeypatch: pytest.MonkeyPatch) -> str | None:
     monkeypatch.setenv("TUNEGATE_NOW", now)
     monkeypatch.setenv("TUNEGATE_HOME", str(workplace.home))
-    outcome = turned_away("small", str(workplace.folder / "pipelines.yaml"), tick)
+    config = workplace.folder / "pipelines.yaml"
+    outcome = turned_away(load_file(config).get("small"), load_settings(config), tick)
     return None if outcome is None else outcome.reason
 
 
@@ -53,8 +56,6 @@ def test_missed_ticks_are_caught_up_on_as_declared(bare_workplace: Workplace, mo
 
 
 def declare_and_load(workplace: Workplace, declare: Any) -> None:
-    from schemas.load import load_file
-
     declare(catch_up="all")  # with overlap: skip
     load_file(workplace.folder / "pipelines.yaml")
 
