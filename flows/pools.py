@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flows.prefect_login import read_login
 from flows.servers import read_state
-from schemas.errors import ConfigError
+from schemas.errors import ServiceError
 from schemas.pipeline import PipelineSpec
 
 TIMEOUT_S = 5.0
@@ -22,13 +22,13 @@ def where_stages_run(spec: PipelineSpec, home: Path, *, environ: Mapping[str, st
     """Stage -> `pool NAME`, of the placed stages; with `, not looked up` where no server answers.
 
     Raises:
-        ConfigError: TG0701, the server answers and does not have a pool.
+        ServiceError: TG0701, the server answers and does not have a pool.
     """
     found: dict[str, str] = {}
     for stage, pool in spec.place.pools().items():
         is_there = _has_pool(pool, home, environ)
         if is_there is False:
-            raise ConfigError(
+            raise ServiceError(
                 f"the Prefect server has no work pool {pool!r}", code="TG0701", where=f"{spec.name}.place.{stage}",
                 hint=f"`prefect work-pool create {pool} --type process` makes one",
             )  # fmt: skip

@@ -198,7 +198,7 @@ def test_a_plan_says_where_stages_run_and_refuses_an_unknown_pool(pools: Pools) 
 
     pools.workplace.declare(unknown)
     refused = pools.workplace.run("plan", "small")
-    assert refused.returncode == 2, refused.stderr
+    assert refused.returncode == 7, refused.stderr
     assert "no work pool 'nowhere-at-all'" in refused.stderr
 
 
