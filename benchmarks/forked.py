@@ -1,6 +1,8 @@
 """The training process as a fork of this one, which has torch loaded, instead of a new interpreter.
 
-It does what `tasks/train/worker.py` does, in a process group of its own, and ends with the process that started it.
+It does what `tasks/train/worker.py` does, in a process group of its own, and ends with the process that started it. No
+other step may run next to it (`ALONE`): a fork keeps the locks of threads that it does not have, such as that of a
+module which one of them was importing.
 Set as `tasks.train.launch._start` by campaigns that train hundreds of times.
 """
 
@@ -15,6 +17,9 @@ from typing import IO
 
 from tasks.train import worker
 from tasks.train.job import JOB, TrainJob
+
+ALONE = {"TUNEGATE_CPU": "1"}
+"""Environment in which one step runs at a time."""
 
 
 class Forked:

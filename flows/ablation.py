@@ -19,7 +19,7 @@ from flows.engine.store import Store
 from flows.graph.execute import Observer, Outcome, Run, run_plainly
 from flows.graph.graph import Node
 from flows.quarantine import QuarantineGuard
-from flows.settings import Settings, open_ledger, open_store
+from flows.settings import Settings, budget_of, open_ledger, open_store
 from flows.standing import Standing
 from schemas.artifacts import DatasetRef, Scores, TicketTable
 from schemas.checks import ContaminationSpec
@@ -266,7 +266,9 @@ class Ablation:
         context = context_of(spec, self.settings, root=self.root, standing=Standing(), earlier=earlier)
         pipeline = build(spec, context)
         guard = QuarantineGuard(spec.table)
-        run = Run(pipeline.graph, self._store, observer=_Notes(arm, self.told), guard=guard)
+        run = Run(
+            pipeline.graph, self._store, observer=_Notes(arm, self.told), guard=guard, budget=budget_of(self.settings)
+        )
         if judged_on is not None:
             run.outcomes["items"] = judged_on.run.outcomes["items"]
         if made is not None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import toy
+from benchmarks.forked import ALONE
 from benchmarks.torture import fork
 from benchmarks.torture.fork import PIPELINE, Ack, count_operations
 from flows.build import STAGES, build
@@ -125,7 +126,7 @@ def environment(place: Path) -> dict[str, str]:
     """What a run in the place has set."""
     around = place.parent
     return {
-        "TUNEGATE_HOME": str(place / HOME), "TUNEGATE_CACHE": str(around / "cache"),
+        **ALONE, "TUNEGATE_HOME": str(place / HOME), "TUNEGATE_CACHE": str(around / "cache"),
         "XDG_STATE_HOME": str(around / "state"), "TMPDIR": str(around / "tmp"),
     }  # fmt: skip
 

@@ -15,7 +15,7 @@ from flows.graph.execute import Observer, Outcome, Run, run_plainly
 from flows.graph.graph import Node
 from flows.quarantine import QuarantineGuard
 from flows.run_context import new_run_id
-from flows.settings import load_settings, open_ledger, open_store
+from flows.settings import budget_of, load_settings, open_ledger, open_store
 from flows.standing import standing_of
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.load import load_file
@@ -48,7 +48,9 @@ def _encoded(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
         standing, earlier = standing_of(spec, ledger), earlier_results(ledger, store, pipeline)
         context = context_of(spec, settings, root=config.resolve().parent, standing=standing, earlier=earlier)
         declared = build(spec, context)
-        run = Run(declared.graph, store, observer=_Notes(), guard=QuarantineGuard(spec.table))
+        run = Run(
+            declared.graph, store, observer=_Notes(), guard=QuarantineGuard(spec.table), budget=budget_of(settings)
+        )
         tuned = declared.tuned
         run_plainly(run, targets=(tuned.first_dataset, tuned.first_model))
     return run.result(tuned.first_dataset), run.result(tuned.first_model)

@@ -17,7 +17,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
-from benchmarks.forked import Forked
+from benchmarks.forked import ALONE, Forked
 from flows import servers
 from flows.cli import main
 from tasks.train import launch
@@ -32,7 +32,7 @@ def run_here(arguments: Sequence[str], *, cwd: Path, environ: Mapping[str, str])
     code: int | str | None = 0
     with _restored(), redirect_stdout(out), redirect_stderr(error):
         os.environ.clear()
-        os.environ.update(environ)
+        os.environ.update({**ALONE, **environ})
         os.chdir(cwd)
         sys.argv = ["tunegate", *arguments]
         try:

@@ -229,9 +229,10 @@ def _become(request: dict[str, Any], ends: Sequence[int]) -> None:
 
 
 def _fork_the_training() -> None:
-    from benchmarks.forked import Forked
+    from benchmarks.forked import ALONE, Forked
     from tasks.train import launch
 
+    os.environ.update({**ALONE, **os.environ})
     launch._start = Forked  # type: ignore[assignment]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks import toy
-from benchmarks.forked import Forked
+from benchmarks.forked import ALONE, Forked
 from benchmarks.regressions import merged, toy_world
 from flows.ablation import Ablation, arms_of, learnable
 from flows.build import STAGES
@@ -115,6 +115,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "_start", Forked)
+        for name, value in ALONE.items():
+            patch.setenv(name, value)
         patch.setenv("NO_COLOR", "1")
         for name in ("TUNEGATE_HOME", "TUNEGATE_CONFIG"):
             patch.delenv(name, raising=False)

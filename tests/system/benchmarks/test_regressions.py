@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.forked import Forked
+from benchmarks.forked import ALONE, Forked
 from benchmarks.regressions import (
     CHAMPION,
     PLANTED,
@@ -32,6 +32,8 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pla
     folder: Path = tmp_path_factory.mktemp("regressions")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "_start", Forked)
+        for name, value in ALONE.items():
+            patch.setenv(name, value)
         patch.delenv("TUNEGATE_HOME", raising=False)
         config = toy_world(folder).write(folder)
         yield {scene.name: play(scene, config) for scene in SCENES}

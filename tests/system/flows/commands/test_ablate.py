@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import toy
-from benchmarks.forked import Forked
+from benchmarks.forked import ALONE, Forked
 from flows.ablation import Ablation, arms_of
 from flows.cli import main
 from flows.engine.ledger import Ledger
