@@ -192,7 +192,7 @@ def _run_as_flow(opened: OpenRun, request: Request) -> Outcome | None:
     try:
         as_flow(spec.name, request.until, return_state=True)
     except BaseException as error:
-        if isinstance(error, TerminationSignal):
+        if any(isinstance(each, TerminationSignal) for each in (error, *failures)):
             raise SystemExit(TERMINATED) from None
         if failures:
             raise failures[0] from None

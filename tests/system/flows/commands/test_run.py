@@ -76,29 +76,16 @@ def test_a_first_run_promotes_a_twin_is_blocked_and_nothing_new_is_skipped(empty
     assert statuses[third["run_id"]] == "SKIPPED"
 
 
-def test_a_sub_flow_started_alone_takes_its_own_run_and_does_what_it_needs(empty_workplace: ForkedWorkplace) -> None:
-    def alone(stage: str) -> None:
-        code = f"from flows.{stage} import {stage}; {stage}('small')"
-        subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=empty_workplace.folder,
-            env=empty_workplace.environ,
-            check=True,
-            capture_output=True,
-        )
+def test_a_run_until_a_stage_leaves_the_rest_to_the_next_one(empty_workplace: ForkedWorkplace) -> None:
+    until = empty_workplace.json("run", "small", "--until", "curate")
+    assert (until["verdict"], until["exit_code"]) == ("DONE", 0)
+    assert set(steps_of(empty_workplace, until["run_id"])) >= {"extract", "dedup", "decontaminate"}
+    assert "train" not in steps_of(empty_workplace, until["run_id"])
 
-    alone("curate")
-    (curated,) = empty_workplace.json("runs")["runs"]
-    assert (curated["status"], curated["verdict"], curated["exit_code"]) == ("DONE", None, 0)
-    assert set(steps_of(empty_workplace, curated["run_id"])) >= {"extract", "dedup", "decontaminate"}
-    assert "train" not in steps_of(empty_workplace, curated["run_id"])
-
-    alone("release")
-    released = next(row for row in empty_workplace.json("runs")["runs"] if row["run_id"] != curated["run_id"])
-    assert (released["status"], released["verdict"]) == ("DONE", "PROMOTE")
-    states = {name: row["state"] for name, row in steps_of(empty_workplace, released["run_id"]).items()}
+    whole = empty_workplace.json("run", "small")
+    states = {name: row["state"] for name, row in steps_of(empty_workplace, whole["run_id"]).items()}
     assert (states["extract"], states["dedup"], states["train"]) == ("reused", "reused", "done")
-    assert empty_workplace.json("champion", "small")["champion"]["run_id"] == released["run_id"]
+    assert empty_workplace.json("champion", "small")["champion"]["run_id"] == whole["run_id"]
     assert empty_workplace.json("run", "small")["verdict"] == "SKIP"
 
 

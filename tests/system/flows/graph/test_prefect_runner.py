@@ -69,7 +69,11 @@ def test_prefect_shows_exactly_the_edges_of_the_graph(
 
     def sweep(document: dict[str, Any]) -> None:
         strict = document["pipelines"]["strict"]
-        strict["train"]["sweep"] = {"kind": "grid", "over": {"learning_rate": [0.0001, 0.0002]}, "metric": "loss"}
+        strict["train"]["sweep"] = {
+            "kind": "grid",
+            "over": {"learning_rate": [0.0001, 0.0002]},
+            "metric": "heldout_loss",
+        }
 
     workplace.declare(sweep)
     workplace.run("run", "small")
