@@ -75,11 +75,10 @@ def _planned_run(run: Run, node: Node) -> PlannedNode:
 
 def _planned_waiting(run: Run, node: Node) -> PlannedNode:
     """Inputs are unknown; but when no earlier result agrees in all that is known, it certainly runs."""
-    missing = [parent.name for parent in run.graph.parents(node) if parent.name not in run.outcomes] or [
-        run.graph.name_of(handle) for handle in node.scope.handles if run.outcome(handle) is None
-    ]
-    waits = tuple(f"known when {name} has run" for name in missing)
-    undecided = any(run.outcome(handle) is None for handle in node.scope.handles)
+    deciding = [run.graph.name_of(handle) for handle in node.scope.handles if run.outcome(handle) is None]
+    missing = deciding or [parent.name for parent in run.graph.parents(node) if parent.name not in run.outcomes]
+    waits = tuple(f"known when {name} has run" for name in dict.fromkeys(missing))
+    undecided = bool(deciding)
     if node.kind != "step" or undecided:
         return PlannedNode(node, "maybe", waits)
     unknown = frozenset(

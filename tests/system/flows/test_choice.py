@@ -67,7 +67,7 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
     plan = {row["step"]: row for row in empty_workplace.json("plan", "small")["steps"]}
     assert plan["train_rung_short"]["state"] == "run"
     assert (plan["train_rung_larger"]["state"], plan["train_rung_larger"]["why"]) == (
-        "maybe", "only if rung_short misses its target",
+        "maybe", "known when rung_short has run",
     )  # fmt: skip
     assert plan["rung_full"]["result"] == f"method full, base_model {base}"
 

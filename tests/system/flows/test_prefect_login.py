@@ -141,9 +141,7 @@ def test_the_login_stands_in_no_command_line_and_in_no_log(prefect_server: Prefe
     assert password not in Path(prefect_server.server.log).read_text()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("pipeline", "strict"), ("config", "EVIL"), ("run_id", "20260101-000000-0000")]
-)
+@pytest.mark.parametrize(("name", "value"), [("pipeline", "strict"), ("config", "EVIL")])
 def test_a_caller_with_the_login_cannot_lead_a_deployment_to_another_file_or_pipeline(
     client: SyncPrefectClient, deployed: str, tmp_path: Path, name: str, value: str
 ) -> None:
