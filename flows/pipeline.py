@@ -68,6 +68,7 @@ from tasks.children import THIS_PROCESS
 Stage = Literal["curate", "finetune", "assess", "release"]
 OUR_PACKAGES = ("flows", "tasks", "schemas")
 FLOW = "tunegate"
+AFTER_CRASH_S = 60.0
 TERMINATED = 143
 """Exit code of a process that SIGTERM ended."""
 
@@ -128,6 +129,8 @@ def run_pipeline(
         if skipped is not None:
             return _state(skipped)
     wait_s = 0.0 if request.tick is None else waits_s(spec)
+    if flow_run.get_run_count() > 1:  # the attempt before crashed: what it had started goes within seconds
+        wait_s = max(wait_s, AFTER_CRASH_S)
     try:
         with open_run(spec, settings, root=path.resolve().parent, wait_s=wait_s) as opened:
             outcome = _run_in_flow(opened, request)
@@ -255,7 +258,7 @@ def _made_by(tick: Cause | None) -> Tick | None:
     if tick is None:
         return None
     meant = flow_run.get_scheduled_start_time() if tick == "schedule" and deployment.get_id() else None
-    return Tick(tick, scheduled_for=meant)
+    return Tick(tick, scheduled_for=meant, flow_run_id=str(flow_run.get_id() or ""))
 
 
 def _run(opened: OpenRun, request: Request) -> Outcome:

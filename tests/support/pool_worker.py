@@ -30,7 +30,7 @@ class PoolWorker:
 
     def kill(self) -> None:
         """Kill -9 of the worker and of what it runs, as when the machine is lost."""
-        with_flow = [pid for pid in processes_of("prefect") if _session(pid) == self.process.pid]
+        with_flow = [pid for pid in processes_of("python") if _session(pid) == self.process.pid]
         for pid in (self.process.pid, *with_flow):
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -51,7 +51,7 @@ def working(pool: str, folder: Path, environ: Mapping[str, str]) -> Iterator[Poo
 
 def flow_processes(run: str) -> list[int]:
     """Processes that Prefect started for this flow run."""
-    return [pid for pid in processes_of("prefect") if _flow_run_of(pid) == run]
+    return [pid for pid in processes_of("python") if _flow_run_of(pid) == run]
 
 
 def wait_for(true: Callable[[], bool], *, seconds: float = 900) -> None:

@@ -144,7 +144,7 @@ def test_a_deployed_run_whose_process_is_killed_starts_again_and_comes_to_its_ve
     with worker_of(f"pool-{name}", empty_workplace) as worker:
         run = client.create_flow_run_from_deployment(UUID(made.deployment_id)).id
         wait_for(lambda: any((empty_workplace.home / "store").glob("dedup/*")), worker)
-        killed = [pid for pid in processes_of("prefect") if flow_run_of(pid) == str(run)]
+        killed = [pid for pid in processes_of("python") if flow_run_of(pid) == str(run)]
         assert killed
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
