@@ -141,8 +141,8 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
         code=_code(graph, stage),
         libraries=_libraries(graph, stage),
         ended={
-            node.name: _ended(node.folder, opened.run.outcomes[node.name])
-            for node in graph.nodes.values()
+            node.name: _ended(node.folder, opened.run.outcomes[node.name]).model_copy(update={"seconds": 0.0})
+            for node in graph.nodes.values()  # what it took is no part of what is to be done
             if node.stage in before and node.name in opened.run.outcomes and node.kind == "step"
         },
         earlier={
