@@ -267,7 +267,7 @@ def _restarts() -> AutomationCore:
             for_each={"prefect.resource.id"},
             posture=Posture.Reactive,
             threshold=1,
-            within=timedelta(0),
+            within=timedelta(hours=1),  # the same crash may be reported more than once
         ),
         actions=[
             ChangeFlowRunState(
