@@ -1,4 +1,4 @@
-"""`schedule` and `triggers` of pipelines.yaml as Prefect deployments, with the limits and the automations they need.
+"""`schedule` and `triggers` of pipelines.yaml as Prefect deployments, with the limits and the automation they need.
 
 Everything is named after what it is for, so that doing it again changes what has changed and nothing else. What a tick
 decides is not here but in `flows/ticks.py`: Prefect only starts it. Called by `tunegate deploy` and `serve`.
@@ -29,7 +29,6 @@ FLOW = "tunegate"
 TAG = "tunegate"
 """On every deployment made here."""
 ZOMBIES = "tunegate: runs without a sign of life"
-RESTARTS = "tunegate: crashed runs start again, once"
 SILENCE_S = 150
 """A run that says nothing for so long has crashed: five of its signs of life (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
@@ -129,7 +128,7 @@ def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
 
 
 def prepare(loaded: PipelineFile) -> None:
-    """Make the limits that runs ask for, and the automations that find dead runs and start them again.
+    """Make the limits that runs ask for, and the automation that finds dead runs.
 
     Doing it twice changes nothing.
     """
@@ -138,8 +137,7 @@ def prepare(loaded: PipelineFile) -> None:
     with get_client(sync_client=True) as client:
         for resource in sorted({spec.schedule.resource for spec in _scheduled(loaded) if spec.schedule.resource}):
             client.upsert_global_concurrency_limit_by_name(limit_name(resource), limit=1)
-        for automation in (_zombies(), _restarts()):
-            _put_automation(client, automation)
+        _put_automation(client, _zombies())
 
 
 def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[list[Deployed], list[str]]:
@@ -240,40 +238,6 @@ def _zombies() -> AutomationCore:
             within=timedelta(seconds=SILENCE_S),
         ),
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no sign of life; `tunegate runs` says more")],
-    )
-
-
-def _restarts() -> AutomationCore:
-    """Starts a deployed run again whose process or machine was lost: it goes on from what is in the store.
-
-    The same flow run, so that its second attempt counts as that, and a second crash starts nothing.
-    """
-    from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-    from prefect.events.schemas.events import ResourceSpecification
-
-    return AutomationCore(
-        name=RESTARTS,
-        description="A crash costs a start, not a run: what was made before is reused.",
-        tags=[TAG],
-        trigger=EventTrigger(
-            expect={"prefect.flow-run.Crashed"},
-            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"], "prefect.run-count": ["1"]}),
-            match_related=[
-                ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": FLOW}),
-                ResourceSpecification({"prefect.resource.role": "deployment"}),
-            ],
-            for_each={"prefect.resource.id"},
-            posture=Posture.Reactive,
-            threshold=1,
-            within=timedelta(hours=1),  # the same crash may be reported more than once
-        ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.SCHEDULED, name="AwaitingRetry", message="its process or machine was lost"
-            )
-        ],
     )
 
 
