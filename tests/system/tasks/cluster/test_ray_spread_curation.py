@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from flows.commands.doctor import examine
 from flows.context import GraphContext
 from flows.curate import curate
 from flows.engine.store import Store
-from flows.graph.execute import Run, run_plainly
-from flows.graph.graph import Graph
+from flows.graph.execute import Outcome, Run, drive, run_plainly
+from flows.graph.graph import Graph, Node
 from flows.health import Patient
 from flows.settings import load_settings
 from schemas.artifacts import Artifact
@@ -55,7 +56,13 @@ def curated(spread: RaySpread | None, home: Path) -> tuple[dict[str, Artifact], 
     for name in SPREAD if spread is not None else ():
         graph.nodes[name].arguments["spread"] = spread
     run = Run(graph, Store(home))
-    run_plainly(run)
+
+    def on_this_thread(node: Node, outcome: Outcome | None) -> Future[Outcome]:  # Ray starts nodes on no other one
+        future: Future[Outcome] = Future()
+        future.set_result(outcome or run.make(node))
+        return future
+
+    drive(run, on_this_thread)
     done = {name: outcome.result for name, outcome in run.outcomes.items()}
     return done, {name: outcome.key for name, outcome in run.outcomes.items()}
 
