@@ -151,7 +151,7 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
         def state() -> str:
             return str(prefect_server.ask(f"/flow_runs/{flow_run}")["state"]["name"])
 
-        wait_for(lambda: state() in {"Suspended", "Failed", "Crashed", "Completed"}, served)
+        wait_for(lambda: state() in {"Suspended", "Failed", "Crashed", "PROMOTE"}, served)
         assert state() == "Suspended"
         assert empty_workplace.json("champion", "small")["champion"] is None
         [waits] = empty_workplace.json("runs")["runs"]
@@ -167,8 +167,8 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
         bad = prefect_server.ask(f"/flow_runs/{flow_run}/resume", {"run_input": {"approve": True, "by": ""}})
         assert bad["status"] == "REJECT"
         assert prefect_server.ask(f"/flow_runs/{flow_run}/resume", answer)["status"] == "ACCEPT"
-        wait_for(lambda: state() in {"Failed", "Crashed", "Completed"}, served)
-        assert state() == "Completed"
+        wait_for(lambda: state() in {"Failed", "Crashed", "PROMOTE"}, served)
+        assert state() == "PROMOTE"
         history = empty_workplace.json("history", "small")["events"]
         assert [(event["action"], event["actor"], event["reason"]) for event in history[1:]] == [
             ("approve", "ada", "on the page")
