@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from flows.graph.graph import Node, Scope
 from flows.privacy.index import let_go
 from flows.privacy.keys import load_forgotten
-from schemas.artifacts import TicketTable
 from schemas.errors import TunegateError
 from schemas.remote_files import RemoteFilesSource
 from schemas.remote_source import RemoteSource
@@ -42,7 +41,7 @@ def source_at_hand(run: RunContext) -> Iterator[None]:
         return
     forgotten = load_forgotten(run.settings)
     # Only for who listens: what is ingested is no result of the store.
-    node = Node("ingest", _no_step, TicketTable, {}, Scope("curate"), "act", StepInfo("ingest"))
+    node = Node("ingest", bring_in, Brought, {}, Scope("curate"), "act", StepInfo("ingest"))
 
     def progress(done: int, total: int | None, unit: str, **figures: float) -> None:
         run.listeners.progressed(node, done, total, unit, figures)
@@ -57,10 +56,6 @@ def source_at_hand(run: RunContext) -> Iterator[None]:
         forget_copy(folder)
         if forgotten is not None:
             let_go(run.settings, folder, forgotten)
-
-
-def _no_step(progress: object) -> TicketTable:  # noqa: ARG001
-    raise TypeError("what is brought in is no result of the store")
 
 
 def told(spec: PipelineSpec, here: Brought) -> str:

@@ -32,7 +32,7 @@ from flows.run_picture import keep_picture, picture_now
 from flows.settings import Settings, budget_of, open_ledger, open_store
 from flows.standing import note_held_out, standing_of
 from schemas.artifacts import Artifact, EvalSet
-from schemas.errors import TunegateError
+from schemas.errors import ConfigError, TunegateError
 from schemas.pipeline import PipelineSpec
 from schemas.schedule import OPERATIONS
 from schemas.secrets import masked
@@ -108,6 +108,7 @@ def open_run(
         listeners: Given the run, who hears of it, from the moment at which its source is brought in.
 
     Raises:
+        ConfigError: TG0119, `TUNEGATE_STORE` is set.
         StorageError: TG0568, and ServiceError: TG0723, as `check_cluster`.
         StorageError: TG0580, the ledger was altered; TG0581, it is not the one that was here, or
             MLflow's registered model belongs to another ledger.
@@ -118,6 +119,11 @@ def open_run(
     guard_process()  # Prefect may have started this process
     THIS_PROCESS.reopen()  # an earlier run of this process may have been cancelled
     check_cluster(spec, settings)
+    if settings.shared_store is not None:
+        raise ConfigError(
+            "a run keeps its results in its own home", code="TG0119", where="TUNEGATE_STORE",
+            hint="unset it: it is for workers, whose home has no ledger",
+        )  # fmt: skip
     run_id = new_run_id()
     lock = open_ledger(settings).pipeline_lock(spec.name, wait_s=wait_s, run_id=run_id)
     with named_disk_errors(settings.home), lock, temporary_files_below(settings.home, make=True):

@@ -40,11 +40,11 @@ from flows.open_run import OpenRun, open_run
 from flows.outcome import Ending, Holds, Outcome, outcome_of
 from flows.placement import (
     check_taken,
+    first_missing,
     forget_handover,
     give_back,
     hand_over,
     is_workers,
-    missing,
     open_placed,
     take_back,
 )
@@ -68,7 +68,6 @@ from tasks.children import THIS_PROCESS
 Stage = Literal["curate", "finetune", "assess", "release"]
 OUR_PACKAGES = ("flows", "tasks", "schemas")
 FLOW = "tunegate"
-AFTER_CRASH_S = 60.0
 TERMINATED = 143
 """Exit code of a process that SIGTERM ended."""
 
@@ -129,8 +128,6 @@ def run_pipeline(
         if skipped is not None:
             return _state(skipped)
     wait_s = 0.0 if request.tick is None else waits_s(spec)
-    if flow_run.get_run_count() > 1:  # the attempt before crashed: what it had started goes within seconds
-        wait_s = max(wait_s, AFTER_CRASH_S)
     try:
         with open_run(spec, settings, root=path.resolve().parent, wait_s=wait_s) as opened:
             outcome = _run_in_flow(opened, request)
@@ -149,16 +146,14 @@ def run_here(
     wait_s: float,
     listeners: Callable[[RunContext], tuple[Listener, ...]],
     in_prefect: bool,
-    closed: Callable[[OpenRun], None] = lambda _: None,
-) -> Outcome:
-    """A run for the command line: waits for the lock and lets the caller listen.
+) -> tuple[Outcome, GateDecision | None]:
+    """A run for the command line: waits for the lock and lets the caller listen; how it ended, and what the gate said.
 
     A Prefect server that dies meanwhile stops nothing: what is done is done, and the rest follows without it.
 
     Args:
         root: Folder of pipelines.yaml.
         listeners: Given the run, who hears of it.
-        closed: Called with the run when it has its outcome.
 
     Raises:
         RunEndedError: it was cancelled in Prefect.
@@ -171,8 +166,7 @@ def run_here(
         if outcome is None:
             outcome = context.outcome or _run(opened, request)
             context.outcome = outcome
-        closed(opened)
-        return outcome
+        return outcome, opened.run.find(opened.pipeline.assessed.decision)
 
 
 def _run_as_flow(opened: OpenRun, request: Request) -> Outcome | None:
@@ -258,7 +252,7 @@ def _made_by(tick: Cause | None) -> Tick | None:
     if tick is None:
         return None
     meant = flow_run.get_scheduled_start_time() if tick == "schedule" and deployment.get_id() else None
-    return Tick(tick, scheduled_for=meant, flow_run_id=str(flow_run.get_id() or ""))
+    return Tick(tick, scheduled_for=meant)
 
 
 def _run(opened: OpenRun, request: Request) -> Outcome:
@@ -336,7 +330,7 @@ def _is_to_be_placed(opened: OpenRun, stage: str, pool: str) -> bool:
     Raises:
         ServiceError: TG0701, Prefect does not answer: a placed stage runs where it is placed, or not at all.
     """
-    if not missing(opened, stage):
+    if first_missing(opened, stage) is None:
         return False
     if not opened.context.in_prefect:
         raise ServiceError(

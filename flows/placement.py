@@ -39,6 +39,8 @@ from tasks.files import sha256_file, write_json
 from tasks.watch.feedback import FeedbackState
 
 FOLDER = "handover"
+SHOWN = 8
+"""Differences that an error names."""
 
 
 class Ended(BaseModel):
@@ -70,7 +72,7 @@ class Handover(BaseModel):
     code: dict[str, str]
     libraries: dict[str, str]
     ended: dict[str, Ended]
-    """Node of an earlier stage, by name."""
+    """Node by name, of earlier stages and of this one where it is done already."""
     earlier: dict[str, Ended]
     """`split` and `card` of the last complete run, where there are any."""
     champion: dict[str, Any] | None
@@ -99,8 +101,8 @@ def is_workers(node: Node) -> bool:
     return node.kind == "step" or (node.kind == "grow" and node.name != "gate")
 
 
-def missing(opened: OpenRun, stage: str) -> bool:
-    """Is there anything for a worker to make? Results that are reused start none."""
+def first_missing(opened: OpenRun, stage: str) -> str | None:
+    """The first node that a worker has to make; None where all results are in the store, which starts no worker."""
     run = opened.run
     known = dict(run.outcomes)
     try:
@@ -108,18 +110,18 @@ def missing(opened: OpenRun, stage: str) -> bool:
             if not is_workers(node) or node.name in run.outcomes:
                 continue
             if not run.ready(node):
-                return True
+                return node.name
             if node.kind == "grow":
                 run.grow(node)
                 continue
             outcome = run.decide(node, deep=False)
             if outcome is None:
-                return True
+                return node.name
             run.outcomes[node.name] = outcome
     finally:
         run.outcomes.clear()
         run.outcomes.update(known)
-    return False
+    return None
 
 
 # --- the ledger's side ---------------------------------------------------------------------------------------------
@@ -130,7 +132,7 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
     context, graph = opened.context, opened.pipeline.graph
     standing, earlier = context.standing, opened.graph_context.earlier
     root, feedback = context.store.root, opened.graph_context.feedback
-    before = set(STAGES[: STAGES.index(stage)])
+    until = set(STAGES[: STAGES.index(stage) + 1])
     handover = Handover(
         run_id=context.run_id,
         pipeline=context.spec.name,
@@ -143,7 +145,7 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
         ended={
             node.name: _ended(node.folder, opened.run.outcomes[node.name]).model_copy(update={"seconds": 0.0})
             for node in graph.nodes.values()  # what it took is no part of what is to be done
-            if node.stage in before and node.name in opened.run.outcomes and node.kind == "step"
+            if node.stage in until and node.name in opened.run.outcomes and node.kind == "step"
         },
         earlier={
             name: Ended(folder=name, key=found.root.name, digest=found.digest)
@@ -169,6 +171,7 @@ def take_back(opened: OpenRun, stage: str, *, run_id: str, handover: str) -> dic
 
     Raises:
         SecurityError: TG0840, it is of another handover, or of one that this ledger never wrote.
+        StorageError: TG0549, something is missing.
     """
     root = opened.context.store.root
     given, path = _place(root, run_id, stage), _place(root, run_id, stage, done=True)
@@ -180,6 +183,12 @@ def take_back(opened: OpenRun, stage: str, *, run_id: str, handover: str) -> dic
             hint="run again",
         )  # fmt: skip
     opened.run.elsewhere |= {name: ended.seconds for name, ended in results.made.items()}
+    name = first_missing(opened, stage)
+    if name is not None:  # it is not made here instead: a placed stage runs where it is placed
+        raise StorageError(
+            f"the worker has made no result of {name} that this run could take", code="TG0549", where=f"place.{stage}",
+            hint="a secret differs there (a key for pseudonyms, say), or the source has changed; see the worker's log",
+        )  # fmt: skip
     made: dict[str, Ended] = results.made
     return made
 
@@ -234,6 +243,8 @@ def open_placed(spec: PipelineSpec, settings: Settings, *, root: Path, run_id: s
             hint="the deployment is started by a run, with what that run wrote",
         )  # fmt: skip
     given = _read(path, Handover)
+    if config_digest(spec) != given.config:
+        raise _differs(given, [f"the declaration of {spec.name}"])
     context = _context(spec, settings, given, store, root=root)
     pipeline = build(spec, context)
     run = Run(
@@ -244,7 +255,7 @@ def open_placed(spec: PipelineSpec, settings: Settings, *, root: Path, run_id: s
         budget=budget_of(settings),
     )
     _restore(run, given, store)
-    _check_same(spec, given, run.graph)
+    _check_same(given, run.graph)
     return run
 
 
@@ -309,12 +320,10 @@ def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Sto
 
 
 def _restore(run: Run, given: Handover, store: Store) -> None:
-    """Let the graph know what earlier stages made, and add the nodes that follow from it."""
+    """Let the graph know what is made already, and add the nodes that follow from what earlier stages made."""
     before = set(STAGES[: STAGES.index(given.stage)])
     for node in run.nodes():
-        if node.stage not in before:
-            return
-        if node.kind == "grow":
+        if node.kind == "grow" and node.stage in before:
             run.grow(node)
             continue
         ended = given.ended.get(node.name)
@@ -336,25 +345,27 @@ def _result(store: Store, ended: Ended, returns: type[Any]) -> Artifact:
     return found
 
 
-def _check_same(spec: PipelineSpec, given: Handover, graph: Graph) -> None:
+def _check_same(given: Handover, graph: Graph) -> None:
     """Refuse to make other bytes than the ledger's side would."""
     differs: list[str] = []
-    if config_digest(spec) != given.config:
-        differs.append(f"the declaration of {spec.name}")
-    for what, here, there in (
-        ("code of", _code(graph, given.stage), given.code),
-        ("", _libraries(graph, given.stage), given.libraries),
-    ):
-        for name in sorted(here.keys() | there.keys()):
-            if here.get(name) != there.get(name):
-                versions = "" if what else f" {there.get(name, 'absent')} there, {here.get(name, 'absent')} here"
-                differs.append(f"{what} {name}{versions}".strip())
+    here, there = _code(graph, given.stage), given.code
+    differs += [f"code of {name}" for name in sorted(here.keys() | there.keys()) if here.get(name) != there.get(name)]
+    here, there = _libraries(graph, given.stage), given.libraries
+    differs += [
+        f"{name} {there.get(name, 'absent')} there, {here.get(name, 'absent')} here"
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name) != there.get(name)
+    ]
     if differs:
-        shown = "; ".join(differs[:8]) + (f"; and {len(differs) - 8} more" if len(differs) > 8 else "")
-        raise ConfigError(
-            f"this machine would make other results: {shown}", code="TG0119", where=f"stage {given.stage}",
-            hint="install the same checkout with the same requirements.lock, and the same pipelines.yaml",
-        )  # fmt: skip
+        raise _differs(given, differs)
+
+
+def _differs(given: Handover, what: list[str]) -> ConfigError:
+    shown = "; ".join(what[:SHOWN]) + (f"; and {len(what) - SHOWN} more" if len(what) > SHOWN else "")
+    return ConfigError(
+        f"this machine would make other results: {shown}", code="TG0119", where=f"stage {given.stage}",
+        hint="install the same checkout with the same requirements.lock, and the same pipelines.yaml",
+    )  # fmt: skip
 
 
 # --- both sides ----------------------------------------------------------------------------------------------------

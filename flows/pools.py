@@ -1,21 +1,16 @@
-"""Does the Prefect server have the work pools that `place` names? By HTTP, so that `plan` need not import Prefect."""
+"""Does the Prefect server have the work pools that `place` names? By HTTP: `plan` does not import Prefect."""
 
 from __future__ import annotations
 
 import os
-import urllib.error
 import urllib.parse
-import urllib.request
-from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 
 from flows.prefect_login import read_login
-from flows.servers import read_state
+from flows.servers import answer_code, read_state
 from schemas.errors import ServiceError
 from schemas.pipeline import PipelineSpec
-
-TIMEOUT_S = 5.0
 
 
 def where_stages_run(spec: PipelineSpec, home: Path, *, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -37,20 +32,10 @@ def where_stages_run(spec: PipelineSpec, home: Path, *, environ: Mapping[str, st
 
 
 def _has_pool(pool: str, home: Path, environ: Mapping[str, str]) -> bool | None:
-    """None when no server answers."""
+    """None when no server answers, or not whether it has the pool."""
     folder = home / "prefect"
     server = read_state(folder)
     url = environ.get("PREFECT_API_URL") or (f"{server.url}/api" if server is not None else "")
     login = environ.get("PREFECT_API_AUTH_STRING") or read_login(folder)
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        return None
-    headers = {"Authorization": f"Basic {b64encode(login.encode()).decode()}"} if login else {}
-    request = urllib.request.Request(f"{url}/work_pools/{urllib.parse.quote(pool, safe='')}", headers=headers)  # noqa: S310 - see above
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S):  # noqa: S310
-            return True
-    except urllib.error.HTTPError as error:
-        error.close()
-        return False if error.code == 404 else None
-    except OSError:
-        return None
+    code = answer_code(f"{url.rstrip('/')}/work_pools/{urllib.parse.quote(pool, safe='')}", login=login)
+    return {200: True, 404: False}.get(code or 0)

@@ -187,8 +187,9 @@ def report(run: RunContext, *, version: str, decision: GateDecision, event: Even
     return outcome
 
 
-def register(run: RunContext, *, outcome: Outcome) -> None:  # noqa: ARG001 - it follows the outcome
+def register(run: RunContext, *, outcome: Outcome) -> None:
     """Bring MLflow up to date; a dead one costs a note."""
     late = synchronise(run.ledger, run.settings)
     if late is not None:
-        run.listeners.noted(f"the verdict stands, MLflow sync pending: {late.message}; `tunegate reconcile` later")
+        why = f"MLflow sync pending: {late.message}; `tunegate reconcile` later"
+        run.listeners.noted(f"{outcome.verdict} stands, {why}")

@@ -22,6 +22,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -238,10 +239,16 @@ def _expect(url: str) -> None:
         time.sleep(0.5)
 
 
-def answer_code(url: str) -> int | None:
-    """The HTTP status that the address answers with; None where nobody does."""
+def answer_code(url: str, *, login: str | None = None) -> int | None:
+    """The HTTP status that the address answers with; None without an answer.
+
+    Args:
+        login: `user:password`, for a server that wants one.
+    """
     direct = urllib.parse.urlsplit(url).hostname in LOOPBACK  # a proxy would look for a server of its own there
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({} if direct else None))
+    if login:
+        opener.addheaders = [("Authorization", f"Basic {b64encode(login.encode()).decode()}")]
     try:
         with opener.open(url, timeout=2) as response:
             return int(response.status)

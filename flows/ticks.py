@@ -43,8 +43,6 @@ class Tick:
     cause: Cause
     scheduled_for: datetime | None = None
     """The time that the schedule meant; None for an event or a person."""
-    flow_run_id: str = ""
-    """Prefect's own run; of one that starts again after a crash the first attempt has the same."""
 
     @property
     def told(self) -> str:
@@ -161,7 +159,7 @@ def _late(schedule: ScheduleSpec, tick: Tick, now: datetime) -> Decision | None:
 def _in_the_way(ledger: Ledger, spec: PipelineSpec, tick: Tick) -> Decision | None:
     """A run of the pipeline that is in progress, or was at the time that the schedule meant."""
     holder = ledger.holder_of(spec.name)
-    if holder is not None and not _is_own_attempt(ledger, holder.run, tick):
+    if holder is not None:
         told = f"run {holder.run} is in progress since {holder.since}"
     else:
         meant = tick.told
@@ -169,10 +167,7 @@ def _in_the_way(ledger: Ledger, spec: PipelineSpec, tick: Tick) -> Decision | No
             (
                 row
                 for row in ledger.runs(limit=RECENT_RUNS, pipeline=spec.name)
-                if row.status != "SKIPPED"
-                and row.ended_at is not None
-                and row.started_at <= meant < row.ended_at
-                and not _is_own_attempt(ledger, row.run_id, tick)
+                if row.status != "SKIPPED" and row.ended_at is not None and row.started_at <= meant < row.ended_at
             ),
             None,
         )
@@ -183,12 +178,6 @@ def _in_the_way(ledger: Ledger, spec: PipelineSpec, tick: Tick) -> Decision | No
     if spec.schedule is not None:
         expected = next_tick(spec.schedule, after=present()).isoformat(timespec="seconds")
     return Decision(run=False, code="overlap", reason=f"{told} (schedule.overlap: skip)", expected=expected)
-
-
-def _is_own_attempt(ledger: Ledger, run_id: str, tick: Tick) -> bool:
-    """Is it the dead attempt of this very flow run? What it has started may hold the lock for a moment longer."""
-    row = ledger.run_of_prefect(tick.flow_run_id) if tick.flow_run_id else None
-    return row is not None and row.run_id == run_id
 
 
 def _known(run: RunContext, run_id: str) -> Splits | None:

@@ -36,7 +36,9 @@ from benchmarks.forked import Forked
 if TYPE_CHECKING:
     from flows.graph.execute import Outcome
     from flows.graph.graph import Node
+    from flows.pipeline import Stage
     from flows.run_context import RunContext
+    from schemas.ticks import Cause
 
 PIPELINE = "desk"
 PRELOADED = (
@@ -185,7 +187,7 @@ def start(place: Path, said: Path, work: Work, *, environ: Mapping[str, str]) ->
         os._exit(code)
 
 
-def pipeline_run(before: Before | None = None, *, until: str = "release", tick: str | None = None) -> Work:
+def pipeline_run(before: Before | None = None, *, until: Stage = "release", tick: Cause | None = None) -> Work:
     """The work of `tunegate run`, with what is to be done in the child before it begins."""
 
     def work(acks: Acks) -> int:
@@ -201,9 +203,9 @@ def pipeline_run(before: Before | None = None, *, until: str = "release", tick: 
 
         config = Path("pipelines.yaml")
         try:
-            outcome = run_here(
+            outcome, _ = run_here(
                 load_file(config).get(PIPELINE), load_settings(config), root=Path.cwd(),
-                request=Request(until=until, tick=Tick(tick) if tick else None),  # type: ignore[arg-type]
+                request=Request(until=until, tick=Tick(tick) if tick else None),
                 wait_s=0, listeners=lambda context: (_Teller(context, acks),), in_prefect=False,
             )  # fmt: skip
         except TunegateError as error:

@@ -14,7 +14,6 @@ from flows.commands.output import print_json, talk
 from flows.screen import Notes, Screen, print_decision, print_verdict
 from flows.servers import Server, client_environment, ensure_prefect
 from flows.settings import load_settings, open_ledger
-from schemas.artifacts import GateDecision
 from schemas.errors import ConfigError, ServiceError
 from schemas.load import load_file
 
@@ -60,13 +59,12 @@ def run(
     screen = Screen(console)
     notes = Notes(screen)
     logging.getLogger("tunegate").addHandler(notes)
-    decisions: list[GateDecision | None] = []
     where = "without Prefect" if silent else server.url if server else os.environ["PREFECT_API_URL"]
     console.print(f"[bold]{pipeline}[/bold]", f"[dim]{where}[/dim]")
     if silent is not None:
         screen.noted(f"{silent.code}: {silent.message} ({silent.where}); the run goes on without Prefect")
     try:
-        outcome = run_here(
+        outcome, decision = run_here(
             spec,
             settings,
             root=config.resolve().parent,
@@ -74,7 +72,6 @@ def run(
             wait_s=wait_s,
             listeners=lambda context: (screen, LiveCurves(context)),
             in_prefect=silent is None,
-            closed=lambda opened: decisions.append(opened.run.find(opened.pipeline.assessed.decision)),
         )
     except RunEndedError as ended:
         console.print(f"[bold]CANCELLED[/bold] {ended}", highlight=False)
@@ -82,7 +79,6 @@ def run(
     finally:
         screen.close()
         logging.getLogger("tunegate").removeHandler(notes)
-    decision = decisions[0]
     if decision is not None:
         print_decision(console, decision)
     champion = f"champion: version {outcome.champion}" if outcome.champion else "champion: none"

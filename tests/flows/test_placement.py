@@ -12,7 +12,7 @@ import pytest
 
 from flows.graph.execute import Run, run_plainly
 from flows.open_run import OpenRun, open_run
-from flows.placement import check_taken, give_back, hand_over, is_workers, missing, open_placed, take_back
+from flows.placement import check_taken, first_missing, give_back, hand_over, is_workers, open_placed, take_back
 from flows.settings import Settings, load_settings
 from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.load import load_file
@@ -69,14 +69,39 @@ def work(run: Run, stage: str) -> None:
 
 
 def test_a_worker_makes_a_stage_and_the_ledger_has_it_as_made(opened: OpenRun, worker: Settings) -> None:
-    assert missing(opened, "curate")
+    assert first_missing(opened, "curate") == "extract"
     made = do(opened, worker, "curate")
     assert {"extract", "dedup", "split", "card", "warehouse"} <= made
     rows = {row.step: row for row in opened.context.ledger.steps(opened.context.run_id)}
     assert {rows[name].state for name in ("extract", "dedup", "split")} == {"done"}
     assert rows["dedup"].seconds > 0
     assert not (worker.home / "ledger.sqlite").exists()
-    assert not missing(opened, "curate")
+    assert first_missing(opened, "curate") is None
+
+
+def test_what_is_made_here_first_is_not_made_by_the_worker(opened: OpenRun, worker: Settings) -> None:
+    """As after a customer was forgotten: only whoever has the key of the tombstones reads the source."""
+    raw = dict(opened.pipeline.curated.tables)["extract"]
+    run_plainly(opened.run, targets=(raw,))
+    run, _ = place(opened, worker, "curate")
+    assert run.outcomes["extract"].result.digest == opened.run.result(raw).digest
+    made = do(opened, worker, "curate")
+    assert "extract" not in made
+    assert "dedup" in made
+
+
+def test_a_result_that_the_worker_did_not_make_is_not_made_here_instead(opened: OpenRun, worker: Settings) -> None:
+    run, digest = place(opened, worker, "curate")
+    run_plainly(run, stage="curate", only=lambda node: is_workers(node) and node.name in ("extract", "validate"))
+    give_back(run, "curate", opened.context.run_id, digest)
+    with pytest.raises(StorageError, match=r"TG0549.*no result of redact"):
+        take_back(opened, "curate", run_id=opened.context.run_id, handover=digest)
+
+
+def test_a_run_with_the_store_of_another_is_refused(empty_workplace: Workplace) -> None:
+    done = empty_workplace.run("run", "small", TUNEGATE_STORE="/mnt/shared")
+    assert done.returncode == 2
+    assert "TUNEGATE_STORE" in done.stderr
 
 
 def test_nothing_of_a_ticket_is_handed_over(opened: OpenRun, worker: Settings) -> None:

@@ -216,10 +216,10 @@ def test_on_four_cores_the_critical_path_decides(steps, store):
 def test_a_node_that_is_reused_or_left_out_takes_no_resources(steps, store):
     steps.add("a", heavy)
     run_plainly(Run(steps.graph, store))
-    again, started = Adder(), threading.Event()
-    again.add("b", heavy, do=until(started))
+    again, runs, ran = Adder(), threading.Event(), threading.Event()
+    again.add("b", heavy, do=lambda: (runs.set(), until(ran)()))
     again.add("a", heavy)
-    again.add("c", after=("a",), do=started.set)
+    again.add("c", after=("a",), do=lambda: (until(runs)(), ran.set()))
     with again.graph.unless(lambda: "no use"):
         again.add("d", heavy)
     run = Run(again.graph, store)
@@ -447,8 +447,8 @@ def test_the_first_of_several_errors_is_raised_and_each_is_heard(steps, store):
     heard, running = Heard(), meet(3)
     steps.add("bad", do=raise_(DataError("row 3", code="TG0210"), after=running))
     for name, tolerates in (("worse", ()), ("bearable", ("TG0401",))):
-        wait = lambda: (running(), until(heard.failure)())  # noqa: E731
-        steps.add(name, do=raise_(TrainingError("nan", code="TG0401"), after=wait), tolerates=tolerates)
+        error = TrainingError("nan", code="TG0401")
+        steps.add(name, do=raise_(error, after=lambda: (running(), until(heard.failure)())), tolerates=tolerates)
     run = Run(steps.graph, store, observer=heard)
     with pytest.raises(DataError, match="TG0210"):
         run_plainly(run, budget={"cpu": 3, "heavy": 1})

@@ -121,7 +121,7 @@ def test_mistakes_of_a_step_are_named(graph, store, tmp_path, ran):
 @as_step("forgets")
 def forgets(out: Path) -> Artifact:
     """A step that forgets its result."""
-    return None  # type: ignore[return-value]
+    return None
 
 
 def test_scratch_and_progress_go_to_those_who_take_them(graph, store):
