@@ -389,6 +389,25 @@ def fits(amounts: Amounts, free: Amounts) -> bool:
     return all(amount <= free.get(name, 0.0) for name, amount in amounts.items())
 
 
+def may_start(takes: Amounts, free: Amounts, budget: Amounts, waiting: Iterable[Amounts]) -> bool:
+    """Does the node fit, and leave room for a heavy one before it that waits for its cores alone?
+
+    Else light nodes that take each other's place would keep the heavy one from ever having them.
+
+    Args:
+        waiting: What the nodes before it would take that wait.
+    """
+    if not fits(takes, free):
+        return False
+    return not any(
+        0.0 < heavy.get("heavy", 0.0) <= free["heavy"]
+        and any(
+            budget[name] - free[name] + amount > budget[name] - heavy.get(name, 0.0) for name, amount in takes.items()
+        )
+        for heavy in waiting
+    )
+
+
 # --- drive ---------------------------------------------------------------------------------------------------------
 
 
@@ -426,6 +445,7 @@ def drive(
     started: set[Node] = set()
     error: BaseException | None = None
     while True:
+        waiting: list[dict[str, float]] = []
         for node in run.nodes(stage) if error is None and not run.cancelled.is_set() else ():
             if node in started or not only(node) or not run.ready(node) or not _wanted(run, node, targets):
                 continue
@@ -445,7 +465,9 @@ def drive(
                 del decided[node]  # it will be reused
                 continue
             takes = {} if outcome is not None else needs(node, budget)
-            if fits(takes, free):  # else a lighter one may overtake it
+            if not may_start(takes, free, budget, waiting):
+                waiting.append(takes)
+            else:
                 free = {name: amount - takes.get(name, 0.0) for name, amount in free.items()}
                 started.add(node)
                 try:

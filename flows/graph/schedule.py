@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flows.graph.execute import Amounts, fits, needs
+from flows.graph.execute import Amounts, may_start, needs
 from flows.graph.graph import Graph, Node
 
 
@@ -38,15 +38,20 @@ def times(graph: Graph, seconds: Mapping[str, float], budget: Amounts) -> Times:
 
 
 def _side_by_side(graph: Graph, nodes: list[Node], seconds: Mapping[str, float], budget: Amounts) -> float:
-    """The end of the last node when each starts as `drive` would start it: the first in order that fits."""
+    """The end of the last node when each starts as `drive` would start it: the first in order that may."""
     now, free = 0.0, dict(budget)
     waiting, running, ended = list(nodes), dict[Node, float](), set[Node]()
     mine = set(nodes)
     while waiting or running:
+        held_up: list[dict[str, float]] = []
         for node in list(waiting):
             takes = needs(node, budget) if seconds.get(node.name) else {}
             is_ready = all(parent in ended or parent not in mine for parent in graph.parents(node))
-            if is_ready and fits(takes, free):
+            if not is_ready:
+                continue
+            if not may_start(takes, free, budget, held_up):
+                held_up.append(takes)
+            else:
                 waiting.remove(node)
                 running[node] = now + seconds.get(node.name, 0.0)
                 free = {name: amount - takes.get(name, 0.0) for name, amount in free.items()}
