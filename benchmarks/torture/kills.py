@@ -98,7 +98,7 @@ def of_training(trial: Trial) -> Iterator[str]:
     child, worker = trial.start(), 0
     steps = trial.dice.randint(0, 14)
     while child.is_alive() and not worker:
-        progress = next(trial.home.rglob("progress.jsonl"), None)
+        progress = next(trial.home.glob("scratch/train/*/progress.jsonl"), None)
         if progress is not None and progress.read_text().count("\n") >= steps:
             worker = next(iter(children(child.pid)), 0)
         time.sleep(0.01)

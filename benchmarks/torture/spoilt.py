@@ -41,7 +41,7 @@ def checkpoint(trial: Trial) -> Iterator[str]:
     trial.begin("finetune")
     scratch = trial.home / "scratch" / "train"
     child = trial.start()
-    while child.is_alive() and not any(scratch.rglob("checkpoints/step-*")):
+    while child.is_alive() and not any(scratch.glob("*/checkpoints/step-*")):
         time.sleep(0.01)
     child.kill()  # its training dies with it
     trial.heard(child.wait())
