@@ -15,7 +15,7 @@ from schemas.editor import editor_schema_text
 from schemas.errors import TunegateError
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
-from schemas.training_rules import training_advice
+from schemas.training_advice import training_advice
 
 
 def validate(*, config: Path, as_json: bool) -> int:

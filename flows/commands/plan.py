@@ -24,7 +24,7 @@ from flows.screen import describe
 from schemas.artifacts import DatasetRef, Splits
 from schemas.pipeline import PipelineSpec
 from schemas.training import TrainSpec
-from schemas.training_rules import training_advice
+from schemas.training_advice import training_advice
 from schemas.trials import TrialRef
 from tasks.assess.plan_checks import Calls
 from tasks.assess.plan_gate import RulePower
