@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from schemas.choice import TrainSection, choice_faults
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
+from schemas.curation_steps import CURATION_STEPS
 from schemas.evaluation import EvaluateSpec
 from schemas.feedback import FeedbackSpec
 from schemas.gates import GatesSpec
@@ -73,3 +74,6 @@ class PipelineSpec(Spec):
         if faults:
             raise UnfitError(faults)
         return self
+
+
+CURATION_STEPS.held_by(CurateSpec, PipelineSpec)
