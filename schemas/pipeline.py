@@ -16,6 +16,7 @@ from schemas.curation_steps import CURATION_STEPS
 from schemas.evaluation import EvaluateSpec
 from schemas.feedback import FeedbackSpec
 from schemas.gates import GatesSpec
+from schemas.metrics import METRICS
 from schemas.pipeline_rules import section_faults
 from schemas.place import PlaceSpec
 from schemas.schedule import NotifySpec, RetrainSpec, ScheduleSpec, TriggerSpec
@@ -77,3 +78,4 @@ class PipelineSpec(Spec):
 
 
 CURATION_STEPS.held_by(CurateSpec, PipelineSpec)
+METRICS.held_by(EvaluateSpec, PipelineSpec)

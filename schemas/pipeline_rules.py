@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from schemas.curation import SplitSpec
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec, SliceGuard
-from schemas.metrics import MacroF1Metric
 from schemas.names import closest
 from schemas.spec import Fault
 from schemas.training import TrainSpec
@@ -100,12 +99,8 @@ def _metric_faults(evaluate: EvaluateSpec) -> Iterator[Fault]:
         if names.count(name) > 1:
             at: tuple[str | int, ...] = ("evaluate", "metrics", index)
             yield Fault(f"there are two metrics {name!r}", at=at, hint="give one of them another name")
-        if isinstance(metric, MacroF1Metric) and metric.field not in fields:
-            yield Fault(
-                f"macro_f1 of {metric.field!r}, which is no named group of evaluate.fields",
-                at=("evaluate", "metrics", index, "field"),
-                hint=f"evaluate.fields has: {', '.join(fields) or 'no groups'}",
-            )
+        for fault in metric.faults(fields):
+            yield fault._replace(at=("evaluate", "metrics", index, *fault.at))
 
 
 def _routing_faults(evaluate: EvaluateSpec) -> Iterator[Fault]:

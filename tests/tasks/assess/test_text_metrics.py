@@ -21,10 +21,10 @@ from schemas.errors import ConfigError
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GateRule, GatesSpec
 from schemas.pipeline import PipelineSpec
-from tasks.assess.declared import has_control_tokens
 from tasks.assess.gate import decide
 from tasks.assess.macro_f1 import macro_f1_values
 from tasks.assess.score import score_answers
+from tasks.assess.text_metrics import has_control_tokens
 from tasks.assess.user_metrics import entry_point_digest
 
 RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
