@@ -24,12 +24,24 @@ def add_export_commands(app: typer.Typer) -> None:
     app.command("verify")(verify_export)
 
 
+def complete_format(incomplete: str) -> list[str]:
+    """Names of formats for the shell; `gguf` names llama.cpp's converter."""
+    from tasks.release.export import format_names
+
+    return [name for name in (*format_names(), "gguf") if name.startswith(incomplete)]
+
+
 def export(
     run: Candidate,
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.", show_default=False)],
     form: Annotated[
-        Literal["peft", "merged", "gguf", "ollama", "vllm", "openai-jsonl"],
-        typer.Option("--format", "-f", help="Whose form; `gguf` names llama.cpp's converter."),
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            autocompletion=complete_format,
+            help="What to write, such as peft or vllm; an unknown word lists all.",
+        ),
     ] = "peft",
     stored: Annotated[
         Literal["bfloat16", "float32"], typer.Option(help="Weights of `merged` and `ollama`.")

@@ -1,7 +1,7 @@
-"""Lists of `pipelines.yaml` whose items choose their kind by `uses`, open to kinds that are declared elsewhere.
+"""Parts of `pipelines.yaml` that are open to what is declared elsewhere: kinds of items in a list, and sections.
 
-A kind is a `Spec` with `uses: Literal["its name"]`. Checking, error messages and the JSON Schema know every kind that
-was added, wherever its file is. Used by the sections that have such lists; knows none of their kinds.
+The items of such a list choose their kind by `uses`; a kind is a `Spec` with `uses: Literal["its name"]`. Checks, error
+messages and the JSON Schema know every kind and section that was added, wherever its file is. Knows none of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args
 
 from pydantic import BaseModel, Field, GetCoreSchemaHandler
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
 from schemas.spec import Spec
@@ -83,3 +84,41 @@ def uses_of(kind: type[Spec]) -> str:
     if len(names) != 1:
         raise TypeError(f'{kind.__qualname__} does not say which `uses` it is: write `uses: Literal["its_name"]`')
     return str(names[0])
+
+
+class OptionalSections:
+    """Optional sections of a model that are declared elsewhere: each is a key of the model, null where not given."""
+
+    def __init__(self, model: type[Spec]) -> None:
+        self._model = model
+        self._added: set[str] = set()
+        self._holders: list[type[BaseModel]] = [model]
+
+    def add(self, key: str, section: type[Spec]) -> None:
+        """Allow another key; one that was added already stays as it is.
+
+        Raises:
+            ValueError: The model has the key for something else.
+        """
+        known = self._model.model_fields.get(key)
+        if known is None:
+            description = " ".join((section.__doc__ or "").split())
+            self._model.model_fields[key] = FieldInfo(annotation=section | None, default=None, description=description)  # type: ignore[arg-type]
+            self._added.add(key)
+            self._rebuild()
+        elif known.annotation != section | None:
+            raise ValueError(f"`{key}` is a key of {self._model.__name__} already")
+
+    def remove(self, key: str) -> None:
+        """Take a key out again."""
+        self._added.remove(key)
+        del self._model.model_fields[key]
+        self._rebuild()
+
+    def held_by(self, *models: type[BaseModel]) -> None:
+        """Name the models that contain the model: pydantic compiles its keys into each of them."""
+        self._holders += models
+
+    def _rebuild(self) -> None:
+        for model in self._holders:
+            model.model_rebuild(force=True)

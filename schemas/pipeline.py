@@ -15,7 +15,7 @@ from schemas.curation import CurateSpec, SplitSpec, TableSpec
 from schemas.curation_steps import CURATION_STEPS
 from schemas.evaluation import EvaluateSpec
 from schemas.feedback import FeedbackSpec
-from schemas.gates import GatesSpec
+from schemas.gates import GATE_SECTIONS, GatesSpec
 from schemas.metrics import METRICS
 from schemas.pipeline_rules import section_faults
 from schemas.place import PlaceSpec
@@ -79,3 +79,4 @@ class PipelineSpec(Spec):
 
 CURATION_STEPS.held_by(CurateSpec, PipelineSpec)
 METRICS.held_by(EvaluateSpec, PipelineSpec)
+GATE_SECTIONS.held_by(PipelineSpec)

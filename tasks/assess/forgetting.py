@@ -13,7 +13,7 @@ from schemas.errors import GateError
 from schemas.evidence import CheckEvidence
 from schemas.gates import GatesSpec
 from schemas.verdicts import Finding, Verdict
-from tasks.assess.checks import finding, measured
+from tasks.assess.check import finding, measured
 from tasks.assess.evidence import ArmScores, line_up
 from tasks.assess.judge import judge_change
 from tasks.assess.questions import Asked

@@ -25,8 +25,8 @@ Rules, for a metric where higher is better (else all is mirrored, differences st
 - Under `gates.min_items` items (of the slice, where the rule names one) a rule that is met becomes HOLD. Continuous
   metrics need 200 items of which 30 differ, clustered ones 40 clusters: below, the rule is HOLD.
 
-Beside the rules stand the checks of `gates` (contamination and others, see `tasks/assess/checks.py`), each measured by
-a step of its own. Findings are told in the order of `schemas.verdicts.PARTS`.
+Beside the rules stand the checks of `gates` (`tasks/assess/checks.py` lists them), each measured by a step of its own.
+Findings are told in the order of `schemas.verdicts.PARTS`.
 
 All rules must be met, so PROMOTE needs no correction for their number (intersection-union): the chance to promote a
 candidate that violates one of them is at most that rule's own. The formulae are in `tasks/assess/contract.py`.
@@ -38,6 +38,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import tasks.assess.checks  # noqa: F401  registers them
 from schemas.artifacts import EvalSet, GateDecision, Scores
 from schemas.evidence import CheckEvidence
 from schemas.feedback import Acceptance, LiveQuality
@@ -45,7 +46,7 @@ from schemas.gates import GatesSpec
 from schemas.judge import JudgeSpec
 from schemas.metrics import MetricTraits, traits_by_name
 from schemas.verdicts import PARTS, EvidenceUse, Finding, Spent, Verdict
-from tasks.assess.checks import check_findings
+from tasks.assess.check import check_findings
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle
 from tasks.assess.decision import summarise, write_decision
 from tasks.assess.evidence import Arms, ArmScores
