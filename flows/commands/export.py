@@ -38,8 +38,8 @@ def export(
 
     Raises:
         ConfigError: TG0100, GGUF files are written by llama.cpp alone; TG0159, there is nothing verified of that name;
-            TG0185, there is no such format, or its training set was never redacted; TG0159, its run was configured as this version does not read;
-            and as `tasks.release.export.export_candidate`.
+            TG0185, there is no such format, or its training set was never redacted; TG0159, its run was configured as
+            this version does not read; and as `tasks.release.export.export_candidate`.
         StorageError: TG0580 or TG0581, the ledger was altered or is another one.
         SecurityError: TG0824, and ConfigError: TG0112, it cannot be signed; raised before anything is written.
     """
