@@ -43,8 +43,8 @@ class Checked:
     evidence: list[CheckEvidence] = field(default_factory=list)
     contamination: CheckEvidence | None = None
     latency: CheckEvidence | None = None
-    suite_candidate: Scores | None = None
-    suite_base: Scores | None = None
+    suite: tuple[Scores, ...] = ()
+    """Of the candidate, and of its base."""
 
 
 def add_checks(
@@ -193,7 +193,7 @@ class _CheckAdder:
             scores[arm] = self.graph.named("scores", f"suite_{arm}").add(
                 score_suite, suite=suite, predictions=answers, arm=scored_as
             )
-        self.found.suite_candidate, self.found.suite_base = scores["candidate"], scores["base"]
+        self.found.suite = scores["candidate"], scores["base"]
         evidence = self.graph.add(
             measure_divergence,
             suite=suite,
