@@ -33,7 +33,7 @@ OTHER_PROGRAMS = {
 }
 """Their arguments are theirs; `python -m MODULE` and `make TARGET` are looked up."""
 NEVER_RUN = {
-    ("docs/how-to/schedule-runs.md", "needs a cluster"),  # of Kubernetes
+    ("docs/how-to/run-the-stack.md", "needs a cluster"),  # of Kubernetes
     ("docs/how-to/fit-a-training-in-memory.md", "settings of accelerate, not of tunegate"),
 }
 """Pages, and why a block of theirs is run by no test."""
