@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import pytest
 
+from schemas.artifacts import RowCounts, TicketTable
+from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
 from tests.support.documentation import blocks
 
 
@@ -53,22 +54,27 @@ def test_the_files_and_lists_that_the_page_names_are_there(examples: dict[str, M
         assert (project / path).is_file()
 
 
-def test_the_step_drops_what_mentions_the_word(
-    examples: dict[str, ModuleType], make_tickets: Any, new_folder: Any, rows_of: Any
-) -> None:
+def test_the_step_drops_what_mentions_the_word(examples: dict[str, ModuleType], tmp_path: Path) -> None:
     module = examples["tasks/curate/mentions.py"]
-    tickets = make_tickets(
-        [
-            {"ticket_id": "kept", "body": "Where is my parcel?", "reply": "On its way."},
-            {"ticket_id": "gone", "body": "I want a REFUND.", "reply": "Of course."},
-            {"ticket_id": "empty", "body": None, "reply": "Hello."},
-        ]
+    read, kept = tmp_path / "read", tmp_path / "kept"
+    for folder in (read, kept):
+        folder.mkdir()
+    texts = {"empty": None, "gone": "I want a REFUND.", "kept": "Where is my parcel?"}
+    n_rows = write_tickets(
+        ticket_table(
+            [
+                {"ticket_id": name, "body": body, "source": "test", "source_line": line}
+                for line, (name, body) in enumerate(texts.items(), 1)
+            ]
+        ),
+        read,
     )
-    step = module.MentionsStep(uses="mentions", word="refund")
-    result = module.drop_mentions(tickets=tickets, step=step, out=new_folder())
-    assert sorted(rows_of(result.tickets)) == ["empty", "kept"]
-    (row,) = rows_of(result.removed).values()
-    assert (row["code"], row["reason"]) == ("mentions", "the body mentions 'refund'")
+    write_removed([], read)
+    tickets = TicketTable(root=read, rows=RowCounts(n_in=n_rows, n_out=n_rows))
+    result = module.drop_mentions(tickets=tickets, step=module.MentionsStep(uses="mentions", word="refund"), out=kept)
+    assert read_rows(result.tickets)["ticket_id"].to_pylist() == ["empty", "kept"]
+    (row,) = read_rows(result.removed).to_pylist()
+    assert (row["ticket_id"], row["code"], row["reason"]) == ("gone", "mentions", "the body mentions 'refund'")
 
 
 def test_the_source_reads_a_row_from_each_line(examples: dict[str, ModuleType], tmp_path: Path) -> None:
