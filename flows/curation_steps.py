@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import tasks.curate.steps  # noqa: F401  registers the kinds of steps
-from flows.context import GraphContext
+from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
 from schemas.artifacts import ModelRef, Perplexities, TicketTable
 from schemas.curation_steps import CurateStep, QualityStep, RedactStep

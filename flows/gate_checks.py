@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import tasks.assess.checks  # noqa: F401  registers them
-from flows.context import GraphContext
+from flows.context.graph_context import GraphContext
 from flows.finetune import Tuned
 from flows.graph.graph import Graph
 from flows.model_steps import Arms, ModelSteps
