@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flows.context.graph_context import GraphContext
-from flows.context.registry_state import Standing, asks_for_anchor
+from flows.context.registry_state import RegistryState, asks_for_anchor
 from flows.finetune import Tuned
 from flows.gate_checks import Checked, add_checks
 from flows.graph.graph import Graph
@@ -49,8 +49,8 @@ class Assessed:
 
 def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, tuned: Tuned) -> Assessed:
     """Add the stage. Answers are keyed by model, prompts and decoding: base and champion answer each set once."""
-    standing = context.standing
-    earlier = _earlier_models(spec, standing)
+    registry_state = context.registry_state
+    earlier = _earlier_models(spec, registry_state)
     with graph.stage("assess"):
         items = _items(graph, spec, splits, earlier)
         arms = Arms()
@@ -71,7 +71,7 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
         decision = graph.named("gate").grow(
             add_gate,
             spec=spec,
-            standing=standing,
+            registry_state=registry_state,
             items=items,
             model=tuned.model,
             trained=tuned.trained,
@@ -86,9 +86,9 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
     return Assessed(items, arms, checks, decision)
 
 
-def _earlier_models(spec: PipelineSpec, standing: Standing) -> dict[ModelArm, ChampionRef]:
+def _earlier_models(spec: PipelineSpec, registry_state: RegistryState) -> dict[ModelArm, ChampionRef]:
     """The champion, and the anchor where a rule asks for it and it is another model."""
-    champion, anchor = standing.champion, standing.anchor
+    champion, anchor = registry_state.champion, registry_state.anchor
     if champion is None:
         return {}
     found: dict[ModelArm, ChampionRef] = {"champion": champion}
@@ -187,7 +187,7 @@ def add_gate(
     graph: Graph,
     *,
     spec: PipelineSpec,
-    standing: Standing,
+    registry_state: RegistryState,
     items: EvalSet,
     model: ModelRef,
     trained: TrainedRef,
@@ -201,25 +201,25 @@ def add_gate(
 ) -> GateDecision:
     """Add the gate, once it is known which items and which candidate: earlier verdicts on these cost evidence."""
     live = None
-    if standing.live is not None:
-        live = standing.live_for(
+    if registry_state.live is not None:
+        live = registry_state.live_for(
             spec.train.prompt, spec.evaluate.max_new_tokens, graph.read(model), graph.read(trained)
         )
     judged = spec.gates.judged_metrics()
-    anchor_ref = standing.anchor if standing.champion is not None else None
-    reads = {} if standing.live is None else {"feedback": standing.feedback_digest}
+    anchor_ref = registry_state.anchor if registry_state.champion is not None else None
+    reads = {} if registry_state.live is None else {"feedback": registry_state.feedback_digest}
     return graph.named("gate", reads=reads).add(
         decide,
         candidate=candidate,
         champion=champion,
         baselines=baselines,
         gates=spec.gates,
-        champion_version=standing.champion.version if standing.champion else None,
+        champion_version=registry_state.champion.version if registry_state.champion else None,
         anchor=anchor,
         anchor_version=anchor_ref.version if anchor_ref else None,
         items=items if spec.gates.cluster_by is not None else None,
         traits=tuple(traits for traits in spec.evaluate.traits() if traits.name in judged),
-        spent=standing.spent(graph.read(items), graph.read(trained)),
+        used_budget=registry_state.used_budget(graph.read(items), graph.read(trained)),
         checks=checks,
         suite_candidate=suite_candidate,
         suite_base=suite_base,

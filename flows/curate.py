@@ -59,12 +59,12 @@ def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
             split_tickets,
             tickets=stages[-1],
             split=spec.split,
-            previous=context.earlier.split if spec.split.stable else None,
+            previous=context.previous_run.split if spec.split.stable else None,
         )
         clean = graph.add(decontaminate, splits=split, spec=spec.curate.decontaminate)
         warehouse = graph.add(publish_warehouse, stages=stages, stage_names=names, split=split, clean=clean)
         card = graph.add(
-            build_card, stages=stages, stage_names=names, split=split, clean=clean, previous=context.earlier.card
+            build_card, stages=stages, stage_names=names, split=split, clean=clean, previous=context.previous_run.card
         )
     return Curated(tables, split, clean, warehouse, card, base_model)
 

@@ -415,7 +415,7 @@ def _still_true(context: RunContext) -> RunRow | None:
 
     A verdict against another champion than today's is not: after a rollback, say, a blocked candidate gets a new look.
     """
-    ledger, champion = context.ledger, context.standing.champion
+    ledger, champion = context.ledger, context.registry_state.champion
     last = ledger.last_verdict(context.spec.name, context.input_digest)
     if last is None:
         return None
@@ -435,7 +435,7 @@ def _holds(context: RunContext, last: RunRow) -> Holds:
     """The verdict that holds still: whose candidate is champion was let in, by the gate or by a person."""
     if last.verdict is None or last.verdict == "ERROR":
         raise TypeError(f"run {last.run_id} has no verdict that could hold")
-    champion = context.standing.champion
+    champion = context.registry_state.champion
     return "PROMOTE" if champion is not None and champion.run_id == last.run_id else last.verdict
 
 

@@ -10,7 +10,7 @@ from schemas.verdicts import Verdict
 
 ExportFormat = Literal["peft", "merged", "gguf", "ollama", "vllm", "openai-jsonl"]
 """`gguf` is written no more; the manifest of a folder that an earlier version exported may name it."""
-Standing = Literal["champion", "former champion", "never promoted"]
+PromotionStatus = Literal["champion", "former champion", "never promoted"]
 
 
 class ExportOrigin(BaseModel):
@@ -23,7 +23,7 @@ class ExportOrigin(BaseModel):
     name: str
     """Registered model name."""
     version: str
-    standing: Standing
+    standing: PromotionStatus
     promoted: bool
     """Was it ever champion? False marks what no gate and no person has let into service."""
     let_in_by: str

@@ -16,7 +16,7 @@ CUT_OFF = ("INTERRUPTED", "FAILED")
 
 def finish_cut_off(run: RunContext) -> Outcome | None:
     """The end of a run on the same inputs whose candidate is champion already; None when there is no such run."""
-    champion = run.standing.champion
+    champion = run.registry_state.champion
     if champion is None:
         return None
     last = next((row for row in run.ledger.runs(pipeline=run.spec.name) if row.run_id == champion.run_id), None)

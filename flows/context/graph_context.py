@@ -7,8 +7,8 @@ from pathlib import Path
 
 from flows.context.feedback import feedback_database, state_of
 from flows.context.ingest import landed_folder
-from flows.context.previous_run import Earlier
-from flows.context.registry_state import Standing
+from flows.context.previous_run import PreviousRun
+from flows.context.registry_state import RegistryState
 from flows.privacy.keys import load_forgotten
 from flows.workspace.ray_cluster import place_of
 from flows.workspace.settings import Settings
@@ -31,9 +31,9 @@ class GraphContext:
     """Downloads."""
     landed: Path | None = None
     """Where sources are ingested (`flows/context/ingest.py`)."""
-    earlier: Earlier = field(default_factory=Earlier)
+    previous_run: PreviousRun = field(default_factory=PreviousRun)
     """What the last complete run left."""
-    standing: Standing = field(default_factory=Standing)
+    registry_state: RegistryState = field(default_factory=RegistryState)
     """Champion, anchor and used evidence of the registered model."""
     forgotten: Forgotten | None = None
     """Customers whose rows are not read."""
@@ -47,7 +47,7 @@ class GraphContext:
 
 
 def context_of(
-    spec: PipelineSpec, settings: Settings, *, root: Path, standing: Standing, earlier: Earlier
+    spec: PipelineSpec, settings: Settings, *, root: Path, registry_state: RegistryState, previous_run: PreviousRun
 ) -> GraphContext:
     """Read it for a pipeline; changes nothing."""
     landed = landed_folder(settings, spec.name)
@@ -56,8 +56,8 @@ def context_of(
         root=root,
         cache=settings.cache,
         landed=landed,
-        earlier=earlier,
-        standing=standing,
+        previous_run=previous_run,
+        registry_state=registry_state,
         forgotten=load_forgotten(settings),
         feedback=state_of(spec, settings.home),
         feedback_database=feedback_database(settings.home, spec.registry.name),

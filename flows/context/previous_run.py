@@ -18,14 +18,14 @@ A = TypeVar("A", bound=Artifact)
 
 
 @dataclass(frozen=True)
-class Earlier:
+class PreviousRun:
     """Results of the newest run that came to its end; each None when there is none, or its files are gone."""
 
     split: Splits | None = None
     card: CurationCard | None = None
 
 
-def earlier_results(ledger: Ledger, store: Store, pipeline: str) -> Earlier:
+def find_previous_run(ledger: Ledger, store: Store, pipeline: str) -> PreviousRun:
     """Look through the ledger; changes nothing. A run that failed or was killed is not gone on from."""
     for run in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline):
         if run.status != "DONE":
@@ -38,5 +38,5 @@ def earlier_results(ledger: Ledger, store: Store, pipeline: str) -> Earlier:
 
         split = stored("split", Splits)
         if split is not None:
-            return Earlier(split=split, card=stored("card", CurationCard))
-    return Earlier()
+            return PreviousRun(split=split, card=stored("card", CurationCard))
+    return PreviousRun()

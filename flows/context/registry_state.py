@@ -20,12 +20,12 @@ from schemas.errors import ConfigError
 from schemas.feedback import LiveQuality
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
-from schemas.verdicts import Spent
+from schemas.verdicts import UsedBudget
 from tasks.watch.feedback import acceptance_of
 
 
 @dataclass(frozen=True)
-class Standing:
+class RegistryState:
     """The state of one registered model in the ledger."""
 
     champion: ChampionRef | None = None
@@ -43,7 +43,7 @@ class Standing:
     versions: Mapping[str, str] = field(default_factory=dict)
     """Key of a candidate -> its version; only filled for `live`."""
 
-    def spent(self, items: Artifact, candidate: Artifact) -> Spent:
+    def used_budget(self, items: Artifact, candidate: Artifact) -> UsedBudget:
         """What earlier verdicts cost this one. The same candidate on the same items is the same look, however often
         it is taken: nothing after its first counts."""
         this = (items.digest, candidate.digest)
@@ -52,7 +52,7 @@ class Standing:
         for held_out, model in before:
             if model != candidate.digest:
                 shares[model] = max(shares.get(model, 0.0), _shared(sets, items.digest, held_out))
-        return Spent(
+        return UsedBudget(
             looks=len({held_out for held_out, model in before if model == candidate.digest}),
             # The mean over these items of how many other candidates each has judged, rounded up.
             verdicts=math.ceil(sum(shares.values()) - 1e-9),
@@ -66,24 +66,24 @@ class Standing:
         return self.live.model_copy(update={"candidate": version})
 
 
-def standing_of(spec: PipelineSpec, ledger: Ledger | None) -> Standing:
+def registry_state_of(spec: PipelineSpec, ledger: Ledger | None) -> RegistryState:
     """Look it up; changes nothing.
 
     Raises:
         ConfigError: TG0196, `gates.anchor` pins a version that is not there.
     """
     if ledger is None:
-        return Standing()
+        return RegistryState()
     name = spec.registry.name
     champion, state = ledger.champion(name), state_of(spec, ledger.root)
-    standing = Standing(champion=champion, anchor=_anchor(spec, ledger), judged=ledger.judged_candidates(),
+    registry_state = RegistryState(champion=champion, anchor=_anchor(spec, ledger), judged=ledger.judged_candidates(),
                         held_out=ledger.held_out_items)  # fmt: skip
     if spec.feedback is None:
-        return standing
+        return registry_state
     rates = acceptance_of(feedback_database(ledger.root, name), spec.feedback, upto=state.last) if state else ()
     live = LiveQuality(spec=spec.feedback, versions=rates, champion=champion.version if champion else None)
     versions = {row.key: row.ref.version for row in ledger.candidates(name)}
-    return replace(standing, live=live, feedback_digest=state.digest if state else "", versions=versions)
+    return replace(registry_state, live=live, feedback_digest=state.digest if state else "", versions=versions)
 
 
 def note_held_out(ledger: Ledger, items: EvalSet) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows.context.listener import Listeners
 from flows.context.outcome import Outcome
-from flows.context.registry_state import Standing
+from flows.context.registry_state import RegistryState
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.workspace.clock import present
@@ -29,7 +29,7 @@ class RunContext:
     run_id: str
     store: Store
     ledger: Ledger
-    standing: Standing
+    registry_state: RegistryState
     """Champion, anchor and used evidence when the run began."""
     input_digest: str = ""
     """Of all that decides the run, but the champion it meets."""

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from flows.build import PipelineGraph, build
 from flows.context.graph_context import context_of
-from flows.context.previous_run import Earlier, earlier_results
-from flows.context.registry_state import Standing
+from flows.context.previous_run import PreviousRun, find_previous_run
+from flows.context.registry_state import RegistryState
 from flows.graph.budget import budget_of
 from flows.graph.execute import Observer, Outcome, Run, run_plainly
 from flows.graph.graph import Node
@@ -210,8 +210,8 @@ class Ablation:
 
     def _curated(self) -> _ArmGraph:
         """As a run would, from the split of the last complete run; reused where that run has trained so."""
-        earlier = earlier_results(open_ledger(self.settings), self._store, self.spec.name)
-        arm = self._graph(CURATED, self.spec, earlier)
+        previous_run = find_previous_run(open_ledger(self.settings), self._store, self.spec.name)
+        arm = self._graph(CURATED, self.spec, previous_run)
         arm.make_data()
         if arm.n_leaks:
             raise GateError(
@@ -219,7 +219,7 @@ class Ablation:
                 code="TG0623", where=CURATED, hint="tighten curate.decontaminate; `tunegate run` names the tickets",
             )  # fmt: skip
         if self.n_steps is not None:
-            arm = self._graph(CURATED, _with_steps(self.spec, self.n_steps, arm.dataset.n_train), earlier)
+            arm = self._graph(CURATED, _with_steps(self.spec, self.n_steps, arm.dataset.n_train), previous_run)
         arm.make_model()
         return arm
 
@@ -234,8 +234,8 @@ class Ablation:
         limit = None if arm.takes_all else k if arm.takes_k else self.spec.train.max_examples
         train = self.spec.train.model_copy(update={"max_examples": limit})
         spec = self.spec.model_copy(update={"curate": curate, "split": split, "train": train})
-        earlier = Earlier(split=curated.run.result(curated.pipeline.curated.split))
-        done = self._graph(arm.name, spec, earlier, judged_on=curated)
+        previous_run = PreviousRun(split=curated.run.result(curated.pipeline.curated.split))
+        done = self._graph(arm.name, spec, previous_run, judged_on=curated)
         try:
             done.make_data()
         except DataError as error:
@@ -246,7 +246,7 @@ class Ablation:
             told = f"{done.n_leaks} of its train tickets give held-out items away"
             return done.row(arm).model_copy(update={"gain": "not judged", "reason": told}), done
         with_steps = _with_steps(spec, n_steps, done.dataset.n_train)
-        tuned = self._graph(arm.name, with_steps, earlier, judged_on=curated, made=done)
+        tuned = self._graph(arm.name, with_steps, previous_run, judged_on=curated, made=done)
         tuned.make_model()
         return tuned.row(arm), tuned
 
@@ -254,7 +254,7 @@ class Ablation:
         self,
         arm: str,
         spec: PipelineSpec,
-        earlier: Earlier,
+        previous_run: PreviousRun,
         *,
         judged_on: _ArmGraph | None = None,
         made: _ArmGraph | None = None,
@@ -265,7 +265,9 @@ class Ablation:
             judged_on: Its held-out items are the arm's, whatever its own split holds out.
             made: Its curation is the arm's: raw texts that it removed are not made once more.
         """
-        context = context_of(spec, self.settings, root=self.root, standing=Standing(), earlier=earlier)
+        context = context_of(
+            spec, self.settings, root=self.root, registry_state=RegistryState(), previous_run=previous_run
+        )
         pipeline = build(spec, context)
         guard = QuarantineGuard(spec.table)
         run = Run(

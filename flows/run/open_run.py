@@ -12,9 +12,9 @@ from flows.build import PipelineGraph, build
 from flows.context.graph_context import GraphContext, context_of
 from flows.context.ingest import source_at_hand
 from flows.context.listener import Listener
-from flows.context.previous_run import earlier_results
+from flows.context.previous_run import find_previous_run
 from flows.context.registry_owner import check_registry
-from flows.context.registry_state import note_held_out, standing_of
+from flows.context.registry_state import note_held_out, registry_state_of
 from flows.context.run_context import RunContext, new_run_id
 from flows.context.run_picture import keep_picture, picture_now
 from flows.context.timings import Measured
@@ -132,10 +132,12 @@ def open_run(
         open_ledger(settings).check()
         apply_tombstones(settings)  # a backup may have brought back whom the workspace had forgotten
         ledger = open_ledger(settings)
-        context = RunContext(spec, settings, root, run_id, open_store(settings), ledger, standing_of(spec, ledger))
+        context = RunContext(
+            spec, settings, root, run_id, open_store(settings), ledger, registry_state_of(spec, ledger)
+        )
         context.listeners.members += listeners(context)
         ledger.mark_interrupted()
-        if context.standing.champion is None:  # perhaps there was one, and the ledger has lost it
+        if context.registry_state.champion is None:  # perhaps there was one, and the ledger has lost it
             check_registry(spec, settings, ledger)
         opened: list[OpenRun] = []
         try:
@@ -149,8 +151,10 @@ def open_run(
 def _opened(context: RunContext) -> OpenRun:
     """Declare the graph: it is of the source as it is now."""
     spec, settings = context.spec, context.settings
-    earlier = earlier_results(context.ledger, context.store, spec.name)
-    graph_context = context_of(spec, settings, root=context.root, standing=context.standing, earlier=earlier)
+    previous_run = find_previous_run(context.ledger, context.store, spec.name)
+    graph_context = context_of(
+        spec, settings, root=context.root, registry_state=context.registry_state, previous_run=previous_run
+    )
     pipeline = build(spec, graph_context)
     context.input_digest = input_digest(spec, pipeline.graph, graph_context)
     context.code_digest = digest_of(_code(pipeline.graph))
@@ -229,7 +233,7 @@ def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str
             "spec": spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", "engine", *OPERATIONS}),
             "fingerprint": context.fingerprint,
             "files": {node.id: dict(node.reads) for node in nodes if node.reads},
-            "feedback": context.standing.feedback_digest,
+            "feedback": context.registry_state.feedback_digest,
             "code": _code(graph),
             "libraries": {name: installed(name) for node in nodes for name in node.info.libraries},
             "python": list(sys.version_info[:2]),

@@ -20,8 +20,8 @@ from flows.build import STAGES, build
 from flows.context.feedback import feedback_database
 from flows.context.graph_context import GraphContext, trunks_of
 from flows.context.ingest import landed_folder
-from flows.context.previous_run import Earlier
-from flows.context.registry_state import Standing
+from flows.context.previous_run import PreviousRun
+from flows.context.registry_state import RegistryState
 from flows.context.timings import Measured
 from flows.graph.budget import budget_of
 from flows.graph.execute import Observer, Outcome, Run
@@ -74,7 +74,7 @@ class Handover(BaseModel):
     libraries: dict[str, str]
     ended: dict[str, Ended]
     """Node by name, of earlier stages and of this one where it is done already."""
-    earlier: dict[str, Ended]
+    previous_run: dict[str, Ended]
     """`split` and `card` of the last complete run, where there are any."""
     champion: dict[str, Any] | None
     anchor: dict[str, Any] | None
@@ -131,7 +131,7 @@ def first_missing(opened: OpenRun, stage: str) -> str | None:
 def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
     """Write what a worker needs into the shared folder; returns it and the sha256 of its file."""
     context, graph = opened.context, opened.pipeline.graph
-    standing, earlier = context.standing, opened.graph_context.earlier
+    registry_state, previous_run = context.registry_state, opened.graph_context.previous_run
     root, feedback = context.store.root, opened.graph_context.feedback
     until = set(STAGES[: STAGES.index(stage) + 1])
     handover = Handover(
@@ -148,13 +148,13 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
             for node in graph.nodes.values()  # what it took is no part of what is to be done
             if node.stage in until and node.name in opened.run.outcomes and node.kind == "step"
         },
-        earlier={
+        previous_run={
             name: Ended(folder=name, key=found.root.name, digest=found.digest)
-            for name, found in (("split", earlier.split), ("card", earlier.card))
+            for name, found in (("split", previous_run.split), ("card", previous_run.card))
             if found is not None
         },
-        champion=_portable(standing.champion, root),
-        anchor=_portable(standing.anchor, root),
+        champion=_portable(registry_state.champion, root),
+        anchor=_portable(registry_state.anchor, root),
         feedback_rows=None if feedback is None else feedback.last,
         feedback_digest="" if feedback is None else feedback.digest,
     )
@@ -294,8 +294,8 @@ class _WorkerObserver(Observer):
 
 
 def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Store, *, root: Path) -> GraphContext:
-    def earlier(name: str, returns: type[Any]) -> Any:
-        ended = given.earlier.get(name)
+    def previous(name: str, returns: type[Any]) -> Any:
+        ended = given.previous_run.get(name)
         return None if ended is None else _result(store, ended, returns)
 
     landed = landed_folder(replace(settings, home=store.root), spec.name)
@@ -312,8 +312,10 @@ def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Sto
         root=root,
         cache=settings.cache,
         landed=landed,
-        earlier=Earlier(split=earlier("split", Splits), card=earlier("card", CurationCard)),
-        standing=Standing(champion=_arrived(given.champion, store.root), anchor=_arrived(given.anchor, store.root)),
+        previous_run=PreviousRun(split=previous("split", Splits), card=previous("card", CurationCard)),
+        registry_state=RegistryState(
+            champion=_arrived(given.champion, store.root), anchor=_arrived(given.anchor, store.root)
+        ),
         feedback=feedback,
         feedback_database=feedback_database(store.root, spec.registry.name),
         trunks=trunks_of(store.root, spec.name),

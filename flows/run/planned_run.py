@@ -8,8 +8,8 @@ from pathlib import Path
 
 from flows.build import PipelineGraph, build
 from flows.context.graph_context import context_of
-from flows.context.previous_run import Earlier, earlier_results
-from flows.context.registry_state import Standing, standing_of
+from flows.context.previous_run import PreviousRun, find_previous_run
+from flows.context.registry_state import RegistryState, registry_state_of
 from flows.graph.budget import budget_of
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode, plan
@@ -37,7 +37,7 @@ class PlannedRun:
     settings: Settings
     ledger: Ledger | None
     """None before the first run."""
-    standing: Standing
+    registry_state: RegistryState
     pipeline: PipelineGraph
     run: Run
     """Knows the results that would be reused."""
@@ -57,14 +57,16 @@ def plan_pipeline(pipeline: str, config: Path) -> PlannedRun:
     check_cluster(spec, settings)
     found = open_ledger(settings)
     ledger = found if found.exists() else None
-    standing, store = standing_of(spec, ledger), open_store(settings)
-    earlier = earlier_results(ledger, store, spec.name) if ledger else Earlier()
-    context = context_of(spec, settings, root=config.resolve().parent, standing=standing, earlier=earlier)
+    registry_state, store = registry_state_of(spec, ledger), open_store(settings)
+    previous_run = find_previous_run(ledger, store, spec.name) if ledger else PreviousRun()
+    context = context_of(
+        spec, settings, root=config.resolve().parent, registry_state=registry_state, previous_run=previous_run
+    )
     declared = build(spec, context)
     run = Run(declared.graph, store, budget=budget_of(settings))
     nodes = tuple(_in_words(this) for this in plan(run))
     seconds = {this.node.name: ledger.typical_seconds(this.id) if ledger else None for this in nodes}
-    return PlannedRun(spec, settings, ledger, standing, declared, run, nodes, seconds)
+    return PlannedRun(spec, settings, ledger, registry_state, declared, run, nodes, seconds)
 
 
 def _in_words(this: PlannedNode) -> PlannedNode:

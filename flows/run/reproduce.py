@@ -15,8 +15,8 @@ import orjson
 
 from flows.build import build
 from flows.context.graph_context import context_of
-from flows.context.previous_run import Earlier
-from flows.context.registry_state import Standing
+from flows.context.previous_run import PreviousRun
+from flows.context.registry_state import RegistryState
 from flows.graph.execute import Observer, Outcome, Run, repeat
 from flows.graph.graph import Node
 from flows.graph.keys import why_changed
@@ -67,8 +67,10 @@ def reproduce_run(run_id: str, settings: Settings, *, root: Path, observer: Obse
     rows = {step.step: step for step in ledger.steps(row.run_id) if step.key}
     # The configuration is the one that was recorded, not the one that the file holds today.
     spec = spec_of(row)
-    standing = Standing(judged=ledger.judged_candidates(), held_out=ledger.held_out_items)
-    context = context_of(spec, settings, root=root, standing=standing, earlier=_earlier(store, rows))
+    registry_state = RegistryState(judged=ledger.judged_candidates(), held_out=ledger.held_out_items)
+    context = context_of(
+        spec, settings, root=root, registry_state=registry_state, previous_run=_previous_run(store, rows)
+    )
     run = Run(build(spec, context).graph, store, observer=observer)
     n_steps = 0
     for node in run.nodes():
@@ -109,7 +111,7 @@ def _recorded(node: Node, row: StepRow, run_id: str, store: Store, ledger: Ledge
     )
 
 
-def _earlier(store: Store, rows: dict[str, StepRow]) -> Earlier:
+def _previous_run(store: Store, rows: dict[str, StepRow]) -> PreviousRun:
     """What the run extended, found by the digests that it recorded."""
 
     def previous(name: str, returns: type[A]) -> A | None:
@@ -117,7 +119,7 @@ def _earlier(store: Store, rows: dict[str, StepRow]) -> Earlier:
         digest = parts.inputs.get("previous") if parts is not None else None
         return store.with_digest(name, digest, returns) if isinstance(digest, str) else None
 
-    return Earlier(split=previous("split", Splits), card=previous("card", CurationCard))
+    return PreviousRun(split=previous("split", Splits), card=previous("card", CurationCard))
 
 
 def _repeat(run: Run, node: Node, recorded: Artifact) -> Repeated:

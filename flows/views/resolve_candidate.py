@@ -13,7 +13,7 @@ from flows.ledger.history import entries_of
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import CandidateRow, RunRow
 from schemas.errors import ConfigError
-from schemas.export import Standing
+from schemas.export import PromotionStatus
 from schemas.load import PipelineFile
 
 ALIASES = ("champion", "previous", "challenger")
@@ -26,7 +26,7 @@ class Named:
 
     row: CandidateRow
     run: RunRow
-    standing: Standing
+    standing: PromotionStatus
     let_in_by: str
     """`promote`, `approve` or `force`; empty when it never was champion."""
 
@@ -107,7 +107,7 @@ def _verified(row: CandidateRow, run: RunRow, ledger: Ledger) -> Named:
     entry = entries_of(ledger.history(name), name).get(version)
     champion = ledger.champion(name)
     if champion is not None and champion.version == version:
-        standing: Standing = "champion"
+        standing: PromotionStatus = "champion"
     else:
         standing = "former champion" if entry is not None else "never promoted"
     return Named(row, run, standing, entry.action if entry is not None else "")

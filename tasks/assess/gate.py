@@ -44,7 +44,7 @@ from schemas.feedback import Acceptance, LiveQuality
 from schemas.gates import GatesSpec
 from schemas.judge import JudgeSpec
 from schemas.metrics import MetricTraits, traits_by_name
-from schemas.verdicts import PARTS, EvidenceUse, Finding, Spent, Verdict
+from schemas.verdicts import PARTS, EvidenceUse, Finding, UsedBudget, Verdict
 from tasks.assess.checks import check_findings
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle
 from tasks.assess.decision import summarise, write_decision
@@ -56,7 +56,7 @@ from tasks.step import as_step
 
 SEVERITY: tuple[Verdict, ...] = ("PROMOTE", "HOLD", "BLOCK", "ERROR")
 """From best to worst."""
-NOTHING_SPENT = Spent()
+NOTHING_USED = UsedBudget()
 _VERDICTS: dict[int, Verdict] = {PROMOTE: "PROMOTE", HOLD: "HOLD", BLOCK: "BLOCK"}
 MAX_UNREADABLE = 0.1
 """Share of pairs after which the judge's words mean nothing."""
@@ -77,7 +77,7 @@ def decide(
     anchor_version: str | None = None,
     items: EvalSet | None = None,
     traits: tuple[MetricTraits, ...] = (),
-    spent: Spent = NOTHING_SPENT,
+    used_budget: UsedBudget = NOTHING_USED,
     checks: tuple[CheckEvidence, ...] = (),
     suite_candidate: Scores | None = None,
     suite_base: Scores | None = None,
@@ -92,7 +92,7 @@ def decide(
         anchor: The anchor's answers scored on the same items; null where the champion is the anchor.
         items: The held-out items; needed for `gates.cluster_by` alone.
         traits: How metrics are read that are not built in.
-        spent: What earlier verdicts have used up.
+        used_budget: What earlier verdicts have used up.
         checks: What the declared checks measured; one that did not arrive is ERROR.
         live: What agents did with suggestions; null where `feedback` is not declared.
         suite_candidate, suite_base: The answers to the suite of `gates.forgetting`, scored.
@@ -112,9 +112,9 @@ def decide(
         *ask_forgetting(gates, suite_candidate, suite_base),
     )
     use = EvidenceUse(
-        look=spent.looks + 1,
+        look=used_budget.looks + 1,
         looks_max=gates.looks_max,
-        verdict=spent.verdicts + 1,
+        verdict=used_budget.verdicts + 1,
         budget=None if gates.reuse is None else gates.reuse.budget,
         confidence=1 - gates.alpha,
     )
