@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flows.context.graph_context import GraphContext
-from flows.context.registry_state import RegistryState, asks_for_anchor
+from flows.context.registry_state import RegistryState, needs_anchor
 from flows.finetune import Tuned
 from flows.gate_checks import Checked, add_checks
 from flows.graph.graph import Graph
@@ -65,7 +65,7 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
                 adder.classifier(name, spec.evaluate.routing_field)
         adder.tuned("tuned", spec.train.prompt, spec.train.format, tuned.model, tuned.trained)
         for earlier_arm, ref in earlier.items():
-            # It is asked as it is served: with the prompt and format it was trained on.
+            # It answers as it is served: with the prompt and format that it was trained on.
             adder.tuned(earlier_arm, ref.prompt, ref.trained.format, ref.model, ref.trained)
         checks = add_checks(graph, spec, context, splits=splits, items=items, tuned=tuned, arms=arms)
         decision = graph.named("gate").grow(
@@ -87,18 +87,18 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
 
 
 def _earlier_models(spec: PipelineSpec, registry_state: RegistryState) -> dict[ModelArm, ChampionRef]:
-    """The champion, and the anchor where a rule asks for it and it is another model."""
+    """Return the champion, and the anchor if a rule needs it and it is another model."""
     champion, anchor = registry_state.champion, registry_state.anchor
     if champion is None:
         return {}
     found: dict[ModelArm, ChampionRef] = {"champion": champion}
-    if anchor is not None and asks_for_anchor(spec) and anchor.version != champion.version:
+    if anchor is not None and needs_anchor(spec) and anchor.version != champion.version:
         found["anchor"] = anchor
     return found
 
 
 def _items(graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[ModelArm, ChampionRef]) -> EvalSet:
-    """The held-out items. One of which some arm could not make a prompt is an item of no arm."""
+    """Add the held-out items. An item without a prompt in some arm is left out of all arms."""
     evaluate, prompt = spec.evaluate, spec.train.prompt
     baseline = prompt.model_copy(update={"system": evaluate.baseline_system or prompt.system})
     prompts = dict.fromkeys((prompt, baseline, *(ref.prompt for ref in earlier.values())))
@@ -125,7 +125,7 @@ class _ArmAdder:
     arms: Arms
 
     def prompting(self, arm: PromptingArm, model: ModelRef) -> None:
-        """The base model, with the instruction alone or with examples."""
+        """Add the base model, with only the instruction or with examples."""
         self.arms.prompts[arm] = self._baseline_prompts(arm, arm)
         self._answer_and_score(arm, model)
 
@@ -146,7 +146,7 @@ class _ArmAdder:
         )
 
     def tuned(self, arm: ModelArm, prompt: PromptSpec, form: Format, model: ModelRef, trained: TrainedRef) -> None:
-        """A trained model: the candidate, the champion or the anchor."""
+        """Add a trained model: the candidate, the champion or the anchor."""
         self.arms.prompts[arm] = self.graph.named("prompts", arm).add(
             build_prompts, items=self.items, arm="tuned", prompt=prompt, format=form
         )
@@ -161,7 +161,7 @@ class _ArmAdder:
         self.arms.scores[arm] = steps.scores(arm, self.items, answers, evaluate, arm=arm)
 
     def endpoint(self, endpoint: EndpointSpec) -> None:
-        """A model behind an address answers zero_shot's prompts. The same address and model are asked once."""
+        """Add a remote model that answers zero_shot's prompts. The same address and model answer once."""
         evaluate, prompts = self.spec.evaluate, self._baseline_prompts("endpoint", "zero_shot")
         answers = self.graph.named("answers", "endpoint").add(
             answer_by_endpoint, prompts=prompts, endpoint=endpoint, max_new_tokens=evaluate.max_new_tokens
@@ -172,7 +172,7 @@ class _ArmAdder:
         )
 
     def classifier(self, arm: Literal["majority", "tfidf"], routing_field: str) -> None:
-        """A classifier that predicts the routing field."""
+        """Add a classifier that predicts the routing field."""
         self.arms.scores[arm] = self.graph.named("scores", arm).add(
             score_classifier,
             items=self.items,
@@ -199,7 +199,7 @@ def add_gate(
     suite_candidate: Scores | None,
     suite_base: Scores | None,
 ) -> GateDecision:
-    """Add the gate, once it is known which items and which candidate: earlier verdicts on these cost evidence."""
+    """Add the gate, once items and candidate are known: earlier verdicts on them cost evidence."""
     live = None
     if registry_state.live is not None:
         live = registry_state.live_for(

@@ -29,11 +29,11 @@ class Curated:
     """The table after each step, with the step's name: the raw tickets first."""
     split: Splits
     clean: Splits
-    """The split without what a held-out ticket would give away."""
+    """The split without train/test leakage."""
     warehouse: WarehouseRef
     card: CurationCard
     base_model: ModelRef | None
-    """Only where a curation step measures perplexity."""
+    """Only if a curation step measures perplexity."""
 
 
 def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
@@ -70,5 +70,5 @@ def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
 
 
 def measures_perplexity(spec: PipelineSpec) -> bool:
-    """Does curation need the base model?"""
+    """Return whether curation needs the base model."""
     return any(isinstance(step, QualityStep) and step.perplexity for step in spec.curate.steps)

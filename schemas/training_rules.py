@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from schemas.learning_rate import FAR, is_far_off, is_usual, told
+from schemas.learning_rate import FAR, describe_unusual_rate, is_far_off, is_usual
 from schemas.names import closest
 from schemas.spec import Fault
 
@@ -23,7 +23,7 @@ def training_faults(train: TrainSpec) -> Iterator[Fault]:
     """Contradictions inside the section."""
     if is_far_off(train.method, train.learning_rate) and not train.allow_unusual_learning_rate:
         yield Fault(
-            f"{told(train.method, train.learning_rate)}, and this is more than {FAR:g} times off",
+            f"{describe_unusual_rate(train.method, train.learning_rate)}, and this is more than {FAR:g} times off",
             at=("learning_rate",),
             hint="if it is meant, say so: allow_unusual_learning_rate: true",
         )
@@ -96,7 +96,7 @@ def training_advice(train: TrainSpec) -> list[str]:
     """
     advice = []
     if not is_usual(train.method, train.learning_rate) and not train.allow_unusual_learning_rate:
-        advice.append(f"train.{told(train.method, train.learning_rate)}")
+        advice.append(f"train.{describe_unusual_rate(train.method, train.learning_rate)}")
     if train.method in ("full", "lora") and train.quantization is not None and "quantization" in train.model_fields_set:
         advice.append(
             f"train.quantization has no effect with method {train.method}, which loads the base in full precision; "

@@ -9,7 +9,7 @@ from flows.commands.output import out, print_json, print_rows, talk
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger, open_store
-from flows.views.resolve_candidate import Named, aliases_of, find_named
+from flows.views.resolve_candidate import ResolvedCandidate, aliases_of, resolve_candidate
 from flows.views.run_reader import spec_of
 from flows.workspace.disk import named_disk_errors
 from flows.workspace.settings import load_settings
@@ -55,7 +55,7 @@ def export(
     settings = load_settings(config)
     ledger = open_ledger(settings)
     ledger.check()
-    named = find_named(run, ledger, load_file(config))
+    named = resolve_candidate(run, ledger, load_file(config))
     spec = spec_of(named.run)
     if form == "openai-jsonl" and not any(isinstance(step, RedactStep) for step in spec.curate.steps):
         raise ConfigError(
@@ -77,7 +77,7 @@ def export(
     return 0
 
 
-def _source(named: Named, ledger: Ledger, store: Store) -> Exported:
+def _source(named: ResolvedCandidate, ledger: Ledger, store: Store) -> Exported:
     from tasks.release.export import Exported
 
     digests = {step.step: step.digest for step in ledger.steps(named.run.run_id)}
@@ -97,7 +97,7 @@ def _source(named: Named, ledger: Ledger, store: Store) -> Exported:
     )
 
 
-def _origin(named: Named, form: ExportFormat, source: Exported) -> ExportOrigin:
+def _origin(named: ResolvedCandidate, form: ExportFormat, source: Exported) -> ExportOrigin:
     row, run = named.row, named.run
     return ExportOrigin(
         format=form,

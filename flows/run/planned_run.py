@@ -1,4 +1,4 @@
-"""What a run of a pipeline would do, node by node: for `tunegate plan` and `tunegate graph`. Writes nothing."""
+"""Plan a run of a pipeline, node by node: for `tunegate plan` and `tunegate graph`. Writes nothing."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ DIGESTS = {
     "params.files": "another base model",
     "params.feedback": "new feedback",
 }
-"""Parameters that are digests of something -> what to say when it is another."""
+"""Parameters that are digests -> the reason to show when one has changed."""
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """The graph as a run would find it now, with what would become of each node."""
+    """The graph that a run would execute now, with what it would do with each node."""
 
     spec: PipelineSpec
     settings: Settings
@@ -40,18 +40,18 @@ class PlannedRun:
     registry_state: RegistryState
     pipeline: PipelineGraph
     run: Run
-    """Knows the results that would be reused."""
+    """Has the results that would be reused."""
     nodes: tuple[PlannedNode, ...]
     """In order."""
     seconds: Mapping[str, float | None]
-    """Node's name -> what it usually takes; None where no run has recorded it."""
+    """Node's name -> what it usually takes; None if no run has recorded it."""
 
 
 def plan_pipeline(pipeline: str, config: Path) -> PlannedRun:
-    """Walk the graph that a run would walk.
+    """Walk the graph that a run would execute.
 
     Raises:
-        TunegateError: the configuration, the ledger or a file that the declaration names cannot be read.
+        TunegateError: the configuration, the ledger or a declared file cannot be read.
     """
     spec, settings = load_file(config).get(pipeline), load_settings(config)
     check_cluster(spec, settings)
@@ -70,7 +70,7 @@ def plan_pipeline(pipeline: str, config: Path) -> PlannedRun:
 
 
 def _in_words(this: PlannedNode) -> PlannedNode:
-    """The same with reasons that name what a digest is of."""
+    """Replace reasons about digests by what has changed."""
     paths = (reason.replace(":", " ").partition(" ")[0] for reason in this.reasons)
-    said = (DIGESTS.get(path, reason) for path, reason in zip(paths, this.reasons, strict=True))
-    return replace(this, reasons=tuple(said))
+    reasons = (DIGESTS.get(path, reason) for path, reason in zip(paths, this.reasons, strict=True))
+    return replace(this, reasons=tuple(reasons))

@@ -46,7 +46,7 @@ def test_answers_that_were_exchanged_and_sealed_anew_do_not_decide(workplace: Wo
     seal(scores)
     again = workplace.run("run", "small", "--again", "--json")
     assert json.loads(again.stdout)["verdict"] == "BLOCK"
-    assert "not what the ledger has on record" in again.stderr
+    assert "not what the ledger recorded" in again.stderr
     assert pc.min(pq.read_table(scores / "scores.parquet")["value"]).as_py() == 0.0  # made again
     assert any((workplace.home / "damaged").glob("scores-*"))
 

@@ -138,7 +138,7 @@ def slow_release(home: Path, number: str, place: str) -> object:
 
 
 def teller(home: Path, wait_s: str) -> object:
-    with open_here(home).teller(wait_s=float(wait_s)) as check_turn:
+    with open_here(home).mlflow_lock(wait_s=float(wait_s)) as check_turn:
         check_turn()
         wait_for_a_word("telling")
         check_turn()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def test_a_second_process_that_tells_mlflow_gives_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project, "TELLER_WAIT_S", 0.0)
+    monkeypatch.setattr(project, "LOCK_WAIT_S", 0.0)
     place.record(1, "PROMOTE")
     locks = place.home / "locks"
     locks.mkdir(exist_ok=True)

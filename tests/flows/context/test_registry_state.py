@@ -133,4 +133,4 @@ def test_a_pinned_version_that_is_not_there_is_named_before_anything_runs(tmp_pa
     champion(ledger, 1, None)
     with pytest.raises(ConfigError, match="TG0196") as caught:
         registry_state_of(spec(anchor={"version": "9"}), ledger)
-    assert "there are: v1" in caught.value.message
+    assert "candidates: v1" in caught.value.message

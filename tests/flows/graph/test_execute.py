@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.graph.execute import Run, RunEndedError, make_patiently, repeat, run_plainly, worded
+from flows.graph.execute import Run, RunEndedError, make_with_retries, repeat, run_plainly, safe_errors
 from flows.graph.graph import Graph
 from flows.graph.store import Store
 from schemas.artifacts import Artifact
@@ -286,7 +286,7 @@ def test_what_an_error_says_of_a_ticket_goes_no_further(graph, store, kind, code
     graph.add(quotes, kind=kind)
     run = Run(graph, store)
     with pytest.raises(TunegateError) as caught:
-        make_patiently(run, graph.nodes["quotes"], retries=0)
+        make_with_retries(run, graph.nodes["quotes"], retries=0)
     assert (caught.value.code, caught.value.message) == (code, message)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
@@ -294,7 +294,7 @@ def test_what_an_error_says_of_a_ticket_goes_no_further(graph, store, kind, code
 
 
 def test_the_end_of_a_run_is_no_error_of_a_step():
-    with pytest.raises(RunEndedError), worded("train"):
+    with pytest.raises(RunEndedError), safe_errors("train"):
         raise RunEndedError("the run was cancelled")
 
 
@@ -330,7 +330,7 @@ def given(tmp_path):
 
 def test_a_lost_connection_is_tried_again_until_it_answers(graph, store, given):
     graph.add(ask, answers_at=3, **given)
-    outcome = make_patiently(Run(graph, store), graph.nodes["ask"], delay_s=0)
+    outcome = make_with_retries(Run(graph, store), graph.nodes["ask"], delay_s=0)
     assert text_of(outcome.result) == "here"
     assert given["tries"].read_text() == "xxx"
 
@@ -338,14 +338,14 @@ def test_a_lost_connection_is_tried_again_until_it_answers(graph, store, given):
 def test_one_that_stays_lost_ends_the_run_after_the_last_try(graph, store, given):
     graph.add(ask, answers_at=99, **given)
     with pytest.raises(ServiceError, match="TG0704"):
-        make_patiently(Run(graph, store), graph.nodes["ask"], retries=2, delay_s=0)
+        make_with_retries(Run(graph, store), graph.nodes["ask"], retries=2, delay_s=0)
     assert given["tries"].read_text() == "xxx", "the first try and two more"
 
 
 def test_an_error_that_comes_each_time_is_not_tried_again(graph, store, tmp_path):
     graph.add(reads_wrong, tries=tmp_path / "tries")
     with pytest.raises(DataError, match="TG0210"):
-        make_patiently(Run(graph, store), graph.nodes["reads_wrong"], delay_s=0)
+        make_with_retries(Run(graph, store), graph.nodes["reads_wrong"], delay_s=0)
     assert (tmp_path / "tries").read_text() == "x"
 
 
@@ -361,7 +361,7 @@ def test_a_cancelled_run_tries_nothing_again(graph, store, given):
     run = Run(graph, store)
     run.cancel()
     with pytest.raises(ServiceError):
-        make_patiently(run, graph.nodes["ask"], delay_s=600)
+        make_with_retries(run, graph.nodes["ask"], delay_s=600)
     assert given["tries"].read_text() == "x"
 
 
@@ -417,7 +417,7 @@ def test_an_act_that_fails_is_not_tried_again(graph, store, given):
     """It may have changed the world before it failed."""
     graph.act(announce, answers_at=2, **given)
     with pytest.raises(ServiceError, match="TG0704"):
-        make_patiently(Run(graph, store), graph.nodes["announce"], delay_s=0)
+        make_with_retries(Run(graph, store), graph.nodes["announce"], delay_s=0)
     assert given["tries"].read_text() == "x"
 
 

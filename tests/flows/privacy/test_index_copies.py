@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows.context.ingest import landed_folder, source_at_hand
+from flows.context.ingest import ingested_source, landed_folder
 from flows.context.listener import Listeners
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting
 from flows.privacy.keys import load_forgotten
@@ -61,7 +61,7 @@ def run(here: Workspace, source: RemoteFilesSource, out: Path) -> tuple[int, int
     )
     out.mkdir()
     landed = landed_folder(here.settings, "small")
-    with source_at_hand(session):
+    with ingested_source(session):
         fingerprint = fingerprint_source(source, root=out, landed=landed)
         table = extract_tickets(
             source=source, fingerprint=fingerprint, root=out, landed=landed, out=out,

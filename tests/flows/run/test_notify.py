@@ -68,15 +68,15 @@ def late(hook: Hook, spec: NotifySpec = HOOK, **environ: str) -> list[str]:
 def test_what_the_hook_does_is_at_most_a_note_without_its_address(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
     assert late(hook) == []
     hook.status = 500
-    assert late(hook) == ["the webhook of HOOK was not told: HTTP 500"]
+    assert late(hook) == ["the webhook of HOOK was not notified: HTTP 500"]
     hook.status, hook.location = 302, "http://127.0.0.1:9/elsewhere"
-    assert late(hook) == ["the webhook of HOOK was not told: HTTP 302"]
-    assert late(hook, HOOK="") == ["the webhook of HOOK was not told: the variable is not set"]
+    assert late(hook) == ["the webhook of HOOK was not notified: HTTP 302"]
+    assert late(hook, HOOK="") == ["the webhook of HOOK was not notified: the variable is not set"]
     assert late(hook, HOOK="file:///etc/passwd") == [
-        "the webhook of HOOK was not told: its value is no http or https address"
+        "the webhook of HOOK was not notified: its value is not an http or https address"
     ]
     monkeypatch.setattr(notify, "TIMEOUT_S", 0.5)
-    assert late(hook, HOOK="http://127.0.0.1:9/secret") == ["the webhook of HOOK was not told: URLError"]
+    assert late(hook, HOOK="http://127.0.0.1:9/secret") == ["the webhook of HOOK was not notified: URLError"]
     assert len(hook.heard) == 3
 
 

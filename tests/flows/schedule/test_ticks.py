@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flows.ledger.ledger import Ledger
-from flows.schedule.ticks import Tick, turned_away
+from flows.schedule.ticks import Tick, skip_without_lock
 from flows.workspace.lock import pipeline_lock
 from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError
@@ -21,7 +21,7 @@ def skipped(workplace: Workplace, tick: Tick, now: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("TUNEGATE_NOW", now)
     monkeypatch.setenv("TUNEGATE_HOME", str(workplace.home))
     config = workplace.folder / "pipelines.yaml"
-    outcome = turned_away(load_file(config).get("small"), load_settings(config), tick)
+    outcome = skip_without_lock(load_file(config).get("small"), load_settings(config), tick)
     return None if outcome is None else outcome.reason
 
 

@@ -34,7 +34,7 @@ def test_too_few_items_are_a_sentence_or_with_strict_power_an_error(tmp_path: Pa
     rows = gate_power(spec(), splits=splits(tmp_path, 96), ledger=None, store=store)
     told = refuse_weak_gate(spec(), rows)
     assert told is not None
-    assert "246 are needed to find a true gain of 0.05; discordance 0.1 assumed, 96 are there" in told
+    assert "246 are needed to find a true gain of 0.05; discordance 0.1 assumed, 96 are available" in told
     with pytest.raises(ConfigError, match="TG0196"):
         refuse_weak_gate(spec(strict_power=True), rows)
 

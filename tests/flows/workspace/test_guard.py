@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flows.workspace.guard import guard_logs, say_traceback
+from flows.workspace.guard import guard_logs, print_traceback
 from schemas.secrets import know_secrets
 
 # Where another test has set Prefect's loggers up, they miss a flow run.
@@ -81,7 +81,7 @@ def test_a_traceback_is_said_without_secrets(heard: io.StringIO, capsys: pytest.
         except ValueError as error:
             raise RuntimeError("then") from error
     except RuntimeError as error:
-        say_traceback(error)
+        print_traceback(error)
     told = capsys.readouterr().err
     assert "ValueError: ${env:MY_TOKEN}" in told
     assert "RuntimeError: then" in told

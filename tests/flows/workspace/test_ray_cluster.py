@@ -101,4 +101,4 @@ def test_plan_run_and_doctor_say_so_first(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / ".tunegate").exists()
     (finding,) = examine(health.cluster, Patient(load_settings(config), config, {}))
     assert finding.state == "bad"
-    assert "TG0119" in finding.told
+    assert "TG0119" in finding.message

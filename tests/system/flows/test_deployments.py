@@ -104,12 +104,12 @@ def test_a_turn_without_its_limit_is_refused(empty_workplace: ForkedWorkplace, c
 
     empty_workplace.declare(change)
     spec = load_file(empty_workplace.folder / "pipelines.yaml").get("small")
-    with pytest.raises(ServiceError, match="TG0701"), deployed_run.take_turn(spec, deployed=True):
+    with pytest.raises(ServiceError, match="TG0701"), deployed_run.hold_resource(spec, deployed=True):
         pass
     client.upsert_global_concurrency_limit_by_name(deployed_run.limit_name("nowhere"), limit=1)
-    with deployed_run.take_turn(spec, deployed=True):
+    with deployed_run.hold_resource(spec, deployed=True):
         assert client.read_global_concurrency_limit_by_name(deployed_run.limit_name("nowhere")).active_slots == 1
-    with deployed_run.take_turn(spec, deployed=False):
+    with deployed_run.hold_resource(spec, deployed=False):
         pass
 
 

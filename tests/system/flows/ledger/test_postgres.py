@@ -78,11 +78,11 @@ def test_the_lock_of_a_killed_run_is_free_on_every_host(hosts, start):
 
 def test_one_host_tells_mlflow_at_a_time(hosts):
     one, two = hosts
-    with one.teller(wait_s=0) as check_one:
+    with one.mlflow_lock(wait_s=0) as check_one:
         check_one()
-        with two.teller(wait_s=0) as check_two, pytest.raises(ServiceError, match="TG0710"):
+        with two.mlflow_lock(wait_s=0) as check_two, pytest.raises(ServiceError, match="TG0710"):
             check_two()
-    with two.teller(wait_s=10) as check_two:  # as `wait_until_free`
+    with two.mlflow_lock(wait_s=10) as check_two:  # as `wait_until_free`
         check_two()
 
 
@@ -90,11 +90,11 @@ def test_a_teller_whose_connection_the_server_ended_is_told_that_it_has_lost_its
     import psycopg2
 
     one, two = hosts
-    with one.teller(wait_s=0) as check_one:
+    with one.mlflow_lock(wait_s=0) as check_one:
         with closing(psycopg2.connect(one.kept.url)) as connection:
             query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tunegate teller'"
             connection.cursor().execute(query)
-        with two.teller(wait_s=5) as check_two:
+        with two.mlflow_lock(wait_s=5) as check_two:
             check_two()
             with pytest.raises(ServiceError, match="TG0710"):
                 check_one()
@@ -147,7 +147,7 @@ def test_a_database_that_is_killed_and_comes_back_has_what_was_committed(tmp_pat
         ledger.promote("replies", expected=None, version="1", run_id="run-1", reason="better")
         assert len(ledger.history()) == 1
         server.stop()
-        monkeypatch.setattr("flows.ledger.postgres.PATIENCE_S", 0.3)
+        monkeypatch.setattr("flows.ledger.postgres.RESTART_S", 0.3)
         with pytest.raises(ServiceError, match=r"TG0709.*does not answer") as caught:
             ledger.runs()
         assert caught.value.where == f"postgresql://127.0.0.1:{server.port}/postgres"

@@ -29,7 +29,7 @@ def test_a_notification_block_of_prefect_takes_the_message(hook: Hook, prefect_s
         block.save("notify-test", overwrite=True)
         assert late(hook, NotifySpec(prefect_block="custom-webhook/notify-test")) == []
         assert late(hook, NotifySpec(prefect_block="custom-webhook/nowhere")) == [
-            "Prefect's block custom-webhook/nowhere was not told: ValueError"
+            "Prefect's block custom-webhook/nowhere was not notified: ValueError"
         ]
     [heard] = hook.heard
     assert heard["subject"] == "tunegate small: BLOCK"
