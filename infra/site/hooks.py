@@ -1,6 +1,6 @@
-"""What mkdocs calls while it builds the site: pages that are not in docs/, and the order of all.
+"""Hooks for mkdocs: pages that are not in docs/, and the order of all pages.
 
-Used by `mkdocs.yml` alone. A new file in docs/ needs no entry anywhere: it follows those named here.
+Used only by `mkdocs.yml`. A new file in docs/ needs no entry: it comes after those in `ORDER`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NOTE = re.compile(r"^( *```\w+) .*$", re.M)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Order the pages: those of ORDER that are there, then the others, then results and decisions."""
+    """Order the pages: those of ORDER that exist, then the others, then results and decisions."""
     docs = Path(config.docs_dir)
     names = {path.stem for path in docs.glob("*.md")} | {"reference", "security"}
     config.nav = [
@@ -46,6 +46,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Take notes for the tests out of fences, and lead to the pages that are added."""
+    """Remove notes for the tests from fences, and link to the added pages."""
     markdown = _NOTE.sub(r"\1", markdown).replace("](../SECURITY.md)", "](security.md)")
     return markdown.replace("../benchmarks/results/", "results/")

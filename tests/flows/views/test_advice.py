@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.views.advice import ASK, RULES, Evidence, Fit, conclude
+from flows.views.advice import QUESTIONS, RULES, Evidence, Fit, conclude
 from schemas.artifacts import TrainedRef
 from schemas.curation_card import LabelConflicts
 from tasks.assess.ablation import AblationRow, AblationTable
@@ -125,6 +125,6 @@ def test_few_items_and_no_limits_are_told() -> None:
 
 
 def test_every_rule_declares_its_threshold_its_source_and_what_would_change_it() -> None:
-    assert list(ASK) == list(RULES)
+    assert list(QUESTIONS) == list(RULES)
     for name, rule in RULES.items():
         assert all(rule[what] for what in ("question", "threshold", "source", "change", "missing", "get")), name
