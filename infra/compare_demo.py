@@ -80,7 +80,7 @@ def _run(tree: Path, pipeline: str) -> dict[str, Any]:
         if run.get("verdict") in (
             None,
             "SKIP",
-        ):  # a comparison was interrupted after its run: there is nothing left to do
+        ):  # a comparison was interrupted after its run
             raise SystemExit(f"{pipeline} ended with {done.returncode}: {run}\nhint: remove {tree}, then compare again")
         show = json.loads(_output([tunegate, "show", run["run_id"], "--json"], tree, environment))
         outcome = {

@@ -72,23 +72,23 @@ class Screen:
                 self._live = Progress(
                     TextColumn("  {task.description}"),
                     BarColumn(bar_width=24),
-                    TextColumn("{task.fields[said]}"),
+                    TextColumn("{task.fields[progress]}"),
                     TimeRemainingColumn(compact=True),
                     console=self.console,
                     transient=True,
                 )
                 self._live.start()
-            self._tasks[node.name] = self._live.add_task(f"{node.name:<{NAME_WIDTH}}", total=None, said="")
+            self._tasks[node.name] = self._live.add_task(f"{node.name:<{NAME_WIDTH}}", total=None, progress="")
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         now, name = time.monotonic(), node.name
-        said = _progress_text(done, total, unit, figures, seconds=now - self._since.setdefault(name, now))
+        text = _progress_text(done, total, unit, figures, seconds=now - self._since.setdefault(name, now))
         live = self._live  # another thread may close it meanwhile
         if live is not None and name in self._tasks:
-            live.update(self._tasks[name], completed=done, total=total, said=said)
+            live.update(self._tasks[name], completed=done, total=total, progress=text)
         elif not self.console.is_terminal and now - self._last_plain.setdefault(name, now) >= PLAIN_EVERY_S:
             self._last_plain[name] = now
-            self.console.print(f"  {name:<{NAME_WIDTH}} {said}", highlight=False)
+            self.console.print(f"  {name:<{NAME_WIDTH}} {text}", highlight=False)
 
     def ended(self, node: Node, outcome: Outcome) -> None:
         self._end_line(node.name)

@@ -1,7 +1,7 @@
 """The command and YAML blocks of README.md, docs/ and the other pages, for the tests that run them.
 
 A block in `bash` holds commands. One in `console` is an overview: a command, two spaces or more, what it does, with
-` | ` between alternatives; or, where lines begin with `$ `, these commands and what was said. Behind the language may
+` | ` between alternatives; or, where lines begin with `$ `, these commands and what was printed. After the language may
 stand `scene="NAME"`: it needs a server, a file or minutes, and `tests/system/docs/test_scenes.py` has a test that
 makes them; or `no-run="reason"`: its commands are parsed and never run. YAML is a whole file, or what a pipeline that
 extends `support-replies` would write.

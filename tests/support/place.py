@@ -101,7 +101,7 @@ class Place:
         self.ledger.promote(name, expected=after, version=version, run_id=f"run-{number}", reason="better")
         return version
 
-    def told(self, name: str = "replies") -> dict[str, Any]:
+    def mlflow_state(self, name: str = "replies") -> dict[str, Any]:
         """What MLflow shows under the name: versions with their verdicts, aliases and runs."""
         versions = self.client.search_model_versions(f"name = '{name}'")
         found = self.client.get_experiment_by_name("tunegate")
@@ -116,7 +116,7 @@ class Place:
         }
 
     def forget(self) -> None:
-        """Make the ledger believe that MLflow has been told nothing."""
+        """Make the ledger believe that MLflow has no change yet."""
         with self.ledger.write() as db:
             db.execute("UPDATE projections SET done_at = NULL")
 

@@ -1,4 +1,4 @@
-"""What the ledger tells the gate: the anchor, and how much evidence earlier verdicts used up."""
+"""What the gate gets from the ledger: the anchor, and how much evidence earlier verdicts used up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gate is told of feedback: whose suggestions, in which state; and where feedback goes into a run."""
+"""What the gate gets of feedback: whose suggestions, in which state; and where feedback enters a run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_candidate_that_served_before_is_known_by_what_it_answers_with(place: 
     assert (same.candidate, same.champion) == ("1", "1")
     assert [(one.version, one.n, one.n_accepted) for one in same.versions] == [("1", 2, 0)]
     assert registry_state.live_for(PromptSpec(), 5, row.ref.model, row.ref.trained).candidate is None
-    assert registry_state_of(spec(), place.ledger).live is None  # not declared, not asked
+    assert registry_state_of(spec(), place.ledger).live is None  # not declared, not read
     ingest(place.home, "T-3")
     assert registry_state_of(spec(feedback={}), place.ledger).feedback_digest != registry_state.feedback_digest
 
@@ -80,10 +80,10 @@ def test_feedback_is_a_step_after_redaction_and_none_without_feedback(tmp_path: 
     assert (chain["feedback"], chain["dedup"], chain["split"]) == ("redact", "feedback", "dedup")
 
 
-def test_a_clock_that_is_no_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_not_a_time_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     from flows.workspace.clock import present
 
-    for told in ("tomorrow", "2026-07-01T10:00:00"):
-        monkeypatch.setenv("TUNEGATE_NOW", told)
+    for value in ("tomorrow", "2026-07-01T10:00:00"):
+        monkeypatch.setenv("TUNEGATE_NOW", value)
         with pytest.raises(ConfigError, match="TG0103"):
             present()

@@ -128,7 +128,7 @@ def test_scratch_and_progress_go_to_those_who_take_them(graph, store):
     notes = Notes()
     graph.add(long_one)
     run_all(graph, store, observer=notes)
-    assert notes.heard == [
+    assert notes.events == [
         ("started", "long"), ("progressed", "long", "1/2 rows {'loss': 0.5}"), ("ended", "long", "made"),
     ]  # fmt: skip
 
@@ -194,8 +194,8 @@ def test_what_is_left_out_says_why_and_so_does_all_that_needs_it(graph, store, r
     }  # fmt: skip
     assert text_of(run.result(goes)) == "all: 1"
     assert ran == ["1", "all:"]
-    assert ("ended", "second", "1 is enough") in notes.heard
-    assert ("started", "second") not in notes.heard
+    assert ("ended", "second", "1 is enough") in notes.events
+    assert ("started", "second") not in notes.events
 
 
 def test_a_condition_on_what_was_left_out_is_given_none(graph, store, ran):
@@ -254,7 +254,7 @@ def test_a_tolerated_error_leaves_the_node_out_and_the_others_run(graph, store, 
     assert run.outcomes["s1"].skipped == "t1 was left out"
     assert text_of(run.outcomes["all"].result) == "all:"
     assert notes.of("failed") == [("failed", "t1", "TG0401")]
-    assert ("ended", "t1", "TG0401: loss is not finite") in notes.heard
+    assert ("ended", "t1", "TG0401: loss is not finite") in notes.events
 
 
 def test_any_other_error_ends_the_run(graph, store, ran):

@@ -17,7 +17,7 @@ def tombstone(at: str, *tickets: str) -> Tombstone:
     return Tombstone(id="one", key_id="k", owners=("o",), tickets=tickets, reason="r", actor="a", at=at)
 
 
-def test_a_ledger_in_which_nobody_was_forgotten_answers(ledger: Ledger) -> None:
+def test_a_ledger_without_forgotten_customers_answers(ledger: Ledger) -> None:
     ledger.start_run("run-1", pipeline="small", model_name="replies", input_digest="in", config_json="{}")
     assert ledger.tombstones() == ledger.journal() == ledger.marked() == ()
     assert ledger.gone_at("store/extract/k1") is None
@@ -50,7 +50,7 @@ def test_the_journal_is_append_only(ledger: Ledger) -> None:
     assert [each.n_rows for each in ledger.journal("one")] == [3]
 
 
-def test_a_marked_version_is_told_once_and_never_moves(ledger: Ledger, kit: Any) -> None:
+def test_a_marked_version_is_sent_once_and_never_moves(ledger: Ledger, kit: Any) -> None:
     ledger.start_run("run-1", pipeline="small", model_name="replies", input_digest="in", config_json="{}")
     ledger.record_candidate(kit.candidate_ref(ledger.root, 1), verdict="PROMOTE", reason="better")
     before = len(ledger.pending_projections())

@@ -117,7 +117,7 @@ def test_nothing_of_a_ticket_is_handed_over(opened: OpenRun, worker: Settings) -
         assert file.stat().st_mode & 0o077 == 0
 
 
-def test_a_worker_without_the_shared_folder_is_told_so(opened: OpenRun, worker: Settings) -> None:
+def test_a_worker_without_the_shared_folder_is_refused(opened: OpenRun, worker: Settings) -> None:
     with pytest.raises(ConfigError, match=r"TG0119.*shared folder"):
         place(opened, replace(worker, shared_store=None), "curate")
 

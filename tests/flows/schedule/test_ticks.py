@@ -74,9 +74,9 @@ def test_a_tick_during_a_run_is_left_out_or_waits_as_declared(
     now = "2026-07-06T05:00:10+00:00"
     declare("skip")
     with pipeline_lock(bare_workplace.home, "small", wait_s=0, run_id="r1"):
-        told = skipped(bare_workplace, tick, now, monkeypatch)
-        assert told is not None
-        assert told.startswith("run r1 is in progress since")
+        reason = skipped(bare_workplace, tick, now, monkeypatch)
+        assert reason is not None
+        assert reason.startswith("run r1 is in progress since")
     ledger = Ledger(bare_workplace.home)
     monkeypatch.setenv("TUNEGATE_NOW", "2026-07-06T04:00:00+00:00")
     ledger.start_run("r1", pipeline="small", model_name="small", input_digest="", config_json="{}")

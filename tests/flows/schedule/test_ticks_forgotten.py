@@ -1,4 +1,4 @@
-"""A champion that learned from a forgotten customer is trained anew at the next tick, once."""
+"""A champion that learned from a forgotten customer is trained again at the next tick, once."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
 def test_deploying_again_changes_nothing_and_deploying_a_change_changes_that(
     empty_workplace: ForkedWorkplace, client: SyncPrefectClient
 ) -> None:
-    names = [f"{what}-{empty_workplace.folder.name.lower().replace('_', '-')}"[:60] for what in ("timed", "told")]
+    names = [f"{what}-{empty_workplace.folder.name.lower().replace('_', '-')}"[:60] for what in ("timed", "triggered")]
     timed: dict[str, Any] = {"cron": "0 5 * * 1", "timezone": "Europe/Berlin", "resource": names[0]}
 
     def declare(**changes: Any) -> Path:
@@ -113,7 +113,7 @@ def test_a_turn_without_its_limit_is_refused(empty_workplace: ForkedWorkplace, c
         pass
 
 
-def test_a_file_without_schedules_is_told(empty_workplace: ForkedWorkplace) -> None:
+def test_a_file_without_schedules_is_refused(empty_workplace: ForkedWorkplace) -> None:
     config = empty_workplace.folder / "pipelines.yaml"
     with pytest.raises(ConfigError, match="TG0159"):
         deploy.wanted(load_file(config))

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.server
 
 
 class Relay:
-    """Stands before the tests' Prefect server and can be cut, at once or after so many messages to the server."""
+    """A proxy of the tests' Prefect server and can be cut, at once or after so many messages to the server."""
 
     def __init__(self, url: str, *, messages: float = math.inf) -> None:
         self.n_messages = 0

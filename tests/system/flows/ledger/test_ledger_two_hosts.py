@@ -40,9 +40,9 @@ class Process(NamedTuple):
 
     def answer(self) -> dict[str, Any]:
         """What it printed last; `code` of an error."""
-        told, errors = self.popen.communicate(timeout=150)
-        assert told, errors
-        return json.loads(told.splitlines()[-1])
+        output, errors = self.popen.communicate(timeout=150)
+        assert output, errors
+        return json.loads(output.splitlines()[-1])
 
     def kill(self) -> None:
         self.popen.kill()
@@ -98,7 +98,7 @@ def hosts(network, start, tmp_path) -> Iterator[Hosts]:
     cables.heal()
 
 
-def test_two_promotions_at_the_same_moment_make_one_champion_and_the_other_host_is_told(hosts):
+def test_two_promotions_at_the_same_moment_make_one_champion_and_the_other_host_is_refused(hosts):
     expected = ""
     for number in (1, 3, 5):
         start_at = time.time() + 6
@@ -144,7 +144,7 @@ def test_a_host_that_was_cut_off_for_too_long_has_lost_its_pipeline_and_cannot_p
     assert hosts.promoted() == [[None, "2"]]
 
 
-def test_whoever_comes_back_first_promotes_and_the_new_holder_of_the_pipeline_is_told(hosts):
+def test_whoever_comes_back_first_promotes_and_the_new_holder_of_the_pipeline_is_refused(hosts):
     a = hosts.on("a", "run", 1)
     assert a.word() == "holding"
     hosts.network.cut("a")
@@ -219,7 +219,7 @@ def test_a_host_that_is_cut_off_says_within_its_patience_that_the_ledger_does_no
     assert time.monotonic() - cut < RESTART_S + 10 + LATER_S
 
 
-def test_one_host_at_a_time_tells_mlflow_and_one_that_was_cut_off_knows_that_it_has_lost_its_turn(hosts):
+def test_one_host_at_a_time_updates_mlflow_and_one_that_was_cut_off_learns_that_it_lost_the_lock(hosts):
     a = hosts.on("a", "teller", 0)
     assert a.word() == "telling"
     hosts.network.cut("a")
@@ -230,4 +230,4 @@ def test_one_host_at_a_time_tells_mlflow_and_one_that_was_cut_off_knows_that_it_
     a.resume_approval()
     assert a.answer()["code"] == "TG0710"
     b.resume_approval()
-    assert b.answer() == {"told": True}
+    assert b.answer() == {"synced": True}

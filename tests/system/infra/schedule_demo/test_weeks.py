@@ -62,13 +62,13 @@ def test_three_weeks_are_killed_skipped_and_blocked(
 
     config = folder / "pipelines.yaml"
 
-    def told(show: Any, **arguments: Any) -> Any:
+    def printed(show: Any, **arguments: Any) -> Any:
         show(config=config, as_json=True, **arguments)
         return json.loads(capsys.readouterr().out)
 
-    ticks = told(registry.history, pipeline="replies", verify_only=False)["ticks"]
+    ticks = printed(registry.history, pipeline="replies", verify_only=False)["ticks"]
     assert [one["code"] for one in ticks] == ["first", "first", "few", "enough"]
-    shown = told(history.show, run_id=poisoned.run_id)
+    shown = printed(history.show, run_id=poisoned.run_id)
     assert shown["snapshot"]["snapshot_id"] == poisoned.decision.arrivals.snapshot_id
     # What agents did with the champion's suggestions reached the gate.
     [live] = [finding for finding in shown["findings"] if finding["part"] == "live"]
