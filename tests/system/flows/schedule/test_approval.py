@@ -51,7 +51,7 @@ def test_on_the_command_line_a_person_decides_and_everything_is_on_record(empty_
     assert f"tunegate approve {waits['run_id']} --by NAME" in done.stderr
     again = empty_workplace.json("run", "small")
     assert again["verdict"] == "SKIP"
-    assert "waits for a person" in again["reason"]
+    assert "waits for approval" in again["reason"]
 
     assert empty_workplace.run("approve", waits["run_id"]).returncode == 2  # no name given
     assert empty_workplace.json("approve", waits["run_id"], "--by", "ada", "--reason", "read them")["champion"] == "1"
