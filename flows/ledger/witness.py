@@ -1,6 +1,6 @@
 """The witness: which ledger belongs to a home folder, and its last known line, kept outside that folder.
 
-A ledger that was removed, put back to an earlier state, exchanged or forged from its first line contradicts the
+A ledger that was removed, restored to an earlier state, exchanged or forged from its first line contradicts the
 witness, whatever it says itself. It is one small file per home folder in the user's state folder; MLflow's tags are
 another (`flows/context/registry_owner.py`). `flows/ledger/base.py` checks it before each change and updates it after.
 """
@@ -117,7 +117,7 @@ class Witness:
         row = db.execute("SELECT hash FROM journal WHERE seq = ?", (seen.seq,)).fetchone()
         if row is None:
             raise _refused(
-                f"the ledger has {last_line(db)[0]} entries and had {seen.seq}: it was put back to an earlier state",
+                f"the ledger has {last_line(db)[0]} entries and had {seen.seq}: it was restored to an earlier state",
                 ACCEPT_HINT,
             )
         if row["hash"] != seen.hash:

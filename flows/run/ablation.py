@@ -67,7 +67,7 @@ def arms_of(spec: PipelineSpec) -> tuple[Arm, ...]:
             where=f"{spec.name}.curate.steps", hint="declare steps: docs/curation.md",
         )  # fmt: skip
     arms = [
-        Arm("raw", "redacted tickets as they came, all of them", kept, takes_all=True),
+        Arm("raw", "all redacted tickets, uncurated", kept, takes_all=True),
         Arm("raw-k", "the newest of those, as many as after curation", kept, takes_k=True),
     ]
     for step in removable:

@@ -255,7 +255,7 @@ def _full(known: Evidence) -> RuleAnswer | None:
     is_due = known.verdict is not None and not learnt and n_train >= LIMITS["many"] and fits
     return RuleAnswer(
         "full" if is_due else "enough",
-        f"{trained.method} came to {known.verdict or 'no verdict'}; train loss {trained.train_loss:.3g}, validation "
+        f"{trained.method} ended with {known.verdict or 'no verdict'}; train loss {trained.train_loss:.3g}, validation "
         f"loss {trained.validation_loss:.3g}; {n_train:,} tickets",
     )
 

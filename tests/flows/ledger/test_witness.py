@@ -96,7 +96,7 @@ def test_an_earlier_state_of_the_same_ledger_is_refused_until_it_is_accepted(wit
     shutil.rmtree(witnessed.root)
     shutil.copytree(tmp_path / "backup", witnessed.root)
     old = again(witnessed)
-    with pytest.raises(StorageError, match=r"TG0581.*put back to an earlier state"):
+    with pytest.raises(StorageError, match=r"TG0581.*restored to an earlier state"):
         begin(old, "c")
     old.accept("restored", reason="disk failure", actor="ada")
     begin(again(witnessed), "c")
