@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FLOW = "tunegate"
 TAG = "tunegate"
 """On every deployment created here."""
+REPEAT = "tunegate: repeat a crashed run"
 ZOMBIES = "tunegate: runs without a sign of life"
 SILENCE_S = 150
 """A run that is silent for this long has crashed: five heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
@@ -126,13 +127,14 @@ def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
 
 
 def prepare(loaded: PipelineFile) -> None:
-    """Create the limits that runs need, and the automation that finds dead runs. Idempotent."""
+    """Create the limits that runs need, and the automations that find dead runs and repeat crashed ones. Idempotent."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
         for resource in sorted({spec.schedule.resource for spec in _scheduled(loaded) if spec.schedule.resource}):
             client.upsert_global_concurrency_limit_by_name(limit_name(resource), limit=1)
         _put_automation(client, _zombies())
+        _put_automation(client, _repeat_crashed())
 
 
 def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[list[Deployed], list[str]]:
@@ -231,6 +233,38 @@ def _zombies() -> AutomationCore:
             within=timedelta(seconds=SILENCE_S),
         ),
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat; see `tunegate runs`")],
+    )
+
+
+def _repeat_crashed() -> AutomationCore:
+    """Make the automation that repeats a crashed run of a deployment: a new flow run, which continues from the store."""
+    # A new flow run, not another attempt of the same: a worker that still watches the first attempt ends the second.
+    # The new run decides whether it may continue (`may_repeat`), since this may fire twice for one crash.
+    from prefect.events.actions import RunDeployment
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.events import ResourceSpecification
+
+    return AutomationCore(
+        name=REPEAT,
+        description="A crashed run of a schedule is repeated, once; the repeat continues from what is in the store.",
+        tags=[TAG],
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Crashed"},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=[
+                ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": FLOW}),
+                ResourceSpecification({"prefect.resource.role": "deployment"}),
+            ],
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[
+            RunDeployment(
+                source="inferred",
+                parameters={"crashed": {"__prefect_kind": "jinja", "template": "{{ event.resource.id }}"}},
+            )
+        ],
     )
 
 

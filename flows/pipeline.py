@@ -48,7 +48,7 @@ from flows.run.placement import (
 from flows.run.publish import publish_snapshot
 from flows.run.retention import forget_old_texts
 from flows.schedule.approval import resume_approval, suspend_if_waiting
-from flows.schedule.deployed_run import check_bound, hold_resource
+from flows.schedule.deployed_run import check_bound, hold_resource, may_repeat
 from flows.schedule.ticks import (
     Tick,
     decide_after_curation,
@@ -107,6 +107,7 @@ def run_pipeline(
     again: bool = False,
     until: Stage = "release",
     tick: Cause | None = None,
+    crashed: str | None = None,
 ) -> Any:
     """Bring fresh tickets to a verdict, and the champion alias to the candidate if it is earned.
 
@@ -116,6 +117,7 @@ def run_pipeline(
         again: Decide again even if nothing has changed since the last verdict.
         until: Last stage to run.
         tick: What started the run, which then decides first whether it is worth running; None runs in any case.
+        crashed: The flow run that this one repeats, given by the automation; it is repeated once.
 
     Raises:
         TunegateError: see schemas/errors.py; the ledger records the reason, the champion stays.
@@ -124,6 +126,8 @@ def run_pipeline(
     suspends the run (`flows/schedule/approval.py`).
     """
     check_bound(pipeline, config)
+    if crashed is not None and not may_repeat(crashed):
+        return Completed(name="SKIP", message=f"{crashed} is repeated by another run, or was a repeat itself")
     path = Path(config)
     spec, settings = load_file(path).get(pipeline), load_settings(path)
     resumed = resume_approval(spec, settings)

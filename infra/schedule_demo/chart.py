@@ -1,4 +1,4 @@
-"""The result of the demo: as a text table, as an SVG line chart, and as a page to record."""
+"""The end of the demo: a table, the same as an SVG line chart, and as a page that is kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STYLES = (("#1a7f37", "", 3.0), ("#57606a", "6 4", 2.0), ("#cf222e", "2 3", 2.0)
 
 
 def svg(title: str, labels: Sequence[str], lines: Mapping[str, Sequence[float | None]]) -> str:
-    """Draw one line per policy over the weeks, values 0-1; None leaves a gap."""
+    """One line per policy over the weeks, values 0-1; null leaves a gap."""
     n = max(2, len(labels))
 
     def x(place: int) -> float:
@@ -60,7 +60,7 @@ def svg(title: str, labels: Sequence[str], lines: Mapping[str, Sequence[float | 
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Format the rows as aligned columns of text."""
+    """Aligned columns of text."""
     cells = [list(columns), *[["" if cell is None else _cell(cell) for cell in row] for row in rows]]
     widths = [max(len(row[place]) for row in cells) for place in range(len(columns))]
     return "\n".join(
@@ -73,7 +73,7 @@ def _cell(cell: object) -> str:
 
 
 def chart(rows: Sequence[Sequence[object]]) -> str:
-    """Draw the demo's rows: `COLUMNS`, then a share of correct answers for each of `POLICIES`."""
+    """The SVG of the demo's rows: `COLUMNS`, then a share of right answers for each of `POLICIES`."""
     labels = [f"{row[0]} {row[1]}" for row in rows]
     first = len(COLUMNS)
     lines = {name: [_share(row[first + place]) for row in rows] for place, name in enumerate(POLICIES)}
@@ -81,14 +81,14 @@ def chart(rows: Sequence[Sequence[object]]) -> str:
 
 
 def record(rows: Sequence[Sequence[object]], *, machine: Mapping[str, str], command: str) -> str:
-    """Write the page to record: machine, and the rows as a Markdown table."""
+    """The page that is kept: machine, and the rows as a Markdown table."""
     shown = [["" if cell is None else _cell(cell) for cell in row] for row in rows]
     return "\n".join(
         [
             "# Weeks under a fake clock",
             "",
-            f"Written by `{command}`; the story: docs/operations.md. Shares are of 32 tickets of the coming week that",
-            "the model which each policy would serve routes correctly in the right form.",
+            f"Written by `{command}`; docs/how-to/schedule-runs.md describes the scenario. Shares are of 32 tickets of",
+            "the coming week that each policy's model routes correctly and in the right form.",
             "",
             *(f"- {name}: {value}" for name, value in machine.items()),
             "",
