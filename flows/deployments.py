@@ -237,7 +237,7 @@ def _zombies() -> AutomationCore:
 
 
 def _repeat_crashed() -> AutomationCore:
-    """Make the automation that repeats a crashed run of a deployment: a new flow run, which continues from the store."""
+    """Make the automation that repeats a crashed run of a deployment: a new flow run that continues from the store."""
     # A new flow run, not another attempt of the same: a worker that still watches the first attempt ends the second.
     # The new run decides whether it may continue (`may_repeat`), since this may fire twice for one crash.
     from prefect.events.actions import RunDeployment
