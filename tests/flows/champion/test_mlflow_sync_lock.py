@@ -37,12 +37,12 @@ def test_a_host_that_loses_the_lock_between_two_updates_sends_nothing_more(
     answers = [True, False]
 
     @contextmanager
-    def alone(self: LedgerFile, what: str, **_options: object) -> Iterator[Callable[[], bool]]:
+    def exclusive(self: LedgerFile, what: str, **_options: object) -> Iterator[Callable[[], bool]]:
         yield lambda: answers.pop(0) if answers else False
 
     place.promote(1, after=None)
     with monkeypatch.context() as patched:
-        patched.setattr(LedgerFile, "alone", alone)
+        patched.setattr(LedgerFile, "exclusive", exclusive)
         result = project.reconcile(place.ledger, place.settings)
     assert result.late is not None
     assert (result.n_synced, result.repaired, result.late.code) == (1, (), "TG0710")
