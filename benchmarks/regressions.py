@@ -28,7 +28,7 @@ from ruamel.yaml import YAML
 from benchmarks import toy
 from benchmarks.measure import PROJECT, Bench, flag, report, table
 from benchmarks.toy import Row
-from flows.context.timings import read_measured
+from flows.context.timings import read_timings
 from flows.graph.execute import run_plainly
 from flows.run.open_run import open_run
 from flows.workspace.settings import load_settings
@@ -409,7 +409,7 @@ def play(scene: Scene, config: Path, *, pipeline: str = "", promotes: bool = Tru
         decision, scores = run.result(made.assessed.decision), run.result(made.assessed.arms.scores["tuned"])
         timed = run.find(made.assessed.checks.latency)
         champion = opened.context.ledger.champion(spec.registry.name)
-    seconds = {} if timed is None else read_measured(settings, "latency", timed.root.name)
+    seconds = {} if timed is None else read_timings(settings, "latency", timed.root.name)
     return Played(
         scene, decision, scores.means.get("exact", float("nan")), None if champion is None else champion.version,
         time.process_time() - cpu, time.monotonic() - began, seconds,

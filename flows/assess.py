@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flows.context.graph_context import GraphContext
-from flows.context.registry_state import Standing, asks_for_anchor
+from flows.context.registry_state import RegistryState, needs_anchor
 from flows.finetune import Tuned
 from flows.gate_checks import Checked, add_checks
 from flows.graph.graph import Graph
@@ -49,8 +49,8 @@ class Assessed:
 
 def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, tuned: Tuned) -> Assessed:
     """Add the stage. Answers are keyed by model, prompts and decoding: base and champion answer each set once."""
-    standing = context.standing
-    earlier = _earlier_models(spec, standing)
+    registry_state = context.registry_state
+    earlier = _earlier_models(spec, registry_state)
     with graph.stage("assess"):
         items = _items(graph, spec, splits, earlier)
         arms = Arms()
@@ -65,13 +65,13 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
                 adder.classifier(name, spec.evaluate.routing_field)
         adder.tuned("tuned", spec.train.prompt, spec.train.format, tuned.model, tuned.trained)
         for earlier_arm, ref in earlier.items():
-            # It is asked as it is served: with the prompt and format it was trained on.
+            # It answers as it is served: with the prompt and format that it was trained on.
             adder.tuned(earlier_arm, ref.prompt, ref.trained.format, ref.model, ref.trained)
         checks = add_checks(graph, spec, context, splits=splits, items=items, tuned=tuned, arms=arms)
         decision = graph.named("gate").grow(
             add_gate,
             spec=spec,
-            standing=standing,
+            registry_state=registry_state,
             items=items,
             model=tuned.model,
             trained=tuned.trained,
@@ -85,19 +85,19 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
     return Assessed(items, arms, checks, decision)
 
 
-def _earlier_models(spec: PipelineSpec, standing: Standing) -> dict[ModelArm, ChampionRef]:
-    """The champion, and the anchor where a rule asks for it and it is another model."""
-    champion, anchor = standing.champion, standing.anchor
+def _earlier_models(spec: PipelineSpec, registry_state: RegistryState) -> dict[ModelArm, ChampionRef]:
+    """Return the champion, and the anchor if a rule needs it and it is another model."""
+    champion, anchor = registry_state.champion, registry_state.anchor
     if champion is None:
         return {}
     found: dict[ModelArm, ChampionRef] = {"champion": champion}
-    if anchor is not None and asks_for_anchor(spec) and anchor.version != champion.version:
+    if anchor is not None and needs_anchor(spec) and anchor.version != champion.version:
         found["anchor"] = anchor
     return found
 
 
 def _items(graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[ModelArm, ChampionRef]) -> EvalSet:
-    """The held-out items. One of which some arm could not make a prompt is an item of no arm."""
+    """Add the held-out items. An item without a prompt in some arm is left out of all arms."""
     evaluate, prompt = spec.evaluate, spec.train.prompt
     baseline = prompt.model_copy(update={"system": evaluate.baseline_system or prompt.system})
     prompts = dict.fromkeys((prompt, baseline, *(ref.prompt for ref in earlier.values())))
@@ -124,7 +124,7 @@ class _ArmAdder:
     arms: Arms
 
     def prompting(self, arm: PromptingArm, model: ModelRef) -> None:
-        """The base model, with the instruction alone or with examples."""
+        """Add the base model, with only the instruction or with examples."""
         self.arms.prompts[arm] = self._baseline_prompts(arm, arm)
         self._answer_and_score(arm, model)
 
@@ -145,7 +145,7 @@ class _ArmAdder:
         )
 
     def tuned(self, arm: ModelArm, prompt: PromptSpec, form: Format, model: ModelRef, trained: TrainedRef) -> None:
-        """A trained model: the candidate, the champion or the anchor."""
+        """Add a trained model: the candidate, the champion or the anchor."""
         self.arms.prompts[arm] = self.graph.named("prompts", arm).add(
             build_prompts, items=self.items, arm="tuned", prompt=prompt, format=form
         )
@@ -160,7 +160,7 @@ class _ArmAdder:
         self.arms.scores[arm] = steps.scores(arm, self.items, answers, evaluate, arm=arm)
 
     def endpoint(self, endpoint: EndpointSpec) -> None:
-        """A model behind an address answers zero_shot's prompts. The same address and model are asked once."""
+        """Add a remote model that answers zero_shot's prompts. The same address and model answer once."""
         evaluate, prompts = self.spec.evaluate, self._baseline_prompts("endpoint", "zero_shot")
         answers = self.graph.named("answers", "endpoint").add(
             answer_by_endpoint, prompts=prompts, endpoint=endpoint, max_new_tokens=evaluate.max_new_tokens
@@ -171,7 +171,7 @@ class _ArmAdder:
         )
 
     def classifier(self, arm: Literal["majority", "tfidf"], routing_field: str) -> None:
-        """A classifier that predicts the routing field."""
+        """Add a classifier that predicts the routing field."""
         self.arms.scores[arm] = self.graph.named("scores", arm).add(
             score_classifier,
             items=self.items,
@@ -186,7 +186,7 @@ def add_gate(
     graph: Graph,
     *,
     spec: PipelineSpec,
-    standing: Standing,
+    registry_state: RegistryState,
     items: EvalSet,
     model: ModelRef,
     trained: TrainedRef,
@@ -197,15 +197,15 @@ def add_gate(
     checks: tuple[CheckEvidence, ...],
     suite: tuple[Scores, ...],
 ) -> GateDecision:
-    """Add the gate, once it is known which items and which candidate: earlier verdicts on these cost evidence."""
+    """Add the gate, once items and candidate are known: earlier verdicts on them cost evidence."""
     live = None
-    if standing.live is not None:
-        live = standing.live_for(
+    if registry_state.live is not None:
+        live = registry_state.live_for(
             spec.train.prompt, spec.evaluate.max_new_tokens, graph.read(model), graph.read(trained)
         )
     judged = spec.gates.judged_metrics()
-    anchor_ref = standing.anchor if standing.champion is not None else None
-    reads = {} if standing.live is None else {"feedback": standing.feedback_digest}
+    anchor_ref = registry_state.anchor if registry_state.champion is not None else None
+    reads = {} if registry_state.live is None else {"feedback": registry_state.feedback_digest}
     return graph.named("gate", reads=reads).add(
         decide,
         candidate=candidate,
@@ -217,10 +217,10 @@ def add_gate(
         checks=checks,
         suite=suite,
         context=GateContext(
-            champion_version=standing.champion.version if standing.champion else None,
+            champion_version=registry_state.champion.version if registry_state.champion else None,
             anchor_version=anchor_ref.version if anchor_ref else None,
             traits=tuple(traits for traits in spec.evaluate.traits() if traits.name in judged),
-            spent=standing.spent(graph.read(items), graph.read(trained)),
+            used_budget=registry_state.used_budget(graph.read(items), graph.read(trained)),
             live=live,
         ),
     )

@@ -1,4 +1,4 @@
-"""The whole graph of a pipeline: its four stages, joined. `plan`, `graph` and the run all build it here."""
+"""Build the graph of a pipeline from its four stages, for `plan`, `graph` and the run."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class PipelineGraph:
 
 
 def build(spec: PipelineSpec, context: GraphContext) -> PipelineGraph:
-    """Declare all nodes of the pipeline; calls nothing.
+    """Declare all nodes of the pipeline; call nothing.
 
     Raises:
-        TunegateError: a file that the declaration names cannot be read.
+        TunegateError: a declared file cannot be read.
     """
     graph = Graph()
     curated = curate(graph, spec, context)

@@ -28,7 +28,7 @@ from flows.cli_privacy import add_privacy_commands
 from flows.cli_registry import add_registry_commands
 from flows.cli_removed import refuse_removed
 from flows.cli_start import add_start_commands
-from flows.workspace.guard import guard_process, say_traceback
+from flows.workspace.guard import guard_process, print_traceback
 from schemas.errors import TunegateError
 
 TERMINATED = 143
@@ -89,7 +89,7 @@ def _report(error: TunegateError, arguments: list[str]) -> int:
         print(to_json({"error": error.to_json(), "exit_code": error.exit_code}))
     write(f"{error}\n", sys.stderr)
     if "--debug" in arguments:
-        say_traceback(error.__context__ or error)
+        print_traceback(error.__context__ or error)
     return error.exit_code
 
 
@@ -113,7 +113,7 @@ def _report_unexpected(error: BaseException, arguments: list[str]) -> int:
     )
     code = _report(internal, [argument for argument in arguments if argument != "--debug"])
     if "--debug" in arguments:
-        say_traceback(error)
+        print_traceback(error)
     return code
 
 

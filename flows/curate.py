@@ -29,11 +29,11 @@ class Curated:
     """The table after each step, with the step's name: the raw tickets first."""
     split: Splits
     clean: Splits
-    """The split without what a held-out ticket would give away."""
+    """The split without train/test leakage."""
     warehouse: WarehouseRef
     card: CurationCard
     base_model: ModelRef | None
-    """Only where a curation step measures perplexity."""
+    """Only if a curation step measures perplexity."""
 
 
 def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
@@ -59,16 +59,16 @@ def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
             split_tickets,
             tickets=stages[-1],
             split=spec.split,
-            previous=context.earlier.split if spec.split.stable else None,
+            previous=context.previous_run.split if spec.split.stable else None,
         )
         clean = graph.add(decontaminate, splits=split, spec=spec.curate.decontaminate)
         warehouse = graph.add(publish_warehouse, stages=stages, stage_names=names, split=split, clean=clean)
         card = graph.add(
-            build_card, stages=stages, stage_names=names, split=split, clean=clean, previous=context.earlier.card
+            build_card, stages=stages, stage_names=names, split=split, clean=clean, previous=context.previous_run.card
         )
     return Curated(tables, split, clean, warehouse, card, base_model)
 
 
 def measures_perplexity(spec: PipelineSpec) -> bool:
-    """Does curation need the base model?"""
+    """Return whether curation needs the base model."""
     return any(isinstance(step, QualityStep) and step.perplexity for step in spec.curate.steps)

@@ -1,7 +1,7 @@
-"""`schedule` and `triggers` of pipelines.yaml as Prefect deployments, with the limits and the automation they need.
+"""Create Prefect deployments for `schedule`, `triggers` and `place`, with the limits and the automation they need.
 
-Everything is named after what it is for, so that doing it again changes what has changed and nothing else. What a tick
-decides is not here but in `flows/schedule/ticks.py`: Prefect only starts it. Called by `tunegate deploy` and `serve`.
+Everything has a fixed name, so that deploying again updates only what has changed. `flows/schedule/ticks.py` decides
+what a tick does: Prefect only starts it. Called by `tunegate deploy` and `serve`.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 FLOW = "tunegate"
 TAG = "tunegate"
-"""On every deployment made here."""
+"""On every deployment created here."""
 REPEAT = "tunegate: repeat a crashed run"
 ZOMBIES = "tunegate: runs without a sign of life"
 SILENCE_S = 150
-"""A run that says nothing for so long has crashed: five of its signs of life (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
+"""A run that is silent for this long has crashed: five heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 _WAITS = ("Suspended", "Paused", "Resuming", "AwaitingRetry", "Cancelling")
-"""States in which a run is alive and silent; without them a run that waits for approval would be marked as crashed."""
+"""States in which a run is silent but not dead; without them a run that waits for approval would count as crashed."""
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """What stands on the server now."""
+    """A deployment on the server."""
 
     pipeline: str
     deployment_id: str
@@ -51,16 +51,16 @@ class Deployed:
 
 
 def placed_stages(loaded: PipelineFile) -> Iterator[tuple[str, str, str]]:
-    """(pipeline, stage, pool) of every stage that a work pool does."""
+    """Yield (pipeline, stage, pool) of every placed stage."""
     for name, spec in loaded.pipelines.items():
         for stage, pool in spec.place.pools().items():
             yield name, stage, pool
 
 
 def stage_deployments(loaded: PipelineFile, config: Path) -> list[tuple[RunnerDeployment, str]]:
-    """One Prefect deployment for each placed stage, with its pool; nothing is registered.
+    """Make a Prefect deployment for each placed stage, with its pool; register nothing.
 
-    A caller chooses the run alone: pipeline and file are the deployment's own.
+    A caller can only choose the run: pipeline and file are fixed by the deployment.
     """
     from prefect.types.entrypoint import EntrypointType
 
@@ -83,8 +83,8 @@ def stage_deployments(loaded: PipelineFile, config: Path) -> list[tuple[RunnerDe
     ]
 
 
-def wanted(loaded: PipelineFile) -> dict[str, PipelineSpec]:
-    """The pipelines that run by themselves, in the order of the file.
+def automatic_pipelines(loaded: PipelineFile) -> dict[str, PipelineSpec]:
+    """Return the pipelines with a schedule or triggers, in the order of the file.
 
     Raises:
         ConfigError: TG0159, there is none.
@@ -99,12 +99,10 @@ def wanted(loaded: PipelineFile) -> dict[str, PipelineSpec]:
 
 
 def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
-    """One Prefect deployment for each pipeline that runs by itself; nothing is registered.
-
-    A run finds the flow by its module: the folder that `serve` was started in need not be the program's. Ticks of a
-    pipeline come one after the other (ENQUEUE), whatever `overlap` says: a tick that Prefect cancelled would stand in
-    no ledger, and a slot that a killed run left would swallow the next one. Leaving it out is the tick's decision.
-    """
+    """Make a Prefect deployment for each pipeline with a schedule or triggers; register nothing."""
+    # A run finds the flow by its module: `serve` need not be started in the program's folder. Ticks of a pipeline run
+    # one after the other (ENQUEUE), whatever `overlap` says: a tick that Prefect cancelled would be in no ledger, and
+    # the slot of a killed run would swallow the next tick. Whether to skip is the tick's own decision.
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
@@ -112,7 +110,7 @@ def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
     from flows.pipeline import run_pipeline
 
     found = []
-    for name, spec in wanted(loaded).items():
+    for name, spec in automatic_pipelines(loaded).items():
         schedule = spec.schedule
         made = run_pipeline.to_deployment(
             name=name,
@@ -129,10 +127,7 @@ def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
 
 
 def prepare(loaded: PipelineFile) -> None:
-    """Make the limits that runs ask for, and the automations that find dead runs and repeat crashed ones.
-
-    Doing it twice changes nothing.
-    """
+    """Create the limits that runs need, and the automations that find dead runs and repeat crashed ones. Idempotent."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
@@ -143,13 +138,13 @@ def prepare(loaded: PipelineFile) -> None:
 
 
 def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[list[Deployed], list[str]]:
-    """Bring the server in line with pipelines.yaml; the deployments, and the names of those that were removed.
+    """Update the server to pipelines.yaml; return the deployments, and the names of those that were removed.
 
     Args:
-        pool: Work pool whose workers run them; null leaves them to `tunegate serve`.
+        pool: Work pool whose workers run them; None leaves them to `tunegate serve`.
 
     Raises:
-        ConfigError: TG0159, no pipeline runs by itself.
+        ConfigError: TG0159, no pipeline has a schedule, a trigger or a placed stage.
         ServiceError: TG0701, there is no such work pool.
     """
     from prefect.client.orchestration import get_client
@@ -190,8 +185,8 @@ def _need_pool(client: SyncPrefectClient, pool: str) -> None:
     except ObjectNotFound:
         raise ServiceError(
             f"no work pool {pool!r}", code="TG0701", where="tunegate deploy",
-            hint=f"`prefect work-pool create {pool} --type process` makes one, "
-            f"`prefect worker start --pool {pool}` works for it",
+            hint=f"`prefect work-pool create {pool} --type process` creates it, "
+            f"`prefect worker start --pool {pool}` starts a worker",
         ) from None  # fmt: skip
 
 
@@ -213,10 +208,8 @@ def _trigger(spec: PipelineSpec, place: int) -> Any:
 
 
 def _zombies() -> AutomationCore:
-    """Marks a run as crashed that has stopped giving signs of life, unless it ended or waits.
-
-    The one in Prefect's documentation does not know the waiting states and ends runs that wait for approval.
-    """
+    """Make the automation that marks a run without heartbeats as crashed, unless it has ended or waits."""
+    # The one in Prefect's documentation does not know the waiting states and ends runs that wait for approval.
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -225,7 +218,7 @@ def _zombies() -> AutomationCore:
     beat = "prefect.flow-run.heartbeat"
     return AutomationCore(
         name=ZOMBIES,
-        description="The ledger knows better; this only mends what Prefect's page shows.",
+        description="The ledger has the truth; this only corrects what Prefect's page shows.",
         tags=[TAG],
         trigger=EventTrigger(
             after={beat},
@@ -239,16 +232,14 @@ def _zombies() -> AutomationCore:
             threshold=1,
             within=timedelta(seconds=SILENCE_S),
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no sign of life; `tunegate runs` says more")],
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat; see `tunegate runs`")],
     )
 
 
 def _repeat_crashed() -> AutomationCore:
-    """Starts a run of a deployment again that crashed: a new flow run, which continues from what is in the store.
-
-    A new one, not another attempt of the same: a worker that still watches over the first attempt ends the second.
-    The new run decides whether it may (`may_repeat`), since this may fire twice for one crash.
-    """
+    """Make the automation that repeats a crashed run of a deployment: a new flow run that continues from the store."""
+    # A new flow run, not another attempt of the same: a worker that still watches the first attempt ends the second.
+    # The new run decides whether it may continue (`may_repeat`), since this may fire twice for one crash.
     from prefect.events.actions import RunDeployment
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
     from prefect.events.schemas.events import ResourceSpecification
@@ -278,7 +269,7 @@ def _repeat_crashed() -> AutomationCore:
 
 
 def _put_automation(client: SyncPrefectClient, automation: AutomationCore) -> None:
-    """Make it, or bring the one of this name up to date; of several one stays."""
+    """Create it, or update the one with this name; of several keep one."""
     found = client.read_automations_by_name(automation.name)
     if not found:
         client.create_automation(automation)
@@ -289,7 +280,7 @@ def _put_automation(client: SyncPrefectClient, automation: AutomationCore) -> No
 
 
 def _content(automation: AutomationCore) -> dict[str, Any]:
-    """What it does, whatever order the server keeps sets in and whatever ids it gives."""
+    """Return what it does, without the server's ids and order of sets."""
     trigger = automation.trigger.model_dump(mode="json")
     kept = {name: sorted(value, key=repr) if isinstance(value, list) else value for name, value in trigger.items()}
     kept.pop("id", None)
@@ -301,13 +292,13 @@ def _content(automation: AutomationCore) -> dict[str, Any]:
 
 
 def _drop_schedules(client: SyncPrefectClient, deployment_id: UUID) -> None:
-    """Prefect keeps the schedule of a deployment that comes without one."""
+    # Prefect keeps the schedule of a deployment that is registered without one.
     for schedule in client.read_deployment_schedules(deployment_id):
         client.delete_deployment_schedule(deployment_id, schedule.id)
 
 
 def _drop_others(client: SyncPrefectClient, config: Path, kept: set[UUID]) -> list[str]:
-    """Remove the deployments of this pipelines.yaml that it does not declare any more."""
+    """Remove the deployments of this pipelines.yaml that it no longer declares."""
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 
     tagged = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))

@@ -1,4 +1,4 @@
-"""Stage two: base model, token ids, training; of a ladder or a sweep also which training goes on to the gate."""
+"""Stage two: base model, token ids, training; for a ladder or a sweep also the choice of the training to judge."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Tuned:
     """The stage's results; handles while it has not run."""
 
     model: ModelRef
-    """The base model of the training that goes on to the gate."""
+    """The base model of the training that the gate judges."""
     dataset: DatasetRef
     trained: TrainedRef
     first_model: ModelRef
-    """Base model and examples of the training that comes first; of one training alone, its own."""
+    """Base model and examples of the first training; of a single training, its own."""
     first_dataset: DatasetRef
     curves: ValidationCurves | None
-    """Metrics of answers given while it trained; None where none are declared."""
+    """Metrics of answers during training; None if none are declared."""
     choice: ChoiceRef | None = None
-    """Which of several trainings it is; None for one alone."""
+    """Which of several trainings it is; None for a single one."""
     selection: Selection | None = None
 
 
@@ -40,7 +40,7 @@ def finetune(
 
     Args:
         splits: The curated splits.
-        base_model: Where curation has added it already.
+        base_model: If curation has added it already.
     """
     with graph.stage("finetune"):
         if spec.train.choice is None:
@@ -63,12 +63,12 @@ def finetune(
 
 
 def add_base_model(graph: Graph, spec: PipelineSpec, context: GraphContext) -> ModelRef:
-    """The declared base model; curation takes it as well when it measures perplexity."""
+    """Add the declared base model; curation also uses it if it measures perplexity."""
     return ModelSteps(graph, context).base_model(spec.train.base_model, allow_download=spec.train.allow_download)
 
 
 def _curves(graph: Graph, spec: PipelineSpec, splits: Splits, trained: TrainedRef) -> ValidationCurves | None:
-    """The metrics of answers that the training gave on its way; other metrics than before train nothing again."""
+    """Add the metrics of answers during training; changing the metrics does not train again."""
     evaluate = spec.evaluate
     if not spec.train.validation_metrics:
         return None

@@ -143,7 +143,7 @@ class _CheckAdder:
 
     def latency(self, declared: LatencySpec) -> None:
         """Candidate and champion in turn; without a champion, candidate and base."""
-        cost, champion = self.spec.gates.cost, self.context.standing.champion
+        cost, champion = self.spec.gates.cost, self.context.registry_state.champion
         prompts = self.arms.prompts
         self.found.latency = self.graph.add(
             measure_latency,
@@ -162,7 +162,7 @@ class _CheckAdder:
 
     def judge(self, declared: JudgeSpec) -> None:
         """Which of two answers is better? Against the champion, or the first prompting arm before there is one."""
-        has_champion = self.context.standing.champion is not None
+        has_champion = self.context.registry_state.champion is not None
         before = "champion" if has_champion else next(arm for arm in PROMPTING if arm in self.arms.answers)
         reads = {"labels": labels_digest(declared, root=self.context.root)}
         evidence = self.graph.named("judge", reads=reads).add(

@@ -30,7 +30,7 @@ from tasks.train.launch import train_model
 
 @dataclass
 class Arms:
-    """What each arm was given, answered and scored, by its name."""
+    """Prompts, answers and scores of each arm, by its name."""
 
     prompts: dict[str, PromptSet] = field(default_factory=dict)
     answers: dict[str, Predictions] = field(default_factory=dict)
@@ -39,13 +39,13 @@ class Arms:
 
 @dataclass(frozen=True)
 class ModelSteps:
-    """Adds such steps to a graph."""
+    """Adds these steps to a graph."""
 
     graph: Graph
     context: GraphContext
 
     def base_model(self, uri: str, *, allow_download: bool, name: str = "base_model") -> ModelRef:
-        """The base model in the store."""
+        """Add the base model."""
         reads = {"files": fingerprint_base_model(uri, root=self.context.root)}
         return self.graph.named(name, reads=reads).add(
             fetch_base_model,
@@ -56,7 +56,7 @@ class ModelSteps:
         )
 
     def examples(self, splits: Splits, model: ModelRef, encoding: EncodeSpec, *, label: str = "") -> DatasetRef:
-        """Token ids of the train and validation splits."""
+        """Add the token ids of the train and validation splits."""
         return self.graph.named("encode", label).add(encode_examples, splits=splits, model=model, encoding=encoding)
 
     def answers(
@@ -69,7 +69,7 @@ class ModelSteps:
         trained: TrainedRef | None = None,
         tolerates: tuple[str, ...] = (),
     ) -> Predictions:
-        """What a model answers. Keyed by model, prompts and decoding: whatever the arm, it answers them once."""
+        """Add a model's answers. Keyed by model, prompts and decoding: whatever the arm, it answers them once."""
         named = self.graph.named("answers", arm, tolerates=tolerates)
         answering = answering_of(self.context.place)
         if trained is None:
@@ -81,7 +81,7 @@ class ModelSteps:
     def scores(
         self, name: str, items: EvalSet, answers: Predictions, evaluate: EvaluateSpec, *, arm: ModelArm | Arm
     ) -> Scores:
-        """The declared metrics of each answer."""
+        """Add the declared metrics of each answer."""
         named = self.graph.named("scores", name, reads=metric_code(evaluate), libraries=metric_libraries(evaluate))
         return named.add(score_answers, items=items, predictions=answers, evaluate=evaluate, arm=arm)
 
@@ -95,10 +95,10 @@ class ModelSteps:
         shares_trunk: bool = False,
         tolerates: tuple[str, ...] = (),
     ) -> TrainedRef:
-        """A training in a process of its own.
+        """Add a training, which runs in its own process.
 
         Args:
-            shares_trunk: It shares what frozen layers compute with the other trainings of this pipeline.
+            shares_trunk: Share the outputs of frozen layers with the other trainings of this pipeline.
         """
         return self.graph.named("train", label, tolerates=tolerates).add(
             train_model,

@@ -1,7 +1,7 @@
-"""The whole job: one pipeline of `pipelines.yaml` through curate, finetune, assess and release.
+"""Run one pipeline of `pipelines.yaml` through curate, finetune, assess and release.
 
-`tunegate run`, a Prefect deployment and `tunegate serve` all come here. The graph decides what is reused and what may
-run side by side; Prefect shows the flow, its sub-flows and tasks, their states, edges and artifacts.
+`tunegate run`, Prefect deployments and `tunegate serve` all use this. The graph decides what is reused and what may
+run in parallel; Prefect shows the flow, its sub-flows and tasks, their states, edges and artifacts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Completed
 
 from flows.build import STAGES
-from flows.champion.recover import finish_cut_off
+from flows.champion.recover import recover_promotion
 from flows.context.graph_context import trunks_of
 from flows.context.listener import Listener
 from flows.context.outcome import Ending, Holds, Outcome, outcome_of
@@ -41,15 +41,22 @@ from flows.run.placement import (
     forget_handover,
     give_back,
     hand_over,
-    is_workers,
     open_placed,
+    runs_on_worker,
     take_back,
 )
 from flows.run.publish import publish_snapshot
 from flows.run.retention import forget_old_texts
-from flows.schedule.approval import ask_if_deployed, go_on
-from flows.schedule.deployed_run import check_bound, may_repeat, take_turn
-from flows.schedule.ticks import Tick, too_early, turned_away, unchanged, waits_s, weigh
+from flows.schedule.approval import resume_approval, suspend_if_waiting
+from flows.schedule.deployed_run import check_bound, hold_resource, may_repeat
+from flows.schedule.ticks import (
+    Tick,
+    decide_after_curation,
+    skip_before_curation,
+    skip_unchanged,
+    skip_without_lock,
+    tick_wait_s,
+)
 from flows.views.power import warn_of_weak_gate
 from flows.views.report import report_folder
 from flows.views.selection_report import report_choice
@@ -69,23 +76,23 @@ Stage = Literal["curate", "finetune", "assess", "release"]
 OUR_PACKAGES = ("flows", "tasks", "schemas")
 FLOW = "tunegate"
 TERMINATED = 143
-"""Exit code of a process that SIGTERM ended."""
+"""Exit code of a process ended by SIGTERM."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a run is to do."""
+    """What a run should do."""
 
     again: bool = False
-    """Decide once more even when nothing changed since the last verdict."""
+    """Decide again even if nothing has changed since the last verdict."""
     until: Stage = "release"
     """Last stage to run."""
     tick: Tick | None = None
-    """What made a run that is to decide first whether it is worth it; None runs without deciding that."""
+    """What started the run, which then decides first whether it is worth running; None runs in any case."""
 
 
 def run_name(spec: PipelineSpec) -> str:
-    """What people read in Prefect: `support-replies 2026-06-01 05:23`."""
+    """Return the run's name in Prefect: `support-replies 2026-06-01 05:23`."""
     return f"{spec.name} {present():%Y-%m-%d %H:%M}"
 
 
@@ -107,37 +114,37 @@ def run_pipeline(
     Args:
         pipeline: Name of the entry in pipelines.yaml.
         config: Path of pipelines.yaml.
-        again: Decide once more even when nothing changed since the last verdict.
+        again: Decide again even if nothing has changed since the last verdict.
         until: Last stage to run.
-        tick: What made a run that is to decide first whether it is worth it; null runs without deciding that.
+        tick: What started the run, which then decides first whether it is worth running; None runs in any case.
         crashed: The flow run that this one repeats, given by the automation; it is repeated once.
 
     Raises:
-        TunegateError: see schemas/errors.py; the ledger keeps the reason, the champion stays.
+        TunegateError: see schemas/errors.py; the ledger records the reason, the champion stays.
 
-    In a deployment pipeline and config are those that it was made with (`flows/deployments.py`), and a candidate that
-    waits for a person suspends the run (`flows/schedule/approval.py`).
+    In a deployment, pipeline and config are fixed (`flows/deployments.py`), and a candidate that waits for approval
+    suspends the run (`flows/schedule/approval.py`).
     """
     check_bound(pipeline, config)
     if crashed is not None and not may_repeat(crashed):
         return Completed(name="SKIP", message=f"{crashed} is repeated by another run, or was a repeat itself")
     path = Path(config)
     spec, settings = load_file(path).get(pipeline), load_settings(path)
-    answered = go_on(spec, settings)
-    if answered is not None:
-        return _state(answered)
-    request = Request(again, until, _made_by(tick))
+    resumed = resume_approval(spec, settings)
+    if resumed is not None:
+        return _state(resumed)
+    request = Request(again, until, _tick_of(tick))
     if request.tick is not None:
-        skipped = turned_away(spec, settings, request.tick)
+        skipped = skip_without_lock(spec, settings, request.tick)
         if skipped is not None:
             return _state(skipped)
-    wait_s = 0.0 if request.tick is None else waits_s(spec)
+    wait_s = 0.0 if request.tick is None else tick_wait_s(spec)
     try:
         with open_run(spec, settings, root=path.resolve().parent, wait_s=wait_s) as opened:
             outcome = _run_in_flow(opened, request)
     except RunEndedError as ended:
         return Cancelled(message=str(ended))
-    ask_if_deployed(outcome, settings)
+    suspend_if_waiting(outcome, settings)
     return _state(outcome)
 
 
@@ -151,17 +158,17 @@ def run_here(
     listeners: Callable[[RunContext], tuple[Listener, ...]],
     in_prefect: bool,
 ) -> tuple[Outcome, GateDecision | None]:
-    """A run for the command line: waits for the lock and lets the caller listen; how it ended, and what the gate said.
+    """Run a pipeline for the command line; return how it ended and the gate's decision.
 
-    A Prefect server that dies meanwhile stops nothing: what is done is done, and the rest follows without it.
+    If the Prefect server dies meanwhile, the run continues without it.
 
     Args:
         root: Folder of pipelines.yaml.
-        listeners: Given the run, who hears of it.
+        listeners: Makes the listeners of the run.
 
     Raises:
         RunEndedError: it was cancelled in Prefect.
-        TunegateError: it failed; the ledger keeps the reason, the champion stays.
+        TunegateError: it failed; the ledger records the reason, the champion stays.
     """
     with open_run(spec, settings, root=root, wait_s=wait_s, listeners=listeners) as opened:
         context = opened.context
@@ -174,7 +181,7 @@ def run_here(
 
 
 def _run_as_flow(opened: OpenRun, request: Request) -> Outcome | None:
-    """Run it as a flow of this process; None when Prefect failed before the flow began or after its end."""
+    """Run it as a flow in this process; None if Prefect failed before the flow began or after its end."""
     spec = opened.context.spec
     failures: list[BaseException] = []
 
@@ -207,7 +214,7 @@ def _run_as_flow(opened: OpenRun, request: Request) -> Outcome | None:
 
 
 def _run_in_flow(opened: OpenRun, request: Request) -> Outcome:
-    """The stages as sub-flows, from the moment at which Prefect fails without it.
+    """Run the stages as sub-flows; once Prefect fails, without it.
 
     Raises:
         RunEndedError: the run was cancelled.
@@ -227,16 +234,14 @@ def _run_in_flow(opened: OpenRun, request: Request) -> Outcome:
 
 def _leave_prefect(context: RunContext) -> None:
     if context.in_prefect:
-        context.listeners.noted("Prefect does not answer any more; the run goes on without it")
+        context.listeners.noted("Prefect no longer answers; the run continues without it")
     context.in_prefect = False
 
 
 def is_of_prefect(error: Exception) -> bool:
-    """Was it raised in Prefect's code, and not in ours that Prefect called?
-
-    What its client raises without a server has many types, some of them builtin (`RuntimeError: Failed to reach API`).
-    Errors of nodes are all TunegateErrors (`flows/graph/execute.py`).
-    """
+    """Return whether the error was raised in Prefect's code, and not in ours that Prefect called."""
+    # Without a server its client raises many types, some of them builtin (`RuntimeError: Failed to reach API`). Errors
+    # of nodes are all TunegateErrors (`flows/graph/execute.py`).
     if isinstance(error, TunegateError | RunEndedError):
         return False
     modules = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -246,29 +251,29 @@ def is_of_prefect(error: Exception) -> bool:
 
 
 def _state(outcome: Outcome) -> State[Outcome]:
-    """The flow's final state, named after the verdict."""
+    """Make the flow's final state, named after the verdict."""
     name = "Completed" if outcome.verdict == "DONE" else outcome.verdict
     return Completed(name=name, message=outcome.reason, data=outcome)
 
 
-def _made_by(tick: Cause | None) -> Tick | None:
-    """The tick, with the time that Prefect's schedule meant."""
+def _tick_of(tick: Cause | None) -> Tick | None:
+    """Make the tick, with the scheduled time from Prefect."""
     if tick is None:
         return None
-    meant = flow_run.get_scheduled_start_time() if tick == "schedule" and deployment.get_id() else None
-    return Tick(tick, scheduled_for=meant)
+    due = flow_run.get_scheduled_start_time() if tick == "schedule" and deployment.get_id() else None
+    return Tick(tick, scheduled_for=due)
 
 
 def _run(opened: OpenRun, request: Request) -> Outcome:
     context, tick, until = opened.context, request.tick, request.until
-    last = None if request.again or until != "release" else _still_true(context)
+    last = None if request.again or until != "release" else _last_valid_run(context)
     if last is not None:
         reason = f"nothing changed since run {last.run_id} ({last.verdict}): same tickets, configuration and code"
         if _waiting(context, last):
-            reason += f"; its candidate waits for a person: `tunegate approve {last.run_id} --by NAME`"
+            reason += f"; its candidate waits for approval: `tunegate approve {last.run_id} --by NAME`"
         skip = Decision(run=False, code="unchanged", reason=reason)
-        return _skip(context, skip if tick is None else unchanged(context, tick, reason), _holds(context, last))
-    early = None if tick is None else too_early(context, tick)
+        return _skip(context, skip if tick is None else skip_unchanged(context, tick, reason), _holds(context, last))
+    early = None if tick is None else skip_before_curation(context, tick)
     if early is not None:
         return _skip(context, early)
 
@@ -276,30 +281,30 @@ def _run(opened: OpenRun, request: Request) -> Outcome:
     _run_stage(opened, "curate", ends)
     _show_funnel(opened)
     if tick is not None:
-        decision = weigh(opened, tick)
+        decision = decide_after_curation(opened, tick)
         if not decision.run:
             return _skip(context, decision)
-    cut_off = None if request.again or until != "release" else finish_cut_off(context)
-    if cut_off is not None:
-        return cut_off
+    recovered = None if request.again or until != "release" else recover_promotion(context)
+    if recovered is not None:
+        return recovered
     warn_of_weak_gate(context, opened.run.find(opened.pipeline.curated.clean))
-    with take_turn(context.spec, deployed=context.in_prefect and deployment.get_id() is not None):
+    with hold_resource(context.spec, deployed=context.in_prefect and deployment.get_id() is not None):
         for stage in STAGES[1 : STAGES.index(until) + 1]:
             _run_stage(opened, stage, ends)
     if until != "release":
         return _end(context, "DONE", f"ran until {until}")
     _show_report(context)
     if context.outcome is None:
-        raise TypeError("the stage `release` came to no verdict")
+        raise TypeError("the stage `release` reached no verdict")
     return context.outcome
 
 
 def _run_stage(opened: OpenRun, stage: str, ends: dict[str, State[Any]]) -> None:
-    """Run the stage's nodes, as a sub-flow of Prefect or on plain threads; then what follows each stage."""
+    """Run the stage's nodes, as a sub-flow of Prefect or on plain threads; then what belongs to its end."""
     context, run = opened.context, opened.run
     context.listeners.entered(stage)
     pool = context.spec.place.pool_of(stage)
-    if pool is not None and _is_to_be_placed(opened, stage, pool):
+    if pool is not None and _needs_worker(opened, stage, pool):
         ends[stage] = _run_placed(opened, stage, pool, _parents(opened, stage, ends))
     elif context.in_prefect:
         ends[stage] = run_stage(run, stage, _parents(opened, stage, ends), origin=context.ledger.made_by)
@@ -315,40 +320,40 @@ def _run_stage(opened: OpenRun, stage: str, ends: dict[str, State[Any]]) -> None
             forget_old_texts(context)
         case "finetune":
             report_choice(context, run.find(opened.pipeline.tuned.choice))
-            index_new_results(settings)  # whom the model learned from, while its examples are there
+            index_new_results(settings)  # the customers it learned from, while its examples exist
             shutil.rmtree(trunks_of(settings.home, context.spec.name), ignore_errors=True)
         case "assess":
             _show_gate(context, run.result(opened.pipeline.assessed.decision))
 
 
 def _parents(opened: OpenRun, stage: str, ends: dict[str, State[Any]]) -> list[State[Any]]:
-    """The ends of the stages that the stage takes something from."""
+    """Return the final states of the stages that the stage depends on."""
     graph = opened.pipeline.graph
     above = {parent.stage for node in graph.of_stage(stage) for parent in graph.parents(node)} - {stage}
     return [ends[each] for each in STAGES if each in above and each in ends]
 
 
-def _is_to_be_placed(opened: OpenRun, stage: str, pool: str) -> bool:
-    """Is there anything to make, and a server to place it by?
+def _needs_worker(opened: OpenRun, stage: str, pool: str) -> bool:
+    """Return whether there is anything to make on the pool.
 
     Raises:
-        ServiceError: TG0701, Prefect does not answer: a placed stage runs where it is placed, or not at all.
+        ServiceError: TG0701, Prefect does not answer: a placed stage runs only where it is placed.
     """
     if first_missing(opened, stage) is None:
         return False
     if not opened.context.in_prefect:
         raise ServiceError(
             f"stage {stage} is placed on pool {pool!r}, and Prefect does not answer", code="TG0701",
-            where=f"{opened.context.spec.name}.place.{stage}", hint="bring the server up, or run it without `place`",
+            where=f"{opened.context.spec.name}.place.{stage}", hint="start the server, or run without `place`",
         )  # fmt: skip
     return True
 
 
 def _run_placed(opened: OpenRun, stage: str, pool: str, parents: list[State[Any]]) -> State[Any]:
-    """Have a worker make what it can; what needs the ledger follows here."""
+    """Let a worker run the stage; nodes that need the ledger run here afterwards."""
     context, run = opened.context, opened.run
     if stage == "curate" and opened.graph_context.forgotten is not None:
-        # Who was forgotten is told by keyed hashes, and their key does not leave this machine.
+        # Forgotten customers are found by keyed hashes, and the key does not leave this machine.
         run_plainly(run, targets=(opened.pipeline.curated.tables[0][1],))
     given, digest = hand_over(opened, stage)
     context.listeners.noted(f"{stage} runs on pool {pool}")
@@ -366,7 +371,7 @@ def _run_placed(opened: OpenRun, stage: str, pool: str, parents: list[State[Any]
     if not state.is_completed():
         raise ServiceError(
             f"stage {stage} failed on pool {pool!r}: {state.message or state.name}", code="TG0701",
-            where=f"{context.spec.name}.place.{stage}", hint="the flow run's page and the worker's log say more",
+            where=f"{context.spec.name}.place.{stage}", hint="see the flow run's page and the worker's log",
         )  # fmt: skip
     made = take_back(opened, stage, run_id=did["run_id"], handover=did["handover"])
     here = run_nodes(run, stage, origin=context.ledger.made_by, quietly=True)
@@ -378,10 +383,10 @@ def _run_placed(opened: OpenRun, stage: str, pool: str, parents: list[State[Any]
 
 
 def _stage_flow(stage: str) -> Flow[Any, Any]:
-    """The flow of a placed stage, as a worker finds it: `flows.pipeline.place_curate`."""
+    """Make the flow of a placed stage, which a worker finds as `flows.pipeline.place_curate`."""
 
     def place(pipeline: str, config: str, run_id: str, handover: str) -> Any:
-        """Make what this stage of a run is missing. Refused for another pipeline or file than the deployment's."""
+        """Make the missing results of this stage. Refused for another pipeline or file than the deployment's."""
         check_bound(pipeline, config)
         guard_process()
         THIS_PROCESS.reopen()
@@ -391,7 +396,7 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
             root = path.resolve().parent
             run = open_placed(spec, settings, root=root, run_id=run_id, stage=stage, handover=handover)
             with cancellation(run.cancel):
-                state = run_nodes(run, stage, origin=lambda _key: "", only=is_workers)
+                state = run_nodes(run, stage, origin=lambda _key: "", only=runs_on_worker)
             if state.is_completed():
                 give_back(run, stage, run_id, handover)
         return state
@@ -414,12 +419,12 @@ def _skip(context: RunContext, decision: Decision, holds: Holds | None = None) -
     return _end(context, "SKIP", decision.reason, holds=holds)
 
 
-def _still_true(context: RunContext) -> RunRow | None:
-    """The last run with a verdict on the same inputs, if its verdict would be the same today.
+def _last_valid_run(context: RunContext) -> RunRow | None:
+    """Return the last run with a verdict on the same inputs, if its verdict would be the same today.
 
-    A verdict against another champion than today's is not: after a rollback, say, a blocked candidate gets a new look.
+    A verdict against another champion does not count: after a rollback, say, a blocked candidate is judged again.
     """
-    ledger, champion = context.ledger, context.standing.champion
+    ledger, champion = context.ledger, context.registry_state.champion
     last = ledger.last_verdict(context.spec.name, context.input_digest)
     if last is None:
         return None
@@ -436,10 +441,10 @@ def _still_true(context: RunContext) -> RunRow | None:
 
 
 def _holds(context: RunContext, last: RunRow) -> Holds:
-    """The verdict that holds still: whose candidate is champion was let in, by the gate or by a person."""
+    """Return the verdict that still holds: PROMOTE if its candidate is champion, by the gate or by a person."""
     if last.verdict is None or last.verdict == "ERROR":
         raise TypeError(f"run {last.run_id} has no verdict that could hold")
-    champion = context.standing.champion
+    champion = context.registry_state.champion
     return "PROMOTE" if champion is not None and champion.run_id == last.run_id else last.verdict
 
 
@@ -454,7 +459,7 @@ def _show_funnel(opened: OpenRun) -> None:
     ends = {node.name: opened.run.outcomes[node.name] for node in nodes if node.name in opened.run.outcomes}
     rows = [{"step": name, "result": describe(end.result)} for name, end in ends.items() if not end.skipped]
     key = _artifact_key(opened.context, "funnel")
-    create_table_artifact(key=key, table=rows, description="What became of the rows")
+    create_table_artifact(key=key, table=rows, description="Rows kept and removed by each step")
 
 
 def _show_gate(context: RunContext, decision: GateDecision) -> None:
@@ -476,5 +481,5 @@ def _show_report(context: RunContext) -> None:
 
 
 def _artifact_key(context: RunContext, what: str) -> str:
-    """Prefect wants lower-case letters, digits and dashes."""
+    # Prefect allows only lower-case letters, digits and dashes.
     return re.sub(r"[^a-z0-9-]+", "-", f"{context.spec.name}-{what}")

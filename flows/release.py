@@ -1,7 +1,7 @@
 """Stage four: bundle the candidate, record it in the ledger, promote it if the verdict says so, update MLflow.
 
 The ledger is the source of truth: a promotion is one compare-and-set transaction there. MLflow's versions and aliases
-follow it and can be brought up to date at any time, so a dead MLflow never decides who is champion.
+follow it and can be updated at any time, so a dead MLflow never decides who is champion.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flows.finetune import Tuned
 from flows.graph.graph import Graph
 from flows.graph.keys import digest_of
 from flows.ledger.rows import MOVES, EventRow
-from flows.views.report import leave_report
+from flows.views.report import report_run
 from schemas.artifacts import (
     BundleRef,
     ChampionRef,
@@ -85,7 +85,7 @@ def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned,
 
 
 def not_promoted(decision: GateDecision | None) -> str | None:
-    """Why the champion stays; None with PROMOTE."""
+    """Return why the champion stays; None for PROMOTE."""
     if decision is None:
         return "the gate was left out"
     return None if decision.verdict == "PROMOTE" else f"the gate says {decision.verdict}"
@@ -107,9 +107,9 @@ def record(
     choice: ChoiceRef | None,
     latency: CheckEvidence | None,
 ) -> str:
-    """Enter the candidate and its verdict into the ledger; returns its version.
+    """Record the candidate and its verdict in the ledger; return its version.
 
-    What MLflow shall show of the run is kept next to the ledger first.
+    First, what MLflow will show of the run is written next to the ledger.
 
     Raises:
         StorageError: TG0580 or TG0581, the ledger was altered or is another one.
@@ -154,12 +154,12 @@ def _candidate(
 def promote(
     run: RunContext, *, version: str, decision: GateDecision, bundle: BundleRef, trained: TrainedRef
 ) -> EventRow:
-    """Make the candidate champion unless it has to wait for a person; returns the ledger's answer.
+    """Make the candidate champion unless it has to wait for approval; return the ledger's event.
 
     Raises:
         GateError: the champion moved since the evaluation began; nothing is promoted.
-        StorageError: what would be registered is not what was evaluated; TG0581, MLflow's registered model belongs to
-            another ledger.
+        StorageError: the files to register are not those that were evaluated; TG0581, MLflow's registered model belongs
+            to another ledger.
     """
     spec = run.spec
     check_evaluated(bundle, trained)
@@ -176,20 +176,20 @@ def promote(
 
 
 def report(run: RunContext, *, version: str, decision: GateDecision, event: EventRow | None) -> Outcome:
-    """Come to the run's outcome; write its graph and its report."""
+    """Set the run's outcome; write its graph and its report."""
     note = f"; {event.note}" if event is not None and event.note else ""
     outcome = outcome_of(run.ledger, run.run_id, decision.verdict, decision.reason + note, version=version)
     if event is not None and event.action not in MOVES:
         outcome = held(outcome, event)
     run.outcome = outcome
     keep_picture(run, ending=(report.__name__, register.__name__))
-    leave_report(run)
+    report_run(run)
     return outcome
 
 
 def register(run: RunContext, *, outcome: Outcome) -> None:
-    """Bring MLflow up to date; a dead one costs a note."""
+    """Update MLflow; if it is down, only note that."""
     late = synchronise(run.ledger, run.settings)
     if late is not None:
         why = f"MLflow sync pending: {late.message}; `tunegate reconcile` later"
-        run.listeners.noted(f"{outcome.verdict} stands, {why}")
+        run.listeners.noted(f"{outcome.verdict} is recorded, {why}")

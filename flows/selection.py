@@ -1,9 +1,9 @@
-"""Several trainings, each weighed on the validation items, and the one that goes on to the gate: as nodes of the graph.
+"""Add several trainings to the graph, score each on the validation items, and choose the one that the gate judges.
 
-For each training: its base model and token ids where they differ, `train · X`, `answers · X`, `scores · X`, and `X`,
-which weighs it. Then `choice`. A rung of a ladder is left out once an earlier one has met the target; a trial of Optuna
-is suggested from the results before it, so its nodes are added when those are there. Each training has the key that it
-would have alone, so that nothing is trained twice. Called by `flows/finetune.py`.
+For each training: its base model and token ids if they differ, `train · X`, `answers · X`, `scores · X`, and `X`, which
+sums it up. Then `choice`. A rung of a ladder is left out once an earlier one has met the target; a trial of Optuna is
+suggested from the results before it, so its nodes are added once those exist. Each training has the key that it would
+have alone, so that nothing is trained twice. Called by `flows/finetune.py`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tasks.model.base_model import check_same_tokenizer
 from tasks.train.sweep import suggest
 
 DIVERGED, NO_LIKELIHOOD = "TG0401", "TG0420"
-"""What makes a training fail the same way each time: it is out, the others go on."""
+"""Deterministic failures of a training: it drops out, the others continue."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training of the graph; `result` weighs it."""
+    """One training of the graph; `result` is its score."""
 
     name: str
     model: ModelRef
@@ -45,7 +45,7 @@ class Training:
 
 @dataclass
 class Selection:
-    """Adds trainings to a graph and keeps what was added, trials of Optuna as they come."""
+    """Adds trainings to a graph and keeps track of them; Optuna's trials are added one by one."""
 
     spec: PipelineSpec
     context: GraphContext
@@ -54,20 +54,20 @@ class Selection:
     prompts: PromptSet
     models: dict[tuple[str, bool], ModelRef] = field(default_factory=dict)
     dataset: DatasetRef | None = None
-    """The examples of all trainings, where no setting changes them."""
+    """The examples of all trainings, if no setting changes them."""
     trainings: list[Training] = field(default_factory=list)
 
     @property
     def choice(self) -> LadderSpec | GridSweep | OptunaSweep:
-        """What is declared."""
+        """The declared ladder or sweep."""
         choice = self.spec.train.choice
         if choice is None:
-            raise TypeError("there is one training alone")
+            raise TypeError("there is only one training")
         return choice
 
     @property
     def target(self) -> TargetSpec | None:
-        """What a rung has to meet."""
+        """The target of each rung; None for sweeps."""
         return self.choice.target if isinstance(self.choice, LadderSpec) else None
 
     @property
@@ -78,11 +78,11 @@ class Selection:
 
     @property
     def results(self) -> tuple[TrialRef, ...]:
-        """Of the trainings so far."""
+        """Results of the trainings so far."""
         return tuple(training.result for training in self.trainings)
 
     def model(self, graph: Graph, key: tuple[str, bool]) -> ModelRef:
-        """The base model, added when it is first needed."""
+        """Return the base model, which is added when it is first needed."""
         if key not in self.models:
             uri, allow_download = key
             name = base_models(self.spec.train)[key]
@@ -91,7 +91,7 @@ class Selection:
         return self.models[key]
 
     def add(self, graph: Graph, candidate: Candidate, changes: Changes) -> TrialRef:
-        """Add the nodes of one training; the handle of the one that weighs it."""
+        """Add the nodes of one training; return the handle of its score."""
         train, name, steps = self.spec.train, candidate.name, ModelSteps(graph, self.context)
         model = self.model(graph, base_of(train, changes))
         first = self.model(graph, base_of(train, candidates(train)[0].changes or {}))
@@ -153,10 +153,10 @@ def select_training(
 
 
 def _questions(graph: Graph, spec: PipelineSpec, context: GraphContext, splits: Splits) -> Selection:
-    """The validation items and their prompts, before anything is trained."""
+    """Add the validation items and their prompts, before anything is trained."""
     evaluate, train = spec.evaluate, spec.train
     if train.choice is None:
-        raise TypeError("there is one training alone")
+        raise TypeError("there is only one training")
     items = graph.add(
         select_validation_items,
         splits=splits,
@@ -172,7 +172,7 @@ def _questions(graph: Graph, spec: PipelineSpec, context: GraphContext, splits: 
 
 
 def _next_trial(graph: Graph, *, selection: Selection, candidate: Candidate, earlier: tuple[TrialRef, ...]) -> TrialRef:
-    """The trial that Optuna suggests after these; a trial that failed counts as one without a value."""
+    """Add the trial that Optuna suggests after these; a failed trial counts as one without a value."""
     values = [_value(graph, trial) for trial in earlier]
     changes = suggest(_optuna(selection), values, higher_is_better=selection.traits.higher_is_better)
     return selection.add(graph, candidate, changes)
@@ -196,7 +196,7 @@ def _target_met(*rungs: TrialRef | None) -> str | None:
 
 def _choose(graph: Graph, selection: Selection, results: tuple[TrialRef, ...]) -> ChoiceRef:
     declared, is_optuna = candidates(selection.spec.train), isinstance(selection.choice, OptunaSweep)
-    # What Optuna suggests decides the run as well, though no step calls it.
+    # Optuna's suggestions decide the run as well, although no step calls it.
     reads = {"suggest": digest_of(code_digests(suggest))} if is_optuna else {}
     return graph.named("choice", reads=reads, libraries=("optuna",) if is_optuna else ()).add(
         choose_training,
@@ -209,17 +209,17 @@ def _choose(graph: Graph, selection: Selection, results: tuple[TrialRef, ...]) -
 
 
 def winner_model(graph: Graph, *, selection: Selection, choice: ChoiceRef) -> ModelRef:
-    """The base model of the chosen training."""
+    """Return the base model of the chosen training."""
     return _winner(graph, selection, choice).model
 
 
 def winner_dataset(graph: Graph, *, selection: Selection, choice: ChoiceRef) -> DatasetRef:
-    """The examples of the chosen training."""
+    """Return the examples of the chosen training."""
     return _winner(graph, selection, choice).dataset
 
 
 def winner_trained(graph: Graph, *, selection: Selection, choice: ChoiceRef) -> TrainedRef:
-    """The chosen training."""
+    """Return the chosen training."""
     return _winner(graph, selection, choice).trained
 
 
@@ -229,7 +229,7 @@ def _winner(graph: Graph, selection: Selection, choice: ChoiceRef) -> Training:
 
 
 def _judged_by(evaluate: EvaluateSpec, metric: str) -> tuple[EvaluateSpec, DecodingSpec]:
-    """What the choice needs of scoring: its own metric; and one token of answer where only the loss counts."""
+    """Limit scoring to what the choice needs: its own metric, and one answer token if only the loss counts."""
     metrics = tuple(each for each in evaluate.metrics if each.traits().name == metric)
     decoding = evaluate.decoding()
     if metric == LOSS:

@@ -1,8 +1,8 @@
-"""`make compare-demo BASE=COMMIT`: does the demo of this commit end as that of an earlier one, on this machine?
+"""`make compare-demo BASE=COMMIT`: check that the demo gives the same results as at an earlier commit, on this machine.
 
-Both commits are cloned below `.tunegate/compare/`, set up, and run one after the other; a commit that was run before
-is read back. Every step's files must have the same bytes; the findings of the gate the same numbers; the runs the same
-exit codes and verdicts.
+Both commits are cloned below `.tunegate/compare/`, installed, and run one after the other; the outcome of a commit that
+ran before is read back. Every step's files must have the same bytes, the gate's findings the same numbers, and the runs
+the same exit codes and verdicts.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[1]
 PIPELINES = ("support-replies", "support-replies-mislabelled")
 WITHOUT_BYTES = "warehouse.duckdb"
-"""DuckDB does not order a file's pages; the tables that it is made of are compared as Parquet."""
+"""DuckDB does not order a file's pages; its tables are compared as Parquet."""
 
 
 def main() -> int:
-    """Print the differences; 0 when there are none."""
+    """Print the differences; return 0 if there are none."""
     parser = argparse.ArgumentParser(prog="compare-demo", description=__doc__)
     parser.add_argument("base", help="commit to compare with")
     parser.add_argument("candidate", nargs="?", default="HEAD")
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def outcome_of(commit: str, pipelines: tuple[str, ...]) -> dict[str, Any]:
-    """What each pipeline gave at the commit: exit code, verdict, findings, sha256 of each file of each step."""
+    """Return each pipeline's outcome at the commit: exit code, verdict, findings, sha256 of each file of each step."""
     sha = _output(["git", "rev-parse", "--short=12", f"{commit}^{{commit}}"], PROJECT).strip()
     tree = PROJECT / ".tunegate" / "compare" / sha
     if not tree.exists():
@@ -49,7 +49,7 @@ def outcome_of(commit: str, pipelines: tuple[str, ...]) -> dict[str, Any]:
 
 
 def compare(base: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
-    """One line for each difference."""
+    """Return one line for each difference."""
     lines = []
     for pipeline, before in base.items():
         after = candidate[pipeline]
@@ -66,18 +66,21 @@ def compare(base: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
 
 
 def _run(tree: Path, pipeline: str) -> dict[str, Any]:
-    """Run the pipeline in the tree unless that was done, and read what came of it."""
+    """Run the pipeline in the tree unless it ran before, and read its outcome."""
     kept = tree / ".tunegate" / f"outcome-{pipeline}.json"
     if not kept.exists():
         sys.stderr.write(f"{tree.name}: {pipeline}\n")
-        # A ledger's witness of its own: the two homes know nothing of each other.
+        # A separate state folder: each home has its own witness of its ledger.
         environment = {**os.environ, "XDG_STATE_HOME": str(tree / ".tunegate" / "state")}
         tunegate = str(tree / ".venv" / "bin" / "tunegate")
         done = subprocess.run(
             [tunegate, "run", pipeline, "--json"], cwd=tree, env=environment, check=False, stdout=subprocess.PIPE
         )
         run = json.loads(done.stdout)
-        if run.get("verdict") in (None, "SKIP"):  # a comparison was cut off after its run: nothing is left to do
+        if run.get("verdict") in (
+            None,
+            "SKIP",
+        ):  # a comparison was interrupted after its run
             raise SystemExit(f"{pipeline} ended with {done.returncode}: {run}\nhint: remove {tree}, then compare again")
         show = json.loads(_output([tunegate, "show", run["run_id"], "--json"], tree, environment))
         outcome = {
@@ -92,7 +95,7 @@ def _run(tree: Path, pipeline: str) -> dict[str, Any]:
 
 
 def _files(tree: Path, key: str) -> dict[str, str]:
-    """Name -> sha256 of each file of a stored result."""
+    """Return name -> sha256 of each file of a stored result."""
     (manifest,) = (tree / ".tunegate" / "store").glob(f"*/{key}/MANIFEST.json")
     files = json.loads(manifest.read_text())["files"]
     return {name: entry["sha256"] for name, entry in files.items() if name != WITHOUT_BYTES}

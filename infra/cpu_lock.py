@@ -1,7 +1,7 @@
-"""requirements.lock without torch and the CUDA libraries of its usual build; or the torch that is left out.
+"""Print requirements.lock without torch and the CUDA libraries of its usual build; or the pin of torch.
 
 python infra/cpu_lock.py requirements.lock           the lock for a machine without a GPU
-python infra/cpu_lock.py requirements.lock --torch   torch==2.15.0, to be taken from an index of builds for a CPU
+python infra/cpu_lock.py requirements.lock --torch   torch==2.15.0, to install from an index of CPU builds
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ CUDA = re.compile(r"(nvidia-|cuda-|triton==)")
 
 
 def entries(lock: str) -> list[str]:
-    """One string per pin, with its hashes."""
+    """Split the lock into one string per pin, with its hashes."""
     return [entry.rstrip() + "\n" for entry in re.split(r"\n(?=[a-z0-9])", lock) if "==" in entry]
 
 
 def main() -> int:
-    """Print what is asked for."""
+    """Print the lock, or the pin of torch with `--torch`."""
     found = entries(Path(sys.argv[1]).read_text())
     if "--torch" in sys.argv:
         sys.stdout.write(next(entry.split()[0] for entry in found if entry.startswith("torch==")) + "\n")

@@ -1,6 +1,6 @@
-"""`make demo`: the main job, then its mis-tagged twin, then nothing to do; the exit codes are the proof.
+"""`make demo`: the main pipeline, then its mis-tagged twin, then a run with nothing to do; exit codes are checked.
 
-State goes to `.tunegate/` like that of any run, so a second demo reuses what is still true.
+State goes to `.tunegate/` like that of any run, so a second demo reuses what is still valid.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TICKET = "Hello, order NB-40417 was charged twice on my card this morning and I 
 
 
 def main() -> int:
-    """Play the scenes; 0 when every exit code is the expected one."""
+    """Run the scenes; return 0 if every exit code is the expected one."""
     begun = time.monotonic()
     try:
         champions = []
@@ -51,12 +51,12 @@ def main() -> int:
             return 1
     finally:
         subprocess.run([TUNEGATE, "down"], cwd=PROJECT, check=False, stdout=subprocess.DEVNULL)
-    say(f"\ndemo done in {time.monotonic() - begun:.0f} s; `tunegate up` opens Prefect's and MLflow's pages over it")
+    say(f"\ndemo done in {time.monotonic() - begun:.0f} s; `tunegate up` shows it in Prefect and MLflow")
     return 0
 
 
 def say(text: str) -> None:
-    """Speak on stderr, in order with the commands' own talk."""
+    """Write to stderr, in order with the commands' own output."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 

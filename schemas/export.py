@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.verdicts import Verdict
 
-Standing = Literal["champion", "former champion", "never promoted"]
+PromotionStatus = Literal["champion", "former champion", "never promoted"]
 
 
 class ExportOrigin(BaseModel):
@@ -22,7 +22,7 @@ class ExportOrigin(BaseModel):
     name: str
     """Registered model name."""
     version: str
-    standing: Standing
+    standing: PromotionStatus
     promoted: bool
     """Was it ever champion? False marks what no gate and no person has let into service."""
     let_in_by: str

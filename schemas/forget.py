@@ -1,4 +1,4 @@
-"""What is kept of a customer who was forgotten, and what is told about where their tickets are.
+"""What is kept of a customer who was forgotten, and where their tickets are.
 
 Nothing here names the customer in clear: a hash under a secret key does.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 Fate = Literal["removed", "rewritten", "kept", "yours"]
-"""removed: it goes as a whole. rewritten: it stays without the rows. kept: weights, they are marked. yours: outside of
-the workspace, the user removes it there."""
+"""removed: deleted as a whole. rewritten: kept without the rows. kept: weights, which are marked. yours: outside the
+workspace; the user removes it there."""
 
 
 class _Part(BaseModel):
@@ -19,12 +19,12 @@ class _Part(BaseModel):
 
 
 class Tombstone(_Part):
-    """Who may never come back, by keyed hash."""
+    """A customer whose rows are never read again, by keyed hash."""
 
     id: str
     """HMAC of the customer's id as the source writes it."""
     key_id: str
-    """Which key; it does not tell the key."""
+    """Identifies the key without revealing it."""
     owners: tuple[str, ...]
     """HMACs of the ids under which tables hold the customer: the one of the source, and its pseudonyms."""
     tickets: tuple[str, ...] = ()
@@ -36,16 +36,17 @@ class Tombstone(_Part):
 
 
 class Holding(_Part):
-    """One thing that holds rows of the customer, or was made from such."""
+    """One thing that holds rows of the customer, or was made from them."""
 
     kind: Literal["result", "snapshot", "warehouse", "feedback", "report", "landed", "source"]
     place: str
     """Below the home folder; of a source, its file and first lines."""
     digest: str = ""
     n_rows: int = Field(default=0, ge=0)
-    """Their rows; 0 where it was made from such rows and has none with their id."""
+    """Rows of the customer; 0 where it was made from such rows and has none with their id."""
     fate: Fate
-    told: str = ""
+    note: str = Field(default="", validation_alias=AliasChoices("note", "told"))
+    """What happens to it, in words. `told` in what earlier versions wrote."""
 
 
 class LearnedVersion(_Part):
@@ -56,12 +57,12 @@ class LearnedVersion(_Part):
     run_id: str
     how: Literal["directly", "by inheritance"]
     n_rows: int
-    """Their examples that it was trained on; of an inheriting one those of what it came from."""
+    """Examples of the customer that it was trained on; of an inheriting version, those of its parent."""
     is_champion: bool = False
 
 
 class Holdings(_Part):
-    """Everything that is known of a customer in one workspace."""
+    """Everything that one workspace knows of a customer."""
 
     owner: str
     """The tombstone's id."""
@@ -72,7 +73,7 @@ class Holdings(_Part):
 
     @property
     def to_do(self) -> tuple[Holding, ...]:
-        """What has to go from the workspace."""
+        """What has to be removed from the workspace."""
         return tuple(each for each in self.held if each.fate in ("removed", "rewritten"))
 
 
@@ -88,10 +89,10 @@ class Removal(_Part):
 
 
 class Certificate(_Part):
-    """The proof: what went, by digest and count."""
+    """The proof: what was removed, by digest and count."""
 
     customer: str
-    """The tombstone's id: who holds the key and the customer's id can check it, nobody else learns who it is."""
+    """The tombstone's id: whoever has the key and the customer's id can check it; no one else learns who it is."""
     key_id: str
     began: str
     ended: str
@@ -99,7 +100,7 @@ class Certificate(_Part):
     by: str
     removals: tuple[Removal, ...]
     n_rows: int
-    """Rows with the customer's id that went, over all tables: one ticket counts once in each."""
+    """Removed rows with the customer's id, over all tables: a ticket counts once in each."""
     versions: tuple[LearnedVersion, ...]
     sources: tuple[str, ...]
-    """What the workspace does not own and the user has to remove at the source."""
+    """What the workspace does not own: the user has to remove it at the source."""

@@ -1,4 +1,4 @@
-"""Which learning rates are usual for a method, and which are surely a slip. Used by `schemas/training.py` and advice.
+"""Which learning rates are usual for a method, and which are surely a mistake. Used by `training.py` and advice.
 
 Source: full fine-tuning is published at 1e-5 to 5e-5; LoRA and QLoRA train few weights from zero and take about ten
 times that (Biderman et al., LoRA Learns Less and Forgets Less, 2024).
@@ -11,7 +11,7 @@ USUAL = {"full": (1e-5, 5e-5), "lora": (1e-4, 3e-4), "qlora": (1e-4, 3e-4)}
 FAR = 10.0
 """A rate this many times beyond the band is refused."""
 _SLACK = 1 + 1e-9
-"""So that 3e-3, which is ten times 3e-4 on paper, is not refused for its last bit."""
+"""So that rounding does not refuse 3e-3, which is exactly ten times 3e-4."""
 
 
 def is_usual(method: str, rate: float) -> bool:
@@ -38,10 +38,10 @@ def is_far_off(method: str, rate: float) -> bool:
     return not low / FAR / _SLACK <= rate <= high * FAR * _SLACK
 
 
-def told(method: str, rate: float) -> str:
-    """The finding in words.
+def describe_unusual_rate(method: str, rate: float) -> str:
+    """Say that the rate is unusual, and what is usual.
 
-    >>> told("full", 2e-3)
+    >>> describe_unusual_rate("full", 2e-3)
     'learning_rate 0.002 is unusual for method full: 1e-05 to 5e-05 is usual'
     """
     low, high = USUAL[method]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.canaries import PlantedSpec
-from schemas.learning_rate import FAR, is_far_off, told
+from schemas.learning_rate import FAR, describe_unusual_rate, is_far_off
 from schemas.spec import Fault, Spec, UnfitError
 from schemas.template import template_columns
 
@@ -128,7 +128,7 @@ class TrainSpec(Spec):
     """Of the frozen base weights and the arithmetic; `auto` is bfloat16 where the hardware multiplies it,
     else float32."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
-    """Usual: full 1e-5 to 5e-5, lora and qlora 1e-4 to 3e-4; outside is told, ten times outside is refused."""
+    """Usual: full 1e-5 to 5e-5, lora and qlora 1e-4 to 3e-4; outside is describe_unusual_rate, ten times outside is refused."""
     allow_unusual_learning_rate: bool = False
     """Says that learning_rate is meant, however far from what is usual for the method."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "cosine"
@@ -238,7 +238,7 @@ def _training_faults(train: TrainSpec) -> Iterator[Fault]:
     """Contradictions inside the section."""
     if is_far_off(train.method, train.learning_rate) and not train.allow_unusual_learning_rate:
         yield Fault(
-            f"{told(train.method, train.learning_rate)}, and this is more than {FAR:g} times off",
+            f"{describe_unusual_rate(train.method, train.learning_rate)}, and this is more than {FAR:g} times off",
             at=("learning_rate",),
             hint="if it is meant, say so: allow_unusual_learning_rate: true",
         )

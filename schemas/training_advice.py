@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.learning_rate import is_usual, told
+from schemas.learning_rate import describe_unusual_rate, is_usual
 from schemas.training import TrainSpec
 
 
@@ -15,7 +15,7 @@ def training_advice(train: TrainSpec) -> list[str]:
     """
     advice = []
     if not is_usual(train.method, train.learning_rate) and not train.allow_unusual_learning_rate:
-        advice.append(f"train.{told(train.method, train.learning_rate)}")
+        advice.append(f"train.{describe_unusual_rate(train.method, train.learning_rate)}")
     if train.method in ("full", "lora") and train.quantization is not None and "quantization" in train.model_fields_set:
         advice.append(
             f"train.quantization has no effect with method {train.method}, which loads the base in full precision; "

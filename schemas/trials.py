@@ -1,4 +1,4 @@
-"""References of trainings to choose from: one weighed training, and the choice among several.
+"""References to trainings to choose from: one scored training, and the choice among several.
 
 Filled in by `tasks/assess/trial.py` and `tasks/assess/choose.py`; declared trainings are in `schemas/choice.py`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from schemas.artifacts import Artifact
 from schemas.choice import Setting
@@ -17,7 +17,7 @@ TrialState = Literal["chosen", "done", "failed", "not_started"]
 
 
 class TrialRow(BaseModel):
-    """One training that may be chosen: what it changed, what it gave on validation, what it took."""
+    """One training that may be chosen: what it changed, how it scored on validation, what it cost."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,10 +39,10 @@ class TrialRow(BaseModel):
     """Improvement on the rung before, on the same items; positive is better."""
     gain_lower: float | None = None
     gain_upper: float | None = None
-    told: str = ""
-    """The verdict on a rung in words."""
+    summary: str = Field(default="", validation_alias=AliasChoices("summary", "told"))
+    """The verdict on a rung in words. `told` in what earlier versions wrote."""
     advice: str = ""
-    """Set where a curation round is likelier to pay than the next rung."""
+    """Set where another round of curation is likelier to pay off than the next rung."""
     method: str = ""
     base: str = ""
     """Address of the base model."""
@@ -56,17 +56,17 @@ class TrialRow(BaseModel):
     memory_bytes: int | None = None
     """Predicted peak memory of a training step."""
     trained: str = ""
-    """Digest of what the training made."""
+    """Digest of the training's result."""
 
 
 class TrialRef(Artifact):
-    """One training weighed on the validation items. `values.parquet`: item_id, value of the metric, by item_id."""
+    """One training scored on the validation items. `values.parquet`: item_id, value of the metric, by item_id."""
 
     row: TrialRow
 
 
 class ChoiceRef(Artifact):
-    """Which training goes on to the gate. `ladder.parquet` or `trials.parquet`: one row per training, as `rows`;
+    """Which training is judged by the gate. `ladder.parquet` or `trials.parquet`: one row per training, as `rows`;
     `choice.json` holds all of it."""
 
     kind: ChoiceKind

@@ -36,7 +36,7 @@ EXPOSURE = "exposure"
 """Method of the one finding about safety that is none either: canaries."""
 
 
-class Spent(BaseModel):
+class UsedBudget(BaseModel):
     """Earlier verdicts that cost this one evidence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

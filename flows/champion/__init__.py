@@ -1,1 +1,1 @@
-"""Who is champion: approvals and recovery, and MLflow, which follows the ledger. The one room that speaks to MLflow."""
+"""The champion: approvals, recovery, and MLflow, which follows the ledger. The one package that talks to MLflow."""

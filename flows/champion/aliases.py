@@ -1,9 +1,9 @@
-"""MLflow's aliases of one name, as the ledger has them this moment: `previous`, `champion`, `challenger`.
+"""MLflow's aliases of one name, as in the ledger at this moment: `previous`, `champion`, `challenger`.
 
-`previous` is where a rollback goes, `challenger` the candidate that waits for a person's approval; either may be
-nobody. Told again without harm. Called by `flows/champion/mlflow_sync.py`, which keeps two tellers apart. MLflow moves
-an alias without asking what it was, so that one who was held up could put an old champion back: whoever has moved
-aliases looks at the ledger once more and follows it again if it went on.
+`previous` is the target of a rollback, `challenger` the candidate that waits for a person's approval; either may be
+missing. Setting them is idempotent. Called by `flows/champion/mlflow_sync.py`, one process at a time. MLflow moves an
+alias without comparing what it was, so a delayed process could restore an old champion: after moving aliases, each
+process reads the ledger once more and follows it again if it has changed.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from flows.ledger.rows import CandidateRow
 
 Publish = Callable[["CandidateRow"], str]
-"""Makes MLflow know the candidate and returns its number there."""
+"""Registers the candidate in MLflow and returns its number there."""
 
 
-def tell_aliases(name: str, ledger: Ledger, client: MlflowClient, publish: Publish, *, uri: str) -> list[str]:
-    """Let the aliases follow the ledger until it stands still meanwhile; returns those that were elsewhere.
+def move_aliases(name: str, ledger: Ledger, client: MlflowClient, publish: Publish, *, uri: str) -> list[str]:
+    """Set the aliases by the ledger until it has not changed meanwhile; return those that were moved.
 
-    `previous` goes first: a crash in between leaves the old champion in service. A candidate other than the champion
-    that cannot be shown (its files are damaged) loses its alias and holds up nothing else; its error is raised last.
+    `previous` is set first: a crash in between leaves the old champion in service. A candidate other than the champion
+    that cannot be published (its files are damaged) loses its alias and blocks nothing else; its error is raised last.
 
     Raises:
         ServiceError: MLflow does not answer.
-        TunegateError: a candidate cannot be shown.
+        TunegateError: a candidate cannot be published.
     """
     moved: list[str] = []
     while True:
-        told = ledger.history(name)
+        history = ledger.history(name)
         at, faults = _follow(name, ledger, client, publish, uri=uri)
         moved += [alias for alias in at if alias not in moved]
-        if ledger.history(name) == told:
+        if ledger.history(name) == history:
             if faults:
                 raise faults[0]
             return moved
@@ -50,7 +50,7 @@ def tell_aliases(name: str, ledger: Ledger, client: MlflowClient, publish: Publi
 def _follow(
     name: str, ledger: Ledger, client: MlflowClient, publish: Publish, *, uri: str
 ) -> tuple[list[str], list[TunegateError]]:
-    """One time: the aliases that were elsewhere, and what kept a candidate other than the champion from being shown."""
+    """Set the aliases once; return those that were moved, and why other candidates could not be published."""
     from tasks.release.register import move_alias
 
     moved: list[str] = []
@@ -78,14 +78,14 @@ def _follow(
     follow("challenger", waiting[-1].to_version if waiting else None)
     reach("mlflow.challenger")
     if number is not None:
-        _say_how(name, number, ledger, client, uri)
+        _tag_promotion(name, number, ledger, client, uri)
     return moved, faults
 
 
 def _number_of(
     name: str, version: str | None, ledger: Ledger, client: MlflowClient, publish: Publish, uri: str
 ) -> str | None:
-    """MLflow's number of the version, which is published first if this MLflow has not seen it."""
+    """Return MLflow's number of the version, which is published first if this MLflow does not have it."""
     from tasks.release.register import find_version
 
     row = ledger.candidate(name, version) if version is not None else None
@@ -94,8 +94,8 @@ def _number_of(
     return find_version(client, name=name, version=row.ref.version, owner=owner_of(ledger), uri=uri) or publish(row)
 
 
-def _say_how(name: str, number: str, ledger: Ledger, client: MlflowClient, uri: str) -> None:
-    """How the champion came to be, and the hash of that event: a copy of the chain's end outside the ledger."""
+def _tag_promotion(name: str, number: str, ledger: Ledger, client: MlflowClient, uri: str) -> None:
+    """Tag how the champion was promoted, and the hash of that event: a copy of the chain's end outside the ledger."""
     from tasks.release.register import EVENT_TAG, tag_version
 
     event = last_move(ledger.history(name), name)

@@ -1,7 +1,7 @@
-"""What follows when a person answers a candidate that waits: files checked, champion moved, MLflow told.
+"""Approve or reject a candidate that waits: check its files, move the champion, update MLflow.
 
-The command line (`tunegate approve`) and Prefect's page (`flows/schedule/approval.py`) both end here; the ledger keeps
-who, when and why. Neither knows who really sits there: `by` is what the person says.
+The command line (`tunegate approve`) and Prefect's page (`flows/schedule/approval.py`) both call this; the ledger
+records who, when and why. Neither authenticates the person: `by` is the name that was given.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tasks.release.bundle import check_evaluated
 
 @dataclass(frozen=True)
 class Answered:
-    """The ledger's event, and what MLflow could not be told."""
+    """The ledger's event, and the error if MLflow could not be updated."""
 
     event: EventRow
     late: TunegateError | None
@@ -31,17 +31,17 @@ def answer(
     """Approve or reject the run's candidate.
 
     Args:
-        expected: The champion that it is to take over from; None is whoever it is.
+        expected: The champion that it replaces; None is any.
 
     Raises:
-        GateError: it does not wait, was answered otherwise, or its verdict is stale (TG0620, TG0621).
-        StorageError: TG0549, what would become champion is not what was evaluated.
+        GateError: it does not wait, was decided otherwise, or its verdict is stale (TG0620, TG0621).
+        StorageError: TG0549, the files are not those that were evaluated.
     """
     if not approve:
         event = ledger.reject(run_id, actor=by, reason=reason)
         return Answered(event, synchronise(ledger, settings))
-    asked = {(e.name, e.to_version) for e in ledger.history() if (e.action, e.run_id) == ("wait", run_id)}
-    for name, version in asked:
+    waiting = {(e.name, e.to_version) for e in ledger.history() if (e.action, e.run_id) == ("wait", run_id)}
+    for name, version in waiting:
         row = ledger.candidate(name, version)
         if row is not None:
             check_evaluated(row.ref.bundle, row.ref.trained)

@@ -1,7 +1,7 @@
-"""Tell MLflow what the ledger knows: runs, versions, aliases.
+"""Copy runs, versions and aliases from the ledger to MLflow.
 
-Every projection is noted in the ledger's outbox in the transaction that made it true, worked off here, and may be told
-again without harm. A dead MLflow costs a note on the screen, never a verdict: `tunegate reconcile` catches up.
+Every change is put into the ledger's outbox in the transaction that made it, sent from here, and may be sent twice. If
+MLflow is down, the run prints a note and keeps its verdict: `tunegate reconcile` catches up.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydantic import ValidationError
 
-from flows.champion.aliases import tell_aliases
+from flows.champion.aliases import move_aliases
 from flows.context.registry_owner import owner_of
 from flows.graph.keys import digest_of
 from flows.workspace.disk import named_disk_errors
@@ -31,118 +31,120 @@ if TYPE_CHECKING:
     from flows.ledger.ledger import Ledger
     from flows.ledger.rows import CandidateRow, Projection
 
-TELLER_WAIT_S = 60.0
+LOCK_WAIT_S = 60.0
 REASON_CHARS = 4000
 RECENT_RUNS = 200
 
 
 @dataclass(frozen=True)
-class Told:
-    """What became of the outbox."""
+class SyncResult:
+    """What was sent, and what was not."""
 
-    n_told: int = 0
+    n_synced: int = 0
+    """Changes that MLflow has now."""
     repaired: tuple[str, ...] = ()
-    """`replies@champion`: aliases that were elsewhere, although nothing was to be told of them."""
+    """`replies@champion`: aliases that were wrong although no change of them was pending."""
     late: TunegateError | None = None
-    """The first error; what it concerns stays in the outbox."""
+    """The first error; its change stays in the outbox."""
 
 
 def synchronise(ledger: Ledger, settings: Settings) -> TunegateError | None:
-    """Work off the outbox in order; returns the first error, if there was one.
+    """Send the changes in the outbox in order; return the first error, if there was one.
 
-    What one MLflow does not hear (it is down) or one candidate cannot show (its bundle is damaged) stays in the outbox
-    and holds up nothing else; nor does a disk that fails here undo a verdict. One process of all hosts tells at a time:
-    MLflow would make two versions of one.
+    A change that cannot be sent (its MLflow is down, its bundle is damaged) stays in the outbox and blocks no other; a
+    disk that fails here does not undo a verdict. One process of all hosts sends at a time: else MLflow would make two
+    versions of one.
     """
     try:
         with named_disk_errors(settings.home):
-            return _told(ledger, settings).late if ledger.pending_projections() else None
+            return _sync(ledger, settings).late if ledger.pending_projections() else None
     except StorageError as error:
         return error
 
 
-def reconcile(ledger: Ledger, settings: Settings) -> Told:
-    """Work off the outbox, then compare every alias with the ledger and put back what somebody else has moved."""
-    return _told(ledger, settings, every_name=True) if ledger.pending_projections() or ledger.names() else Told()
+def reconcile(ledger: Ledger, settings: Settings) -> SyncResult:
+    """Send the changes in the outbox, then compare every alias with the ledger and correct those that someone moved."""
+    return _sync(ledger, settings, every_name=True) if ledger.pending_projections() or ledger.names() else SyncResult()
 
 
-def _told(ledger: Ledger, settings: Settings, *, every_name: bool = False) -> Told:
-    with ledger.teller(wait_s=TELLER_WAIT_S) as check_turn:
-        told, silent = _work_off(ledger, settings, check_turn)
-        return _repair(told, silent, ledger, settings, check_turn) if every_name else told
+def _sync(ledger: Ledger, settings: Settings, *, every_name: bool = False) -> SyncResult:
+    with ledger.mlflow_lock(wait_s=LOCK_WAIT_S) as check_lock:
+        result, silent = _send_pending(ledger, settings, check_lock)
+        return _repair(result, silent, ledger, settings, check_lock) if every_name else result
 
 
-def _work_off(ledger: Ledger, settings: Settings, check_turn: Check) -> tuple[Told, set[str]]:
+def _send_pending(ledger: Ledger, settings: Settings, check_lock: Check) -> tuple[SyncResult, set[str]]:
+    """Send the outbox; also returns the addresses that did not answer."""
     first: TunegateError | None = None
     silent: set[str] = set()
-    heard: set[tuple[str, str]] = set()
-    n_told = 0
+    reached: set[tuple[str, str]] = set()
+    n_synced = 0
     for projection in ledger.pending_projections():
         uri = ""
         try:
-            check_turn()
+            check_lock()
             record = _load_record(_run_of(projection, ledger), ledger, settings)
             uri = choose_uri(record.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
             if uri in silent:
                 continue
-            _tell(projection, record, ledger, settings, uri)
+            _send(projection, record, ledger, settings, uri)
             reach("mlflow.told")
             ledger.mark_projected(projection.id)
-            n_told += 1
-            heard.add((uri, record.experiment))
+            n_synced += 1
+            reached.add((uri, record.experiment))
         except ServiceError as error:
             first = first or error
             silent.add(uri)
         except TunegateError as error:
             first = first or error
-    for uri, experiment in sorted(heard):
+    for uri, experiment in sorted(reached):
         try:
             end_runs(open_client(uri), _ended(ledger), experiment=experiment, uri=uri)
         except ServiceError as error:
             first = first or error
-    return Told(n_told, late=first), silent
+    return SyncResult(n_synced, late=first), silent
 
 
-def _repair(told: Told, silent: set[str], ledger: Ledger, settings: Settings, check_turn: Check) -> Told:
+def _repair(result: SyncResult, silent: set[str], ledger: Ledger, settings: Settings, check_lock: Check) -> SyncResult:
     repaired: list[str] = []
-    late = told.late
+    late = result.late
     for name in ledger.names():
         champion = ledger.champion(name)
         run_id = champion.run_id if champion else ledger.history(name)[-1].run_id
         try:
-            check_turn()
+            check_lock()
             record = _load_record(run_id, ledger, settings)
             uri = choose_uri(record.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
             if uri not in silent:
-                repaired += [f"{name}@{alias}" for alias in _tell_aliases(name, ledger, settings, uri)]
+                repaired += [f"{name}@{alias}" for alias in _move_aliases(name, ledger, settings, uri)]
         except TunegateError as error:
             late = late or error
-    return replace(told, repaired=tuple(repaired), late=late)
+    return replace(result, repaired=tuple(repaired), late=late)
 
 
-def _tell(projection: Projection, record: RunRecord, ledger: Ledger, settings: Settings, uri: str) -> None:
+def _send(projection: Projection, record: RunRecord, ledger: Ledger, settings: Settings, uri: str) -> None:
     name = projection.payload["name"]
     if projection.kind == "champion":
-        _tell_aliases(name, ledger, settings, uri)
+        _move_aliases(name, ledger, settings, uri)
         return
     row = ledger.candidate(name, projection.payload["version"])
     if row is not None:
         _publish(open_client(uri), row, record, ledger, settings, uri)
 
 
-def _tell_aliases(name: str, ledger: Ledger, settings: Settings, uri: str) -> list[str]:
+def _move_aliases(name: str, ledger: Ledger, settings: Settings, uri: str) -> list[str]:
     client = open_client(uri)
 
     def publish(row: CandidateRow) -> str:
         return _publish(client, row, _load_record(row.ref.run_id, ledger, settings), ledger, settings, uri)
 
-    return tell_aliases(name, ledger, client, publish, uri=uri)
+    return move_aliases(name, ledger, client, publish, uri=uri)
 
 
 def _publish(
     client: MlflowClient, row: CandidateRow, record: RunRecord, ledger: Ledger, settings: Settings, uri: str
 ) -> str:
-    """The run that gave the verdict and the version it gave it to; returns MLflow's number of the version."""
+    """Send the run that gave the verdict and its version; return MLflow's number of the version."""
     from tasks.release.register import BUNDLE_TAG, register_version
 
     home, name, version = settings.home, row.ref.name, row.ref.version
@@ -165,7 +167,7 @@ def _publish(
 
 
 def _run_of(projection: Projection, ledger: Ledger) -> str:
-    """The run to be told of: the one that gave the verdict, or the one that the champion comes from."""
+    """Return the run to send: the one that gave the verdict, or the one that the champion comes from."""
     if projection.kind == "candidate":
         return str(projection.payload["run_id"])
     champion = ledger.champion(projection.payload["name"])
@@ -173,10 +175,10 @@ def _run_of(projection: Projection, ledger: Ledger) -> str:
 
 
 def _load_record(run_id: str, ledger: Ledger, settings: Settings) -> RunRecord:
-    """What was kept of the run; without the file, what the ledger knows: no metrics and no curves, but the right place.
+    """Load the run's record; without its file, what the ledger has: no metrics and no curves, but the right address.
 
     Raises:
-        ConfigError: neither knows the run.
+        ConfigError: neither has the run.
     """
     try:
         record = RunRecord.model_validate_json((settings.home / "runs" / f"{run_id}.json").read_bytes())
@@ -196,13 +198,13 @@ def _load_record(run_id: str, ledger: Ledger, settings: Settings) -> RunRecord:
 
 
 def _ended(ledger: Ledger) -> dict[str, str]:
-    """Run id -> how MLflow calls its end; a run that died could not say it itself."""
+    """Return run id -> MLflow's status of its end; a run that died could not set it itself."""
     names = {"FAILED": "FAILED", "INTERRUPTED": "KILLED", "DONE": "FINISHED", "SKIPPED": "FINISHED"}
     return {row.run_id: names[row.status] for row in ledger.runs(limit=RECENT_RUNS) if row.status in names}
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, str]:
-    """Nested configuration as dotted parameters.
+    """Flatten a nested configuration to dotted parameters.
 
     >>> flat({"train": {"seed": 7, "adapter": {"rank": 16}}})
     {'train.seed': '7', 'train.adapter.rank': '16'}

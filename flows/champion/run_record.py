@@ -1,4 +1,4 @@
-"""What MLflow shall show of a run, kept next to the ledger so that it can be sent later as well."""
+"""What MLflow shows of a run, kept next to the ledger so that it can also be sent later."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import orjson
 
 from flows.champion.mlflow_sync import REASON_CHARS, flat
 from flows.context.run_context import RunContext
-from flows.context.timings import read_measured
+from flows.context.timings import read_timings
 from flows.graph.keys import digest_of
 from flows.views.report import page_without_text
 from flows.views.selection_report import choice_files
@@ -40,7 +40,7 @@ class Evidence:
 
 
 def write_record(run: RunContext, evidence: Evidence) -> None:
-    """Keep the record of a run."""
+    """Write the record of a run."""
     folder = private_folder(run.settings.home / "runs")
     write_json(folder / f"{run.run_id}.json", masked_value(_record(run, evidence).model_dump(mode="json")))
 
@@ -50,7 +50,7 @@ def _record(run: RunContext, evidence: Evidence) -> RunRecord:
     dataset, items, decision, trained = evidence.dataset, evidence.items, evidence.decision, evidence.trained
     config = orjson.loads(spec.model_dump_json(by_alias=True, exclude={*OPERATIONS, "registry"}))
     shown = (decision.root / "decision.json", decision.root / "decision.md", trained.root / "curves.parquet")
-    page = page_without_text(home, run.run_id)  # written when the verdict is true, before MLflow is updated
+    page = page_without_text(home, run.run_id)  # written when the verdict is final, before MLflow is updated
     weighed = choice_files(home, run.run_id, evidence.choice) if evidence.choice is not None else ()
     pace = evidence.latency
     return RunRecord(
@@ -61,8 +61,8 @@ def _record(run: RunContext, evidence: Evidence) -> RunRecord:
         params=flat(config),
         metrics=_metrics(evidence.scores)
         | {"train_loss": trained.train_loss, "n_train_examples": float(dataset.n_train)}
-        | read_measured(run.settings, "train", trained.root.name)
-        | (read_measured(run.settings, "latency", pace.root.name) if pace is not None else {}),
+        | read_timings(run.settings, "train", trained.root.name)
+        | (read_timings(run.settings, "latency", pace.root.name) if pace is not None else {}),
         tags={
             "tunegate.pipeline": spec.name,
             "tunegate.verdict": decision.verdict,
@@ -87,14 +87,14 @@ def _record(run: RunContext, evidence: Evidence) -> RunRecord:
 
 
 def _digests(run: RunContext) -> dict[str, str]:
-    """Digests of the run's results, without those of single rungs and trials: MLflow takes 100 tags at a time."""
+    """Return the digests of the run's results except single rungs and trials: MLflow takes 100 tags at a time."""
     tried = tuple(candidate.name for candidate in candidates(run.spec.train))
     steps = run.ledger.steps(run.run_id)
     return {step.step: step.digest for step in steps if step.digest and not (tried and step.step.endswith(tried))}
 
 
 def _metrics(scores: tuple[Scores, ...]) -> dict[str, float]:
-    """`exact` for the candidate, `zero_shot/exact` and so on for the other arms; NaN is left out."""
+    """Return `exact` for the candidate, `zero_shot/exact` and so on for the other arms; NaN is left out."""
     found: dict[str, float] = {}
     for each in scores:
         prefix = "" if each.arm == "tuned" else f"{each.arm}/"

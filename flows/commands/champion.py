@@ -27,7 +27,7 @@ def champion(*, pipeline: str, config: Path, as_json: bool) -> int:
     ledger = open_ledger(load_settings(config))
     current = ledger.champion(name)
     history = [asdict(event) for event in ledger.history(name)]
-    marks = {mark.version: mark.told for mark in ledger.marked(name)}
+    marks = {mark.version: mark.summary for mark in ledger.marked(name)}
     if as_json:
         told = current and current.model_dump(mode="json")
         print_json({"name": name, "champion": told, "history": history, "marked": marks})

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flows.commands.output import out, print_json, print_rows
-from flows.deployments import register, wanted
+from flows.deployments import automatic_pipelines, register
 from flows.workspace.prefect_login import login_file
 from flows.workspace.servers import client_environment, ensure_prefect
 from flows.workspace.settings import load_settings
@@ -22,7 +22,7 @@ def deploy(*, pool: str | None, config: Path, as_json: bool) -> int:
         ServiceError: TG0701, there is no such work pool.
     """
     loaded = load_file(config)
-    wanted(loaded)  # before any server is started
+    automatic_pipelines(loaded)  # before any server is started
     server = ensure_prefect(load_settings(config).home)
     os.environ.update(client_environment(server))
     done, removed = register(loaded, config, pool=pool)

@@ -44,7 +44,7 @@ def doctor(*, config: Path, as_json: bool) -> int:
     marks = {"ok": "ok  ", "warn": "warn", "bad": "bad "}
     for finding in findings if not as_json else []:
         fix = f"   -> {finding.fix}" if finding.fix else ""
-        out().print(f"{marks[finding.state]} {finding.what:<14} {finding.told}{fix}", markup=False, soft_wrap=True)
+        out().print(f"{marks[finding.state]} {finding.what:<14} {finding.message}{fix}", markup=False, soft_wrap=True)
     return 0 if fit else 1
 
 

@@ -9,7 +9,7 @@ from flows.commands.output import out, print_json, print_rows, talk
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger, open_store
-from flows.views.resolve_candidate import Named, aliases_of, find_named
+from flows.views.resolve_candidate import ResolvedCandidate, aliases_of, resolve_candidate
 from flows.views.run_reader import spec_of
 from flows.workspace.disk import named_disk_errors
 from flows.workspace.settings import load_settings
@@ -56,7 +56,7 @@ def export(
     settings = load_settings(config)
     ledger = open_ledger(settings)
     ledger.check()
-    named = find_named(run, ledger, load_file(config))
+    named = resolve_candidate(run, ledger, load_file(config))
     spec = spec_of(named.run)
     if chosen.holds_tickets and not any(isinstance(step, RedactStep) for step in spec.curate.steps):
         raise ConfigError(
@@ -75,7 +75,7 @@ def export(
     return 0
 
 
-def _source(named: Named, ledger: Ledger, store: Store, stored: Stored) -> Exported:
+def _source(named: ResolvedCandidate, ledger: Ledger, store: Store, stored: Stored) -> Exported:
     digests = {step.step: step.digest for step in ledger.steps(named.run.run_id)}
 
     def result(step: str, folder: str, kind: type[A]) -> A | None:
@@ -95,7 +95,7 @@ def _source(named: Named, ledger: Ledger, store: Store, stored: Stored) -> Expor
     )
 
 
-def _origin(named: Named, form: ExportFormat, source: Exported) -> ExportOrigin:
+def _origin(named: ResolvedCandidate, form: ExportFormat, source: Exported) -> ExportOrigin:
     row, run = named.row, named.run
     return ExportOrigin(
         format=form.name,

@@ -16,7 +16,7 @@ from schemas.forget import Certificate, Holdings
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
 
-COLUMNS = ("kind", "place", "n_rows", "fate", "told")
+COLUMNS = ("kind", "place", "n_rows", "fate", "note")
 VERSION_COLUMNS = ("name", "version", "how", "n_rows", "is_champion", "run_id")
 
 

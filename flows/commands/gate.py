@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.commands.output import out, print_json, talk
-from flows.context.timings import read_measured
+from flows.context.timings import read_timings
 from flows.views.run_reader import Recorded, shown_finding
 from flows.workspace.settings import load_settings
 from schemas.artifacts import GateDecision
@@ -35,9 +35,7 @@ def explain(*, run_id: str, metric: str | None, n_items: int, config: Path, as_j
             f"run {row.run_id} came to no gate, or its decision is no longer in the store",
             code="TG0159", where=row.run_id, hint=f"`tunegate show {row.run_id}` says how far it came",
         )  # fmt: skip
-    figures = (
-        read_measured(recorded.settings, "latency", recorded.keys["latency"]) if "latency" in recorded.keys else {}
-    )
+    figures = read_timings(recorded.settings, "latency", recorded.keys["latency"]) if "latency" in recorded.keys else {}
     finding = shown_finding(decision, metric)
     note = ""
     worst: tuple[WorstItem, ...] = ()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.output import out, print_json, print_rows
-from flows.context.timings import memory_sentence, read_measured
+from flows.context.timings import memory_sentence, read_timings
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
 from flows.run.console import gate_table
@@ -39,7 +39,7 @@ def show(*, run_id: str, config: Path, as_json: bool) -> int:
     recorded = Recorded(settings, run_id)
     row, steps, decision = recorded.row, recorded.steps, recorded.decision()
     chosen = choice_of(ledger, recorded.store, row.run_id)
-    memory = read_measured(settings, "train", recorded.keys["train"]) if "train" in recorded.keys else {}
+    memory = read_timings(settings, "train", recorded.keys["train"]) if "train" in recorded.keys else {}
     tick, mark = ledger.tick_of(row.run_id), ledger.mark_of(row.run_id)
     if as_json:
         head: dict[str, Any] = {name: getattr(row, name) for name in (*RUN_COLUMNS, "mlflow_run_id", "prefect_run_id")}

@@ -183,7 +183,7 @@ def model_lineage(settings: Settings, row: CandidateRow) -> dict[str, Any]:
         },
         "goes_on_from": _parents(graph, trained, ledger),
         "bundle": ref.bundle.digest,
-        "marked": [mark.told for mark in ledger.marked(ref.name, ref.version)],
+        "marked": [mark.summary for mark in ledger.marked(ref.name, ref.version)],
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.markup import escape
 
 from flows.commands.output import out, print_json, print_rows, talk
-from flows.context.ingest import told_without_asking
+from flows.context.ingest import describe_for_plan
 from flows.finetune import Tuned
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode
@@ -34,7 +34,7 @@ from tasks.train.memory import Forecast, forecast, workload_of
 def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     """Walk the same steps as a run would and tell what it would do."""
     found = plan_pipeline(pipeline, config)
-    spec, settings, ledger, standing = found.spec, found.settings, found.ledger, found.standing
+    spec, settings, ledger, registry_state = found.spec, found.settings, found.ledger, found.registry_state
     run, declared, store = found.run, found.pipeline, found.run.store
     planned = tuple(each for each in found.nodes if each.node.kind != "act")
     seconds = {this.id: found.seconds[this.node.name] for this in planned}
@@ -44,13 +44,13 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
     memory = _memory(spec, run, declared.tuned)
     figures = _figures(spec, planned, seconds, memory, run, splits, run.find(declared.tuned.first_dataset))
     calls = planned_calls(
-        spec, planned, settings=settings, root=config.resolve().parent, has_champion=standing.champion is not None
+        spec, planned, settings=settings, root=config.resolve().parent, has_champion=registry_state.champion is not None
     )
     power = gate_power(spec, splits=splits, ledger=ledger, store=store)
-    asked = told_without_asking(spec, settings)
+    asked = describe_for_plan(spec, settings)
     places = where_stages_run(spec, settings.home)
     if as_json:
-        champion = standing.champion and standing.champion.version
+        champion = registry_state.champion and registry_state.champion.version
         gates = [{**asdict(row), "underpowered": row.underpowered} for row in power]
         print_json(
             {

@@ -10,8 +10,8 @@ from rich.text import Text
 from flows.build import build
 from flows.commands.output import out, print_json, talk
 from flows.context.graph_context import context_of
-from flows.context.previous_run import earlier_results
-from flows.context.registry_state import standing_of
+from flows.context.previous_run import find_previous_run
+from flows.context.registry_state import registry_state_of
 from flows.context.run_context import new_run_id
 from flows.graph.budget import budget_of
 from flows.graph.execute import Observer, Outcome, Run, run_plainly
@@ -47,8 +47,10 @@ def _encoded(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
     spec, settings = load_file(config).get(pipeline), load_settings(config)
     store, ledger = open_store(settings), open_ledger(settings)
     with ledger.pipeline_lock(pipeline, wait_s=0.0, run_id=new_run_id()):
-        standing, earlier = standing_of(spec, ledger), earlier_results(ledger, store, pipeline)
-        context = context_of(spec, settings, root=config.resolve().parent, standing=standing, earlier=earlier)
+        registry_state, previous_run = registry_state_of(spec, ledger), find_previous_run(ledger, store, pipeline)
+        context = context_of(
+            spec, settings, root=config.resolve().parent, registry_state=registry_state, previous_run=previous_run
+        )
         declared = build(spec, context)
         run = Run(
             declared.graph, store, observer=_Notes(), guard=QuarantineGuard(spec.table), budget=budget_of(settings)

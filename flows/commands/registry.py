@@ -98,9 +98,9 @@ def reconcile(*, config: Path, as_json: bool) -> int:
     if told.late is not None:
         raise told.late
     if as_json:
-        print_json({"told": told.n_told, "repaired": list(told.repaired)})
+        print_json({"told": told.n_synced, "repaired": list(told.repaired)})
         return 0
-    out().print(f"MLflow is up to date ({told.n_told} changes told)")
+    out().print(f"MLflow is up to date ({told.n_synced} changes synchronised)")
     for alias in told.repaired:
         talk().print(f"warning {alias} was elsewhere in MLflow: somebody moved it past the ledger", markup=False)
     return 0
@@ -146,7 +146,7 @@ def history(*, pipeline: str, verify_only: bool, config: Path, as_json: bool) ->
             out().print()
             print_rows([tick_row(row) for row in ticks], TICK_COLUMNS)
         for mark in ledger.marked(name):
-            out().print(f"\n{mark.told}; it does not become champion again", markup=False, soft_wrap=True)
+            out().print(f"\n{mark.summary}; it does not become champion again", markup=False, soft_wrap=True)
     if gone:
         talk().print(f"warning the champion's files are not there: {gone}", markup=False, soft_wrap=True)
     out().print(f"{len(whole)} events, each with its hash; the last is {head}")

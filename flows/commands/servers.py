@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flows.commands.output import out, print_json, talk
-from flows.deployments import deployments, prepare, wanted
+from flows.deployments import automatic_pipelines, deployments, prepare
 from flows.workspace.prefect_login import login_url
 from flows.workspace.servers import client_environment, ensure_mlflow, ensure_prefect, stop_all
 from flows.workspace.settings import load_settings
@@ -52,7 +52,7 @@ def serve(*, config: Path, as_json: bool) -> int:
     """
     loaded = load_file(config)
     told_all: dict[str, list[str]] = {}
-    for name, spec in wanted(loaded).items():
+    for name, spec in automatic_pipelines(loaded).items():
         told = [f"{spec.schedule.cron} ({spec.schedule.timezone})"] if spec.schedule is not None else []
         told += [f"event {trigger.event}" for trigger in spec.triggers]
         told_all[name] = told

@@ -8,7 +8,7 @@ from typing import cast
 from flows.commands.output import print_json, talk
 from flows.commands.run import run
 from flows.run.console import print_verdict
-from flows.schedule.ticks import Tick, turned_away, waits_s
+from flows.schedule.ticks import Tick, skip_without_lock, tick_wait_s
 from flows.workspace.settings import load_settings
 from schemas.load import load_file
 from schemas.ticks import Cause
@@ -18,10 +18,10 @@ def tick(*, pipeline: str, cause: str, config: Path, as_json: bool) -> int:
     """Decide whether a run is worth it; run, or say when one is expected to be."""
     made = cast("Cause", cause)
     spec, settings = load_file(config).get(pipeline), load_settings(config)
-    skipped = turned_away(spec, settings, Tick(made))
+    skipped = skip_without_lock(spec, settings, Tick(made))
     if skipped is None:
         return run(
-            pipeline=pipeline, config=config, again=False, until="release", wait_s=waits_s(spec),
+            pipeline=pipeline, config=config, again=False, until="release", wait_s=tick_wait_s(spec),
             require_mlflow=False, as_json=as_json, tick=made,
         )  # fmt: skip
     print_verdict(talk(), "SKIP", skipped.reason, details=[f"tunegate history {pipeline}"])

@@ -1,4 +1,4 @@
-"""What a run works with: its settings and results, the run before it, the champion, its sources, and who is notified.
+"""What a run works with: its settings and results, the previous run, the champion, its sources and its listeners.
 
-`graph_context.py` has what a pipeline's graph depends on; `run_context.py` what a run in progress knows.
+`graph_context.py` has what a pipeline's graph depends on; `run_context.py` the state of a run in progress.
 """

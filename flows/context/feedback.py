@@ -1,8 +1,8 @@
-"""The feedback of a registered model: where it lies, and how it is taken in.
+"""The feedback on a registered model: where it is stored, and how it is ingested.
 
-It comes in by `tunegate feedback` and at the endpoint's `/v1/feedback`. Into curation it goes as a step after redaction
-(`flows/curation_steps.py`), into the gate as a parameter (`flows/context/registry_state.py`). A run takes the state of
-its beginning; what comes in meanwhile is the next run's.
+It arrives by `tunegate feedback` and at the endpoint's `/v1/feedback`. Curation uses it in a step after redaction
+(`flows/curation_steps.py`), the gate as a parameter (`flows/context/registry_state.py`). A run uses the state at its
+beginning; what arrives meanwhile belongs to the next run.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from tasks.watch.feedback import FeedbackState, Ingested, feedback_state, ingest
 
 
 def feedback_database(home: Path, name: str) -> Path:
-    """Where the feedback on the registered model `name` lies."""
+    """Return the database with the feedback on the registered model `name`."""
     return home / "feedback" / name / "feedback.duckdb"
 
 
 def take_in(
     lines: Iterable[bytes], *, source: str, spec: PipelineSpec, settings: Settings, wait_s: float = 0.0
 ) -> Ingested:
-    """Keep what agents did, one JSON object a line; when it returns, it is on the disk.
+    """Store what agents did, one JSON object per line; on return it is on disk.
 
     Args:
-        source: What to call where the lines are from.
+        source: Name of the lines' origin.
         wait_s: Seconds to wait for another process that has the feedback open.
 
     Raises:
         ConfigError: TG0164, no line can be used.
-        LockedError: TG0520, another process has the feedback open for longer.
+        LockedError: TG0520, another process has the feedback open for longer than that.
     """
     name = spec.registry.name
     database = feedback_database(settings.home, name)
@@ -53,5 +53,5 @@ def take_in(
 
 
 def state_of(spec: PipelineSpec, home: Path) -> FeedbackState | None:
-    """What has come in by now; null when none is declared or none is there."""
+    """Return the feedback received so far; None if it is not declared or there is none."""
     return None if spec.feedback is None else feedback_state(feedback_database(home, spec.registry.name))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from flows.context.feedback import feedback_database, state_of
 from flows.context.ingest import landed_folder
-from flows.context.previous_run import Earlier
-from flows.context.registry_state import Standing
+from flows.context.previous_run import PreviousRun
+from flows.context.registry_state import RegistryState
 from flows.privacy.keys import load_forgotten
 from flows.workspace.ray_cluster import place_of
 from flows.workspace.settings import Settings
@@ -21,7 +21,7 @@ from tasks.watch.feedback import FeedbackState
 
 @dataclass(frozen=True)
 class GraphContext:
-    """Read when a run or a plan begins; what changes meanwhile is the next run's."""
+    """Read when a run or a plan begins; later changes affect the next run."""
 
     fingerprint: str
     """The source's content digest: new tickets make new keys."""
@@ -31,33 +31,33 @@ class GraphContext:
     """Downloads."""
     landed: Path | None = None
     """Where sources are ingested (`flows/context/ingest.py`)."""
-    earlier: Earlier = field(default_factory=Earlier)
-    """What the last complete run left."""
-    standing: Standing = field(default_factory=Standing)
+    previous_run: PreviousRun = field(default_factory=PreviousRun)
+    """Results of the last complete run."""
+    registry_state: RegistryState = field(default_factory=RegistryState)
     """Champion, anchor and used evidence of the registered model."""
     forgotten: Forgotten | None = None
-    """Customers whose rows are not read."""
+    """Customers whose rows are left out."""
     feedback: FeedbackState | None = None
-    """What agents did with suggestions; None when none is declared or none is there."""
+    """What agents did with suggestions; None if feedback is not declared or there is none."""
     feedback_database: Path | None = None
     trunks: Path | None = None
-    """Where several trainings share what frozen layers computed; None for no sharing."""
+    """Where several trainings share the outputs of frozen layers; None for no sharing."""
     place: Place | None = None
-    """The cluster that does trainings, answers and the parts of redaction and dedup; None for this process."""
+    """The cluster that runs trainings, answers and parts of redaction and dedup; None for this process."""
 
 
 def context_of(
-    spec: PipelineSpec, settings: Settings, *, root: Path, standing: Standing, earlier: Earlier
+    spec: PipelineSpec, settings: Settings, *, root: Path, registry_state: RegistryState, previous_run: PreviousRun
 ) -> GraphContext:
-    """Read it for a pipeline; changes nothing."""
+    """Read it for a pipeline; change nothing."""
     landed = landed_folder(settings, spec.name)
     return GraphContext(
         fingerprint=fingerprint_source(spec.source, root=root, landed=landed),
         root=root,
         cache=settings.cache,
         landed=landed,
-        earlier=earlier,
-        standing=standing,
+        previous_run=previous_run,
+        registry_state=registry_state,
         forgotten=load_forgotten(settings),
         feedback=state_of(spec, settings.home),
         feedback_database=feedback_database(settings.home, spec.registry.name),
@@ -67,5 +67,5 @@ def context_of(
 
 
 def trunks_of(home: Path, pipeline: str) -> Path:
-    """Folder of the pipeline's shared trunks; it goes when the training is chosen."""
+    """Return the folder of the pipeline's shared trunks; it is removed once the training is chosen."""
     return home / "scratch" / "trunks" / pipeline

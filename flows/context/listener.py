@@ -1,4 +1,4 @@
-"""Who hears how a run is going: the console, MLflow's live curves, and the notes of everything else."""
+"""Listeners that follow a run: the console, MLflow's live curves, and others."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from flows.graph.graph import Node
 
 
 class Listener(Protocol):
-    """Hears of each node. Called by one thread at a time; methods must be quick and must not raise."""
+    """Is notified of each node. Called by one thread at a time; methods must be quick and must not raise."""
 
     def started(self, node: Node) -> None:
-        """The node is being made."""
+        """The node has started."""
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         """The node has done `done` of `total` units."""
 
     def ended(self, node: Node, outcome: Outcome) -> None:
-        """The node has its result, made now or reused, or is left out."""
+        """The node has its result, new or reused, or is left out."""
 
     def noted(self, text: str) -> None:
-        """Something a person should know: a warning, a skip, a pending synchronisation."""
+        """Something people should know: a warning, a skip, a pending synchronisation."""
 
     def entered(self, stage: str) -> None:
-        """The run comes to the next stage."""
+        """The run enters the next stage."""
 
 
 class Listeners:

@@ -16,27 +16,27 @@ EXIT_CODES = {"PROMOTE": 0, "SKIP": 0, "DONE": 0, "BLOCK": 5, "HOLD": 8, "ERROR"
 
 
 class Outcome(BaseModel):
-    """The end of a run, as the flow returns it."""
+    """How a run ended, as the flow returns it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: str
     pipeline: str
     verdict: Ending
-    """SKIP: nothing changed since a run with a verdict. DONE: a part of the pipeline (`until`) was run."""
+    """SKIP: nothing has changed since a run with a verdict. DONE: only part of the pipeline (`until`) was run."""
     reason: str
     version: str | None = None
     champion: str | None = None
     """Version of the champion after the run."""
 
     waits: bool = False
-    """PROMOTE was earned and a person has not let it in yet: verdict HOLD."""
+    """PROMOTE was earned and no person has approved it yet: the verdict is HOLD."""
     holds: Holds | None = None
-    """The verdict that still holds, of a run that was skipped because nothing changed since."""
+    """The verdict that still holds, if this run was skipped because nothing has changed."""
 
     @property
     def exit_code(self) -> int:
-        """Exit code of `tunegate run` for this outcome: a repetition does not turn a BLOCK into a success."""
+        """Exit code of `tunegate run` for this outcome: running again does not turn a BLOCK into a success."""
         return EXIT_CODES[self.holds or self.verdict]
 
 
@@ -49,7 +49,7 @@ def outcome_of(
     version: str | None = None,
     holds: Holds | None = None,
 ) -> Outcome:
-    """The end of a run of the ledger; the champion is the one of this moment."""
+    """Make the outcome of a run of the ledger, with the current champion."""
     run = ledger.run(run_id)
     champion = ledger.champion(run.model_name)
     return Outcome(
@@ -64,9 +64,9 @@ def outcome_of(
 
 
 def held(outcome: Outcome, event: EventRow) -> Outcome:
-    """The outcome of a PROMOTE that waits for a person, or that a person rejected: HOLD, and why."""
+    """Turn a PROMOTE that waits for a person, or that a person rejected, into HOLD with the reason."""
     if event.action == "reject":
         reason = f"PROMOTE was rejected by {event.actor} at {event.at}{f': {event.reason}' if event.reason else ''}"
     else:
-        reason = f"PROMOTE waits for a person: {event.reason}; `tunegate approve {event.run_id} --by NAME`"
+        reason = f"PROMOTE waits for approval: {event.reason}; `tunegate approve {event.run_id} --by NAME`"
     return outcome.model_copy(update={"verdict": "HOLD", "reason": reason, "waits": event.action == "wait"})

@@ -1,6 +1,6 @@
-"""What the last complete run of a pipeline left that a new one goes on from.
+"""Results of a pipeline's last complete run that a new run builds on.
 
-Splits stay stable as data grows, and drift is told against the last card.
+Splits stay stable as data grows, and drift is measured against the last card.
 Called by `flows/run/open_run.py` and `tunegate plan`.
 """
 
@@ -18,15 +18,15 @@ A = TypeVar("A", bound=Artifact)
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """Results of the newest run that came to its end; each None when there is none, or its files are gone."""
+class PreviousRun:
+    """Results of the newest completed run; each is None if there is none, or its files are gone."""
 
     split: Splits | None = None
     card: CurationCard | None = None
 
 
-def earlier_results(ledger: Ledger, store: Store, pipeline: str) -> Earlier:
-    """Look through the ledger; changes nothing. A run that failed or was killed is not gone on from."""
+def find_previous_run(ledger: Ledger, store: Store, pipeline: str) -> PreviousRun:
+    """Find it in the ledger; change nothing. Runs that failed or were killed do not count."""
     for run in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline):
         if run.status != "DONE":
             continue
@@ -38,5 +38,5 @@ def earlier_results(ledger: Ledger, store: Store, pipeline: str) -> Earlier:
 
         split = stored("split", Splits)
         if split is not None:
-            return Earlier(split=split, card=stored("card", CurationCard))
-    return Earlier()
+            return PreviousRun(split=split, card=stored("card", CurationCard))
+    return PreviousRun()

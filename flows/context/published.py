@@ -1,4 +1,4 @@
-"""Where the published warehouse of a pipeline lies: `warehouse/PIPELINE/warehouse.duckdb` below the home folder."""
+"""The published warehouse of a pipeline: `warehouse/PIPELINE/warehouse.duckdb` below the home folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from schemas.errors import ConfigError
 
 
 def warehouse_folder(home: Path, pipeline: str) -> Path:
-    """Where the pipeline's published tables lie."""
+    """Return the folder of the pipeline's published tables."""
     return home / "warehouse" / pipeline
 
 

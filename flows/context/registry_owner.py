@@ -1,6 +1,6 @@
-"""MLflow as a witness: a registered model says in its tags which ledger it follows, and which event it knows.
+"""MLflow as a witness: the tags of a registered model say which ledger it follows, and its last known event.
 
-Asked before a champion could be made: by a run whose ledger has none yet, and before each promotion of a run.
+Checked before anything can be promoted: by a run whose ledger has no champion yet, and before each promotion.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from tasks.release.tracking import choose_uri, open_client
 
 
 def owner_of(ledger: Ledger) -> Owner:
-    """This ledger, as a registered model knows it."""
+    """Return this ledger as the owner of a registered model."""
     former = {orjson.loads(row.former)["ledger"] for row in ledger.acceptances() if row.former}
     return Owner(ledger.identity() or "", frozenset(former), frozenset(event.hash for event in ledger.history()))
 
 
 def check_registry(spec: PipelineSpec, settings: Settings, ledger: Ledger) -> None:
-    """Does the pipeline's registered model follow this ledger? An MLflow that does not answer decides nothing.
+    """Check that the pipeline's registered model follows this ledger. Skipped if MLflow does not answer.
 
     Raises:
-        StorageError: TG0581, it follows another one, or this one as it no longer is.
+        StorageError: TG0581, it follows another ledger, or events that this one no longer has.
     """
     uri = choose_uri(spec.registry.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
@@ -35,4 +35,4 @@ def check_registry(spec: PipelineSpec, settings: Settings, ledger: Ledger) -> No
     try:
         check_owner(open_client(uri), name=spec.registry.name, owner=owner_of(ledger), uri=uri)
     except ServiceError:
-        return  # it is told later, and asked then
+        return  # checked when it is updated later

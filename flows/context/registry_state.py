@@ -1,7 +1,7 @@
-"""What the ledger tells the gate: who is champion, who is the anchor, and how much evidence is used up.
+"""What the gate needs from the ledger: the champion, the anchor, and how much evidence is used up.
 
-Looked up when a run begins; `flows/assess.py` hands it on as typed parameters, so that the gate itself knows no
-ledger. Called by `flows/run/open_run.py` and `tunegate plan`.
+Read when a run begins; `flows/assess.py` passes it on as typed parameters, so that the gate itself needs no ledger.
+Called by `flows/run/open_run.py` and `tunegate plan`.
 """
 
 from __future__ import annotations
@@ -20,88 +20,88 @@ from schemas.errors import ConfigError
 from schemas.feedback import LiveQuality
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
-from schemas.verdicts import Spent
+from schemas.verdicts import UsedBudget
 from tasks.watch.feedback import acceptance_of
 
 
 @dataclass(frozen=True)
-class Standing:
+class RegistryState:
     """The state of one registered model in the ledger."""
 
     champion: ChampionRef | None = None
     anchor: ChampionRef | None = None
-    """The fixed model of `gates.anchor`; null when no rule asks for one, or there is none yet."""
+    """The fixed model of `gates.anchor`; None if no rule needs one, or there is none yet."""
     judged: tuple[tuple[str, str], ...] = ()
     """Digests of held-out set and candidate of every verdict of the ledger, oldest first."""
     held_out: Callable[[], Mapping[str, frozenset[str]]] = dict
-    """Gives digest of a held-out set -> hashes of its items: sets that share items spend each other's evidence. Asked
-    late: this run's own set is entered meanwhile."""
+    """Returns digest of a held-out set -> hashes of its items: sets that share items use up each other's evidence.
+    Called late, since this run's own set is recorded meanwhile."""
     live: LiveQuality | None = None
-    """What agents did with suggestions; null where `feedback` is not declared."""
+    """What agents did with suggestions; None if `feedback` is not declared."""
     feedback_digest: str = ""
-    """Of the state that `live` is about; with new feedback a verdict is no longer the last word."""
+    """Of the feedback in `live`; with new feedback a verdict is no longer final."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Key of a candidate -> its version; only filled for `live`."""
+    """Key of a candidate -> its version; set only with `live`."""
 
-    def spent(self, items: Artifact, candidate: Artifact) -> Spent:
-        """What earlier verdicts cost this one. The same candidate on the same items is the same look, however often
-        it is taken: nothing after its first counts."""
+    def used_budget(self, items: Artifact, candidate: Artifact) -> UsedBudget:
+        """Return what earlier verdicts cost this one."""
+        # The same candidate on the same items is one look, however often repeated: nothing after the first counts.
         this = (items.digest, candidate.digest)
         before = self.judged[: self.judged.index(this)] if this in self.judged else self.judged
         sets, shares = self.held_out(), dict[str, float]()
         for held_out, model in before:
             if model != candidate.digest:
                 shares[model] = max(shares.get(model, 0.0), _shared(sets, items.digest, held_out))
-        return Spent(
+        return UsedBudget(
             looks=len({held_out for held_out, model in before if model == candidate.digest}),
             # The mean over these items of how many other candidates each has judged, rounded up.
             verdicts=math.ceil(sum(shares.values()) - 1e-9),
         )
 
     def live_for(self, prompt: PromptSpec, max_new_tokens: int, model: Artifact, trained: Artifact) -> LiveQuality:
-        """What agents did with suggestions, once the candidate is known: it may have served before."""
+        """Return what agents did with suggestions, once the candidate is known: it may have served before."""
         if self.live is None:
             raise TypeError("`feedback` is not declared")
         version = self.versions.get(candidate_key(model, trained, prompt, max_new_tokens))
         return self.live.model_copy(update={"candidate": version})
 
 
-def standing_of(spec: PipelineSpec, ledger: Ledger | None) -> Standing:
-    """Look it up; changes nothing.
+def registry_state_of(spec: PipelineSpec, ledger: Ledger | None) -> RegistryState:
+    """Read it from the ledger; change nothing.
 
     Raises:
-        ConfigError: TG0196, `gates.anchor` pins a version that is not there.
+        ConfigError: TG0196, `gates.anchor` names a version that does not exist.
     """
     if ledger is None:
-        return Standing()
+        return RegistryState()
     name = spec.registry.name
     champion, state = ledger.champion(name), state_of(spec, ledger.root)
-    standing = Standing(champion=champion, anchor=_anchor(spec, ledger), judged=ledger.judged_candidates(),
+    registry_state = RegistryState(champion=champion, anchor=_anchor(spec, ledger), judged=ledger.judged_candidates(),
                         held_out=ledger.held_out_items)  # fmt: skip
     if spec.feedback is None:
-        return standing
+        return registry_state
     rates = acceptance_of(feedback_database(ledger.root, name), spec.feedback, upto=state.last) if state else ()
     live = LiveQuality(spec=spec.feedback, versions=rates, champion=champion.version if champion else None)
     versions = {row.key: row.ref.version for row in ledger.candidates(name)}
-    return replace(standing, live=live, feedback_digest=state.digest if state else "", versions=versions)
+    return replace(registry_state, live=live, feedback_digest=state.digest if state else "", versions=versions)
 
 
-def note_held_out(ledger: Ledger, items: EvalSet) -> None:
-    """Enter which items the set has, before anything is judged on them."""
+def record_held_out(ledger: Ledger, items: EvalSet) -> None:
+    """Record which items the set has, before anything is judged on them."""
     ids = pq.read_table(items.root / "items.parquet", columns=["item_id"]).column(0).to_pylist()
     ledger.record_held_out(items.digest, ids)
 
 
 def _shared(sets: Mapping[str, frozenset[str]], this: str, other: str) -> float:
-    """Which share of the items of one held-out set is in the other."""
+    """Return the share of the items of one held-out set that are in the other."""
     if this == other:
         return 1.0
     mine, theirs = sets.get(this, frozenset()), sets.get(other, frozenset())
     return len(mine & theirs) / len(mine) if mine else 0.0
 
 
-def asks_for_anchor(spec: PipelineSpec) -> bool:
-    """Is there a rule that must not drift below the anchor?"""
+def needs_anchor(spec: PipelineSpec) -> bool:
+    """Return whether a rule compares with the anchor."""
     changes = [rule.change_threshold for rule in spec.gates.rules if rule.change_threshold is not None]
     return spec.gates.anchor is not None and any(
         change.mode == "refresh" and change.against == "champion" for change in changes
@@ -110,7 +110,7 @@ def asks_for_anchor(spec: PipelineSpec) -> bool:
 
 def _anchor(spec: PipelineSpec, ledger: Ledger) -> ChampionRef | None:
     anchor, name = spec.gates.anchor, spec.registry.name
-    if anchor is None or not asks_for_anchor(spec):
+    if anchor is None or not needs_anchor(spec):
         return None
     version = ledger.first_champion(name) if anchor.version == "first" else anchor.version
     if version is None:
@@ -119,7 +119,7 @@ def _anchor(spec: PipelineSpec, ledger: Ledger) -> ChampionRef | None:
     if row is None:
         known = ", ".join(f"v{row.ref.version}" for row in ledger.candidates(name)) or "none"
         raise ConfigError(
-            f"gates.anchor.version is {version}, and {name} has no such candidate; there are: {known}",
+            f"gates.anchor.version is {version}, and {name} has no such candidate; candidates: {known}",
             code="TG0196",
             where=f"{spec.name}.gates.anchor",
             hint="name a version of `tunegate champion`, or `first`",

@@ -1,4 +1,4 @@
-"""The graph of a recorded run, in `HOME/runs/RUN-graph.json`: written when it reports and when it closes."""
+"""The graph of a recorded run, in `HOME/runs/RUN-graph.json`: written when the run reports and when it closes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tasks.files import write_atomic
 
 
 def picture_file(home: Path, run_id: str) -> Path:
-    """Where a run's graph lies."""
+    """Return the file of a run's graph."""
     return home / "runs" / f"{run_id}-graph.json"
 
 
 def picture_now(context: RunContext, run: Run) -> GraphPicture:
-    """What became of each node so far, with the errors that the ledger has."""
+    """Return the state of each node so far, with the errors in the ledger."""
     steps = context.ledger.steps(context.run_id)
     return picture_of_run(run, failed={row.step: row.error for row in steps if row.error})
 
 
 def keep_picture(run: RunContext, *, ending: Collection[str] = ()) -> None:
-    """Write the run's graph; where there is none yet, nothing. What goes wrong is noted and changes nothing.
+    """Write the run's graph, if there is one yet. A failure is only noted.
 
     Args:
-        ending: Names of the nodes that are being made while it is written; the picture shows them as made.
+        ending: Names of the nodes that are still running while it is written; the picture shows them as made.
     """
     if run.picture is None:
         return
@@ -40,12 +40,12 @@ def keep_picture(run: RunContext, *, ending: Collection[str] = ()) -> None:
         private_folder(path.parent)
         write_atomic(path, text.encode() + b"\n")
         path.chmod(0o600)
-    except Exception as error:  # its words may quote a ticket
+    except Exception as error:  # its text may quote a ticket
         run.listeners.noted(f"the picture of the run's graph was not written ({type(error).__name__})")
 
 
 def read_picture(home: Path, run_id: str) -> GraphPicture | None:
-    """The graph of a recorded run; None where it has none, or none that this version reads."""
+    """Return the graph of a recorded run; None if there is none that this version can read."""
     try:
         return GraphPicture.model_validate_json(picture_file(home, run_id).read_bytes())
     except (OSError, ValidationError):

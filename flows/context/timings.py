@@ -1,7 +1,7 @@
-"""What a step measured of itself that no digest may depend on: memory at its peak, seconds. One small file per result.
+"""Figures that a step measures but no digest may depend on: peak memory, seconds. One small file per result.
 
-Beside the store, since equal inputs must give equal bytes there. Written by flows/run/open_run.py; read by
-flows/champion/mlflow_sync.py for MLflow and by `tunegate show`.
+Outside the store, where equal inputs must give equal bytes. Written by flows/run/open_run.py; read by
+flows/champion/run_record.py for MLflow and by `tunegate show`.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from tasks.files import write_json
 from tasks.train.job import MEMORY_FIGURES
 
 
-class Measured:
+class Timings:
     """Collects the figures of one step while it runs."""
 
     def __init__(self) -> None:
         self.figures: dict[str, float] = {}
 
-    def hear(self, figures: dict[str, float]) -> None:
-        """Keep those that count, of all that a step reports."""
+    def record(self, figures: dict[str, float]) -> None:
+        """Keep the relevant ones of the figures that a step reports."""
         self.figures |= {name: figures[name] for name in (*MEMORY_FIGURES, *LATENCY_FIGURES) if name in figures}
 
-    def keep(self, settings: Settings, step: str, key: str) -> None:
-        """Write them down beside the store, under the result's key."""
+    def write(self, settings: Settings, step: str, key: str) -> None:
+        """Write them next to the store, under the result's key."""
         if self.figures:
             write_json(private_folder(settings.home / "measured" / step) / f"{key}.json", self.figures)
 
 
-def read_measured(settings: Settings, step: str, key: str) -> dict[str, float]:
-    """What was measured when this result was made; empty when nothing was."""
+def read_timings(settings: Settings, step: str, key: str) -> dict[str, float]:
+    """Return what was measured when this result was made; empty if nothing was."""
     try:
         found: dict[str, float] = orjson.loads((settings.home / "measured" / step / f"{key}.json").read_bytes())
     except (OSError, ValueError):
@@ -41,7 +41,7 @@ def read_measured(settings: Settings, step: str, key: str) -> dict[str, float]:
 
 
 def memory_sentence(figures: dict[str, float]) -> str | None:
-    """`2.36 GiB predicted, 2.38 GiB measured (-1 %)`; None when one of the two is missing.
+    """Return `2.36 GiB predicted, 2.38 GiB measured (-1 %)`; None if one of the two is missing.
 
     >>> memory_sentence({"predicted_memory_bytes": 2**31, "peak_memory_bytes": 2.5 * 2**30})
     '2.00 GiB predicted, 2.50 GiB measured (-20 %)'

@@ -1,5 +1,5 @@
-"""The graph of a run: declared, planned, run and drawn. It knows nothing of tickets.
+"""The graph of a run: declare, plan, run and draw it. Knows nothing about tickets.
 
-`graph.py` declares, `execute.py` decides and drives, `plan.py` says what would run, `prefect_runner.py` is the one
-file that knows Prefect's engine, `draw.py` draws.
+`graph.py` declares it, `execute.py` decides and runs, `plan.py` predicts what would run, `prefect_runner.py` is the one
+file that uses Prefect's engine, `draw.py` draws.
 """

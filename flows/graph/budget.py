@@ -1,4 +1,4 @@
-"""What nodes may occupy at the same time: cores, memory, accelerators, and one heavy node."""
+"""Resources that nodes may use at the same time: cores, memory, accelerators, and one heavy node."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Amounts = Mapping[str, float]
 
 
 def budget_of(settings: Settings) -> dict[str, float]:
-    """What steps may occupy at the same time: what the machine has, unless the settings say otherwise."""
+    """Return what steps may use at the same time: what the machine has, unless the settings say otherwise."""
     declared = {"cpu": settings.cpu, "gpu": settings.gpu, "memory_gb": settings.memory_gb}
     return budget_of_machine() | {name: amount for name, amount in declared.items() if amount is not None}
 
 
 def budget_of_machine() -> dict[str, float]:
-    """What nodes may occupy at the same time on this machine: cores, memory, accelerators, and one heavy node."""
+    """Return what nodes may use at the same time on this machine: cores, memory, accelerators, and one heavy node."""
     return {
         "cpu": float(max(2, len(os.sched_getaffinity(0)))),
         "gpu": float(len(list(Path("/dev").glob("nvidia[0-9]*")))),
@@ -29,10 +29,10 @@ def budget_of_machine() -> dict[str, float]:
 
 
 def needs(node: Node, budget: Amounts) -> dict[str, float]:
-    """What the node occupies while it runs.
+    """Return what the node uses while it runs.
 
-    A heavy one leaves one core, so that light ones can run next to it. A node that would take more memory than there
-    is takes all of it: it then runs alone.
+    A heavy one leaves one core, so that light ones can run next to it. A node that needs more memory than there is
+    takes all of it: it then runs alone.
     """
     memory = {"memory_gb": min(node.info.memory_gb, budget["memory_gb"])} if "memory_gb" in budget else {}
     if not node.info.heavy:
@@ -41,17 +41,17 @@ def needs(node: Node, budget: Amounts) -> dict[str, float]:
 
 
 def fits(amounts: Amounts, free: Amounts) -> bool:
-    """Is enough free of everything?"""
+    """Return whether enough of everything is free."""
     return all(amount <= free.get(name, 0.0) for name, amount in amounts.items())
 
 
 def may_start(takes: Amounts, free: Amounts, budget: Amounts, waiting: Iterable[Amounts]) -> bool:
-    """Does the node fit, and leave room for a heavy one before it that waits for its cores alone?
+    """Return whether the node fits, and leaves room for a heavy one before it that only waits for its cores.
 
-    Else light nodes that take each other's place would keep the heavy one from ever having them.
+    Else light nodes that follow each other would keep the heavy one waiting forever.
 
     Args:
-        waiting: What the nodes before it would take that wait.
+        waiting: What the waiting nodes before it need.
     """
     if not fits(takes, free):
         return False

@@ -1,7 +1,7 @@
-"""A graph as a picture: of what a run would do or of what one did; as text and as Mermaid.
+"""Draw a graph, of what a run would do or of what one did, as text and as Mermaid.
 
-It knows nothing of tickets. The picture itself is plain data (`schemas/graph_picture.py`); as SVG it is drawn in
-`tasks/release/reports/graph_chart.py`.
+It knows nothing about tickets. The picture itself is plain data (`schemas/graph_picture.py`);
+`tasks/release/reports/graph_chart.py` draws it as SVG.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ COLOURS: Mapping[PictureState, tuple[str, str]] = {
     "failed": ("#fbdcd8", "#b3261e"),
     "not run": ("#ffffff", "#8a94a1"),
 }
-"""Fill and border of a box, by state. For Mermaid, which knows no style sheet; the state is in the label as well."""
+"""Fill and border of a box, by state. For Mermaid, which has no style sheet; the label has the state as well."""
 NO_BREAK = "\N{NO-BREAK SPACE}"
-"""In place of a name's spaces while lines are wrapped, so that no name is torn apart."""
+"""Replaces a name's spaces while lines are wrapped, so that names stay in one piece."""
 _ESCAPES = str.maketrans({"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;", "`": "#96;"})
-"""What means something in a quoted label of Mermaid."""
+"""Characters with a meaning in a quoted label of Mermaid."""
 
 
 def picture_of_plan(graph: Graph, planned: Sequence[PlannedNode], seconds: Mapping[str, float | None]) -> GraphPicture:
-    """What a run would do with each node.
+    """Draw what a run would do with each node.
 
     Args:
-        graph: As planning left it: what could grow has grown.
+        graph: After planning: what could grow has grown.
         seconds: Node's name -> what it usually takes.
     """
     nodes = tuple(
@@ -58,7 +58,7 @@ def _planned_seconds(this: PlannedNode, typical: float | None) -> float | None:
 
 
 def picture_of_run(run: Run, *, failed: Mapping[str, str] | None = None) -> GraphPicture:
-    """What became of each node so far.
+    """Draw the state of each node so far.
 
     Args:
         failed: Node's id -> its error, of those that failed.
@@ -80,7 +80,7 @@ def _ended(run: Run, node: Node, failed: Mapping[str, str]) -> PictureNode:
         state, reason = "left out", outcome.skipped
     else:
         state = "reused" if outcome.reused else "made"
-        # Not of acts: the run's report shows the graph before the last of them have ended, and is not drawn again.
+        # Not for acts: the run's report shows the graph before the last of them have ended, and is not drawn again.
         seconds = None if node.kind == "act" else round(outcome.seconds, 1)
     return PictureNode(name=node.name, stage=node.stage, state=state, seconds=seconds, reason=reason)
 
@@ -93,9 +93,9 @@ def _picture(graph: Graph, nodes: tuple[PictureNode, ...]) -> GraphPicture:
 
 
 def as_text(picture: GraphPicture, *, width: int = 100) -> str:
-    """A line for each node below its stage: name, state, seconds and what it takes.
+    """Write a line for each node below its stage: name, state, seconds and inputs.
 
-    `<-` comes before what hands results over, `if` before what decides whether the node is there.
+    `<-` precedes the inputs, `if` what decides whether the node exists.
 
     Args:
         width: Characters of a line, unless a single name is longer.
@@ -128,7 +128,7 @@ def _takes(picture: GraphPicture, node: PictureNode) -> str:
 
 
 def as_mermaid(picture: GraphPicture) -> str:
-    """A flowchart with a subgraph for each stage; an arrow is dotted where only the node's being there is decided."""
+    """Write a flowchart with a subgraph per stage; a dotted arrow only decides whether the node exists."""
     ids = {node.name: f"n{place}" for place, node in enumerate(picture.nodes)}
     lines = ["flowchart TD"]  # from the top: a chain of steps is longer than any stage is wide
     for place, (stage, nodes) in enumerate(picture.stages().items()):

@@ -1,6 +1,6 @@
-"""Run a graph: what is left out, what is reused, what is made, and what may run side by side.
+"""Run a graph: decide what is left out, what is reused, what is made, and what may run in parallel.
 
-One loop, `drive`, decides; whoever calls it does: `submit` starts a node on a plain thread (`run_plainly`) or as a
+One loop, `drive`, decides; its caller executes: `submit` starts a node on a plain thread (`run_plainly`) or as a
 Prefect task (`prefect_runner.py`). Results do not depend on what ran next to them, nor on the order in which nodes end.
 """
 
@@ -31,7 +31,7 @@ from tasks.progress import Progress
 
 T = TypeVar("T")
 Future = Any
-"""Of concurrent.futures or of Prefect: `drive` calls what both have, `result` and `add_done_callback`."""
+"""Of concurrent.futures or of Prefect: `drive` uses what both have, `result` and `add_done_callback`."""
 RETRIES = 3
 FIRST_DELAY_S = 2.0
 POLL_S = 0.5
@@ -55,40 +55,40 @@ class RunEndedError(Exception):
 
 
 class Observer:
-    """Hears how the nodes of a run go. Called by one thread at a time; methods must be quick and must not raise."""
+    """Is notified of a run's nodes. Called by one thread at a time; methods must be quick and must not raise."""
 
     def started(self, node: Node) -> None:
-        """The node is being made."""
+        """The node has started."""
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         """The node has done `done` of `total` units."""
 
     def ended(self, node: Node, outcome: Outcome) -> None:
-        """The node has its result or is left out. In the order in which the driver learns of it."""
+        """The node has its result or is left out. In the order in which the driver notices."""
 
     def failed(self, node: Node, error: BaseException) -> None:
-        """The node has no result; an error that it tolerates leaves it out afterwards."""
+        """The node failed; if it tolerates the error, it is left out afterwards."""
 
     def became(self, name: str, node: Node, outcome: Outcome) -> None:
-        """What a growing node stands for is an earlier node's result."""
+        """A growing node has returned the result of an earlier node."""
 
 
 class Guard(Protocol):
-    """Watches a limit over several results; knows what they mean, which a graph does not."""
+    """Watches a limit across several results; unlike the graph, it knows what they mean."""
 
     def arguments(self, node: Node, before: list[Any]) -> dict[str, Any]:
-        """What to hand in besides the node's arguments. `before`: results that it depends on or of earlier stages."""
+        """Return further arguments of the node. `before`: results that it depends on, and those of earlier stages."""
 
     def check(self, node: Node, before: list[Any], result: Any) -> None:
-        """Raise what ends the run although the node has its result, made now or reused."""
+        """Raise to end the run although the node has its result, new or reused."""
 
 
 class Run:
-    """A graph on its way through a store.
+    """The execution of a graph with a store.
 
     Args:
-        live: Handed to acts (`Graph.act`); the graph does not look at it.
-        budget: What nodes may occupy at the same time; that of the machine if None.
+        live: Passed to acts (`Graph.act`); the graph itself does not use it.
+        budget: What nodes may use at the same time; None for what the machine has.
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class Run:
         self.budget: Amounts = budget_of_machine() if budget is None else dict(budget)
         self.outcomes: dict[str, Outcome] = {}
         self.cancelled = threading.Event()
-        """Set to end the run: nothing new starts, and what reports progress ends at its next report."""
+        """Set to end the run: nothing new starts, and a step that reports progress ends at its next report."""
         self.elsewhere: dict[str, float] = {}
-        """Nodes that another machine has made for this run -> seconds that it took: they do not count as reused."""
-        self._made: dict[str, Outcome] = {}  # also what Prefect, or a signal, kept from being noted
+        """Nodes that another machine made for this run -> seconds that it took: they do not count as reused."""
+        self._made: dict[str, Outcome] = {}  # includes what Prefect, or a signal, kept from being recorded
         self._observer = observer or Observer()
         self._guard = guard
         self._lock = threading.Lock()
@@ -119,11 +119,11 @@ class Run:
     # --- what is known -------------------------------------------------------------------------------------------
 
     def outcome(self, handle: Any) -> Outcome | None:
-        """How the handle's node ended; None while it has not."""
+        """Return how the handle's node ended; None while it has not."""
         return self.outcomes.get(self.graph.name_of(handle))
 
     def result(self, handle: T) -> T:
-        """The result that the handle stands for.
+        """Return the handle's result.
 
         Raises:
             LookupError: the node has not run, or was left out.
@@ -138,14 +138,14 @@ class Run:
         return result
 
     def find(self, handle: T | None) -> T | None:
-        """As `result`; None when there is none."""
+        """Like `result`; None if there is none."""
         if not isinstance(handle, Handle):
             return handle
         outcome = self.outcome(handle)
         return None if outcome is None or outcome.skipped else outcome.result
 
     def nodes(self, stage: str | None = None) -> Iterator[Node]:
-        """The nodes of a stage, or all, in order; also those that are added meanwhile."""
+        """Yield the nodes of a stage, or all, in order, including those that are added meanwhile."""
         seen: set[Node] = set()
         while node := next((node for node in self.graph.nodes.values() if node not in seen), None):
             seen.add(node)
@@ -153,13 +153,13 @@ class Run:
                 yield node
 
     def ready(self, node: Node) -> bool:
-        """Has it not ended, and has all that it takes, or that decides whether it is there?"""
+        """Return whether it has not ended, but all its inputs and conditions have."""
         return node.name not in self.outcomes and all(
             self.outcome(handle) is not None for handle in (*node.handles, *node.scope.handles)
         )
 
     def before(self, node: Node) -> list[Any]:
-        """Results that the node depends on, and all of earlier stages, in the order of the graph."""
+        """Return the results that the node depends on, and all of earlier stages, in the order of the graph."""
         stages = self.graph.stages()
         earlier = set(stages[: stages.index(node.stage)])
         above = self.graph.ancestors(node)
@@ -175,7 +175,7 @@ class Run:
     # --- decide and make -----------------------------------------------------------------------------------------
 
     def why_left_out(self, node: Node) -> str:
-        """Why the node is left out, as far as is known; empty when it is wanted or that is not known yet."""
+        """Return why the node is left out; empty if it is not, or that is not known yet."""
         for condition in node.scope.unless:
             if any(self.outcome(handle) is None for handle in handles_in(condition.values)):
                 continue
@@ -189,10 +189,10 @@ class Run:
         return ""
 
     def decide(self, node: Node, *, deep: bool = True) -> Outcome | None:
-        """Left out or reused; None when it has to be made. For a node that is ready.
+        """Return that it is left out or reused; None if it has to be made. For a node that is ready.
 
         Args:
-            deep: Read a stored result to its last byte, and put a damaged one aside.
+            deep: Read every byte of a stored result, and move a damaged one away.
         """
         reason = self.why_left_out(node)
         if reason:
@@ -216,13 +216,13 @@ class Run:
         return Outcome(found, parts.key, reused=seconds is None, seconds=seconds or 0.0)
 
     def make(self, node: Node) -> Outcome:
-        """Call the node's function and keep its result."""
+        """Call the node's function and store its result."""
         self.start(node)
         outcome = self._made[node.name] = self._act(node) if node.kind == "act" else self._make(node)
         return outcome
 
     def start(self, node: Node) -> None:
-        """Say that the node is being made."""
+        """Notify the observer that the node has started."""
         with self._lock:
             self._observer.started(node)
 
@@ -243,7 +243,7 @@ class Run:
         return Outcome(obtained.artifact, obtained.key, obtained.reused, obtained.seconds)
 
     def call(self, node: Node, *, out: Path, scratch: Path | None) -> Artifact:
-        """Call a step's function with what it takes; nothing is kept."""
+        """Call a step's function with its arguments; store nothing."""
         given: dict[str, Any] = {"scratch": scratch} if node.takes("scratch") else {}
         if node.takes("progress"):
             given["progress"] = self._progress(node)
@@ -265,10 +265,10 @@ class Run:
                 self._observer.became(node.id, self.graph.nodes[became], self.outcomes[became])
 
     def end(self, node: Node, outcome: Outcome) -> None:
-        """Note how the node ended.
+        """Record how the node ended.
 
         Raises:
-            TunegateError: what the guard raises.
+            TunegateError: the guard raised it.
         """
         if self._guard is not None and not outcome.skipped and node.kind == "step":
             self._guard.check(node, self.before(node), outcome.result)
@@ -277,7 +277,7 @@ class Run:
             self._observer.ended(node, outcome)
 
     def fail(self, node: Node, error: BaseException) -> None:
-        """Note that the node failed; raises the error unless the node tolerates it."""
+        """Record that the node failed; raise the error unless the node tolerates it."""
         with self._lock:
             self._observer.failed(node, error)
         if not (isinstance(error, TunegateError) and error.code in node.tolerates):
@@ -285,7 +285,7 @@ class Run:
         self.end(node, Outcome(skipped=f"{error.code}: {error.message}"))
 
     def parts(self, node: Node) -> KeyParts:
-        """The parts of a step's key: the only way by which plan and run compute one. For a node that is ready.
+        """Return the parts of a step's key; plan and run compute keys only here. For a node that is ready.
 
         Raises:
             ValueError: an input is an artifact that no store has committed.
@@ -297,7 +297,7 @@ class Run:
     def unchanged(
         self, node: Node, parts: KeyParts, *, unknown: frozenset[str] = frozenset(), deep: bool = False
     ) -> Artifact | None:
-        """The earlier result that the step would extend, when all else that it was made from is the same.
+        """Return the earlier result that the step would extend, if everything else it was made from is the same.
 
         Args:
             unknown: Arguments that are not compared.
@@ -312,7 +312,7 @@ class Run:
         return found if isinstance(found, Artifact) else None
 
     def arguments(self, node: Node) -> dict[str, Any]:
-        """The node's arguments with results in place of handles; None for one that was left out, nothing in a tuple."""
+        """Return the node's arguments with results for handles; a node that was left out is None, absent in a tuple."""
 
         def resolved(value: Any) -> Any:
             if isinstance(value, Handle):
@@ -335,7 +335,7 @@ class Run:
 
 
 def digest_of_input(node: Node, name: str, value: Any) -> InputDigest | None:
-    """The digest of an input, those of a tuple in order; None for one that was left out."""
+    """Return the digest of an input, or the digests of a tuple in order; None for one that was left out."""
     if value is None:
         return None
     each = tuple(artifact.digest for artifact in (value if isinstance(value, tuple) else (value,)))
@@ -345,16 +345,16 @@ def digest_of_input(node: Node, name: str, value: Any) -> InputDigest | None:
 
 
 def _check_given(node: Node) -> None:
-    """Read what an earlier run left (the champion, say) to its last byte; results of this run were checked already.
+    """Read every byte of inputs from earlier runs (the champion, say); results of this run were checked already.
 
     Raises:
-        StorageError: TG0510 it is damaged, TG0549 it is another than it was.
+        StorageError: TG0510 one is damaged, TG0549 one has changed.
     """
     for name, given in node.arguments.items():
         if isinstance(given, Artifact) and verify(given.root) != given.digest:
             raise StorageError(
-                f"{name} of step {node.name} is not what it was", code="TG0549", where=str(given.root),
-                hint="put it back from a backup, or go back to an earlier champion: `tunegate rollback PIPELINE`",
+                f"{name} of step {node.name} has changed", code="TG0549", where=str(given.root),
+                hint="restore it from a backup, or go back to an earlier champion: `tunegate rollback PIPELINE`",
             )  # fmt: skip
 
 
@@ -373,19 +373,19 @@ def drive(
     """Start each node as soon as its parents have ended and its resources are free, until all have ended.
 
     Resources are counted here, in one thread, before a node is submitted: a task run begins when its work begins, and
-    no thread waits for a lock. Of several that could start the first in the graph's order does. After an error nothing
-    new starts; what runs may end and is kept.
+    no thread waits for a lock. Of several that could start, the first in the graph's order does. After an error nothing
+    new starts; running nodes finish and their results are kept.
 
     Args:
-        submit: Starts the node, or shows an outcome that is decided already; its future's result is the outcome.
+        submit: Starts the node, or shows an outcome that is already decided; its future's result is the outcome.
         stage: Only this stage's nodes; all others that they need have ended.
         targets: Only what these handles need.
-        only: Only these nodes; what depends on others stays where it is.
+        only: Only these nodes; what depends on others does not run.
 
     Raises:
         TunegateError: a node failed.
         RunEndedError: `run.cancelled` was set.
-        LookupError: a node can never start: what it takes has not run, or it needs more than the budget.
+        LookupError: a node can never start: an input has not run, or it needs more than the budget.
     """
     budget = dict(budget or run.budget)
     free = dict(budget)
@@ -403,7 +403,7 @@ def drive(
                 if node.kind == "grow" and not run.why_left_out(node):
                     run.grow(node)
                     continue
-                if node not in decided:  # it may have waited for resources: its files are read once
+                if node not in decided:  # it may have waited for resources, and its files are read only once
                     decided[node] = run.decide(node)
             except Exception as raised:
                 error = _settled(run, node, raised)
@@ -411,7 +411,7 @@ def drive(
                     break
                 continue
             outcome = decided[node]
-            if outcome is None and _is_on_its_way(run, node, (each for each, _ in running.values())):
+            if outcome is None and _is_being_made(run, node, (each for each, _ in running.values())):
                 del decided[node]  # it will be reused
                 continue
             takes = {} if outcome is not None else needs(node, budget)
@@ -435,11 +435,11 @@ def drive(
         try:
             run.end(node, future.result())
         except Exception as raised:
-            if not run.cancelled.is_set():  # else it was stopped, and is no failure
+            if not run.cancelled.is_set():  # else it was stopped, which is not a failure
                 settled = _settled(run, node, raised)
                 error = error or settled
     if run.cancelled.is_set():
-        raise RunEndedError("the run was cancelled; what was begun goes on from there in the next run")
+        raise RunEndedError("the run was cancelled; the next run continues from here")
     if error is not None:
         raise error
     for node in run.nodes(stage):
@@ -454,9 +454,10 @@ def _what_is_missing(run: Run, node: Node, budget: Amounts) -> str:
     return f"it needs {needs(node, budget)} of {dict(budget)}"
 
 
-def _is_on_its_way(run: Run, node: Node, running: Iterable[Node]) -> bool:
-    """Does a running node make this node's very result? Of two with one key the first of the graph makes it, so that
-    what a run has made does not depend on which thread comes first, and none waits for another."""
+def _is_being_made(run: Run, node: Node, running: Iterable[Node]) -> bool:
+    """Return whether a running node makes this very result."""
+    # Of two nodes with one key the first in the graph makes the result: so what a run has made does not depend on which
+    # thread comes first, and no thread waits for another.
     alike = [other for other in running if node.kind == other.kind == "step" and node.folder == other.folder]
     return bool(alike) and run.parts(node).key in {run.parts(other).key for other in alike}
 
@@ -469,7 +470,7 @@ def _wanted(run: Run, node: Node, targets: tuple[Any, ...] | None) -> bool:
 
 
 def _settled(run: Run, node: Node, error: Exception) -> Exception | None:
-    """The error that ends the run; None when the node tolerates it."""
+    """Return the error that ends the run; None if the node tolerates it."""
     try:
         run.fail(node, error)
     except Exception as raised:
@@ -493,7 +494,7 @@ def run_plainly(
     only: Callable[[Node], bool] = lambda _node: True,
     budget: Amounts | None = None,
 ) -> None:
-    """Run the graph, or a part of it as in `drive`, on threads of this process; transient errors are tried again.
+    """Run the graph, or a part of it as in `drive`, on threads of this process; retry transient errors.
 
     Raises:
         TunegateError: a node failed.
@@ -502,43 +503,43 @@ def run_plainly(
     with ThreadPoolExecutor(max_workers=64, thread_name_prefix="step") as pool:
 
         def submit(node: Node, outcome: Outcome | None) -> Future:
-            return pool.submit(lambda: outcome or make_patiently(run, node))
+            return pool.submit(lambda: outcome or make_with_retries(run, node))
 
         try:
             drive(run, submit, stage=stage, targets=targets, only=only, budget=budget)
         except Exception:
             raise
-        except BaseException:  # Ctrl-C, SIGTERM: what runs must end, since leaving the block waits for it
+        except BaseException:  # Ctrl-C, SIGTERM: running nodes must end, since leaving the block waits for them
             run.cancel()
             raise
 
 
-def make_patiently(run: Run, node: Node, *, retries: int = RETRIES, delay_s: float = FIRST_DELAY_S) -> Outcome:
-    """Make the node; a transient error of a step is tried again, as Prefect does with a task. An act is not: it may
-    have changed the world before it failed."""
+def make_with_retries(run: Run, node: Node, *, retries: int = RETRIES, delay_s: float = FIRST_DELAY_S) -> Outcome:
+    """Make the node; retry a step after a transient error, as Prefect does with a task. Acts are not retried."""
     try:
         return make_safely(run, node)
     except TunegateError as error:
+        # An act may have had its effect before it failed.
         if node.kind == "act" or not error.transient or not retries or run.cancelled.wait(delay_s):
             raise
-    return make_patiently(run, node, retries=retries - 1, delay_s=2 * delay_s)
+    return make_with_retries(run, node, retries=retries - 1, delay_s=2 * delay_s)
 
 
 def make_safely(run: Run, node: Node) -> Outcome:
-    """Make the node; whatever it raises says nothing of a ticket and names the step."""
-    with worded(node.name), named_disk_errors(run.store.root):
+    """Make the node; errors name the step and contain no ticket text."""
+    with safe_errors(node.name), named_disk_errors(run.store.root):
         return run.make(node)
 
 
 @contextmanager
-def worded(step: str) -> Iterator[None]:
-    """Let no unexpected error's words through: they may quote a ticket, and Prefect keeps what it hears."""
+def safe_errors(step: str) -> Iterator[None]:
+    """Replace the text of unexpected errors: it may quote a ticket, and Prefect stores it."""
     try:
         yield
     except RunEndedError:
         raise
     except TunegateError as error:
-        if "--debug" not in sys.argv:  # what led to it may quote a ticket as well, and Prefect logs whole tracebacks
+        if "--debug" not in sys.argv:  # its cause may quote a ticket as well, and Prefect logs whole tracebacks
             raise error from None
         raise
     except (ConnectionError, TimeoutError) as error:
@@ -554,12 +555,12 @@ def worded(step: str) -> Iterator[None]:
 
 @contextmanager
 def repeat(run: Run, node: Node) -> Iterator[Artifact]:
-    """Make the step once more, from nothing, and give its result for as long as the block lasts; keep none of it."""
+    """Make the step again from scratch; its result exists only during the block."""
     run.start(node)
     with tempfile.TemporaryDirectory(prefix="tunegate-repeat-") as scratch:
 
         def produce(out: Path) -> Artifact:
             return run.call(node, out=out, scratch=Path(scratch))
 
-        with run.store.make_aside(node.returns, produce) as artifact:
+        with run.store.make_temporarily(node.returns, produce) as artifact:
             yield artifact

@@ -1,8 +1,8 @@
 """A typed graph: nodes are plain functions, edges are the handles that pass between them.
 
 `graph.add(function, ...)` calls nothing. It checks the arguments against the function's signature, adds a node and
-returns a handle that stands for the result until there is one; mypy takes the handle for the result itself, so a wrong
-type is found before anything runs. It knows nothing of where results lie, of who runs the nodes, or of Prefect.
+returns a handle that represents the future result; mypy takes the handle for the result itself, so a wrong type is
+found before anything runs. The graph knows nothing about where results are stored, who runs the nodes, or Prefect.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ A = TypeVar("A", bound=Artifact)
 T = TypeVar("T")
 Kind = Literal["step", "act", "grow"]
 GIVEN = ("out", "scratch", "progress", "limit")
-"""Arguments that the runner hands in."""
+"""Arguments that the runner passes."""
 SEPARATOR = " · "
 
 
 class Handle:
-    """Stands for the result of a node that has not run. Only `Graph` makes one."""
+    """Represents the result of a node that has not run. Only `Graph` creates one."""
 
     def __init__(self, node: str, returns: Any, graph: Graph) -> None:
         self.node = node
@@ -61,11 +61,11 @@ class Handle:
 
 @dataclass(frozen=True)
 class Condition:
-    """Leaves nodes out: `why(results)` gives the reason, or None to run them."""
+    """Leaves nodes out: `why(results)` returns the reason, or None to run them."""
 
     why: Callable[..., str | None]
     values: tuple[Any, ...]
-    """Handles, and what stands for a result already (of an earlier run, say)."""
+    """Handles, or results that exist already (of an earlier run, say)."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Scope:
     stage: str = ""
     unless: tuple[Condition, ...] = ()
     after: tuple[Handle, ...] = ()
-    """Handles to which nodes that were added by `grow` owe their existence."""
+    """Handles that the `grow` which added the nodes depended on."""
 
     @property
     def handles(self) -> tuple[Handle, ...]:
@@ -97,11 +97,11 @@ class Node:
     reads: Mapping[str, Any] = field(default_factory=dict)
     """Name -> digest of what the function reads besides its arguments (a user's file, a metric's code). In the key."""
     tolerates: tuple[str, ...] = ()
-    """Codes of errors that leave the node without a result instead of ending the run: those that come each time."""
+    """Codes of deterministic errors that leave the node without a result instead of ending the run."""
 
     @property
     def id(self) -> str:
-        """The name as ledger and store write it: `answers_champion`."""
+        """The name in ledger and store: `answers_champion`."""
         return self.name.replace(SEPARATOR, "_")
 
     @property
@@ -120,7 +120,7 @@ class Node:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Arguments that are handles or artifacts, or tuples with some."""
+        """Arguments that are handles or artifacts, or tuples of them."""
         return {name: value for name, value in self.arguments.items() if is_input(value)}
 
     @property
@@ -133,17 +133,17 @@ class Node:
         }
 
     def takes(self, name: str) -> bool:
-        """Does the function take what the runner hands in under this name?"""
+        """Return whether the function takes this argument, which the runner passes."""
         return name in _signature(self.function).parameters
 
     def accepts_none(self, argument: str) -> bool:
-        """May the argument be None, so that the node runs without an input that was left out?"""
+        """Return whether the argument may be None, so that the node runs without an input that was left out."""
         return _accepts_none(_hints(self.function)[argument])
 
 
 @dataclass(frozen=True)
 class Naming:
-    """Adds nodes under a name of their own; see `Graph.named`."""
+    """Adds nodes under an explicit name; see `Graph.named`."""
 
     graph: Graph
     name: str
@@ -152,14 +152,14 @@ class Naming:
     tolerates: tuple[str, ...]
 
     def add(self, function: Callable[Concatenate[Path, P], A], /, *args: P.args, **kwargs: P.kwargs) -> A:
-        """As `Graph.add`."""
+        """Like `Graph.add`."""
         node = self.graph.bind(function, args, kwargs, kind="step", name=self.name)
         info = replace(node.info, libraries=(*node.info.libraries, *self.libraries))
         node = replace(node, info=info, reads=self.reads, tolerates=self.tolerates)
         return cast("A", self.graph.enter(node))
 
     def grow(self, build: Callable[Concatenate[Graph, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `Graph.grow`."""
+        """Like `Graph.grow`."""
         node = self.graph.bind(build, args, kwargs, kind="grow", name=self.name)
         return cast("T", self.graph.enter(node))
 
@@ -171,30 +171,30 @@ class Graph:
     nodes: dict[str, Node] = field(default_factory=dict)
     scope: Scope = Scope()
     became: dict[str, str] = field(default_factory=dict)
-    """Name of a growing node -> the node whose result is its own."""
+    """Name of a growing node -> the node whose result it has."""
     reader: Callable[[Handle], Any] | None = None
-    """Set by who runs or plans the graph."""
+    """Set by whatever runs or plans the graph."""
 
     def add(self, function: Callable[Concatenate[Path, P], A], /, *args: P.args, **kwargs: P.kwargs) -> A:
         """Add a step: `function(out, **arguments)`. A handle among the arguments is an edge.
 
         Raises:
-            TypeError: an argument is missing, misspelt or of the wrong type; the name is taken; it is no step.
+            TypeError: an argument is missing, misspelt or of the wrong type; the name is taken; it is not a step.
         """
         return cast("A", self.enter(self.bind(function, args, kwargs, kind="step")))
 
     def act(self, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Add what changes the world and makes no result to keep: `function(run, **arguments)`, done in every run.
+        """Add a function with side effects and no stored result: `function(run, **arguments)`, called in every run.
 
-        `run` is what the runner was given (`Run.live`).
+        `run` is `Run.live`.
         """
         return cast("T", self.enter(self.bind(function, args, kwargs, kind="act")))
 
     def grow(self, build: Callable[Concatenate[Graph, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Add nodes that are known only when earlier results are there.
+        """Add nodes that are known only once earlier results exist.
 
         `build(graph, **arguments)` is called with the handles once all have their results, which it reads with
-        `graph.read`. It adds nodes and returns the handle of the one that counts, or an earlier handle.
+        `graph.read`. It adds nodes and returns the handle of the final one, or an earlier handle.
         """
         return cast("T", self.enter(self.bind(build, args, kwargs, kind="grow")))
 
@@ -205,18 +205,18 @@ class Graph:
         libraries: tuple[str, ...] = (),
         tolerates: tuple[str, ...] = (),
     ) -> Naming:
-        """For a node with more to say: `graph.named("answers", arm).add(generate_answers, ...)` is `answers · arm`.
+        """Give a node a name and more: `graph.named("answers", arm).add(generate_answers, ...)` is `answers · arm`.
 
         Args:
             parts: The name; empty parts are left out.
             reads: Digests of what the function reads besides its arguments.
-            libraries: Distributions that decide the result, besides those that the function declares.
+            libraries: Distributions that the result depends on, besides those that the function declares.
             tolerates: Codes of errors that leave the node without a result.
         """
         return Naming(self, SEPARATOR.join(filter(None, parts)), dict(reads or {}), libraries, tolerates)
 
     def read(self, handle: T) -> T:
-        """The result that a handle stands for. For functions that `grow` calls.
+        """Return the result of a handle. For functions that `grow` calls.
 
         Raises:
             LookupError: there is none.
@@ -224,11 +224,11 @@ class Graph:
         if not isinstance(handle, Handle):
             return handle
         if self.reader is None:
-            raise LookupError(f"{handle.node!r} has no result: nobody runs this graph")
+            raise LookupError(f"{handle.node!r} has no result: this graph is not being run")
         return cast("T", self.reader(handle))
 
     def find(self, handle: T) -> T | None:
-        """As `read`; None for a result that was left out."""
+        """Like `read`; None for a node that was left out."""
         try:
             return self.read(handle)
         except LookupError:
@@ -236,23 +236,23 @@ class Graph:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Nodes of the block belong to this stage."""
+        """Put the nodes of the block into this stage."""
         with self._within(stage=name):
             yield
 
     @contextmanager
     def unless(self, why: Callable[..., str | None], *values: Any) -> Iterator[None]:
-        """Nodes of the block are left out when `why(*results)` gives a reason; a result that was left out is None.
+        """Leave out the nodes of the block if `why(*results)` returns a reason; results that were left out are None.
 
         Args:
-            why: Is given the results of the handles, and what is no handle as it is.
-            values: Handles, or what stands for a result already.
+            why: Called with the results of the handles, and with other values unchanged.
+            values: Handles, or results that exist already.
         """
         with self._within(unless=(*self.scope.unless, Condition(why, values))):
             yield
 
     def grow_now(self, node: Node) -> None:
-        """Let a growing node add its nodes in its place, now that its inputs are there."""
+        """Replace a growing node by the nodes that it adds, now that its inputs exist."""
         before = list(self.nodes)
         place = before.index(node.name)
         del self.nodes[node.name]
@@ -271,23 +271,22 @@ class Graph:
         self.nodes = {name: self.nodes[name] for name in order}
 
     def name_of(self, handle: Handle) -> str:
-        """The node that makes the handle's result."""
+        """Return the node that makes the handle's result."""
         name = handle.node
         while name in self.became:
             name = self.became[name]
         return name
 
     def at(self, handle: Handle) -> Node:
-        """The node that makes the handle's result."""
+        """Return the node that makes the handle's result."""
         return self.nodes[self.name_of(handle)]
 
     def inputs_of(self, node: Node) -> list[Node]:
-        """The nodes whose results are arguments of the node, each once."""
+        """Return the nodes whose results are arguments of the node, each once."""
         return list(dict.fromkeys(self.at(handle) for handle in node.handles))
 
     def parents(self, node: Node) -> list[Node]:
-        """Where edges into the node come from: its inputs, and what decides whether it is there unless that is above
-        an input anyway."""
+        """Return the sources of edges into the node: its inputs, and its conditions unless an input depends on them."""
         data = self.inputs_of(node)
         control = list(dict.fromkeys(self.at(handle) for handle in node.scope.handles))
         if not control:
@@ -296,7 +295,7 @@ class Graph:
         return [*data, *(each for each in control if each not in above and each not in data)]
 
     def ancestors(self, *nodes: Node) -> set[Node]:
-        """All nodes from which a path leads to one of these."""
+        """Return all nodes from which a path leads to one of these."""
         found: set[Node] = set()
         waiting = list(nodes)
         while waiting:
@@ -307,15 +306,15 @@ class Graph:
         return found
 
     def edges(self) -> list[tuple[str, str]]:
-        """(from, to) by name, in the order of the nodes."""
+        """Return (from, to) by name, in the order of the nodes."""
         return [(parent.name, node.name) for node in self.nodes.values() for parent in self.parents(node)]
 
     def stages(self) -> list[str]:
-        """Names of the stages, in order."""
+        """Return the names of the stages, in order."""
         return list(dict.fromkeys(node.stage for node in self.nodes.values()))
 
     def of_stage(self, stage: str) -> list[Node]:
-        """The stage's nodes, in order."""
+        """Return the stage's nodes, in order."""
         return [node for node in self.nodes.values() if node.stage == stage]
 
     def bind(
@@ -327,15 +326,15 @@ class Graph:
         kind: Kind,
         name: str = "",
     ) -> Node:
-        """The node of a call, checked; it is not in the graph yet."""
+        """Check a call and return its node, which is not in the graph yet."""
         info = info_of(function) if kind == "step" else StepInfo(name or function.__name__)
         arguments = _bound(function, args, kwargs, where=name or info.name, kind=kind)
         return Node(name or info.name, function, _hints(function)["return"], arguments, self.scope, kind, info)
 
     def enter(self, node: Node) -> Handle:
-        """Put the node into the graph; its handle."""
+        """Put the node into the graph and return its handle."""
         if node.name in self.nodes or node.name in self.became:
-            raise TypeError(f"two nodes are named {node.name!r}\nhint: tell them apart by `graph.named(...)`")
+            raise TypeError(f"two nodes are named {node.name!r}\nhint: distinguish them by `graph.named(...)`")
         for handle in (*node.handles, *node.scope.handles):
             self._check_ours(handle, where=node.name)
         self.nodes[node.name] = node
@@ -343,7 +342,7 @@ class Graph:
 
     def _check_ours(self, handle: Handle, *, where: str) -> None:
         if handle.graph is not self or self.name_of(handle) not in self.nodes:
-            raise TypeError(f"{where}: {handle!r} is not of this graph")
+            raise TypeError(f"{where}: {handle!r} does not belong to this graph")
 
     @contextmanager
     def _within(self, **changes: Any) -> Iterator[None]:
@@ -355,7 +354,7 @@ class Graph:
 
 
 def handles_in(value: Any) -> tuple[Handle, ...]:
-    """The handles that an argument consists of: one, those of a tuple, or none."""
+    """Return the handles of an argument: one, those of a tuple, or none."""
     if isinstance(value, Handle):
         return (value,)
     if isinstance(value, tuple):
@@ -364,7 +363,7 @@ def handles_in(value: Any) -> tuple[Handle, ...]:
 
 
 def is_input(value: Any) -> bool:
-    """Is the argument a result, of this run or an earlier one, or a tuple of such?"""
+    """Return whether the argument is a result, of this run or an earlier one, or a tuple of results."""
     if isinstance(value, tuple):
         return bool(value) and all(isinstance(item, Handle | Artifact) for item in value)
     return isinstance(value, Handle | Artifact)
@@ -383,7 +382,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 def _bound(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, where: str, kind: Kind
 ) -> dict[str, Any]:
-    """The arguments by name, without those that the runner hands in.
+    """Return the arguments by name, without those that the runner passes.
 
     Raises:
         TypeError: the call does not fit the signature.
@@ -393,7 +392,7 @@ def _bound(
     given = [first, *(name for name in GIVEN if kind == "step" and name in signature.parameters)]
     for name in given:
         if name in kwargs:
-            raise TypeError(f"{where}: {name} is handed in by the runner")
+            raise TypeError(f"{where}: {name} is passed by the runner")
     rest = {name: None for name in given[1:] if name != first}
     try:
         bound = signature.bind(None, *args, **{**rest, **kwargs}).arguments
@@ -420,7 +419,7 @@ def _type_name(hint: Any) -> str:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Does the value fit the annotation, as far as handles, artifacts and scalars go?"""
+    """Return whether the value fits the annotation, as far as handles, artifacts and scalars go."""
     kind, parts = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
         return any(_fits(value, part) for part in parts)

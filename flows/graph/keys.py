@@ -1,14 +1,14 @@
-"""What decides whether a step runs again: the parts of its key, their digest, and which part changed since.
+"""Step keys, which decide whether a step runs again: their parts, their digest, and what has changed.
 
 A key is the sha256 of canonical JSON over the step's kind, its input digests, its parameters, its code and the
-versions of its libraries. Time, paths, host names and environment variables have no part in it.
+versions of its libraries. It does not depend on time, paths, host names or environment variables.
 
-Its code is one digest per module, blind to comments, docstrings and layout. The step's own module and every module of
-`tasks` and `schemas` that it reaches count, found by reading the source (imports at the top and inside functions, and
-texts that name a module, as in `[sys.executable, "-m", "tasks.train.worker"]`); nothing is imported or run. Files of a
-`tasks` package that are no Python count by their bytes: word lists and templates decide results too.
+The code is one digest per module, which ignores comments, docstrings and layout. It covers the step's own module and
+every module of `tasks` and `schemas` that it reaches, found by reading the source (imports at the top and in functions,
+and strings that name a module, as in `[sys.executable, "-m", "tasks.train.worker"]`); nothing is imported or run. Other
+files of a `tasks` package count by their bytes: word lists and templates decide results too.
 
-It knows nothing of the store; `flows/graph/execute.py` computes every key through `step_key`, so that plan and run
+It knows nothing about the store; `flows/graph/execute.py` computes every key through `step_key`, so that plan and run
 cannot disagree.
 """
 
@@ -40,7 +40,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = ("tasks", "schemas")
 MODULE_NAME = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+")
 
-DATA_FILE = re.compile(r"[A-Za-z0-9_][^~]*\.[A-Za-z0-9]+")  # no hidden files, no editor's copies
+DATA_FILE = re.compile(r"[A-Za-z0-9_][^~]*\.[A-Za-z0-9]+")  # no hidden files, no backup copies of editors
 InputDigest = str | tuple[str, ...]
 SHOWN_CHARS = 60
 
@@ -54,13 +54,13 @@ class _Module:
 
 
 def code_digests(function: Callable[..., Any], *, root: Path = PROJECT) -> dict[str, str]:
-    """Digest of each module that the function's result may depend on: dotted name -> hex, sorted by name.
+    """Return the digest of each module that the function's result may depend on: dotted name -> hex, sorted by name.
 
     Data files of `tasks` packages appear as `tasks.curate.helpdesk/phrases.yaml`.
 
     Raises:
-        TypeError: it is not a plain function: what a closure, a partial or a builtin carries is in no source file,
-            and two functions of one factory would share a key.
+        TypeError: it is not a plain function: the state of a closure, a partial or a builtin is in no source file, and
+            two functions of one factory would share a key.
     """
     if not inspect.isfunction(function) or function.__closure__:
         raise TypeError(f"{function!r} is not a plain function of a module: its code cannot be part of a key")
@@ -68,7 +68,7 @@ def code_digests(function: Callable[..., Any], *, root: Path = PROJECT) -> dict[
 
 
 def module_digests(name: str, file: Path, *, root: Path = PROJECT) -> dict[str, str]:
-    """As `code_digests`, from a module's dotted name and file; `root` holds the folders `tasks` and `schemas`."""
+    """Like `code_digests`, from a module's dotted name and file; `root` holds the folders `tasks` and `schemas`."""
     digests: dict[str, str] = {}
     looked: set[str] = set()
     waiting = [(name, file)]
@@ -88,10 +88,8 @@ def module_digests(name: str, file: Path, *, root: Path = PROJECT) -> dict[str, 
 
 
 def _files_of(dotted: str, root: Path, looked: set[str]) -> Iterator[tuple[str, Path]]:
-    """The module of this name and the packages above it: importing the last runs all of them.
-
-    What `looked` holds was asked for in this walk already; asking the disk again and again took a third of a small run.
-    """
+    """Yield the module of this name and the packages above it: importing it runs all of them."""
+    # `looked` has the names that this walk has already looked up: repeating that took a third of a small run.
     parts = dotted.split(".")
     for length in range(1, len(parts) + 1):
         name = ".".join(parts[:length])
@@ -143,7 +141,7 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
             if node.level:
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, *([base] if base else [])])
-            # Each name may be a submodule; `_files_of` looks whether it is one.
+            # Each name may be a submodule; `_files_of` checks whether it is one.
             yield from (f"{base}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             named = MODULE_NAME.match(node.value)
@@ -175,7 +173,7 @@ def _normalise(node: ast.AST, tokens: list[str]) -> None:
 
 
 def _is_bare_string(node: ast.AST) -> bool:
-    """A docstring or an attribute's description: a statement that does nothing."""
+    """Return whether it is a docstring or an attribute's description: a statement without effect."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
@@ -201,15 +199,15 @@ class KeyParts(BaseModel):
 
 
 def step_key(node: Node, inputs: Mapping[str, InputDigest], params: Mapping[str, Any] | None = None) -> KeyParts:
-    """The parts of a step's key.
+    """Return the parts of a step's key.
 
     Args:
         inputs: The digest (or digests, in order) of each input.
         params: The values of its other arguments; None for those of the node.
 
     Raises:
-        TypeError: a parameter has no canonical form (a path, an artefact, a non-finite number), or the step's
-            function is no plain function of a module.
+        TypeError: a parameter has no canonical form (a path, an artifact, a non-finite number), or the step is not a
+            plain function of a module.
     """
     values = {**node.reads, **(node.params if params is None else params)}
     code = code_digests(node.function)
@@ -225,7 +223,7 @@ def step_key(node: Node, inputs: Mapping[str, InputDigest], params: Mapping[str,
 
 
 def digest_of(value: Any) -> str:
-    """sha256 of the value's canonical JSON, as hex. Takes what a parameter may be.
+    """Return the sha256 of the value's canonical JSON, as hex. Takes what a parameter may be.
 
     >>> digest_of({"a": 1, "b": (2, 3)}) == digest_of({"b": [2, 3], "a": 1})
     True
@@ -234,14 +232,14 @@ def digest_of(value: Any) -> str:
 
 
 def canonical(value: Any, *, where: str) -> JsonValue:
-    """The value as plain JSON: specs by `model_dump`, tuples as lists, sets sorted.
+    """Convert the value to plain JSON: specs by `model_dump`, tuples as lists, sets sorted.
 
     Raises:
-        TypeError: it has no form that means the same on another machine.
+        TypeError: it has no form that means the same on every machine.
     """
     match value:
         case Artifact() | Path():
-            # A root or a path would tie the key to this machine: artefacts are inputs, paths are context.
+            # A root or a path would tie the key to this machine: artifacts are inputs, paths are context.
             raise TypeError(f"{where}: {type(value).__name__} cannot be a parameter; pass it as an input or as context")
         case BaseModel():
             return canonical(value.model_dump(mode="json"), where=where)
@@ -265,7 +263,7 @@ def canonical(value: Any, *, where: str) -> JsonValue:
 
 
 def why_changed(old: KeyParts, new: KeyParts, *, unknown: frozenset[str] = frozenset()) -> tuple[str, ...]:
-    """What differs, one phrase each, most telling first; empty when nothing does.
+    """Return what differs, one phrase each, most informative first; empty if nothing does.
 
     Args:
         old: The parts of an earlier result.
@@ -275,7 +273,7 @@ def why_changed(old: KeyParts, new: KeyParts, *, unknown: frozenset[str] = froze
     Phrases: `params.step.threshold: 0.8 -> 0.7`, `input tickets changed`, `code of tasks.curate.dedup changed`,
     `torch 2.14.0 -> 2.15.0`.
     """
-    given = frozenset(old.inputs.keys() | new.inputs.keys())  # None in one of them is a parameter there
+    given = frozenset(old.inputs.keys() | new.inputs.keys())  # an input that is None counts as a parameter
     return (
         *((f"function {old.function} -> {new.function}",) if old.function != new.function else ()),
         *_changed_params(_known(old.params, unknown | given), _known(new.params, unknown | given)),
@@ -308,7 +306,7 @@ def _became(name: str, old: Collection[str], new: Collection[str]) -> str:
 
 
 def _changed_params(old: JsonValue, new: JsonValue) -> Iterator[str]:
-    # Both without secrets: what was kept of the old one holds references alone.
+    # Both without secrets: only references to them were stored with the old one.
     before, after = dict(_leaves(masked_value(old), "params")), dict(_leaves(masked_value(new), "params"))
     for path in sorted(before.keys() | after.keys()):
         was, now = before.get(path, "absent"), after.get(path, "absent")
@@ -317,7 +315,7 @@ def _changed_params(old: JsonValue, new: JsonValue) -> Iterator[str]:
 
 
 def _leaves(value: JsonValue, path: str) -> Iterator[tuple[str, str]]:
-    """Every scalar and every empty container with its path."""
+    """Yield every scalar and every empty container with its path."""
     if isinstance(value, dict) and value:
         for name, item in value.items():
             yield from _leaves(item, f"{path}.{name}")
@@ -330,7 +328,7 @@ def _leaves(value: JsonValue, path: str) -> Iterator[tuple[str, str]]:
 
 @cache
 def installed(distribution: str) -> str:
-    """The installed version of a distribution, or `absent`."""
+    """Return the installed version of a distribution, or `absent`."""
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What a run would do with each node and why, by the same keys that a run uses. Reads the store and writes nothing."""
+"""Plan what a run would do with each node and why, with the keys that a run uses. Reads the store, writes nothing."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ State = Literal["reused", "run", "maybe", "left out"]
 
 @dataclass(frozen=True)
 class PlannedNode:
-    """What will become of one node."""
+    """What a run would do with one node."""
 
     node: Node
     state: State
     """`reused`: it is in the store. `run`: it will run. `maybe`: known only when an earlier node has run. `left out`:
-    it is not wanted."""
+    it is not needed."""
     reasons: tuple[str, ...] = ()
-    """Why it runs, may run or does not; empty when reused."""
+    """Why it runs, may run or does not; empty if reused."""
     key: str | None = None
     """None while an input is not known."""
     artifact: Artifact | None = None
-    """The stored result, when reused."""
+    """The stored result, if reused."""
 
     @property
     def id(self) -> str:
@@ -37,20 +37,20 @@ class PlannedNode:
 
 
 def plan(run: Run) -> tuple[PlannedNode, ...]:
-    """What would become of each node, in order. What is known of the run is noted in it; nothing is made."""
+    """Return what would happen to each node, in order. Records in `run` what is known; makes nothing."""
     planned: dict[str, PlannedNode] = {}
     for node in run.nodes():
         if node.kind == "grow":
             if run.ready(node):
                 run.grow(node)
             if node.name in run.graph.became or run.graph.nodes.get(node.name) is not node:
-                continue  # it has grown: what it became has its own line
+                continue  # it has grown: its nodes have their own lines
         planned[node.name] = _planned(run, node)
     return tuple(planned[name] for name in run.graph.nodes if name in planned)
 
 
 def _planned(run: Run, node: Node) -> PlannedNode:
-    reason = run.why_left_out(node)  # perhaps known before all that the node takes
+    reason = run.why_left_out(node)  # perhaps known before all inputs are
     if reason:
         run.outcomes[node.name] = Outcome(skipped=reason)
         return PlannedNode(node, "left out", (reason,))
@@ -74,7 +74,7 @@ def _planned_run(run: Run, node: Node) -> PlannedNode:
 
 
 def _planned_waiting(run: Run, node: Node) -> PlannedNode:
-    """Inputs are unknown; but when no earlier result agrees in all that is known, it certainly runs."""
+    # Some inputs are unknown, but if no earlier result matches what is known, the node certainly runs.
     deciding = [run.graph.name_of(handle) for handle in node.scope.handles if run.outcome(handle) is None]
     missing = deciding or [parent.name for parent in run.graph.parents(node) if parent.name not in run.outcomes]
     waits = tuple(f"known when {name} has run" for name in dict.fromkeys(missing))
@@ -96,9 +96,9 @@ def _planned_waiting(run: Run, node: Node) -> PlannedNode:
 
 
 def _closest(earlier: Sequence[KeyParts], parts: KeyParts, unknown: frozenset[str]) -> tuple[str, ...]:
-    """Why the step is none of the earlier ones, compared with the one that differs least (newest of several).
+    """Return why the step must run, compared with the earlier result that differs least (newest of several).
 
-    Empty only when the unknown inputs alone may differ.
+    Empty only if nothing but the unknown inputs may differ.
     """
     if not earlier:
         return ("never ran",)

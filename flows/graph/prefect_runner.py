@@ -1,6 +1,6 @@
-"""The one file that knows Prefect's engine: a stage is a sub-flow, a node is a task run with the edges it really has.
+"""The one file that uses Prefect's engine: a stage is a sub-flow, a node is a task run with its real edges.
 
-Prefect shows, retries and cancels. What is reused is decided by the store alone: Prefect's cache and results stay off.
+Prefect shows, retries and cancels. Only the store decides what is reused: Prefect's cache and results stay off.
 """
 
 from __future__ import annotations
@@ -32,23 +32,22 @@ from flows.graph.graph import Node
 from schemas.errors import ServiceError, TunegateError
 
 POLL_S = 2.0
-PATIENCE_S = 120.0
+RESTART_S = 120.0
+"""A server that restarts, or is busy, answers by then."""
 SETTLE_S = 0.4
-"""Pause before a sub-flow. The server still writes the task events of the one before; a request that meets SQLite's
-lock is answered 503 and sent again after 2 s."""
+"""Pause before a sub-flow. The server is still writing the previous one's task events; a request that meets SQLite's
+lock gets a 503 and is sent again after 2 s."""
 Origin = Callable[[str], str]
 """Key -> the run that made the result."""
 
 
 def run_stage(run: Run, stage: str, parents: list[State[Any]], *, origin: Origin) -> State[Any]:
-    """Run the stage as a sub-flow of the flow that calls this, with edges from the stages that it takes something from.
-
-    Returns its state.
+    """Run the stage as a sub-flow of the calling flow, with edges from the stages that it depends on; return its state.
 
     Raises:
         TunegateError: a node failed.
         RunEndedError: the run was cancelled.
-        Exception: Prefect failed; what is made is in the store.
+        Exception: Prefect failed; finished results are in the store.
     """
     failures: list[BaseException] = []
 
@@ -61,15 +60,15 @@ def run_stage(run: Run, stage: str, parents: list[State[Any]], *, origin: Origin
 
     body.__name__ = stage
     flow = Flow(body, name=stage, flow_run_name=stage, persist_result=False, validate_parameters=False)
-    # Prefect makes an edge of a state's `task_run_id`, which of a sub-flow is not the id of its node in the graph: that
-    # is its flow run. `data`, since a state without it counts as one whose result is lost.
+    # Prefect turns a state's `task_run_id` into an edge. For a sub-flow that is not the id of its node in Prefect's
+    # graph, which is its flow run's. `data` is set because a state without it counts as one whose result is lost.
     edges: list[Any] = [
         Completed(data=True, state_details=StateDetails(task_run_id=parent.state_details.flow_run_id))
         for parent in parents
     ]
     time.sleep(SETTLE_S if parents else 0.0)
     try:
-        # Ending the thread of its heartbeats takes a second in each sub-flow; the run's own flow has them.
+        # Stopping the heartbeat thread takes a second in each sub-flow; the run's own flow has heartbeats.
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             state: State[Any] = flow(wait_for=edges, return_state=True)
     except BaseException as error:
@@ -82,11 +81,11 @@ def run_stage(run: Run, stage: str, parents: list[State[Any]], *, origin: Origin
 def run_nodes(
     run: Run, stage: str, *, origin: Origin, only: Callable[[Node], bool] = lambda _node: True, quietly: bool = False
 ) -> State[Any]:
-    """Run the stage's nodes as tasks of the flow that calls this; the state for that flow to return.
+    """Run the stage's nodes as tasks of the calling flow; return the state that the flow should return.
 
     Args:
         only: Only these nodes.
-        quietly: What is decided already shows no task.
+        quietly: Create no task for nodes that are already decided.
     """
     futures: dict[str, PrefectFuture[Any]] = {}
 
@@ -106,7 +105,7 @@ def run_nodes(
         return Cancelled(message=str(error))
     except Exception:
         raise
-    except BaseException:  # Ctrl-C, SIGTERM: wait for what runs, so that checkpoints are complete
+    except BaseException:  # Ctrl-C, SIGTERM: wait for running nodes, so that checkpoints are complete
         run.cancel()
         for future in futures.values():
             with suppress(Exception):
@@ -117,24 +116,24 @@ def run_nodes(
 
 @dataclass(frozen=True)
 class Placed:
-    """A stage that a work pool does."""
+    """A stage that runs on a work pool."""
 
     stage: str
     pool: str
     deployment: str
     """`FLOW/DEPLOYMENT`."""
     parameters: dict[str, Any]
-    """References alone: Prefect keeps and shows them."""
+    """Only references: Prefect stores and shows them."""
     work: str
-    """Digest of what is to be done: a run joins the flow run of a dead one that does the same."""
+    """Digest of the work: a run joins the flow run of a dead run that does the same."""
     wait_for_worker_s: float
 
 
 def run_on_pool(run: Run, placed: Placed, parents: list[State[Any]]) -> tuple[State[Any], dict[str, Any]]:
-    """Have the stage done by a worker of the pool, as a flow run with edges from the stages that it takes from.
+    """Run the stage on a worker of the pool, as a flow run with edges from the stages that it depends on.
 
-    When its process or machine is lost, a new flow run goes on from what is in the store, up to `RETRIES` times.
-    Returns the flow run's state and parameters: of a run that died before, where it was joined.
+    If its process or machine is lost, a new flow run continues from what is in the store, up to `RETRIES` times.
+    Returns the flow run's state and parameters; those of a dead run's, if that was joined.
 
     Raises:
         ServiceError: TG0701, there is no such deployment, no worker came online in time, or Prefect failed.
@@ -142,17 +141,17 @@ def run_on_pool(run: Run, placed: Placed, parents: list[State[Any]]) -> tuple[St
     """
     try:
         with get_client(sync_client=True) as client:
-            return _done_by_pool(client, placed, parents, run)
+            return _run_and_retry(client, placed, parents, run)
     except (TunegateError, RunEndedError):
         raise
     except Exception as error:
         raise ServiceError(
             f"Prefect failed while stage {placed.stage} was on pool {placed.pool!r}: {type(error).__name__}",
-            code="TG0701", where=f"place.{placed.stage}", hint="run again: it joins the stage if that is still at work",
+            code="TG0701", where=f"place.{placed.stage}", hint="run again: it joins the stage if that is still running",
         ) from error  # fmt: skip
 
 
-def _done_by_pool(
+def _run_and_retry(
     client: SyncPrefectClient, placed: Placed, parents: list[State[Any]], run: Run
 ) -> tuple[State[Any], dict[str, Any]]:
     attempt = 0
@@ -173,15 +172,15 @@ def _join_or_create(client: SyncPrefectClient, placed: Placed, parents: list[Sta
     tag = f"work:{placed.work[:32]}"
     alive = {"tags": {"all_": [tag]}, "state": {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING"]}}}
     for child in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(alive)):
-        return child.id  # of a run that died; two of them would write to one checkpoint
+        return child.id  # of a dead run; two of them would write to one checkpoint
     try:
         deployment = client.read_deployment_by_name(placed.deployment)
     except ObjectNotFound:
         raise ServiceError(
             f"stage {placed.stage} is placed on pool {placed.pool!r}, and the server has no deployment of it",
-            code="TG0701", where=placed.deployment, hint="`tunegate deploy` makes it",
+            code="TG0701", where=placed.deployment, hint="`tunegate deploy` creates it",
         ) from None  # fmt: skip
-    # What Prefect's own `run_deployment` does, which draws edges from parameters only and waits for ever.
+    # Like Prefect's own `run_deployment`, which takes edges only from parameters and waits forever.
     edges: list[Any] = [parent.state_details.to_run_result(RunType.FLOW_RUN) for parent in parents]
     tracking = client.create_task_run(
         Task(lambda: None, name=placed.stage),
@@ -216,21 +215,21 @@ def _await(client: SyncPrefectClient, child: UUID, placed: Placed, run: Run) -> 
 
 
 def _state_of(client: SyncPrefectClient, child: UUID) -> State[Any]:
-    """The flow run's state; a server that is restarted, or busy, is asked again for two minutes."""
-    patient_until = time.monotonic() + PATIENCE_S
+    """Return the flow run's state; retry for two minutes if the server restarts or is busy."""
+    deadline = time.monotonic() + RESTART_S
     while True:
         try:
             return client.read_flow_run(child).state or Pending()
         except ObjectNotFound:
             raise
         except Exception:
-            if time.monotonic() > patient_until:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(POLL_S)
 
 
 def _settle(run: Run, node: Node, outcome: Outcome | None, origin: Origin) -> State[Outcome]:
-    """The final state of the node's task; made when the task ends, since Prefect drops one with an older time."""
+    """Make the final state of the node's task when it ends, since Prefect drops a state with an older time."""
     try:
         outcome = outcome or make_safely(run, node)
     except (RunEndedError, TunegateError) as error:
@@ -249,7 +248,7 @@ def _made_by(run_id: str) -> str:
 
 
 def _task(node: Node, settle: Callable[[], State[Any]]) -> Task[[], Any]:
-    """A task without parameters: Prefect takes equal strings among them for edges (it compares by identity)."""
+    # A task without parameters: Prefect takes equal strings among them for edges (it compares by identity).
     return Task(
         settle,
         name=node.name,
@@ -264,13 +263,13 @@ def _task(node: Node, settle: Callable[[], State[Any]]) -> Task[[], Any]:
 
 
 def is_transient(_task: Any, _run: Any, state: Any) -> bool:
-    """True for errors that may pass (a service that does not answer, a process that was killed)."""
+    """Return whether the error may pass (a service that does not answer, a process that was killed)."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, TunegateError) and error.transient
 
 
 def tally(run: Run, stage: str) -> str:
-    """`2 made, 1 reused, 1 skipped`."""
+    """Return `2 made, 1 reused, 1 skipped`."""
     ends = [run.outcomes[node.name] for node in run.graph.of_stage(stage) if node.name in run.outcomes]
     n_skipped = sum(bool(each.skipped) for each in ends)
     n_reused = sum(each.reused for each in ends)
@@ -279,11 +278,9 @@ def tally(run: Run, stage: str) -> str:
 
 @contextmanager
 def cancellation(on_cancel: Callable[[], None]) -> Iterator[None]:
-    """Call `on_cancel` once when the flow run that calls this, or one of its sub-flows, is being cancelled.
-
-    A worker sends SIGTERM to the flow run that it started. For all others, that is runs from the command line and
-    sub-flows, Prefect only writes the state Cancelling, and it is for us to read it.
-    """
+    """Call `on_cancel` once when the calling flow run, or one of its sub-flows, is being cancelled."""
+    # A worker sends SIGTERM to the flow run that it started. For runs from the command line and for sub-flows, Prefect
+    # only writes the state Cancelling, and we have to read it.
     watched = flow_run.get_id()
     if not watched or watched == os.environ.get("PREFECT__FLOW_RUN_ID"):
         yield
@@ -293,7 +290,7 @@ def cancellation(on_cancel: Callable[[], None]) -> Iterator[None]:
     def watch() -> None:
         with suppress(Exception), get_client(sync_client=True) as client:
             while not left.wait(POLL_S):
-                with suppress(Exception):  # a server that does not answer stops no run
+                with suppress(Exception):  # a server that does not answer must not stop the run
                     state = client.read_flow_run(UUID(watched)).state
                     if state is not None and state.is_cancelling():
                         on_cancel()

@@ -1,5 +1,5 @@
-"""How long a graph takes, from what its nodes usually take: one after the other, side by side within a budget, and at
-least. The stages are barriers: one begins when the one before has ended."""
+"""Estimate how long a graph takes, from what its nodes usually take: in sequence, in parallel within a budget, and at
+least. Stages are barriers: each begins when the previous one has ended."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Times:
     one_by_one: float
     """The sum of all."""
     side_by_side: float
-    """As the driver starts them within the budget."""
+    """In parallel within the budget, as the driver starts them."""
     critical_path: float
-    """The longest chain: what is left when nothing waits for resources."""
+    """The longest chain: the minimum, if nothing waits for resources."""
 
 
 def times(graph: Graph, seconds: Mapping[str, float], budget: Amounts) -> Times:
-    """Times of a graph.
+    """Estimate the times of a graph.
 
     Args:
-        seconds: Node's name -> what it takes; nodes that are not named take nothing.
-        budget: What nodes may occupy at the same time; see `flows/graph/execute.py`.
+        seconds: Node's name -> what it takes; other nodes take no time.
+        budget: What nodes may use at the same time; see `flows/graph/execute.py`.
     """
     stages = [graph.of_stage(stage) for stage in graph.stages()]
     return Times(
@@ -38,7 +38,7 @@ def times(graph: Graph, seconds: Mapping[str, float], budget: Amounts) -> Times:
 
 
 def _side_by_side(graph: Graph, nodes: list[Node], seconds: Mapping[str, float], budget: Amounts) -> float:
-    """The end of the last node when each starts as `drive` would start it: the first in order that may."""
+    """Return the end of the last node if each starts as in `drive`: the first in order that may."""
     now, free = 0.0, dict(budget)
     waiting, running, ended = list(nodes), dict[Node, float](), set[Node]()
     mine = set(nodes)

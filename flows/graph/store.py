@@ -1,11 +1,11 @@
 """The content-addressed store: `store/STEP/KEY/` is a complete result or does not exist.
 
-A result is written aside, sealed (`tasks/files.py`: manifest, sha256, fsync) and renamed into its place. Processes that
-want the same result wait for each other and share it; what a killed one left aside is swept by the next. It knows
-nothing of what the steps do; `flows/graph/execute.py` asks for results, nobody else writes here.
+A result is written to a temporary folder, sealed (`tasks/files.py`: manifest, sha256, fsync) and renamed into place.
+Processes that want the same result wait for each other and share it; the next one sweeps what a killed one left. The
+store does not know what the steps do; only `flows/graph/execute.py` writes results.
 
-Below the root: `store/` results, `keys/` what each was made from, `tmp/` work aside, `scratch/` what outlives a kill
-(checkpoints), `damaged/` what failed its manifest, `locks/keys/` who is making what.
+Below the root: `store/` results, `keys/` what each was made from, `tmp/` temporary work, `scratch/` what survives a
+kill (checkpoints), `damaged/` results that do not match their manifest, `locks/keys/` locks of results in progress.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tasks.failpoint import reach
 from tasks.files import MANIFEST, read_manifest, seal, sha256_json, sync_directory, verify, write_json
 
 REFERENCE = "artifact.json"
-SAY_WAITING_AFTER_S = 1.0
+LOG_WAITING_AFTER_S = 1.0
 
 A = TypeVar("A", bound=Artifact)
 log = logging.getLogger("tunegate.store")
@@ -53,16 +53,16 @@ class Obtained(Generic[A]):
 
 @dataclass(frozen=True)
 class Damage:
-    """A directory that stands in a result's place and is not complete."""
+    """A directory in a result's place that is not complete."""
 
     reason: str
 
 
 class Store:
-    """Results below one root. Making the object touches nothing on disk.
+    """Results below one root. Creating the object touches nothing on disk.
 
-    A result says by its own manifest that it is whole; that it is the one that was made, `recorded` says: the digests
-    that are on record for a key, none for one that nobody recorded (a kill between the two).
+    Its manifest shows that a result is complete; `recorded` shows that it is the original: it returns the recorded
+    digests of a key, which has none after a kill between storing and recording.
     """
 
     def __init__(self, root: Path, *, recorded: Callable[[str], frozenset[str]] | None = None) -> None:
@@ -71,20 +71,20 @@ class Store:
         self._recorded = recorded
 
     def place(self, step: str, key: str) -> Path:
-        """The result's directory, whether or not it exists.
+        """Return the result's directory, whether or not it exists.
 
         Raises:
             SecurityError: the step's name or the key would leave the store.
         """
         for name in (step, key):
             if not SAFE_NAME.fullmatch(name):
-                raise SecurityError(f"not a name that may become a folder: {name!r}", code="TG0801", where="store")
+                raise SecurityError(f"not usable as a folder name: {name!r}", code="TG0801", where="store")
         return self.root / "store" / step / key
 
     def look(self, step: str, key: str, returns: type[A], *, deep: bool = False) -> A | Damage | None:
-        """The result, what is wrong with it, or None; changes nothing.
+        """Return the result, its damage, or None; change nothing.
 
-        By default the manifest must be there and every file must have its size; `deep` reads every byte.
+        By default the manifest must exist and every file must have its size; `deep` reads every byte.
         """
         place = self.place(step, key)
         if not place.is_dir():
@@ -93,7 +93,7 @@ class Store:
             digest = verify(place) if deep else _digest_by_sizes(place)
             on_record = self._recorded(key) if self._recorded is not None else frozenset()
             if on_record and digest not in on_record:
-                return Damage("it is not what the ledger has on record")
+                return Damage("it is not what the ledger recorded")
             fields = orjson.loads((place / REFERENCE).read_bytes())
             return returns.model_validate({**fields, "root": place, "digest": digest})
         except StorageError as error:
@@ -102,7 +102,7 @@ class Store:
             return Damage(f"{REFERENCE} or {MANIFEST} cannot be read ({type(error).__name__})")
 
     def find(self, step: str, key: str, returns: type[A], *, deep: bool = False) -> A | None:
-        """The result, or None. A damaged one is moved to `damaged/`, named in a warning, and counts as absent."""
+        """Return the result, or None. A damaged one is moved to `damaged/` with a warning, and counts as absent."""
         found = self.look(step, key, returns, deep=deep)
         if not isinstance(found, Damage):
             return found
@@ -118,14 +118,14 @@ class Store:
         *,
         parts: KeyParts | None = None,
     ) -> Obtained[A]:
-        """The stored result, or the one that `produce(directory)` makes now, committed.
+        """Return the stored result, or make it with `produce(directory)` and commit it.
 
-        Of several processes that ask at the same time one makes it; the others wait and reuse it. What is reused is
-        read to its last byte before: a damaged result is put aside and made again.
+        Of several processes at the same time one makes it; the others wait and reuse it. Every byte of a reused result
+        is read first: a damaged one is moved away and made again.
 
         Args:
             produce: Writes its files into the empty directory and returns the reference with `root` set to it.
-            parts: What the key was computed from; kept for `why_changed`.
+            parts: What the key was computed from; stored for `why_changed`.
 
         Raises:
             StorageError: TG0501 the disk is full, TG0510 the result points outside itself.
@@ -151,13 +151,13 @@ class Store:
             return Obtained(committed, key, reused=False, seconds=time.monotonic() - started)
 
     @contextmanager
-    def make_aside(self, returns: type[A], produce: Callable[[Path], A]) -> Iterator[A]:
-        """A result made and sealed as `obtain` does, gone at the end of the block: to compare, never to keep."""
+    def make_temporarily(self, returns: type[A], produce: Callable[[Path], A]) -> Iterator[A]:
+        """Make and seal a result like `obtain`, and remove it at the end of the block: for comparisons."""
         with named_disk_errors(self.root), temporary_folder(self.root) as folder:
             yield self._make(folder, returns, produce)
 
     def with_digest(self, step: str, digest: str, returns: type[A]) -> A | None:
-        """The step's stored result of this digest, whatever its key; None when there is none."""
+        """Return the step's stored result with this digest, whatever its key; None if there is none."""
         for place in sorted((self.root / "store" / step).glob("*")):
             found = self.look(step, place.name, returns)
             if isinstance(found, returns) and found.digest == digest:
@@ -165,27 +165,27 @@ class Store:
         return None
 
     def scratch(self, step: str, key: str) -> Path:
-        """A folder of the key's own that outlives killed attempts; gone once the result is committed.
+        """Return the key's own folder, which survives killed attempts and is removed once the result is committed.
 
-        Only `produce` of the same key may use it: `obtain` keeps others out meanwhile.
+        Only `produce` of the same key may use it: `obtain` locks out others meanwhile.
         """
         return private_folder(self._scratch(step, key))
 
     def discard(self, step: str, key: str) -> None:
-        """Remove a result; absent ones are no error. It leaves the store in one rename, so nobody sees a half."""
+        """Remove a result, if it exists, in one rename, so that no reader sees half of it."""
         place = self.place(step, key)
         with self._lock(step, key), temporary_folder(self.root) as folder:
             if place.is_dir():
                 place.rename(folder / "discarded")
 
     def known_parts(self, step: str) -> tuple[KeyParts, ...]:
-        """What earlier results of the step were made from, newest first; unreadable entries are left out."""
+        """Return what earlier results of the step were made from, newest first; skip unreadable entries."""
         folder = self.root / "keys" / step
         files = sorted(folder.glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
         return tuple(parts for file in files if (parts := self.parts(step, file.stem)) is not None)
 
     def parts(self, step: str, key: str) -> KeyParts | None:
-        """What the result of this key was made from; None when that was not kept or cannot be read."""
+        """Return what the result of this key was made from; None if that was not stored or cannot be read."""
         file = self.root / "keys" / step / f"{key}.json"
         try:
             return KeyParts.model_validate_json(file.read_bytes())
@@ -198,7 +198,7 @@ class Store:
         return Obtained(found, key, reused=True, seconds=0.0)
 
     def _make(self, folder: Path, returns: type[A], produce: Callable[[Path], A]) -> A:
-        """Let the task write, add the reference and seal; the artefact's root is still aside."""
+        """Let the task write, add the reference and seal; the artifact's root is still the temporary folder."""
         out = private_folder(folder / "out")
         artifact = produce(out)
         if not isinstance(artifact, returns) or artifact.root != out:
@@ -215,7 +215,7 @@ class Store:
         return artifact.model_copy(update={"digest": digest})
 
     def _commit(self, artifact: A, step: str, key: str, returns: type[A]) -> A:
-        """Rename into place; when another machine's process was first, its result is the result."""
+        """Rename into place; if a process of another machine was first, return its result."""
         place = self.place(step, key)
         private_folder(place.parent)
         try:
@@ -233,13 +233,13 @@ class Store:
         return artifact.model_copy(update={"root": place})
 
     def _found_or_moved(self, step: str, key: str, returns: type[A], *, deep: bool = False) -> A | None:
-        """As `find`, for a holder of the key's lock."""
+        """Like `find`, for a holder of the key's lock."""
         found = self.look(step, key, returns, deep=deep)
         if not isinstance(found, Damage):
             return found
-        grave = private_folder(self.root / "damaged") / f"{step}-{key[:16]}-{uuid.uuid4().hex[:8]}"
-        self.place(step, key).rename(grave)
-        log.warning("TG0510 a stored result of %s is damaged (%s); moved to %s, made again", step, found.reason, grave)
+        target = private_folder(self.root / "damaged") / f"{step}-{key[:16]}-{uuid.uuid4().hex[:8]}"
+        self.place(step, key).rename(target)
+        log.warning("TG0510 a stored result of %s is damaged (%s); moved to %s, made again", step, found.reason, target)
         return None
 
     def _scratch(self, step: str, key: str) -> Path:
@@ -248,7 +248,7 @@ class Store:
     @contextmanager
     def _lock(self, step: str, key: str) -> Iterator[None]:
         path = private_folder(self.root / "locks" / "keys") / f"{self.place(step, key).parent.name}-{key[:32]}.lock"
-        with hold(path, wait_s=SAY_WAITING_AFTER_S) as held:
+        with hold(path, wait_s=LOG_WAITING_AFTER_S) as held:
             if held:
                 yield
                 return
@@ -257,14 +257,14 @@ class Store:
             yield
 
     def _sweep_once(self) -> None:
-        """Remove the work aside of processes that died."""
+        """Remove the unfinished work of processes that died."""
         if not self._swept:
             self._swept = True
             sweep(self.root)
 
 
 def _digest_by_sizes(place: Path) -> str:
-    """The directory's digest from its manifest, after comparing names and sizes.
+    """Return the directory's digest from its manifest, after comparing names and sizes.
 
     Raises:
         StorageError: a file is missing, added or of another size.

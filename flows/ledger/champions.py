@@ -1,7 +1,7 @@
 """The ledger's book of champions: candidates with their verdicts, who is champion, its history, and the outbox.
 
-What moves the champion is in `flows/ledger/promotions.py`. It knows nothing of MLflow; a reconciler
-(`flows/champion/mlflow_sync.py`) works off the outbox.
+`flows/ledger/promotions.py` moves the champion. This module knows nothing about MLflow; `flows/champion/mlflow_sync.py`
+empties the outbox.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from schemas.verdicts import Verdict
 from tasks.failpoint import reach
 
 MAX_DIGITS = 9
-"""Of a version; a longer number is none."""
+"""Of a version; a longer number is not a version."""
 _IS_MOVE = "action IN ('promote', 'force', 'approve', 'rollback')"
 
 
 class Champions(LedgerBase):
-    """Candidates, champions, their history, and what MLflow has still to be told."""
+    """Candidates, champions, their history, and the changes that MLflow does not have yet."""
 
     def record_candidate(
         self, candidate: ChampionRef, *, verdict: Verdict, reason: str, evidence: Mapping[str, str] | None = None
     ) -> str:
-        """Enter a candidate with its verdict and return its version, a number counted per name.
+        """Record a candidate with its verdict and return its version, a number counted per name.
 
-        The same model with the same prompt is the same version, whoever records it and how often; a later verdict
-        replaces an earlier one. What has ever been champion keeps its reference. `version` and `promoted_at` of the
+        The same model with the same prompt is the same version, however often it is recorded; a later verdict replaces
+        an earlier one. A version that has ever been champion keeps its reference. `version` and `promoted_at` of the
         argument are ignored.
 
         Args:
@@ -47,7 +47,7 @@ class Champions(LedgerBase):
             "model": candidate.model.digest, "trained": candidate.trained.digest, "bundle": candidate.bundle.digest,
             **(evidence or {}),
         }  # fmt: skip
-        told = orjson.dumps(digests, option=orjson.OPT_SORT_KEYS).decode() if evidence else ""
+        evidence_json = orjson.dumps(digests, option=orjson.OPT_SORT_KEYS).decode() if evidence else ""
         key = candidate_key(candidate.model, candidate.trained, candidate.prompt, candidate.max_new_tokens)
         name = candidate.name
         with self.write() as db:
@@ -58,16 +58,16 @@ class Champions(LedgerBase):
                 db.execute(
                     "INSERT INTO candidates (name, version, key, run_id, ref_json, verdict, reason, recorded_at,"
                     " evidence) VALUES (?, ?, ?, '', '', ?, ?, ?, ?)",
-                    (name, version, key, verdict, reason, now(), told),
+                    (name, version, key, verdict, reason, now(), evidence_json),
                 )
             else:
                 version = row["version"]
                 db.execute(
                     "UPDATE candidates SET verdict = ?, reason = ?, evidence = ? WHERE name = ? AND version = ?",
-                    (verdict, reason, told, name, version),
+                    (verdict, reason, evidence_json, name, version),
                 )
-            mine = "SELECT 1 FROM verdicts WHERE name = ? AND version = ? AND run_id = ?"
-            if db.execute(mine, (name, version, candidate.run_id)).fetchone() is None:
+            recorded = "SELECT 1 FROM verdicts WHERE name = ? AND version = ? AND run_id = ?"
+            if db.execute(recorded, (name, version, candidate.run_id)).fetchone() is None:
                 db.execute(
                     "INSERT INTO verdicts (name, version, run_id, verdict, trained, gates, at)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -85,78 +85,78 @@ class Champions(LedgerBase):
         return str(version)
 
     def candidate(self, name: str, version: str) -> CandidateRow | None:
-        """One candidate."""
+        """Return one candidate."""
         with self.read() as db:
             return self._row(db, name, version)
 
     def candidates(self, name: str) -> tuple[CandidateRow, ...]:
-        """All candidates of the name, newest first."""
+        """Return all candidates of the name, newest first."""
         with self.read() as db:
             rows = db.execute("SELECT * FROM candidates WHERE name = ? ORDER BY version DESC", (name,)).fetchall()
         return tuple(self._candidate_row(row) for row in rows)
 
     def champion(self, name: str) -> ChampionRef | None:
-        """Who is champion; None when nobody was promoted yet."""
+        """Return the champion; None before the first promotion."""
         with self.read() as db:
             return self._champion(db, name) if champion_version(db, name) is not None else None
 
     def champions(self) -> tuple[ChampionRef, ...]:
-        """The champion of every name that has one, by name."""
+        """Return the champion of every name that has one, by name."""
         with self.read() as db:
             names = [row["name"] for row in db.execute("SELECT name FROM champions ORDER BY name").fetchall()]
             return tuple(self._champion(db, name) for name in names)
 
     def first_champion(self, name: str) -> str | None:
-        """Version of the first champion ever; None when nobody was promoted yet."""
+        """Return the version of the very first champion; None before the first promotion."""
         with self.read() as db:
             query = f"SELECT to_version FROM champion_events WHERE name = ? AND {_IS_MOVE} ORDER BY seq LIMIT 1"
             row = db.execute(query, (name,)).fetchone()
         return row["to_version"] if row else None
 
     def history(self, name: str | None = None) -> tuple[EventRow, ...]:
-        """Every event about the champion (about all champions without a name), oldest first, after checking the chain.
+        """Check the chain and return every event about the champion (of every name without one), oldest first.
 
         Raises:
-            StorageError: TG0580, an event was altered, removed or put in between.
+            StorageError: TG0580, an event was altered, removed or inserted.
         """
         with self.read() as db:
             return tuple(event for event in checked_history(db) if name is None or event.name == name)
 
     def previous(self, name: str) -> str | None:
-        """The version that the present champion took over from: where a rollback goes."""
+        """Return the version that the current champion replaced: the target of a rollback."""
         with self.read() as db:
             return previous_of(checked_history(db), name)
 
     def waiting(self, name: str) -> tuple[EventRow, ...]:
-        """The candidates that a person may still approve, oldest first; each was judged against today's champion."""
+        """Return the candidates that may still be approved, oldest first; each was judged against today's champion."""
         with self.read() as db:
             return waiting_in(checked_history(db), name)
 
     def names(self) -> tuple[str, ...]:
-        """Every name that has an event."""
+        """Return every name that has an event."""
         with self.read() as db:
             rows = db.execute("SELECT DISTINCT name FROM champion_events ORDER BY name").fetchall()
         return tuple(row["name"] for row in rows)
 
     def model_names(self) -> tuple[str, ...]:
-        """Every name that has a candidate."""
+        """Return every name that has a candidate."""
         with self.read() as db:
             rows = db.execute("SELECT DISTINCT name FROM candidates ORDER BY name").fetchall()
         return tuple(row["name"] for row in rows)
 
     def pending_projections(self) -> tuple[Projection, ...]:
-        """What MLflow has still to be told, oldest first."""
+        """Return the changes that MLflow does not have yet, oldest first."""
         with self.read() as db:
             rows = db.execute("SELECT id, kind, payload FROM projections WHERE done_at IS NULL ORDER BY id").fetchall()
         return tuple(Projection(row["id"], row["kind"], orjson.loads(row["payload"])) for row in rows)
 
     def mark_projected(self, projection_id: int) -> None:
-        """Note that MLflow knows."""
+        """Record that MLflow has the change."""
         with self.write() as db:
             db.execute("UPDATE projections SET done_at = ? WHERE id = ?", (now(), projection_id))
 
     def set_mlflow_version(self, name: str, version: str, mlflow_version: str) -> None:
-        """Note under which number MLflow keeps the candidate."""
+        """Record the candidate's version number in MLflow."""
         with self.write() as db:
             db.execute(
                 "UPDATE candidates SET mlflow_version = ? WHERE name = ? AND version = ?",
@@ -172,9 +172,9 @@ class Champions(LedgerBase):
             (name,),
         ).fetchone()
         if row is None:
-            checked_history(db)  # says what was removed, where that is seen
+            checked_history(db)  # raises a better message, if the chain shows what was removed
             raise StorageError(
-                f"the event or the candidate by which {name} has its champion is missing",
+                f"the event or the candidate of the champion of {name} is missing",
                 code="TG0580",
                 where="ledger, champion_events",
                 hint="put the ledger back from a backup; nothing is promoted until then",
@@ -195,7 +195,7 @@ class Champions(LedgerBase):
         )
 
     def _to_json(self, ref: ChampionRef, version: int) -> str:
-        """Roots below the home folder are kept relative: the folder may be moved or mounted elsewhere."""
+        # Roots below the home folder are stored as relative paths: the folder may be moved or mounted elsewhere.
         fields: dict[str, Any] = ref.model_dump(mode="json")
         for part, artifact in (("model", ref.model), ("trained", ref.trained), ("bundle", ref.bundle)):
             if artifact.root.is_relative_to(self.root):
@@ -212,16 +212,16 @@ class Champions(LedgerBase):
 
 
 def candidate_key(model: Artifact, trained: Artifact, prompt: PromptSpec, max_new_tokens: int) -> str:
-    """Digest of what a candidate answers with: equal keys, one version."""
+    """Return the digest of what a candidate answers with: equal keys are one version."""
     return digest_of([model.digest, trained.digest, prompt, max_new_tokens])
 
 
 def blocked_before(db: Database, candidate: CandidateRow) -> str:
-    """One sentence when these weights were BLOCKed under other gates than those of their last verdict; else empty."""
+    """Return a sentence if gates other than those of the last verdict BLOCKed these weights; else an empty string."""
     trained = candidate.ref.trained.digest
     rows = db.execute("SELECT * FROM verdicts WHERE trained = ? ORDER BY id", (trained,)).fetchall()
-    named = [row for row in rows if (row["name"], str(row["version"])) == (candidate.ref.name, candidate.ref.version)]
-    gates = named[-1]["gates"] if named else ""
+    own = [row for row in rows if (row["name"], str(row["version"])) == (candidate.ref.name, candidate.ref.version)]
+    gates = own[-1]["gates"] if own else ""
     blocked = [row for row in rows if row["verdict"] == "BLOCK" and row["gates"] != gates]
     if not blocked:
         return ""
@@ -230,11 +230,11 @@ def blocked_before(db: Database, candidate: CandidateRow) -> str:
 
 
 def champion_version(db: Database, name: str) -> str | None:
-    """Version of the champion inside a transaction; None when there is none."""
+    """Return the version of the champion inside a transaction; None when there is none."""
     row = db.execute("SELECT version FROM champions WHERE name = ?", (name,)).fetchone()
     return row["version"] if row else None
 
 
 def project(db: Database, kind: str, payload: dict[str, Any]) -> None:
-    """Note in the outbox that MLflow has to be told; part of the caller's transaction."""
+    """Put a change for MLflow into the outbox, within the caller's transaction."""
     db.execute("INSERT INTO projections (kind, payload) VALUES (?, ?)", (kind, orjson.dumps(payload).decode()))

@@ -1,7 +1,7 @@
-"""What the ledger's books ask of a database, whichever it is: statements with `?`, rows by column name.
+"""What the ledger's books need from any database: statements with `?`, rows by column name.
 
-SQLite's own connection is one; `flows/ledger/postgres.py` makes another. Nothing else of either is used outside
-their files.
+SQLite's own connection fits; `flows/ledger/postgres.py` adapts Postgres'. Nothing else of either is used outside their
+files.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 Holds = Callable[[], bool]
-"""Is a lock held at this moment? That of a host which was cut off is not, although its process knows nothing of it."""
+"""Is a lock held at this moment? A host that was cut off has lost it, although its process does not know."""
 Check = Callable[[], None]
-"""Raises when something does not hold any more."""
+"""Raises when a condition no longer holds."""
 
 
 class Row(Protocol):
-    """A row: by place, by column name, and `dict(row)`."""
+    """A row: by position, by column name, and `dict(row)`."""
 
     def __getitem__(self, key: Any, /) -> Any:
-        """The value at a place or under a name."""
+        """The value at a position or of a column."""
 
     def __iter__(self) -> Iterator[Any]:
         """The values."""
@@ -29,7 +29,7 @@ class Row(Protocol):
 
 
 class Rows(Protocol):
-    """What a statement answers with."""
+    """The result of a statement."""
 
     def fetchone(self) -> Any:
         """The next row; None when there is none."""
@@ -39,7 +39,7 @@ class Rows(Protocol):
 
 
 class Database(Protocol):
-    """A connection, inside a transaction of the ledger's."""
+    """A connection, inside one of the ledger's transactions."""
 
     def execute(self, sql: str, values: Any = ..., /) -> Rows:
         """Run one statement; `values` for its `?` or `:name`."""

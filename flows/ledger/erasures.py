@@ -1,7 +1,7 @@
 """The ledger's book of forgotten customers: tombstones, the journal of what was removed, marked model versions.
 
-The journal is append-only and says what will go before it goes: whoever was killed in between finds it there and
-finishes. Nothing in it names a customer in clear.
+The journal is append-only and lists what will be removed before it is removed: after a kill in between, the next
+process finds it there and finishes. Nothing in it names a customer in clear.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LINE = "tombstone, began, event, kind, place, fate, digest, n_rows, at"
 
 @dataclass(frozen=True)
 class MarkedVersion:
-    """A version that learned from a customer who was forgotten since."""
+    """A version that learned from a customer who has been forgotten since."""
 
     name: str
     version: str
@@ -33,15 +33,15 @@ class MarkedVersion:
     at: str
 
     @property
-    def told(self) -> str:
-        """One sentence without the customer."""
+    def summary(self) -> str:
+        """The mark in one sentence, without the customer."""
         rows = f"{self.n_rows} examples" if self.n_rows else "examples"
         return f"v{self.version} learned {self.how} from {rows} of a customer who was forgotten at {self.at}"
 
 
 @dataclass(frozen=True)
-class GoneRow:
-    """One line of the journal."""
+class ErasureRow:
+    """One line of the journal of removals."""
 
     tombstone: str
     began: str
@@ -54,14 +54,14 @@ class GoneRow:
     at: str
 
 
-class Forgettings(LedgerBase):
-    """Tombstones, journal, marks."""
+class Erasures(LedgerBase):
+    """Tombstones, journal of removals, marked versions."""
 
-    def bury(self, tombstone: Tombstone) -> None:
-        """Enter a tombstone; one that is there takes in the hashes of the new one."""
+    def add_tombstone(self, tombstone: Tombstone) -> None:
+        """Record a tombstone; an existing one of the same customer is extended by the new hashes."""
         with self.write() as db:
             row = db.execute("SELECT tombstone_json FROM tombstones WHERE id = ?", (tombstone.id,)).fetchone()
-            kept = joined(Tombstone.model_validate_json(row[0]), tombstone) if row else tombstone
+            kept = merge_tombstones(Tombstone.model_validate_json(row[0]), tombstone) if row else tombstone
             db.execute(
                 "INSERT INTO tombstones (id, tombstone_json) VALUES (?, ?)"
                 " ON CONFLICT (id) DO UPDATE SET tombstone_json = excluded.tombstone_json",
@@ -69,12 +69,12 @@ class Forgettings(LedgerBase):
             )
 
     def tombstones(self) -> tuple[Tombstone, ...]:
-        """All of them."""
+        """Return all tombstones."""
         rows = self._rows("SELECT tombstone_json FROM tombstones ORDER BY id")
         return tuple(Tombstone.model_validate_json(row[0]) for row in rows)
 
-    def begin_forgetting(self, tombstone: str) -> str:
-        """When the removal that is under way began; a new one begins now."""
+    def begin_erasure(self, tombstone: str) -> str:
+        """Return when the removal that is under way began; if there is none, begin one now."""
         open_ = self._rows(
             "SELECT began FROM forgettings WHERE tombstone = ? GROUP BY began"
             " HAVING sum(CASE WHEN event = 'ended' THEN 1 ELSE 0 END) = 0 ORDER BY began DESC LIMIT 1",
@@ -83,14 +83,14 @@ class Forgettings(LedgerBase):
         if open_:
             return str(open_[0][0])
         last = self._rows("SELECT max(seq) FROM forgettings")
-        # Two may begin in one second, and the second of them in a ledger that was put back to before the first.
+        # Two may begin in one second, and the second of them in a ledger that was restored to before the first.
         began = f"{now()} {(last[0][0] or 0) + 1 if last else 1} {secrets.randbelow(10**9):09d}"
         with self.write() as db:
             _journal(db, tombstone, began, "began", [])
         return began
 
     def is_unfinished(self, tombstone: str) -> bool:
-        """Was a removal of this customer cut off?"""
+        """Return whether a removal of this customer was interrupted."""
         rows = self._rows(
             "SELECT began FROM forgettings WHERE tombstone = ? GROUP BY began"
             " HAVING sum(CASE WHEN event = 'ended' THEN 1 ELSE 0 END) = 0",
@@ -98,35 +98,35 @@ class Forgettings(LedgerBase):
         )
         return bool(rows)
 
-    def note_going(self, tombstone: str, began: str, holdings: Iterable[Holding]) -> None:
-        """Enter what will be removed, before it is; what is entered already stays as it is."""
+    def record_removals(self, tombstone: str, began: str, holdings: Iterable[Holding]) -> None:
+        """Record what will be removed, before it is; existing lines stay as they are."""
         with self.write() as db:
             _journal(db, tombstone, began, "goes", holdings)
 
-    def end_forgetting(self, tombstone: str, began: str) -> None:
-        """Everything is gone, and the certificate is written."""
+    def end_erasure(self, tombstone: str, began: str) -> None:
+        """Record that everything was removed and the certificate is written."""
         with self.write() as db:
             _journal(db, tombstone, began, "ended", [])
 
-    def journal(self, tombstone: str | None = None, began: str | None = None) -> tuple[GoneRow, ...]:
-        """The lines in the order of their writing."""
+    def journal(self, tombstone: str | None = None, began: str | None = None) -> tuple[ErasureRow, ...]:
+        """Return the lines in the order in which they were written."""
         rows = self._rows(
             f"SELECT {_LINE} FROM forgettings"
             " WHERE (? IS NULL OR tombstone = ?) AND (? IS NULL OR began = ?) ORDER BY seq",
             tombstone, tombstone, began, began,
         )  # fmt: skip
-        return tuple(GoneRow(*row) for row in rows)
+        return tuple(ErasureRow(*row) for row in rows)
 
-    def gone_at(self, place: str) -> GoneRow | None:
-        """The line about a place that was removed or rewritten for somebody; None when nobody's rows were there."""
+    def gone_at(self, place: str) -> ErasureRow | None:
+        """Return the line about a place that was removed or rewritten for a customer; None when there is none."""
         rows = self._rows(
             f"SELECT {_LINE} FROM forgettings WHERE place = ? AND event = 'goes' ORDER BY seq DESC LIMIT 1",
             place,
         )
-        return GoneRow(*rows[0]) if rows else None
+        return ErasureRow(*rows[0]) if rows else None
 
     def mark_versions(self, tombstone: str, versions: Iterable[LearnedVersion]) -> None:
-        """Mark the versions, and note that MLflow has to be told; done again it changes nothing."""
+        """Mark the versions, also for MLflow. Idempotent."""
         with self.write() as db:
             for each in versions:
                 key = (each.name, each.version, tombstone)
@@ -140,17 +140,17 @@ class Forgettings(LedgerBase):
                     project(db, "candidate", {"name": each.name, "version": each.version, "run_id": each.run_id})
 
     def marked(self, name: str | None = None, version: str | None = None) -> tuple[MarkedVersion, ...]:
-        """Marked versions: of the name, of one version."""
+        """Return marked versions: all, of a name, or of one version."""
         with self.read() as db:
             return marks_in(db, name, version)
 
     def mark_tags(self, name: str, version: str) -> dict[str, str]:
-        """The version's mark as a tag for MLflow; empty without one."""
+        """Return the version's mark as a tag for MLflow; empty without one."""
         marks = self.marked(name, version)
-        return {"tunegate.forgotten": marks[-1].told} if marks else {}
+        return {"tunegate.forgotten": marks[-1].summary} if marks else {}
 
     def note_rewrite(self, step: str, key: str, old: str, new: str) -> None:
-        """A result will be written anew: from now on its new digest is what the store may hold, too."""
+        """Record that a result will be rewritten: from now on the store may also hold its new digest."""
         with self.write() as db:
             db.execute(
                 "INSERT INTO rewrites (step, key, from_digest, to_digest, at) VALUES (?, ?, ?, ?, ?)",
@@ -158,7 +158,7 @@ class Forgettings(LedgerBase):
             )
 
     def rewritten(self, digest: str) -> frozenset[str]:
-        """The digests that a result of this digest has had since."""
+        """Return this digest and those that its result got by rewrites."""
         with self.read() as db:
             rows = db.execute("SELECT from_digest, to_digest FROM rewrites ORDER BY id").fetchall()
         found = {digest}
@@ -168,7 +168,7 @@ class Forgettings(LedgerBase):
         return frozenset(found)
 
     def replace_digest(self, root: str, old: str, new: str) -> None:
-        """A training's folder was written anew without texts: its candidates follow."""
+        """Point candidates at the new digest of a training's folder that was rewritten without texts."""
         with self.write() as db:
             rows = db.execute("SELECT name, version, ref_json FROM candidates").fetchall()
             for row in rows:
@@ -187,7 +187,7 @@ class Forgettings(LedgerBase):
 
 
 def marks_in(db: Database, name: str | None, version: str | None) -> tuple[MarkedVersion, ...]:
-    """Marked versions, inside a transaction."""
+    """Return marked versions, inside a transaction."""
     rows = db.execute(
         "SELECT name, version, tombstone, how, n_rows, at FROM marked_versions WHERE (? IS NULL OR name = ?)"
         " AND (? IS NULL OR version = ?) ORDER BY name, CAST(version AS INTEGER), at",
@@ -196,8 +196,8 @@ def marks_in(db: Database, name: str | None, version: str | None) -> tuple[Marke
     return tuple(MarkedVersion(*row) for row in rows)
 
 
-def joined(one: Tombstone, other: Tombstone) -> Tombstone:
-    """The earlier tombstone with the hashes of both."""
+def merge_tombstones(one: Tombstone, other: Tombstone) -> Tombstone:
+    """Return the earlier tombstone with the hashes of both."""
     first, second = sorted((one, other), key=lambda each: each.at)
     return first.model_copy(
         update={

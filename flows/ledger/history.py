@@ -1,9 +1,9 @@
 """The moves of champions as an append-only chain: each event's hash covers the event and the hash before it.
 
 Altering, removing or inserting an event breaks the chain at that place, and cutting off its end contradicts the
-table of champions. (Who can write the file can forge the whole chain; keep its last hash elsewhere against that:
-`tunegate history` prints it, and MLflow's champion carries it as a tag.)
-Works inside the transactions of `flows/ledger/champions.py` and `promotions.py`, the only callers.
+table of champions. (Whoever can write the file can forge the whole chain. To notice that, keep its last hash elsewhere:
+`tunegate history` prints it, and MLflow's champion has it as a tag.)
+Works inside the transactions of its only callers, `flows/ledger/champions.py` and `promotions.py`.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from schemas.errors import StorageError
 from tasks.files import sha256_json
 
 LATER = ("verdict", "bundle_digest", "until", "evidence", "note")
-"""Fields that the first ledgers did not have: hashed only when they say something."""
+"""Fields that the first ledgers did not have: hashed only when they are not empty."""
 
 
 def checked_history(db: Database) -> tuple[EventRow, ...]:
-    """Every event of every name, oldest first.
+    """Check the chain and return every event of every name, oldest first.
 
     Raises:
-        StorageError: TG0580, an event was altered, removed or put in between; the first such place is named.
+        StorageError: TG0580, an event was altered, removed or inserted; the message names the first such place.
     """
     events = tuple(EventRow(**row) for row in db.execute("SELECT * FROM champion_events ORDER BY seq").fetchall())
     previous = FIRST_HASH
     for number, event in enumerate(events, start=1):
         if event.seq != number:
             raise _altered(f"event {number} is missing, event {event.seq} follows")
-        told = f"event {number} ({event.action} v{event.to_version} of {event.name}, {event.at})"
+        this = f"event {number} ({event.action} v{event.to_version} of {event.name}, {event.at})"
         if event.hash != _hash(asdict(event)):
-            raise _altered(f"{told} does not have its hash: its content was changed")
+            raise _altered(f"{this} does not match its hash: its content was changed")
         if event.prev_hash != previous:
-            raise _altered(f"{told} does not follow event {number - 1}: one of them was written anew")
+            raise _altered(f"{this} does not follow event {number - 1}: one of them was rewritten")
         previous = event.hash
     last = {event.name: (event.to_version, event.seq) for event in events if event.action in MOVES}
     rows = db.execute("SELECT name, version, seq FROM champions").fetchall()
@@ -49,7 +49,7 @@ def checked_history(db: Database) -> tuple[EventRow, ...]:
 
 
 def whole_history(db: Database) -> tuple[EventRow, ...]:
-    """The same, when every other row of the ledger is what was written too: before the champion moves.
+    """The same, after checking that every other row of the ledger is what was written: before the champion moves.
 
     Raises:
         StorageError: TG0580.
@@ -105,23 +105,23 @@ def append_event(
 
 
 def last_move(events: Sequence[EventRow], name: str) -> EventRow | None:
-    """The event by which the present champion is champion."""
+    """Return the event that made the current champion champion."""
     return next((event for event in reversed(events) if event.name == name and event.action in MOVES), None)
 
 
 def entries_of(events: Sequence[EventRow], name: str) -> dict[str, EventRow]:
-    """Version -> the last event that made it champion other than by a rollback."""
+    """Return version -> the last event that made it champion other than by a rollback."""
     return {event.to_version: event for event in events if event.name == name and event.action in ENTRIES}
 
 
 def previous_of(events: Sequence[EventRow], name: str) -> str | None:
-    """The version that the present champion took over from: where a rollback goes."""
+    """Return the version that the current champion replaced: the target of a rollback."""
     champion = last_move(events, name)
     return entries_of(events, name)[champion.to_version].from_version if champion else None
 
 
 def was_rolled_back(events: Sequence[EventRow], name: str, version: str) -> EventRow | None:
-    """The rollback that took this version down, unless it came back since."""
+    """Return the rollback that replaced this version, unless it became champion again since."""
     for event in reversed(events):
         if event.name == name and event.action in MOVES and version in (event.from_version, event.to_version):
             return event if event.action == "rollback" and event.from_version == version else None
@@ -129,7 +129,7 @@ def was_rolled_back(events: Sequence[EventRow], name: str, version: str) -> Even
 
 
 def waiting_in(events: Sequence[EventRow], name: str) -> tuple[EventRow, ...]:
-    """What a person may still approve, oldest first: asked last of its version, against today's champion."""
+    """Return what may still be approved, oldest first: the last event of its version, against today's champion."""
     champion = last_move(events, name)
     today = champion.to_version if champion else None
     last = {event.to_version: event for event in events if event.name == name}

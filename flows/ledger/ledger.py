@@ -1,9 +1,9 @@
-"""The ledger: the truth about runs, steps, verdicts and champions. MLflow and Prefect are projections of it.
+"""The ledger: the source of truth about runs, steps, verdicts and champions. MLflow and Prefect display it.
 
-`Runs` (`flows/ledger/runs.py`), `Ticks` (`ticks.py`), `Approvals` (`promotions.py`, on `champions.py`) and
-`Forgettings` (`forgettings.py`) over one SQLite file, `ledger.sqlite` in the home folder, or over a Postgres that
-several hosts share. Here are `Tallies`, figures over all runs for `tunegate metrics`, and `Acceptances`: that a person
-accepted a ledger which is not the one that was here before.
+`Runs` (`flows/ledger/runs.py`), `Ticks` (`ticks.py`), `Approvals` (`promotions.py`, on `champions.py`) and `Erasures`
+(`erasures.py`) over one SQLite file, `ledger.sqlite` in the home folder, or over a Postgres that several hosts share.
+Here are `Tallies`, figures over all runs for `tunegate metrics`, and `Acceptances`: a person's decisions to accept a
+ledger that is not the one that was here before.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from flows.ledger.base import LedgerBase
-from flows.ledger.erasures import Forgettings
+from flows.ledger.erasures import Erasures
 from flows.ledger.history import whole_history
 from flows.ledger.journal import check_books, identity
 from flows.ledger.promotions import Approvals
@@ -22,29 +22,29 @@ from schemas.errors import ConfigError, StorageError
 
 
 class Acceptances(LedgerBase):
-    """Acceptances."""
+    """Decisions to accept a ledger."""
 
     def accept(self, kind: Literal["new", "restored"], *, reason: str, actor: str) -> AcceptanceRow:
-        """Go on with a new ledger, or with the one that lies here; from now on it is the one that is witnessed.
+        """Continue with a new ledger, or with the one that is here; from now on the witness expects this one.
 
         Raises:
             ConfigError: TG0139, no reason was given.
-            StorageError: TG0581, `new` where there is a ledger, `restored` where there is none; TG0580, it was altered:
-                what somebody wrote into it is not accepted.
+            StorageError: TG0581, `new` where there is a ledger, `restored` where there is none; TG0580, another program
+                wrote into it, which is not accepted.
         """
         if not reason.strip():
-            raise ConfigError("to accept a ledger needs a reason", code="TG0139", where="ledger", hint="--reason 'why'")
+            raise ConfigError("accepting a ledger needs a reason", code="TG0139", where="ledger", hint="--reason 'why'")
         with self.read() as db:
             check_books(db)
-            is_there = identity(db) is not None
-        if (kind == "new") == is_there:
-            told, other = ("there is a ledger", "accept") if is_there else ("there is no ledger", "new")
+            exists = identity(db) is not None
+        if (kind == "new") == exists:
+            found, other = ("there is a ledger", "accept") if exists else ("there is no ledger", "new")
             raise StorageError(
-                f"{told} at {self.kept.place}", code="TG0581", where="ledger", hint=f"--{other}-ledger --reason TEXT"
+                f"{found} at {self.kept.place}", code="TG0581", where="ledger", hint=f"--{other}-ledger --reason TEXT"
             )
-        former = "" if self.witness is None else self.witness.told()
+        former = "" if self.witness is None else self.witness.last_seen_json()
         row = AcceptanceRow(kind, reason, actor, former, now())
-        with self.kept.write() as db:  # past the witness: that is what is decided here
+        with self.kept.write() as db:  # without the witness, which is overruled here
             db.execute(
                 "INSERT INTO acceptances (kind, reason, actor, former, at) VALUES (?, ?, ?, ?, ?)",
                 (row.kind, row.reason, row.actor, row.former, row.at),
@@ -54,12 +54,12 @@ class Acceptances(LedgerBase):
         return row
 
     def identity(self) -> str | None:
-        """Which ledger it is, wherever it is copied to; None before its first row."""
+        """Return the ledger's id, which its copies share; None before its first row."""
         with self.read() as db:
             return identity(db)
 
     def acceptances(self) -> tuple[AcceptanceRow, ...]:
-        """All of them, oldest first."""
+        """Return all acceptances, oldest first."""
         with self.read() as db:
             rows = db.execute("SELECT kind, reason, actor, former, at FROM acceptances ORDER BY id").fetchall()
         return tuple(AcceptanceRow(*row) for row in rows)
@@ -71,7 +71,7 @@ class RunTally(NamedTuple):
     pipeline: str
     status: str
     verdict: str
-    """Empty where the run came to none."""
+    """Empty if the run reached none."""
     n_runs: int
 
 
@@ -88,7 +88,7 @@ class Tallies(LedgerBase):
         return tuple(RunTally(row["pipeline"], row["status"], row["verdict"], row["n_runs"]) for row in rows)
 
     def is_whole(self) -> bool:
-        """Is every row what was written, and does the chain of the champions' history hold?"""
+        """Return whether every row is what was written and the chain of the champions' history is intact."""
         with self.read() as db:
             try:
                 whole_history(db)
@@ -106,5 +106,5 @@ class Tallies(LedgerBase):
         return {row["pipeline"]: row["at"] for row in rows}
 
 
-class Ledger(Runs, Ticks, Tallies, Approvals, Forgettings, Acceptances):
-    """`Ledger(home)`, or `Ledger(home, "postgresql://...")`; making it touches nothing, reading creates nothing."""
+class Ledger(Runs, Ticks, Tallies, Approvals, Erasures, Acceptances):
+    """`Ledger(home)`, or `Ledger(home, "postgresql://...")`; creating the object and reading create nothing on disk."""

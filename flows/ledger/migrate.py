@@ -1,7 +1,7 @@
-"""A ledger of an older version, brought up to date after a backup; and a ledger copied from one place to another.
+"""Upgrade a ledger of an older version after a backup, and copy a ledger from one place to another.
 
-A copy is how a ledger gets from its file into Postgres, and how one in Postgres is backed up: into a file, in one
-transaction, with the same events and the same hashes. Called by `flows/commands/migrate.py`.
+Copying moves a ledger from its file into Postgres, and backs up one in Postgres to a file: in one transaction, with the
+same events and the same hashes. Called by `flows/commands/migrate.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from flows.ledger.base import LedgerBase
 from flows.ledger.history import checked_history
 from flows.ledger.journal import check_books
-from flows.ledger.sqlite import LedgerFile, current
+from flows.ledger.sqlite import LedgerFile, check_version
 from flows.ledger.tables import BOOKS, VERSION
 from flows.ledger.upgrade import UPGRADES
 from flows.workspace.clock import present
@@ -33,10 +33,10 @@ _KEPT = {**BOOKS, "journal": ("seq",)}
 
 
 def upgrade_file(path: Path, *, backups: Path) -> tuple[int, Path] | None:
-    """Bring a ledger's file up to date; the version it had and its backup, None when there was nothing to do.
+    """Upgrade a ledger's file; return the version it had and its backup, None when there was nothing to do.
 
     Raises:
-        StorageError: TG0530, a newer program wrote it.
+        StorageError: TG0530, a newer tunegate wrote it.
     """
     file = LedgerFile(path)
     if not file.exists():
@@ -44,7 +44,7 @@ def upgrade_file(path: Path, *, backups: Path) -> tuple[int, Path] | None:
     with hold(path.with_name("ledger.sqlite.creating")), closing(file.connect()) as db:
         version = file.version(db)
         if version > VERSION:
-            current(version, file.place)
+            check_version(version, file.place)
         if version in (0, VERSION):
             return None
         backup = free_name(backups, f"ledger-v{version}", ".sqlite")
@@ -55,7 +55,7 @@ def upgrade_file(path: Path, *, backups: Path) -> tuple[int, Path] | None:
 
 
 def copy_file(db: sqlite3.Connection, to: Path) -> None:
-    """All of an open ledger, as of one moment, in a file of its own that only this user reads."""
+    """Copy an open ledger, as of one moment, to a file that only this user can read."""
     os.close(os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     with closing(sqlite3.connect(to)) as other:
         db.backup(other)
@@ -70,7 +70,7 @@ def copy_ledger(source: LedgerBase, target: LedgerBase) -> Mapping[str, int]:
     """Copy every row into a ledger that has none; table -> rows. All of it or nothing.
 
     Raises:
-        StorageError: TG0531, the target is in use already; TG0580, the source's history was altered.
+        StorageError: TG0531, the target already has rows; TG0580, the source's history was altered.
     """
     with source.read() as here, target.write() as there:
         check_books(here)
@@ -87,8 +87,8 @@ def copy_ledger(source: LedgerBase, target: LedgerBase) -> Mapping[str, int]:
             for row in rows:
                 marks = ", ".join("?" for _ in row)
                 there.execute(f"INSERT INTO {name} ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
-        target.kept.count_on(there)
-        there.execute("DELETE FROM touched")  # the journal was copied with the rows that it is about
+        target.kept.continue_numbering(there)
+        there.execute("DELETE FROM touched")  # the journal was copied with its rows
         check_books(there)
         checked_history(there)
     return {name: len(rows) for name, rows in copied.items()}
@@ -101,7 +101,7 @@ def ledger_digest(ledger: LedgerBase) -> str:
 
 
 def free_name(folder: Path, stem: str, suffix: str) -> Path:
-    """A path below the folder that names the moment and is not taken."""
+    """Return an unused path below the folder, with the current time in its name."""
     private_folder(folder)
     at = f"{present():%Y%m%d-%H%M%S}"
     names = (folder / f"{stem}-{at}{f'-{n}' if n else ''}{suffix}" for n in range(1000))

@@ -1,4 +1,4 @@
-"""The ledger and the store that settings name. Opening them reads and makes nothing."""
+"""Open the ledger and the store that the settings name. Opening reads and creates nothing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from flows.workspace.settings import Settings
 
 
 def open_ledger(settings: Settings) -> Ledger:
-    """The ledger of these settings; nothing is read or made yet."""
+    """Return the ledger of these settings; nothing is read or created yet."""
     return Ledger(settings.home, settings.ledger_url, state=settings.state)
 
 
 def open_store(settings: Settings) -> Store:
-    """The store of these settings: a result whose digest is not one that the ledger has counts as damaged."""
+    """Return the store of these settings. A result whose digest the ledger does not have counts as damaged."""
     return Store(settings.home, recorded=open_ledger(settings).digests_of)

@@ -1,7 +1,7 @@
-"""The ledger in Postgres, for several hosts: the same tables, the same turns, the same all or nothing.
+"""The ledger in Postgres, for several hosts: the same tables and the same transactions.
 
 Writers take turns by one advisory lock that ends with their transaction, and so with their connection; a reader sees
-one moment (REPEATABLE READ). Its tables are in the schema `tunegate`. The dialect is all in `_translated`. Called by
+one moment (REPEATABLE READ). The tables are in the schema `tunegate`. `_translated` has all of the dialect. Called by
 `flows/ledger/base.py`; psycopg2 is imported only here, and only when it is used.
 """
 
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from flows.ledger.database import Database, Holds, Rows
 from flows.ledger.journal import close_books, open_books
-from flows.ledger.sqlite import BUSY_TIMEOUT_S, busy, current, empty_ledger
+from flows.ledger.sqlite import BUSY_TIMEOUT_S, busy, check_version, empty_ledger
 from flows.ledger.tables import APPEND_ONLY, BOOKS, TABLES, VERSION
 from flows.ledger.upgrade import to_3
 from schemas.errors import ConfigError, ServiceError, TunegateError
@@ -25,7 +25,7 @@ from schemas.errors import ConfigError, ServiceError, TunegateError
 if TYPE_CHECKING:
     import psycopg2.extensions
 
-COMES_BACK = (
+TRANSIENT = (
     "starting up",
     "shutting down",
     "not yet accepting",
@@ -33,16 +33,16 @@ COMES_BACK = (
     "too many clients",
     "reserved for",
 )
-"""Refusals of a server that will say yes in a while."""
+"""Refusals of a server that will accept connections after a while."""
 REFUSED = ("42501", "53100", "25006", "3F000", "0A000")
-"""Its codes for: no right, disk full, read only, no schema, not supported."""
-PATIENCE_S = 15.0
+"""Its codes for: no permission, disk full, read only, no schema, not supported."""
+RESTART_S = 15.0
 """A database that restarts is back by then."""
 SILENCE_S = 20
-"""A connection on which nothing has come for so long is given up, by either end: a writer that was cut off the network
-holds the others up for less than they wait (BUSY_TIMEOUT_S)."""
+"""Either end gives up a connection that has been silent for this long: a writer that lost the network blocks the others
+for less than they wait (BUSY_TIMEOUT_S)."""
 HOLDER_SILENCE_S = 60
-"""The same for the connection that holds a pipeline: a run of hours outlives a switch that restarts."""
+"""The same for the connection that holds a pipeline: a run of hours survives the restart of a switch."""
 POLL_S = 0.2
 WRITERS = "ledger"
 COUNTED = re.findall(r"CREATE TABLE (\w+) \(\s+(\w+) INTEGER PRIMARY KEY AUTOINCREMENT", TABLES)
@@ -53,7 +53,7 @@ SET synchronous_commit TO on;
 SET standard_conforming_strings TO on;
 SET lock_timeout TO '{BUSY_TIMEOUT_S}s';
 SET idle_in_transaction_session_timeout TO '60s';
-"""  # the last one: a host that froze inside a transaction does not hold the others up for ever
+"""  # the last one: a host that froze inside a transaction must not block the others forever
 FUNCTIONS = """
 CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation'; END $$;
@@ -73,7 +73,7 @@ CREATE OR REPLACE FUNCTION note_touched() RETURNS trigger LANGUAGE plpgsql AS $$
 
 
 def driver() -> Any:
-    """The module that speaks to Postgres.
+    """Return the module that speaks to Postgres.
 
     Raises:
         ConfigError: TG0112, it is not installed.
@@ -91,28 +91,28 @@ def driver() -> Any:
 
 
 def refused_for_good(error: BaseException) -> bool:
-    """Did a server answer, and would it answer the same in a second?"""
-    told = str(error)
-    return "FATAL:" in told and not any(text in told for text in COMES_BACK)
+    """Return whether a server answered, and would answer the same in a second."""
+    message = str(error)
+    return "FATAL:" in message and not any(text in message for text in TRANSIENT)
 
 
 def unreachable(place: str, error: BaseException) -> ServiceError:
-    """The error of a ledger that does not answer."""
+    """Make the error for a ledger that does not answer."""
     return ServiceError(
-        f"the ledger's Postgres does not answer: {_words(error)}",
+        f"the ledger's Postgres does not answer: {_first_line(error)}",
         code="TG0709",
         where=place,
-        hint="check TUNEGATE_LEDGER_URL, PGPASSWORD and the server; what was not confirmed is repeated without harm",
+        hint="check TUNEGATE_LEDGER_URL, PGPASSWORD and the server; it is safe to repeat what was not confirmed",
     )
 
 
 @contextmanager
 def named_errors(place: str, *, locked: Callable[[str], TunegateError] | None = None) -> Iterator[None]:
-    """Errors of the driver inside the block as errors of ours; those that are faults of the program stay.
+    """Turn the driver's errors inside the block into ours, except for bugs of this program.
 
     Raises:
-        ServiceError: TG0709, it went away, or it refuses.
-        LockedError: what `locked` makes of a writer who waited for too long.
+        ServiceError: TG0709, the server went away, or it refuses.
+        LockedError: made by `locked`, a writer waited for too long.
     """
     api = driver()
     from psycopg2 import errors
@@ -127,7 +127,7 @@ def named_errors(place: str, *, locked: Callable[[str], TunegateError] | None = 
         if error.pgcode in REFUSED:
             raise _refused(place, error) from error
         raise unreachable(place, error) from error
-    except api.InterfaceError as error:  # a connection that was closed meanwhile
+    except api.InterfaceError as error:  # the connection was closed meanwhile
         raise unreachable(place, error) from error
     except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction, errors.InvalidSchemaName) as error:
         raise _refused(place, error) from error
@@ -135,37 +135,37 @@ def named_errors(place: str, *, locked: Callable[[str], TunegateError] | None = 
 
 def _refused(place: str, error: BaseException) -> ServiceError:
     return ServiceError(
-        f"the ledger's Postgres refuses: {_words(error)}",
+        f"the ledger's Postgres refuses: {_first_line(error)}",
         code="TG0709",
         where=place,
-        hint="the user needs the right to create and change the schema `tunegate` of that database, and the disk room",
+        hint="the user needs permission to create and change the database's schema `tunegate`, the disk needs space",
     )
 
 
-def _words(error: BaseException) -> str:
-    """The first line of what the driver says, which names hosts and users and no password."""
+def _first_line(error: BaseException) -> str:
+    """Return the first line of the driver's message, which names hosts and users but no password."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 class LedgerPostgres:
-    """A database that need not hold a ledger yet. Making the object connects to nothing."""
+    """A database that need not hold a ledger yet. Creating the object connects to nothing."""
 
     def __init__(self, url: str) -> None:
         self.url = checked_url(url)
         self.place = without_password(url)
 
     def exists(self) -> bool:
-        """Are there tables?"""
+        """Return whether there are tables."""
         with named_errors(self.place), self._connected() as connection:
             return _version(_Postgres(connection)) > 0
 
     @contextmanager
     def read(self) -> Iterator[Database]:
-        """What is there at this moment; an empty ledger in memory when there is none yet."""
+        """Open the ledger as of this moment; an empty one in memory when there is none yet."""
         with named_errors(self.place), self._connected() as connection:
             connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
             db = _Postgres(connection)
-            if current(_version(db), self.place):
+            if check_version(_version(db), self.place):
                 yield db
                 return
         with empty_ledger() as nothing:
@@ -173,13 +173,13 @@ class LedgerPostgres:
 
     @contextmanager
     def write(self) -> Iterator[Database]:
-        """One transaction: all of the block or nothing."""
+        """Run the block in one transaction, all of it or nothing."""
         with named_errors(self.place, locked=busy), self._connected() as connection:
             # Each statement sees what was committed before it, and so does the first one after the wait.
             connection.set_session(isolation_level="READ COMMITTED")
             db = _Postgres(connection)
             db.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", (f"tunegate/{WRITERS}",))
-            if not current(_version(db), self.place):
+            if not check_version(_version(db), self.place):
                 _create(db)
             try:
                 open_books(db)
@@ -191,9 +191,11 @@ class LedgerPostgres:
             connection.commit()
 
     @contextmanager
-    def alone(self, what: str, *, wait_s: float, holder: str) -> Iterator[Holds]:
-        """Hold a lock that every host of this ledger sees while the block runs, or until the server ends the
-        connection; yields what tells whether it is held."""
+    def exclusive(self, what: str, *, wait_s: float, holder: str) -> Iterator[Holds]:
+        """Hold a lock across all hosts of this ledger while the block runs, or until the server ends the connection.
+
+        Yields a function that returns whether it is held.
+        """
         with named_errors(self.place):
             connection = self._connect(application=f"tunegate {holder}"[:63], silence_s=HOLDER_SILENCE_S)
         with closing(connection):
@@ -210,7 +212,7 @@ class LedgerPostgres:
             yield lambda: held and self._answers(db)
 
     def holder(self, what: str) -> str | None:
-        """Which run holds that lock; None when nobody does."""
+        """Return the run that holds the lock; None when no one does."""
         with named_errors(self.place), self._connected() as connection:
             row = (
                 _Postgres(connection)
@@ -227,17 +229,17 @@ class LedgerPostgres:
         return None if row is None else str(row[0]).removeprefix("tunegate ") or "unknown"
 
     def upgrade(self) -> int | None:
-        """Bring the tables up to date in one transaction; the version that they had, None when there was nothing to do.
+        """Upgrade the tables in one transaction; return the version that they had, None when there was nothing to do.
 
         Raises:
-            StorageError: TG0530, a newer program wrote them.
+            StorageError: TG0530, a newer tunegate wrote them.
         """
         with named_errors(self.place, locked=busy), self._connected() as connection:
             db = _Postgres(connection)
             db.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", (f"tunegate/{WRITERS}",))
             version = _version(db)
             if version > VERSION:
-                current(version, self.place)
+                check_version(version, self.place)
             if version in (0, VERSION):
                 return None
             db.execute("DROP TRIGGER champion_events_stay ON champion_events")
@@ -247,8 +249,8 @@ class LedgerPostgres:
             connection.commit()
         return version
 
-    def count_on(self, db: Database) -> None:
-        """After rows came in with their numbers: the next one gets the number after the highest."""
+    def continue_numbering(self, db: Database) -> None:
+        """After rows were inserted with their numbers, number the next one after the highest."""
         for table, column in COUNTED:
             db.execute(
                 f"SELECT setval(pg_get_serial_sequence(?, ?), max({column})) FROM {table} HAVING count(*) > 0",
@@ -269,15 +271,15 @@ class LedgerPostgres:
             yield connection
 
     def _connect(self, *, application: str = "tunegate", silence_s: int = SILENCE_S) -> psycopg2.extensions.connection:
-        """Waits for a database that restarts; nothing has been asked yet, so that asking again is safe."""
-        db_api, bounds = driver(), _bounds_here(silence_s)
-        deadline = time.monotonic() + PATIENCE_S
+        # Retries while the database restarts: nothing has been executed yet, so trying again is safe.
+        db_api, bounds = driver(), _client_timeouts(silence_s)
+        deadline = time.monotonic() + RESTART_S
         while True:
             try:
                 connection = db_api.connect(self.url, application_name=application, connect_timeout=10, **bounds)
                 with connection.cursor() as cursor:
-                    cursor.execute(SETTINGS + _bounds_there(bounds))
-                connection.commit()  # what is set inside a transaction that is rolled back is not set
+                    cursor.execute(SETTINGS + _server_timeouts(bounds))
+                connection.commit()  # a rollback would undo the settings
                 return connection
             except db_api.OperationalError as error:
                 if refused_for_good(error) or time.monotonic() >= deadline:
@@ -299,10 +301,11 @@ class _Postgres:
         return cursor
 
 
-def _bounds_here(silence_s: int) -> dict[str, int]:
-    """How libpq's socket notices that the other end is gone: by probes while it is idle, and while it waits for an
-    answer, when there are none, by the time that what it sent (a COMMIT) stays without receipt. Left to itself the
-    kernel takes a quarter of an hour for that.
+def _client_timeouts(silence_s: int) -> dict[str, int]:
+    """Return how libpq's socket notices that the other end is gone.
+
+    While it is idle, by probes; while it waits for an answer (to a COMMIT), when there are no probes, by the time that
+    what it sent stays unacknowledged. By default the kernel takes a quarter of an hour for that.
 
     Source: tcp(7), TCP_USER_TIMEOUT (milliseconds; it also says when probes are enough); tcp_retries2.
     """
@@ -312,16 +315,16 @@ def _bounds_here(silence_s: int) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _bounds_there(bounds: dict[str, int]) -> str:
-    """The same for the server's socket, which would hold the locks of a host that was cut off for over two hours."""
+def _server_timeouts(bounds: dict[str, int]) -> str:
+    """Return the same for the server's socket, which would keep the locks of a lost host for over two hours."""
     return "".join(f"SET tcp_{name.removeprefix('tcp_')} TO {value};\n" for name, value in bounds.items())
 
 
 def checked_url(url: str) -> str:
-    """The address as it was given.
+    """Return the address unchanged.
 
     Raises:
-        ConfigError: TG0103, it is none of Postgres.
+        ConfigError: TG0103, it is not a Postgres address.
     """
     if urlsplit(url).scheme not in ("postgresql", "postgres"):
         raise ConfigError(
@@ -334,7 +337,7 @@ def checked_url(url: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """The address as it may be shown.
+    """Return the address as it may be shown.
 
     >>> without_password("postgresql://ada:secret@db.example:5432/tunegate?sslmode=require")
     'postgresql://db.example:5432/tunegate'
@@ -345,13 +348,13 @@ def without_password(url: str) -> str:
 
 @lru_cache(maxsize=256)
 def _translated(sql: str) -> str:
-    """The statement in Postgres' words; no statement of the ledger holds a `?`, `%` or `:name` in a literal."""
+    """Translate the statement to Postgres; no statement of the ledger has a `?`, `%` or `:name` in a literal."""
     if sql.lstrip().startswith("CREATE TABLE"):
         for ours, theirs in (
             ("INTEGER PRIMARY KEY AUTOINCREMENT", "BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY"),
             ("INTEGER", "BIGINT"),
             ("REAL", "DOUBLE PRECISION"),
-            ("TEXT", 'TEXT COLLATE "C"'),  # ordered by code points, as in SQLite, whatever the database's language
+            ("TEXT", 'TEXT COLLATE "C"'),  # ordered by code points as in SQLite, whatever the database's locale
         ):
             sql = re.sub(rf"\b{ours}\b", theirs, sql)
         return sql
@@ -359,7 +362,7 @@ def _translated(sql: str) -> str:
 
 
 def _storable(values: Any) -> Any:
-    """Postgres keeps no NUL characters; an error message may hold one."""
+    # Postgres stores no NUL characters, and an error message may contain one.
     if isinstance(values, dict):
         return {name: _storable_one(value) for name, value in values.items()}
     return tuple(_storable_one(value) for value in values)
@@ -376,7 +379,7 @@ def _version(db: _Postgres) -> int:
 
 
 def _create(db: _Postgres) -> None:
-    """The tables, in the writer's own transaction."""
+    """Create the tables, in the writer's transaction."""
     db.execute("CREATE SCHEMA IF NOT EXISTS tunegate")
     for statement in TABLES.split(";"):
         if statement.strip():
@@ -387,7 +390,7 @@ def _create(db: _Postgres) -> None:
 
 
 def _watch(db: _Postgres) -> None:
-    """Let Postgres note each row that changes, and refuse to change what is append-only."""
+    """Make Postgres note each row that changes, and refuse to change what is append-only."""
     db.execute(FUNCTIONS)
     for book, columns in BOOKS.items():
         keys = ", ".join(f"'{column}'" for column in columns)

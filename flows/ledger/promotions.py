@@ -1,11 +1,11 @@
-"""What moves the champion: promotion by verdict, by force or by approval, and rollback.
+"""Moves of the champion: promotion by verdict, by force or by approval, and rollback.
 
-Each is one compare-and-set transaction that also writes the event and the note for MLflow, so that there is no moment
-in which only some of it is true. Asking again for what is already so changes nothing: whoever was killed repeats it.
-`flows/release.py` promotes, `flows/commands/registry.py` does what a person decides.
+Each is one compare-and-set transaction that also writes the event and the change for MLflow, so that it is never half
+done. Each is idempotent: after a kill it is simply repeated. `flows/release.py` promotes,
+`flows/commands/registry.py` executes what a person decides.
 
-A candidate waits because its pipeline asks for approval, because of a cooldown, or because it was rolled back before.
-`Approvals` is what a person says to it: yes, and it becomes champion if it still would by its verdict, or no.
+A candidate waits because its pipeline requires approval, because of a cooldown, or because it was rolled back before.
+`Approvals` is a person's answer: approved, it becomes champion if its verdict still allows that; or rejected.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tasks.failpoint import reach
 
 
 class Promotions(Champions):
-    """The moves."""
+    """Promote, force, roll back."""
 
     def promote(
         self,
@@ -49,14 +49,14 @@ class Promotions(Champions):
         actor: str = "pipeline",
         at: datetime | None = None,
     ) -> EventRow:
-        """Make the version champion if `expected` still is, or enter that it waits for a person.
+        """Make the version champion if `expected` still is, or record that it waits for a person.
 
-        It waits when approval is asked for, during a cooldown, and when it was itself rolled back; a version whose
-        verdict was rejected stays rejected. The event that answers is returned: its action says which, its reason why.
+        It waits when approval is required, during a cooldown, and when it was itself rolled back; a version whose
+        verdict was rejected stays rejected. The returned event's action says which, its reason says why.
 
         Args:
             expected: The champion that the evaluation compared with; None when there was none.
-            at: The present, if not now: it decides whether a cooldown is over.
+            at: The time that decides whether a cooldown is over; None is now.
 
         Raises:
             GateError: TG0620 the champion moved meanwhile, TG0621 the version has no verdict PROMOTE.
@@ -86,14 +86,14 @@ class Promotions(Champions):
         return event
 
     def force(self, name: str, *, expected: str | None, version: str, reason: str, actor: str) -> EventRow:
-        """Make the version champion past the gate, whatever its verdict; the event says that it was forced.
+        """Make the version champion whatever its verdict; the event says that it was forced.
 
         Raises:
             ConfigError: TG0139, no reason was given.
-            GateError: TG0620 the champion is not the expected one any more, TG0621 there is no such candidate.
+            GateError: TG0620 the champion is no longer the expected one, TG0621 there is no such candidate.
             StorageError: TG0580, the history was altered.
         """
-        needs("reason", reason, "a forced promotion", name)
+        require("reason", reason, "a forced promotion", name)
         with self.write() as db:
             reach("ledger.promote.opened")
             events = whole_history(db)
@@ -125,21 +125,21 @@ class Promotions(Champions):
         at: datetime | None = None,
         expected: str | None = None,
     ) -> ChampionRef:
-        """Make an earlier champion champion again and return it; no gate is asked.
+        """Make an earlier champion champion again and return it; no gate judges it.
 
         Args:
-            expected: The champion that it is to take over from; None is whoever it is.
-            to: Its version; None is the one that the present champion took over from.
-            cooldown_days: For so long nobody is promoted without a person.
-            at: The present, if not now.
+            expected: The champion that it replaces; None is any.
+            to: Its version; None is the one that the current champion replaced.
+            cooldown_days: For this long nothing is promoted without a person.
+            at: The current time; None is now.
 
         Raises:
-            ConfigError: TG0139 no reason was given, TG0159 there is nothing to go back to, TG0159 the version never
-                was champion or is it now.
-            GateError: TG0620, the champion is not the expected one any more.
+            ConfigError: TG0139 no reason was given, TG0159 there is nothing to go back to, or the version never was
+                champion or is champion now.
+            GateError: TG0620, the champion is no longer the expected one.
             StorageError: TG0580, the history was altered.
         """
-        needs("reason", reason, "a rollback", name)
+        require("reason", reason, "a rollback", name)
         until = (at or present()) + timedelta(days=cooldown_days)
         with self.write() as db:
             reach("ledger.promote.opened")
@@ -160,7 +160,7 @@ class Promotions(Champions):
         return back
 
     def held(self, name: str, version: str, *, approval: bool, at: datetime | None = None) -> str:
-        """Why a promotion of the version would wait for a person this moment; empty when it would not."""
+        """Return why a promotion of the version would wait for a person now; empty when it would not."""
         with self.read() as db:
             return why_held(checked_history(db), name, version, approval=approval, at=at or present())
 
@@ -178,10 +178,10 @@ class Promotions(Champions):
         verdict_digest: str,
         until: str = "",
     ) -> EventRow:
-        """Append the event and the note for MLflow; part of the caller's transaction.
+        """Append the event and the change for MLflow, within the caller's transaction.
 
         Raises:
-            SecurityError: TG0832, the event would make a version champion that learned from a forgotten customer.
+            SecurityError: TG0832, the version learned from a forgotten customer and would become champion.
         """
         if action in MOVES:
             self._refuse_marked(db, candidate)
@@ -194,7 +194,7 @@ class Promotions(Champions):
         return event
 
     def promotable(self, db: Database, name: str, version: str) -> CandidateRow:
-        """The candidate, if its last verdict is PROMOTE.
+        """Return the candidate, if its last verdict is PROMOTE.
 
         Raises:
             GateError: TG0621, it is not.
@@ -208,7 +208,7 @@ class Promotions(Champions):
         marks = marks_in(db, candidate.ref.name, candidate.ref.version)
         if marks:
             raise SecurityError(
-                f"{marks[-1].told}; it does not become champion",
+                f"{marks[-1].summary}; it cannot become champion",
                 code="TG0832",
                 where=candidate.ref.name,
                 hint="run the pipeline: it trains without those tickets",
@@ -216,7 +216,7 @@ class Promotions(Champions):
 
 
 def why_held(events: Sequence[EventRow], name: str, version: str, *, approval: bool, at: datetime) -> str:
-    """Why a person has to let the version in; empty when nobody has to."""
+    """Return why a person has to approve the version; empty when no one has to."""
     fallen = was_rolled_back(events, name, version)
     if fallen is not None:
         return f"v{version} was rolled back ({fallen.reason}) at {fallen.at} by {fallen.actor}"
@@ -227,7 +227,7 @@ def why_held(events: Sequence[EventRow], name: str, version: str, *, approval: b
 
 
 def _answered(events: Sequence[EventRow], name: str, version: str, run_id: str, verdict_digest: str) -> EventRow | None:
-    """The event that already answers this promotion: this run's question, or a person's no to this very verdict."""
+    """Return the event that already answers this promotion: this run's `wait`, or a rejection of the same verdict."""
     last = next((event for event in reversed(events) if (event.name, event.to_version) == (name, version)), None)
     if last is None or last.verdict_digest != verdict_digest:
         return None
@@ -255,8 +255,8 @@ def _rollback_target(events: Sequence[EventRow], name: str, champion: str | None
     return target
 
 
-def needs(what: str, given: str, by: str, where: str) -> None:
-    """Raises ConfigError (TG0139) when a decision lacks its reason or its name."""
+def require(what: str, given: str, by: str, where: str) -> None:
+    """Raise ConfigError (TG0139) when a decision lacks its reason or its name."""
     if not given.strip():
         hint = "--reason 'what went wrong'" if what == "reason" else "--by 'your name'"
         raise ConfigError(f"{by} needs a {what}", code="TG0139", where=where, hint=hint)
@@ -273,11 +273,11 @@ def _unfit(name: str, version: str, candidate: CandidateRow | None) -> GateError
 
 
 def check_expected(db: Database, name: str, expected: str | None) -> None:
-    """Raises GateError (TG0620) when another version is champion than the person who decides believes."""
+    """Raise GateError (TG0620) when the champion is another version than the person who decides expects."""
     champion = champion_version(db, name)
     if expected is not None and champion != expected:
         raise GateError(
-            f"champion is {f'v{champion}' if champion is not None else 'nobody'}, and v{expected} was expected",
+            f"the champion is {f'v{champion}' if champion is not None else 'none'}, and v{expected} was expected",
             code="TG0620",
             where=name,
             hint="`tunegate history PIPELINE` shows who moved it, and why",
@@ -285,7 +285,7 @@ def check_expected(db: Database, name: str, expected: str | None) -> None:
 
 
 def moved(name: str, expected: str | None, champion: str | None) -> GateError:
-    """The error of a verdict against a champion that is not champion any more."""
+    """Make the error for a verdict against a former champion."""
     was = f"v{expected}" if expected is not None else "none"
     is_now = f"v{champion}" if champion is not None else "none"
     return GateError(
@@ -297,97 +297,98 @@ def moved(name: str, expected: str | None, champion: str | None) -> GateError:
 
 
 class Approvals(Promotions):
-    """Yes and no."""
+    """Approve and reject."""
 
     def approve(self, run_id: str, *, actor: str, reason: str = "", expected: str | None = None) -> EventRow:
-        """A person lets the run's candidate in: it becomes champion, if it still would by its verdict.
+        """Make the run's candidate champion on a person's word, if its verdict still allows it.
 
         Args:
-            expected: The champion that it is to take over from; None is whoever it is.
+            expected: The champion that it replaces; None is any.
 
         Raises:
-            ConfigError: TG0139, nobody is named.
-            GateError: TG0621 the run waits for nobody, TG0621 it was rejected, TG0621 a later verdict replaced its
-                own, TG0620 the champion moved since, TG0621 a later verdict took PROMOTE away.
+            ConfigError: TG0139, no name is given.
+            GateError: TG0621 the run waits for no approval, it was rejected, or a later verdict replaced its own;
+                TG0620 the champion moved since.
             StorageError: TG0580, the history was altered.
         """
-        needs("name", actor, "an answer", run_id)
+        require("name", actor, "an answer", run_id)
         with self.write() as db:
             reach("ledger.promote.opened")
             events = whole_history(db)
-            asked = _asked(events, run_id)
-            last = _last_of(events, asked)
-            if last.action in ENTRIES and last_move(events, asked.name) == last:
+            request = _find_request(events, run_id)
+            last = _last_of(events, request)
+            if last.action in ENTRIES and last_move(events, request.name) == last:
                 return last
             if last.action == "reject":
                 raise GateError(
                     f"run {run_id} was rejected by {last.actor} at {last.at}: {last.reason}",
                     code="TG0621",
-                    where=asked.name,
+                    where=request.name,
                     hint="`tunegate promote PIPELINE VERSION --force --reason ...` overrules it, on the record",
                 )
-            check_expected(db, asked.name, expected)
-            champion = champion_version(db, asked.name)
-            if champion != asked.from_version:
-                raise moved(asked.name, asked.from_version, champion)
-            if last.action != "wait" or last.verdict_digest != asked.verdict_digest:
-                raise _replaced(asked, last)
+            check_expected(db, request.name, expected)
+            champion = champion_version(db, request.name)
+            if champion != request.from_version:
+                raise moved(request.name, request.from_version, champion)
+            if last.action != "wait" or last.verdict_digest != request.verdict_digest:
+                raise _replaced(request, last)
             event = self.enter(
-                db, events, self.promotable(db, asked.name, asked.to_version), action="approve",
-                from_version=champion, reason=reason, actor=actor, run_id=run_id, verdict_digest=asked.verdict_digest,
+                db, events, self.promotable(db, request.name, request.to_version), action="approve",
+                from_version=champion, reason=reason, actor=actor, run_id=run_id, verdict_digest=request.verdict_digest,
             )  # fmt: skip
             reach("ledger.promote.written")
         reach("ledger.promote.committed")
         return event
 
     def reject(self, run_id: str, *, actor: str, reason: str = "") -> EventRow:
-        """A person keeps the run's candidate out; the champion stays.
+        """Reject the run's candidate on a person's word; the champion stays.
 
         Raises:
-            ConfigError: TG0139, nobody is named.
-            GateError: TG0621 the run waits for nobody, TG0621 it has been decided otherwise.
+            ConfigError: TG0139, no name is given.
+            GateError: TG0621, the run waits for no approval, or was decided otherwise.
             StorageError: TG0580, the history was altered.
         """
-        needs("name", actor, "an answer", run_id)
+        require("name", actor, "an answer", run_id)
         with self.write() as db:
             events = whole_history(db)
-            asked = _asked(events, run_id)
-            last = _last_of(events, asked)
+            request = _find_request(events, run_id)
+            last = _last_of(events, request)
             if last.action == "reject":
                 return last
-            candidate = self._row(db, asked.name, asked.to_version)
-            if candidate is None or last.action != "wait" or last.verdict_digest != asked.verdict_digest:
-                raise _replaced(asked, last)
+            candidate = self._row(db, request.name, request.to_version)
+            if candidate is None or last.action != "wait" or last.verdict_digest != request.verdict_digest:
+                raise _replaced(request, last)
             return self.enter(
-                db, events, candidate, action="reject", from_version=asked.from_version, reason=reason, actor=actor,
-                run_id=run_id, verdict_digest=asked.verdict_digest,
+                db, events, candidate, action="reject", from_version=request.from_version, reason=reason, actor=actor,
+                run_id=run_id, verdict_digest=request.verdict_digest,
             )  # fmt: skip
 
 
-def _asked(events: Sequence[EventRow], run_id: str) -> EventRow:
-    asked = [event for event in events if event.action == "wait" and event.run_id == run_id]
-    if not asked:
+def _find_request(events: Sequence[EventRow], run_id: str) -> EventRow:
+    requests = [event for event in events if event.action == "wait" and event.run_id == run_id]
+    if not requests:
         waiting = [event for name in dict.fromkeys(e.name for e in events) for event in waiting_in(events, name)]
-        told = ", ".join(f"{event.run_id} (v{event.to_version} of {event.name})" for event in waiting) or "none"
+        others = ", ".join(f"{event.run_id} (v{event.to_version} of {event.name})" for event in waiting) or "none"
         raise GateError(
-            f"run {run_id} waits for nobody's approval; runs that do: {told}",
+            f"run {run_id} does not wait for approval; runs that do: {others}",
             code="TG0621",
             where=run_id,
-            hint="`tunegate history PIPELINE` shows what was asked and answered",
+            hint="`tunegate history PIPELINE` shows approvals and rejections",
         )
-    return asked[-1]
+    return requests[-1]
 
 
-def _last_of(events: Sequence[EventRow], asked: EventRow) -> EventRow:
-    """The last word about the candidate; at the least the question itself."""
-    return next(event for event in reversed(events) if (event.name, event.to_version) == (asked.name, asked.to_version))
+def _last_of(events: Sequence[EventRow], request: EventRow) -> EventRow:
+    """Return the last event about the candidate; at least the `wait` itself."""
+    candidate = request.name, request.to_version
+    return next(event for event in reversed(events) if (event.name, event.to_version) == candidate)
 
 
-def _replaced(asked: EventRow, last: EventRow) -> GateError:
+def _replaced(request: EventRow, last: EventRow) -> GateError:
     return GateError(
-        f"the verdict of run {asked.run_id} on v{asked.to_version} is not the last word: {last.action} at {last.at}"
+        f"the verdict of run {request.run_id} on v{request.to_version} is not the last word: {last.action} at {last.at}"
         f" by {last.actor}{f', run {last.run_id}' if last.run_id else ''}",
         code="TG0621",
-        where=asked.name,
+        where=request.name,
         hint="`tunegate history PIPELINE` shows what may be approved",
     )

@@ -1,6 +1,6 @@
-"""The ledger's book of runs: who ran what, when, to which verdict, and what became of each step.
+"""The ledger's book of runs: who ran what, when, with which verdict, and the outcome of each step.
 
-It knows nothing of champions (`flows/ledger/champions.py`); `flows/ledger/ledger.py` joins both.
+It knows nothing about champions (`flows/ledger/champions.py`); `flows/ledger/ledger.py` joins both.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class Runs(LedgerBase):
         code: str = "",
         prefect_run_id: str | None = None,
     ) -> None:
-        """Enter a run of this process as RUNNING. The caller holds the pipeline's lock.
+        """Record a run of this process as RUNNING. The caller holds the pipeline's lock.
 
         Raises:
-            ConfigError: TG0151, the id has been used.
+            ConfigError: TG0151, the id is taken.
         """
         with self.write() as db:
             if db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone() is not None:
-                hint = "leave it out: a new one is made"
+                hint = "leave it out to get a new one"
                 raise ConfigError(f"run id {run_id} has been used", code="TG0151", where=pipeline, hint=hint)
             db.execute(
                 "INSERT INTO runs (run_id, pipeline, model_name, status, input_digest, config_json, code,"
@@ -66,7 +66,7 @@ class Runs(LedgerBase):
         reach("ledger.run")
 
     def set_input_digest(self, run_id: str, input_digest: str) -> None:
-        """Note what decides the run's verdict, once that is known."""
+        """Record the digest of what decides the run's verdict, once that is known."""
         with self.write() as db:
             db.execute("UPDATE runs SET input_digest = ? WHERE run_id = ?", (input_digest, run_id))
 
@@ -80,7 +80,7 @@ class Runs(LedgerBase):
         exit_code: int,
         seen: Seen | None = None,
     ) -> None:
-        """Close a run, and with `seen` set the pipeline's mark in the same transaction."""
+        """Close a run; with `seen`, set the pipeline's mark in the same transaction."""
         with self.write() as db:
             db.execute(
                 "UPDATE runs SET status = ?, verdict = ?, reason = ?, exit_code = ?, ended_at = ? WHERE run_id = ?",
@@ -92,7 +92,7 @@ class Runs(LedgerBase):
                 reach("ledger.mark")
 
     def name_run(self, run_id: str, *, prefect_run_id: str | None = None, mlflow_run_id: str | None = None) -> None:
-        """Note what the run is called elsewhere; what is None stays as it was."""
+        """Record the run's ids in Prefect and MLflow; None leaves an id unchanged."""
         with self.write() as db:
             db.execute(
                 "UPDATE runs SET prefect_run_id = coalesce(?, prefect_run_id),"
@@ -101,17 +101,17 @@ class Runs(LedgerBase):
             )
 
     def record_step(self, run_id: str, step: str, obtained: Obtained[Artifact]) -> None:
-        """Note a step that has its result; a second note replaces the first."""
+        """Record a step that has its result; a second record replaces the first."""
         rows = getattr(obtained.artifact, "rows", None)
         counts = (rows.n_in, rows.n_out) if isinstance(rows, RowCounts) else (None, None)
         state = "reused" if obtained.reused else "done"
         self._note_step(run_id, step, obtained.key, state, obtained.artifact.digest, obtained.seconds, *counts, "")
 
     def record_failure(self, run_id: str, step: str, error: BaseException) -> None:
-        """Note a step that failed, by the error's code and message, or by its type alone: an unexpected error's
-        words may hold ticket text."""
-        told = f"{error.code}: {error.message}" if isinstance(error, TunegateError) else type(error).__name__
-        self._note_step(run_id, step, "", "failed", "", 0.0, None, None, told)
+        """Record a step that failed, with the error's code and message, or only its type if it is unexpected."""
+        # The text of an unexpected error may contain ticket text.
+        message = f"{error.code}: {error.message}" if isinstance(error, TunegateError) else type(error).__name__
+        self._note_step(run_id, step, "", "failed", "", 0.0, None, None, message)
 
     def _note_step(self, *values: Any) -> None:
         with self.write() as db:
@@ -123,7 +123,7 @@ class Runs(LedgerBase):
             )
 
     def steps(self, run_id: str) -> tuple[StepRow, ...]:
-        """The run's steps in the order in which they ended."""
+        """Return the run's steps in the order in which they ended."""
         with self.read() as db:
             rows = db.execute(
                 "SELECT run_id, step, key, state, digest, seconds, n_in, n_out, error FROM steps"
@@ -133,7 +133,7 @@ class Runs(LedgerBase):
         return tuple(StepRow(**row) for row in rows)
 
     def made_in(self, key: str) -> float | None:
-        """Seconds that the result of this key took when it was last made; None when no run of this ledger made it."""
+        """Return the seconds that the result of this key took when last made; None if no run of this ledger made it."""
         with self.read() as db:
             row = db.execute(
                 "SELECT seconds FROM steps WHERE key = ? AND state = 'done' ORDER BY id DESC LIMIT 1", (key,)
@@ -141,7 +141,7 @@ class Runs(LedgerBase):
         return row["seconds"] if row else None
 
     def made_by(self, key: str) -> str:
-        """The run that made the result of this key last; empty when no run of this ledger did."""
+        """Return the run that last made the result of this key; empty if no run of this ledger did."""
         with self.read() as db:
             row = db.execute(
                 "SELECT run_id FROM steps WHERE key = ? AND state = 'done' ORDER BY id DESC LIMIT 1", (key,)
@@ -149,7 +149,7 @@ class Runs(LedgerBase):
         return row["run_id"] if row else ""
 
     def digests_by_key(self) -> dict[str, frozenset[str]]:
-        """Key -> digests that runs recorded under it, of results that may be gone by now."""
+        """Return key -> digests that runs recorded under it, of results that may be gone by now."""
         with self.read() as db:
             rows = db.execute(
                 "SELECT key, digest FROM steps WHERE key <> '' AND digest <> ''"
@@ -161,7 +161,7 @@ class Runs(LedgerBase):
         return found
 
     def digests_of(self, key: str) -> frozenset[str]:
-        """Digests that the result of this key has had: as a run recorded it, and as it was written anew since."""
+        """Return the digests that the result of this key has had: as recorded by runs, and after rewrites."""
         with self.read() as db:
             rows = db.execute(
                 "SELECT digest FROM steps WHERE key = ? AND digest <> ''"
@@ -171,29 +171,27 @@ class Runs(LedgerBase):
         return frozenset(row[0] for row in rows)
 
     def record_held_out(self, digest: str, item_ids: Iterable[str]) -> None:
-        """Note which items a held-out set has, so that what they have judged is counted whatever set they are in.
-
-        Only salted hashes are kept: they tell equal items from others, and no ticket.
-        """
+        """Record the items of a held-out set, so that what they have judged is counted in whatever set they are."""
+        # Only salted hashes are stored: they identify equal items and reveal no ticket.
         with self.write() as db:
             if db.execute("SELECT 1 FROM held_out WHERE digest = ?", (digest,)).fetchone() is None:
                 items = " ".join(sorted(_item_hash(item, salt=identity(db) or "") for item in item_ids))
                 db.execute("INSERT INTO held_out (digest, items) VALUES (?, ?)", (digest, items))
 
     def held_out_items(self) -> dict[str, frozenset[str]]:
-        """Digest of a held-out set -> hashes of its items."""
+        """Return digest of a held-out set -> hashes of its items."""
         with self.read() as db:
             rows = db.execute("SELECT digest, items FROM held_out").fetchall()
         return {row["digest"]: frozenset(row["items"].split()) for row in rows}
 
     def runs_with(self, key: str) -> tuple[str, ...]:
-        """Runs that made or took the result of this key."""
+        """Return the runs that made or reused the result of this key."""
         with self.read() as db:
             rows = db.execute("SELECT DISTINCT run_id FROM steps WHERE key = ? ORDER BY run_id", (key,)).fetchall()
         return tuple(row["run_id"] for row in rows)
 
     def typical_seconds(self, step: str) -> float | None:
-        """Median of the last five times that the step was made, seconds; None when it never was."""
+        """Return the median seconds of the last five times that the step was made; None if it never was."""
         with self.read() as db:
             rows = db.execute(
                 "SELECT seconds FROM steps WHERE step = ? AND state = 'done' ORDER BY id DESC LIMIT ?",
@@ -202,7 +200,7 @@ class Runs(LedgerBase):
         return median(row["seconds"] for row in rows) if rows else None
 
     def runs(self, *, limit: int = 20, pipeline: str | None = None) -> tuple[RunRow, ...]:
-        """The newest runs, newest first."""
+        """Return the newest runs, newest first."""
         with self.read() as db:
             rows = db.execute(
                 "SELECT * FROM runs WHERE ? IS NULL OR pipeline = ? ORDER BY seq DESC LIMIT ?",
@@ -211,10 +209,10 @@ class Runs(LedgerBase):
         return tuple(RunRow(**row) for row in rows)
 
     def run(self, prefix: str) -> RunRow:
-        """The run whose id is, or begins with, these characters.
+        """Return the run whose id is, or begins with, these characters.
 
         Raises:
-            ConfigError: TG0151 there is none, TG0151 there are several.
+            ConfigError: TG0151, there is none, or there are several.
         """
         with self.read() as db:
             rows = db.execute(
@@ -234,14 +232,14 @@ class Runs(LedgerBase):
         return found[0]
 
     def run_of_prefect(self, prefect_run_id: str) -> RunRow | None:
-        """The newest run of this flow run; a suspended one that goes on has the same id."""
+        """Return the newest run of this flow run; a suspended one that is resumed has the same id."""
         with self.read() as db:
             query = "SELECT * FROM runs WHERE prefect_run_id = ? ORDER BY seq DESC LIMIT 1"
             row = db.execute(query, (prefect_run_id,)).fetchone()
         return RunRow(**row) if row else None
 
     def last_verdict(self, pipeline: str, input_digest: str) -> RunRow | None:
-        """The newest finished run of the same inputs that was promoted, held or blocked: running again is idle."""
+        """Return the newest finished run of the same inputs with PROMOTE, HOLD or BLOCK: no need to run again."""
         with self.read() as db:
             row = db.execute(
                 "SELECT * FROM runs WHERE pipeline = ? AND input_digest = ? AND status = 'DONE'"
@@ -251,8 +249,10 @@ class Runs(LedgerBase):
         return RunRow(**row) if row else None
 
     def judged_candidates(self) -> tuple[tuple[str, str], ...]:
-        """Digests of held-out set and trained model of every gate that was passed through, under whatever name, oldest
-        first; whatever became of the run afterwards, its verdict was there to be seen."""
+        """Return digests of held-out set and trained model of every gate that has judged, of all names, oldest first.
+
+        How the run ended does not matter: its verdict could be seen.
+        """
         with self.read() as db:
             rows = db.execute(
                 "SELECT items.digest AS held_out, train.digest AS model FROM runs"
@@ -266,8 +266,7 @@ class Runs(LedgerBase):
     def mark_interrupted(self) -> tuple[RunRow, ...]:
         """Turn RUNNING rows whose process is gone into INTERRUPTED and return them, oldest first.
 
-        The pipeline's lock tells, on whichever host, not the process id: it is freed when its holder dies, and ids
-        are reused.
+        The pipeline's lock decides, on any host: it is released when its holder dies. Process ids are reused.
         """
         with self.read() as db:
             rows = db.execute("SELECT * FROM runs WHERE status = 'RUNNING' ORDER BY seq").fetchall()
@@ -282,7 +281,7 @@ class Runs(LedgerBase):
         with self.write() as db:
             for row in gone:
                 db.execute(
-                    "UPDATE runs SET status = 'INTERRUPTED', ended_at = ?, reason = 'its process ended without a word'"
+                    "UPDATE runs SET status = 'INTERRUPTED', ended_at = ?, reason = 'its process ended unexpectedly'"
                     " WHERE run_id = ? AND status = 'RUNNING'",
                     (now(), row.run_id),
                 )
@@ -295,5 +294,5 @@ def _item_hash(item_id: str, *, salt: str) -> str:
 
 
 def now() -> str:
-    """This moment, UTC, ISO 8601 to the second; for people, never for order."""
+    """Return the current time, UTC, ISO 8601 to the second; for people, never for ordering."""
     return present().isoformat(timespec="seconds")

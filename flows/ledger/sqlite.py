@@ -1,8 +1,8 @@
 """The ledger as one SQLite file: its transactions, and its errors in plain words.
 
-WAL with synchronous=FULL: what was committed survives a power cut. Each call opens its own connection, so that any
-thread and any process may use it; writers take turns (BEGIN IMMEDIATE), a reader sees one moment. Readers create
-nothing. It knows nothing of what the rows mean; `flows/ledger/base.py` chooses between it and Postgres.
+WAL with synchronous=FULL: committed rows survive a power cut. Each call opens its own connection, so that any thread
+and any process may use it; writers take turns (BEGIN IMMEDIATE), a reader sees one moment. Readers create nothing. It
+does not know what the rows mean; `flows/ledger/base.py` chooses between it and Postgres.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ BUSY_TIMEOUT_S = 30
 
 
 class LedgerFile:
-    """A file that need not exist. Making the object touches nothing on disk."""
+    """A file that need not exist. Creating the object touches nothing on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def place(self) -> str:
-        """What errors call it."""
+        """Its name in error messages."""
         return str(self.path)
 
     def exists(self) -> bool:
-        """Is there a file? It may still be empty."""
+        """Return whether there is a file. It may still be empty."""
         return self.path.exists()
 
     @contextmanager
     def read(self) -> Iterator[Database]:
-        """What is there at this moment; an empty ledger in memory when there is none yet."""
+        """Open the ledger as of this moment; an empty one in memory when there is none yet."""
         with self._named_errors(), named_disk_errors(self.path.parent):
             if self.path.exists():
                 with closing(self.connect()) as db:
-                    if current(self.version(db), self.place):
+                    if check_version(self.version(db), self.place):
                         db.execute("BEGIN")
                         yield db
                         return
@@ -54,7 +54,7 @@ class LedgerFile:
 
     @contextmanager
     def write(self) -> Iterator[Database]:
-        """One transaction: all of the block or nothing."""
+        """Run the block in one transaction, all of it or nothing."""
         with self._named_errors(), named_disk_errors(self.path.parent):
             self._create_once()
             with closing(self.connect()) as db:
@@ -70,19 +70,19 @@ class LedgerFile:
                     raise
 
     @contextmanager
-    def alone(self, _what: str, *, wait_s: float, holder: str) -> Iterator[Holds]:
-        """Nothing to do: a file is used from one machine, whose locks are enough."""
+    def exclusive(self, _what: str, *, wait_s: float, holder: str) -> Iterator[Holds]:
+        """Do nothing: only one machine uses a file, and its own locks are enough."""
         yield lambda: True
 
     def holder(self, _what: str) -> str | None:
-        """As `alone`: nobody holds more than the machine's locks."""
+        """Return None, see `exclusive`: there are only the machine's locks."""
         return None
 
-    def count_on(self, db: Database) -> None:
-        """After rows came in with their numbers: SQLite counts on from the highest by itself."""
+    def continue_numbering(self, db: Database) -> None:
+        """Do nothing: SQLite itself numbers the next row after the highest."""
 
     def connect(self) -> sqlite3.Connection:
-        """A connection that commits each statement unless it is told to begin."""
+        """Open a connection that commits each statement outside an explicit transaction."""
         db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA synchronous = FULL")
@@ -90,16 +90,16 @@ class LedgerFile:
         return db
 
     def version(self, db: sqlite3.Connection) -> int:
-        """The version of the file's tables, 0 when it has none."""
+        """Return the version of the file's tables; 0 when it has none."""
         return int(db.execute("PRAGMA user_version").fetchone()[0])
 
     def _create_once(self) -> None:
         if self.path.exists():
             with closing(self.connect()) as db:
-                if current(self.version(db), self.place):
+                if check_version(self.version(db), self.place):
                     return
             self._refuse_emptied()
-        # Two first runs must not both change the journal mode: SQLite does not wait for that.
+        # Two first runs must not both change the journal mode: SQLite does not wait there.
         with hold(private_folder(self.path.parent) / "ledger.sqlite.creating"):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             with closing(self.connect()) as db:
@@ -109,18 +109,18 @@ class LedgerFile:
                     db.executescript(f"BEGIN IMMEDIATE; {made}; COMMIT;")
 
     def _refuse_emptied(self) -> None:
-        """A file without tables is what a kill at its creation leaves; behind the first result it is a loss.
+        """Refuse a file without tables once there are results: then it is not a leftover of a kill, but a loss.
 
         Raises:
             StorageError: TG0581, there are results, so the ledger had rows.
         """
         if any((self.path.parent / "store").glob("*/*")):
             raise StorageError(
-                "the ledger is empty, and the store beside it is not",
+                "the ledger is empty, and the store next to it is not",
                 code="TG0581",
                 where=self.place,
-                hint="put it back from a backup; to begin anew without history and champion, remove the file and say"
-                " so: `tunegate run PIPELINE --new-ledger --reason TEXT`",
+                hint="restore it from a backup; to start over without history and champion, remove the file and run"
+                " `tunegate run PIPELINE --new-ledger --reason TEXT`",
             )
 
     @contextmanager
@@ -138,12 +138,12 @@ class LedgerFile:
                 f"the ledger cannot be read: {error}",
                 code="TG0531",
                 where=self.place,
-                hint="put it back from a backup; the stored results are untouched",
+                hint="restore it from a backup; the stored results are intact",
             ) from error
 
 
 def triggers() -> str:
-    """What lets SQLite note each row that changes, and refuse to change what is append-only."""
+    """Return the triggers that note each row that changes, and refuse to change what is append-only."""
     made = []
     for book, columns in BOOKS.items():
         old, new = (f"('{book}', json_array({', '.join(f'{row}.{c}' for c in columns)}))" for row in ("OLD", "NEW"))
@@ -163,38 +163,38 @@ def triggers() -> str:
 
 @contextmanager
 def empty_ledger() -> Iterator[Database]:
-    """A ledger without a row, in memory: what is read where there is none yet."""
+    """Open a ledger without rows, in memory: for readers where there is none yet."""
     with closing(sqlite3.connect(":memory:")) as db:
         db.row_factory = sqlite3.Row
         db.executescript(TABLES)
         yield db
 
 
-def current(version: int, place: str) -> bool:
-    """Whether there are tables, and they are this program's; False when there are none.
+def check_version(version: int, place: str) -> bool:
+    """Return whether there are tables, of this program's version; False when there are none.
 
     Raises:
-        StorageError: TG0530, they were written by a newer program, TG0530, by an older one.
+        StorageError: TG0530, a newer or an older tunegate wrote them.
     """
     if version > VERSION:
         raise StorageError(
-            f"the ledger has version {version}, this program reads version {VERSION}",
+            f"the ledger has version {version}, this tunegate reads version {VERSION}",
             code="TG0530",
             where=place,
-            hint="run the newer tunegate that wrote it, or set TUNEGATE_HOME to another folder; nothing was changed",
+            hint="use the newer tunegate that wrote it, or set TUNEGATE_HOME to another folder; nothing was changed",
         )
     if 0 < version < VERSION:
         raise StorageError(
-            f"the ledger has version {version} of an older tunegate, this program reads version {VERSION}",
+            f"the ledger has version {version} of an older tunegate, this one reads version {VERSION}",
             code="TG0530",
             where=place,
-            hint="`tunegate migrate` makes a backup and brings it up to date; older programs cannot read it then",
+            hint="`tunegate migrate` makes a backup and upgrades it; older versions cannot read it afterwards",
         )
     return version == VERSION
 
 
 def busy(place: str) -> LockedError:
-    """The error of a writer who has waited for too long."""
+    """Make the error for a writer that has waited for too long."""
     return LockedError(
         f"another process has been writing to the ledger for {BUSY_TIMEOUT_S} s",
         code="TG0520",

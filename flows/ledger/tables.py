@@ -1,7 +1,7 @@
 """The ledger's tables, once for every database that keeps them.
 
-Written in the words of SQLite; `flows/ledger/postgres.py` reads `INTEGER`, `REAL`, `TEXT` and `AUTOINCREMENT` as
-what Postgres calls them. How older ones become these is in `ledger_upgrade.py`.
+Written for SQLite; `flows/ledger/postgres.py` translates `INTEGER`, `REAL`, `TEXT` and `AUTOINCREMENT` for Postgres.
+`upgrade.py` upgrades older tables.
 """
 
 from __future__ import annotations
@@ -201,6 +201,6 @@ BOOKS = {
     "marked_versions": ("name", "version", "tombstone"),
     "acceptances": ("id",),
 }
-"""Table -> the columns of its key; those that are pointed at first. The journal has every change of their rows."""
+"""Table -> the columns of its key; referenced tables first. The journal has every change of their rows."""
 APPEND_ONLY = ("champion_events", "forgettings", "acceptances", "journal")
 """The database itself refuses to change or remove their rows."""

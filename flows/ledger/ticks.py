@@ -1,8 +1,8 @@
-"""The ledger's book of ticks: what each decided and by which numbers, and the mark that the last verdict left.
+"""The ledger's book of ticks: what each decided, by which numbers, and the mark that the last verdict left.
 
-The mark (what the tickets were then, and up to when) is set in the transaction that closes a run with a verdict, so
-that tickets are neither forgotten nor learned from as new twice, wherever a run is killed. Its tables are added to a
-ledger without raising its version: a program that does not know them leaves them alone.
+The mark (which tickets there were, up to which time) is set in the transaction that closes a run with a verdict, so
+that no ticket is missed or counted as new twice, wherever a run is killed. Its tables are added to a ledger without
+raising its version: a program that does not know them ignores them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TickRow:
     cause: Cause
     at: str
     scheduled_for: str
-    """The time that the schedule meant; empty for an event or a person."""
+    """The scheduled time; empty for an event or a person."""
     decision: Decision
 
 
@@ -39,7 +39,7 @@ class Mark:
     pipeline: str
     snapshot_id: str
     watermark: str
-    """Newest time in the curated tickets, UTC, ISO 8601; it never moves back. Empty when no ticket has a time."""
+    """Newest time in the curated tickets, UTC, ISO 8601; it never moves back. Empty if no ticket has a time."""
     n_tickets: int
     at: str
     """When the verdict was given."""
@@ -49,7 +49,7 @@ class Ticks(LedgerBase):
     """Ticks and marks."""
 
     def record_tick(self, run_id: str, *, pipeline: str, cause: Cause, scheduled_for: str, decision: Decision) -> None:
-        """Note what a tick decided, before it is acted on."""
+        """Record what a tick decided, before acting on it."""
         with self.write() as db:
             self._note(db, run_id, pipeline, cause, scheduled_for, decision)
         reach("ledger.tick")
@@ -57,7 +57,7 @@ class Ticks(LedgerBase):
     def record_skip(
         self, run_id: str, *, pipeline: str, model_name: str, cause: Cause, scheduled_for: str, decision: Decision
     ) -> None:
-        """Note a tick that opened no run, as a run that was skipped: one that another run is in the way of, say."""
+        """Record a tick that opened no run as a skipped run: because another run is in progress, say."""
         with self.write() as db:
             at = _now()
             db.execute(
@@ -68,27 +68,27 @@ class Ticks(LedgerBase):
             self._note(db, run_id, pipeline, cause, scheduled_for, decision)
 
     def ticks(self, pipeline: str, *, limit: int = 100) -> tuple[TickRow, ...]:
-        """The newest ticks of the pipeline, oldest first."""
+        """Return the newest ticks of the pipeline, oldest first."""
         rows = self._select("ticks", "pipeline = ? ORDER BY seq DESC LIMIT ?", pipeline, limit)
         return tuple(_tick(row) for row in reversed(rows))
 
     def tick_of(self, run_id: str) -> TickRow | None:
-        """The last decision of this run; None when no tick made it."""
+        """Return the last decision of this run; None if no tick made it."""
         rows = self._select("ticks", "run_id = ? ORDER BY seq DESC LIMIT 1", run_id)
         return _tick(rows[0]) if rows else None
 
     def mark(self, pipeline: str) -> Mark | None:
-        """What the last verdict was about; None before the first."""
+        """Return what the last verdict was about; None before the first."""
         rows = self._select("marks", "pipeline = ? ORDER BY seq DESC LIMIT 1", pipeline)
         return _mark(rows[0]) if rows else None
 
     def mark_of(self, run_id: str) -> Mark | None:
-        """What this run's verdict was about; None when it came to none."""
+        """Return what this run's verdict was about; None if it reached none."""
         rows = self._select("marks", "run_id = ? ORDER BY seq DESC LIMIT 1", run_id)
         return _mark(rows[0]) if rows else None
 
     def marks(self, pipeline: str) -> tuple[Mark, ...]:
-        """Those of all verdicts, oldest first."""
+        """Return the marks of all verdicts, oldest first."""
         return tuple(_mark(row) for row in self._select("marks", "pipeline = ? ORDER BY seq", pipeline))
 
     def _note(
@@ -105,7 +105,7 @@ class Ticks(LedgerBase):
 
 
 def set_mark(db: Database, *, run_id: str, pipeline: str, snapshot_id: str, watermark: str, n_tickets: int) -> None:
-    """Enter the mark inside the transaction that closes the run."""
+    """Set the mark inside the transaction that closes the run."""
     before = db.execute("SELECT max(watermark) AS w FROM marks WHERE pipeline = ?", (pipeline,)).fetchone()["w"] or ""
     db.execute(
         "INSERT INTO marks (run_id, pipeline, snapshot_id, watermark, n_tickets, at) VALUES (?, ?, ?, ?, ?, ?)",

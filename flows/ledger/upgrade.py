@@ -1,7 +1,7 @@
-"""Ledgers of earlier versions are brought up to date in place: one transaction, all of it or nothing.
+"""Upgrade ledgers of earlier versions in place: in one transaction, all of it or nothing.
 
 Called by `tunegate migrate` (`flows/ledger/migrate.py`), after a backup. The statements are frozen: a
-later version of the tables gets a function of its own here.
+later version of the tables gets its own function here.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ CREATE TRIGGER champion_events_remain BEFORE DELETE ON champion_events
 
 
 def upgrade_to_2(db: sqlite3.Connection) -> None:
-    """Tables of version 1 become those of version 2; the caller keeps others away."""
-    db.execute("PRAGMA foreign_keys = OFF")  # `champions` points at the table that is made anew
-    db.execute("PRAGMA legacy_alter_table = ON")  # and shall go on pointing at its name
+    """Upgrade tables of version 1 to version 2; the caller holds the lock."""
+    db.execute("PRAGMA foreign_keys = OFF")  # `champions` references the table that is recreated
+    db.execute("PRAGMA legacy_alter_table = ON")  # and must keep referencing its name
     try:
         db.executescript(f"BEGIN IMMEDIATE; {TO_2} PRAGMA user_version = 2; COMMIT;")
     except BaseException:
@@ -61,8 +61,10 @@ def upgrade_to_2(db: sqlite3.Connection) -> None:
 
 
 def to_3(db: Database, watch: Callable[[], None]) -> None:
-    """Tables of version 2 become those of version 3, inside the caller's transaction: with a journal, in which each row
-    that is there gets its first line. `watch` makes the triggers of the caller's database."""
+    """Upgrade tables of version 2 to version 3, inside the caller's transaction: add a journal, one line per row.
+
+    `watch` creates the triggers of the caller's database.
+    """
     db.execute("ALTER TABLE champion_events ADD COLUMN evidence TEXT NOT NULL DEFAULT ''")
     db.execute("ALTER TABLE champion_events ADD COLUMN note TEXT NOT NULL DEFAULT ''")
     db.execute("ALTER TABLE candidates ADD COLUMN evidence TEXT NOT NULL DEFAULT ''")
@@ -77,7 +79,7 @@ def to_3(db: Database, watch: Callable[[], None]) -> None:
 
 
 def upgrade_to_3(db: sqlite3.Connection) -> None:
-    """The same for a file; the caller keeps others away."""
+    """Do the same for a file; the caller holds the lock."""
     from flows.ledger.sqlite import triggers
 
     def watch() -> None:
@@ -101,4 +103,4 @@ def upgrade_to_3(db: sqlite3.Connection) -> None:
 OLD_TRIGGERS = ("champion_events_stay", "champion_events_remain", "forgettings_no_update", "forgettings_no_delete")
 
 UPGRADES: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: upgrade_to_2, 2: upgrade_to_3}
-"""Version -> what makes the next one of it."""
+"""Version -> function that upgrades it to the next."""

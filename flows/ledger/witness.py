@@ -1,8 +1,8 @@
-"""The witness: which ledger belongs to a home folder, and how far it had come, kept outside that folder.
+"""The witness: which ledger belongs to a home folder, and its last known line, kept outside that folder.
 
-A ledger that was removed, put back to an earlier state, exchanged or forged from its first line contradicts the
-witness, whatever it says itself. It is one small file for each home folder in the user's state folder; MLflow's tags
-are another (`flows/context/registry_owner.py`). `flows/ledger/base.py` asks before each change and notes it after.
+A ledger that was removed, restored to an earlier state, exchanged or forged from its first line contradicts the
+witness, whatever it says itself. It is one small file per home folder in the user's state folder; MLflow's tags are
+another (`flows/context/registry_owner.py`). `flows/ledger/base.py` checks it before each change and updates it after.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from tasks.files import write_json
 
 log = logging.getLogger("tunegate.ledger")
 
-TAKE_IT = (
-    "if that is so on purpose: `tunegate run PIPELINE --accept-ledger --reason TEXT`, which is kept in the history"
+ACCEPT_HINT = (
+    "if this is intended: `tunegate run PIPELINE --accept-ledger --reason TEXT`, which is recorded in the history"
 )
-BEGIN_ANEW = (
-    "put it back from a backup, or copy it with `tunegate migrate`; to begin without champion and history:"
+NEW_LEDGER_HINT = (
+    "restore it from a backup, or copy it with `tunegate migrate`; to start without champion and history:"
     " `tunegate run PIPELINE --new-ledger --reason TEXT`"
 )
 
 
 class Seen(BaseModel):
-    """What the witness saw last."""
+    """The state that the witness saw last."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,11 +46,11 @@ class Seen(BaseModel):
     """Of the journal's last line."""
     hash: str
     following: str = ""
-    """Identity of the ledger that is begun in its place, until its first commit was seen."""
+    """Identity of the ledger that replaces it, until its first commit was seen."""
 
 
 class Witness:
-    """`Witness(state, home)`; making it touches nothing."""
+    """`Witness(state, home)`; creating the object touches nothing."""
 
     def __init__(self, state: Path, home: Path) -> None:
         self.home = home.absolute()
@@ -58,7 +58,7 @@ class Witness:
         self.path = state / "ledgers" / f"{name}.json"
 
     def seen(self) -> Seen | None:
-        """What was seen last; None when this home has no witness yet.
+        """Return what was seen last; None when this home has no witness yet.
 
         Raises:
             StorageError: TG0581, the file cannot be read.
@@ -68,10 +68,10 @@ class Witness:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValidationError) as error:
-            raise _refused(f"the witness of this ledger cannot be read ({type(error).__name__})", TAKE_IT) from None
+            raise _refused(f"the witness of this ledger cannot be read ({type(error).__name__})", ACCEPT_HINT) from None
 
-    def told(self) -> str:
-        """What was seen last, as JSON; empty where there is nothing that can be read."""
+    def last_seen_json(self) -> str:
+        """Return what was seen last as JSON; empty if there is nothing or it cannot be read."""
         try:
             seen = self.seen()
         except StorageError:
@@ -79,12 +79,12 @@ class Witness:
         return "" if seen is None else seen.model_dump_json()
 
     def unfinished(self) -> Seen | None:
-        """What was seen of the ledger before, where a new one is begun and its first commit was not seen."""
+        """Return what was seen of the old ledger, if a new one was begun and its first commit was not seen."""
         seen = self.seen()
         return seen if seen is not None and seen.following else None
 
     def refuse_absent(self, place: str) -> None:
-        """Refuse to make a ledger where there was one.
+        """Refuse to create a ledger where there was one.
 
         Raises:
             StorageError: TG0581.
@@ -93,40 +93,40 @@ class Witness:
         if seen is not None:
             raise _refused(
                 f"there is no ledger at {place}, and this home had one with {seen.seq} entries ({seen.ledger})",
-                BEGIN_ANEW,
+                NEW_LEDGER_HINT,
             )
 
     def check(self, db: Database) -> None:
         """Compare the open ledger with what was seen last.
 
         Raises:
-            StorageError: TG0581, it is another ledger, an earlier state of the same, or was written anew.
+            StorageError: TG0581, it is another ledger, an earlier state of the same, or was rewritten.
         """
         seen = self.seen()
         if seen is None:
             return
         this = identity(db)
         if seen.following and this in (None, seen.following):
-            return  # `begin_anew` was killed before or behind its commit
+            return  # `start_over` was killed before or after its commit
         if this is None:
             raise _refused(
-                f"the ledger is empty, and this home had one with {seen.seq} entries ({seen.ledger})", BEGIN_ANEW
+                f"the ledger is empty, and this home had one with {seen.seq} entries ({seen.ledger})", NEW_LEDGER_HINT
             )
         if this != seen.ledger:
-            raise _refused(f"this is ledger {this}, and this home belongs to ledger {seen.ledger}", TAKE_IT)
+            raise _refused(f"this is ledger {this}, and this home belongs to ledger {seen.ledger}", ACCEPT_HINT)
         row = db.execute("SELECT hash FROM journal WHERE seq = ?", (seen.seq,)).fetchone()
         if row is None:
             raise _refused(
-                f"the ledger has {last_line(db)[0]} entries and had {seen.seq}: it was put back to an earlier state",
-                TAKE_IT,
+                f"the ledger has {last_line(db)[0]} entries and had {seen.seq}: it was restored to an earlier state",
+                ACCEPT_HINT,
             )
         if row["hash"] != seen.hash:
-            raise _refused(f"entry {seen.seq} of the ledger is not the one that was written", TAKE_IT)
+            raise _refused(f"entry {seen.seq} of the ledger is not the one that was written", ACCEPT_HINT)
 
-    def begin_anew(self, db: Database, seen: Seen) -> None:
-        """The home folder was removed, ledger and all: the new ledger says that there was another one before it.
+    def start_over(self, db: Database, seen: Seen) -> None:
+        """Begin a new ledger after the whole home folder was removed; it records that there was another one before it.
 
-        The witness knows the new one before it is committed: killed in between, the next process goes on with it.
+        The witness knows the new one before it is committed: after a kill in between, the next process continues.
         """
         log.warning("this home folder had a ledger with %s entries, and is empty: a new one begins", seen.seq)
         this, at = seen.following or secrets.token_hex(8), present().isoformat(timespec="seconds")
@@ -138,12 +138,12 @@ class Witness:
         self._write(seen.model_copy(update={"following": this}))
 
     def move(self, read: Callable[[], tuple[str | None, int, str]], *, back: bool = False) -> None:
-        """Note how far the ledger is: it never moves back but by a person's word.
+        """Record the ledger's last line; it moves back only when a person accepts that.
+
+        A state folder that cannot be written only causes a warning: the ledger itself is intact.
 
         Args:
-            read: Gives identity, number and hash of the last line, as they are committed.
-
-        A state folder that cannot be written costs a warning: the ledger itself is whole.
+            read: Returns identity, number and hash of the last committed line.
         """
         try:
             with hold(private_folder(self.path.parent) / f"{self.path.stem}.lock"):

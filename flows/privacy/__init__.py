@@ -1,1 +1,1 @@
-"""A customer is forgotten: what holds their tickets, what becomes of it, and the proof."""
+"""Forget a customer: find what holds their tickets, remove it, and certify that."""

@@ -1,11 +1,11 @@
-"""Forget a customer, and forget them again after a backup was put back.
+"""Forget a customer, and forget them again after a backup was restored.
 
-What goes is written to the ledger first, then it goes, then it is looked for once more. Killed at any point and run
-again it comes to the same end: what the journal names and still lies there goes. The certificate says what went by
-digest and count, without the customer's name.
+What will be removed is recorded in the ledger, then removed, then the workspace is searched once more. A removal that
+was killed at any point is finished by the next one, which removes what the journal names and still exists. The
+certificate lists what was removed by digest and count, without the customer's name.
 
-Nothing else may work on the workspace meanwhile: all pipelines are locked. Called by `tunegate forget`, and at the
-beginning of every run for those who were forgotten before.
+Nothing else may use the workspace meanwhile: all pipelines are locked. Called by `tunegate forget`, and at the
+beginning of every run for customers who were forgotten before.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from tasks.forget.results import empty_answers, is_split, rewrite_split
 
 LOCK_NAME = "forget"
 PASSES = 3
-"""Looks at the workspace until nothing is found: each removes what it finds."""
+"""Searches of the workspace, at most, until nothing is found: each removes what it finds."""
 CERTIFICATES = "certificates"
 
 
 def plan_forgetting(settings: Settings, specs: Iterable[PipelineSpec], customer: str) -> Holdings:
-    """What is held of the customer and what would become of it; changes nothing but the index."""
-    owner, asked = hashes_of(customer, specs, load_hashes(settings))
-    tracer = Tracer(settings, asked)
-    return tracer.holdings(owner, with_tickets(tracer, asked) if feedback_databases(settings.home) else asked)
+    """Return what is held of the customer and what would be done with it; change nothing but the index."""
+    owner, forgotten = hashes_of(customer, specs, load_hashes(settings))
+    tracer = Tracer(settings, forgotten)
+    return tracer.holdings(owner, with_tickets(tracer, forgotten) if feedback_databases(settings.home) else forgotten)
 
 
 def forget(
@@ -61,7 +61,7 @@ def forget(
         unknown: Also keep out a customer of whom nothing is held.
 
     Raises:
-        SecurityError: TG0833, there is no reason, or it names the customer, or nothing is held of them.
+        SecurityError: TG0833, no reason is given, it names the customer, or nothing is held of them.
         LockedError: a pipeline is running.
     """
     specs = tuple(specs)
@@ -78,7 +78,7 @@ def forget(
                 "nothing is held of this customer",
                 code="TG0833",
                 where="forget",
-                hint="ids are those of the source; `--unknown` keeps out a customer who has not come yet",
+                hint="use the source's id; `--unknown` keeps out a customer who has no tickets yet",
             )
         tickets = with_tickets(tracer, forgotten).tickets
         tombstone = Tombstone(
@@ -92,40 +92,40 @@ def forget(
 
 
 def forget_again(settings: Settings, specs: Iterable[PipelineSpec]) -> tuple[Certificate, ...]:
-    """Apply every tombstone anew, whatever a backup brought back."""
+    """Apply every tombstone again, whatever a backup brought back."""
     with workspace_lock(settings, specs):
         return apply_tombstones(settings)
 
 
 def apply_tombstones(settings: Settings) -> tuple[Certificate, ...]:
-    """Remove what is held of forgotten customers; one look at the index where nothing is. The caller holds a lock.
+    """Remove what is held of forgotten customers; if nothing is, only read the index. The caller holds a lock.
 
-    A tombstone that the ledger does not know (it is older) is applied in full, so that versions are marked again.
+    A tombstone that the ledger does not have (it was restored) is applied in full, so that versions are marked again.
     """
     tombstones = all_tombstones(settings)
-    everybody = load_forgotten(settings)
-    if everybody is None:
+    everyone = load_forgotten(settings)
+    if everyone is None:
         return ()
     ledger = open_ledger(settings)
     known = {each.id: each for each in ledger.tombstones()}
-    tracer = Tracer(settings, everybody, skip_locked=True)
-    held = tracer.holdings("", everybody, sources=False).to_do
+    tracer = Tracer(settings, everyone, skip_locked=True)
+    held = tracer.holdings("", everyone, sources=False).to_do
     done = []
     for tombstone in tombstones:
-        mine = Forgotten(everybody.hashes, owners=tombstone.owners, tickets=tombstone.tickets)
+        one = Forgotten(everyone.hashes, owners=tombstone.owners, tickets=tombstone.tickets)
         is_new = known.get(tombstone.id) != tombstone or ledger.is_unfinished(tombstone.id)
-        if is_new or (held and tracer.holdings(tombstone.id, mine, sources=False).to_do):
+        if is_new or (held and tracer.holdings(tombstone.id, one, sources=False).to_do):
             keep_tombstone(settings, tombstone)
-            done.append(remove_customer(settings, tombstone, everybody.hashes))
+            done.append(remove_customer(settings, tombstone, everyone.hashes))
     return tuple(done)
 
 
 @contextmanager
 def workspace_lock(settings: Settings, specs: Iterable[PipelineSpec]) -> Iterator[None]:
-    """Keep every pipeline from running while the block does.
+    """Keep every pipeline from running during the block.
 
     Raises:
-        LockedError: one is running; it is named.
+        LockedError: one is running; the message names it.
     """
     ledger = open_ledger(settings)
     with ExitStack() as stack:
@@ -141,7 +141,7 @@ def _check_reason(reason: str, names: Iterable[str]) -> None:
         )
     if any(name in reason for name in names):
         raise SecurityError(
-            "the reason names the customer, and it is kept",
+            "the reason names the customer, and reasons are kept",
             code="TG0833",
             where="forget",
             hint="name the request or the case instead",
@@ -152,18 +152,18 @@ def remove_customer(settings: Settings, tombstone: Tombstone, hashes: KeyedHash)
     """Remove everything that is held of the customer, mark what learned from them, and write the certificate.
 
     Raises:
-        StorageError: TG0566, rows are still found after everything that held them has gone.
+        StorageError: TG0566, rows are still found after everything that held them was removed.
         LockedError: TG0520, another process has a database of the workspace open.
     """
     forgotten = Forgotten(hashes, owners=tombstone.owners, tickets=tombstone.tickets)
     ledger = open_ledger(settings)
-    began = ledger.begin_forgetting(tombstone.id)
+    began = ledger.begin_erasure(tombstone.id)
     tracer = Tracer(settings, forgotten)
     held = tracer.holdings(tombstone.id, forgotten)
     ledger.mark_versions(tombstone.id, held.versions)
     for _ in range(PASSES):
         loose = (*leftovers(settings.home), *unread_copies(settings.home, tracer.index, hashes))
-        ledger.note_going(tombstone.id, began, (*held.to_do, *_yours(held), *loose))
+        ledger.record_removals(tombstone.id, began, (*held.to_do, *_yours(held), *loose))
         reach("forget.noted")
         _remove_noted(settings, ledger, tombstone.id, began, forgotten)
         left = Tracer(settings, forgotten).holdings(tombstone.id, forgotten, sources=False)
@@ -175,11 +175,11 @@ def remove_customer(settings: Settings, tombstone: Tombstone, hashes: KeyedHash)
             f"rows of the customer are still held: {', '.join(each.place for each in left.to_do[:5])}",
             code="TG0566",
             where=str(settings.home),
-            hint="run it again; if it comes to the same, remove what is named by hand",
+            hint="run it again; if that does not help, remove these by hand",
         )
     certificate = write_certificate(settings, ledger, tombstone, began, left.versions)
     reach("forget.certified")
-    ledger.end_forgetting(tombstone.id, began)
+    ledger.end_erasure(tombstone.id, began)
     return certificate
 
 
@@ -211,7 +211,7 @@ def _remove(
     elif kind == "result":
         _, step, key = place.split("/")
         if digest_at(path) != digest:
-            return  # gone, or written anew already
+            return  # gone, or rewritten already
         if fate == "removed":
             store.discard(step, key)
         else:
@@ -243,7 +243,7 @@ def _rewriting(folder: Path, forgotten: Forgotten) -> Callable[[Path, Path], dic
 
 
 def _remove_folder(folder: Path) -> None:
-    """In one rename, so that nobody reads a half."""
+    # In one rename, so that no reader sees half of it.
     aside = folder.with_name(f".{folder.name}.tmp")
     if aside.is_dir():  # of a process that was killed here
         shutil.rmtree(aside)
@@ -256,7 +256,7 @@ def _remove_folder(folder: Path) -> None:
 def write_certificate(
     settings: Settings, ledger: Ledger, tombstone: Tombstone, began: str, versions: Iterable[LearnedVersion]
 ) -> Certificate:
-    """Compose it from this removal's journal and leave it beside the tombstones; done again it is the same file."""
+    """Write it from this removal's journal, next to the tombstones; repeated, it gives the same file."""
     lines = [line for line in ledger.journal(tombstone.id, began) if line.event == "goes"]
     removals = tuple(
         Removal(kind=line.kind, place=line.place, fate=line.fate, digest=line.digest, n_rows=line.n_rows, at=line.at)
@@ -285,12 +285,12 @@ def write_certificate(
 
 
 def certificate_file(settings: Settings, tombstone: str, began: str) -> Path:
-    """Where the certificate of a removal lies."""
+    """Return the path of a removal's certificate."""
     return settings.forgotten / CERTIFICATES / f"{tombstone[:16]}-{re.sub('[^0-9]', '', began)}.json"
 
 
 def certificate_text(certificate: Certificate) -> str:
-    """The certificate for people."""
+    """Return the certificate as text for people."""
     tables = "\n".join(
         f"  {each.fate:<10} {each.kind:<10} {each.n_rows:>8,} rows  {each.place}  {each.digest[:16]}"
         for each in certificate.removals
@@ -311,23 +311,23 @@ def certificate_text(certificate: Certificate) -> str:
         f"ended     {certificate.ended}\n\n"
         f"Removed from the workspace ({certificate.n_rows:,} rows over all tables):\n"
         f"{tables or '  nothing was held'}\n\n"
-        f"Model versions marked, not to become champion again:\n{versions or '  none'}\n\n"
-        f"Not the workspace's to remove, read from there before:\n{sources or '  none'}\n"
+        f"Model versions marked, which cannot become champion again:\n{versions or '  none'}\n\n"
+        f"Sources that the workspace does not own; remove the rows there:\n{sources or '  none'}\n"
     )
 
 
 class RewritingStore(Store):
-    """A store with two more verbs."""
+    """A store that can also rewrite results and clear leftovers."""
 
     def rewrite(
         self, step: str, key: str, change: Callable[[Path, Path], dict[str, Any]], *, note: Callable[[str], None]
     ) -> str:
-        """Put what `change(old, new)` writes into the result's place; returns its digest.
+        """Replace the result by what `change(old, new)` writes; return its digest.
 
         Args:
             change: Writes all files of the result into the second folder and returns the fields of its reference that
-                are others now.
-            note: Puts the new digest on record, before the result is there.
+                have changed.
+            note: Records the new digest, before the result is there.
         """
         place = self.place(step, key)
         with self._lock(step, key), named_disk_errors(self.root), temporary_folder(self.root) as folder:
@@ -339,14 +339,14 @@ class RewritingStore(Store):
             digest = seal(out)
             (out / MANIFEST).chmod(0o600)
             note(digest)
-            # A kill between the two renames leaves no result: it is made again, as every absent one.
+            # A kill between the two renames leaves no result: it is made again, like any absent one.
             place.rename(folder / "discarded")
             out.rename(place)
             sync_directory(place.parent)
         return digest
 
     def clear(self, name: str) -> None:
-        """Remove work that was cut off, in `scratch`, `tmp` or `damaged`; what a process is at work on stays."""
+        """Remove unfinished work in `scratch`, `tmp` or `damaged`, except what a process is working on."""
         folder = self.root / name
         for path in sorted(folder.glob("*")) if folder.is_dir() else ():
             if path.suffix == ".lock":

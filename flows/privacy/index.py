@@ -1,13 +1,12 @@
-"""What was made from what, and who is held where: the results of a store, and an index of the customers in them.
+"""Which result was made from which, and which customers each holds: the graph of a store, and an index.
 
-The graph comes from the digests that went into each result, as its key keeps them; results that are gone are known as
-well, so that what was made from them is found. The index lies beside the store and is brought up to date result by
-result, as `index/KEY_ID/STEP/KEY.DIGEST.parquet`. What a model learned from is kept in it when the examples are gone:
-hashes and counts alone, so that a later forgetting still knows. Called at the end of a run's stages, and before every
-answer.
+The graph is built from the digests of each result's inputs, which its key records; it includes results that are gone,
+so that what was made from them is found. The index is next to the store and is updated result by result, as
+`index/KEY_ID/STEP/KEY.DIGEST.parquet`. It keeps what a model learned from after the examples are gone, as hashes and
+counts only, so that a later removal still knows. Called at the end of a run's stages, and before every answer.
 
-Copies of remote files that hold rows of forgotten customers lie here while a run reads them, and no longer: the file
-itself is its owner's; fetched again, it brings the rows back, and extraction leaves them out.
+Copies of remote files that hold rows of forgotten customers are kept only while a run reads them: the file itself
+belongs to its owner; fetched again, it brings the rows back, and extraction leaves them out.
 """
 
 from __future__ import annotations
@@ -47,10 +46,10 @@ class Node:
     """Its folder in the store."""
     key: str
     digests: frozenset[str]
-    """Of the bytes that lie there, and of those that runs have recorded."""
+    """Of the bytes in the store, and of those that runs have recorded."""
     inputs: frozenset[str]
     digest: str
-    """Of what lies there; empty when nothing does."""
+    """Of the bytes in the store; empty if there are none."""
 
     @property
     def place(self) -> str:
@@ -82,11 +81,11 @@ class Graph:
 
     @property
     def present(self) -> list[Node]:
-        """Results that lie in the store."""
+        """Results that are in the store."""
         return [node for node in self.nodes if node.digest]
 
     def made_from(self, roots: Iterable[Node]) -> list[Node]:
-        """The roots and everything that was made from them, directly or not."""
+        """Return the roots and everything that was made from them, directly or indirectly."""
         users: dict[str, list[Node]] = {}
         for node in self.nodes:
             for digest in node.inputs:
@@ -101,7 +100,7 @@ class Graph:
         return [found[place] for place in sorted(found)]
 
     def reference(self, node: Node) -> dict[str, Any]:
-        """The fields that tell what the result is; empty for one that is gone or damaged."""
+        """Return the fields of the result's reference; empty for one that is gone or damaged."""
         try:
             fields: dict[str, Any] = orjson.loads((self.path(node) / "artifact.json").read_bytes())
         except (OSError, ValueError):
@@ -109,12 +108,12 @@ class Graph:
         return fields
 
     def path(self, node: Node) -> Path:
-        """Where the result lies."""
+        """Return the result's folder."""
         return self.home / node.place
 
 
 def digest_at(folder: Path) -> str:
-    """The digest of a result by its manifest, or one that stands for a damaged result; empty without a folder."""
+    """Return a result's digest by its manifest; `damaged` if that is unreadable, empty without a folder."""
     if not folder.is_dir():
         return ""
     with suppress(OSError, ValueError, KeyError):
@@ -135,7 +134,7 @@ def _node(home: Path, step: str, key: str, parts: Path | None, recorded: frozens
 
 @dataclass(frozen=True)
 class Indexed:
-    """An index file's name, taken apart."""
+    """The parts of an index file's name."""
 
     step: str
     key: str
@@ -143,22 +142,22 @@ class Indexed:
 
     @classmethod
     def of(cls, name: str) -> Indexed:
-        """From `STEP/KEY.DIGEST.parquet`."""
+        """Parse `STEP/KEY.DIGEST.parquet`."""
         step, _, file = name.partition("/")
         return cls(step, file.split(".")[0], file.endswith(LEARNED))
 
 
 def index_new_results(settings: Settings) -> None:
-    """Bring the index up to date; what is in it already costs a look."""
+    """Update the index; entries that it has already cost almost nothing."""
     graph = Graph(settings.home, open_ledger(settings))
     update_index(settings, graph, load_hashes(settings), skip_locked=True)
 
 
 def update_index(settings: Settings, graph: Graph, hashes: KeyedHash, *, skip_locked: bool = False) -> Path:
-    """Index what is new, forget what is gone, and return the index's folder.
+    """Index what is new, drop what is gone, and return the index's folder.
 
     Args:
-        skip_locked: Leave out a source that another pipeline is bringing in at this moment: its run looks itself.
+        skip_locked: Leave out a source that another pipeline is ingesting at this moment: its run checks it itself.
 
     Raises:
         LockedError: TG0520, another process has a database open.
@@ -167,7 +166,7 @@ def update_index(settings: Settings, graph: Graph, hashes: KeyedHash, *, skip_lo
     root = private_folder(base / hashes.key_id)
     for other in base.iterdir():
         if other != root:
-            shutil.rmtree(other, ignore_errors=True)  # of another key: its hashes mean nothing here
+            shutil.rmtree(other, ignore_errors=True)  # of another key: its hashes are useless here
     files = {file.relative_to(root).as_posix() for file in root.glob("*/*.parquet")}
     wanted = _index_store(graph, root, files, hashes) | _index_published(
         settings.home, root, files, hashes, skip_locked=skip_locked
@@ -179,7 +178,7 @@ def update_index(settings: Settings, graph: Graph, hashes: KeyedHash, *, skip_lo
 
 
 def snapshot_key(pipeline: str, snapshot: str) -> str:
-    """Name of a published snapshot in the index."""
+    """Return the name of a published snapshot in the index."""
     return f"{pipeline}--{snapshot}"
 
 
@@ -235,7 +234,7 @@ def _index_published(home: Path, root: Path, files: set[str], hashes: KeyedHash,
 
 
 def published(home: Path) -> Iterator[tuple[str, str, Path]]:
-    """(step and key in the index, path) of every published warehouse and snapshot, and of what was brought in."""
+    """Yield step and key in the index, and path, of every published warehouse and snapshot and of ingested data."""
     for folder in sorted((home / "warehouse").glob("*")):
         database = folder / "warehouse.duckdb"
         if database.is_file():
@@ -253,19 +252,19 @@ def published(home: Path) -> Iterator[tuple[str, str, Path]]:
 
 
 def _stamp(place: Path) -> str:
-    """Changes when the file does, or a file of the folder: no copy has the inode and change time of another."""
+    """Return a stamp that changes with the file or a file of the folder: no copy shares inode and change time."""
     log = place.with_name(f"{place.name}.wal")  # what DuckDB has committed and not yet merged
     files = sorted(place.iterdir()) if place.is_dir() else [each for each in (place, log) if each.exists()]
-    told = [(file.name, (found := file.stat()).st_size, found.st_ino, found.st_ctime_ns) for file in files]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    states = [(file.name, (found := file.stat()).st_size, found.st_ino, found.st_ctime_ns) for file in files]
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
 
 
-def let_go(settings: Settings, folder: Path, forgotten: Forgotten) -> None:
-    """Remove the copies below the source's folder that hold rows of these customers, or rows that nobody could read."""
+def remove_copies(settings: Settings, folder: Path, forgotten: Forgotten) -> None:
+    """Remove the copies below the source's folder that hold rows of these customers, or unreadable rows."""
     if not any(folder in copy.parents for copy in all_copies(settings.home / "ingest")):
         return
     index = update_index(settings, Graph(settings.home, open_ledger(settings)), forgotten.hashes, skip_locked=True)
-    owners = [*sorted(forgotten.owners), _nobody(forgotten.hashes)]
+    owners = [*sorted(forgotten.owners), _unread_owner(forgotten.hashes)]
     for copy in _held(settings.home, index, owners):
         if folder in copy.parents:
             copy.unlink()
@@ -273,11 +272,11 @@ def let_go(settings: Settings, folder: Path, forgotten: Forgotten) -> None:
 
 
 def unread_copies(home: Path, index: Path, hashes: KeyedHash) -> list[Holding]:
-    """Copies with rows that nobody could read: they may be anybody's."""
-    told = "has rows that nobody could read; the next run fetches it anew"
+    """Return the copies with unreadable rows: they may belong to any customer."""
+    note = "has unreadable rows; the next run fetches it again"
     return [
-        Holding(kind="landed", place=copy.relative_to(home).as_posix(), fate="removed", told=told)
-        for copy in _held(home, index, [_nobody(hashes)])
+        Holding(kind="landed", place=copy.relative_to(home).as_posix(), fate="removed", note=note)
+        for copy in _held(home, index, [_unread_owner(hashes)])
     ]
 
 
@@ -287,5 +286,5 @@ def _held(home: Path, index: Path, owners: Sequence[str]) -> list[Path]:
     return [place for step, key, place in published(home) if step == COPIED and key in keys]
 
 
-def _nobody(hashes: KeyedHash) -> str:
+def _unread_owner(hashes: KeyedHash) -> str:
     return hashes.of("customer", UNREAD)

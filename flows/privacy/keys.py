@@ -1,8 +1,8 @@
-"""The secret key under which customers are hashed, whom an id means, and the file of tombstones that outlives the home.
+"""The secret key under which customers are hashed, the names of a customer, and the tombstones outside the home.
 
-The key is that of the environment, or of a file that is made at first use with the rights of its owner alone. With the
-first tombstone it is copied beside them: a home folder that is put back from a backup would bring another one. An id
-means itself and the pseudonyms that the pipelines make of it.
+The key is that of the environment, or of a file that is created at first use and that only its owner can read. With the
+first tombstone it is copied next to them, since a home that is restored from a backup may bring another key. A customer
+goes by the source's id and by the pseudonyms that pipelines make of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from flows.ledger.erasures import joined
+from flows.ledger.erasures import merge_tombstones
 from flows.ledger.opened import open_ledger
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
@@ -33,7 +33,7 @@ KEY_FILE, TOMBSTONES = "forget.key", "tombstones.jsonl"
 
 
 def load_hashes(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> KeyedHash:
-    """Hashes under the key of this workspace; the key is made where there is none.
+    """Return the hash under the key of this workspace; create the key if there is none.
 
     Raises:
         SecurityError: TG0830, the key is too short, or others may read its file.
@@ -50,33 +50,33 @@ def load_hashes(settings: Settings, *, environ: Mapping[str, str] = os.environ) 
 
 
 def keep_tombstone(settings: Settings, tombstone: Tombstone) -> None:
-    """Enter the tombstone into the ledger and into the file outside of the home folder, the key beside it."""
+    """Add the tombstone to the ledger and to the file outside the home folder, next to the key."""
     folder = private_folder(settings.forgotten)
     if not os.environ.get(VARIABLE) and not (folder / KEY_FILE).exists():
         _write_key(folder / KEY_FILE, _read_key(settings.home / KEY_FILE))
     kept = {each.id: each for each in _read(settings)}
-    kept[tombstone.id] = joined(kept[tombstone.id], tombstone) if tombstone.id in kept else tombstone
+    kept[tombstone.id] = merge_tombstones(kept[tombstone.id], tombstone) if tombstone.id in kept else tombstone
     _write(settings, kept)
-    open_ledger(settings).bury(tombstone)
+    open_ledger(settings).add_tombstone(tombstone)
 
 
 def all_tombstones(settings: Settings) -> tuple[Tombstone, ...]:
-    """Those of the ledger and of the file; changes nothing.
+    """Return the tombstones of the ledger and of the file; change nothing.
 
     Raises:
         StorageError: TG0566, the file cannot be read.
     """
     found: dict[str, Tombstone] = {}
     for each in (*open_ledger(settings).tombstones(), *_read(settings)):
-        found[each.id] = joined(found[each.id], each) if each.id in found else each
+        found[each.id] = merge_tombstones(found[each.id], each) if each.id in found else each
     return tuple(found.values())
 
 
 def load_forgotten(settings: Settings) -> Forgotten | None:
-    """Who was forgotten; None where nobody was.
+    """Return the forgotten customers; None if there are none.
 
     Raises:
-        SecurityError: TG0830, a tombstone was written under another key, so nobody can tell whose it is.
+        SecurityError: TG0830, a tombstone was written under another key, so it matches no one.
     """
     tombstones = all_tombstones(settings)
     if not tombstones:
@@ -89,7 +89,7 @@ def load_forgotten(settings: Settings) -> Forgotten | None:
             f"{foreign[0].key_id}, and this one is {hashes.key_id}",
             code="TG0830",
             where=str(settings.forgotten / TOMBSTONES),
-            hint=f"put the key back: {VARIABLE}, or {settings.forgotten / KEY_FILE}; without it forgotten customers "
+            hint=f"restore the key: {VARIABLE}, or {settings.forgotten / KEY_FILE}; without it forgotten customers "
             "would come back",
         )
     owners = (owner for each in tombstones for owner in each.owners)
@@ -110,7 +110,7 @@ def _read(settings: Settings) -> list[Tombstone]:
             "the tombstones of forgotten customers cannot be read",
             code="TG0566",
             where=str(file),
-            hint="put the file back from a backup: without it forgotten customers would come back",
+            hint="restore the file from a backup: without it forgotten customers would come back",
         ) from None
 
 
@@ -128,7 +128,7 @@ def _write_key(file: Path, key: bytes) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     try:
-        file.hardlink_to(aside)  # of two who make one, the first wins
+        file.hardlink_to(aside)  # of two processes that create one, the first wins
     except FileExistsError:
         pass
     finally:
@@ -146,7 +146,7 @@ def _read_key(file: Path) -> bytes:
 def _long_enough(key: bytes, where: str) -> bytes:
     if len(key) < SHORTEST_KEY:
         raise SecurityError(
-            f"the key of forgotten customers has {len(key)} characters; {SHORTEST_KEY} or more are allowed",
+            f"the key of forgotten customers has {len(key)} characters; at least {SHORTEST_KEY} are required",
             code="TG0830",
             where=where,
             hint=f'export {VARIABLE}="$(openssl rand -hex 32)"; keep it: tombstones mean nothing without it',
@@ -155,7 +155,7 @@ def _long_enough(key: bytes, where: str) -> bytes:
 
 
 def names_of(customer: str, specs: Iterable[PipelineSpec]) -> tuple[str, ...]:
-    """The id as the source writes it, then each pseudonym under which a pipeline's tables hold the customer.
+    """Return the source's id, then each pseudonym under which a pipeline's tables hold the customer.
 
     Raises:
         ConfigError: TG0190, a pipeline makes pseudonyms, and their key is not in the environment.
@@ -173,7 +173,7 @@ def names_of(customer: str, specs: Iterable[PipelineSpec]) -> tuple[str, ...]:
 
 
 def hashes_of(customer: str, specs: Iterable[PipelineSpec], hashes: KeyedHash) -> tuple[str, Forgotten]:
-    """The tombstone's id of a customer, and the hashes to find them by."""
+    """Return the id of the customer's tombstone, and the hashes to find them by."""
     names = names_of(customer, specs)
     owners = [hashes.of("customer", name) for name in names]
     return owners[0], Forgotten(hashes, owners=owners, names=names)

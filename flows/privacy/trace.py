@@ -1,8 +1,8 @@
-"""Where a customer's tickets are: results, snapshots, databases, reports, and the models that learned from them.
+"""Find a customer's tickets: in results, snapshots, databases, reports, and in models that learned from them.
 
-What holds rows with the customer's id is in the index; what was made from that holds their texts perhaps (a prompt
-shows other people's tickets) and goes with it, since after the removal it would be made anew in any case. Reads only
-(but for the index). Called by `tunegate forget`, `tunegate lineage` and the beginning of a run.
+The index knows what holds rows with the customer's id. What was made from that may hold their texts (a prompt shows
+other people's tickets) and is removed too, since after the removal it would be made again in any case. Only reads,
+apart from the index. Called by `tunegate forget`, `tunegate lineage` and at the beginning of a run.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from tasks.forget.hashes import Forgotten
 from tasks.forget.results import EXAMPLES, has_answers, is_split, look_up, places_of
 
 WITHOUT_ROWS = ("base_model", "bundle", "gate", "card")
-"""Results that hold weights, figures and no row of anybody."""
+"""Results that hold weights and figures but no rows."""
 PAGES = ("report.html", "report.json")
 """Files of a report that show tickets."""
 LEFTOVERS = ("scratch", "tmp", "damaged")
-"""Work that was cut off: nobody can say whose rows it holds."""
+"""Unfinished work; whose rows it holds is unknown."""
 SHOWN_LINES = 20
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the index says of a customer."""
+    """What the index has about a customer."""
 
     rows: dict[tuple[str, str], int]
-    """(step, key) -> rows with their id, of what is there."""
+    """(step, key) -> rows with their id, of existing results."""
     learned: dict[str, int]
-    """Key of encoded examples, there or gone -> examples of theirs that were for training."""
+    """Key of encoded examples, existing or gone -> the customer's training examples."""
 
 
 class Tracer:
-    """One look at a workspace; asks about several customers are cheap after the first."""
+    """One scan of a workspace; after the first customer, others are cheap to look up."""
 
     def __init__(self, settings: Settings, forgotten: Forgotten, *, skip_locked: bool = False) -> None:
         self.settings, self.home = settings, settings.home
@@ -50,12 +50,12 @@ class Tracer:
         self.index = update_index(settings, self.graph, forgotten.hashes, skip_locked=skip_locked)
 
     def holdings(self, owner: str, forgotten: Forgotten, *, sources: bool = True) -> Holdings:
-        """Everything that is held of one customer.
+        """Return everything that is held of one customer.
 
         Args:
             owner: The tombstone's id.
             forgotten: The customer's hashes.
-            sources: Also say which rows of the source are theirs.
+            sources: Also list their rows in the source.
         """
         found = self.found(sorted(forgotten.owners))
         results = [*self._results(found)]
@@ -72,7 +72,7 @@ class Tracer:
         return Holdings(owner=owner, n_tickets=n_tickets, held=tuple(held), versions=tuple(self.versions(found)))
 
     def found(self, owners: Sequence[str]) -> Found:
-        """What the index says."""
+        """Look the customer up in the index."""
         rows: dict[tuple[str, str], int] = {}
         learned: dict[str, int] = {}
         for held in look_up(self.index, owners):
@@ -84,7 +84,7 @@ class Tracer:
         return Found(rows, learned)
 
     def versions(self, found: Found) -> Iterator[LearnedVersion]:
-        """Registered versions that learned from the customer."""
+        """Yield the registered versions that learned from the customer."""
         direct, inherited = self._learned(found)
         for name in self.ledger.model_names():
             champion = self.ledger.champion(name)
@@ -99,7 +99,7 @@ class Tracer:
                     )  # fmt: skip
 
     def _learned(self, found: Found) -> tuple[dict[str, int], dict[str, int]]:
-        """Key of a training -> examples of the customer: its own, and those of trainings that it goes on from."""
+        """Return key of a training -> examples of the customer: its own, and those of the trainings that it extends."""
         examples = {
             digest: found.learned[node.key]
             for node in self.graph.nodes
@@ -127,7 +127,7 @@ class Tracer:
         return direct, inherited
 
     def _holds_weights(self, node: Node) -> bool:
-        """Is it a training or a whole model? Told by what lies there; of one that is gone, by its step."""
+        """Return whether it is a training or a whole model, by its files; of one that is gone, by its step."""
         if not node.digest:
             return node.step == "train"
         fields = self.graph.reference(node)
@@ -144,14 +144,14 @@ class Tracer:
             folder = self.graph.path(node)
             if node.key in registered and self._holds_weights(node):
                 if has_answers(folder):
-                    told = "weights stay, the version is marked; texts written for validation tickets go"
-                    yield holding.model_copy(update={"fate": "rewritten", "told": told})
+                    note = "weights stay, the version is marked; texts written for validation tickets are removed"
+                    yield holding.model_copy(update={"fate": "rewritten", "note": note})
                 else:
-                    told = "weights; the version is marked"
-                    yield holding.model_copy(update={"fate": "kept", "told": told})
+                    note = "weights; the version is marked"
+                    yield holding.model_copy(update={"fate": "kept", "note": note})
             elif is_split(folder):
-                told = "everybody else stays held out who was"
-                yield holding.model_copy(update={"fate": "rewritten", "told": told})
+                note = "all other held-out customers stay held out"
+                yield holding.model_copy(update={"fate": "rewritten", "note": note})
             else:
                 yield holding
 
@@ -164,16 +164,16 @@ class Tracer:
             if step == WAREHOUSE:
                 yield Holding(kind="warehouse", place=below, n_rows=n_rows, fate="rewritten")
             elif step == LANDED:
-                yield Holding(kind="landed", place=below, n_rows=n_rows, fate="rewritten", told="rows and comments")
+                yield Holding(kind="landed", place=below, n_rows=n_rows, fate="rewritten", note="rows and comments")
             elif step == COPIED:
-                told = "fetched anew by the next run, which leaves these rows out"
-                yield Holding(kind="landed", place=below, n_rows=n_rows, fate="removed", told=told)
+                note = "fetched again by the next run, which leaves these rows out"
+                yield Holding(kind="landed", place=below, n_rows=n_rows, fate="removed", note=note)
             else:
                 yield Holding(kind="snapshot", place=below, n_rows=n_rows, fate="removed")
 
     def _feedback(self, forgotten: Forgotten) -> Iterator[Holding]:
         for database in feedback_databases(self.home):
-            from tasks.forget.databases import count_feedback  # brings DuckDB in: only where there is any
+            from tasks.forget.databases import count_feedback  # imports DuckDB: only where there is any
 
             n_rows = count_feedback(database, forgotten)
             if n_rows:
@@ -184,11 +184,11 @@ class Tracer:
         runs = {run for place in places for run in self.ledger.runs_with(place.rpartition("/")[2])}
         for run in sorted(runs):
             if any((self.home / "reports" / run / page).exists() for page in PAGES):
-                told = f"`tunegate report {run}` draws it anew from what is left"
-                yield Holding(kind="report", place=f"reports/{run}", fate="removed", told=told)
+                note = f"`tunegate report {run}` draws it again from what is left"
+                yield Holding(kind="report", place=f"reports/{run}", fate="removed", note=note)
 
     def _sources(self, found: Found, forgotten: Forgotten) -> Iterator[Holding]:
-        """Rows of the newest extraction that has any: the program reads sources, it does not change them."""
+        """Yield the rows of the newest extraction that has any: tunegate reads sources and never changes them."""
         read = [node for node in self.graph.present if node.step == "extract" and (node.step, node.key) in found.rows]
         newest = sorted(read, key=lambda node: self.graph.path(node).stat().st_mtime)[-1:]
         for node in newest:
@@ -197,12 +197,12 @@ class Tracer:
                 lines.setdefault(str(row["source"]), []).append(int(str(row["source_line"])))
             for source, numbers in sorted(lines.items()):
                 more = f" and {len(numbers) - SHOWN_LINES:,} more" if len(numbers) > SHOWN_LINES else ""
-                told = f"lines {', '.join(map(str, numbers[:SHOWN_LINES]))}{more}: remove them there"
-                yield Holding(kind="source", place=source, n_rows=len(numbers), fate="yours", told=told)
+                note = f"lines {', '.join(map(str, numbers[:SHOWN_LINES]))}{more}: remove them there"
+                yield Holding(kind="source", place=source, n_rows=len(numbers), fate="yours", note=note)
 
 
 def with_tickets(tracer: Tracer, forgotten: Forgotten) -> Forgotten:
-    """The customer with the ids of their tickets in every result that holds them: the source's, and pseudonyms."""
+    """Add the ids of their tickets, from every result that holds them: the source's ids, and pseudonyms."""
     ids: set[str] = set()
     for step, key in tracer.found(sorted(forgotten.owners)).rows:
         folder = tracer.home / "store" / step / key
@@ -214,16 +214,16 @@ def with_tickets(tracer: Tracer, forgotten: Forgotten) -> Forgotten:
 
 
 def leftovers(home: Path) -> list[Holding]:
-    """Folders of work that was cut off, where they hold anything."""
-    told = "work that was cut off: nobody can say whose rows it holds"
+    """Return the folders of unfinished work that are not empty."""
+    note = "unfinished work; whose rows it holds is unknown"
     return [
         *(
-            Holding(kind="landed", place=file.relative_to(home).as_posix(), fate="removed", told=told)
+            Holding(kind="landed", place=file.relative_to(home).as_posix(), fate="removed", note=note)
             for folder in sorted((home / "ingest").glob("*/*"))
             for file in cut_off(folder)
         ),
         *(
-            Holding(kind="result", place=name, fate="removed", told=told)
+            Holding(kind="result", place=name, fate="removed", note=note)
             for name in LEFTOVERS
             if any(path.is_file() and path.suffix != ".lock" for path in files_below(home / name))
         ),
@@ -231,7 +231,7 @@ def leftovers(home: Path) -> list[Holding]:
 
 
 def feedback_databases(home: Path) -> list[Path]:
-    """Every feedback that was taken in."""
+    """Return the databases of all collected feedback."""
     return [file for file in sorted((home / "feedback").glob("*/feedback.duckdb")) if file.stat().st_size]
 
 

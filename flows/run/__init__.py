@@ -1,4 +1,4 @@
-"""One run: opened and closed, planned, placed on another machine, shown on the console, repeated.
+"""One run: open and close it, plan it, place a stage on another machine, show it on the console, reproduce it.
 
-`open_run.py` opens a run of one pipeline, in one process or in many.
+`open_run.py` opens a run of one pipeline, in one or several processes.
 """

@@ -1,6 +1,6 @@
-"""What a person sees on stderr while a run goes on and when it ends: one line per step, then the verdict.
+"""Show a run on stderr while it runs and when it ends: one line per step, then the verdict.
 
-A terminal gets a live line with rate and time left; anything else gets plain lines. It knows nothing of Prefect.
+A terminal gets a live line with rate and time left; anything else gets plain lines. It knows nothing about Prefect.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STYLES = {"PROMOTE": "bold green", "HOLD": "bold yellow", "BLOCK": "bold red", "
 
 
 class Notes(logging.Handler):
-    """Warnings of our own loggers (a damaged result that was set aside, say) as notes on the screen."""
+    """Shows warnings of our own loggers (a damaged result that was moved away, say) as notes."""
 
     def __init__(self, screen: Screen) -> None:
         super().__init__(logging.WARNING)
@@ -55,7 +55,7 @@ class Notes(logging.Handler):
 
 
 class Screen:
-    """A listener that writes to the console: a live line for each node that is being made, a plain one when it ends."""
+    """A listener that writes to the console: a live line for each running node, a plain one when it ends."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -65,30 +65,30 @@ class Screen:
         self._last_plain: dict[str, float] = {}
 
     def started(self, node: Node) -> None:
-        self._end_line(node.name)  # of an attempt that failed and is tried again
+        self._end_line(node.name)  # of a failed attempt
         self._since[node.name] = self._last_plain[node.name] = time.monotonic()
         if self.console.is_terminal and node.takes("progress"):
             if self._live is None:
                 self._live = Progress(
                     TextColumn("  {task.description}"),
                     BarColumn(bar_width=24),
-                    TextColumn("{task.fields[said]}"),
+                    TextColumn("{task.fields[progress]}"),
                     TimeRemainingColumn(compact=True),
                     console=self.console,
                     transient=True,
                 )
                 self._live.start()
-            self._tasks[node.name] = self._live.add_task(f"{node.name:<{NAME_WIDTH}}", total=None, said="")
+            self._tasks[node.name] = self._live.add_task(f"{node.name:<{NAME_WIDTH}}", total=None, progress="")
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         now, name = time.monotonic(), node.name
-        said = _progress_text(done, total, unit, figures, seconds=now - self._since.setdefault(name, now))
-        live = self._live  # another thread may note something meanwhile
+        text = _progress_text(done, total, unit, figures, seconds=now - self._since.setdefault(name, now))
+        live = self._live  # another thread may close it meanwhile
         if live is not None and name in self._tasks:
-            live.update(self._tasks[name], completed=done, total=total, said=said)
+            live.update(self._tasks[name], completed=done, total=total, progress=text)
         elif not self.console.is_terminal and now - self._last_plain.setdefault(name, now) >= PLAIN_EVERY_S:
             self._last_plain[name] = now
-            self.console.print(f"  {name:<{NAME_WIDTH}} {said}", highlight=False)
+            self.console.print(f"  {name:<{NAME_WIDTH}} {text}", highlight=False)
 
     def ended(self, node: Node, outcome: Outcome) -> None:
         self._end_line(node.name)
@@ -98,8 +98,8 @@ class Screen:
             self.console.print(f"  {node.name:<{NAME_WIDTH}} left out: {escape(outcome.skipped)}", highlight=False)
             return
         took = "reused" if outcome.reused else f"{outcome.seconds:.1f} s"
-        told = describe(outcome.result)
-        self.console.print(f"  {node.name:<{NAME_WIDTH}} {told}", f"[dim]{took}[/dim]", highlight=False)
+        summary = describe(outcome.result)
+        self.console.print(f"  {node.name:<{NAME_WIDTH}} {summary}", f"[dim]{took}[/dim]", highlight=False)
 
     def noted(self, text: str) -> None:
         self.console.print(f"  [yellow]note[/yellow] {escape(text)}", highlight=False)
@@ -109,7 +109,7 @@ class Screen:
         self.console.print(f"[bold]{stage}[/bold]", highlight=False)
 
     def close(self) -> None:
-        """Leave the terminal as it was, also after an error."""
+        """Restore the terminal, also after an error."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -134,7 +134,7 @@ def _progress_text(done: int, total: int | None, unit: str, figures: dict[str, f
 
 
 def describe(artifact: Artifact) -> str:
-    """One phrase about what a step made.
+    """Describe a step's result in one phrase.
 
     >>> from pathlib import Path
     >>> describe(EvalSet(root=Path("/x"), n_items=96, n_available=400))
@@ -148,9 +148,9 @@ def describe(artifact: Artifact) -> str:
             faulty = f", {artifact.rows.n_quarantined:,} quarantined" if artifact.rows.n_quarantined else ""
             return f"{sizes}  ({artifact.rows.n_dropped:,} dropped{faulty})"
         case WarehouseRef():
-            return f"{artifact.n_tickets:,} tickets, every row's fate in warehouse.duckdb"
+            return f"{artifact.n_tickets:,} tickets, the fate of every row in warehouse.duckdb"
         case CurationCard():
-            shifted = f", {artifact.n_shifted} columns shifted much since the last" if artifact.n_shifted else ""
+            shifted = f", {artifact.n_shifted} columns have shifted a lot since the last" if artifact.n_shifted else ""
             n_kept = artifact.n_train + artifact.n_validation + artifact.n_test
             return f"{artifact.n_read:,} rows read, {n_kept:,} kept{shifted}"
         case ModelRef():
@@ -164,8 +164,8 @@ def describe(artifact: Artifact) -> str:
                 f"loss {artifact.train_loss:.3f}{validation}"
             )
         case ValidationCurves():
-            told = "".join(f"  {name} {value:.3f}" for name, value in artifact.last.items())
-            return f"{artifact.n_items:,} validation tickets answered {artifact.n_validations} times, last{told}"
+            last = "".join(f"  {name} {value:.3f}" for name, value in artifact.last.items())
+            return f"{artifact.n_items:,} validation tickets answered {artifact.n_validations} times, last{last}"
         case EvalSet():
             faulty = f", {artifact.n_quarantined:,} quarantined" if artifact.n_quarantined else ""
             return f"{artifact.n_items:,} held-out items of {artifact.n_available:,}{faulty}"
@@ -182,7 +182,7 @@ def describe(artifact: Artifact) -> str:
             return artifact.verdict
         case TrialRef():
             value = "no finite value" if artifact.row.value is None else f"{artifact.row.value:.4g}"
-            return "; ".join(filter(None, (artifact.row.told or f"{value} on validation", artifact.row.advice)))
+            return "; ".join(filter(None, (artifact.row.summary or f"{value} on validation", artifact.row.advice)))
         case ChoiceRef():
             return artifact.winner
         case BundleRef():
@@ -191,18 +191,18 @@ def describe(artifact: Artifact) -> str:
 
 
 def _values(evidence: CheckEvidence) -> str:
-    told = [f"{name} {value:.4g}" for name, value in evidence.values.items() if value is not None and value != 0]
-    return "  ".join(told[:4]) or "nothing found"
+    shown = [f"{name} {value:.4g}" for name, value in evidence.values.items() if value is not None and value != 0]
+    return "  ".join(shown[:4]) or "nothing found"
 
 
 def _rows(rows: RowCounts) -> str:
     lost = {"quarantined": rows.n_quarantined, "dropped": rows.n_dropped, "merged": rows.n_merged}
-    told = "".join(f", {count:,} {name}" for name, count in lost.items() if count)
-    return f"{rows.n_in:,} -> {rows.n_out:,} rows{told}"
+    losses = "".join(f", {count:,} {name}" for name, count in lost.items() if count)
+    return f"{rows.n_in:,} -> {rows.n_out:,} rows{losses}"
 
 
 def gate_table(decision: GateDecision) -> Table:
-    """The findings as a table: reference, candidate, difference with bounds, limit, items, verdict."""
+    """Return the findings as a table: reference, candidate, difference with bounds, limit, items, verdict."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("rule", "reference", "candidate", "difference", "bounds", "limit", "n", "verdict"):
         table.add_column(name, justify="left" if name in {"rule", "verdict"} else "right", overflow="fold")
@@ -212,7 +212,7 @@ def gate_table(decision: GateDecision) -> Table:
 
 
 def gate_row(finding: Finding) -> dict[str, str]:
-    """One finding as text cells; used by the screen and by Prefect's table artifact."""
+    """Return one finding as text cells; used by the console and by Prefect's table artifact."""
     bounds = "" if finding.lower is None or finding.upper is None else f"{finding.lower:+.3f} .. {finding.upper:+.3f}"
     return {
         "rule": finding.rule,
@@ -227,21 +227,21 @@ def gate_row(finding: Finding) -> dict[str, str]:
 
 
 def print_decision(console: Console, decision: GateDecision) -> None:
-    """The gate's table and, for every rule not met, its reason in a sentence."""
+    """Print the gate's table and, for every rule not met, its reason."""
     console.print()
     console.print(gate_table(decision))
     console.print()
     for finding in decision.findings:
         if finding.verdict != "PROMOTE":
-            told = finding.verdict if finding.decides else "note"
-            console.print(f"  {told:<7} {finding.reason}", highlight=False, markup=False)
+            label = finding.verdict if finding.decides else "note"
+            console.print(f"  {label:<7} {finding.reason}", highlight=False, markup=False)
     if decision.use is not None:
         console.print(f"  {decision.use.sentence()}", highlight=False, markup=False)
     console.print()
 
 
 def print_verdict(console: Console, verdict: str, sentence: str, *, details: Iterable[str] = ()) -> None:
-    """The last lines of a run: the verdict in one sentence, then where to look."""
+    """Print the last lines of a run: the verdict in one sentence, then where to look."""
     style = STYLES.get(verdict, "bold")
     console.print(f"[{style}]{verdict}[/{style}]", escape(sentence), highlight=False)
     for line in details:

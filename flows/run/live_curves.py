@@ -1,7 +1,7 @@
-"""Training's figures in MLflow while it trains. `tunegate run` adds the listener to its run.
+"""Send training curves to MLflow during training. `tunegate run` adds the listener to its run.
 
-The complete curves follow with the run's record (`flows/champion/mlflow_sync.py`), so nothing that goes wrong here
-matters later.
+The complete curves follow with the run's record (`flows/champion/mlflow_sync.py`), so failures here do not matter
+later.
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ if TYPE_CHECKING:
     from flows.context.run_context import RunContext
 
 FLUSH_S = 1.0
-PATIENCE_S = 15.0
+JOIN_TIMEOUT_S = 15.0
 
 Point = tuple[int, dict[str, float]]
 
 
 class LiveCurves:
-    """A listener that sends training's figures to MLflow while it runs, from a thread of its own.
+    """A listener that sends training figures to MLflow from its own thread."""
 
-    Importing mlflow and a slow server must not hold up training, so figures wait in a queue and the first failure
-    ends the sending.
-    """
+    # Importing mlflow and a slow server must not delay training: figures wait in a queue, and the first failure ends
+    # the sending.
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
@@ -44,7 +43,7 @@ class LiveCurves:
         """Stages do not matter here."""
 
     def started(self, node: Node) -> None:
-        """Nothing is sent before the first figure: a reused step has none."""
+        """Nothing is sent before the first figures: a reused step has none."""
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         """Queue the figures of training."""
@@ -56,10 +55,10 @@ class LiveCurves:
         self._points.put((done, dict(figures)))
 
     def ended(self, node: Node, outcome: Outcome) -> None:
-        """Let the thread send what waits, but not for long."""
+        """Let the thread send the remaining figures, with a timeout."""
         if node.name == "train" and self._thread is not None:
             self._points.put(None)
-            self._thread.join(timeout=PATIENCE_S)
+            self._thread.join(timeout=JOIN_TIMEOUT_S)
             self._thread = None
 
     def noted(self, text: str) -> None:
@@ -75,13 +74,13 @@ class LiveCurves:
             mlflow_run = begin_run(client, record, experiment=masked(register.experiment), uri=uri)
             while points := self._take():
                 log_points(client, mlflow_run, points, uri=uri)
-        except Exception as error:  # whatever it is, training goes on without curves
+        except Exception as error:  # whatever it is, training continues without curves
             self._dead = True
-            told = error.message if isinstance(error, ServiceError) else type(error).__name__
-            run.listeners.noted(f"no live curves: {told}")
+            reason = error.message if isinstance(error, ServiceError) else type(error).__name__
+            run.listeners.noted(f"no live curves: {reason}")
 
     def _take(self) -> list[Point]:
-        """What has come within FLUSH_S of the first waiting point; empty at the end."""
+        """Return the points of FLUSH_S from the first waiting one; empty at the end."""
         points: list[Point] = []
         point = self._points.get()
         deadline = time.monotonic() + FLUSH_S

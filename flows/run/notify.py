@@ -1,8 +1,7 @@
-"""Tells people how a run ended: a webhook, a notification block of Prefect, or both.
+"""Notify people how a run ended: by a webhook, a notification block of Prefect, or both.
 
-Told after the ledger has it. Whatever goes wrong here is a note on the screen and nothing else. No text of a ticket
-and no ticket id is sent: verdict, versions, the rules that are not met with their numbers. Called by
-`flows/run/open_run.py`.
+Sent after the ledger has it. A failure here only prints a note. No ticket text and no ticket id is sent: only verdict,
+versions, and the rules that are not met with their numbers. Called by `flows/run/open_run.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ TIMEOUT_S = 5.0
 
 
 def notify_end(run: RunContext, decision: GateDecision | None) -> None:
-    """Say how the run ended, if `notify` is declared; never raises for what the hook does."""
+    """Notify how the run ended, if `notify` is declared; never raises because of the receiver."""
     spec = run.spec.notify
     if spec is None:
         return
@@ -36,12 +35,12 @@ def notify_end(run: RunContext, decision: GateDecision | None) -> None:
             return
         for failure in deliver(spec, message):
             run.listeners.noted(failure)
-    except Exception as error:  # a verdict stands whatever happens to its announcement
-        run.listeners.noted(f"nobody was notified: {type(error).__name__}")
+    except Exception as error:  # the verdict is final, whatever happens to the notification
+        run.listeners.noted(f"no notification was sent: {type(error).__name__}")
 
 
 def message_of(run: RunContext, decision: GateDecision | None) -> dict[str, Any] | None:
-    """What is sent; None for a run that came to nothing worth telling (skipped, interrupted, a stage alone)."""
+    """Return what is sent; None for a run without news (skipped, interrupted, a single stage)."""
     row = run.ledger.run(run.run_id)
     verdict = "ERROR" if row.status == "FAILED" else row.verdict
     if verdict is None:
@@ -49,7 +48,7 @@ def message_of(run: RunContext, decision: GateDecision | None) -> dict[str, Any]
     name = run.spec.registry.name
     champion, outcome = run.ledger.champion(name), run.outcome
     version = outcome.version if outcome is not None else None
-    failed = row.reason.partition(":")[0] if row.status == "FAILED" else ""  # the code; the words stay here
+    failed = row.reason.partition(":")[0] if row.status == "FAILED" else ""  # only the code: the text stays here
     text = f"{row.pipeline}: {verdict}" + (f" v{version}" if version else "") + (f" ({failed})" if failed else "")
     text += f", champion {'v' + champion.version if champion else 'none'}; tunegate show {row.run_id}"
     return {
@@ -69,15 +68,15 @@ def message_of(run: RunContext, decision: GateDecision | None) -> dict[str, Any]
 
 
 def deliver(spec: NotifySpec, message: Mapping[str, Any], *, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Send the message everywhere; a sentence for each place that did not take it, without its address."""
-    late = []
+    """Send the message to all receivers; return a sentence for each failure, without the address."""
+    failures = []
     if spec.webhook_env is not None:
         why = _post(environ.get(spec.webhook_env, ""), message)
-        late += [f"the webhook of {spec.webhook_env} was not told: {why}"] if why else []
+        failures += [f"the webhook of {spec.webhook_env} was not notified: {why}"] if why else []
     if spec.prefect_block is not None:
         why = _by_prefect(spec.prefect_block, message)
-        late += [f"Prefect's block {spec.prefect_block} was not told: {why}"] if why else []
-    return late
+        failures += [f"Prefect's block {spec.prefect_block} was not notified: {why}"] if why else []
+    return failures
 
 
 def _not_met(decision: GateDecision) -> list[dict[str, Any]]:
@@ -89,18 +88,18 @@ def _not_met(decision: GateDecision) -> list[dict[str, Any]]:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The address is a secret that was given for one host."""
+    """Refuses redirects: the address is a secret that was given for one host."""
 
     def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
         return None
 
 
 def _post(url: str, message: Mapping[str, Any]) -> str:
-    """Why it was not delivered; empty when it was."""
+    """Return why it was not delivered; empty if it was."""
     if not url:
         return "the variable is not set"
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        return "its value is no http or https address"
+        return "its value is not an http or https address"
     headers = {"Content-Type": "application/json", "User-Agent": "tunegate"}
     request = urllib.request.Request(url, orjson.dumps(message), headers, method="POST")  # noqa: S310 - see above
     try:
@@ -109,7 +108,7 @@ def _post(url: str, message: Mapping[str, Any]) -> str:
     except urllib.error.HTTPError as error:
         error.close()
         return f"HTTP {error.code}"
-    except Exception as error:  # its words may hold the address
+    except Exception as error:  # its text may contain the address
         return type(error).__name__
 
 
@@ -120,7 +119,7 @@ def _by_prefect(slug: str, message: Mapping[str, Any]) -> str:
 
         block = cast("Any", Block.load(slug))
         if not isinstance(block, NotificationBlock):
-            return "it is no notification block"
+            return "it is not a notification block"
         body = orjson.dumps(message, option=orjson.OPT_INDENT_2).decode()
         cast("Any", block).notify(body, f"tunegate {message['pipeline']}: {message['verdict']}")
     except Exception as error:

@@ -1,4 +1,4 @@
-"""One run of one pipeline: opened under the pipeline's lock, entered into the ledger, closed with how it ended."""
+"""One run of one pipeline: opened under the pipeline's lock, recorded in the ledger, closed with its outcome."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from flows.build import PipelineGraph, build
 from flows.context.graph_context import GraphContext, context_of
-from flows.context.ingest import source_at_hand
+from flows.context.ingest import ingested_source
 from flows.context.listener import Listener
-from flows.context.previous_run import earlier_results
+from flows.context.previous_run import find_previous_run
 from flows.context.registry_owner import check_registry
-from flows.context.registry_state import note_held_out, standing_of
+from flows.context.registry_state import record_held_out, registry_state_of
 from flows.context.run_context import RunContext, new_run_id
 from flows.context.run_picture import keep_picture, picture_now
-from flows.context.timings import Measured
+from flows.context.timings import Timings
 from flows.graph.budget import budget_of
 from flows.graph.execute import Observer, Outcome, Run, RunEndedError
 from flows.graph.graph import Graph, Node
@@ -44,7 +44,7 @@ from tasks.watch.arrivals import newest_time
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run in progress: what it is about, its graph, and how far that has come."""
+    """A run in progress: its context, its graph, and the graph's execution."""
 
     context: RunContext
     graph_context: GraphContext
@@ -53,28 +53,28 @@ class OpenRun:
 
 
 class RunObserver(Observer):
-    """Enters what becomes of each node into the ledger and passes it on to the run's listeners."""
+    """Records each node's outcome in the ledger and passes it on to the run's listeners."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._measured: dict[str, Measured] = {}
+        self._timings: dict[str, Timings] = {}
 
     def started(self, node: Node) -> None:
-        self._measured[node.name] = Measured()
+        self._timings[node.name] = Timings()
         self._context.listeners.started(node)
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        self._measured[node.name].hear(figures)
+        self._timings[node.name].record(figures)
         self._context.listeners.progressed(node, done, total, unit, figures)
 
     def ended(self, node: Node, outcome: Outcome) -> None:
-        context, measured = self._context, self._measured.pop(node.name, None)
+        context, timings = self._context, self._timings.pop(node.name, None)
         if node.kind == "step" and not outcome.skipped:
-            if measured is not None:
-                measured.keep(context.settings, node.folder, outcome.key)
+            if timings is not None:
+                timings.write(context.settings, node.folder, outcome.key)
             context.ledger.record_step(context.run_id, node.id, _obtained(outcome))
             if node.folder == "items" and isinstance(outcome.result, EvalSet):
-                note_held_out(context.ledger, outcome.result)
+                record_held_out(context.ledger, outcome.result)
         context.listeners.ended(node, outcome)
 
     def failed(self, node: Node, error: BaseException) -> None:
@@ -102,40 +102,41 @@ def open_run(
     wait_s: float = 0.0,
     listeners: Callable[[RunContext], tuple[Listener, ...]] = lambda _: (),
 ) -> Iterator[OpenRun]:
-    """Take the pipeline's lock, enter the run into the ledger; when it closes, enter how it ended.
+    """Take the pipeline's lock and record the run in the ledger; on exit, record how it ended.
 
     Args:
         root: Folder of pipelines.yaml.
         wait_s: Seconds to wait for another run of the pipeline.
-        listeners: Given the run, who hears of it, from the moment at which its source is brought in.
+        listeners: Makes the listeners of the run, which are notified from the ingestion of its source on.
 
     Raises:
         ConfigError: TG0119, `TUNEGATE_STORE` is set.
-        StorageError: TG0568, and ServiceError: TG0723, as `check_cluster`.
+        StorageError: TG0568, and ServiceError: TG0723, see `check_cluster`.
         StorageError: TG0580, the ledger was altered; TG0581, it is not the one that was here, or
             MLflow's registered model belongs to another ledger.
-        LockedError: another run holds the pipeline longer than `wait_s` seconds.
-        SecurityError: TG0830, there are tombstones and their key is not here: forgotten customers would come
-            back.
+        LockedError: another run holds the pipeline for longer than `wait_s` seconds.
+        SecurityError: TG0830, there are tombstones but not their key: forgotten customers would come back.
     """
     guard_process()  # Prefect may have started this process
     THIS_PROCESS.reopen()  # an earlier run of this process may have been cancelled
     check_cluster(spec, settings)
     if settings.shared_store is not None:
         raise ConfigError(
-            "a run keeps its results in its own home", code="TG0119", where="TUNEGATE_STORE",
-            hint="unset it: it is for workers, whose home has no ledger",
+            "a run stores its results in its own home", code="TG0119", where="TUNEGATE_STORE",
+            hint="unset it: it is for workers, which have no ledger",
         )  # fmt: skip
     run_id = new_run_id()
     lock = open_ledger(settings).pipeline_lock(spec.name, wait_s=wait_s, run_id=run_id)
     with named_disk_errors(settings.home), lock, temporary_files_below(settings.home, make=True):
         open_ledger(settings).check()
-        apply_tombstones(settings)  # a backup may have brought back whom the workspace had forgotten
+        apply_tombstones(settings)  # a restored backup may have brought back forgotten customers
         ledger = open_ledger(settings)
-        context = RunContext(spec, settings, root, run_id, open_store(settings), ledger, standing_of(spec, ledger))
+        context = RunContext(
+            spec, settings, root, run_id, open_store(settings), ledger, registry_state_of(spec, ledger)
+        )
         context.listeners.members += listeners(context)
         ledger.mark_interrupted()
-        if context.standing.champion is None:  # perhaps there was one, and the ledger has lost it
+        if context.registry_state.champion is None:  # perhaps the ledger has lost it
             check_registry(spec, settings, ledger)
         opened: list[OpenRun] = []
         try:
@@ -147,10 +148,12 @@ def open_run(
 
 
 def _opened(context: RunContext) -> OpenRun:
-    """Declare the graph: it is of the source as it is now."""
+    """Declare the graph, for the source as it is now."""
     spec, settings = context.spec, context.settings
-    earlier = earlier_results(context.ledger, context.store, spec.name)
-    graph_context = context_of(spec, settings, root=context.root, standing=context.standing, earlier=earlier)
+    previous_run = find_previous_run(context.ledger, context.store, spec.name)
+    graph_context = context_of(
+        spec, settings, root=context.root, registry_state=context.registry_state, previous_run=previous_run
+    )
     pipeline = build(spec, graph_context)
     context.input_digest = input_digest(spec, pipeline.graph, graph_context)
     context.code_digest = digest_of(_code(pipeline.graph))
@@ -178,7 +181,7 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
         config_json=masked(spec.model_dump_json(by_alias=True)),
     )
     try:
-        with source_at_hand(context):
+        with ingested_source(context):
             opened.append(_opened(context))
             yield
     except TunegateError as error:
@@ -188,7 +191,7 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
     except RunEndedError:  # cancelled in Prefect
         ledger.finish_run(run_id, status="INTERRUPTED", reason="cancelled", exit_code=143)
         raise
-    except Exception as error:  # its words may hold ticket text
+    except Exception as error:  # its text may contain ticket text
         ledger.finish_run(run_id, status="FAILED", reason=type(error).__name__, exit_code=1)
         raise
     except BaseException as error:  # Ctrl-C, SIGTERM
@@ -197,7 +200,7 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
         raise
     outcome = context.outcome
     if outcome is None:
-        ledger.finish_run(run_id, status="DONE", reason="a stage was run alone", exit_code=0)
+        ledger.finish_run(run_id, status="DONE", reason="a single stage was run", exit_code=0)
         return
     ledger.finish_run(
         run_id,
@@ -210,7 +213,7 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
 
 
 def _seen(opened: OpenRun) -> Seen | None:
-    """What the verdict was about; the pipeline's mark moves there."""
+    """Return what the verdict was about: the pipeline's new mark."""
     curated = opened.pipeline.curated
     splits, warehouse = opened.run.find(curated.clean), opened.run.find(curated.warehouse)
     if splits is None or warehouse is None:
@@ -219,9 +222,9 @@ def _seen(opened: OpenRun) -> Seen | None:
 
 
 def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str:
-    """Digest of all that decides the run: configuration, tickets, base model, code and libraries.
+    """Return the digest of everything that decides the run: configuration, tickets, base model, code and libraries.
 
-    Of a graph that has not grown. Not of the champion it will meet; `flows/pipeline.py` asks for that apart.
+    For a graph that has not grown. The champion is not included; `flows/pipeline.py` checks it separately.
     """
     nodes = graph.nodes.values()
     return digest_of(
@@ -229,7 +232,7 @@ def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str
             "spec": spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", "engine", *OPERATIONS}),
             "fingerprint": context.fingerprint,
             "files": {node.id: dict(node.reads) for node in nodes if node.reads},
-            "feedback": context.standing.feedback_digest,
+            "feedback": context.registry_state.feedback_digest,
             "code": _code(graph),
             "libraries": {name: installed(name) for node in nodes for name in node.info.libraries},
             "python": list(sys.version_info[:2]),
@@ -238,7 +241,7 @@ def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str
 
 
 def _code(graph: Graph) -> dict[str, str]:
-    """Module -> digest, of all that steps call and of what adds steps later."""
+    """Return module -> digest, of all steps and of the functions that add steps later."""
     found: dict[str, str] = {}
     for node in graph.nodes.values():
         if node.kind != "act":

@@ -1,8 +1,8 @@
-"""A stage on another machine: what is handed over, and how both sides check it. It knows nothing of Prefect.
+"""A stage on another machine: what is handed over, and how both sides check it. It knows nothing about Prefect.
 
-Whoever holds the ledger writes keys and digests into the shared folder, never tickets and no declaration; the worker
-has its own `pipelines.yaml` and refuses to work when declaration, code or libraries are not the same. What needs the
-ledger stays with its holder: the gate, which counts earlier verdicts, and everything that changes ledger and registry.
+The run's machine, which has the ledger, writes keys and digests into the shared folder, but no tickets and no
+declaration; the worker has its own `pipelines.yaml` and refuses to work if declaration, code or libraries differ. What
+needs the ledger stays with the run: the gate, which counts earlier verdicts, and all changes of ledger and registry.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from flows.build import STAGES, build
 from flows.context.feedback import feedback_database
 from flows.context.graph_context import GraphContext, trunks_of
 from flows.context.ingest import landed_folder
-from flows.context.previous_run import Earlier
-from flows.context.registry_state import Standing
-from flows.context.timings import Measured
+from flows.context.previous_run import PreviousRun
+from flows.context.registry_state import RegistryState
+from flows.context.timings import Timings
 from flows.graph.budget import budget_of
 from flows.graph.execute import Observer, Outcome, Run
 from flows.graph.graph import Graph, Node
@@ -45,7 +45,7 @@ SHOWN = 8
 
 
 class Ended(BaseModel):
-    """How a node ended: a result by its place and digest, or left out."""
+    """How a node ended: with a result, by its key and digest, or left out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +57,7 @@ class Ended(BaseModel):
 
 
 class Handover(BaseModel):
-    """All that a worker needs to know of a run to do a stage of it; no text of a ticket."""
+    """Everything that a worker needs to run a stage of a run; no ticket text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,9 +73,9 @@ class Handover(BaseModel):
     code: dict[str, str]
     libraries: dict[str, str]
     ended: dict[str, Ended]
-    """Node by name, of earlier stages and of this one where it is done already."""
-    earlier: dict[str, Ended]
-    """`split` and `card` of the last complete run, where there are any."""
+    """Nodes by name, of earlier stages and those of this one that are done already."""
+    previous_run: dict[str, Ended]
+    """`split` and `card` of the last complete run, if there are any."""
     champion: dict[str, Any] | None
     anchor: dict[str, Any] | None
     feedback_rows: int | None
@@ -83,12 +83,12 @@ class Handover(BaseModel):
 
     @property
     def work(self) -> str:
-        """Digest of what is to be done, whichever run it is for: two runs of one work must not both do it."""
+        """Digest of the work, whichever run it is for: two runs must not do the same work twice."""
         return digest_of(self.model_dump(mode="json", exclude={"run_id", "ledger"}))
 
 
 class Results(BaseModel):
-    """What a worker has made."""
+    """The results of a worker."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -97,18 +97,18 @@ class Results(BaseModel):
     made: dict[str, Ended]
 
 
-def is_workers(node: Node) -> bool:
-    """Can a worker do the node? Not what needs the ledger."""
+def runs_on_worker(node: Node) -> bool:
+    """Return whether a worker can run the node: it does not need the ledger."""
     return node.kind == "step" or (node.kind == "grow" and node.name != "gate")
 
 
 def first_missing(opened: OpenRun, stage: str) -> str | None:
-    """The first node that a worker has to make; None where all results are in the store, which starts no worker."""
+    """Return the first node that a worker has to make; None if all results are in the store and no worker is needed."""
     run = opened.run
     known = dict(run.outcomes)
     try:
         for node in run.nodes(stage):
-            if not is_workers(node) or node.name in run.outcomes:
+            if not runs_on_worker(node) or node.name in run.outcomes:
                 continue
             if not run.ready(node):
                 return node.name
@@ -129,9 +129,9 @@ def first_missing(opened: OpenRun, stage: str) -> str | None:
 
 
 def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
-    """Write what a worker needs into the shared folder; returns it and the sha256 of its file."""
+    """Write what a worker needs into the shared folder; return it and the sha256 of its file."""
     context, graph = opened.context, opened.pipeline.graph
-    standing, earlier = context.standing, opened.graph_context.earlier
+    registry_state, previous_run = context.registry_state, opened.graph_context.previous_run
     root, feedback = context.store.root, opened.graph_context.feedback
     until = set(STAGES[: STAGES.index(stage) + 1])
     handover = Handover(
@@ -145,16 +145,16 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
         libraries=_libraries(graph, stage),
         ended={
             node.name: _ended(node.folder, opened.run.outcomes[node.name]).model_copy(update={"seconds": 0.0})
-            for node in graph.nodes.values()  # what it took is no part of what is to be done
+            for node in graph.nodes.values()  # seconds are not part of the work's digest
             if node.stage in until and node.name in opened.run.outcomes and node.kind == "step"
         },
-        earlier={
+        previous_run={
             name: Ended(folder=name, key=found.root.name, digest=found.digest)
-            for name, found in (("split", earlier.split), ("card", earlier.card))
+            for name, found in (("split", previous_run.split), ("card", previous_run.card))
             if found is not None
         },
-        champion=_portable(standing.champion, root),
-        anchor=_portable(standing.anchor, root),
+        champion=_portable(registry_state.champion, root),
+        anchor=_portable(registry_state.anchor, root),
         feedback_rows=None if feedback is None else feedback.last,
         feedback_digest="" if feedback is None else feedback.digest,
     )
@@ -164,15 +164,15 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
 
 
 def take_back(opened: OpenRun, stage: str, *, run_id: str, handover: str) -> dict[str, Ended]:
-    """What the worker has made, by node; the run then finds it in the store.
+    """Return the worker's results by node; the run then finds them in the store.
 
     Args:
-        run_id: The run that the worker did it for: this one, or one that died and had handed over the same work.
+        run_id: The run that the worker worked for: this one, or one that died after handing over the same work.
         handover: sha256 of that handover's file.
 
     Raises:
-        SecurityError: TG0840, it is of another handover, or of one that this ledger never wrote.
-        StorageError: TG0549, something is missing.
+        SecurityError: TG0840, they belong to another handover, or to one that this ledger never wrote.
+        StorageError: TG0549, a result is missing.
     """
     root = opened.context.store.root
     given, path = _place(root, run_id, stage), _place(root, run_id, stage, done=True)
@@ -180,25 +180,25 @@ def take_back(opened: OpenRun, stage: str, *, run_id: str, handover: str) -> dic
     is_ours = given.is_file() and sha256_file(given) == handover == results.handover
     if not is_ours or not opened.context.ledger.knows_hash(_read(given, Handover).ledger):
         raise SecurityError(
-            f"what stage {stage} has made belongs to another handover", code="TG0840", where=str(path),
+            f"the results of stage {stage} belong to another handover", code="TG0840", where=str(path),
             hint="run again",
         )  # fmt: skip
     opened.run.elsewhere |= {name: ended.seconds for name, ended in results.made.items()}
     name = first_missing(opened, stage)
-    if name is not None:  # it is not made here instead: a placed stage runs where it is placed
+    if name is not None:  # it is not made here instead: a placed stage runs only where it is placed
         raise StorageError(
-            f"the worker has made no result of {name} that this run could take", code="TG0549", where=f"place.{stage}",
-            hint="a secret differs there (a key for pseudonyms, say), or the source has changed; see the worker's log",
+            f"the worker made no result of {name} that this run can use", code="TG0549", where=f"place.{stage}",
+            hint="the worker may have another secret (a key for pseudonyms), or the source has changed; see its log",
         )  # fmt: skip
     made: dict[str, Ended] = results.made
     return made
 
 
 def check_taken(opened: OpenRun, made: Mapping[str, Ended]) -> None:
-    """Is every result the one that the worker made?
+    """Check that every result is the one that the worker made.
 
     Raises:
-        StorageError: TG0549, it is another.
+        StorageError: TG0549, one is not.
     """
     for name, ended in made.items():
         outcome = opened.run.outcomes.get(name)
@@ -210,7 +210,7 @@ def check_taken(opened: OpenRun, made: Mapping[str, Ended]) -> None:
 
 
 def forget_handover(opened: OpenRun, stage: str, *, run_id: str) -> None:
-    """Remove what this run handed over, and what a dead one had, once this one has what the worker made."""
+    """Remove the handovers of this run and of a dead one, once this run has the worker's results."""
     for run in (opened.context.run_id, run_id):
         for done in (False, True):
             _place(opened.context.store.root, run, stage, done=done).unlink(missing_ok=True)
@@ -220,28 +220,29 @@ def forget_handover(opened: OpenRun, stage: str, *, run_id: str) -> None:
 
 
 def open_placed(spec: PipelineSpec, settings: Settings, *, root: Path, run_id: str, stage: str, handover: str) -> Run:
-    """The run as this machine sees it, with all that earlier stages made.
+    """Open the run on this machine, with the results of earlier stages.
 
     Args:
         root: Folder of this machine's pipelines.yaml.
-        handover: sha256 of the handover's file, as whoever holds the ledger gave it.
+        handover: sha256 of the handover's file, from the run's machine.
 
     Raises:
-        ConfigError: TG0119, `TUNEGATE_STORE` is not set, or declaration, code or libraries differ here; they are named.
-        SecurityError: TG0840, the handover is not the one that was given.
-        StorageError: TG0549, an earlier result is another than it was.
+        ConfigError: TG0119, `TUNEGATE_STORE` is not set, or declaration, code or libraries differ; the message says
+            which.
+        SecurityError: TG0840, the handover is not the one that the run wrote.
+        StorageError: TG0549, an earlier result has changed.
     """
     if settings.shared_store is None:
         raise ConfigError(
             "a placed stage needs the shared folder", code="TG0119", where="TUNEGATE_STORE",
-            hint="export TUNEGATE_STORE=FOLDER: the TUNEGATE_HOME of whoever starts the run, as it is mounted here",
+            hint="export TUNEGATE_STORE=FOLDER: the TUNEGATE_HOME of the machine that starts the run, as mounted here",
         )  # fmt: skip
     store = Store(settings.shared_store)
     path = _place(store.root, run_id, stage)
     if not path.is_file() or sha256_file(path) != handover:
         raise SecurityError(
-            f"the handover of run {run_id} is not the one that was given", code="TG0840", where=str(path),
-            hint="the deployment is started by a run, with what that run wrote",
+            f"the handover of run {run_id} is not the one that the run wrote", code="TG0840", where=str(path),
+            hint="only a run starts this deployment, with the handover that it wrote",
         )  # fmt: skip
     given = _read(path, Handover)
     if config_digest(spec) != given.config:
@@ -261,7 +262,7 @@ def open_placed(spec: PipelineSpec, settings: Settings, *, root: Path, run_id: s
 
 
 def give_back(run: Run, stage: str, run_id: str, handover: str) -> None:
-    """Write what was made, for whoever holds the ledger."""
+    """Write which results were made, for the run's machine."""
     made = {
         node.name: _ended(node.folder, run.outcomes[node.name])
         for node in run.graph.of_stage(stage)
@@ -275,27 +276,27 @@ def give_back(run: Run, stage: str, run_id: str, handover: str) -> None:
 
 
 class _WorkerObserver(Observer):
-    """Keeps what steps measured of themselves next to the shared results."""
+    """Writes the figures that steps measure next to the shared results."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._measured: dict[str, Measured] = {}
+        self._timings: dict[str, Timings] = {}
 
     def started(self, node: Node) -> None:
-        self._measured[node.name] = Measured()
+        self._timings[node.name] = Timings()
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        self._measured[node.name].hear(figures)
+        self._timings[node.name].record(figures)
 
     def ended(self, node: Node, outcome: Outcome) -> None:
-        measured = self._measured.pop(node.name, None)
-        if measured is not None and not outcome.skipped:
-            measured.keep(self._settings, node.folder, outcome.key)
+        timings = self._timings.pop(node.name, None)
+        if timings is not None and not outcome.skipped:
+            timings.write(self._settings, node.folder, outcome.key)
 
 
 def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Store, *, root: Path) -> GraphContext:
-    def earlier(name: str, returns: type[Any]) -> Any:
-        ended = given.earlier.get(name)
+    def previous(name: str, returns: type[Any]) -> Any:
+        ended = given.previous_run.get(name)
         return None if ended is None else _result(store, ended, returns)
 
     landed = landed_folder(replace(settings, home=store.root), spec.name)
@@ -303,8 +304,8 @@ def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Sto
         here = fingerprint_source(spec.source, root=root, landed=landed)
         if here != given.source:
             raise ConfigError(
-                "the tickets of the source are not the same here", code="TG0119", where=f"{spec.name}.source",
-                hint="the worker needs the same files, at the same place relative to its pipelines.yaml",
+                "the source has other tickets here", code="TG0119", where=f"{spec.name}.source",
+                hint="the worker needs the same files, at the same path relative to its pipelines.yaml",
             )  # fmt: skip
     feedback = None if given.feedback_rows is None else FeedbackState(given.feedback_rows, given.feedback_digest)
     return GraphContext(
@@ -312,8 +313,10 @@ def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Sto
         root=root,
         cache=settings.cache,
         landed=landed,
-        earlier=Earlier(split=earlier("split", Splits), card=earlier("card", CurationCard)),
-        standing=Standing(champion=_arrived(given.champion, store.root), anchor=_arrived(given.anchor, store.root)),
+        previous_run=PreviousRun(split=previous("split", Splits), card=previous("card", CurationCard)),
+        registry_state=RegistryState(
+            champion=_arrived(given.champion, store.root), anchor=_arrived(given.anchor, store.root)
+        ),
         feedback=feedback,
         feedback_database=feedback_database(store.root, spec.registry.name),
         trunks=trunks_of(store.root, spec.name),
@@ -321,7 +324,7 @@ def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Sto
 
 
 def _restore(run: Run, given: Handover, store: Store) -> None:
-    """Let the graph know what is made already, and add the nodes that follow from what earlier stages made."""
+    """Give the graph the existing results, and add the nodes that depend on results of earlier stages."""
     before = set(STAGES[: STAGES.index(given.stage)])
     for node in run.nodes():
         if node.kind == "grow" and node.stage in before:
@@ -347,7 +350,7 @@ def _result(store: Store, ended: Ended, returns: type[Any]) -> Artifact:
 
 
 def _check_same(given: Handover, graph: Graph) -> None:
-    """Refuse to make other bytes than the ledger's side would."""
+    """Refuse to work if this machine would make other bytes than the run's machine."""
     differs: list[str] = []
     here, there = _code(graph, given.stage), given.code
     differs += [f"code of {name}" for name in sorted(here.keys() | there.keys()) if here.get(name) != there.get(name)]
@@ -364,7 +367,7 @@ def _check_same(given: Handover, graph: Graph) -> None:
 def _differs(given: Handover, what: list[str]) -> ConfigError:
     shown = "; ".join(what[:SHOWN]) + (f"; and {len(what) - SHOWN} more" if len(what) > SHOWN else "")
     return ConfigError(
-        f"this machine would make other results: {shown}", code="TG0119", where=f"stage {given.stage}",
+        f"this machine would make different results: {shown}", code="TG0119", where=f"stage {given.stage}",
         hint="install the same checkout with the same requirements.lock, and the same pipelines.yaml",
     )  # fmt: skip
 
@@ -373,20 +376,20 @@ def _differs(given: Handover, what: list[str]) -> ConfigError:
 
 
 def config_digest(spec: PipelineSpec) -> str:
-    """Digest of what the declaration says of results."""
+    """Return the digest of the part of the declaration that affects results."""
     return digest_of(spec.model_dump(mode="json", by_alias=True, exclude={"description", "place"}))
 
 
 def _code(graph: Graph, stage: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in graph.of_stage(stage):
-        if is_workers(node):
+        if runs_on_worker(node):
             found |= code_digests(node.function)
     return found
 
 
 def _libraries(graph: Graph, stage: str) -> dict[str, str]:
-    names = {name for node in graph.of_stage(stage) if is_workers(node) for name in node.info.libraries}
+    names = {name for node in graph.of_stage(stage) if runs_on_worker(node) for name in node.info.libraries}
     return {"python": f"{sys.version_info[0]}.{sys.version_info[1]}"} | {
         name: installed(name) for name in sorted(names)
     }
@@ -399,7 +402,7 @@ def _ended(folder: str, outcome: Outcome) -> Ended:
 
 
 def _portable(ref: ChampionRef | None, root: Path) -> dict[str, Any] | None:
-    """The reference with places relative to the shared folder, which may be mounted elsewhere on the worker."""
+    """Make the reference's paths relative to the shared folder, which may be mounted elsewhere on the worker."""
     if ref is None:
         return None
     plain: dict[str, Any] = ref.model_dump(mode="json")
@@ -423,6 +426,4 @@ def _read(path: Path, kind: type[Any]) -> Any:
     try:
         return kind.model_validate(orjson.loads(path.read_bytes()))
     except (OSError, ValueError, ValidationError):
-        raise SecurityError(
-            "what was handed over cannot be read", code="TG0840", where=str(path), hint="run again"
-        ) from None
+        raise SecurityError("the handover cannot be read", code="TG0840", where=str(path), hint="run again") from None

@@ -1,4 +1,4 @@
-"""What a run of a pipeline would do, node by node: for `tunegate plan` and `tunegate graph`. Writes nothing."""
+"""Plan a run of a pipeline, node by node: for `tunegate plan` and `tunegate graph`. Writes nothing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from flows.build import PipelineGraph, build
 from flows.context.graph_context import context_of
-from flows.context.previous_run import Earlier, earlier_results
-from flows.context.registry_state import Standing, standing_of
+from flows.context.previous_run import PreviousRun, find_previous_run
+from flows.context.registry_state import RegistryState, registry_state_of
 from flows.graph.budget import budget_of
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode, plan
@@ -26,49 +26,51 @@ DIGESTS = {
     "params.files": "another base model",
     "params.feedback": "new feedback",
 }
-"""Parameters that are digests of something -> what to say when it is another."""
+"""Parameters that are digests -> the reason to show when one has changed."""
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """The graph as a run would find it now, with what would become of each node."""
+    """The graph that a run would execute now, with what it would do with each node."""
 
     spec: PipelineSpec
     settings: Settings
     ledger: Ledger | None
     """None before the first run."""
-    standing: Standing
+    registry_state: RegistryState
     pipeline: PipelineGraph
     run: Run
-    """Knows the results that would be reused."""
+    """Has the results that would be reused."""
     nodes: tuple[PlannedNode, ...]
     """In order."""
     seconds: Mapping[str, float | None]
-    """Node's name -> what it usually takes; None where no run has recorded it."""
+    """Node's name -> what it usually takes; None if no run has recorded it."""
 
 
 def plan_pipeline(pipeline: str, config: Path) -> PlannedRun:
-    """Walk the graph that a run would walk.
+    """Walk the graph that a run would execute.
 
     Raises:
-        TunegateError: the configuration, the ledger or a file that the declaration names cannot be read.
+        TunegateError: the configuration, the ledger or a declared file cannot be read.
     """
     spec, settings = load_file(config).get(pipeline), load_settings(config)
     check_cluster(spec, settings)
     found = open_ledger(settings)
     ledger = found if found.exists() else None
-    standing, store = standing_of(spec, ledger), open_store(settings)
-    earlier = earlier_results(ledger, store, spec.name) if ledger else Earlier()
-    context = context_of(spec, settings, root=config.resolve().parent, standing=standing, earlier=earlier)
+    registry_state, store = registry_state_of(spec, ledger), open_store(settings)
+    previous_run = find_previous_run(ledger, store, spec.name) if ledger else PreviousRun()
+    context = context_of(
+        spec, settings, root=config.resolve().parent, registry_state=registry_state, previous_run=previous_run
+    )
     declared = build(spec, context)
     run = Run(declared.graph, store, budget=budget_of(settings))
     nodes = tuple(_in_words(this) for this in plan(run))
     seconds = {this.node.name: ledger.typical_seconds(this.id) if ledger else None for this in nodes}
-    return PlannedRun(spec, settings, ledger, standing, declared, run, nodes, seconds)
+    return PlannedRun(spec, settings, ledger, registry_state, declared, run, nodes, seconds)
 
 
 def _in_words(this: PlannedNode) -> PlannedNode:
-    """The same with reasons that name what a digest is of."""
+    """Replace reasons about digests by what has changed."""
     paths = (reason.replace(":", " ").partition(" ")[0] for reason in this.reasons)
-    said = (DIGESTS.get(path, reason) for path, reason in zip(paths, this.reasons, strict=True))
-    return replace(this, reasons=tuple(said))
+    reasons = (DIGESTS.get(path, reason) for path, reason in zip(paths, this.reasons, strict=True))
+    return replace(this, reasons=tuple(reasons))

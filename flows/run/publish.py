@@ -1,7 +1,7 @@
-"""The warehouse where people find it: `warehouse/PIPELINE/warehouse.duckdb`, the card, each snapshot's Parquet files.
+"""Publish the warehouse for people: `warehouse/PIPELINE/warehouse.duckdb`, the card, each snapshot's Parquet files.
 
-The database is a copy, renamed into its place when complete: readers may hold the one before as long as they like,
-and what they do to it cannot harm a stored result. Parquet files are links to the results that hold them. No SQL here
+The database is a copy, renamed into place when complete: readers may keep the old one open as long as they like, and
+changing it cannot damage a stored result. Parquet files are links to stored results. No SQL here
 (`tasks/curate/publish.py` makes the tables). Called by `flows/curate.py`.
 """
 
@@ -21,11 +21,11 @@ from tasks.failpoint import reach
 from tasks.files import sync_directory, write_json
 
 CARD = ("card.json", "card.html")
-"""Files of the curation card, published beside the database."""
+"""Files of the curation card, published next to the database."""
 
 
 def publish_snapshot(opened: OpenRun) -> Path:
-    """Publish the run's warehouse; doing it again changes nothing. Returns the database."""
+    """Publish the run's warehouse and return the database. Idempotent."""
     context, run, curated = opened.context, opened.run, opened.pipeline.curated
     warehouse = run.result(curated.warehouse)
     raw = dict(curated.tables)["extract"]
@@ -40,7 +40,7 @@ def publish_snapshot(opened: OpenRun) -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a killed process left aside; the caller holds the pipeline's lock, so nobody is at work there."""
+    """Remove what a killed process left; the caller holds the pipeline's lock, so no other process is working there."""
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink()
     for leftover in (folder / "snapshots").glob(".*.tmp"):
@@ -49,14 +49,14 @@ def _sweep(folder: Path) -> None:
 
 def _publish_database(warehouse: WarehouseRef, folder: Path) -> Path:
     database = folder / "warehouse.duckdb"
-    made = warehouse.root.stat().st_mtime  # how long its raw texts have been kept counts from then
+    made = warehouse.root.stat().st_mtime  # the age of its raw texts counts from then
     _copy(warehouse.database, database, made_at=made)
     sync_directory(folder)
     return database
 
 
 def _copy(source: Path, target: Path, *, made_at: float | None = None) -> None:
-    """Put a complete copy into the target's place: its readers keep the file before, new ones find this."""
+    """Replace the target by a complete copy: its current readers keep the old file, new ones open this."""
     aside = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         shutil.copyfile(source, aside)
@@ -72,7 +72,7 @@ def _copy(source: Path, target: Path, *, made_at: float | None = None) -> None:
 
 
 def _publish_parquet(files: dict[str, Path], warehouse: WarehouseRef, snapshots: Path) -> None:
-    """`snapshots/ID/`: raw_tickets, train, validation, test, removed, duplicates, splits, funnel."""
+    """Write `snapshots/ID/`: raw_tickets, train, validation, test, removed, duplicates, splits, funnel."""
     place = snapshots / warehouse.snapshot_id
     if place.is_dir():
         return
@@ -88,18 +88,18 @@ def _publish_parquet(files: dict[str, Path], warehouse: WarehouseRef, snapshots:
 
 
 def _parquet_files(raw: TicketTable, clean: Splits, warehouse: WarehouseRef) -> dict[str, Path]:
-    beside = {path.stem: path for path in sorted(warehouse.root.glob("*.parquet"))}
+    others = {path.stem: path for path in sorted(warehouse.root.glob("*.parquet"))}
     return {
         "raw_tickets": raw.tickets,
         "train": clean.train,
         "validation": clean.validation,
         "test": clean.test,
-        **beside,
+        **others,
     }
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for the file; a copy where the file system has no links."""
+    """Hard-link the file; copy it if the file system has no links."""
     try:
         target.hardlink_to(source)
     except OSError:

@@ -1,7 +1,7 @@
-"""`schema.fail_above` over all steps that look into rows, together: what one quarantines counts for the next.
+"""`schema.fail_above` across all steps that check rows: what one quarantines counts for the next.
 
-A step's own share comes on top of what the steps before it have quarantined: those that it depends on, and those of
-earlier stages. So the limit does not depend on what happens to run next to it.
+A step's own share is added to what the steps before it have quarantined: those that it depends on, and those of
+earlier stages. So the limit does not depend on which steps happen to run in parallel.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class QuarantineGuard:
         self._table = table
 
     def arguments(self, node: Node, before: list[Any]) -> dict[str, Any]:
-        """What is left of the limit, for a step that stops when more rows raise."""
+        """Return the rest of the limit, for a step that stops when more rows raise errors."""
         return {"limit": self._left(before)} if node.takes("limit") else {}
 
     def check(self, node: Node, before: list[Any], result: Any) -> None:
-        """Hold a result against the limit, also one that is reused.
+        """Compare a result with the limit, even if it is reused.
 
         Raises:
             DataError: TG0220, too large a share of the rows is quarantined.

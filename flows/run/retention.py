@@ -1,6 +1,6 @@
-"""Remove the texts as they came, before redaction, once `curate.keep_raw_days` is over.
+"""Remove raw texts, as they were before redaction, once `curate.keep_raw_days` is over.
 
-What holds them: the results of `extract` and of every step before `redact`, the warehouse's table `raw_tickets`, and
+They are in the results of `extract` and of every step before `redact`, in the warehouse's table `raw_tickets`, and in
 the snapshots' `raw_tickets.parquet`. Redacted results stay. Called by `flows/curate.py` at the end of the stage.
 """
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 DAY_S = 86_400
 RECENT_RUNS = 10_000
 FIRST_WITHOUT_RAW = ("redact", "split")
-"""From these steps on no result of a run holds texts as they came, or it is none of curation's tables."""
+"""From these steps on no result of a run holds raw texts, or it is not one of curation's tables."""
 
 
 def forget_old_texts(run: RunContext) -> int:
-    """Remove what is older than the pipeline allows; returns how many results and files lost their raw texts.
+    """Remove what is older than the pipeline allows; return how many results and files lost their raw texts.
 
-    Age counts from when a result was made. A later run that needs one reads the source again.
+    Age counts from when a result was made. A later run that needs it reads the source again.
     """
     days = run.spec.curate.keep_raw_days
     if days is None:
@@ -41,7 +41,7 @@ def forget_old_texts(run: RunContext) -> int:
 
 
 def _raw_results(run: RunContext) -> set[tuple[str, str]]:
-    """Store folder and key of every result of this pipeline that holds texts before redaction."""
+    """Return store folder and key of every result of this pipeline that holds raw texts."""
     found: set[tuple[str, str]] = set()
     for row in run.ledger.runs(limit=RECENT_RUNS, pipeline=run.spec.name):
         is_raw = True
@@ -49,7 +49,7 @@ def _raw_results(run: RunContext) -> set[tuple[str, str]]:
             is_raw = is_raw and step.step not in FIRST_WITHOUT_RAW
             returns = WarehouseRef if step.step == "warehouse" else TicketTable if is_raw else None
             folder = step.step.rstrip("0123456789").rstrip("_")
-            # Asked by what it is, not only by its place: a base model may stand before `redact` too.
+            # Checked by its type, not only by its position: a base model may come before `redact` too.
             if step.key and returns and isinstance(run.store.look(folder, step.key, returns), returns):
                 found.add((folder, step.key))
     return found

@@ -1,9 +1,9 @@
-"""Approval in Prefect: a deployed run whose candidate waits is suspended and asks on its page.
+"""Approval in Prefect: a deployed run whose candidate waits is suspended and asks for approval on its page.
 
-The process ends while it is suspended. What is asked is in the ledger and how it is asked in Prefect's database, so
-that neither a killed `tunegate serve` nor a restarted server loses it. On resuming, Prefect starts the flow from the
-top: it finds its own run in the ledger and goes straight to the answer. Without a deployment (`tunegate run`) nothing
-is suspended: the run ends with HOLD, and `tunegate approve` answers.
+While it is suspended, no process runs. The candidate is in the ledger and the form in Prefect's database, so that
+neither a killed `tunegate serve` nor a restarted server loses it. On resuming, Prefect starts the flow from the top: it
+finds its own run in the ledger and goes straight to the answer. Without a deployment (`tunegate run`) nothing is
+suspended: the run ends with HOLD, and a person answers with `tunegate approve`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Approval(RunInput):
     """The form on the page of the suspended run."""
 
     approve: bool = Field(description="Yes: the candidate becomes champion. No: it stays out.")
-    by: str = Field(min_length=1, max_length=200, description="Your name; kept in the history.")
-    reason: str = Field(default="", max_length=2000, description="Why; kept in the history.")
+    by: str = Field(min_length=1, max_length=200, description="Your name; recorded in the history.")
+    reason: str = Field(default="", max_length=2000, description="Why; recorded in the history.")
 
 
-def go_on(spec: PipelineSpec, settings: Settings) -> Outcome | None:
-    """The answer to what this flow run was suspended for, carried out; None when it was not suspended."""
+def resume_approval(spec: PipelineSpec, settings: Settings) -> Outcome | None:
+    """Carry out the answer that this flow run was suspended for; None if it was not suspended."""
     flow_run_id = str(flow_run.get_id() or "")
     if not flow_run_id or not deployment.get_id():
         return None
@@ -42,23 +42,24 @@ def go_on(spec: PipelineSpec, settings: Settings) -> Outcome | None:
     row = ledger.run_of_prefect(flow_run_id)
     if row is None or row.pipeline != spec.name:
         return None
-    asked = [event for event in ledger.history(row.model_name) if (event.action, event.run_id) == ("wait", row.run_id)]
-    if not asked:
+    history = ledger.history(row.model_name)
+    requests = [event for event in history if (event.action, event.run_id) == ("wait", row.run_id)]
+    if not requests:
         return None
-    last = [event for event in ledger.history(row.model_name) if event.to_version == asked[-1].to_version][-1]
-    if last.action == "wait":  # else the command line was faster
-        given = _ask(asked[-1])
+    last = [event for event in history if event.to_version == requests[-1].to_version][-1]
+    if last.action == "wait":  # else someone has answered on the command line
+        given = _request_approval(requests[-1])
         done = answer(ledger, settings, row.run_id, approve=given.approve, by=given.by, reason=given.reason)
         last = done.event
         if done.late is not None:
-            get_run_logger().warning("the answer stands, MLflow sync pending: %s", done.late.message)
+            get_run_logger().warning("the answer is recorded, MLflow sync pending: %s", done.late.message)
     return _outcome(ledger, spec.name, row.run_id, last)
 
 
-def ask_if_deployed(outcome: Outcome, settings: Settings) -> None:
-    """Suspend this flow run when its candidate waits and a deployment can start it again.
+def suspend_if_waiting(outcome: Outcome, settings: Settings) -> None:
+    """Suspend this flow run if its candidate waits and a deployment can start it again.
 
-    The run is in the ledger, complete, and its lock is free.
+    The run is complete in the ledger, and its lock is free.
     """
     if not outcome.waits or not deployment.get_id():
         return
@@ -66,15 +67,15 @@ def ask_if_deployed(outcome: Outcome, settings: Settings) -> None:
     name = ledger.run(outcome.run_id).model_name
     for event in ledger.waiting(name):
         if event.run_id == outcome.run_id:
-            _ask(event)
+            _request_approval(event)
 
 
-def _ask(event: EventRow) -> Approval:
-    """The answer, once there is one; until then this process ends here."""
+def _request_approval(event: EventRow) -> Approval:
+    """Return the answer, once there is one; until then this process ends here."""
     champion = f"v{event.from_version}" if event.from_version else "none yet"
     text = (
         f"v{event.to_version} of {event.name} earned PROMOTE (run {event.run_id}) and waits: {event.reason}.\n\n"
-        f"Champion: {champion}. `tunegate gate explain {event.run_id}` says why. Bundle sha256 {event.bundle_digest}."
+        f"Champion: {champion}. `tunegate gate explain {event.run_id}` shows why. Bundle sha256 {event.bundle_digest}."
     )
     return suspend_flow_run(wait_for_input=Approval.with_initial_data(description=text), key=KEY)
 

@@ -1,4 +1,4 @@
-"""The times of a schedule, by the same arithmetic as Prefect's server uses."""
+"""The times of a schedule, computed like on Prefect's server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ALIASES = {"@yearly": "0 0 1 1 *", "@monthly": "0 0 1 * *", "@weekly": "0 0 * *
 
 
 def next_tick(schedule: ScheduleSpec, *, after: datetime) -> datetime:
-    """The first time of the schedule later than `after`, UTC.
+    """Return the first time of the schedule after `after`, UTC.
 
     >>> from datetime import UTC, datetime
     >>> monday = ScheduleSpec(cron="0 5 * * 1", timezone="Europe/Berlin")
@@ -28,5 +28,5 @@ def next_tick(schedule: ScheduleSpec, *, after: datetime) -> datetime:
 
 
 def tick_for(schedule: ScheduleSpec | None, moment: datetime) -> datetime:
-    """The first time of the schedule at or after the moment; without a schedule the moment itself."""
+    """Return the first time of the schedule at or after the moment; without a schedule the moment itself."""
     return moment if schedule is None else next_tick(schedule, after=moment - timedelta(seconds=1))

@@ -1,6 +1,6 @@
-"""What a flow run of a deployment asks before it works: is it its own pipeline, and whose turn is it?
+"""Checks of a deployed flow run before it works: is this its own pipeline, and is its resource free?
 
-Called by `flows/pipeline.py`; `flows/deployments.py` makes the deployments and limits.
+Called by `flows/pipeline.py`; `flows/deployments.py` creates the deployments and limits.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ LEASE_S = 60.0
 
 
 def check_bound(pipeline: str, config: str) -> None:
-    """Refuse a flow run that was given another pipeline or file than its deployment; others are not looked at.
-
-    Whoever may start a flow run chooses its parameters, and `pipelines.yaml` is code.
+    """Refuse a flow run with another pipeline or file than its deployment; runs without a deployment pass.
 
     Raises:
-        SecurityError: TG0840.
+        SecurityError: TG0840, pipeline or file differ.
     """
+    # Anyone who may start a flow run chooses its parameters, and `pipelines.yaml` is code.
     from prefect.client.orchestration import get_client
     from prefect.runtime import deployment
 
@@ -36,18 +35,18 @@ def check_bound(pipeline: str, config: str) -> None:
     for name, value in {"pipeline": pipeline, "config": config}.items():
         if value != allowed[name]:
             raise SecurityError(
-                f"a flow run of this deployment was given {name}={value!r}; allowed is its own: {allowed[name]!r}",
+                f"this deployment was started with {name}={value!r}; only its own is allowed: {allowed[name]!r}",
                 code="TG0840",
                 where=f"deployment {deployment_id}",
-                hint="`tunegate deploy` makes a deployment for each pipeline; start that one, without these parameters",
+                hint="`tunegate deploy` creates a deployment per pipeline; start that one, without these parameters",
             )
 
 
 def may_repeat(crashed: str) -> bool:
-    """Is this flow run the one that repeats the crashed run? A crashed run is repeated once.
+    """Return whether this flow run may repeat the crashed run, which is repeated once.
 
-    Prefect may fire twice for one crash (the worker and the automation for lost runs both report it), and what repeats
-    a run may crash too: only the first one made for a crash goes on, and no crash of a repeat is repeated.
+    Prefect may fire twice for one crash (the worker and the automation for lost runs both report it), and a repeat may
+    crash too: only the first repeat of a crash continues, and the crash of a repeat is not repeated.
 
     Args:
         crashed: Resource of the crashed flow run, `prefect.flow-run.ID`.
@@ -64,7 +63,7 @@ def may_repeat(crashed: str) -> bool:
     deployment_id, own_id = deployment.get_id(), flow_run.get_id()
     if not deployment_id or not own_id:
         return False
-    soon = datetime.now(UTC) + timedelta(minutes=1)  # the ticks to come are flow runs too
+    soon = datetime.now(UTC) + timedelta(minutes=1)  # future ticks are flow runs too
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
@@ -81,16 +80,16 @@ def may_repeat(crashed: str) -> bool:
 
 
 def limit_name(resource: str) -> str:
-    """What Prefect calls the limit of a resource."""
+    """Return the name of a resource's limit in Prefect."""
     return f"tunegate-{resource}"
 
 
 @contextmanager
-def take_turn(spec: PipelineSpec, *, deployed: bool) -> Iterator[None]:
-    """Hold the pipeline's resource while the block runs; a run from the command line asks nobody.
+def hold_resource(spec: PipelineSpec, *, deployed: bool) -> Iterator[None]:
+    """Hold the pipeline's resource while the block runs; a run from the command line does not wait for it.
 
     Raises:
-        ServiceError: TG0701, the limit was never made: without it nobody would wait for anybody.
+        ServiceError: TG0701, the limit does not exist: without it no run would wait.
     """
     resource = spec.schedule.resource if spec.schedule is not None else None
     if resource is None or not deployed:
@@ -99,17 +98,17 @@ def take_turn(spec: PipelineSpec, *, deployed: bool) -> Iterator[None]:
     from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
     from prefect.concurrency.sync import concurrency
 
-    turn = concurrency(
+    slot = concurrency(
         limit_name(resource), occupy=1, strict=True, lease_duration=LEASE_S, raise_on_lease_renewal_failure=False
     )
     try:
-        turn.__enter__()
+        slot.__enter__()
     except ConcurrencySlotAcquisitionError:
         raise ServiceError(
             f"the limit {limit_name(resource)} is not on the Prefect server", code="TG0701",
-            where=f"{spec.name}.schedule.resource", hint="`tunegate deploy` makes it",
+            where=f"{spec.name}.schedule.resource", hint="`tunegate deploy` creates it",
         ) from None  # fmt: skip
     try:
         yield
     finally:
-        turn.__exit__(None, None, None)
+        slot.__exit__(None, None, None)

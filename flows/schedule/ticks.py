@@ -1,8 +1,8 @@
-"""A tick: before a scheduled run does its work it asks whether that is worth doing, and the ledger keeps the answer.
+"""A tick: a scheduled run first decides whether it is worth running, and the ledger records the decision.
 
-First what needs no tickets: was it missed or superseded, is another run in the way, has nothing changed, is there a
-cooldown? Then the tickets are curated (what is unchanged comes from the store) and counted. What decides is
-`tasks/watch/conditions.py`; here is where the figures come from. Called by `flows/pipeline.py`.
+First come checks without tickets: was it missed or superseded, is another run in progress, has nothing changed, is
+there a cooldown? Then tickets are curated (unchanged results come from the store) and counted.
+`tasks/watch/conditions.py` decides; this module collects the figures. Called by `flows/pipeline.py`.
 """
 
 from __future__ import annotations
@@ -34,36 +34,36 @@ RECENT_RUNS = 100
 QUEUE_WAIT_S = 7 * 86_400.0
 """Seconds that a queued tick waits for the run before it."""
 BEYOND = 10**9
-"""Held-out items that a rule needs of which no number would do."""
+"""Held-out items needed by a rule for which no number is enough."""
 
 
 @dataclass(frozen=True)
 class Tick:
-    """What made this run."""
+    """What started this run."""
 
     cause: Cause
     scheduled_for: datetime | None = None
-    """The time that the schedule meant; None for an event or a person."""
+    """The scheduled time; None for an event or a person."""
 
     @property
-    def told(self) -> str:
-        """The scheduled time as the ledger keeps it."""
+    def scheduled_for_utc(self) -> str:
+        """The scheduled time as in the ledger; empty if there is none."""
         return "" if self.scheduled_for is None else self.scheduled_for.astimezone(UTC).isoformat(timespec="seconds")
 
 
-def turned_away(spec: PipelineSpec, settings: Settings, tick: Tick) -> Outcome | None:
-    """The SKIP of a tick that is late or in the way of another run; None when it may go on. Takes no lock."""
+def skip_without_lock(spec: PipelineSpec, settings: Settings, tick: Tick) -> Outcome | None:
+    """Skip a tick that is late or overlaps with another run; None if it may continue. Takes no lock."""
     ledger = open_ledger(settings)
     schedule = spec.schedule or ScheduleSpec(cron="@yearly")
     decision = _late(schedule, tick, present()) if spec.schedule else None
     if decision is None and schedule.overlap == "skip":
-        decision = _in_the_way(ledger, spec, tick)
+        decision = _overlap(ledger, spec, tick)
     if decision is None:
         return None
     run_id = new_run_id()
     ledger.record_skip(
-        run_id, pipeline=spec.name, model_name=spec.registry.name, cause=tick.cause, scheduled_for=tick.told,
-        decision=decision,
+        run_id, pipeline=spec.name, model_name=spec.registry.name, cause=tick.cause,
+        scheduled_for=tick.scheduled_for_utc, decision=decision,
     )  # fmt: skip
     champion = ledger.champion(spec.registry.name)
     return Outcome(
@@ -72,28 +72,28 @@ def turned_away(spec: PipelineSpec, settings: Settings, tick: Tick) -> Outcome |
     )  # fmt: skip
 
 
-def waits_s(spec: PipelineSpec) -> float:
-    """Seconds that a tick waits for another run of the pipeline."""
+def tick_wait_s(spec: PipelineSpec) -> float:
+    """Return the seconds that a tick waits for another run of the pipeline."""
     return QUEUE_WAIT_S if spec.schedule is not None and spec.schedule.overlap == "queue" else 0.0
 
 
-def unchanged(run: RunContext, tick: Tick, reason: str) -> Decision:
-    """Enter that nothing has changed since the last verdict."""
-    return _enter(run, tick, Decision(run=False, code="unchanged", reason=reason))
+def skip_unchanged(run: RunContext, tick: Tick, reason: str) -> Decision:
+    """Record that nothing has changed since the last verdict."""
+    return _record(run, tick, Decision(run=False, code="unchanged", reason=reason))
 
 
-def too_early(run: RunContext, tick: Tick) -> Decision | None:
-    """The SKIP of a tick that no ticket could change, entered; null when the tickets have to be looked at."""
-    if ordered_retrain(run):
+def skip_before_curation(run: RunContext, tick: Tick) -> Decision | None:
+    """Record the SKIP of a tick that no ticket could change; None if the tickets have to be counted."""
+    if forced_retrain(run):
         return None
     mark = run.ledger.mark(run.spec.name)
     last = datetime.fromisoformat(mark.at) if mark else None
     decision = before_curation(run.spec.retrain, now=present(), last=last)
-    return None if decision is None else _enter(run, tick, decision)
+    return None if decision is None else _record(run, tick, decision)
 
 
-def weigh(opened: OpenRun, tick: Tick) -> Decision:
-    """Decide by the curated tickets of this run; entered before anything is done about it."""
+def decide_after_curation(opened: OpenRun, tick: Tick) -> Decision:
+    """Decide by the curated tickets of this run, and record the decision before acting on it."""
     run, curated = opened.context, opened.pipeline.curated
     spec, now, warehouse = run.spec, opened.run.result(curated.clean), opened.run.result(curated.warehouse)
     mark = run.ledger.mark(spec.name)
@@ -112,31 +112,33 @@ def weigh(opened: OpenRun, tick: Tick) -> Decision:
         shifts=shifts,
         n_held_out_needed=_held_out_needed(run, now),
         n_held_out_max=spec.evaluate.max_items,
-        ordered=ordered_retrain(run),
+        ordered=forced_retrain(run),
     )
-    return _enter(run, tick, decide(spec.retrain, situation))
+    return _record(run, tick, decide(spec.retrain, situation))
 
 
-def ordered_retrain(run: RunContext) -> str:
-    """Why the champion has to be trained anew: it learned from a customer who was forgotten, and no verdict has been
-    given since. Empty when it has not."""
+def forced_retrain(run: RunContext) -> str:
+    """Return why the champion must be trained again; empty if it need not.
+
+    It must if it learned from a forgotten customer and there has been no verdict since.
+    """
     champion = run.ledger.champion(run.spec.registry.name)
     marks = run.ledger.marked(champion.name, champion.version) if champion is not None else ()
     mark = run.ledger.mark(run.spec.name)
     fresh = [each for each in marks if mark is None or each.at >= mark.at]
-    return f"the champion {fresh[-1].told}; it is trained anew without" if fresh else ""
+    return f"the champion {fresh[-1].summary}; it is trained again without them" if fresh else ""
 
 
-def _enter(run: RunContext, tick: Tick, decision: Decision) -> Decision:
+def _record(run: RunContext, tick: Tick, decision: Decision) -> Decision:
     decision = _dated(run.spec, decision)
     run.ledger.record_tick(
-        run.run_id, pipeline=run.spec.name, cause=tick.cause, scheduled_for=tick.told, decision=decision
+        run.run_id, pipeline=run.spec.name, cause=tick.cause, scheduled_for=tick.scheduled_for_utc, decision=decision
     )
     return decision
 
 
 def _dated(spec: PipelineSpec, decision: Decision) -> Decision:
-    """A SKIP with the time of the tick that is expected to run, in its sentence as well."""
+    """Add to a SKIP the time of the next tick that is expected to run, also to its reason."""
     if decision.run or decision.expected is None:
         return decision
     moment = tick_for(spec.schedule, datetime.fromisoformat(decision.expected)).isoformat(timespec="seconds")
@@ -146,43 +148,43 @@ def _dated(spec: PipelineSpec, decision: Decision) -> Decision:
 def _late(schedule: ScheduleSpec, tick: Tick, now: datetime) -> Decision | None:
     if tick.cause != "schedule" or tick.scheduled_for is None:
         return None
-    meant = tick.scheduled_for
-    if schedule.catch_up == "latest" and next_tick(schedule, after=meant) <= now:
-        reason = f"the tick of {tick.told} was missed, and a later one is due: only the latest is caught up on"
+    due = tick.scheduled_for
+    if schedule.catch_up == "latest" and next_tick(schedule, after=due) <= now:
+        reason = f"the tick of {tick.scheduled_for_utc} was missed, and a later one is due: only the latest is made up"
         return Decision(run=False, code="superseded", reason=reason)
-    if schedule.catch_up == "none" and now - meant > timedelta(minutes=schedule.late_minutes):
+    if schedule.catch_up == "none" and now - due > timedelta(minutes=schedule.late_minutes):
         following = next_tick(schedule, after=now).isoformat(timespec="seconds")
-        reason = f"the tick of {tick.told} was missed by more than {schedule.late_minutes} minutes"
+        reason = f"the tick of {tick.scheduled_for_utc} was missed by more than {schedule.late_minutes} minutes"
         return Decision(run=False, code="missed", reason=reason, expected=following)
     return None
 
 
-def _in_the_way(ledger: Ledger, spec: PipelineSpec, tick: Tick) -> Decision | None:
-    """A run of the pipeline that is in progress, or was at the time that the schedule meant."""
+def _overlap(ledger: Ledger, spec: PipelineSpec, tick: Tick) -> Decision | None:
+    """Skip if a run of the pipeline is in progress, or was at the scheduled time."""
     holder = ledger.holder_of(spec.name)
     if holder is not None:
-        told = f"run {holder.run} is in progress since {holder.since}"
+        reason = f"run {holder.run} is in progress since {holder.since}"
     else:
-        meant = tick.told
+        due = tick.scheduled_for_utc
         before = next(
             (
                 row
                 for row in ledger.runs(limit=RECENT_RUNS, pipeline=spec.name)
-                if row.status != "SKIPPED" and row.ended_at is not None and row.started_at <= meant < row.ended_at
+                if row.status != "SKIPPED" and row.ended_at is not None and row.started_at <= due < row.ended_at
             ),
             None,
         )
-        if not meant or before is None:
+        if not due or before is None:
             return None
-        told = f"run {before.run_id} was in progress until {before.ended_at}"
+        reason = f"run {before.run_id} was in progress until {before.ended_at}"
     expected = None
     if spec.schedule is not None:
         expected = next_tick(spec.schedule, after=present()).isoformat(timespec="seconds")
-    return Decision(run=False, code="overlap", reason=f"{told} (schedule.overlap: skip)", expected=expected)
+    return Decision(run=False, code="overlap", reason=f"{reason} (schedule.overlap: skip)", expected=expected)
 
 
 def _known(run: RunContext, run_id: str) -> Splits | None:
-    """The tickets of the last verdict; null when they are not in the store any more: then everything is new."""
+    """Return the tickets of the last verdict; None if they are no longer in the store: then everything is new."""
     key = next((step.key for step in run.ledger.steps(run_id) if step.step == "decontaminate"), "")
     found = run.store.look("decontaminate", key, Splits) if key else None
     return found if isinstance(found, Splits) else None
@@ -194,5 +196,5 @@ def _held_out_needed(run: RunContext, splits: Splits) -> int | None:
         return wanted
     rows = gate_power(run.spec, splits=splits, ledger=run.ledger, store=run.store)
     n_items = min(run.spec.evaluate.max_items, splits.n_test)
-    asked = [BEYOND if row.needed is None else row.needed for row in rows if row.at_hand == n_items]
-    return max(asked, default=None)
+    needed = [BEYOND if row.needed is None else row.needed for row in rows if row.at_hand == n_items]
+    return max(needed, default=None)

@@ -1,4 +1,4 @@
-"""Does the Prefect server have the work pools that `place` names? By HTTP: `plan` does not import Prefect."""
+"""Check that the Prefect server has the work pools in `place`. By HTTP: `plan` does not import Prefect."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from schemas.pipeline import PipelineSpec
 
 
 def where_stages_run(spec: PipelineSpec, home: Path, *, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Stage -> `pool NAME`, of the placed stages; with `, not looked up` where no server answers.
+    """Return stage -> `pool NAME` of the placed stages; with `, not checked` if no server answers.
 
     Raises:
         ServiceError: TG0701, the server answers and does not have a pool.
     """
     found: dict[str, str] = {}
     for stage, pool in spec.place.pools().items():
-        is_there = _has_pool(pool, home, environ)
-        if is_there is False:
+        exists = _has_pool(pool, home, environ)
+        if exists is False:
             raise ServiceError(
                 f"the Prefect server has no work pool {pool!r}", code="TG0701", where=f"{spec.name}.place.{stage}",
-                hint=f"`prefect work-pool create {pool} --type process` makes one",
+                hint=f"`prefect work-pool create {pool} --type process` creates it",
             )  # fmt: skip
-        found[stage] = f"pool {pool}" if is_there else f"pool {pool}, not looked up: no Prefect server answers"
+        found[stage] = f"pool {pool}" if exists else f"pool {pool}, not checked: no Prefect server answers"
     return found
 
 
 def _has_pool(pool: str, home: Path, environ: Mapping[str, str]) -> bool | None:
-    """None when no server answers, or not whether it has the pool."""
+    """Return whether the server has the pool; None if no server answers that."""
     folder = home / "prefect"
     server = read_state(folder)
     url = environ.get("PREFECT_API_URL") or (f"{server.url}/api" if server is not None else "")

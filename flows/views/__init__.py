@@ -1,1 +1,1 @@
-"""Reads only: reports, comparisons, costs, advice and metrics from what is recorded."""
+"""Read-only views of what is recorded: reports, comparisons, costs, advice and metrics."""

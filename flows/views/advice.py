@@ -1,7 +1,7 @@
-"""Prompting, retrieval, QLoRA, LoRA or full? Evidence of what is recorded, and the advice that follows from it.
+"""Advise prompting, retrieval, QLoRA, LoRA or full fine-tuning, from recorded evidence.
 
-The questions with their thresholds and sources, and which conclusion follows, are the table `advice.yaml`. A question
-without evidence says `missing` and the command that gets it; nothing is supposed, and nothing is changed.
+`advice.yaml` has the questions with their thresholds and sources, and the conclusions. A question without evidence says
+`missing` and names the command that gets it; nothing is assumed, and nothing is changed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tasks.assess.side_by_side import judge_scores
 from tasks.train.memory import fit_methods, forecast, workload_of
 
 ARMS = ("tuned", *PROMPTING_ARMS, "majority", "tfidf")
-# Below flows, since a data file beside a step in tasks is part of the step's key: a new wording would score again.
+# In flows, since a data file next to a step in tasks is part of the step's key: a new wording would score again.
 TABLE: Any = YAML(typ="safe", pure=True).load(Path(__file__).with_name("advice.yaml"))
 RULES: Mapping[str, Mapping[str, str]] = TABLE["rules"]
 LIMITS: Mapping[str, float] = {**TABLE["limits"], "fitted": FITTED}
@@ -41,17 +41,17 @@ LIMITS: Mapping[str, float] = {**TABLE["limits"], "fitted": FITTED}
 
 @dataclass(frozen=True)
 class Fit:
-    """Where a method fits by memory."""
+    """Where a method fits into memory."""
 
     here: bool | None
-    """On this machine as it is; null where the base model is not downloaded."""
+    """On this machine as it is; None if the base model is not downloaded."""
     smallest_card: str | None
-    """Null: none of those that are known."""
+    """None: none of the known cards."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is recorded; null and empty for what is not."""
+    """What is recorded; None or empty for what is not."""
 
     pipeline: str
     run_id: str | None = None
@@ -74,19 +74,19 @@ class Evidence:
     n_train: int | None = None
     conflicts: LabelConflicts | None = None
     forms: Mapping[str, float] | None = None
-    """Form -> share of the train replies, 0-1. Null: not looked at; empty: no form is declared."""
+    """Form -> share of the train replies, 0-1. None: not checked; empty: no form is declared."""
     ablation: AblationTable | None = None
     fits: Mapping[str, Fit] = field(default_factory=dict)
     trained: TrainedRef | None = None
     costs: CostReport | None = None
     card: str | None = None
-    """Card of the price book that would serve; no measured seconds are priced by it."""
+    """Card of the price book that would serve; measured seconds are not priced by it."""
     queries: float | None = None
-    """A month."""
+    """Per month."""
 
 
-class Said(NamedTuple):
-    """What a rule makes of the evidence."""
+class RuleAnswer(NamedTuple):
+    """A rule's conclusion from the evidence."""
 
     says: str
     evidence: str
@@ -96,7 +96,7 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True)
 class Reason:
-    """One rule and what it said."""
+    """One rule and its answer."""
 
     rule: str
     question: str
@@ -111,7 +111,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Advice:
-    """The answer, every rule's word, and what is missing."""
+    """The answer, the answer of every rule, and what is missing."""
 
     pipeline: str
     run_id: str | None
@@ -122,7 +122,7 @@ class Advice:
 
 
 def conclude(known: Evidence) -> Advice:
-    """Put every question, then take the first of the table's answers that their words carry, and all such asides."""
+    """Answer every question, then take the table's first matching conclusion, and all matching asides."""
     reasons = [_reason(name, known) for name in RULES]
     words = {reason.rule: reason.says for reason in reasons}
     words |= {
@@ -142,10 +142,12 @@ def conclude(known: Evidence) -> Advice:
 
 def _reason(name: str, known: Evidence) -> Reason:
     rule = RULES[name]
-    said = ASK[name](known) or Said("missing", rule["missing"], rule["get"].format(pipeline=known.pipeline))
+    found = QUESTIONS[name](known) or RuleAnswer(
+        "missing", rule["missing"], rule["get"].format(pipeline=known.pipeline)
+    )
     return Reason(
-        name, rule["question"], said.says, said.evidence, rule["threshold"].format(**LIMITS),
-        rule["source"].format(**LIMITS), rule["change"], said.get,
+        name, rule["question"], found.says, found.evidence, rule["threshold"].format(**LIMITS),
+        rule["source"].format(**LIMITS), rule["change"], found.get,
     )  # fmt: skip
 
 
@@ -157,73 +159,73 @@ def _kind_of(best: str | None) -> str:
     return "retrieval" if best == "retrieval" else "prompting"
 
 
-def _prompting(known: Evidence) -> Said | None:
+def _prompting(known: Evidence) -> RuleAnswer | None:
     best = known.best_prompting
     if best is None:
         return None
     worth = f"{best} has {known.metric} {known.means.get(best, float('nan')):.3f}"
     if not known.limits:
         missing = f"{worth}, and no limit says what is good enough"
-        return Said("missing", missing, "a rule with value_threshold in gates")
+        return RuleAnswer("missing", missing, "a rule with value_threshold in gates")
     says = {"yes": _kind_of(best), "no": "tuning"}.get(known.prompting_meets or "", "more items")
-    return Said(says, f"{worth}; limits ({'; '.join(known.limits)}): {known.prompting_meets}")
+    return RuleAnswer(says, f"{worth}; limits ({'; '.join(known.limits)}): {known.prompting_meets}")
 
 
-def _by_verdict(judged: Judgement | None, *, better: str, worse: str, other: str) -> Said | None:
-    """In the words of the comparison."""
+def _by_verdict(judged: Judgement | None, *, better: str, worse: str, other: str) -> RuleAnswer | None:
+    """Answer by the verdict of a comparison."""
     if judged is None:
         return None
-    return Said({"PROMOTE": better, "BLOCK": worse}.get(judged.verdict, other), judged.reason)
+    return RuleAnswer({"PROMOTE": better, "BLOCK": worse}.get(judged.verdict, other), judged.reason)
 
 
-def _classifier(known: Evidence) -> Said | None:
-    said = _by_verdict(known.classifier, better="tuning", worse="enough", other="enough")
-    if said is None or said.says == "tuning":
-        return said
-    return Said("enough", f"a plain classifier may do for routing alone: {said.evidence}")
+def _classifier(known: Evidence) -> RuleAnswer | None:
+    found = _by_verdict(known.classifier, better="tuning", worse="enough", other="enough")
+    if found is None or found.says == "tuning":
+        return found
+    return RuleAnswer("enough", f"a plain classifier may be enough for routing alone: {found.evidence}")
 
 
-def _volume(known: Evidence) -> Said | None:
+def _volume(known: Evidence) -> RuleAnswer | None:
     if known.n_train is None:
         return None
     evidence = f"{known.n_train:,} train tickets"
     if known.n_train < LIMITS["few"]:
-        return Said("more tickets", evidence)
+        return RuleAnswer("more tickets", evidence)
     few = known.n_train < LIMITS["sound"]
-    return Said("enough", f"{evidence}: enough to try, few for rare cases" if few else evidence)
+    return RuleAnswer("enough", f"{evidence}: enough to try, few for rare cases" if few else evidence)
 
 
-def _quality(known: Evidence) -> Said | None:
+def _quality(known: Evidence) -> RuleAnswer | None:
     if known.ablation is not None:
         helps = any(row.arm == "raw" and row.gain == "helps" for row in known.ablation.rows)
-        return Said("curate" if helps else "enough", known.ablation.answer)
+        return RuleAnswer("curate" if helps else "enough", known.ablation.answer)
     found = known.conflicts
     if found is None or not found.n_checked:
         return None
     share = found.n_conflicting / found.n_checked
-    evidence = f"{found.n_conflicting:,} of {found.n_checked:,} tickets contradict another of the same question"
-    return Said("curate" if share > LIMITS["conflicting"] else "enough", f"{evidence} ({share:.1%})")
+    evidence = f"{found.n_conflicting:,} of {found.n_checked:,} tickets contradict another with the same question"
+    return RuleAnswer("curate" if share > LIMITS["conflicting"] else "enough", f"{evidence} ({share:.1%})")
 
 
-def _form(known: Evidence) -> Said | None:
+def _form(known: Evidence) -> RuleAnswer | None:
     if known.forms is None:
         return None
     if not known.forms:
         missing = "no form of an answer is declared"
-        return Said("missing", missing, "evaluate.fields or evaluate.style in pipelines.yaml")
+        return RuleAnswer("missing", missing, "evaluate.fields or evaluate.style in pipelines.yaml")
     shares = ", ".join(f"{name} {share:.1%}" for name, share in known.forms.items())
     says = "curate" if min(known.forms.values()) < LIMITS["in_form"] else "enough"
-    return Said(says, f"of the train replies: {shares}")
+    return RuleAnswer(says, f"of the train replies: {shares}")
 
 
-def _items(known: Evidence) -> Said | None:
+def _items(known: Evidence) -> RuleAnswer | None:
     if known.n_items is None:
         return None
-    evidence = f"{known.n_items:,} held-out items, {known.min_items:,} are the least that may decide"
-    return Said("enough" if known.n_items >= known.min_items else "more items", evidence)
+    evidence = f"{known.n_items:,} held-out items, at least {known.min_items:,} are needed to decide"
+    return RuleAnswer("enough" if known.n_items >= known.min_items else "more items", evidence)
 
 
-def _memory(known: Evidence) -> Said | None:
+def _memory(known: Evidence) -> RuleAnswer | None:
     if not known.fits:
         return None
     here = {True: "fits here", False: "not here", None: "here unknown"}
@@ -233,32 +235,32 @@ def _memory(known: Evidence) -> Said | None:
     )
     lora, qlora = known.fits["lora"], known.fits["qlora"]
     if lora.here or (not qlora.here and lora.smallest_card is not None and lora.smallest_card == qlora.smallest_card):
-        return Said("lora", evidence)
-    return Said("qlora" if qlora.here or qlora.smallest_card is not None else "smaller base", evidence)
+        return RuleAnswer("lora", evidence)
+    return RuleAnswer("qlora" if qlora.here or qlora.smallest_card is not None else "smaller base", evidence)
 
 
-def _full(known: Evidence) -> Said | None:
-    """The last rung: only where adapters were tried, fall short, and have not learnt their examples."""
+def _full(known: Evidence) -> RuleAnswer | None:
+    """The last rung: only if adapters were tried, fall short, and have not learnt their examples."""
     trained = known.trained
     if trained is None:
         return None
     if known.verdict == "PROMOTE":
-        return Said("enough", f"{trained.method} met the gate")
+        return RuleAnswer("enough", f"{trained.method} met the gate")
     if trained.validation_loss is None:
-        missing = "no validation loss tells whether the examples are learnt"
-        return Said("missing", missing, "split.validation_fraction above 0")
+        missing = "without a validation loss it is unknown whether the examples are learnt"
+        return RuleAnswer("missing", missing, "split.validation_fraction above 0")
     n_train, fit = known.n_train or 0, known.fits.get("full")
     learnt = trained.train_loss <= FITTED * trained.validation_loss
     fits = fit is not None and bool(fit.here or fit.smallest_card)
     is_due = known.verdict is not None and not learnt and n_train >= LIMITS["many"] and fits
-    return Said(
+    return RuleAnswer(
         "full" if is_due else "enough",
-        f"{trained.method} came to {known.verdict or 'no verdict'}; train loss {trained.train_loss:.3g}, validation "
+        f"{trained.method} ended with {known.verdict or 'no verdict'}; train loss {trained.train_loss:.3g}, validation "
         f"loss {trained.validation_loss:.3g}; {n_train:,} tickets",
     )
 
 
-def _cost(known: Evidence) -> Said | None:
+def _cost(known: Evidence) -> RuleAnswer | None:
     report = known.costs
     if report is None:
         return None
@@ -267,18 +269,18 @@ def _cost(known: Evidence) -> Said | None:
     rented = known.card or report.machine
     if rented is None:
         missing = f"{evidence}; no card is named for the own model"
-        return Said("missing", missing, "--machine NAME of infra/prices.yaml")
+        return RuleAnswer("missing", missing, "--machine NAME of infra/prices.yaml")
     card = next(line for line in report.cards if line.card == rented)
     volume = card.break_even[cheap.what.removeprefix("API ").partition(",")[0]]
     less = "never less" if volume is None else f"less from {volume:,.0f} queries on"
     evidence += f"; {card.card} costs {card.usd_per_month:,.0f} a month, {less}"
     if known.queries is None:
-        return Said("missing", evidence, "--queries N, the queries of a month")
+        return RuleAnswer("missing", evidence, "--queries N, the queries of a month")
     says = "own model" if volume is not None and known.queries >= volume else "API"
-    return Said(says, f"{evidence}; {known.queries:,.0f} are asked")
+    return RuleAnswer(says, f"{evidence}; {known.queries:,.0f} are expected")
 
 
-ASK: Mapping[str, Callable[[Evidence], Said | None]] = {
+QUESTIONS: Mapping[str, Callable[[Evidence], RuleAnswer | None]] = {
     "prompting": _prompting,
     "tuned": lambda known: _by_verdict(known.tuned, better="tuning", worse="prompting", other="more items"),
     "retrieval": lambda known: _by_verdict(known.retrieval, better="retrieval", worse="enough", other="enough"),
@@ -291,15 +293,15 @@ ASK: Mapping[str, Callable[[Evidence], Said | None]] = {
     "full": _full,
     "cost": _cost,
 }
-"""Name of a rule -> what the evidence says to it; None where there is none."""
+"""Name of a rule -> its answer from the evidence; None if there is none."""
 
 
 def evidence_of(spec: PipelineSpec, settings: Settings, recorded: Recorded | None, *, root: Path) -> Evidence:
-    """Everything that a run, the newest ablation and the shapes of the base model tell; costs are left out.
+    """Collect the evidence of a run, the newest ablation and the base model's shapes; without costs.
 
     Args:
         spec: Of pipelines.yaml; a run's scores are read by the configuration that it recorded.
-        recorded: The run; null where nothing was run yet.
+        recorded: The run; None if nothing has run yet.
         root: Folder of pipelines.yaml.
     """
     absolute = (rule for rule in spec.gates.rules if rule.value_threshold is not None and rule.slice is None)
@@ -311,7 +313,7 @@ def evidence_of(spec: PipelineSpec, settings: Settings, recorded: Recorded | Non
 
 
 def _curated(known: Evidence, recorded: Recorded) -> Evidence:
-    """With what curation and the training left."""
+    """Add the results of curation and training."""
     spec, splits = spec_of(recorded.row), recorded.result("decontaminate", Splits)
     numbers = recorded.card_numbers()
     return replace(
@@ -325,7 +327,7 @@ def _curated(known: Evidence, recorded: Recorded) -> Evidence:
 
 
 def _scored(known: Evidence, recorded: Recorded) -> Evidence:
-    """With what the held-out scores say."""
+    """Add the held-out scores."""
     spec, items, decision = spec_of(recorded.row), recorded.result("items", EvalSet), recorded.decision()
     traits = {each.name: each for each in spec.evaluate.traits()}
     first = traits[spec.gates.rules[0].metric]
@@ -364,7 +366,7 @@ def _best_prompting(scores: Mapping[str, Scores], traits: MetricTraits) -> str |
 
 
 def _meets(spec: PipelineSpec, arm: ArmScores) -> Literal["yes", "no", "not shown"] | None:
-    """Does the arm reach every absolute limit of the gate, by bound? A metric that it lacks is not shown."""
+    """Return whether the arm's bounds reach every absolute limit of the gate; `not shown` if it lacks a metric."""
     import numpy as np
 
     verdicts = set()
@@ -387,7 +389,7 @@ def _meets(spec: PipelineSpec, arm: ArmScores) -> Literal["yes", "no", "not show
 
 
 def _fits(spec: PipelineSpec, recorded: Recorded | None, root: Path) -> dict[str, Fit]:
-    """By the base model's own files where a run has it, else by the shapes that are shipped."""
+    """Compute it from the base model's own files if a run has it, else from the shipped shapes."""
     train = spec.train.first()
     model = None if recorded is None else recorded.result("base_model", ModelRef)
     work = None if model is None else workload_of(model, max_tokens=train.max_length)
@@ -397,7 +399,7 @@ def _fits(spec: PipelineSpec, recorded: Recorded | None, root: Path) -> dict[str
         return {}
 
     def fits_here(method: str) -> bool | None:
-        # model_copy checks nothing: the learning rate of another method would be refused.
+        # model_copy validates nothing; validation would refuse the learning rate of another method.
         return forecast(work, train.model_copy(update={"method": method})).fits if work else None
 
     methods = fit_methods(dims, train, max_tokens=train.max_length)
@@ -405,7 +407,7 @@ def _fits(spec: PipelineSpec, recorded: Recorded | None, root: Path) -> dict[str
 
 
 def _newest_ablation(settings: Settings, pipeline: str) -> AblationTable | None:
-    """The newest one that can be read."""
+    """Return the newest one that can be read."""
     files = sorted((settings.home / "ablations" / pipeline).glob("*.json"), key=lambda path: path.stat().st_mtime)
     for path in reversed(files):
         with suppress(OSError, ValueError):  # pydantic's errors are ValueErrors

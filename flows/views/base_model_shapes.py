@@ -1,4 +1,4 @@
-"""The shapes of a pipeline's base model, before it is fetched: for `tunegate estimate` and `tunegate advise`."""
+"""Find the shapes of a pipeline's base model before it is fetched, for `tunegate estimate` and `tunegate advise`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tasks.train.memory import ModelDims, known_dims
 
 
 def dims_of(spec: TrainSpec, root: Path) -> ModelDims:
-    """From its config.json, where that is at hand; else from the shipped ones, by its name.
+    """Read them from its config.json if that is available, else from the shipped shapes, by its name.
 
     Args:
         root: Folder of pipelines.yaml.
 
     Raises:
-        ConfigError: TG0171, no shapes of that name are shipped; TG0173 and TG0171, as `read_config`.
+        ConfigError: TG0171, no shapes of that name are shipped; TG0173 and TG0171, see `read_config`.
     """
     source = parse_model_uri(spec.base_model)
     if isinstance(source, FileUri):

@@ -1,4 +1,4 @@
-"""Are the champion's files those of the event by which it is champion? Asked by `tunegate history` and `doctor`."""
+"""Check that the champion's files are those of its promotion. Used by `tunegate history` and `doctor`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tasks.files import verify
 
 
 def missing_files(ledger: Ledger, name: str) -> str:
-    """The champion's folder that is not there; empty when all are, and are what the event says.
+    """Return the champion's folder that is missing; empty if all exist and match the promotion.
 
     Raises:
-        StorageError: TG0510, a file is damaged; TG0549, the files are others than the event's.
+        StorageError: TG0510, a file is damaged; TG0549, the files are not those of the promotion.
     """
     champion = ledger.champion(name)
     if champion is not None:
@@ -26,20 +26,20 @@ def missing_files(ledger: Ledger, name: str) -> str:
 
 
 def check_champion(ledger: Ledger, name: str) -> None:
-    """Compare bundle and weights with the digests of the event; what `forget` wrote anew is on record.
+    """Compare bundle and weights with the promotion's digests; rewrites by `forget` are recorded and allowed.
 
     Raises:
-        StorageError: TG0510, a file is damaged or gone; TG0549, the files are others than the event's.
+        StorageError: TG0510, a file is damaged or gone; TG0549, the files are not those of the promotion.
     """
     champion, event = ledger.champion(name), last_move(ledger.history(name), name)
     if champion is None or event is None:
         return
-    told = {"bundle": event.bundle_digest, **(orjson.loads(event.evidence) if event.evidence else {})}
+    digests = {"bundle": event.bundle_digest, **(orjson.loads(event.evidence) if event.evidence else {})}
     for what, part in (("bundle", champion.bundle), ("trained", champion.trained)):
-        if told.get(what) and verify(part.root) not in ledger.rewritten(told[what]):
+        if digests.get(what) and verify(part.root) not in ledger.rewritten(digests[what]):
             raise StorageError(
-                f"the {what} of v{champion.version} is not the one of the event of {event.at}",
+                f"the {what} of v{champion.version} is not the one that was promoted at {event.at}",
                 code="TG0549",
                 where=str(part.root),
-                hint="put it back from a backup, or go back to an earlier champion: `tunegate rollback PIPELINE`",
+                hint="restore it from a backup, or go back to an earlier champion: `tunegate rollback PIPELINE`",
             )

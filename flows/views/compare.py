@@ -1,6 +1,6 @@
-"""Two recorded runs side by side: settings, code, data, scores on common items, cost, digests.
+"""Compare two recorded runs: settings, code, data, scores on common items, cost, digests.
 
-Changes nothing and shows no ticket's text. Called by `tunegate compare`; `tasks/assess/side_by_side.py` does the sums.
+Changes nothing and shows no ticket text. Called by `tunegate compare`; `tasks/assess/side_by_side.py` does the sums.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FATES = ("n_in", "n_out", "n_quarantined", "n_dropped", "n_merged")
 
 
 def compare_runs(settings: Settings, first: str, second: str) -> dict[str, Any]:
-    """Everything as plain data; a part that one of the runs did not come to, or that is gone, is empty."""
+    """Return everything as plain data; a part that one of the runs did not reach, or that is gone, is empty."""
     runs = (Recorded(settings, first), Recorded(settings, second))
     return {
         "runs": [_head(recorded) for recorded in runs],
@@ -58,7 +58,7 @@ def _changes(first: dict[str, str], second: dict[str, str], *, all_of_them: bool
 
 
 def _data(first: Recorded, second: Recorded) -> dict[str, Any]:
-    """Rows by fate per step, rows per reason, and which tickets both runs have."""
+    """Return rows by fate per step, rows per reason, and which tickets both runs have."""
     cards = [recorded.card_numbers() for recorded in (first, second)]
     funnels = [{step.step: step.rows.model_dump() for step in card.funnel} if card else {} for card in cards]
     fates = [
@@ -97,7 +97,7 @@ def _metrics(first: Recorded, second: Recorded) -> dict[str, Any]:
 
 
 def _arms(first: Recorded, second: Recorded) -> list[dict[str, Any]]:
-    """Means of the first rule's metric, every arm, over the items of its own run."""
+    """Return means of the first rule's metric, for every arm, over the items of its own run."""
     metrics = [spec_of(recorded.row).gates.rules[0].metric for recorded in (first, second)]
     means: list[dict[str, float | None]] = []
     for recorded, metric in zip((first, second), metrics, strict=True):
@@ -116,18 +116,18 @@ def _arms(first: Recorded, second: Recorded) -> list[dict[str, Any]]:
 
 def _cost(recorded: Recorded) -> dict[str, str]:
     seconds = sum(recorded.ledger.made_in(key) or 0.0 for key in recorded.keys.values())
-    told = {"seconds of all steps, when made": f"{seconds:,.1f}"}
+    costs = {"seconds of all steps, when made": f"{seconds:,.1f}"}
     report = costs_of(recorded)
     if report is None:
-        return told
+        return costs
     if report.training_seconds is not None:
-        told["seconds of the training"] = f"{report.training_seconds:,.1f}"
-    told |= {f"prompt tokens, {arm}": f"{tokens:,.1f}" for arm, tokens in report.prompt_tokens.items()}
-    told["reply tokens"] = f"{report.reply_tokens:,.1f}"
-    told |= {name.replace("_", " "): f"{value:.4g}" for name, value in report.measured.items()}
-    told |= {f"USD a query, {line.what}": f"{line.usd:.6f}" for line in report.queries if line.usd is not None}
+        costs["seconds of the training"] = f"{report.training_seconds:,.1f}"
+    costs |= {f"prompt tokens, {arm}": f"{tokens:,.1f}" for arm, tokens in report.prompt_tokens.items()}
+    costs["reply tokens"] = f"{report.reply_tokens:,.1f}"
+    costs |= {name.replace("_", " "): f"{value:.4g}" for name, value in report.measured.items()}
+    costs |= {f"USD a query, {line.what}": f"{line.usd:.6f}" for line in report.queries if line.usd is not None}
     least = cheapest(report)
-    return {**told, **({"cheapest": least.what} if least else {})}
+    return {**costs, **({"cheapest": least.what} if least else {})}
 
 
 def _digests(first: Recorded, second: Recorded) -> list[dict[str, Any]]:

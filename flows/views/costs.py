@@ -1,13 +1,13 @@
-"""What a recorded run tells of cost and speed: tokens of its prompts and replies, seconds it measured, its training.
+"""Cost and speed of a recorded run: tokens of its prompts and replies, measured seconds, its training.
 
-Read by `tunegate cost`, `tunegate advise`, `tunegate compare` and the report; `tasks/assess/economics.py` reckons.
+Used by `tunegate cost`, `tunegate advise`, `tunegate compare` and the report; `tasks/assess/economics.py` computes.
 """
 
 from __future__ import annotations
 
 import orjson
 
-from flows.context.timings import read_measured
+from flows.context.timings import read_timings
 from flows.ledger.opened import open_ledger
 from flows.views.run_reader import Recorded, spec_of
 from flows.workspace.disk import private_folder
@@ -21,7 +21,7 @@ from tasks.files import write_json
 RECENT_RUNS = 1000
 PROMPTS = ("tuned", "zero_shot", "few_shot", "retrieval")
 BYTES = {"float32": 4, "bfloat16": 2, "auto": 2}
-"""Per weight, as `evaluate.dtype` loads them; `auto` counts as 16-bit."""
+"""Per weight, as loaded by `evaluate.dtype`; `auto` counts as 16-bit."""
 
 
 def costs_of(
@@ -32,10 +32,10 @@ def costs_of(
     queries_per_month: float | None = None,
     one_off_usd: float = 0.0,
 ) -> CostReport | None:
-    """The run's costs by the price book; None where the tuned model did not answer.
+    """Compute the run's costs by the price book; None if the tuned model did not answer.
 
     Args:
-        machine: Card of the price book; else the one that the run declared it was on, `gates.cost.machine`.
+        machine: Card of the price book; None for the one that the run declared, `gates.cost.machine`.
 
     Raises:
         ConfigError: TG0103, the price book has no card of that name.
@@ -50,7 +50,7 @@ def costs_of(
 
 
 def measures_of(recorded: Recorded) -> Measures | None:
-    """Figures of one run; None where it did not come as far as the tuned model's answers, or they are gone."""
+    """Return the figures of one run; None if it did not reach the tuned model's answers, or they are gone."""
     spec, ledger, keys = spec_of(recorded.row), recorded.ledger, recorded.keys
     model = recorded.of_training("base_model", ModelRef)
     answers = recorded.result("answers_tuned", Predictions, folder="answers")
@@ -63,14 +63,14 @@ def measures_of(recorded: Recorded) -> Measures | None:
         weight_bytes=model.n_parameters * BYTES[spec.evaluate.dtype],
         reply_tokens=answers.n_new_tokens / answers.n_items,
         prompt_tokens={arm: _mean_tokens(found, model, recorded.settings) for arm, found in prompts.items() if found},
-        measured=read_measured(recorded.settings, "latency", keys["latency"]) if "latency" in keys else {},
+        measured=read_timings(recorded.settings, "latency", keys["latency"]) if "latency" in keys else {},
         batched_seconds=None if seconds is None else seconds / answers.n_items,
         training_seconds=ledger.made_in(keys["train"]) if "train" in keys else None,
     )
 
 
 def _mean_tokens(prompts: PromptSet, model: ModelRef, settings: Settings) -> float:
-    """Counted once, then kept outside the store: counting loads a tokenizer."""
+    # Counted once, then stored outside the store: counting loads a tokenizer.
     from tasks.model.generate import mean_prompt_tokens
 
     folder = private_folder(settings.home / "measured" / "prompt_tokens")
@@ -90,13 +90,13 @@ def check_machine(machine: str | None, book: PriceBook) -> None:
     """
     if machine is not None and machine not in book.gpus:
         raise ConfigError(
-            f"the price book has no card {machine!r}; there are: {', '.join(sorted(book.gpus))}", code="TG0103",
-            where="--machine", hint="give one of these, or a price book of your own: --prices FILE",
+            f"the price book has no card {machine!r}; cards: {', '.join(sorted(book.gpus))}", code="TG0103",
+            where="--machine", hint="use one of these, or your own price book: --prices FILE",
         )  # fmt: skip
 
 
 def newest_run(settings: Settings, pipeline: str, *, step: str) -> Recorded | None:
-    """The pipeline's newest run that came as far as the step; None without one."""
+    """Return the pipeline's newest run that reached the step; None without one."""
     ledger = open_ledger(settings)
     if not ledger.exists():
         return None

@@ -1,4 +1,4 @@
-"""What differs between a run and the one that the compared champion comes from. Called by `flows/views/report.py`."""
+"""Differences between a run and the run of the champion it was compared with. Called by `flows/views/report.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.report import Change
 
 
 def changes_since(recorded: Recorded, decision: GateDecision | None) -> tuple[Change, ...]:
-    """Settings, data, code and libraries that differ from the run that the compared champion comes from."""
+    """Return settings, data, code and libraries that differ from the run of the compared champion."""
     version = decision.champion_version if decision else None
     candidate = recorded.ledger.candidate(recorded.row.model_name, version) if version else None
     if candidate is None or candidate.ref.run_id == recorded.row.run_id:
@@ -22,9 +22,9 @@ def changes_since(recorded: Recorded, decision: GateDecision | None) -> tuple[Ch
     before = recorded.ledger.run(candidate.ref.run_id)
     steps_before = recorded.ledger.steps(before.run_id)
     ours, theirs = settings_of(recorded.row), settings_of(before)
-    for steps, told in ((recorded.steps, ours), (steps_before, theirs)):
-        told |= _made_from(recorded.store, steps)
-        told |= {f"digest of {step.step}": step.digest[:16] for step in steps if step.step in ("extract", "encode")}
+    for steps, facts in ((recorded.steps, ours), (steps_before, theirs)):
+        facts |= _made_from(recorded.store, steps)
+        facts |= {f"digest of {step.step}": step.digest[:16] for step in steps if step.step in ("extract", "encode")}
     ours["code"], theirs["code"] = recorded.row.code[:16], before.code[:16]
     return tuple(
         Change(what=what, champion=theirs.get(what), candidate=ours.get(what))
@@ -34,9 +34,9 @@ def changes_since(recorded: Recorded, decision: GateDecision | None) -> tuple[Ch
 
 
 def _made_from(store: Store, steps: Iterable[StepRow]) -> dict[str, str]:
-    """What the steps' results were made by: digests of modules, versions of libraries.
+    """Return what made the steps' results: digests of modules, versions of libraries.
 
-    Results of several versions may be in one run: a step that is not affected by a change is reused.
+    A run may have results of several versions: a step that is not affected by a change is reused.
     """
     found: dict[str, set[str]] = defaultdict(set)
     for step in steps:
@@ -44,13 +44,13 @@ def _made_from(store: Store, steps: Iterable[StepRow]) -> dict[str, str]:
         if parts is not None:
             for module, digest in parts.code.items():
                 found[f"code of {module}"].add(digest[:16])
-            for library, told in parts.libraries.items():
-                found[f"version of {library}"].add(told)
+            for library, version in parts.libraries.items():
+                found[f"version of {library}"].add(version)
     return {what: ", ".join(sorted(values)) for what, values in found.items()}
 
 
 def _parts_of(store: Store, step: StepRow) -> KeyParts | None:
-    """A step that there is several of has the folder of its kind: `answers` of `answers_tuned`."""
+    # One of several steps of a kind has the folder of its kind: `answers` for `answers_tuned`.
     words = step.step.split("_")
     names = ("_".join(words[:length]) for length in range(len(words), 0, -1))
     return next((parts for name in names if step.key and (parts := store.parts(name, step.key))), None)

@@ -1,9 +1,9 @@
-"""What `tunegate doctor` checks, one small function each; `flows/commands/doctor.py` prints what they find.
+"""The checks of `tunegate doctor`, one small function each; `flows/commands/doctor.py` prints their findings.
 
-In this order: the machine (Python, packages, torch and its devices, disk, clock), what lies in the state folder
-(locks, ledger, warehouses, MLflow's store, the champions' files), and the servers. Nothing is repaired, but runs whose
-process is gone are marked, as by `tunegate runs`; nothing is started, and nothing is sent but a request for health. Who
-else can reach the servers is reported by `flows/commands/exposure.py`.
+In this order: the machine (Python, packages, torch and its devices, disk, clock), the state folder (locks, ledger,
+warehouses, MLflow's store, the champions' files), and the servers. Nothing is repaired, but runs whose process is gone
+are marked, as by `tunegate runs`; nothing is started, and nothing is sent except health requests.
+`flows/commands/exposure.py` reports who else can reach the servers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeAlias
 
-from flows.context.ingest import source_fault, told_without_asking
+from flows.context.ingest import describe_for_plan, source_fault
 from flows.context.published import warehouse_folder
 from flows.ledger.opened import open_ledger
 from flows.views.champion_files import check_champion
@@ -49,13 +49,13 @@ class Finding:
     what: str
     state: str
     """`ok`, `warn` or `bad`."""
-    told: str
+    message: str
     fix: str = ""
 
 
 @dataclass(frozen=True)
 class Patient:
-    """What is looked at."""
+    """What is checked."""
 
     settings: Settings
     config: Path
@@ -66,7 +66,7 @@ Check: TypeAlias = Callable[[Patient], Iterator[Finding]]
 
 
 def bare_url(url: str) -> str:
-    """The address without a user and password that may stand in it.
+    """Return the address without user and password.
 
     >>> bare_url("http://ann:secret@db.example:5000/api")
     'http://db.example:5000/api'
@@ -77,14 +77,14 @@ def bare_url(url: str) -> str:
 
 
 def python(_patient: Patient) -> Iterator[Finding]:
-    """Its version, and what the processor has."""
+    """Check its version, and count the cores."""
     fit = (3, 11) <= sys.version_info[:2] <= (3, 14)
-    told = f"{sys.version.split()[0]}, {os.cpu_count()} cores"
-    yield Finding("python", "ok" if fit else "bad", told, "" if fit else "use Python 3.11 to 3.14")
+    message = f"{sys.version.split()[0]}, {os.cpu_count()} cores"
+    yield Finding("python", "ok" if fit else "bad", message, "" if fit else "use Python 3.11 to 3.14")
 
 
 def packages(_patient: Patient) -> Iterator[Finding]:
-    """Is everything installed that a run imports?"""
+    """Check that everything a run imports is installed."""
     for name in NEEDED:
         try:
             yield Finding(name, "ok", metadata.version(name))
@@ -93,7 +93,7 @@ def packages(_patient: Patient) -> Iterator[Finding]:
 
 
 def name_clashes(_patient: Patient) -> Iterator[Finding]:
-    """No other distribution may ship our top-level names: its files would shadow ours."""
+    """Check that no other distribution ships our top-level names: its files would shadow ours."""
     owners = metadata.packages_distributions()
     clashes = [(name, other) for name in OUR_PACKAGES for other in sorted(set(owners.get(name, [])) - {"tunegate"})]
     for name, other in clashes:
@@ -103,15 +103,15 @@ def name_clashes(_patient: Patient) -> Iterator[Finding]:
 
 
 def torch(_patient: Patient) -> Iterator[Finding]:
-    """Its arithmetic, threads and devices; imports it, which takes seconds."""
+    """Check its arithmetic, threads and devices; imports it, which takes seconds."""
     from tasks.model.base_model import torch_facts
 
     facts = torch_facts()
     n_cores = os.cpu_count() or 1
-    told = f"{facts.n_threads} threads, {'bfloat16' if facts.bfloat16 else 'float32: no bfloat16 products in hardware'}"
+    precision = "bfloat16" if facts.bfloat16 else "float32: no bfloat16 products in hardware"
     crowded = facts.n_threads > n_cores
     yield Finding(
-        "arithmetic", "warn" if crowded else "ok", told,
+        "arithmetic", "warn" if crowded else "ok", f"{facts.n_threads} threads, {precision}",
         f"set OMP_NUM_THREADS to at most {n_cores}" if crowded else "",
     )  # fmt: skip
     for device in facts.devices:
@@ -119,13 +119,13 @@ def torch(_patient: Patient) -> Iterator[Finding]:
 
 
 def config(patient: Patient) -> Iterator[Finding]:
-    """Does the loader take the file?"""
+    """Check that the file loads."""
     names = sorted(load_file(patient.config).pipelines)
     yield Finding("config", "ok", f"{patient.config}: {', '.join(names)}")
 
 
 def disk(patient: Patient) -> Iterator[Finding]:
-    """Is there room, and may it be written to? For the state folder and for the cache."""
+    """Check that the state folder and the cache have space and are writable."""
     for what, place in (("disk", patient.settings.home), ("cache", patient.settings.cache)):
         folder = place
         while not folder.exists():
@@ -134,7 +134,7 @@ def disk(patient: Patient) -> Iterator[Finding]:
         roomy = free >= MIN_FREE_GB
         yield Finding(
             what, "ok" if roomy else "warn", f"{free:.1f} GB free at {place}",
-            "" if roomy else f"make room: {MIN_FREE_GB:g} GB hold a base model and a few runs",
+            "" if roomy else f"free some space: a base model and a few runs need {MIN_FREE_GB:g} GB",
         )  # fmt: skip
         if not os.access(folder, os.W_OK):
             variable = "TUNEGATE_HOME" if what == "disk" else "TUNEGATE_CACHE"
@@ -142,56 +142,54 @@ def disk(patient: Patient) -> Iterator[Finding]:
 
 
 def clock(_patient: Patient) -> Iterator[Finding]:
-    """Is a test's clock left behind?"""
+    """Check that no test clock is still set."""
     if os.environ.get(VARIABLE):
-        told = f"{VARIABLE} is set: it is {present().isoformat(timespec='seconds')} for every tick and cooldown"
-        yield Finding("clock", "warn", told, f"unset {VARIABLE}")
+        now = present().isoformat(timespec="seconds")
+        yield Finding("clock", "warn", f"{VARIABLE} is set: ticks and cooldowns use {now}", f"unset {VARIABLE}")
 
 
 def locks(patient: Patient) -> Iterator[Finding]:
-    """Who holds a pipeline; a lock ends with its process, so there are no stale ones to remove."""
+    """Show who holds a pipeline; a lock ends with its process, so there are no stale ones to remove."""
     held = 0
     for path in sorted((patient.settings.home / "locks").glob("*.lock")):
         holder = is_locked(patient.settings.home, path.stem)
         if holder is not None:
             held += 1
-            told = (
-                f"{path.stem} is held by run {holder.run} (process {holder.pid} on {holder.host}) since {holder.since}"
-            )
-            yield Finding("lock", "ok", told)
+            process = f"process {holder.pid} on {holder.host}"
+            yield Finding("lock", "ok", f"{path.stem} is held by run {holder.run} ({process}) since {holder.since}")
     if not held:
         yield Finding("locks", "ok", "no pipeline is held")
 
 
 def ledger(patient: Patient) -> Iterator[Finding]:
-    """Is it readable, the one that was here before, its history whole, and every row what was written?"""
+    """Check that it is readable, the one that was here before, its history intact, and every row unchanged."""
     if not open_ledger(patient.settings).exists():
         open_ledger(patient.settings).check()
         yield Finding("ledger", "ok", "no run yet")
         return
     open_ledger(patient.settings).check()
     events = open_ledger(patient.settings).history()
-    yield Finding("ledger", "ok", f"{len(events)} moves of a champion, history whole, every row as it was written")
+    yield Finding("ledger", "ok", f"{len(events)} moves of a champion, history intact, every row as it was written")
 
 
 def interrupted(patient: Patient) -> Iterator[Finding]:
-    """Runs that ended without a word."""
+    """Find runs whose process ended unexpectedly."""
     if open_ledger(patient.settings).exists():
         for row in open_ledger(patient.settings).mark_interrupted():
             yield Finding("run", "warn", f"{row.run_id} was interrupted", f"tunegate run {row.pipeline}")
 
 
 def pending_sync(patient: Patient) -> Iterator[Finding]:
-    """What MLflow has not been told yet."""
+    """Count the changes that MLflow does not have yet."""
     if not open_ledger(patient.settings).exists():
         return
     n_pending = len(open_ledger(patient.settings).pending_projections())
-    told = f"{n_pending} changes not told" if n_pending else "told everything"
-    yield Finding("sync", "warn" if n_pending else "ok", f"MLflow: {told}", "tunegate reconcile" if n_pending else "")
+    state = f"{n_pending} changes are pending" if n_pending else "is up to date"
+    yield Finding("sync", "warn" if n_pending else "ok", f"MLflow: {state}", "tunegate reconcile" if n_pending else "")
 
 
 def warehouses(patient: Patient) -> Iterator[Finding]:
-    """Does every published warehouse open, and has it a row of fate for each row read?"""
+    """Check that every published warehouse opens, and has the fate of each row read."""
     home = patient.settings.home
     for folder in sorted((home / "warehouse").glob("*/")):
         path = warehouse_folder(home, folder.name) / "warehouse.duckdb"
@@ -207,32 +205,31 @@ def warehouses(patient: Patient) -> Iterator[Finding]:
             )
         except StorageError as error:
             yield Finding("warehouse", "bad", f"{folder.name}: {error.code}: {error.message}", fix)
-        except Exception as error:  # of DuckDB, whose words may quote a row
-            yield Finding("warehouse", "bad", f"{folder.name}: cannot be asked ({type(error).__name__})", fix)
+        except Exception as error:  # DuckDB's text may quote a row
+            yield Finding("warehouse", "bad", f"{folder.name}: cannot be queried ({type(error).__name__})", fix)
         else:
             whole = row is not None and row[0] == row[1]
-            told = f"{folder.name}: {row[0] if row else 0:,} rows, each with its fate"
-            yield Finding("warehouse", "ok" if whole else "bad", told if whole else f"{folder.name}: rows are missing",
-                          "" if whole else fix)  # fmt: skip
+            found = f"{row[0] if row else 0:,} rows, each with its fate" if whole else "rows are missing"
+            yield Finding("warehouse", "ok" if whole else "bad", f"{folder.name}: {found}", "" if whole else fix)
 
 
 def mlflow_store(patient: Patient) -> Iterator[Finding]:
-    """Is the embedded MLflow store a whole database?"""
+    """Check that the embedded MLflow store is an intact database."""
     path = patient.settings.home / "mlflow" / "mlflow.db"
     if not path.exists():
         return
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)) as database:
-            (told,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            (answer,) = database.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
-        told = str(error)
-    whole = told == "ok"
-    fix = "" if whole else "move it away: `tunegate reconcile` tells a new one everything"
-    yield Finding("mlflow store", "ok" if whole else "bad", f"{path.name} is whole" if whole else told, fix)
+        answer = str(error)
+    whole = answer == "ok"
+    fix = "" if whole else "move it away: `tunegate reconcile` fills a new one"
+    yield Finding("mlflow store", "ok" if whole else "bad", f"{path.name} is intact" if whole else answer, fix)
 
 
 def champions(patient: Patient) -> Iterator[Finding]:
-    """Has every file of every champion its sha256, and the whole the digest that the ledger recorded?"""
+    """Check the sha256 of every file of every champion, and the digests that the ledger recorded."""
     if not open_ledger(patient.settings).exists():
         return
     for champion in open_ledger(patient.settings).champions():
@@ -253,26 +250,26 @@ def champions(patient: Patient) -> Iterator[Finding]:
 
 
 def local_servers(patient: Patient) -> Iterator[Finding]:
-    """Those that were started here; they listen on loopback alone."""
+    """Check the servers that were started here; they listen only on loopback."""
     servers = running(patient.settings.home)
     for server in servers:
         answers = answer_code(server.url + HEALTH[server.kind]) is not None
         fix = "" if answers else f"tunegate down, then tunegate up; its log: {server.log}"
-        told = f"{server.kind} at {server.url} {'answers' if answers else 'does not answer'}"
-        yield Finding("server", "ok" if answers else "warn", told, fix)
+        message = f"{server.kind} at {server.url} {'answers' if answers else 'does not answer'}"
+        yield Finding("server", "ok" if answers else "warn", message, fix)
     if not servers:
-        yield Finding("servers", "ok", "none runs here; a run starts what it needs, `tunegate up` both")
+        yield Finding("servers", "ok", "none is running; a run starts what it needs, `tunegate up` starts both")
 
 
 def prefect(patient: Patient) -> Iterator[Finding]:
-    """The server that PREFECT_API_URL names."""
+    """Check the server in PREFECT_API_URL."""
     url = patient.settings.prefect_api_url
     if url:
         yield from _remote("prefect", url, f"{url.rstrip('/')}/health", PREFECT_LOGIN, patient)
 
 
 def mlflow(patient: Patient) -> Iterator[Finding]:
-    """Every tracking server that a pipeline or MLFLOW_TRACKING_URI names."""
+    """Check every tracking server in a pipeline or MLFLOW_TRACKING_URI."""
     try:
         declared = {spec.registry.tracking_uri for spec in load_file(patient.config).pipelines.values()}
     except ConfigError:
@@ -288,15 +285,15 @@ def _remote(what: str, url: str, health: str, login: tuple[str, ...], patient: P
     if code is None:
         yield Finding(what, "bad", f"{shown} does not answer", f"start it, or correct the address of {what}")
     elif code in (401, 403) and not known:
-        yield Finding(what, "bad", f"{shown} asks who you are", f"set {login[0]}")
+        yield Finding(what, "bad", f"{shown} asks for a login", f"set {login[0]}")
     elif code not in (200, 401, 403):
-        yield Finding(what, "bad", f"{shown} answers {code} instead of 200", "look into the server's log")
+        yield Finding(what, "bad", f"{shown} answers {code} instead of 200", "see the server's log")
     else:
         yield Finding(what, "ok", f"{shown} answers")
 
 
 def cluster(patient: Patient) -> Iterator[Finding]:
-    """Of pipelines with `engine: ray`: the address, the shared storage, and every node. Joins the cluster."""
+    """Check, for pipelines with `engine: ray`, the address, the shared storage and every node. Joins the cluster."""
     declared = [spec for spec in load_file(patient.config).pipelines.values() if spec.engine == "ray"]
     if not declared:
         return
@@ -313,13 +310,13 @@ def cluster(patient: Patient) -> Iterator[Finding]:
 
 
 def sources(patient: Patient) -> Iterator[Finding]:
-    """Of sources behind a connection: extra, credential, and what was brought in. Nobody is asked."""
+    """Check, for remote sources, extra, credential and what was ingested. Contacts no service."""
     for spec in load_file(patient.config).pipelines.values():
-        told = told_without_asking(spec, patient.settings)
-        if told is None:
+        message = describe_for_plan(spec, patient.settings)
+        if message is None:
             continue
         fault = source_fault(spec)
         if fault is not None:
             yield Finding("source", "bad", f"{spec.name}: {fault.code}: {fault.message}", fault.hint or "")
         else:
-            yield Finding("source", "ok", f"{spec.name}: {told}")
+            yield Finding("source", "ok", f"{spec.name}: {message}")

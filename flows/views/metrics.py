@@ -1,6 +1,6 @@
-"""What the ledger knows as Prometheus metrics; no text and no id of a ticket is among them.
+"""The ledger's figures as Prometheus metrics, without ticket text and ticket ids.
 
-Read anew at each scrape: nothing is counted in memory, so that it does not matter which process is asked. Called by
+Read again at each scrape: nothing is counted in memory, so that it does not matter which process answers. Used by
 `tunegate metrics` (for the textfile collector of a node exporter) and by the endpoint's `/metrics`.
 """
 
@@ -24,28 +24,28 @@ FATES = {"kept": "n_out", "quarantined": "n_quarantined", "dropped": "n_dropped"
 
 
 def exposition(settings: Settings) -> bytes:
-    """All metrics in the text format 0.0.4.
+    """Return all metrics in the text format 0.0.4.
 
     Raises:
-        TunegateError: the ledger cannot be read; a history that was altered is a metric, not an error.
+        TunegateError: the ledger cannot be read; an altered history is a metric, not an error.
     """
     from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client import Gauge as Made
+    from prometheus_client import Gauge as PrometheusGauge
 
     registry = CollectorRegistry()
 
-    def gauge(name: str, told: str, *labels: str) -> Any:
-        return Made(f"tunegate_{name}", told, labels, registry=registry)
+    def gauge(name: str, description: str, *labels: str) -> Any:
+        return PrometheusGauge(f"tunegate_{name}", description, labels, registry=registry)
 
     ledger = open_ledger(settings)
-    pipelines = _tell_runs(ledger, gauge)
-    _tell_champions(ledger, gauge)
-    _tell_steps(ledger, gauge, pipelines)
-    _tell_rows(settings, gauge, pipelines)
+    pipelines = _report_runs(ledger, gauge)
+    _report_champions(ledger, gauge)
+    _report_steps(ledger, gauge, pipelines)
+    _report_rows(settings, gauge, pipelines)
     return bytes(generate_latest(registry))
 
 
-def _tell_runs(ledger: Ledger, gauge: Gauge) -> list[str]:
+def _report_runs(ledger: Ledger, gauge: Gauge) -> list[str]:
     runs = gauge("runs", "Runs in the ledger by how they ended", "pipeline", "status", "verdict")
     tallies = ledger.tallies()
     for tally in tallies:
@@ -64,7 +64,7 @@ def _tell_runs(ledger: Ledger, gauge: Gauge) -> list[str]:
     return pipelines
 
 
-def _tell_champions(ledger: Ledger, gauge: Gauge) -> None:
+def _report_champions(ledger: Ledger, gauge: Gauge) -> None:
     whole = gauge("history_whole", "0 when the chain of the champions' history was altered")
     is_whole = ledger.is_whole()
     whole.set(is_whole)
@@ -75,24 +75,24 @@ def _tell_champions(ledger: Ledger, gauge: Gauge) -> None:
     for champion in ledger.champions():
         version.labels(champion.name).set(int(champion.version))
         age.labels(champion.name).set(_age(champion.promoted_at))
-    waiting = gauge("approvals_waiting", "Candidates that wait for a person", "name")
+    waiting = gauge("approvals_waiting", "Candidates that wait for approval", "name")
     for name in ledger.names():
         waiting.labels(name).set(len(ledger.waiting(name)))
-    gauge("mlflow_pending", "Changes that MLflow was not told of yet").set(len(ledger.pending_projections()))
+    gauge("mlflow_pending", "Changes that MLflow does not have yet").set(len(ledger.pending_projections()))
 
 
-def _tell_steps(ledger: Ledger, gauge: Gauge, pipelines: Iterable[str]) -> None:
+def _report_steps(ledger: Ledger, gauge: Gauge, pipelines: Iterable[str]) -> None:
     seconds = gauge("step_seconds", "What the step took in the newest run that made it, seconds", "pipeline", "step")
     for pipeline in pipelines:
-        told: set[str] = set()
+        seen: set[str] = set()
         for run in ledger.runs(pipeline=pipeline, limit=5):
             for step in ledger.steps(run.run_id):
-                if step.state == "done" and step.step not in told:
-                    told.add(step.step)
+                if step.state == "done" and step.step not in seen:
+                    seen.add(step.step)
                     seconds.labels(pipeline, step.step).set(step.seconds)
 
 
-def _tell_rows(settings: Settings, gauge: Gauge, pipelines: Iterable[str]) -> None:
+def _report_rows(settings: Settings, gauge: Gauge, pipelines: Iterable[str]) -> None:
     from tasks.curate.ask import funnel_of
 
     rows = gauge("rows", "Rows of the published warehouse by step and fate", "pipeline", "step", "fate")
@@ -100,7 +100,7 @@ def _tell_rows(settings: Settings, gauge: Gauge, pipelines: Iterable[str]) -> No
         database = warehouse_folder(settings.home, pipeline) / "warehouse.duckdb"
         try:
             funnel = funnel_of(database) if database.is_file() else []
-        except TunegateError:  # somebody works in it, or it is of another version: the other metrics are told
+        except TunegateError:  # in use, or of another version: report the other metrics
             continue
         for step in funnel:
             for fate, column in FATES.items():

@@ -1,6 +1,6 @@
-"""What a run will ask of a judge and an endpoint, and time one answer at a time: for `tunegate plan`.
+"""Calls to a judge and an endpoint that a run will make, and answers that it will time one by one: for `tunegate plan`.
 
-Reads store, ledger and labels, asks nobody. The counts are made in `tasks/assess/plan_checks.py`.
+Reads store, ledger and labels, contacts no service. `tasks/assess/plan_checks.py` counts.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.context.timings import read_measured
+from flows.context.timings import read_timings
 from flows.graph.plan import PlannedNode
 from flows.views.costs import newest_run
 from flows.workspace.settings import Settings
@@ -22,10 +22,10 @@ from tasks.assess.plan_checks import Calls, endpoint_calls, judge_calls, latency
 def planned_calls(
     spec: PipelineSpec, planned: Sequence[PlannedNode], *, settings: Settings, root: Path, has_champion: bool
 ) -> list[Calls]:
-    """One line for each that is declared and not reused.
+    """Return one entry for each that is declared and not reused.
 
     Raises:
-        GateError: TG0612, the price book is wrong; TG0616, the labels of the judge cannot be read.
+        GateError: TG0612, the price book is invalid; TG0616, the labels of the judge cannot be read.
     """
     steps = {this.id: this for this in planned}
     items = next((this.artifact for name, this in steps.items() if name == "items"), None)
@@ -35,7 +35,7 @@ def planned_calls(
     found: list[Calls] = []
     endpoint, judge, latency = spec.evaluate.endpoint, spec.gates.judge, spec.gates.latency
     book = read_prices() if endpoint is not None or judge is not None else None
-    if endpoint is not None and book is not None and _asked(steps.get("answers_endpoint")):
+    if endpoint is not None and book is not None and _will_run(steps.get("answers_endpoint")):
         found.append(
             endpoint_calls(
                 model=endpoint.model,
@@ -46,22 +46,22 @@ def planned_calls(
                 book=book,
             )
         )
-    if judge is not None and book is not None and _asked(steps.get("judge")):
+    if judge is not None and book is not None and _will_run(steps.get("judge")):
         n_labels = 0 if judge.labels is None else sum(1 for _ in read_labels(root / judge.labels))
         found.append(judge_calls(judge, items=known, n_items=n_items, n_labels=n_labels, book=book))
-    if latency is not None and _asked(steps.get("latency")):
+    if latency is not None and _will_run(steps.get("latency")):
         against = "the champion" if has_champion else "the base model"
         found.append(latency_calls(latency, against=against, seconds_each=_seconds_each(spec, settings)))
     return found
 
 
-def _asked(step: PlannedNode | None) -> bool:
+def _will_run(step: PlannedNode | None) -> bool:
     return step is not None and step.state in ("run", "maybe")
 
 
 def _seconds_each(spec: PipelineSpec, settings: Settings) -> float | None:
-    """Mean of the medians of both models, of the last run that timed them."""
+    """Return the mean of both models' medians, of the last run that timed them."""
     last = newest_run(settings, spec.name, step="latency")
-    figures = {} if last is None else read_measured(settings, "latency", last.keys["latency"])
+    figures = {} if last is None else read_timings(settings, "latency", last.keys["latency"])
     both = [figures[name] for name in ("latency_p50_s", "reference_latency_p50_s") if name in figures]
     return sum(both) / len(both) if both else None

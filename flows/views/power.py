@@ -1,6 +1,6 @@
-"""Can the gate decide? Told before training: by `tunegate plan`, and by a run once its held-out items are known.
+"""Check before training whether the gate can decide: in `tunegate plan`, and in a run once its items are known.
 
-Looks up the last verdict in ledger and store; the arithmetic is in `tasks/assess/plan_gate.py`.
+Reads the last verdict from ledger and store; the arithmetic is in `tasks/assess/plan_gate.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RECENT_RUNS = 50
 def gate_power(
     spec: PipelineSpec, *, splits: Splits | None, ledger: Ledger | None, store: Store
 ) -> tuple[RulePower, ...]:
-    """What each rule needs and what the held-out items show; items are unknown before curation has run."""
+    """Return what each rule needs and what the held-out items can show; items are unknown before curation."""
     n_items = None if splits is None else min(spec.evaluate.max_items, splits.n_test)
     decision = None if ledger is None else last_decision(ledger, store, spec.name)
     return plan_gate(
@@ -41,7 +41,7 @@ def gate_power(
 
 
 def refuse_weak_gate(spec: PipelineSpec, rows: Sequence[RulePower]) -> str | None:
-    """A sentence about the rules that have too few items, or null.
+    """Return a sentence about the rules that have too few items, or None.
 
     Raises:
         ConfigError: TG0196, there are such rules and `gates.strict_power` is true.
@@ -51,20 +51,20 @@ def refuse_weak_gate(spec: PipelineSpec, rows: Sequence[RulePower]) -> str | Non
         return None
     first = weak[0]
     needed = "more than can be computed" if first.needed is None else f"{first.needed:,}"
-    told = (
+    message = (
         f"{len(weak)} of {len(rows)} rules have too few held-out items for {100 * spec.gates.power.power:g} % power; "
-        f"{first.rule}: {needed} are needed to find {first.what}, {first.at_hand:,} are there"
+        f"{first.rule}: {needed} are needed to find {first.what}, {first.at_hand:,} are available"
     )
     if spec.gates.strict_power:
         raise ConfigError(
-            told, code="TG0196", where=f"{spec.name}.gates",
-            hint="raise evaluate.max_items or split.test_fraction, or ask for less: gates.power, a wider margin",
+            message, code="TG0196", where=f"{spec.name}.gates",
+            hint="raise evaluate.max_items or split.test_fraction, or lower the demands: gates.power, a wider margin",
         )  # fmt: skip
-    return told
+    return message
 
 
 def warn_of_weak_gate(run: RunContext, splits: Splits | None) -> None:
-    """Note on the screen, before training, what the gate will hardly be able to decide.
+    """Note, before training, what the gate will hardly be able to decide.
 
     Raises:
         ConfigError: TG0196, see `refuse_weak_gate`.
@@ -72,13 +72,13 @@ def warn_of_weak_gate(run: RunContext, splits: Splits | None) -> None:
     if splits is None:
         return
     rows = gate_power(run.spec, splits=splits, ledger=run.ledger, store=run.store)
-    told = refuse_weak_gate(run.spec, rows)
-    if told is not None:
-        run.listeners.noted(f"{told}; `tunegate plan {run.spec.name}` shows every rule")
+    warning = refuse_weak_gate(run.spec, rows)
+    if warning is not None:
+        run.listeners.noted(f"{warning}; `tunegate plan {run.spec.name}` shows every rule")
 
 
 def last_decision(ledger: Ledger, store: Store, pipeline: str) -> GateDecision | None:
-    """The newest verdict of the pipeline that is still in the store."""
+    """Return the newest verdict of the pipeline that is still in the store."""
     for run in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline):
         gate = next((step for step in ledger.steps(run.run_id) if step.step == "gate" and step.key), None)
         found = store.look("gate", gate.key, GateDecision) if gate else None
@@ -88,7 +88,7 @@ def last_decision(ledger: Ledger, store: Store, pipeline: str) -> GateDecision |
 
 
 def _seen(decision: GateDecision) -> dict[str, Disagreement]:
-    """Metric -> how the candidate and the champion of that verdict differed, over all items."""
+    """Return metric -> how the candidate and the champion of that verdict differed, over all items."""
     against = "champion" if decision.champion_version else "best_baseline"
     found: dict[str, Disagreement] = {}
     for finding in decision.findings:

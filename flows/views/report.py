@@ -1,6 +1,6 @@
-"""A run's report: gathered from ledger and store, written as a page, JSON, a comment and a JUnit file.
+"""A run's report: collected from ledger and store, written as a page, JSON, a comment and a JUnit file.
 
-Changes nothing that a verdict depends on. Called at the end of `tunegate run` and by `tunegate report`.
+Changes nothing that a verdict depends on. Used at the end of `tunegate run` and by `tunegate report`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from flows.context.run_picture import read_picture
-from flows.context.timings import memory_sentence, read_measured
+from flows.context.timings import memory_sentence, read_timings
 from flows.graph.draw import as_mermaid
 from flows.views.costs import costs_of
 from flows.views.diff_champion import changes_since
@@ -46,21 +46,21 @@ if TYPE_CHECKING:
     from flows.context.run_context import RunContext
 
 REMOVED_ROWS = 3
-"""Rows shown of each code that removed any."""
+"""Removed rows that are shown per code."""
 
 
-def leave_report(run: RunContext) -> None:
-    """Write the report of a run that came to its outcome, and a page without any ticket's text for MLflow.
+def report_run(run: RunContext) -> None:
+    """Write the report of a run that has its outcome, and a page without ticket text for MLflow.
 
-    Whatever goes wrong is told and changes nothing: the verdict stands in the ledger.
+    A failure is only noted: the verdict is already in the ledger.
     """
     try:
-        told, card = gather(run.settings, run.run_id, outcome=run.outcome)
-        write_report(told, card, report_folder(run.settings.home, run.run_id))
+        report, card = gather(run.settings, run.run_id, outcome=run.outcome)
+        write_report(report, card, report_folder(run.settings.home, run.run_id))
         page = page_without_text(run.settings.home, run.run_id)
-        write_atomic(page, draw_page(told.model_copy(update={"worst": (), "removed": ()}), card=card).encode())
+        write_atomic(page, draw_page(report.model_copy(update={"worst": (), "removed": ()}), card=card).encode())
         page.chmod(0o600)
-    except Exception as error:  # its words may quote a ticket
+    except Exception as error:  # its text may quote a ticket
         why = f"the report was not written ({type(error).__name__})"
         run.listeners.noted(f"{why}; `tunegate report {run.run_id}` tries again")
 
@@ -68,11 +68,11 @@ def leave_report(run: RunContext) -> None:
 def gather(
     settings: Settings, run_id: str, *, n_items: int = 5, outcome: Outcome | None = None
 ) -> tuple[RunReport, str]:
-    """The report of a recorded run, and its curation card as an HTML fragment (empty when it made none).
+    """Collect the report of a recorded run, and its curation card as an HTML fragment (empty if it has none).
 
     Args:
-        n_items: Worst items that are shown, redacted, beside a few removed rows; 0 keeps every ticket's text out.
-        outcome: Of a run that the ledger does not yet know to be over.
+        n_items: Worst items to show, redacted, next to a few removed rows; 0 leaves out all ticket text.
+        outcome: Of a run that is not yet closed in the ledger.
     """
     recorded = Recorded(settings, run_id)
     row, decision = recorded.row, recorded.decision()
@@ -121,7 +121,7 @@ def gather(
 
 
 def write_report(report: RunReport, card: str, folder: Path) -> dict[str, Path]:
-    """Write `report.html`, `report.json`, `report.md` and `junit.xml`, each whole or not at all; returns them."""
+    """Write `report.html`, `report.json`, `report.md` and `junit.xml`, each atomically; return their paths."""
     private_folder(folder)
     files = {
         "report.html": draw_page(report, card=card).encode(),
@@ -136,12 +136,12 @@ def write_report(report: RunReport, card: str, folder: Path) -> dict[str, Path]:
 
 
 def report_folder(home: Path, run_id: str) -> Path:
-    """Where a run's report lies."""
+    """Return the folder of a run's report."""
     return home / "reports" / run_id
 
 
 def page_without_text(home: Path, run_id: str) -> Path:
-    """The page that leaves this machine: to MLflow."""
+    """Return the page that leaves this machine: it goes to MLflow."""
     return report_folder(home, run_id) / "report-without-text.html"
 
 
@@ -149,7 +149,7 @@ def _arms(recorded: Recorded) -> tuple[ArmLine, ...]:
     found = []
     for name in recorded.keys:
         scores = recorded.scores(name.removeprefix("scores_")) if name.startswith("scores_") else None
-        if scores is not None and name == f"scores_{scores.arm}":  # others are of trainings that were weighed
+        if scores is not None and name == f"scores_{scores.arm}":  # others belong to trainings of a selection
             means = {metric: value if value == value else None for metric, value in scores.means.items()}
             found.append(ArmLine(arm=scores.arm, n_items=scores.n_items, means=means))
     return tuple(sorted(found, key=lambda arm: (arm.arm != "tuned", arm.arm != "champion", arm.arm)))
@@ -161,7 +161,7 @@ def _funnel(numbers: CardNumbers | None) -> tuple[FunnelLine, ...]:
 
 
 def _removed(recorded: Recorded) -> tuple[RemovedExample, ...]:
-    """Redacted as the run did it; a configuration that cannot be read any more leaves the page without."""
+    """Redact them like the run did; none if its configuration can no longer be read."""
     warehouse = recorded.result("warehouse", WarehouseRef)
     if warehouse is None:
         return ()
@@ -179,7 +179,7 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
         return {}
     config = orjson.loads(recorded.row.config_json)["train"]
     seconds = recorded.ledger.made_in(recorded.keys["train"])
-    told = {
+    facts = {
         "base model": str(config["base_model"]).split("#")[0].rsplit("/", 1)[-1],
         "method": f"{trained.method}, {trained.format}",
         "trainable weights": f"{trained.n_trainable:,}",
@@ -188,19 +188,19 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
         "loss": f"{trained.train_loss:.4f} at the end",
     }
     if trained.validation_loss is not None:
-        told["validation loss"] = f"{trained.validation_loss:.4f}"
+        facts["validation loss"] = f"{trained.validation_loss:.4f}"
     if dataset is not None:
-        told["examples"] = (
+        facts["examples"] = (
             f"{dataset.n_train:,} train, {dataset.n_validation:,} validation, {dataset.n_dropped:,} left out"
         )
     if seconds:
-        told["time"] = f"{seconds:.0f} s, {trained.n_tokens / seconds:,.0f} tokens a second"
-    memory = memory_sentence(read_measured(recorded.settings, "train", recorded.keys["train"]))
-    return {**told, "memory": memory} if memory else told
+        facts["time"] = f"{seconds:.0f} s, {trained.n_tokens / seconds:,.0f} tokens a second"
+    memory = memory_sentence(read_timings(recorded.settings, "train", recorded.keys["train"]))
+    return {**facts, "memory": memory} if memory else facts
 
 
 def _curves(recorded: Recorded) -> tuple[Curve, ...]:
-    """Those of training; a metric measured at validations is in a file of its own."""
+    """Read the curves of training; metrics measured at validations are in a separate file."""
     artifacts: list[Artifact | None] = [
         recorded.result("train", TrainedRef),
         recorded.result("validation_curves", ValidationCurves),
@@ -213,7 +213,7 @@ def _curves(recorded: Recorded) -> tuple[Curve, ...]:
 
 
 def _costs(recorded: Recorded) -> CostReport | None:
-    """By the shipped price book; a configuration or a book that cannot be read any more leaves the page without."""
+    """Compute them by the shipped price book; None if it or the configuration can no longer be read."""
     try:
         return costs_of(recorded)
     except TunegateError:
@@ -221,7 +221,7 @@ def _costs(recorded: Recorded) -> CostReport | None:
 
 
 def _worst(recorded: Recorded, decision: GateDecision | None, n_items: int) -> tuple[Example, ...]:
-    """Those of the finding that a person would ask about first; one on whose items nothing is wrong shows none."""
+    """Return the worst items of the most interesting finding; a finding without wrong items is passed over."""
     first = shown_finding(decision) if decision and n_items else None
     if decision is None or first is None:
         return ()

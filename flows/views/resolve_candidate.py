@@ -1,7 +1,7 @@
-"""A candidate by the name that people give it: a run, or a version or alias of a pipeline's registered model.
+"""Find a candidate by a user's name for it: a run, or a version or alias of a pipeline's registered model.
 
 `20260601-0523` is a run (or the start of its id); `support-replies@champion`, `@previous` and `@3` are a pipeline's.
-Only what was verified is found: a run that came to no verdict, or to ERROR, has nothing to hand out. Called by
+Only candidates with a verdict are found: a run without one, or with ERROR, has nothing to export or serve. Used by
 `tunegate export` and `tunegate endpoint`.
 """
 
@@ -13,7 +13,7 @@ from flows.ledger.history import entries_of
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import CandidateRow, RunRow
 from schemas.errors import ConfigError
-from schemas.export import Standing
+from schemas.export import PromotionStatus
 from schemas.load import PipelineFile
 
 ALIASES = ("champion", "previous", "challenger")
@@ -21,18 +21,18 @@ VERIFIED = ("PROMOTE", "HOLD", "BLOCK")
 
 
 @dataclass(frozen=True)
-class Named:
-    """A candidate, the run that made it, and where it stands."""
+class ResolvedCandidate:
+    """A candidate, the run that made it, and whether it is or was champion."""
 
     row: CandidateRow
     run: RunRow
-    standing: Standing
+    standing: PromotionStatus
     let_in_by: str
-    """`promote`, `approve` or `force`; empty when it never was champion."""
+    """`promote`, `approve` or `force`; empty if it never was champion."""
 
 
 def aliases_of(ledger: Ledger, name: str) -> dict[str, str]:
-    """Alias -> version of the registered model, this moment, as MLflow is told them too."""
+    """Return alias -> version of the registered model at this moment; MLflow gets the same."""
     champion, waiting = ledger.champion(name), ledger.waiting(name)
     found = {
         "champion": champion.version if champion else None,
@@ -42,12 +42,12 @@ def aliases_of(ledger: Ledger, name: str) -> dict[str, str]:
     return {alias: version for alias, version in found.items() if version is not None}
 
 
-def find_named(text: str, ledger: Ledger, loaded: PipelineFile) -> Named:
-    """The candidate that is meant.
+def resolve_candidate(text: str, ledger: Ledger, loaded: PipelineFile) -> ResolvedCandidate:
+    """Return the candidate with this name.
 
     Raises:
         ConfigError: TG0151, no such run or several; TG0159, there is no candidate of that name, or it has no
-            verdict; and as `PipelineFile.get`.
+            verdict; see also `PipelineFile.get`.
     """
     pipeline, at, which = text.rpartition("@")
     if at:
@@ -55,7 +55,7 @@ def find_named(text: str, ledger: Ledger, loaded: PipelineFile) -> Named:
     return _of_run(ledger.run(text), ledger)
 
 
-def _of_version(name: str, which: str, ledger: Ledger, text: str) -> Named:
+def _of_version(name: str, which: str, ledger: Ledger, text: str) -> ResolvedCandidate:
     aliases = aliases_of(ledger, name)
     version = aliases.get(which, which)
     row = ledger.candidate(name, version) if version.isdecimal() else None
@@ -63,7 +63,7 @@ def _of_version(name: str, which: str, ledger: Ledger, text: str) -> Named:
         versions = [candidate.ref.version for candidate in ledger.candidates(name)]
         known = ", ".join([*aliases, *versions]) or "none yet"
         raise ConfigError(
-            f"{name} has no {which!r}; there are: {known}",
+            f"{name} has no {which!r}; choose from: {known}",
             code="TG0159",
             where=text,
             hint="`tunegate history PIPELINE` shows the versions",
@@ -71,15 +71,15 @@ def _of_version(name: str, which: str, ledger: Ledger, text: str) -> Named:
     return _verified(row, ledger.run(row.ref.run_id), ledger)
 
 
-def _of_run(run: RunRow, ledger: Ledger) -> Named:
+def _of_run(run: RunRow, ledger: Ledger) -> ResolvedCandidate:
     if run.status != "DONE" or run.verdict not in VERIFIED:
         state = run.verdict or run.status
         raise ConfigError(
             f"run {run.run_id} is {state}; only a run that ended with {', '.join(VERIFIED[:-1])} or {VERIFIED[-1]} has "
-            "something to hand out",
+            "a candidate to export or serve",
             code="TG0159",
             where=run.run_id,
-            hint="a skipped run's candidate is that of the run before: name PIPELINE@champion or PIPELINE@VERSION",
+            hint="for a skipped run, use the candidate of the run before: PIPELINE@champion or PIPELINE@VERSION",
         )
     digests = {step.step: step.digest for step in ledger.steps(run.run_id)}
     rows = ledger.candidates(run.model_name)
@@ -90,24 +90,24 @@ def _of_run(run: RunRow, ledger: Ledger) -> Named:
             f"run {run.run_id} recorded no candidate",
             code="TG0159",
             where=run.run_id,
-            hint="`tunegate show RUN` says how far it came",
+            hint="`tunegate show RUN` shows how far it got",
         )
     return _verified((own or same)[0], run, ledger)
 
 
-def _verified(row: CandidateRow, run: RunRow, ledger: Ledger) -> Named:
+def _verified(row: CandidateRow, run: RunRow, ledger: Ledger) -> ResolvedCandidate:
     name, version = row.ref.name, row.ref.version
     if row.verdict not in VERIFIED:
         raise ConfigError(
-            f"{name} v{version} has the verdict {row.verdict}: nothing is known of it; allowed: {', '.join(VERIFIED)}",
+            f"{name} v{version} has the verdict {row.verdict}, so it was not judged; allowed: {', '.join(VERIFIED)}",
             code="TG0159",
             where=run.run_id,
-            hint="`tunegate gate explain RUN` says what was wrong",
+            hint="`tunegate gate explain RUN` shows what was wrong",
         )
     entry = entries_of(ledger.history(name), name).get(version)
     champion = ledger.champion(name)
     if champion is not None and champion.version == version:
-        standing: Standing = "champion"
+        standing: PromotionStatus = "champion"
     else:
         standing = "former champion" if entry is not None else "never promoted"
-    return Named(row, run, standing, entry.action if entry is not None else "")
+    return ResolvedCandidate(row, run, standing, entry.action if entry is not None else "")

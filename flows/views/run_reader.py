@@ -1,6 +1,6 @@
-"""Stored results of a recorded run, found again through the ledger: its decision, scores, answers and worst items.
+"""Read the stored results of a recorded run through the ledger: its decision, scores, answers and worst items.
 
-Read by `tunegate gate explain`, `cost`, `compare`, `advise` and by the report; changes nothing.
+Used by `tunegate gate explain`, `cost`, `compare`, `advise` and the report; changes nothing.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from schemas.verdicts import Finding
 from tasks.assess.worst import Answered, WorstItem, worst_items
 
 A = TypeVar("A", bound=Artifact)
-UNTOLD = ("config_json", "schedule", "register")
-"""Parts of a configuration that decide nothing about a candidate."""
+HIDDEN = ("config_json", "schedule", "register")
+"""Parts of a configuration that do not affect a candidate."""
 
 
 class Recorded:
-    """One run of the ledger and what is left of it in the store."""
+    """One run of the ledger and what the store still has of it."""
 
     def __init__(self, settings: Settings, run_id: str) -> None:
         self.settings = settings
@@ -38,37 +38,37 @@ class Recorded:
         self.keys = {step.step: step.key for step in self.steps if step.key}
 
     def result(self, step: str, kind: type[A], *, folder: str | None = None) -> A | None:
-        """The step's result; None when the run did not come so far or it is no longer in the store."""
+        """Return the step's result; None if the run did not reach it or it is no longer in the store."""
         found = self.store.look(folder or step, self.keys[step], kind) if step in self.keys else None
         return found if isinstance(found, kind) else None
 
     def of_training(self, step: str, kind: type[A]) -> A | None:
-        """As `result`, of `encode` or `base_model`: those of the chosen training where there were several."""
+        """Like `result`, for `encode` or `base_model`: of the chosen training if there were several."""
         chosen = {"encode": "chosen_dataset", "base_model": "chosen_model"}[step]
         return self.result(chosen if chosen in self.keys else step, kind, folder=step)
 
     def decision(self) -> GateDecision | None:
-        """What the gate said."""
+        """Return the gate's decision."""
         return self.result("gate", GateDecision)
 
     def card_numbers(self) -> CardNumbers | None:
-        """What curation counted."""
+        """Return the curation card's figures."""
         card = self.result("card", CurationCard)
         return None if card is None else CardNumbers.model_validate_json(card.numbers.read_bytes())
 
     def scores(self, arm: str) -> Scores | None:
-        """Scores of one arm; a text classifier is no model, and its scores are in a folder of their own."""
+        """Return the scores of one arm; those of a text classifier are in a separate folder."""
         found = (self.result(f"scores_{arm}", Scores, folder=folder) for folder in ("scores", "classifier"))
         return next((scores for scores in found if scores is not None), None)
 
     def answered(self, arm: str) -> Answered | None:
-        """Scores and answers of one arm."""
+        """Return scores and answers of one arm."""
         scores = self.result(f"scores_{arm}", Scores, folder="scores")
         answers = self.result(f"answers_{arm}", Predictions, folder="answers")
         return None if scores is None or answers is None else Answered(scores, answers)
 
     def worst(self, decision: GateDecision, finding: Finding, n_items: int) -> tuple[WorstItem, ...]:
-        """The items on which the candidate lost most by the finding's metric.
+        """Return the items on which the candidate lost most by the finding's metric.
 
         Raises:
             ConfigError: TG0159, items or answers are gone.
@@ -96,7 +96,7 @@ class Recorded:
 
 
 def shown_finding(decision: GateDecision, metric: str | None = None) -> Finding | None:
-    """The finding whose items are shown: the first of the metric, or the first that is not met, or the first.
+    """Return the finding whose items to show: the first of the metric, or the first that is not met, or the first.
 
     Raises:
         ConfigError: TG0159, the metric was not judged.
@@ -108,7 +108,7 @@ def shown_finding(decision: GateDecision, metric: str | None = None) -> Finding 
         if found is None:
             known = ", ".join(dict.fromkeys(finding.metric for finding in judged)) or "none"
             raise ConfigError(
-                f"no rule of this gate judged {metric!r}; judged were: {known}", code="TG0159", where="--metric"
+                f"no rule of this gate judged {metric!r}; judged metrics: {known}", code="TG0159", where="--metric"
             )
         return found
     unmet = (finding for finding in judged if finding.verdict != "PROMOTE")
@@ -116,7 +116,7 @@ def shown_finding(decision: GateDecision, metric: str | None = None) -> Finding 
 
 
 def reference_arm(decision: GateDecision, finding: Finding) -> str | None:
-    """The arm that the finding compared with; an absolute limit is shown beside the champion, if there is one."""
+    """Return the arm that the finding compared with; for an absolute limit the champion, if there is one."""
     if finding.reference is not None and "best_baseline (" in finding.rule:
         return finding.rule.partition("best_baseline (")[2].partition(")")[0]
     if finding.reference is not None and "anchor (" in finding.rule:
@@ -125,8 +125,8 @@ def reference_arm(decision: GateDecision, finding: Finding) -> str | None:
 
 
 def settings_of(row: RunRow) -> dict[str, str]:
-    """Path -> value of every recorded setting that decides about a candidate."""
-    config = {name: value for name, value in orjson.loads(row.config_json).items() if name not in UNTOLD}
+    """Return path -> value of every recorded setting that affects a candidate."""
+    config = {name: value for name, value in orjson.loads(row.config_json).items() if name not in HIDDEN}
     return dict(_flat(config, ""))
 
 
@@ -138,16 +138,16 @@ def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
 
 
 def spec_of(row: RunRow) -> PipelineSpec:
-    """The configuration that the run was made with.
+    """Return the run's recorded configuration.
 
     Raises:
-        ConfigError: TG0159, it is of a version of this program that declared otherwise.
+        ConfigError: TG0159, this version cannot read it.
     """
     try:
         return PipelineSpec.model_validate(orjson.loads(row.config_json))
     except ValidationError as error:
         at = ".".join(map(str, error.errors()[0]["loc"]))
         raise ConfigError(
-            f"run {row.run_id} was configured as this version does not read any more ({at})", code="TG0159",
-            where=row.run_id, hint="take a newer run: `tunegate runs`",
+            f"this version cannot read the configuration of run {row.run_id} ({at})", code="TG0159",
+            where=row.run_id, hint="use a newer run: `tunegate runs`",
         ) from None  # fmt: skip

@@ -1,7 +1,7 @@
-"""What a ladder or a sweep came to, with what it cost: for the screen, `tunegate show`, and the record of a run.
+"""The result of a ladder or a sweep, with its costs: for the console, `tunegate show`, and the record of a run.
 
-Seconds come from the ledger, which keeps how long each step took when it was made; the store's own tables hold nothing
-that depends on the machine. Called by `flows/pipeline.py`, `flows/champion/run_record.py` and
+Seconds come from the ledger, which records how long each step took when it was made; the store's own tables hold
+nothing that depends on the machine. Used by `flows/pipeline.py`, `flows/champion/run_record.py` and
 `flows/commands/history.py`.
 """
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 Costs = dict[str, tuple[float | None, float | None]]
 """Name of a training -> seconds, price."""
 MADE = ("encode", "train", "answers", "scores")
-"""Steps that a training's seconds are the sum of."""
+"""Steps whose seconds are added up for a training."""
 
 
 def report_choice(run: RunContext, choice: ChoiceRef | None) -> None:
-    """Write the table with costs next to the run's record, and say who won and why."""
+    """Write the table with costs next to the run's record, and note which training won and why."""
     if choice is None:
         return
     declared = run.spec.train.choice
@@ -49,15 +49,15 @@ def report_choice(run: RunContext, choice: ChoiceRef | None) -> None:
 
 
 def choice_files(home: Path, run_id: str, choice: ChoiceRef) -> tuple[Path, Path]:
-    """Table and JSON of a run's choice with costs."""
+    """Return the paths of table and JSON of a run's choice with costs."""
     table = home / "runs" / f"{run_id}-{choice.table}"
     return table, table.with_suffix(".json")
 
 
 def choice_costs(ledger: Ledger, run_id: str, choice: ChoiceRef, *, price: float | None) -> Costs:
-    """Seconds that each training of the run took when it was made, in this run or an earlier one, and their price.
+    """Return the seconds that each training took when it was made, in this run or an earlier one, and their price.
 
-    Of a training that was killed and went on, only the last attempt is known.
+    If a training was killed and continued, only the last attempt counts.
     """
     keys = {row.step: row.key for row in ledger.steps(run_id) if row.key}
     costs: Costs = {}
@@ -70,7 +70,7 @@ def choice_costs(ledger: Ledger, run_id: str, choice: ChoiceRef, *, price: float
 
 
 def choice_json(choice: ChoiceRef, costs: Costs) -> dict[str, Any]:
-    """The choice as plain data, each training with its seconds and price."""
+    """Return the choice as plain data, each training with its seconds and price."""
     rows = [
         {**row.model_dump(mode="json"), "seconds": costs[row.name][0], "cost": costs[row.name][1]}
         for row in choice.rows
@@ -79,7 +79,7 @@ def choice_json(choice: ChoiceRef, costs: Costs) -> dict[str, Any]:
 
 
 def choice_of(ledger: Ledger, store: Store, run_id: str) -> tuple[ChoiceRef, Costs] | None:
-    """The choice that a recorded run made, with its costs; null when it had one training alone."""
+    """Return the choice of a recorded run, with its costs; None if it had only one training."""
     found = next((row for row in ledger.steps(run_id) if row.step == "choice" and row.key), None)
     choice = store.find("choice", found.key, ChoiceRef) if found else None
     if choice is None:
@@ -90,12 +90,12 @@ def choice_of(ledger: Ledger, store: Store, run_id: str) -> tuple[ChoiceRef, Cos
 
 
 CHOICE_COLUMNS = (
-    "training", "state", "changes", "value", "target", "examples", "tokens", "GiB", "seconds", "cost", "told",
+    "training", "state", "changes", "value", "target", "examples", "tokens", "GiB", "seconds", "cost", "note",
 )  # fmt: skip
 
 
 def choice_row(row: TrialRow, costs: Costs) -> dict[str, str]:
-    """One training as text cells."""
+    """Return one training as text cells."""
     seconds, cost = costs.get(row.name, (None, None))
     gain = "" if row.gain is None else f"gain {row.gain:+.3g} ({row.gain_lower:+.3g} .. {row.gain_upper:+.3g})"
     return {
@@ -109,12 +109,12 @@ def choice_row(row: TrialRow, costs: Costs) -> dict[str, str]:
         "GiB": "" if row.memory_bytes is None else f"{row.memory_bytes / 2**30:.2f}",
         "seconds": "" if seconds is None else f"{seconds:.1f}",
         "cost": "" if cost is None else f"{cost:.4g}",
-        "told": "; ".join(filter(None, (gain, row.advice))),
+        "note": "; ".join(filter(None, (gain, row.advice))),
     }
 
 
 def changes_text(changes: Mapping[str, Setting]) -> str:
-    """What a training changes, in a line: `adapter.rank 8, learning_rate 0.001`."""
+    """Return what a training changes, in a line: `adapter.rank 8, learning_rate 0.001`."""
     return ", ".join(f"{path} {_short(value)}" for path, value in changes.items())
 
 

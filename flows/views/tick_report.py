@@ -1,4 +1,4 @@
-"""What ticks decided, for people: rows of `tunegate history` and lines of `tunegate show`."""
+"""Decisions of ticks, for people: rows of `tunegate history` and lines of `tunegate show`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ TICK_COLUMNS = ("at", "cause", "decision", "code", "new", "edited", "needed", "h
 
 
 def tick_json(row: TickRow) -> dict[str, Any]:
-    """The tick with all its numbers."""
+    """Return the tick with all its figures."""
     head = {"run_id": row.run_id, "at": row.at, "cause": row.cause, "scheduled_for": row.scheduled_for}
     return {**head, **row.decision.model_dump(mode="json")}
 
 
 def tick_row(row: TickRow) -> dict[str, Any]:
-    """The tick as one row of a table."""
+    """Return the tick as one row of a table."""
     decision, found = row.decision, row.decision.arrivals
     drifted = [shift.kind for shift in decision.shifts if shift.drifted]
     return {
@@ -35,7 +35,7 @@ def tick_row(row: TickRow) -> dict[str, Any]:
 
 
 def tick_lines(row: TickRow | None, mark: Mark | None) -> list[str]:
-    """What made the run and which state of the tickets it is about; nothing for a run that no tick made."""
+    """Return what started the run and which tickets it used; nothing for a run without a tick."""
     lines = []
     if row is not None:
         lines.append(f"tick ({row.cause}): {'RUN' if row.decision.run else 'SKIP'}, {row.decision.reason}")

@@ -1,1 +1,1 @@
-"""Where a run happens: settings, locks, disk, clock, private servers, the cluster. Imports nothing else of flows."""
+"""Where runs happen: settings, locks, disk, clock, private servers, the cluster. Imports nothing else from `flows`."""

@@ -1,7 +1,7 @@
-"""The present, for everything that is decided by it: ticks, cooldowns, the times in the ledger.
+"""The current time, for everything that depends on it: ticks, cooldowns, the times in the ledger.
 
-It is the machine's clock unless `TUNEGATE_NOW` says otherwise: `make demo-schedule` and the tests play weeks in minutes
-by it. Durations and locks do not ask here, and nothing is ordered by time (the ledger counts).
+It is the machine's clock unless `TUNEGATE_NOW` is set, with which `make demo-schedule` and the tests play through weeks
+in minutes. Durations and locks do not use it, and nothing is ordered by time (the ledger counts).
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ VARIABLE = "TUNEGATE_NOW"
 
 
 def present(environ: Mapping[str, str] = os.environ) -> datetime:
-    """This moment, UTC; what `TUNEGATE_NOW` holds, if it holds something.
+    """Return the current time in UTC, or `TUNEGATE_NOW` if that is set.
 
     Raises:
-        ConfigError: TG0103, it is no ISO 8601 time with a zone.
+        ConfigError: TG0103, `TUNEGATE_NOW` is not an ISO 8601 time with a zone.
 
     >>> present({"TUNEGATE_NOW": "2026-06-08T05:00:00+02:00"}).isoformat()
     '2026-06-08T03:00:00+00:00'
     """
-    told = environ.get(VARIABLE)
-    if not told:
+    value = environ.get(VARIABLE)
+    if not value:
         return datetime.now(UTC)
     try:
-        moment = datetime.fromisoformat(told)
+        moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
             raise ValueError("no time zone")
     except ValueError:
         raise ConfigError(
-            f"{VARIABLE} should be a time with its zone, such as 2026-06-08T05:00:00Z, got {told[:40]!r}",
+            f"{VARIABLE} should be a time with its zone, such as 2026-06-08T05:00:00Z, got {value[:40]!r}",
             code="TG0103",
             where=VARIABLE,
             hint="unset it to use the machine's clock",

@@ -1,6 +1,6 @@
-"""What the disk may do to us, in plain words, and the permissions of what we put there.
+"""Disk errors in plain words, and the permissions of what we write.
 
-Used by the store, the ledger and the open run; knows nothing of them.
+Used by the store, the ledger and the open run; knows nothing about them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tasks.files import sync_directory
 
 @contextmanager
 def named_disk_errors(root: Path) -> Iterator[None]:
-    """Turn what a full, broken or forbidden disk raises inside the block into one error that says so.
+    """Turn errors of a full, broken or read-only disk inside the block into one error that says so.
 
     Raises:
         StorageError: TG0501, TG0554, see `tasks/disk_errors.py`.
@@ -36,7 +36,7 @@ def named_disk_errors(root: Path) -> Iterator[None]:
 
 
 def private_folder(folder: Path) -> Path:
-    """Make the folder and those above it, readable by this user alone; return it."""
+    """Create the folder and its parents, readable only by this user; return it."""
     if not folder.is_dir():
         private_folder(folder.parent)
         need_folder(folder)
@@ -45,13 +45,13 @@ def private_folder(folder: Path) -> Path:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only this user reads, whole or not at all, whatever the umask."""
+    """Write a file that only this user can read, completely or not at all, whatever the umask."""
     _write_aside(path, text).replace(path)
     sync_directory(path.parent)
 
 
 def keep_private(path: Path, text: str) -> None:
-    """As `write_private`, unless the file is there: of processes that start at one moment, the first one's counts."""
+    """Like `write_private`, unless the file exists: of processes that start together, the first one wins."""
     aside = _write_aside(path, text)
     try:
         path.hardlink_to(aside)
@@ -63,34 +63,34 @@ def keep_private(path: Path, text: str) -> None:
 
 
 def _write_aside(path: Path, text: str) -> Path:
-    stream, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")  # readable by us alone
+    stream, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")  # readable only by us
     with os.fdopen(stream, "w") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())  # a power cut must not leave an empty file for ever
+        os.fsync(file.fileno())  # else a power cut may leave an empty file
     return Path(name)
 
 
 def need_folder(folder: Path) -> None:
-    """Raise where something else is in the folder's place; it need not be there yet.
+    """Raise if the path is something other than a folder; it need not exist yet.
 
     Raises:
-        NotADirectoryError: something else is.
+        NotADirectoryError: it is something else.
     """
     if os.path.lexists(folder) and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 
 
 def make_private(directory: Path) -> None:
-    """Give every folder below the mode 0700 and every file 0600: ticket text is personal data.
+    """Set the mode of every folder below to 0700 and of every file to 0600: ticket text is personal data.
 
     Raises:
-        StorageError: TG0510, a link: what it points to is in no manifest.
+        StorageError: TG0510, there is a link; what it points to is in no manifest.
     """
     for path in (directory, *directory.rglob("*")):
         if path.is_symlink():
             raise StorageError(
-                f"a result may hold files alone, {path.relative_to(directory)} is a link",
+                f"a result may only hold files, and {path.relative_to(directory)} is a link",
                 code="TG0510",
                 where=str(path),
             )

@@ -1,6 +1,6 @@
-"""What every process of ours does first: what it writes is its user's alone, and what it says holds no secret.
+"""What each of our processes does first: keep its files private to its user, and secrets out of its output.
 
-Called once by `flows/cli.py`, and by `flows/run/open_run.py` for runs that Prefect starts. It knows nothing of runs.
+Called once by `flows/cli.py`, and by `flows/run/open_run.py` for runs that Prefect starts. It knows nothing about runs.
 """
 
 from __future__ import annotations
@@ -16,42 +16,40 @@ from schemas.secrets import know_secrets, masked
 from tasks.visible import visible
 
 PRIVATE_UMASK = 0o077
-"""Files 0600, folders 0700: ticket text, weights and the ledger are nobody else's."""
+"""Files 0600, folders 0700: no other user may read ticket text, weights or the ledger."""
 
 
 def guard_process(environ: Mapping[str, str] = os.environ) -> None:
-    """Set the umask, remember the environment's secrets and keep them out of every log; may be repeated."""
+    """Set the umask, remember the environment's secrets and keep them out of every log. Idempotent."""
     os.umask(PRIVATE_UMASK)
     know_secrets(environ)
     guard_logs()
 
 
 def guard_logs() -> None:
-    """Let no logger of this process write a secret, whoever makes it and whatever handlers it has, now or later.
-
-    A filter on the root logger would not see what other loggers hand to their own handlers, and one on each handler
-    would miss those that Prefect adds later. So the records themselves are made without secrets.
-    """
-    made = logging.getLogRecordFactory()
-    if not getattr(made, "guards", False):
-        logging.setLogRecordFactory(_guarded(made))
+    """Keep secrets out of every logger of this process, with whatever handlers it has, now or later."""
+    # A filter on the root logger would not see what other loggers pass to their own handlers, and one on each handler
+    # would miss those that Prefect adds later. So the records themselves are created without secrets.
+    factory = logging.getLogRecordFactory()
+    if not getattr(factory, "guards", False):
+        logging.setLogRecordFactory(_guarded(factory))
 
 
-def say_traceback(error: BaseException) -> None:
-    """Print the traceback to stderr, without secrets and without what a terminal would obey."""
+def print_traceback(error: BaseException) -> None:
+    """Print the traceback to stderr, without secrets and control characters."""
     sys.stderr.write(visible(masked("".join(traceback.format_exception(error)))))
 
 
 def _guarded(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
     def record(*arguments: Any, **named: Any) -> logging.LogRecord:
         made = make(*arguments, **named)
-        told = _told(made)
-        if (clean := masked(told)) != told:
+        message = _format_message(made)
+        if (clean := masked(message)) != message:
             made.msg, made.args = clean, ()
         if made.exc_info and made.exc_info[0] is not None:
-            said = "".join(traceback.format_exception(*made.exc_info)).rstrip("\n")
-            if (clean := masked(said)) != said:
-                # A formatter takes `exc_text` where it is set; without `exc_info` nobody writes the traceback anew.
+            text = "".join(traceback.format_exception(*made.exc_info)).rstrip("\n")
+            if (clean := masked(text)) != text:
+                # A formatter uses `exc_text` if it is set; without `exc_info` it does not format the traceback again.
                 made.exc_text, made.exc_info = clean, None
         return made
 
@@ -59,8 +57,8 @@ def _guarded(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.Lo
     return record
 
 
-def _told(record: logging.LogRecord) -> str:
+def _format_message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # a message that does not fit its arguments is told by logging itself
+    except Exception:  # logging itself reports a message that does not fit its arguments
         return f"{record.msg} {record.args}"

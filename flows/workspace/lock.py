@@ -1,8 +1,8 @@
 """Locks that the kernel releases when their holder dies, and that say who holds them.
 
 `pipeline_lock` keeps two runs of one pipeline apart; `hold` is the bare lock that the store uses too. A lock is a
-`flock` on a small file, never a row that somebody must remember to delete: after `kill -9` it is simply free. It knows
-nothing of what is protected. Works between processes of one machine and on file systems that carry `flock`.
+`flock` on a small file, never a row that someone must remember to delete: after `kill -9` it is simply free. It knows
+nothing about what it protects. Works between processes of one machine and on file systems that support `flock`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from schemas.errors import LockedError, SecurityError
 
 POLL_S = 0.05
 GRACE_S = 0.3
-"""Somebody who only looks (`is_locked`) holds the lock for microseconds: a refusal counts after this long."""
+"""`is_locked` holds the lock for microseconds, so a refusal counts only after this long."""
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -46,7 +46,7 @@ UNKNOWN_HOLDER = Holder(pid=0, since="unknown", host="unknown", run="unknown")
 
 @contextmanager
 def pipeline_lock(root: Path, name: str, *, wait_s: float, run_id: str) -> Iterator[None]:
-    """Hold the pipeline while the block runs; others learn this process, run and time from the lock file.
+    """Hold the pipeline while the block runs; the lock file names this process, run and time.
 
     Args:
         root: The home folder; the file is `locks/NAME.lock` below it and is never deleted.
@@ -74,7 +74,7 @@ def pipeline_lock(root: Path, name: str, *, wait_s: float, run_id: str) -> Itera
 
 
 def is_locked(root: Path, name: str) -> Holder | None:
-    """Who holds the pipeline at this moment; None when nobody does. Creates nothing.
+    """Return who holds the pipeline at this moment; None when no one does. Creates nothing.
 
     A holder that has not written its name yet is returned as `UNKNOWN_HOLDER`.
     """
@@ -84,7 +84,7 @@ def is_locked(root: Path, name: str) -> Holder | None:
     except FileNotFoundError:
         return None
     try:
-        # Shared, so that several lookers do not take each other for a run.
+        # Shared, so that several readers do not take each other for a run.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _read_holder(path)
@@ -95,11 +95,11 @@ def is_locked(root: Path, name: str) -> Holder | None:
 
 @contextmanager
 def hold(path: Path, *, wait_s: float | None = None) -> Iterator[bool]:
-    """Hold a throw-away lock file while the block runs, deleting it at the end; yields whether it is held.
+    """Hold a temporary lock file while the block runs and delete it at the end; yields whether it is held.
 
     Args:
         path: The lock file; its folder exists.
-        wait_s: Seconds to wait for another holder; None waits for ever, 0 asks once.
+        wait_s: Seconds to wait for another holder; None waits forever, 0 tries once.
     """
     descriptor = _open_and_acquire(path, wait_s)
     if descriptor is None:
@@ -138,7 +138,7 @@ def _is_still(path: Path, descriptor: int) -> bool:
 
 
 def _acquire(descriptor: int, *, wait_s: float | None) -> bool:
-    """Polls rather than blocks, so that Ctrl-C and deadlines work in any thread."""
+    # Polls instead of blocking, so that Ctrl-C and deadlines work in any thread.
     deadline = None if wait_s is None else time.monotonic() + wait_s
     while True:
         try:
@@ -161,16 +161,16 @@ def _read_holder(path: Path) -> Holder:
 
 
 def refusal(name: str, holder: Holder) -> LockedError:
-    """The error of whoever finds the pipeline held."""
+    """Make the error for a pipeline that someone else holds."""
     return LockedError(
         f"{name} is running: pid {holder.pid} on {holder.host} since {holder.since}, run {holder.run}",
         code="TG0520",
         where=name,
-        hint="wait for it with `--wait 600` (seconds), or look at it with `tunegate status`",
+        hint="wait for it with `--wait 600` (seconds), or see `tunegate status`",
     )
 
 
 def _lock_path(root: Path, name: str) -> Path:
     if not SAFE_NAME.fullmatch(name):
-        raise SecurityError(f"not a name that may become a file: {name!r}", code="TG0801", where="locks")
+        raise SecurityError(f"not usable as a file name: {name!r}", code="TG0801", where="locks")
     return root / "locks" / f"{name}.lock"

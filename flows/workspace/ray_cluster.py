@@ -1,6 +1,6 @@
-"""`engine: ray`: which cluster a pipeline uses, and whether what it needs is there. Starts nothing.
+"""`engine: ray`: which cluster a pipeline uses, and whether everything it needs is available. Starts nothing.
 
-Objects made here connect when the first part of a step is to be done. Called by `flows/context/graph_context.py`,
+Objects made here connect when the first part of a step is due. Called by `flows/context/graph_context.py`,
 `flows/commands/plan.py` and `flows/views/doctor.py`.
 """
 
@@ -45,7 +45,7 @@ def place_of(spec: PipelineSpec, settings: Settings) -> Place | None:
 
 
 def spread_of(place: Place | None) -> RaySpread | None:
-    """What does the parts of steps on the cluster; None for one process."""
+    """Return what runs parts of steps on the cluster; None for one process."""
     if place is None:
         return None
     from tasks.cluster.ray_spread import RaySpread
@@ -54,7 +54,7 @@ def spread_of(place: Place | None) -> RaySpread | None:
 
 
 def training_place(place: Place | None) -> TrainingPlace:
-    """Where trainings run: the cluster, or a process of this machine."""
+    """Return where trainings run: the cluster, or a process of this machine."""
     if place is None:
         return THIS_MACHINE
     from tasks.cluster.train_driver import TrainingOnRay
@@ -63,7 +63,7 @@ def training_place(place: Place | None) -> TrainingPlace:
 
 
 def answering_of(place: Place | None) -> Answering:
-    """What answers prompts: the cluster, or this process."""
+    """Return what answers prompts: the cluster, or this process."""
     if place is None:
         return IN_THIS_PROCESS
     from tasks.cluster.answers import AnsweringOnRay
@@ -72,12 +72,12 @@ def answering_of(place: Place | None) -> Answering:
 
 
 def check_cluster(spec: PipelineSpec, settings: Settings) -> Place | None:
-    """Is all there that the pipeline's engine needs? Asks the address and the storage, and no node.
+    """Check that everything the pipeline's engine needs is available: the address and the storage, but no node.
 
     Raises:
         ConfigError: TG0112 the extra is missing, TG0119 a variable is.
         StorageError: TG0568, the storage cannot be written and read.
-        ServiceError: TG0723, nobody listens at the address.
+        ServiceError: TG0723, nothing listens at the address.
     """
     place = place_of(spec, settings)
     if place is None:

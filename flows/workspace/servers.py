@@ -3,7 +3,7 @@
 Both listen on loopback, send no telemetry, get none of the operator's secrets, keep their logs under the home folder
 and are found again through a small state file. Prefect asks for a login (`flows/workspace/prefect_login.py`). `tunegate
 run` starts Prefect when PREFECT_API_URL names no other server; `tunegate up` and `down` start and stop both. It knows
-nothing of pipelines.
+nothing about pipelines.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ PREFECT_ENVIRONMENT: Mapping[str, str] = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
-    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # ephemeral mode loses the last task runs of a process
-    "PREFECT_SERVER_UI_API_URL": "/api",  # relative: right behind any port and proxy
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # in ephemeral mode the last task runs of a process are lost
+    "PREFECT_SERVER_UI_API_URL": "/api",  # relative, so that it works on any port and behind any proxy
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # never pickle
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 MLFLOW_ENVIRONMENT: Mapping[str, str] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, for judges that nobody here asks for
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, for judges that are not used here
 }
 
 START_TIMEOUT_S = 180
@@ -60,18 +60,18 @@ LOOPBACK = ("127.0.0.1", "localhost")
 FIRST_OWN_PORT, LAST_OWN_PORT = 20_000, 32_768
 
 _children: list[subprocess.Popen[bytes]] = []
-"""Servers started by this process: they outlive it on purpose, so nobody waits for them."""
+"""Servers started by this process. They outlive it on purpose, so it never waits for them."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """One running server: what it is, where it answers and which process it is."""
+    """One running server: its kind, address and process."""
 
     kind: str
     url: str
     pid: int
     started: str
-    """Start time of the process as the kernel counts it: tells a recycled pid apart."""
+    """Start time of the process as the kernel counts it: distinguishes a recycled pid."""
     log: str
 
 
@@ -87,8 +87,8 @@ def ensure_prefect(home: Path, *, environ: Mapping[str, str] = os.environ) -> Se
     """Start the private Prefect server unless it runs already; None when PREFECT_API_URL names another one.
 
     Raises:
-        ServiceError: TG0701, it does not answer within three minutes; the log's path is in the message. TG0701, the
-            server that PREFECT_API_URL names does not answer.
+        ServiceError: TG0701, it does not answer within three minutes (the message has the log's path), or the server
+            that PREFECT_API_URL names does not answer.
     """
     yours = environ.get("PREFECT_API_URL")
     if yours:
@@ -119,7 +119,7 @@ def ensure_mlflow(home: Path, *, environ: Mapping[str, str] = os.environ) -> Ser
     """Start MLflow's server over the embedded store unless it runs already.
 
     Raises:
-        ServiceError: it does not answer within three minutes; the log's path is in the message.
+        ServiceError: TG0701, it does not answer within three minutes; the message has the log's path.
     """
     folder = private_folder(home / "mlflow")
 
@@ -127,7 +127,7 @@ def ensure_mlflow(home: Path, *, environ: Mapping[str, str] = os.environ) -> Ser
         command = [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
             "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
-            # Files, not `mlflow-artifacts:` addresses: those could only be read and written while this server runs.
+            # Files, not `mlflow-artifacts:` addresses, which work only while this server runs.
             "--no-serve-artifacts", "--default-artifact-root", (folder / "artifacts").absolute().as_uri(),
         ]  # fmt: skip
         return Launch(command, {**without_secrets(environ), **MLFLOW_ENVIRONMENT})
@@ -136,13 +136,13 @@ def ensure_mlflow(home: Path, *, environ: Mapping[str, str] = os.environ) -> Ser
 
 
 def running(home: Path) -> tuple[Server, ...]:
-    """The servers of this home folder whose processes are alive."""
+    """Return the servers of this home folder whose processes are alive."""
     found = (read_state(home / kind) for kind in ("prefect", "mlflow"))
     return tuple(server for server in found if server is not None)
 
 
 def stop_all(home: Path) -> tuple[Server, ...]:
-    """Stop the servers of this home folder; returns those that ran. SIGTERM first, SIGKILL after a grace."""
+    """Stop the servers of this home folder and return those that ran."""
     stopped = running(home)
     for server in stopped:
         stop(server)
@@ -151,15 +151,15 @@ def stop_all(home: Path) -> tuple[Server, ...]:
 
 
 def client_environment(server: Server | None, *, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Variables that a process must set, before it imports Prefect, to talk to the server.
+    """Return the variables that a process must set before it imports Prefect, to talk to the server.
 
-    `environ` is what it has so far: hosts that it reaches without a proxy stay, this machine is added to them.
+    `environ` is its environment so far: this machine is added to the hosts that it reaches without a proxy.
     """
     named = {} if server is None else {"PREFECT_API_URL": f"{server.url}/api"}
     login = None if server is None else read_login(Path(server.log).parent)
     if login is not None:
         named["PREFECT_API_AUTH_STRING"] = login
-    # The screen is ours, the server keeps the logs; a server that died is given up after 14 seconds, not a minute.
+    # The server keeps Prefect's logs, the console shows ours. A server that died is given up after 14 s, not a minute.
     retries = environ.get("PREFECT_CLIENT_MAX_RETRIES", "3")
     quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "PREFECT_CLIENT_MAX_RETRIES": retries}
     direct = _without_proxy(environ)
@@ -170,8 +170,8 @@ def _ensure(
     kind: str, folder: Path, launch: Callable[[int], Launch], *, health: str,
     trusted: Callable[[Server], bool] = lambda _server: True,
 ) -> Server:  # fmt: skip
-    """The server that runs already, if it answers and is to be trusted; a new one otherwise."""
-    with hold(folder / "starting.lock"):  # two runs at once start one server
+    """Return the server that runs already, if it answers and can be trusted; else start one."""
+    with hold(folder / "starting.lock"):  # two runs that start together share one server
         alive = read_state(folder)
         if alive is not None:
             if _wait_for(alive, health) and trusted(alive):
@@ -181,7 +181,7 @@ def _ensure(
 
 
 def _asks_for_login(server: Server) -> bool:
-    """False for one that a release before logins started: it would answer whoever asks."""
+    """False for a server that a release without logins started: it would answer anyone."""
     known = read_login(Path(server.log).parent) is not None
     return known and answer_code(f"{server.url}/api/admin/version") != 200
 
@@ -214,7 +214,7 @@ def _start(kind: str, folder: Path, launch: Callable[[int], Launch], health: str
 
 
 def _wait_for(server: Server, health: str) -> bool:
-    """Whether it answers before its process ends or START_TIMEOUT_S is over; on a busy machine it may miss a few."""
+    """Return whether it answers before its process ends or START_TIMEOUT_S is over."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         if answers(server.url + health):
@@ -226,7 +226,7 @@ def _wait_for(server: Server, health: str) -> bool:
 
 
 def _expect(url: str) -> None:
-    """Raises ServiceError (TG0701) unless the Prefect server of somebody else answers."""
+    """Raise ServiceError (TG0701) unless the user's own Prefect server answers."""
     deadline = time.monotonic() + YOURS_TIMEOUT_S
     while not answers(f"{url.rstrip('/')}/health"):
         if time.monotonic() >= deadline:
@@ -240,12 +240,12 @@ def _expect(url: str) -> None:
 
 
 def answer_code(url: str, *, login: str | None = None) -> int | None:
-    """The HTTP status that the address answers with; None without an answer.
+    """Return the HTTP status that the address answers with; None without an answer.
 
     Args:
         login: `user:password`, for a server that wants one.
     """
-    direct = urllib.parse.urlsplit(url).hostname in LOOPBACK  # a proxy would look for a server of its own there
+    direct = urllib.parse.urlsplit(url).hostname in LOOPBACK  # a proxy would look for a server on its own machine
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({} if direct else None))
     if login:
         opener.addheaders = [("Authorization", f"Basic {b64encode(login.encode()).decode()}")]
@@ -260,18 +260,18 @@ def answer_code(url: str, *, login: str | None = None) -> int | None:
 
 
 def answers(url: str) -> bool:
-    """Whether the address answers with 200, or asks who we are, which the client will say."""
+    """Return whether the address answers with 200, or asks for the login that the client will send."""
     return answer_code(url) in (200, 401, 403)
 
 
 def _without_proxy(environ: Mapping[str, str]) -> str:
     named = f"{environ.get('NO_PROXY', '')},{environ.get('no_proxy', '')}".split(",")
     hosts = dict.fromkeys(host.strip() for host in (*named, *LOOPBACK) if host.strip())
-    return "*" if "*" in hosts else ",".join(hosts)  # `*` means every host only when it stands alone
+    return "*" if "*" in hosts else ",".join(hosts)  # `*` means every host only when it is alone
 
 
 def read_state(folder: Path) -> Server | None:
-    """The server whose state lies in the folder, if its process is alive."""
+    """Return the server whose state is in the folder, if its process is alive."""
     try:
         server = Server(**json.loads((folder / "server.json").read_text()))
     except (OSError, ValueError, TypeError):
@@ -294,7 +294,7 @@ def start_time(pid: int) -> str:
 
 
 def stop(server: Server) -> None:
-    """End it with all its processes: SIGTERM first, SIGKILL after a grace."""
+    """End it with all its processes: SIGTERM first, SIGKILL after a grace period."""
     for number, grace in ((signal.SIGTERM, STOP_GRACE_S), (signal.SIGKILL, 5)):
         try:
             os.killpg(server.pid, number)
@@ -309,19 +309,17 @@ def stop(server: Server) -> None:
 
 
 def _reap(pid: int) -> None:
-    """Collect the process when it is a child of this one: a zombie would look alive."""
+    """Reap the process if it is a child of this one: a zombie would look alive."""
     for child in _children:
         if child.pid == pid:
             child.poll()
 
 
 def free_port(*, without: Collection[int] = ()) -> int:
-    """A port of loopback that nobody listens on.
-
-    A server binds it seconds later: it is none of those that the kernel gives to whoever asks for any port meanwhile,
-    and a random one, so that two who choose at one moment hardly choose the same.
-    """
-    ports = _ports_of_nobody()
+    """Return a loopback port on which nothing listens."""
+    # The server binds it seconds later. So it is outside the range that the kernel hands out meanwhile, and random, so
+    # that two processes which choose at the same moment hardly choose the same.
+    ports = _unassigned_ports()
     for port in random.SystemRandom().sample(ports, len(ports)):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -330,9 +328,9 @@ def free_port(*, without: Collection[int] = ()) -> int:
     raise ServiceError("no port of loopback is free", code="TG0701", where="127.0.0.1", hint="stop what listens there")
 
 
-def _ports_of_nobody() -> range:
+def _unassigned_ports() -> range:
     try:
         first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    except (OSError, ValueError):  # no Linux: others begin later
+    except (OSError, ValueError):  # not Linux: other systems' ranges begin later
         first = LAST_OWN_PORT
     return range(FIRST_OWN_PORT, first if first > FIRST_OWN_PORT + 1000 else LAST_OWN_PORT)

@@ -1,6 +1,6 @@
-"""What the environment decides for the whole application: where state lies and which servers are used.
+"""Settings from the environment, for the whole application: where state is kept and which servers are used.
 
-Everything else is declared in `pipelines.yaml`. Reading this module or calling `load_settings` changes nothing on
+Everything else is declared in `pipelines.yaml`. Importing this module or calling `load_settings` changes nothing on
 disk. Used by `flows/run/open_run.py` and `flows/cli.py`.
 """
 
@@ -20,39 +20,39 @@ class Settings:
     """Resolved settings; both folders are absolute and need not exist."""
 
     home: Path
-    """State: store, ledger, locks, local servers. `TUNEGATE_HOME`, else `.tunegate` beside pipelines.yaml."""
+    """State: store, ledger, locks, local servers. `TUNEGATE_HOME`, else `.tunegate` next to pipelines.yaml."""
     cache: Path
-    """Downloads that can be made again. `TUNEGATE_CACHE`, else `~/.cache/tunegate` (or below `XDG_CACHE_HOME`)."""
+    """Downloads that can be repeated. `TUNEGATE_CACHE`, else `~/.cache/tunegate` (or below `XDG_CACHE_HOME`)."""
     prefect_api_url: str | None
     """`PREFECT_API_URL`; None starts a private server."""
     mlflow_tracking_uri: str | None
-    """`MLFLOW_TRACKING_URI`; None uses SQLite below `home`. `register.tracking_uri` of a pipeline goes first."""
+    """`MLFLOW_TRACKING_URI`; None uses SQLite below `home`. `register.tracking_uri` of a pipeline comes first."""
     ledger_url: str | None = None
     """`TUNEGATE_LEDGER_URL`, a Postgres that several hosts share; None uses a SQLite file below `home`."""
     forgotten_at: Path | None = None
     """`TUNEGATE_FORGOTTEN`; see `forgotten`."""
     ray_address: str | None = None
-    """`RAY_ADDRESS`, the head of a running cluster; needed with `engine: ray` alone."""
+    """`RAY_ADDRESS`, the head of a running cluster; needed only with `engine: ray`."""
     shared_storage: str | None = None
-    """`TUNEGATE_SHARED`, an fsspec URL that every node of the cluster sees; needed with `engine: ray` alone."""
+    """`TUNEGATE_SHARED`, an fsspec URL that every node of the cluster sees; needed only with `engine: ray`."""
 
     shared_store: Path | None = None
-    """`TUNEGATE_STORE`, on a machine that only does placed stages: the home folder of whoever holds the ledger. Results
-    are read from it and go there; this machine's own home has no ledger. None for results in `home`."""
+    """`TUNEGATE_STORE`, on a machine that only runs placed stages: the home folder of the machine with the ledger.
+    Results are read from and written to it; this machine's own home has no ledger. None for results in `home`."""
     cpu: float | None = None
-    """`TUNEGATE_CPU`, cores that steps may take together; None for those of the machine."""
+    """`TUNEGATE_CPU`, cores that all steps may use together; None for those of the machine."""
     gpu: float | None = None
     """`TUNEGATE_GPU`, accelerators; None for those of the machine."""
     memory_gb: float | None = None
-    """`TUNEGATE_MEMORY_GB`, memory that steps may take together; None for that of the machine."""
+    """`TUNEGATE_MEMORY_GB`, memory that all steps may use together; None for that of the machine."""
     state: Path | None = None
-    """What is kept of this user beside all homes: the witnesses of their ledgers. `tunegate` below `XDG_STATE_HOME`,
+    """What this user keeps outside all homes: the witnesses of their ledgers. `tunegate` below `XDG_STATE_HOME`,
     else below `~/.local/state`; None keeps none."""
 
     @property
     def forgotten(self) -> Path:
-        """Key, tombstones and certificates of customers who were forgotten: beside `home`, so that a backup of it that
-        is put back does not take them away. `.tunegate-forgotten` if not set."""
+        """Key, tombstones and certificates of customers who were forgotten: next to `home`, so that restoring a backup
+        of it does not remove them. `.tunegate-forgotten` if not set."""
         return self.forgotten_at or self.home.with_name(f"{self.home.name}-forgotten")
 
 
@@ -60,7 +60,7 @@ def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -
     """Settings for this `pipelines.yaml`; an empty variable counts as unset.
 
     Raises:
-        ConfigError: TG0119, an amount is not a number, or negative.
+        ConfigError: TG0119, an amount is negative or not a number.
     """
 
     def folder(variable: str, default: Path) -> Path:
@@ -77,7 +77,7 @@ def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -
                 f"{variable} is {text!r}",
                 code="TG0119",
                 where=variable,
-                hint="a number that is not negative: 4, or 7.5",
+                hint="use a number of at least 0, such as 4 or 7.5",
             )
         return value
 

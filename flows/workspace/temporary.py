@@ -1,9 +1,9 @@
-"""Folders of work below `tmp/` of the home that outlive nobody: each has a lock, and one whose lock is free is swept.
+"""Work folders below `tmp/` of the home, removed after their process: each has a lock, and is swept once that is free.
 
 The store makes results in such a folder; a process keeps its temporary files, and those of its libraries and children,
-in another. So a ticket's text lies nowhere but below the home, and what a killed process left goes at the next start
-and with `tunegate forget`: these folders, and files that were written aside to be renamed and never were. It knows
-nothing of what the files hold.
+in another. So ticket text is kept only below the home, and what a killed process left is removed at the next start
+and by `tunegate forget`: these folders, and files that were written to be renamed and never were. It knows nothing
+about what the files hold.
 """
 
 from __future__ import annotations
@@ -24,26 +24,24 @@ from flows.workspace.lock import hold
 
 FOLDER = "tmp"
 TMPDIR = "TMPDIR"
-"""Read by Python, by the C library and by what is started as a process of its own."""
+"""Read by Python, by the C library and by child processes."""
 
 _ASIDE = re.compile(r"\..+\.(\w+)\.tmp([.-]\w+)?")
 """`.NAME.PID.tmp` of `tasks/files.py` and others, a random word in place of the pid in `flows/workspace/disk.py`; and
-what SQLite and DuckDB keep beside such a file."""
+what SQLite and DuckDB keep next to such a file."""
 ABANDONED_S = 600.0
-"""A file aside is written in moments, and by then it is nobody's, also where its pid is one of another host."""
+"""Such a file is written in moments. After this long it is abandoned, even if its pid belongs to another host."""
 
 _own: list[Path] = []
-"""Folders of this process, the last one in use. What it inherits in the environment is its parent's."""
+"""Folders of this process; the last one is in use. What it inherits in the environment is its parent's."""
 
 log = logging.getLogger("tunegate.temporary")
 
 
 @contextmanager
 def temporary_folder(home: Path) -> Iterator[Path]:
-    """A new folder below `home/tmp`, removed at the end. While its lock is held nobody sweeps it.
-
-    Its name is short: the sockets that libraries make in it have a path of 107 bytes at most.
-    """
+    """Create a folder below `home/tmp` and remove it at the end. While its lock is held, no process sweeps it."""
+    # A short name: the path of a socket that a library makes in it has at most 107 bytes.
     folder = private_folder(home / FOLDER) / secrets.token_hex(6)
     with hold(folder.with_suffix(".lock")):
         folder.mkdir(mode=0o700)
@@ -54,13 +52,13 @@ def temporary_folder(home: Path) -> Iterator[Path]:
 
 
 def sweep(home: Path) -> None:
-    """Remove the folders of processes that died: the kernel has released their locks. And the files they left aside."""
+    """Remove folders and unfinished files of processes that died: the kernel has released their locks."""
     for lock in sorted((home / FOLDER).glob("*.lock")):
-        with suppress(PermissionError), hold(lock, wait_s=0) as held:  # another user's is theirs to sweep
+        with suppress(PermissionError), hold(lock, wait_s=0) as held:  # other users sweep their own
             if held:
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
     for folder, names, files in os.walk(home):
-        if Path(folder) == home:  # what is in the store is whole, what is in the other folder has a lock
+        if Path(folder) == home:  # the store has only complete files, and `tmp` has locks
             names[:] = [name for name in names if name not in (FOLDER, "store")]
         for name in files:
             found = _ASIDE.fullmatch(name)
@@ -71,7 +69,7 @@ def sweep(home: Path) -> None:
 def _lives(pid: str) -> bool:
     try:
         os.kill(int(pid), 0)
-    except (ValueError, OverflowError, ProcessLookupError):  # no pid, or nobody's
+    except (ValueError, OverflowError, ProcessLookupError):  # not a pid, or no such process
         return False
     except PermissionError:
         return True
@@ -79,17 +77,17 @@ def _lives(pid: str) -> bool:
 
 
 def _remove_abandoned(path: Path) -> None:
-    with suppress(OSError):  # another process sweeps too, or it is another user's
+    with suppress(OSError):  # another process may sweep too, or it belongs to another user
         if time.time() - path.lstat().st_mtime > ABANDONED_S:
             path.unlink()
 
 
 @contextmanager
 def temporary_files_below(home: Path, *, make: bool = False) -> Iterator[None]:
-    """Have this process and its children put temporary files into a folder of its own below `home/tmp`.
+    """Make this process and its children put temporary files into a folder of its own below `home/tmp`.
 
-    Sweeps first. A home that does not exist yet is made only with `make`; in one that cannot be written to, temporary
-    files stay where the system has them. Within another such block of the same home there is nothing to do.
+    Sweeps first. A home that does not exist yet is created only with `make`; if it cannot be written to, temporary
+    files stay where the system has them. Does nothing within another such block of the same home.
     """
     if not (home.is_dir() or make) or (_own and _own[-1].parent == home / FOLDER):
         yield
@@ -111,7 +109,7 @@ def temporary_files_below(home: Path, *, make: bool = False) -> Iterator[None]:
 
 
 def _set_folder(variable: str | None, folder: str | None) -> None:
-    """For processes that are started from now on, and for this one."""
+    """Set it for this process and for those that are started from now on."""
     if variable is None:
         os.environ.pop(TMPDIR, None)
     else:

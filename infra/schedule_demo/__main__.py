@@ -1,7 +1,7 @@
-"""Plays the story of `weeks.py`: each Monday the export is written, `tunegate tick` decides, and agents work.
+"""Play the story of `weeks.py`: each Monday the export is written, `tunegate tick` decides, and agents work.
 
-Every tick is a process of its own, a fork of this one, which has the libraries imported. The clock is TUNEGATE_NOW.
-With RECORD=1 the table is kept in `benchmarks/results/schedule.md` and the chart in `docs/plots/weeks.svg`.
+Every tick is a separate process, a fork of this one, which has imported the libraries. The clock is TUNEGATE_NOW.
+With RECORD=1 the table is written to `benchmarks/results/schedule.md` and the chart to `docs/plots/weeks.svg`.
 Usage: `python -m infra.schedule_demo [--base URI] [--tiny] [--story steady,quiet,...] [--out FOLDER]`.
 """
 
@@ -34,7 +34,7 @@ KILLED = -9
 
 
 class Demo:
-    """One play, in a folder of its own."""
+    """One run of the demo, in its own folder."""
 
     def __init__(self, folder: Path, weeks: Weeks, *, tiny: bool, n_answers: int) -> None:
         self.folder, self.weeks, self.tiny, self.n_answers = folder, weeks, tiny, n_answers
@@ -43,7 +43,7 @@ class Demo:
         self.quality: dict[tuple[str, int], float] = {}
 
     def play(self) -> list[list[object]]:
-        """All weeks; a row each."""
+        """Play all weeks; return a row for each."""
         rows = []
         for week in range(1, len(self.weeks.story) + 1):
             since = time.monotonic()
@@ -58,7 +58,7 @@ class Demo:
         now = self.weeks.monday(week).isoformat()
         if event in FAILPOINTS:
             code = self._tick(now, TUNEGATE_FAILPOINT=FAILPOINTS[event])
-            say(f"== week {week}: killed at {FAILPOINTS[event]} (exit code {code}); the next tick goes on")
+            say(f"== week {week}: killed at {FAILPOINTS[event]} (exit code {code}); the next tick continues")
         code = self._tick(now)
         tick = self.ledger.ticks(NAME)[-1]
         run = self.ledger.run(tick.run_id)
@@ -92,14 +92,14 @@ class Demo:
         return fork(tick, self.folder / "ticks.log", {"TUNEGATE_NOW": now, **environ})
 
     def _quality(self, ref: ChampionRef, week: int) -> float:
-        """Share of the coming week's tickets that the model routes rightly in the right form, 0-1."""
+        """Return the share of the coming week's tickets that the model routes correctly in the right form, 0-1."""
         if (ref.version, week) not in self.quality:
             answers = self._answers(ref, week)
-            right = [is_right(answer, row) for answer, row in zip(answers, self._asked(week), strict=True)]
+            right = [is_right(answer, row) for answer, row in zip(answers, self._tickets(week), strict=True)]
             self.quality[ref.version, week] = sum(right) / len(right)
         return self.quality[ref.version, week]
 
-    def _asked(self, week: int) -> list[Row]:
+    def _tickets(self, week: int) -> list[Row]:
         return self.weeks.coming(week, self.n_answers)
 
     def _answers(self, ref: ChampionRef, week: int) -> list[str]:
@@ -109,8 +109,8 @@ class Demo:
             from tasks.release.serve import load_bundle
 
             served = load_bundle(ref.bundle.root, base=ref.model.root)
-            asked = [{"subject": row["subject"], "body": row["body"]} for row in self._asked(week)]
-            path.write_text(json.dumps(served.answer(asked)))
+            tickets = [{"subject": row["subject"], "body": row["body"]} for row in self._tickets(week)]
+            path.write_text(json.dumps(served.answer(tickets)))
             return 0
 
         if not path.exists() and fork(answer, self.folder / "answers.log", {}) != 0:
@@ -119,9 +119,9 @@ class Demo:
         return found
 
     def _agents(self, champion: ChampionRef, week: int, now: str) -> None:
-        """Agents send what is right, mend what has the right form, and reject the rest."""
+        """Let agents send correct answers, edit wrong ones in the right form, and reject the rest."""
         lines = []
-        for row, answer in zip(self._asked(week), self._answers(champion, week), strict=True):
+        for row, answer in zip(self._tickets(week), self._answers(champion, week), strict=True):
             line = {"ticket_id": row["ticket_id"], "version": champion.version, "at": now, "outcome": "accepted"}
             if not is_right(answer, row):
                 formed = re.search(r"\[[a-z][^\]]*\]", answer) is not None
@@ -136,17 +136,17 @@ class Demo:
             return feedback(pipeline=NAME, file=path, config=self.folder / "pipelines.yaml", as_json=False)
 
         if fork(feedback, self.folder / "feedback.log", {}) != 0:
-            raise SystemExit(f"the feedback was not taken; see {self.folder / 'feedback.log'}")
+            raise SystemExit(f"the feedback was not ingested; see {self.folder / 'feedback.log'}")
 
 
 def is_right(answer: str, row: Row) -> bool:
-    """Does the answer's routing line say what the right one says?"""
+    """Return whether the answer's routing line is correct."""
     wanted = re.search(r"\[[^\]]+\]", row["reply"])
     return wanted is not None and wanted[0] in answer
 
 
 def fork(work: Callable[[], int], log: Path, environ: Mapping[str, str]) -> int:
-    """Do it in a process of its own; its exit code, or the negative number of the signal that ended it."""
+    """Run it in a separate process; return its exit code, or the negative number of the signal that ended it."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -212,29 +212,31 @@ def declare(folder: Path, *, base: str | None, tiny: bool, steps: int, per_week:
 
 
 def main() -> int:
-    """Play and tell; 0 when nothing failed."""
+    """Play the story and print the table; return 0 if nothing failed."""
     parser = argparse.ArgumentParser(prog="python -m infra.schedule_demo", description=__doc__.splitlines()[0])
     parser.add_argument("--base", help="base model URI; SmolLM2-135M if not given")
-    parser.add_argument("--tiny", action="store_true", help="a very small base: replies are the routing line alone")
+    parser.add_argument("--tiny", action="store_true", help="a very small base: replies are only the routing line")
     parser.add_argument("--quick", action="store_true", help="with --tiny: half the training, for tests")
     parser.add_argument("--story", default=",".join(STORY), help=f"weeks: {', '.join(EVENTS)}")
-    parser.add_argument("--tickets", type=int, help="tickets of all weeks together")
+    parser.add_argument("--tickets", type=int, help="number of tickets of all weeks")
     parser.add_argument("--out", type=Path, default=PROJECT / ".tunegate" / "demo-schedule")
-    asked = parser.parse_args()
-    story = tuple(asked.story.split(","))
+    options = parser.parse_args()
+    story = tuple(options.story.split(","))
     if unknown := set(story) - set(EVENTS):
         parser.error(f"no such weeks: {', '.join(sorted(unknown))}")
-    n_tickets = asked.tickets or (110 if asked.tiny else 150) * (len(story) + 1)
-    folder = asked.out.absolute() / time.strftime("%Y%m%d-%H%M%S")
+    n_tickets = options.tickets or (110 if options.tiny else 150) * (len(story) + 1)
+    folder = options.out.absolute() / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
-    weeks = make_weeks(story, n_tickets=n_tickets, short=asked.tiny)
-    steps = 60 if asked.quick else 120
-    declare(folder, base=asked.base, tiny=asked.tiny, steps=steps, per_week=n_tickets / (len(story) + 1))
+    weeks = make_weeks(story, n_tickets=n_tickets, short=options.tiny)
+    steps = 60 if options.quick else 120
+    declare(folder, base=options.base, tiny=options.tiny, steps=steps, per_week=n_tickets / (len(story) + 1))
     server = ensure_prefect(folder / ".tunegate")
     os.environ.update(client_environment(server))
     _import_all()
     try:
-        rows = Demo(folder, weeks, tiny=asked.tiny, n_answers=(6 if asked.quick else 16) if asked.tiny else 32).play()
+        rows = Demo(
+            folder, weeks, tiny=options.tiny, n_answers=(6 if options.quick else 16) if options.tiny else 32
+        ).play()
     finally:
         stop_all(folder / ".tunegate")
     text = table(TITLES, rows)
@@ -250,7 +252,7 @@ def main() -> int:
 
 
 def _import_all() -> None:
-    """Before the first fork, so that no fork has to."""
+    """Import the libraries before the first fork, so that no fork has to."""
     import importlib
 
     for name in ("torch", "transformers", "peft", "mlflow", "sklearn.linear_model", "scipy.stats", "prefect",
@@ -259,7 +261,7 @@ def _import_all() -> None:
 
 
 def say(text: str) -> None:
-    """Progress, on stderr."""
+    """Write progress to stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 

@@ -1,9 +1,9 @@
-"""What the help desk's export holds on each Monday: the story that the ticks are told.
+"""The help desk's export on each Monday: the story of the demo.
 
-Tickets are those of the generated help desk (`tasks/curate/helpdesk`), told week by week. `steady`: the week's tickets
-are there. `quiet`: a tenth of them, the others come a week later. `poisoned`: an export that broke the form of every
-reply; the next one has them whole again, which makes them late edits. `drift`: 30 % of a week in which a new product is
-launched, whose tickets all go to one desk. `crash` and `killed` are steady weeks in which a process is killed.
+Tickets come from the generated help desk (`tasks/curate/helpdesk`), week by week. `steady`: all tickets of the week.
+`quiet`: a tenth of them, the others come a week later. `poisoned`: an export that broke the form of every reply; the
+next one has them intact again, which makes them late edits. `drift`: 30 % of a week in which a new product is launched,
+whose tickets all go to one desk. `crash` and `killed` are steady weeks in which a process is killed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ START = datetime(2026, 6, 1, tzinfo=UTC)
 STORY = ("steady", "quiet", "steady", "poisoned", "crash", "quiet", "drift", "steady")
 EVENTS = (*dict.fromkeys(STORY), "killed")
 FAILPOINTS = {"crash": "train.checkpoint.renamed", "killed": "ledger.mark"}
-"""Where the process is killed: a training behind its first checkpoint, a tick inside its last transaction."""
+"""Where the process is killed: a training after its first checkpoint, a tick inside its last transaction."""
 QUIET, DRIFT = 0.1, 0.3
 OLD_PRODUCTS = re.compile(r"Fjord Lamp|Skerry Thermostat|Tarn Battery|Heron Charger")
 NEW_PRODUCT = "Lumen Panel"
@@ -31,22 +31,22 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Weeks:
-    """All tickets, by the week in which they were written; the last week is only there to be answered."""
+    """All tickets, by the week in which they were written; the last week is only for answering."""
 
     weeks: tuple[tuple[Row, ...], ...]
     story: tuple[str, ...]
 
     def monday(self, week: int) -> datetime:
-        """05:00 on the Monday after week `week` (from 1)."""
+        """Return 05:00 on the Monday after week `week` (from 1)."""
         return START + timedelta(weeks=week, hours=5)
 
     def export(self, week: int) -> list[Row]:
-        """Every ticket that has come in by then, as the export of that day shows it."""
+        """Return every ticket that has arrived by then, as the export of that day shows it."""
         rows = [row for number in range(1, week + 1) for row in self._of(number, seen_in=week)]
         return [_broken(row) for row in rows] if self.story[week - 1] == "poisoned" else rows
 
     def coming(self, week: int, n: int) -> list[Row]:
-        """Tickets of the week after, as they will be labelled rightly."""
+        """Return tickets of the week after, with correct labels."""
         return [row for row in self._whole(week + 1) if row["reply"]][:n]
 
     def _of(self, number: int, *, seen_in: int) -> list[Row]:
@@ -63,10 +63,10 @@ class Weeks:
 
 
 def make_weeks(story: tuple[str, ...], *, n_tickets: int, short: bool) -> Weeks:
-    """The tickets of the story's weeks and of one more.
+    """Generate the tickets of the story's weeks and of one more.
 
     Args:
-        short: Replies are the routing line alone, `[billing]`: something that a very small model learns in seconds.
+        short: Replies are only the routing line, `[billing]`: something that a very small model learns in seconds.
     """
     n_weeks = len(story) + 1
     source = GeneratedSource(kind="generated", n_tickets=n_tickets, n_weeks=n_weeks, start=f"{START:%Y-%m-%d}")
@@ -84,13 +84,13 @@ def make_weeks(story: tuple[str, ...], *, n_tickets: int, short: bool) -> Weeks:
 
 
 def _broken(row: Row) -> Row:
-    """The reply without the form of its routing line."""
+    """Break the form of the reply's routing line."""
     reply = re.sub(r"\[([^\]]*)\]", lambda line: line[1].replace(" |", ","), row["reply"] or "")
     return {**row, "reply": reply or None}
 
 
 def _of_new_product(row: Row) -> Row:
-    """The same words about the new product, routed to its desk."""
+    """Turn the ticket into one about the new product, routed to its desk."""
     if not row["reply"] or not row["category"]:
         return row
     texts = {name: OLD_PRODUCTS.sub(NEW_PRODUCT, row[name] or "") for name in ("subject", "body", "reply")}

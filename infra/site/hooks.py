@@ -1,6 +1,6 @@
-"""What mkdocs calls while it builds the site: pages that are not in docs/, and the order of all.
+"""Hooks for mkdocs: pages that are not in docs/, and the order of all pages.
 
-Used by `mkdocs.yml` alone. A new page needs no entry: it follows those of its folder that are listed here.
+Used only by `mkdocs.yml`. A new page needs no entry: it follows those of its folder that are listed here.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Take notes for the tests out of fences, and link to the pages that are added."""
+    """Remove notes for the tests from fences, and link to the added pages."""
     # Where a page is one folder deep, one `../` is left of the two that lead out of docs/.
     markdown = _NOTE.sub(r"\1", markdown).replace("../SECURITY.md", "security.md")
     return markdown.replace("../benchmarks/results/", "results/")

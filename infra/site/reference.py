@@ -1,6 +1,6 @@
-"""The page with every key of pipelines.yaml, from pydantic's JSON Schema of a pipeline.
+"""Generate the page with every key of pipelines.yaml, from pydantic's JSON Schema of a pipeline.
 
-One table for each section of the file: values, default and the docstring of the key, which editors show too. Called by
+One table per section of the file: values, default and the docstring of the key, which editors show too. Called by
 `hooks.py` when the site is built.
 """
 
@@ -17,8 +17,8 @@ from schemas.pipeline import PipelineSpec
 HEAD = """\
 # Every key of pipelines.yaml
 
-Generated from the specs in `schemas/`; [configuration](configuration.md) says how the file is read, merged and checked.
-A section that is not declared has the defaults of its keys, unless its own default is `null`: then it is off.
+Generated from the specs in `schemas/`; [configuration](configuration.md) explains how the file is read, merged and
+checked. A section that is not declared has the defaults of its keys, unless its own default is `null`: then it is off.
 """
 TABLE = "| key | values | default | meaning |\n|---|---|---|---|\n"
 LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
@@ -26,7 +26,7 @@ Schema = dict[str, Any]
 
 
 def reference_page() -> str:
-    """The page in Markdown."""
+    """Return the page as Markdown."""
     schema = PipelineSpec.model_json_schema(by_alias=True)
     specs = {"PipelineSpec": schema, **schema["$defs"]}
     titles: dict[str, str] = {}
@@ -36,7 +36,7 @@ def reference_page() -> str:
 
 
 def _sections(name: str, title: str, specs: dict[str, Schema]) -> Iterator[tuple[str, str]]:
-    """Name and title of each spec in the order of the file; one that is used at several places comes several times."""
+    """Yield name and title of each spec in the order of the file, repeated if it is used in several places."""
     yield name, title
     path = "" if name == "PipelineSpec" else f"{title.partition(' (')[0]}."
     for key, value in specs[name].get("properties", {}).items():
@@ -49,7 +49,7 @@ def _sections(name: str, title: str, specs: dict[str, Schema]) -> Iterator[tuple
 
 
 def _inside(form: Schema) -> tuple[Schema, str]:
-    """What a list or a mapping holds, and its mark in a title; other forms as they are."""
+    """Return the item of a list or a mapping, and its mark in a title; other forms unchanged."""
     if "items" in form:
         return form["items"], "[]"
     if isinstance(values := form.get("additionalProperties"), dict):
@@ -58,7 +58,7 @@ def _inside(form: Schema) -> tuple[Schema, str]:
 
 
 def _variant(spec: Schema) -> str:
-    """Of several forms of a section: the key that chooses this one."""
+    """Return the key that chooses this one of several forms of a section."""
     for key in ("uses", "kind"):
         if "const" in (value := spec.get("properties", {}).get(key, {})):
             return f" ({key}: {value['const']})"
@@ -71,7 +71,7 @@ def _section(spec: Schema, title: str, titles: dict[str, str], specs: dict[str, 
         forms = " or ".join(dict.fromkeys(_values(form, titles) for form in _forms(value)))
         default = "required" if key in spec.get("required", []) else f"`{json.dumps(value.get('default'))}`"
         if isinstance(value.get("default"), dict) and value["default"]:
-            default = "as its keys say"
+            default = "that of its keys"
         sections = [specs[_name(form)] for form in _forms(value) if "$ref" in form]
         of_section = sections[0].get("description", "") if len(sections) == 1 else f"One of {len(sections)} kinds."
         meaning = "Chooses this kind." if key in ("uses", "kind") else value.get("description", of_section)
@@ -80,7 +80,7 @@ def _section(spec: Schema, title: str, titles: dict[str, str], specs: dict[str, 
 
 
 def _forms(value: Schema) -> list[Schema]:
-    """What a value may be, one by one."""
+    """Return the alternatives for a value."""
     if "$ref" not in value and (choices := value.get("anyOf") or value.get("oneOf")):
         return [form for choice in choices for form in _forms(choice)]
     return [value]
@@ -109,7 +109,7 @@ def _values(form: Schema, titles: dict[str, str]) -> str:
 
 
 def _line(text: str) -> str:
-    """One line that a table can hold; code spans stay as they are."""
+    """Make one line that fits in a table; code spans stay unchanged."""
     parts = " ".join(text.split()).split("`")
     parts[::2] = [part.replace("|", "&#124;").replace("<", "&lt;") for part in parts[::2]]
     return "`".join(parts)

@@ -15,7 +15,7 @@ from schemas.errors import TunegateError
 
 
 def main() -> int:
-    """Exit code 0, 1 when something does not work, or that of the error."""
+    """Return exit code 0, 1 if something does not work, or that of the error."""
     parser = argparse.ArgumentParser(prog="python -m infra.stack", description=__doc__)
     parser.add_argument("command", choices=("up", "status", "env", "backup", "restore", "down"))
     parser.add_argument("folder", nargs="?", type=Path, help="of a backup")

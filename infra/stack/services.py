@@ -1,7 +1,7 @@
-"""The services of the stack: command, environment and health of each; started in order, found again, stopped.
+"""The services of the stack: command, environment and health check of each; start, find and stop them.
 
-Any of them may be killed: `up` starts what is gone. Every secret goes by the environment or by a file that only this
-user reads, never by a command line. State files are those of `flows/workspace/servers.py`.
+Any of them may be killed: `up` starts what is gone. Secrets are passed in the environment or in a file that only this
+user can read, never on a command line. State files are those of `flows/workspace/servers.py`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from tasks.files import write_json
 STARTS_WITHIN_S = 300.0
 LOGINS = Path(__file__).parents[1] / "mlflow_auth.ini"
 IN_CONTAINERS = "postgresql+psycopg2://tunegate@postgres/mlflow_auth"
-"""The database of `LOGINS`, as compose.yaml uses it; this stack has it elsewhere."""
+"""The database of `LOGINS` in compose.yaml; this stack has another."""
 
 _started: list[subprocess.Popen[bytes]] = []
 
 
 class StackError(Exception):
-    """A service does not start; names its log."""
+    """A service does not start; the message names its log."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Service:
 
 
 def services(place: Place) -> tuple[Service, ...]:
-    """All but Postgres; the endpoint only once there is a champion to answer."""
+    """Return all services but Postgres; the endpoint only once there is a champion."""
     client, ports = place.process(), place.ports
     python = (sys.executable, "-m")
     loopback = ("--host", "127.0.0.1", "--port")
-    server = without_secrets(client)  # of them the servers need only what follows
+    server = without_secrets(client)  # the servers need only the secrets below
     prefect = {
         **server,
         "PREFECT_API_DATABASE_CONNECTION_URL": place.database("prefect", driver="+asyncpg"),
@@ -97,31 +97,31 @@ def services(place: Place) -> tuple[Service, ...]:
 
 
 def ledger_of(place: Place) -> Ledger:
-    """The stack's ledger, for this process."""
+    """Return the stack's ledger, for this process."""
     os.environ["PGPASSFILE"] = str(place.folder / "pgpass")
     return Ledger(place.home, place.database("ledger"))
 
 
 def _with_champion(place: Place) -> str | None:
-    """The first pipeline of the file that has a champion; None also while the ledger cannot be read."""
+    """Return the first pipeline of the file with a champion; None also while the ledger cannot be read."""
     if not place.cluster.answers():
         return None
     try:
-        named = {champion.name for champion in ledger_of(place).champions()}
-    except ServiceError:  # the database is not made yet
+        names = {champion.name for champion in ledger_of(place).champions()}
+    except ServiceError:  # the database does not exist yet
         return None
     pipelines = load_file(place.config).pipelines
-    return next((name for name, spec in pipelines.items() if spec.registry.name in named), None)
+    return next((name for name, spec in pipelines.items() if spec.registry.name in names), None)
 
 
 def up(place: Place, *, report: Callable[[str], None]) -> None:
-    """Start what is not alive, in order; doing it again changes nothing.
+    """Start what is not running, in order. Idempotent.
 
     Raises:
         StackError: a service does not answer within five minutes.
     """
     place.prepare()
-    with hold(place.folder / "starting.lock"):  # two at once start each service once
+    with hold(place.folder / "starting.lock"):  # two commands at once start each service once
         start_postgres(place)
         report(f"postgres  127.0.0.1:{place.ports['postgres']}")
         wanted = services(place)
@@ -131,11 +131,11 @@ def up(place: Place, *, report: Callable[[str], None]) -> None:
             if service.name == "mlflow":
                 _make_user(place)
     if not any(service.name == "endpoint" for service in wanted):
-        report("endpoint  not yet: no pipeline has a champion; `up` again after the first promotion")
+        report("endpoint  not started: no pipeline has a champion; run `up` again after the first promotion")
 
 
 def down(place: Place, *, report: Callable[[str], None]) -> None:
-    """Stop them, the last first."""
+    """Stop all services in reverse order."""
     for name in reversed(PORTS):
         server = alive(place, name)
         if server is None:
@@ -149,7 +149,7 @@ def down(place: Place, *, report: Callable[[str], None]) -> None:
 
 
 def status(place: Place) -> dict[str, str]:
-    """Service -> `works`, `silent` (alive, and does not answer) or `down`."""
+    """Return service -> `works`, `silent` (alive, but does not answer) or `down`."""
     if not (place.folder / "ports.json").exists():
         return {name: "down" for name in PORTS if name != "endpoint"}
     checks = {"postgres": place.cluster.answers, **{one.name: one.works for one in services(place)}}
@@ -159,7 +159,7 @@ def status(place: Place) -> dict[str, str]:
 
 
 def start_postgres(place: Place) -> None:
-    """The database server alone, with an empty database for each service that needs one."""
+    """Start only the database server, with an empty database for each service that needs one."""
     folder = private_folder(place.folder / "postgres")
     if alive(place, "postgres") is None:
         place.cluster.create()
@@ -172,13 +172,13 @@ def start_postgres(place: Place) -> None:
 
 
 def alive(place: Place, name: str) -> Server | None:
-    """The service's process, if it is there."""
+    """Return the service's process, if it is alive."""
     _reap()
     return read_state(place.folder / name)
 
 
 def _stop_postgres(server: Server) -> None:
-    os.kill(server.pid, signal.SIGINT)  # the postmaster alone: it ends its children in order
+    os.kill(server.pid, signal.SIGINT)  # only the postmaster: it stops its children in order
     deadline = time.monotonic() + 60
     while start_time(server.pid) == server.started and time.monotonic() < deadline:
         _reap()
@@ -211,13 +211,13 @@ def _keep(place: Place, name: str, process: subprocess.Popen[bytes], log: Path) 
 
 
 def _reap() -> None:
-    """Collect children that ended: a zombie would look alive."""
+    """Reap children that have ended: a zombie would look alive."""
     for process in _started:
         process.poll()
 
 
 def _make_user(place: Place) -> None:
-    """Make the user that runs write to MLflow as, unless it is there; the administrator is for people."""
+    """Create the user as which runs write to MLflow, unless it exists; the administrator is for people."""
     login = b64encode(f"admin:{place.secrets['MLFLOW_ADMIN_PASSWORD']}".encode()).decode()
     request = urllib.request.Request(  # noqa: S310 - our own address
         f"{place.mlflow_url}/api/2.0/mlflow/users/create",
@@ -231,4 +231,4 @@ def _make_user(place: Place) -> None:
     except urllib.error.HTTPError as error:
         answer = error.read().decode(errors="replace")
         if "RESOURCE_ALREADY_EXISTS" not in answer:
-            raise StackError(f"MLflow makes no user: {error.code} {answer[:300]}") from None
+            raise StackError(f"MLflow did not create the user: {error.code} {answer[:300]}") from None

@@ -98,7 +98,7 @@ def _why(winner: TrialRef, best: Sequence[TrialRef], rows: Sequence[TrialRow], t
     row = winner.row
     measured = f"{traits.name} {row.value:.4g} on {row.n_items} validation items"
     if row.met:
-        return f"{row.name} is the first rung that meets the target ({row.told})"
+        return f"{row.name} is the first rung that meets the target ({row.summary})"
     n_failed = sum(each.state == "failed" for each in rows)
     failed = f"; {n_failed} failed" if n_failed else ""
     if row.met is False:

@@ -46,7 +46,7 @@ from schemas.gates import GatesSpec
 from schemas.judge import JudgeSpec
 from schemas.metrics import MetricTraits, traits_by_name
 from schemas.spec import Spec
-from schemas.verdicts import PARTS, EvidenceUse, Finding, Spent, Verdict
+from schemas.verdicts import PARTS, EvidenceUse, Finding, UsedBudget, Verdict
 from tasks.assess.check import check_findings
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle
 from tasks.assess.decision import summarise, write_decision
@@ -73,7 +73,7 @@ class GateContext(Spec):
     anchor_version: str | None = None
     traits: tuple[MetricTraits, ...] = ()
     """How metrics are read that are not built in."""
-    spent: Spent = Spent()
+    used_budget: UsedBudget = UsedBudget()
     """What earlier verdicts have used up."""
     live: LiveQuality | None = None
     """What agents did with suggestions; null where `feedback` is not declared."""
@@ -121,9 +121,9 @@ def decide(
         *ask_forgetting(gates, suite),
     )
     use = EvidenceUse(
-        look=context.spent.looks + 1,
+        look=context.used_budget.looks + 1,
         looks_max=gates.looks_max,
-        verdict=context.spent.verdicts + 1,
+        verdict=context.used_budget.verdicts + 1,
         budget=None if gates.reuse is None else gates.reuse.budget,
         confidence=1 - gates.alpha,
     )

@@ -60,11 +60,11 @@ def weigh_training(
     numbers = [math.nan if value is None else value for value in values.values()]
     row: dict[str, Any] = {"value": mean_of(numbers), "n_items": len(numbers)}
     if target is not None:
-        met, bound, told = judge_target(numbers, traits=traits, target=target, n_rungs=n_rungs)
+        met, bound, summary = judge_target(numbers, traits=traits, target=target, n_rungs=n_rungs)
         gain = None
         if earlier:
             gain = paired_gain(values, item_values(earlier[-1]), traits=traits, confidence=target.confidence)
-        row |= {"met": met, "bound": bound, "told": told}
+        row |= {"met": met, "bound": bound, "summary": summary}
         if gain is not None:
             row |= {"gain": gain.estimate, "gain_lower": gain.lower, "gain_upper": gain.upper}
         if not met:
@@ -114,16 +114,20 @@ def write_trials(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fields = [pa.field(name, _type(name)) for name in TrialRow.model_fields]
-    told = [
-        {**row.model_dump(mode="json"), "changes": orjson.dumps(row.changes, option=orjson.OPT_SORT_KEYS).decode()}
+    fields = [pa.field("told" if name == "summary" else name, _type(name)) for name in TrialRow.model_fields]
+    records = [
+        {
+            **row.model_dump(mode="json", exclude={"summary"}),
+            "changes": orjson.dumps(row.changes, option=orjson.OPT_SORT_KEYS).decode(),
+            "told": row.summary,  # the column's name in the tables of all versions
+        }
         for row in rows
     ]
     if costs is not None:
         fields += [pa.field(name, pa.float64()) for name in _COSTS]
-        for row in told:
+        for row in records:
             row |= dict(zip(_COSTS, costs.get(str(row["name"]), (None, None)), strict=True))
-    pq.write_table(pa.Table.from_pylist(told, pa.schema(fields)), path, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(records, pa.schema(fields)), path, compression="zstd")
 
 
 def _type(name: str) -> object:

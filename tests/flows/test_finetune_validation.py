@@ -1,4 +1,4 @@
-"""Metrics of validation answers are declared as a step of their own, and advice is told where a user looks."""
+"""Metrics of validation answers are declared as a step of their own, and advice is shown where a user looks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_other_metrics_of_the_same_answers_train_nothing_again(tiny_model: Model
     assert "validation_curves" not in none
 
 
-def test_validate_tells_what_is_worth_a_second_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_warns_of_what_is_worth_a_second_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "pipelines.yaml"
     path.write_text(
         "version: 1\npipelines:\n  replies:\n    source: {kind: generated}\n"
@@ -52,7 +52,7 @@ def test_validate_tells_what_is_worth_a_second_look(tmp_path: Path, capsys: pyte
         "    gates: {rules: [{metric: exact, value_threshold: 0.5}]}\n    register: {name: replies}\n"
     )
     assert validate(config=path, as_json=True) == 0
-    told = capsys.readouterr()
-    (warning,) = orjson.loads(told.out)["warnings"]
+    captured = capsys.readouterr()
+    (warning,) = orjson.loads(captured.out)["warnings"]
     assert warning.startswith("train.learning_rate 0.001 is unusual for method lora")
-    assert f"warning {warning} (replies)" in told.err
+    assert f"warning {warning} (replies)" in captured.err

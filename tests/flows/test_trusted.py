@@ -26,15 +26,15 @@ def result(home: Path, run_id: str, step: str, folder: str) -> Path:
 def blocked(workplace: Workplace) -> dict[str, Any]:
     """A run of a gate that the candidate cannot pass."""
     workplace.declare(lambda document: document["pipelines"]["small"]["gates"].update(rules=STRICT))
-    told = workplace.json("run", "small")
-    assert (told["verdict"], told["exit_code"]) == ("BLOCK", 5)
-    return told  # type: ignore[no-any-return]
+    outcome = workplace.json("run", "small")
+    assert (outcome["verdict"], outcome["exit_code"]) == ("BLOCK", 5)
+    return outcome  # type: ignore[no-any-return]
 
 
 STRICT = [{"metric": "exact", "value_threshold": 0.9}]
 
 
-def test_answers_that_were_exchanged_and_sealed_anew_do_not_decide(workplace: Workplace) -> None:
+def test_answers_that_were_exchanged_and_sealed_again_do_not_decide(workplace: Workplace) -> None:
     run_id = blocked(workplace)["run_id"]
     scores = result(workplace.home, run_id, "scores_tuned", "scores")
     table = pq.read_table(scores / "scores.parquet")
@@ -46,7 +46,7 @@ def test_answers_that_were_exchanged_and_sealed_anew_do_not_decide(workplace: Wo
     seal(scores)
     again = workplace.run("run", "small", "--again", "--json")
     assert json.loads(again.stdout)["verdict"] == "BLOCK"
-    assert "not what the ledger has on record" in again.stderr
+    assert "not what the ledger recorded" in again.stderr
     assert pc.min(pq.read_table(scores / "scores.parquet")["value"]).as_py() == 0.0  # made again
     assert any((workplace.home / "damaged").glob("scores-*"))
 
@@ -92,17 +92,17 @@ def test_the_champions_files_are_compared_with_its_event(workplace: Workplace) -
 def test_a_promotion_of_what_was_blocked_under_other_gates_says_so(workplace: Workplace) -> None:
     run_id = blocked(workplace)["run_id"]
     workplace.declare()
-    told = workplace.json("run", "small")
-    assert told["verdict"] == "PROMOTE"
+    outcome = workplace.json("run", "small")
+    assert outcome["verdict"] == "PROMOTE"
     note = f"these weights were BLOCKed under other gates by run {run_id}"
-    assert note in told["reason"]
+    assert note in outcome["reason"]
     shown = workplace.json("history", "small")
     assert note in shown["events"][-1]["note"]
     assert set(json.loads(shown["events"][-1]["evidence"])) == {
         "model", "trained", "bundle", "gates", "items", "answers", "scores", "decision",
     }  # fmt: skip
     assert note in workplace.run("history", "small").stdout.replace("\n", " ")
-    assert note in (workplace.home / "reports" / told["run_id"] / "report.md").read_text()
+    assert note in (workplace.home / "reports" / outcome["run_id"] / "report.md").read_text()
 
 
 def test_a_run_that_repeats_a_verdict_ends_with_its_exit_code(workplace: Workplace) -> None:
@@ -116,7 +116,7 @@ def test_a_run_that_repeats_a_verdict_ends_with_its_exit_code(workplace: Workpla
     assert workplace.run("run", "small").returncode == 0
 
 
-def test_a_lost_ledger_is_not_begun_anew_by_a_run(workplace: Workplace) -> None:
+def test_a_run_does_not_replace_a_lost_ledger(workplace: Workplace) -> None:
     assert workplace.json("run", "small")["verdict"] == "PROMOTE"
     for file in workplace.home.glob("ledger.sqlite*"):
         file.unlink()
@@ -125,8 +125,8 @@ def test_a_lost_ledger_is_not_begun_anew_by_a_run(workplace: Workplace) -> None:
         assert done.returncode == 1, command
         assert "TG0581" in done.stderr + done.stdout, command
     assert workplace.run("run", "small", "--new-ledger").returncode == 2
-    told = workplace.json("run", "small", "--new-ledger", "--reason", "the disk is gone")
-    assert (told["verdict"], told["mlflow_pending"]) == ("PROMOTE", 0)
+    outcome = workplace.json("run", "small", "--new-ledger", "--reason", "the disk is gone")
+    assert (outcome["verdict"], outcome["mlflow_pending"]) == ("PROMOTE", 0)
     shown = workplace.json("history", "small")
     assert [(row["kind"], row["reason"]) for row in shown["accepted"][-1:]] == [("new", "the disk is gone")]
     assert "a new ledger was begun" in workplace.run("history", "small").stdout
@@ -138,7 +138,7 @@ def test_a_home_that_was_put_back_is_accepted_with_a_reason(workplace: Workplace
     workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=1))
     assert workplace.json("run", "small")["champion"] == "2"
     mlflow = workplace.home / "mlflow"
-    shutil.move(mlflow, tmp_path / "mlflow")  # the registry goes on
+    shutil.move(mlflow, tmp_path / "mlflow")  # the registry continues
     shutil.rmtree(workplace.home)
     shutil.copytree(tmp_path / "backup", workplace.home)
     shutil.rmtree(mlflow)

@@ -83,7 +83,7 @@ def test_the_image_has_a_target_for_each_place_and_none_runs_as_root() -> None:
 
 def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     dashboard = json.loads((INFRA / "grafana" / "tunegate.json").read_bytes())
-    asked = {
+    required = {
         metric
         for panel in dashboard["panels"]
         for target in panel["targets"]
@@ -91,8 +91,8 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     }
     documented = set(re.findall(r"`(tunegate_\w+)`", (PROJECT / "docs" / "reference" / "metrics.md").read_text()))
     documented |= {f"{name}_bucket" for name in documented}
-    assert asked <= documented
-    assert len(asked) > 10
+    assert required <= documented
+    assert len(required) > 10
     of_endpoint = EndpointMetrics().text().decode()
     assert "tunegate_requests" in of_endpoint
     assert "tunegate_request_seconds" in of_endpoint

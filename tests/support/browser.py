@@ -43,14 +43,14 @@ def watched(browser: Browser, size: tuple[int, int], *, dark: bool = False) -> I
     page = browser.new_page(
         viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
     )
-    told: list[str] = []
-    page.on("console", lambda message: told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("requestfailed", lambda request: told.append(f"failed: {request.url}"))
-    page.on("dialog", lambda dialog: told.append(f"dialog: {dialog.message}"))
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("requestfailed", lambda request: messages.append(f"failed: {request.url}"))
+    page.on("dialog", lambda dialog: messages.append(f"dialog: {dialog.message}"))
     yield page
     page.close()
-    assert told == []
+    assert messages == []
 
 
 def check_page(page: Page) -> None:

@@ -119,7 +119,7 @@ def hold(home: Path, name: str, seconds: str) -> object:
 
 
 def whole_run(home: Path, number: str, expected: str = "", wait_s: str = "0") -> object:
-    """A run that was compared with the expected champion and promotes when it is told to."""
+    """A run that was compared with the expected champion and promotes on request."""
     ledger, run_id = open_here(home), f"run-{number}"
     with ledger.pipeline_lock("support", wait_s=float(wait_s), run_id=run_id):
         ledger.mark_interrupted()
@@ -132,17 +132,17 @@ def whole_run(home: Path, number: str, expected: str = "", wait_s: str = "0") ->
 
 
 def slow_release(home: Path, number: str, place: str) -> object:
-    """A promotion that stops at a failpoint's place until it is told to go on."""
+    """A promotion that stops at a failpoint's place until it is released."""
     promotions.reach = lambda here: wait_for_a_word(here) if here == place else None
     return release(home, number, "")
 
 
 def teller(home: Path, wait_s: str) -> object:
-    with open_here(home).teller(wait_s=float(wait_s)) as check_turn:
+    with open_here(home).mlflow_lock(wait_s=float(wait_s)) as check_turn:
         check_turn()
         wait_for_a_word("telling")
         check_turn()
-    return {"told": True}
+    return {"synced": True}
 
 
 def look(home: Path) -> object:
@@ -158,7 +158,7 @@ def look(home: Path) -> object:
 def wait_for_a_word(text: str) -> None:
     say(text)
     if not sys.stdin.readline():
-        sys.exit("nobody is there any more")
+        sys.exit("the other process is gone")
 
 
 def key(_home: Path) -> object:

@@ -25,7 +25,7 @@ KEY_ID, SECRET = "AKIATEST", "a secret of tests"
 
 
 @dataclass
-class Asked:
+class Request:
     """One request and what became of it."""
 
     path: str
@@ -46,7 +46,7 @@ class FileServer:
     headers: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     moods: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     forever: dict[str, str] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[Request] = field(default_factory=list)
     page_size: int = 2
     has_etags: bool = True
     secret: str | None = None
@@ -58,7 +58,7 @@ class FileServer:
     def etag(self, path: str) -> str:
         return f'"{hashlib.md5(self.files[path], usedforsecurity=False).hexdigest()}"'
 
-    def gets(self, path: str) -> list[Asked]:
+    def gets(self, path: str) -> list[Request]:
         return [each for each in self.asked if each.path == path and each.status in (200, 206)]
 
 
@@ -76,74 +76,74 @@ def file_server(tls: ssl.SSLContext | None = None) -> Iterator[FileServer]:
 def _answer(server: FileServer, handler: BaseHTTPRequestHandler) -> None:
     parts = urlsplit(handler.path)
     path = unquote(parts.path)
-    asked = Asked(path, parts.query, {name.lower(): value for name, value in handler.headers.items()})
-    server.asked.append(asked)
+    request = Request(path, parts.query, {name.lower(): value for name, value in handler.headers.items()})
+    server.asked.append(request)
     mood = server.moods[path].pop(0) if server.moods[path] else server.forever.get(path, "")
     if server.secret is not None and not _is_signed(server, handler, parts.path, parts.query):
-        _send(handler, asked, 403, b"<Error><Code>SignatureDoesNotMatch</Code></Error>")
+        _send(handler, request, 403, b"<Error><Code>SignatureDoesNotMatch</Code></Error>")
     elif mood.isdigit():
-        _send(handler, asked, int(mood), b"busy", {"Retry-After": "0"} if mood == "429" else {})
+        _send(handler, request, int(mood), b"busy", {"Retry-After": "0"} if mood == "429" else {})
     elif mood.startswith("wait "):
-        _send(handler, asked, 429, b"busy", {"Retry-After": mood.removeprefix("wait ")})
+        _send(handler, request, 429, b"busy", {"Retry-After": mood.removeprefix("wait ")})
     elif mood.startswith("to "):
-        _send(handler, asked, 302, b"", {"Location": mood.removeprefix("to ")})
+        _send(handler, request, 302, b"", {"Location": mood.removeprefix("to ")})
     elif "list-type=2" in parts.query:
-        _send(handler, asked, 200, _listing(server, path.strip("/"), parse_qs(parts.query)))
+        _send(handler, request, 200, _listing(server, path.strip("/"), parse_qs(parts.query)))
     elif path in server.files:
-        _file(server, handler, asked, mood)
+        _file(server, handler, request, mood)
     else:
-        _send(handler, asked, 404, b"<Error><Code>NoSuchKey</Code></Error>")
+        _send(handler, request, 404, b"<Error><Code>NoSuchKey</Code></Error>")
 
 
-def _file(server: FileServer, handler: BaseHTTPRequestHandler, asked: Asked, mood: str) -> None:
-    content, etag = memoryview(server.files[asked.path]), server.etag(asked.path)
+def _file(server: FileServer, handler: BaseHTTPRequestHandler, request: Request, mood: str) -> None:
+    content, etag = memoryview(server.files[request.path]), server.etag(request.path)
     headers = {"Last-Modified": "Mon, 01 Jun 2026 00:00:00 GMT", **({"ETag": etag} if server.has_etags else {})}
-    headers |= server.headers[asked.path]
+    headers |= server.headers[request.path]
     begin, status = 0, 200
-    if asked.headers.get("if-none-match") == etag:
-        _send(handler, asked, 304, b"", headers)
+    if request.headers.get("if-none-match") == etag:
+        _send(handler, request, 304, b"", headers)
         return
-    if "if-match" in asked.headers and asked.headers["if-match"] != etag:
-        _send(handler, asked, 412, b"")
+    if "if-match" in request.headers and request.headers["if-match"] != etag:
+        _send(handler, request, 412, b"")
         return
-    if found := re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("range", "")):
+    if found := re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", "")):
         begin, status = int(found[1]), 206
         headers["Content-Range"] = f"bytes {begin}-{len(content) - 1}/{len(content)}"
         content = content[begin : int(found[2]) + 1 if found[2] else None]
     if mood in ("half", "changed", "stall"):
-        asked.status = status
+        request.status = status
         _head(handler, status, {**headers, "Content-Length": str(len(content))})
         handler.wfile.write(content[: max(1, len(content) // 2)])
         handler.wfile.flush()
         if mood == "changed":
-            server.files[asked.path] += b"\n"
+            server.files[request.path] += b"\n"
         if mood == "stall":
             server.resume.wait(60)
         handler.close_connection = True
     elif mood == "endless":  # a body without a length, in pieces, and much more than was said anywhere
-        asked.status = 200
+        request.status = 200
         _head(handler, 200, {**headers, "Transfer-Encoding": "chunked"})
         piece = b"x" * (1 << 18)
         for _ in range(40):
             handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
         handler.wfile.write(b"0\r\n\r\n")
     elif mood == "no length":
-        asked.status = 200
+        request.status = 200
         _head(handler, 200, {**headers, "Connection": "close"})
         handler.wfile.write(content)
         handler.close_connection = True
     else:
-        _send(handler, asked, status, content, headers)
+        _send(handler, request, status, content, headers)
 
 
 def _send(
     handler: BaseHTTPRequestHandler,
-    asked: Asked,
+    request: Request,
     status: int,
     body: bytes | memoryview,
     headers: dict[str, str] | None = None,
 ) -> None:
-    asked.status = status
+    request.status = status
     _head(handler, status, {**(headers or {}), **({} if status == 304 else {"Content-Length": str(len(body))})})
     if status != 304 and handler.command != "HEAD":
         handler.wfile.write(body)
@@ -178,25 +178,25 @@ def _listing(server: FileServer, bucket: str, query: dict[str, list[str]]) -> by
 
 
 def _is_signed(server: FileServer, handler: BaseHTTPRequestHandler, path: str, query: str) -> bool:
-    told = re.fullmatch(
+    match = re.fullmatch(
         r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/s3/aws4_request, ?SignedHeaders=([^,]+), ?"
         r"Signature=([0-9a-f]{64})",
         handler.headers.get("Authorization", ""),
     )
-    if told is None or told[1] != KEY_ID:
+    if match is None or match[1] != KEY_ID:
         return False
-    names = told[4].split(";")
+    names = match[4].split(";")
     if not {"host", "x-amz-date", "x-amz-content-sha256"} <= set(names):
         return False
     lines = [f"{name}:{' '.join(handler.headers.get(name, '').split())}" for name in names]
     pairs = "&".join(sorted(each if "=" in each else f"{each}=" for each in query.split("&") if each))
-    request = [handler.command, path, pairs, *lines, "", told[4], handler.headers["x-amz-content-sha256"]]
-    scope = f"{told[2]}/{told[3]}/s3/aws4_request"
+    request = [handler.command, path, pairs, *lines, "", match[4], handler.headers["x-amz-content-sha256"]]
+    scope = f"{match[2]}/{match[3]}/s3/aws4_request"
     text = ["AWS4-HMAC-SHA256", handler.headers["x-amz-date"], scope, _hex("\n".join(request))]
     key = ("AWS4" + (server.secret or "")).encode()
-    for part in (told[2], told[3], "s3", "aws4_request"):
+    for part in (match[2], match[3], "s3", "aws4_request"):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-    return hmac.new(key, "\n".join(text).encode(), hashlib.sha256).hexdigest() == told[5]
+    return hmac.new(key, "\n".join(text).encode(), hashlib.sha256).hexdigest() == match[5]
 
 
 def _hex(text: str) -> str:

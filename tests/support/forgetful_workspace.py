@@ -86,7 +86,7 @@ class Workspace:
 
 
 def build(folder: Path) -> Workspace:
-    """Two customers with two tickets each; v1 learned from both, v2 goes on from v1, v3 is another's alone."""
+    """Two customers with two tickets each; v1 learned from both, v2 extends v1, v3 is only another's."""
     (folder / "pipelines.yaml").write_text(CONFIG)
     settings = load_settings(folder / "pipelines.yaml", environ={})
     here = Workspace(settings, {})

@@ -101,25 +101,25 @@ def results(run: Run) -> dict[str, Artifact]:
 
 
 class Notes(Observer):
-    """Keeps what it hears, in order."""
+    """Records its notifications, in order."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, ...]] = []
+        self.events: list[tuple[str, ...]] = []
 
     def started(self, node: Node) -> None:
-        self.heard.append(("started", node.name))
+        self.events.append(("started", node.name))
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        self.heard.append(("progressed", node.name, f"{done}/{total} {unit} {figures}"))
+        self.events.append(("progressed", node.name, f"{done}/{total} {unit} {figures}"))
 
     def ended(self, node: Node, outcome: Outcome) -> None:
-        self.heard.append(("ended", node.name, outcome.skipped or ("reused" if outcome.reused else "made")))
+        self.events.append(("ended", node.name, outcome.skipped or ("reused" if outcome.reused else "made")))
 
     def failed(self, node: Node, error: BaseException) -> None:
-        self.heard.append(("failed", node.name, str(getattr(error, "code", type(error).__name__))))
+        self.events.append(("failed", node.name, str(getattr(error, "code", type(error).__name__))))
 
     def became(self, name: str, node: Node, outcome: Outcome) -> None:
-        self.heard.append(("became", name, node.name))
+        self.events.append(("became", name, node.name))
 
     def of(self, *kinds: str) -> list[tuple[str, ...]]:
-        return [each for each in self.heard if each[0] in kinds]
+        return [each for each in self.events if each[0] in kinds]

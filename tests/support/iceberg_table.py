@@ -136,8 +136,8 @@ class Lake:
 
     def _commit(self, deletes: pa.Table | bytes, content: DataFileContent, **more: Any) -> Path:
         table, files = self.table, PyArrowFileIO()
-        told = json.loads(self.metadata.read_text())
-        sequence, snapshot = told["last-sequence-number"] + 1, 1000 + told["last-sequence-number"]
+        metadata = json.loads(self.metadata.read_text())
+        sequence, snapshot = metadata["last-sequence-number"] + 1, 1000 + metadata["last-sequence-number"]
         in_table = isinstance(deletes, pa.Table)
         path = self.root / "data" / f"delete-{sequence}.{'parquet' if in_table else 'puffin'}"
         if isinstance(deletes, bytes):
@@ -158,21 +158,22 @@ class Lake:
         listed = files.new_output(f"file://{self.root}/metadata/snap-{snapshot}.avro")
         with write_manifest_list(2, listed, snapshot, current.snapshot_id, sequence, "null") as lister:
             lister.add_manifests([*current.manifests(table.io), writer.to_manifest_file()])
-        told["snapshots"].append({
+        metadata["snapshots"].append({
             "snapshot-id": snapshot, "parent-snapshot-id": current.snapshot_id, "sequence-number": sequence,
-            "timestamp-ms": told["last-updated-ms"] + 1, "manifest-list": listed.location, "schema-id": 0,
+            "timestamp-ms": metadata["last-updated-ms"] + 1, "manifest-list": listed.location, "schema-id": 0,
             "summary": {"operation": "delete"},
         })  # fmt: skip
-        told |= {"current-snapshot-id": snapshot, "last-sequence-number": sequence}
-        told["last-updated-ms"] += 1
-        told["refs"]["main"]["snapshot-id"] = snapshot
-        self.publish(told)
+        metadata |= {"current-snapshot-id": snapshot, "last-sequence-number": sequence}
+        metadata["last-updated-ms"] += 1
+        metadata["refs"]["main"]["snapshot-id"] = snapshot
+        self.publish(metadata)
         return path
 
-    def publish(self, told: dict[str, Any]) -> Path:
+    def publish(self, metadata: dict[str, Any]) -> Path:
         """Make this the table's metadata, in the catalog as well."""
-        path = self.root / "metadata" / f"{told['last-sequence-number']:05d}-{len(told['snapshots'])}.metadata.json"
-        path.write_text(json.dumps(told))
+        name = f"{metadata['last-sequence-number']:05d}-{len(metadata['snapshots'])}.metadata.json"
+        path = self.root / "metadata" / name
+        path.write_text(json.dumps(metadata))
         with closing(sqlite3.connect(self.database)) as connection, connection:
             connection.execute("UPDATE iceberg_tables SET metadata_location = ?", [f"file://{path}"])
         return path

@@ -74,10 +74,10 @@ def _main() -> None:
     for name in ("duckdb", "httpx", "psycopg2", "pyarrow"):
         importlib.import_module(name)
 
-    # What dlt makes once in a process, it makes before the forks; nothing is asked for.
+    # What dlt makes once in a process, it makes before the forks; no request is made.
     about = ZendeskSource(kind="zendesk", base_url="http://127.0.0.1:1", oauth_token="${env:PATH}", start="2026-06-01")
     api.ZendeskApi(about).pages("nowhere", {}, api.export_paginator())
-    api.FIRST_DELAY_S = web.FIRST_DELAY_S = DELAY_S  # a test waits for nobody
+    api.FIRST_DELAY_S = web.FIRST_DELAY_S = DELAY_S  # tests do not wait
     for line in sys.stdin:
         job = json.loads(line)
         pid = os.fork()

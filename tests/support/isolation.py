@@ -23,7 +23,7 @@ GRACE_S = 30.0
 
 @contextmanager
 def isolated(*, may_leave_threads: bool = False) -> Iterator[None]:
-    """Put back what a test changes in its process; a thread that it leaves behind is an error.
+    """Put back what a test changes in its process; a thread that it leaves running is an error.
 
     A thread matters although it does no harm by itself: Hypothesis, for one, refuses an example during which anybody
     used the global random numbers.
@@ -48,7 +48,7 @@ def isolated(*, may_leave_threads: bool = False) -> Iterator[None]:
         os.environ.update({name: environ[name] for name in changed & environ.keys()})
         os.chdir(folder)
     if not may_leave_threads:
-        assert not (left := _left(threads)), f"the test left threads behind: {left}"
+        assert not (left := _left(threads)), f"the test left threads running: {left}"
 
 
 def _environ() -> dict[str, str]:

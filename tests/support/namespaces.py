@@ -19,7 +19,7 @@ import pytest
 PREFIX = "tunegate-test"
 NETWORK = "10.77.0.0/24"
 PORT = "eth0"
-NOBODY = "02:00:00:00:00:01"
+UNUSED_MAC = "02:00:00:00:00:01"
 """An address of a card that nothing here has."""
 _networks = count(1)
 
@@ -56,7 +56,7 @@ class Network:
         return "ip", "netns", "exec", self._space(host)
 
     def cut(self, host: str) -> None:
-        """Pull the host's cable out of the switch: no packet comes or goes, and nobody is told."""
+        """Pull the host's cable out of the switch: no packet comes or goes, and no one is notified."""
         _ip("-n", self._switch, "link", "set", "dev", host, "down")
 
     def join(self, host: str) -> None:
@@ -65,7 +65,7 @@ class Network:
 
     def silence(self, host: str, towards: str) -> None:
         """Lose what the one host sends to the other; what the other sends arrives."""
-        _ip("-n", self._space(host), "neigh", "replace", self.address(towards), "lladdr", NOBODY, "dev", PORT)
+        _ip("-n", self._space(host), "neigh", "replace", self.address(towards), "lladdr", UNUSED_MAC, "dev", PORT)
 
     def unsilence(self, host: str, towards: str) -> None:
         """Lose nothing any more; may be repeated."""
@@ -119,8 +119,8 @@ def _remove(prefix: str) -> None:
 
 
 def _spaces() -> list[str]:
-    told = _ip("netns", "list").splitlines()
-    return [line.split()[0] for line in told if line.startswith(f"{PREFIX}-")]
+    listed = _ip("netns", "list").splitlines()
+    return [line.split()[0] for line in listed if line.startswith(f"{PREFIX}-")]
 
 
 def _ip(*arguments: str) -> str:

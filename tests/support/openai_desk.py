@@ -1,4 +1,4 @@
-"""A fake server with OpenAI's form: remembers what it is asked, and says what the test wants."""
+"""A fake server with OpenAI's form: records requests, and answers what the test wants."""
 
 from __future__ import annotations
 

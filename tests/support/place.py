@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.context.registry_state import Standing
+from flows.context.registry_state import RegistryState
 from flows.context.run_context import RunContext
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger, open_store
@@ -101,7 +101,7 @@ class Place:
         self.ledger.promote(name, expected=after, version=version, run_id=f"run-{number}", reason="better")
         return version
 
-    def told(self, name: str = "replies") -> dict[str, Any]:
+    def mlflow_state(self, name: str = "replies") -> dict[str, Any]:
         """What MLflow shows under the name: versions with their verdicts, aliases and runs."""
         versions = self.client.search_model_versions(f"name = '{name}'")
         found = self.client.get_experiment_by_name("tunegate")
@@ -116,7 +116,7 @@ class Place:
         }
 
     def forget(self) -> None:
-        """Make the ledger believe that MLflow has been told nothing."""
+        """Make the ledger believe that MLflow has no change yet."""
         with self.ledger.write() as db:
             db.execute("UPDATE projections SET done_at = NULL")
 
@@ -145,7 +145,7 @@ def run_context(tmp_path: Path) -> RunContext:
     settings = Settings(home=tmp_path / "home", cache=tmp_path, prefect_api_url=None, mlflow_tracking_uri=None)
     ledger = open_ledger(settings)
     ledger.start_run("run-1", pipeline="demo", model_name="demo", input_digest="", config_json="{}")
-    return RunContext(build(), settings, tmp_path, "run-1", open_store(settings), ledger, Standing())
+    return RunContext(build(), settings, tmp_path, "run-1", open_store(settings), ledger, RegistryState())
 
 
 def alias_version(client: MlflowClient, *, name: str, alias: str, uri: str) -> str | None:

@@ -44,16 +44,16 @@ class PrefectServer:
         return {PREFECT_API_URL: self.url, PREFECT_API_AUTH_STRING: self.login}
 
     def ask(self, path: str, body: Any = None) -> Any:
-        """GET, or POST JSON; asked again while the database is busy. None where the answer is empty."""
+        """GET, or POST JSON; retried while the database is busy. None where the answer is empty."""
         headers = {
             "Content-Type": "application/json",
             "Authorization": f"Basic {b64encode(self.login.encode()).decode()}",
         }
         data = None if body is None else json.dumps(body).encode()
-        asked = urllib.request.Request(self.url + path, data, headers)
+        request = urllib.request.Request(self.url + path, data, headers)
         while True:
             try:
-                with urllib.request.urlopen(asked, timeout=120) as response:
+                with urllib.request.urlopen(request, timeout=120) as response:
                     return json.loads(response.read() or b"null")
             except urllib.error.HTTPError as error:
                 error.close()

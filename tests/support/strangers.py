@@ -31,11 +31,11 @@ async ([url, options, body]) => {
 """
 _LISTEN = """
 ([url, subprotocols]) => new Promise((done) => {
-  const heard = [], socket = new WebSocket(url, subprotocols);
+  const received = [], socket = new WebSocket(url, subprotocols);
   socket.onopen = () => socket.send(JSON.stringify({type: "auth", token: "guess"}));
-  socket.onmessage = (message) => heard.push(message.data);
-  socket.onclose = () => done(heard);
-  socket.onerror = () => done(heard);
+  socket.onmessage = (message) => received.push(message.data);
+  socket.onclose = () => done(received);
+  socket.onerror = () => done(received);
 })
 """
 _AS_ANOTHER = f"""
@@ -44,18 +44,18 @@ os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})  # after the imports:
 wish = json.loads(sys.argv[1])
 if "file" in wish:
     try:
-        told = {{"status": 200, "text": open(wish["file"]).read()}}
+        reply = {{"status": 200, "text": open(wish["file"]).read()}}
     except PermissionError as error:
-        told = {{"status": 403, "text": str(error)}}
+        reply = {{"status": 403, "text": str(error)}}
 else:
     body = wish["body"]
     request = urllib.request.Request(wish["url"], None if body is None else body.encode(), wish["headers"])
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({{}})).open(request, timeout=60) as answer:
-            told = {{"status": answer.status, "text": answer.read().decode()}}
+            reply = {{"status": answer.status, "text": answer.read().decode()}}
     except urllib.error.HTTPError as error:
-        told = {{"status": error.code, "text": error.read().decode()}}
-print(json.dumps(told))
+        reply = {{"status": error.code, "text": error.read().decode()}}
+print(json.dumps(reply))
 """
 
 
@@ -90,9 +90,9 @@ class ForeignPage:
         return [self._page.evaluate(_SEND, [url, {**way, "method": method}, body]) for way in ways]
 
     def listen(self, url: str, *subprotocols: str) -> list[str]:
-        """What it hears at a WebSocket until that is closed."""
-        heard: list[str] = self._page.evaluate(_LISTEN, [url, list(subprotocols)])
-        return heard
+        """What it receives at a WebSocket until that is closed."""
+        received: list[str] = self._page.evaluate(_LISTEN, [url, list(subprotocols)])
+        return received
 
 
 @contextmanager
@@ -115,8 +115,8 @@ def foreign_page() -> Iterator[ForeignPage]:
 def ask_as_another_user(url: str, body: Any = None, **headers: str) -> tuple[int, str]:
     """Status and text of the answer that another user of this machine gets to a GET, or to a POST of JSON."""
     data = None if body is None else json.dumps(body)
-    told = _as_another({"url": url, "body": data, "headers": {"Content-Type": "application/json", **headers}})
-    return told["status"], told["text"]
+    reply = _as_another({"url": url, "body": data, "headers": {"Content-Type": "application/json", **headers}})
+    return reply["status"], reply["text"]
 
 
 def may_read_as_another_user(path: str) -> bool:
@@ -133,5 +133,5 @@ def _as_another(wish: dict[str, Any]) -> dict[str, Any]:
         timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    reply: dict[str, Any] = json.loads(done.stdout)
+    return reply

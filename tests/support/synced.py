@@ -1,4 +1,4 @@
-"""A source brought in and extracted, as the tests of connections look at it."""
+"""An ingested and extracted source, for the tests of connections."""
 
 from __future__ import annotations
 

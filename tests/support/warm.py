@@ -105,7 +105,7 @@ class WarmProcess:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Everything it wrote, when it has ended and nobody holds its pipes any more."""
+        """Everything it wrote, when it has ended and no process holds its pipes any more."""
         deadline = time.monotonic() + timeout if timeout is not None else float("inf")
         streams = {self.stdout.fileno(): b"", self.stderr.fileno(): b""}
         waiting = set(streams)
@@ -138,7 +138,7 @@ class WarmProcess:
 
 
 def serve(address: str) -> None:
-    """Fork for each request; tell its pid and, at its end, its exit code."""
+    """Fork for each request; report its pid and, at its end, its exit code."""
     sys.path[0] = str(Path(__file__).resolve().parents[2])
     for name in PRELOADED:
         importlib.import_module(name)
@@ -168,7 +168,7 @@ def serve(address: str) -> None:
 
 
 def _prepare() -> None:
-    """What every command would do anew: read the sources that keys depend on, list the installed packages."""
+    """What every command would do again: read the sources that keys depend on, list the installed packages."""
     from mlflow.utils import requirements_utils
 
     from flows.graph.keys import module_digests

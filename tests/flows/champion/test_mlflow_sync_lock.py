@@ -1,4 +1,4 @@
-"""Two processes that tell MLflow: one waits, and says so when it waited in vain. And a lock that the disk refuses."""
+"""Two processes that update MLflow: one waits, and says so if it waited in vain. And a lock that the disk refuses."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from tests.support.place import Place
 
 
-def test_a_second_process_that_tells_mlflow_gives_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project, "TELLER_WAIT_S", 0.0)
+def test_a_second_process_that_updates_mlflow_gives_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project, "LOCK_WAIT_S", 0.0)
     place.record(1, "PROMOTE")
     locks = place.home / "locks"
     locks.mkdir(exist_ok=True)
@@ -31,24 +31,24 @@ def test_a_second_process_that_tells_mlflow_gives_up(place: Place, monkeypatch: 
     assert place.ledger.pending_projections()
 
 
-def test_a_host_that_loses_its_turn_between_two_tellings_tells_nothing_more(
+def test_a_host_that_loses_the_lock_between_two_updates_sends_nothing_more(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = [True, False]
 
     @contextmanager
-    def alone(self: LedgerFile, what: str, **_options: object) -> Iterator[Callable[[], bool]]:
+    def exclusive(self: LedgerFile, what: str, **_options: object) -> Iterator[Callable[[], bool]]:
         yield lambda: answers.pop(0) if answers else False
 
     place.promote(1, after=None)
     with monkeypatch.context() as patched:
-        patched.setattr(LedgerFile, "alone", alone)
-        told = project.reconcile(place.ledger, place.settings)
-    assert told.late is not None
-    assert (told.n_told, told.repaired, told.late.code) == (1, (), "TG0710")
+        patched.setattr(LedgerFile, "exclusive", exclusive)
+        result = project.reconcile(place.ledger, place.settings)
+    assert result.late is not None
+    assert (result.n_synced, result.repaired, result.late.code) == (1, (), "TG0710")
     assert [one.kind for one in place.ledger.pending_projections()] == ["champion"]
     assert project.synchronise(place.ledger, place.settings) is None
-    assert place.told()["versions"] == [("1", "PROMOTE")]
+    assert place.mlflow_state()["versions"] == [("1", "PROMOTE")]
 
 
 def test_a_disk_that_refuses_the_lock_leaves_the_verdict_and_the_outbox(

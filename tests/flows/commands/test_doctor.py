@@ -69,7 +69,7 @@ def test_a_fresh_folder_is_fit_and_every_fault_has_its_fix(patient: Patient) -> 
 def test_a_broken_file_is_a_finding_and_ends_no_other_check(patient: Patient) -> None:
     patient.config.write_text(FINE.replace("exact", "exakt"))
     assert one(health.config, patient).state == "bad"
-    assert "did you mean" in one(health.config, patient).fix or "TG0" in one(health.config, patient).told
+    assert "did you mean" in one(health.config, patient).fix or "TG0" in one(health.config, patient).message
     assert states(health.mlflow, patient) == []
 
 
@@ -77,7 +77,11 @@ def test_another_distribution_with_our_names_is_found(patient: Patient, monkeypa
     owners = {"flows": ["tunegate", "workflow-kit"], "tasks": ["tunegate"]}
     monkeypatch.setattr(metadata, "packages_distributions", lambda: owners)
     found = one(health.name_clashes, patient)
-    assert (found.state, found.told, found.fix) == ("bad", "workflow-kit also ships `flows`", "uninstall workflow-kit")
+    assert (found.state, found.message, found.fix) == (
+        "bad",
+        "workflow-kit also ships `flows`",
+        "uninstall workflow-kit",
+    )
 
 
 def test_more_threads_than_cores_are_told(patient: Patient) -> None:
@@ -96,13 +100,13 @@ def test_more_threads_than_cores_are_told(patient: Patient) -> None:
 
 def test_a_held_pipeline_is_named_with_its_run(patient: Patient) -> None:
     with pipeline_lock(patient.settings.home, "small", wait_s=0, run_id="run-7"):
-        assert "small is held by run run-7" in one(health.locks, patient).told
-    assert one(health.locks, patient).told == "no pipeline is held"
+        assert "small is held by run run-7" in one(health.locks, patient).message
+    assert one(health.locks, patient).message == "no pipeline is held"
 
 
 def test_a_damaged_ledger_is_found(patient: Patient) -> None:
     patient.settings.home.mkdir(mode=0o700)
-    assert one(health.ledger, patient).told == "no run yet"
+    assert one(health.ledger, patient).message == "no run yet"
     (patient.settings.home / "ledger.sqlite").write_bytes(b"no database" * 100)
     assert one(health.ledger, patient).state == "bad"
 
@@ -112,7 +116,7 @@ def test_warehouses_are_opened_and_counted(patient: Patient) -> None:
     folder.mkdir(parents=True)
     with duckdb.connect(str(folder / "warehouse.duckdb")) as client:
         client.execute("CREATE TABLE fate AS FROM range(3); CREATE TABLE snapshot AS SELECT 3 AS n_read")
-    assert one(health.warehouses, patient).told == "small: 3 rows, each with its fate"
+    assert one(health.warehouses, patient).message == "small: 3 rows, each with its fate"
     with duckdb.connect(str(folder / "warehouse.duckdb")) as client:
         client.execute("UPDATE snapshot SET n_read = 4")
     assert (one(health.warehouses, patient).state, one(health.warehouses, patient).fix) == (
@@ -137,11 +141,11 @@ def test_what_mlflow_was_not_told_and_a_champion_of_other_files_are_found(place:
     place.promote(1, after=None)
     patient = Patient(place.settings, place.home / "pipelines.yaml", {})
     assert one(health.pending_sync, patient).fix == "tunegate reconcile"
-    assert "TG0510" in one(health.champions, patient).told  # the files of its training were never there
+    assert "TG0510" in one(health.champions, patient).message  # the files of its training were never there
     bundle = Ledger(place.home).champions()[0].bundle.root
     (bundle / "serving.json").write_text("other\n")
     found = one(health.champions, patient)
-    assert (found.state, "TG0510" in found.told) == ("bad", True)
+    assert (found.state, "TG0510" in found.message) == ("bad", True)
 
 
 @contextmanager
@@ -184,8 +188,8 @@ def test_no_login_of_an_address_is_told(patient: Patient) -> None:
         patient, settings=replace(patient.settings, mlflow_tracking_uri="http://u:secret@gone.invalid:5000")
     )
     (found,) = examine(health.mlflow, asked)
-    assert found.told == "http://gone.invalid:5000 does not answer"
-    assert "secret" not in found.told + found.fix
+    assert found.message == "http://gone.invalid:5000 does not answer"
+    assert "secret" not in found.message + found.fix
 
 
 def test_whatever_a_check_meets_is_a_finding_and_the_next_check_runs(patient: Patient) -> None:
@@ -195,4 +199,4 @@ def test_whatever_a_check_meets_is_a_finding_and_the_next_check_runs(patient: Pa
 
     first, second = examine(check, patient)
     assert first.state == "ok"
-    assert (second.what, second.state, second.told) == ("check", "bad", "cannot be checked (TypeError)")
+    assert (second.what, second.state, second.message) == ("check", "bad", "cannot be checked (TypeError)")

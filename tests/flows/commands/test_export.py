@@ -202,7 +202,7 @@ def test_texts_that_were_never_redacted_stay(made: Candidates, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("small@7", "no '7'; there are: champion, previous, "),
+        ("small@7", "no '7'; choose from: champion, previous, "),
         ("small@challenger", "no 'challenger'"),
         ("run-4", "run run-4 is RUNNING"),
         ("run-5", "run run-5 is ERROR"),

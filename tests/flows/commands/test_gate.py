@@ -25,7 +25,7 @@ def test_a_verdict_is_explained_down_to_the_items_and_text_stays_on_stdout(workp
     other = workplace.run("gate", "explain", run_id, "--metric", "chrf")
     assert other.returncode == 2
     assert "TG0159" in other.stderr
-    assert "judged were: exact" in other.stderr
+    assert "judged metrics: exact" in other.stderr
 
     done = workplace.run("gate", "explain", run_id)
     assert done.returncode == 0, done.stderr

@@ -121,7 +121,7 @@ def test_a_damaged_champion_is_found_and_not_served(workplace: Workplace) -> Non
     seal(bundle)  # its manifest says the same as its files again, and still it is not what was promoted
     told = json.loads(workplace.run("doctor", "--json", PREFECT_API_URL="").stdout)
     assert not told["fit"]
-    assert [each["state"] for each in told["findings"] if "not what the ledger recorded" in each["told"]] == ["bad"]
+    assert [each["state"] for each in told["findings"] if "not what the ledger recorded" in each["message"]] == ["bad"]
 
 
 def test_a_step_that_no_pipeline_has_is_refused(refusal: Callable[..., str]) -> None:

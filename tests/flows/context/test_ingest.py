@@ -1,4 +1,4 @@
-"""Sources behind a connection, by the real command: what is deleted upstream goes, and what can be told is told."""
+"""Remote sources, by the real commands: what is deleted upstream is removed, and findings are reported."""
 
 from __future__ import annotations
 
@@ -81,21 +81,23 @@ def declare(config: Path, source: dict[str, Any], model: str = "nowhere") -> Non
     config.write_text(json.dumps(document))
 
 
-def test_validate_plan_and_doctor_speak_of_the_source_and_ask_nobody(
+def test_validate_plan_and_doctor_describe_the_source_and_contact_no_service(
     config: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    declare(config, zendesk("https://nobody.invalid"), str(tiny_model.root))
+    declare(config, zendesk("https://desk.invalid"), str(tiny_model.root))
     with pytest.raises(ConfigError) as unset:
         validate(config=config, as_json=False)
     assert "environment variable DESK_TOKEN is not set" in str(unset.value)
     monkeypatch.setenv("DESK_TOKEN", TOKEN)
     assert validate(config=config, as_json=False) == 0
     assert plan(pipeline="small", config=config, as_json=True) == 0
-    told = json.loads(capsys.readouterr().out.partition("\n")[2])["source"]
-    assert told == "zendesk: nothing has been brought in yet; a plan asks no service, the next run does"
+    message = json.loads(capsys.readouterr().out.partition("\n")[2])["source"]
+    assert message == "zendesk: nothing has been ingested yet; a plan contacts no service, the next run does"
     doctor(config=config, as_json=True)
-    findings = {row["told"]: row for row in json.loads(capsys.readouterr().out)["findings"] if row["what"] == "source"}
-    assert findings[f"small: {told}"]["state"] == "ok"
+    findings = {
+        row["message"]: row for row in json.loads(capsys.readouterr().out)["findings"] if row["what"] == "source"
+    }
+    assert findings[f"small: {message}"]["state"] == "ok"
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match="TG0112"):
         validate(config=config, as_json=False)
@@ -108,30 +110,30 @@ def test_files_from_afar_are_fetched_by_a_run_alone_and_a_plan_says_what_is_here
     config: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FILES_TOKEN", TOKEN)
-    with file_server() as afar:
+    with file_server() as remote:
         declared = {
-            "kind": "remote_files", "urls": ["s3://desk/*.jsonl", f"{afar.url}/web/x.jsonl"], "endpoint": afar.url,
+            "kind": "remote_files", "urls": ["s3://desk/*.jsonl", f"{remote.url}/web/x.jsonl"], "endpoint": remote.url,
             "bearer_token": "${env:FILES_TOKEN}",
         }  # fmt: skip
         declare(config, declared, str(tiny_model.root))
         assert validate(config=config, as_json=False) == 0
         assert plan(pipeline="small", config=config, as_json=True) == 0
         doctor(config=config, as_json=True)
-        assert afar.asked == []
-        told = capsys.readouterr().out
-        assert "remote_files: nothing has been brought in yet; a plan asks no service, the next run does" in told
-        afar.put("/desk/1.jsonl", '{"body": "q", "reply": "a"}\n')
-        afar.put("/web/x.jsonl", '{"body": "q", "reply": "b"}\n')
+        assert remote.asked == []
+        message = capsys.readouterr().out
+        assert "remote_files: nothing has been ingested yet; a plan contacts no service, the next run does" in message
+        remote.put("/desk/1.jsonl", '{"body": "q", "reply": "a"}\n')
+        remote.put("/web/x.jsonl", '{"body": "q", "reply": "b"}\n')
         spec = load_file(config).get("small")
         bring_in(spec.source, root=config.parent, landed=config.parent / "home" / "ingest" / "small")
-        n_asked = len(afar.asked)
+        n_requests = len(remote.asked)
         capsys.readouterr()
         assert plan(pipeline="small", config=config, as_json=True) == 0
-        assert "remote_files: 2 files brought in, as of" in capsys.readouterr().out
-        assert len(afar.asked) == n_asked
+        assert "remote_files: 2 files ingested, as of" in capsys.readouterr().out
+        assert len(remote.asked) == n_requests
 
 
-def test_another_snapshot_of_an_iceberg_table_is_curated_anew_without_what_it_deleted(
+def test_another_snapshot_of_an_iceberg_table_is_curated_again_without_what_it_deleted(
     workplace: Workplace, tmp_path: Path
 ) -> None:
     lake = Lake(tmp_path / "lake")
@@ -155,25 +157,25 @@ def test_another_snapshot_of_an_iceberg_table_is_curated_anew_without_what_it_de
 
 
 def test_a_file_that_vanishes_from_a_bucket_goes_with_its_rows_by_the_real_command(workplace: Workplace) -> None:
-    with file_server() as afar:
-        afar.secret = SECRET
+    with file_server() as remote:
+        remote.secret = SECRET
         for name, numbers in {"a": range(20), "b": range(20, 30)}.items():
             rows = [{"ticket_id": n, "customer_id": n, "body": _words(n), "reply": f"so {_words(n)}"} for n in numbers]
-            afar.put(f"/desk/{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+            remote.put(f"/desk/{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         declared = {
-            "kind": "remote_files", "urls": ["s3://desk/*.jsonl"], "endpoint": afar.url,
+            "kind": "remote_files", "urls": ["s3://desk/*.jsonl"], "endpoint": remote.url,
             "access_key_id": "${env:S3_ID}", "secret_access_key": "${env:S3_SECRET}",
         }  # fmt: skip
         workplace.declare(lambda document: document["pipelines"]["small"].update(source=declared))
         workplace.environ |= {"S3_ID": KEY_ID, "S3_SECRET": SECRET}
         first = workplace.json("curate", "small")["funnel"][0]
         assert (first["n_in"], first["n_out"]) == (30, 30)
-        del afar.files["/desk/b.jsonl"]
+        del remote.files["/desk/b.jsonl"]
         done = workplace.run("curate", "small")
-        assert "remote_files: 2 files brought in, 1 of them deleted upstream" in done.stdout + done.stderr
+        assert "remote_files: 2 files ingested, 1 of them deleted upstream" in done.stdout + done.stderr
         again = workplace.json("curate", "small")["funnel"][0]
         assert (again["n_in"], again["n_out"]) == (20, 20)
-        assert len(afar.gets("/desk/a.jsonl")) == 1
+        assert len(remote.gets("/desk/a.jsonl")) == 1
     for path in filter(Path.is_file, workplace.home.rglob("*")):
         assert SECRET.encode() not in path.read_bytes(), path
 
@@ -182,7 +184,7 @@ def _words(number: int) -> str:
     return " ".join(f"w{(number * 31 + k * k * 13) % 997}" for k in range(12))
 
 
-def test_validate_refuses_what_postgres_would_be_asked(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validate_refuses_invalid_queries_for_postgres(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HELPDESK_DSN", "postgresql://ada:hunter2@db.invalid/help")
     source = {"kind": "postgres", "dsn": "${env:HELPDESK_DSN}", "key": ["id"], "cursor": "updated_at"}
     declare(config, {**source, "query": "delete from tickets"})

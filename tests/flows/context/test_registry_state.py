@@ -1,4 +1,4 @@
-"""What the ledger tells the gate: the anchor, and how much evidence earlier verdicts used up."""
+"""What the gate gets from the ledger: the anchor, and how much evidence earlier verdicts used up."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from flows.context.registry_state import Standing, standing_of
+from flows.context.registry_state import RegistryState, registry_state_of
 from flows.graph.store import Obtained
 from flows.ledger.ledger import Ledger
 from schemas.artifacts import Artifact, BundleRef, ChampionRef, ModelRef, TrainedRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
-from schemas.verdicts import Spent
+from schemas.verdicts import UsedBudget
 
 REFRESH = {"metric": "exact", "change_threshold": {"mode": "refresh", "margin": 0.05}}
 
@@ -49,11 +49,11 @@ def test_verdicts_on_the_same_items_and_looks_at_the_same_candidate_are_counted_
     judge(ledger, "4", "monday", "c", gate=False)  # no verdict was given
     judge(ledger, "5", "tuesday", "b")
     judge(ledger, "6", "monday", "d", name="another name")
-    standing = standing_of(spec(), ledger)
-    assert standing.spent(artifact("monday"), artifact("z")) == Spent(looks=0, verdicts=3)
-    assert standing.spent(artifact("tuesday"), artifact("z")) == Spent(looks=0, verdicts=1)
-    assert standing.spent(artifact("wednesday"), artifact("b")) == Spent(looks=2, verdicts=0)
-    assert standing.spent(artifact("wednesday"), artifact("z")) == Spent()
+    registry_state = registry_state_of(spec(), ledger)
+    assert registry_state.used_budget(artifact("monday"), artifact("z")) == UsedBudget(looks=0, verdicts=3)
+    assert registry_state.used_budget(artifact("tuesday"), artifact("z")) == UsedBudget(looks=0, verdicts=1)
+    assert registry_state.used_budget(artifact("wednesday"), artifact("b")) == UsedBudget(looks=2, verdicts=0)
+    assert registry_state.used_budget(artifact("wednesday"), artifact("z")) == UsedBudget()
 
 
 def test_sets_that_share_items_spend_each_others_evidence(tmp_path: Path) -> None:
@@ -68,29 +68,33 @@ def test_sets_that_share_items_spend_each_others_evidence(tmp_path: Path) -> Non
     ledger.record_held_out("eleven", ids[:11])
     ledger.record_held_out("half", ids[6:18])
     ledger.record_held_out("others", ids[12:])
-    standing = standing_of(spec(), ledger)
-    assert standing.spent(artifact("twelve"), artifact("z")).verdicts == 5  # a to d, and half of e
-    assert standing.spent(artifact("eleven"), artifact("z")).verdicts == 5  # a to d, and 5/11 of e
-    assert standing.spent(artifact("half"), artifact("z")).verdicts == 4  # a and e, half of b, c and d
-    assert standing.spent(artifact("others"), artifact("z")).verdicts == 1  # half of a and e each
-    assert standing.spent(artifact("eleven"), artifact("a")).verdicts == 4  # its own verdicts are looks
-    assert standing.spent(artifact("eleven"), artifact("a")).looks == 2
-    assert standing.spent(artifact("unknown"), artifact("z")).verdicts == 0
+    registry_state = registry_state_of(spec(), ledger)
+    assert registry_state.used_budget(artifact("twelve"), artifact("z")).verdicts == 5  # a to d, and half of e
+    assert registry_state.used_budget(artifact("eleven"), artifact("z")).verdicts == 5  # a to d, and 5/11 of e
+    assert registry_state.used_budget(artifact("half"), artifact("z")).verdicts == 4  # a and e, half of b, c and d
+    assert registry_state.used_budget(artifact("others"), artifact("z")).verdicts == 1  # half of a and e each
+    assert registry_state.used_budget(artifact("eleven"), artifact("a")).verdicts == 4  # its own verdicts are looks
+    assert registry_state.used_budget(artifact("eleven"), artifact("a")).looks == 2
+    assert registry_state.used_budget(artifact("unknown"), artifact("z")).verdicts == 0
 
 
 def test_what_came_after_a_verdict_does_not_change_it_when_it_is_given_again(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     judge(ledger, "1", "monday", "a")
-    first = standing_of(spec(), ledger).spent(artifact("monday"), artifact("b"))
+    first = registry_state_of(spec(), ledger).used_budget(artifact("monday"), artifact("b"))
     for run_id, items, model in (("2", "monday", "b"), ("3", "monday", "c"), ("4", "tuesday", "b")):
         judge(ledger, run_id, items, model)
-    assert standing_of(spec(), ledger).spent(artifact("monday"), artifact("b")) == first == Spent(verdicts=1)
-    assert standing_of(spec(), ledger).spent(artifact("tuesday"), artifact("b")) == Spent(looks=1)
+    assert (
+        registry_state_of(spec(), ledger).used_budget(artifact("monday"), artifact("b"))
+        == first
+        == UsedBudget(verdicts=1)
+    )
+    assert registry_state_of(spec(), ledger).used_budget(artifact("tuesday"), artifact("b")) == UsedBudget(looks=1)
 
 
 def test_without_a_ledger_nothing_is_known_and_nothing_is_spent() -> None:
-    assert standing_of(spec(), None) == Standing()
-    assert Standing().spent(artifact("a"), artifact("b")) == Spent()
+    assert registry_state_of(spec(), None) == RegistryState()
+    assert RegistryState().used_budget(artifact("a"), artifact("b")) == UsedBudget()
 
 
 def champion(ledger: Ledger, number: int, expected: str | None) -> None:
@@ -109,24 +113,24 @@ def champion(ledger: Ledger, number: int, expected: str | None) -> None:
 
 def test_the_anchor_is_the_first_champion_or_the_pinned_version(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    assert standing_of(spec(), ledger).anchor is None
+    assert registry_state_of(spec(), ledger).anchor is None
     for number, expected in ((1, None), (2, "1"), (3, "2")):
         champion(ledger, number, expected)
-    standing = standing_of(spec(), ledger)
-    assert standing.champion is not None
-    assert standing.anchor is not None
-    assert (standing.champion.version, standing.anchor.version) == ("3", "1")
-    pinned = standing_of(spec(anchor={"version": "2"}), ledger).anchor
+    registry_state = registry_state_of(spec(), ledger)
+    assert registry_state.champion is not None
+    assert registry_state.anchor is not None
+    assert (registry_state.champion.version, registry_state.anchor.version) == ("3", "1")
+    pinned = registry_state_of(spec(anchor={"version": "2"}), ledger).anchor
     assert pinned is not None
     assert pinned.trained.digest == "t2"
-    assert standing_of(spec(anchor=None), ledger).anchor is None
+    assert registry_state_of(spec(anchor=None), ledger).anchor is None
     improve = {"metric": "exact", "change_threshold": {"mode": "improve"}}
-    assert standing_of(spec(rules=[improve]), ledger).anchor is None
+    assert registry_state_of(spec(rules=[improve]), ledger).anchor is None
 
 
 def test_a_pinned_version_that_is_not_there_is_named_before_anything_runs(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     champion(ledger, 1, None)
     with pytest.raises(ConfigError, match="TG0196") as caught:
-        standing_of(spec(anchor={"version": "9"}), ledger)
-    assert "there are: v1" in caught.value.message
+        registry_state_of(spec(anchor={"version": "9"}), ledger)
+    assert "candidates: v1" in caught.value.message

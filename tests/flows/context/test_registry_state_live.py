@@ -1,4 +1,4 @@
-"""What the gate is told of feedback: whose suggestions, in which state; and where feedback goes into a run."""
+"""What the gate gets of feedback: whose suggestions, in which state; and where feedback enters a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from flows.build import build
 from flows.context.feedback import feedback_database, state_of
 from flows.context.graph_context import GraphContext
-from flows.context.registry_state import standing_of
+from flows.context.registry_state import registry_state_of
 from flows.graph.graph import Graph
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError
@@ -44,16 +44,16 @@ def ingest(home: Path, *ticket_ids: str) -> None:
 def test_a_candidate_that_served_before_is_known_by_what_it_answers_with(place: Place) -> None:
     place.promote(1, after=None)
     ingest(place.home, "T-1", "T-2")
-    standing = standing_of(spec(feedback={}), place.ledger)
+    registry_state = registry_state_of(spec(feedback={}), place.ledger)
     row = place.ledger.candidate("replies", "1")
     assert row is not None
-    same = standing.live_for(PromptSpec(), 4, row.ref.model, row.ref.trained)
+    same = registry_state.live_for(PromptSpec(), 4, row.ref.model, row.ref.trained)
     assert (same.candidate, same.champion) == ("1", "1")
     assert [(one.version, one.n, one.n_accepted) for one in same.versions] == [("1", 2, 0)]
-    assert standing.live_for(PromptSpec(), 5, row.ref.model, row.ref.trained).candidate is None
-    assert standing_of(spec(), place.ledger).live is None  # not declared, not asked
+    assert registry_state.live_for(PromptSpec(), 5, row.ref.model, row.ref.trained).candidate is None
+    assert registry_state_of(spec(), place.ledger).live is None  # not declared, not read
     ingest(place.home, "T-3")
-    assert standing_of(spec(feedback={}), place.ledger).feedback_digest != standing.feedback_digest
+    assert registry_state_of(spec(feedback={}), place.ledger).feedback_digest != registry_state.feedback_digest
 
 
 def test_feedback_is_a_step_after_redaction_and_none_without_feedback(tmp_path: Path, tiny_model: ModelRef) -> None:
@@ -80,10 +80,10 @@ def test_feedback_is_a_step_after_redaction_and_none_without_feedback(tmp_path: 
     assert (chain["feedback"], chain["dedup"], chain["split"]) == ("redact", "feedback", "dedup")
 
 
-def test_a_clock_that_is_no_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_not_a_time_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     from flows.workspace.clock import present
 
-    for told in ("tomorrow", "2026-07-01T10:00:00"):
-        monkeypatch.setenv("TUNEGATE_NOW", told)
+    for value in ("tomorrow", "2026-07-01T10:00:00"):
+        monkeypatch.setenv("TUNEGATE_NOW", value)
         with pytest.raises(ConfigError, match="TG0103"):
             present()

@@ -408,7 +408,7 @@ def test_what_decides_whether_a_target_is_there_is_needed_too(steps, store):
 # --- errors --------------------------------------------------------------------------------------------------------
 
 
-class Heard(Notes):
+class Recorder(Notes):
     """Sets an event when a node has failed."""
 
     def __init__(self):
@@ -429,17 +429,17 @@ def raise_(error, *, after=nothing):
 
 
 def test_after_an_error_nothing_new_starts_and_what_runs_is_kept(steps, store):
-    heard, running = Heard(), threading.Event()
+    recorder, running = Recorder(), threading.Event()
     steps.add("bad", do=raise_(DataError("row 3", code="TG0210"), after=until(running)))
-    steps.add("slow", do=lambda: (running.set(), until(heard.failure)()))
+    steps.add("slow", do=lambda: (running.set(), until(recorder.failure)()))
     steps.add("waits for a core")
     steps.add("after slow", after=("slow",))
-    run = Run(steps.graph, store, observer=heard)
+    run = Run(steps.graph, store, observer=recorder)
     with pytest.raises(DataError, match="TG0210"):
         run_plainly(run, budget={"cpu": 2, "heavy": 1})
     assert set(steps.clock.began) == {"bad", "slow"}
     assert list(run.outcomes) == ["slow"]
-    assert heard.of("failed", "ended") == [("failed", "bad", "TG0210"), ("ended", "slow", "made")]
+    assert recorder.of("failed", "ended") == [("failed", "bad", "TG0210"), ("ended", "slow", "made")]
     again = Adder()
     again.add("slow")
     second = Run(again.graph, store)
@@ -447,17 +447,17 @@ def test_after_an_error_nothing_new_starts_and_what_runs_is_kept(steps, store):
     assert second.outcomes["slow"].reused
 
 
-def test_the_first_of_several_errors_is_raised_and_each_is_heard(steps, store):
-    heard, running = Heard(), meet(3)
+def test_the_first_of_several_errors_is_raised_and_each_is_reported(steps, store):
+    recorder, running = Recorder(), meet(3)
     steps.add("bad", do=raise_(DataError("row 3", code="TG0210"), after=running))
     for name, tolerates in (("worse", ()), ("bearable", ("TG0401",))):
         error = TrainingError("nan", code="TG0401")
-        steps.add(name, do=raise_(error, after=lambda: (running(), until(heard.failure)())), tolerates=tolerates)
-    run = Run(steps.graph, store, observer=heard)
+        steps.add(name, do=raise_(error, after=lambda: (running(), until(recorder.failure)())), tolerates=tolerates)
+    run = Run(steps.graph, store, observer=recorder)
     with pytest.raises(DataError, match="TG0210"):
         run_plainly(run, budget={"cpu": 3, "heavy": 1})
-    assert heard.heard.index(("failed", "bad", "TG0210")) == 3
-    assert sorted(heard.of("failed")) == [
+    assert recorder.events.index(("failed", "bad", "TG0210")) == 3
+    assert sorted(recorder.of("failed")) == [
         ("failed", "bad", "TG0210"), ("failed", "bearable", "TG0401"), ("failed", "worse", "TG0401"),
     ]  # fmt: skip
     assert list(run.outcomes) == ["bearable"]

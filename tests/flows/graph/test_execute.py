@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.graph.execute import Run, RunEndedError, make_patiently, repeat, run_plainly, worded
+from flows.graph.execute import Run, RunEndedError, make_with_retries, repeat, run_plainly, safe_errors
 from flows.graph.graph import Graph
 from flows.graph.store import Store
 from schemas.artifacts import Artifact
@@ -128,7 +128,7 @@ def test_scratch_and_progress_go_to_those_who_take_them(graph, store):
     notes = Notes()
     graph.add(long_one)
     run_all(graph, store, observer=notes)
-    assert notes.heard == [
+    assert notes.events == [
         ("started", "long"), ("progressed", "long", "1/2 rows {'loss': 0.5}"), ("ended", "long", "made"),
     ]  # fmt: skip
 
@@ -194,8 +194,8 @@ def test_what_is_left_out_says_why_and_so_does_all_that_needs_it(graph, store, r
     }  # fmt: skip
     assert text_of(run.result(goes)) == "all: 1"
     assert ran == ["1", "all:"]
-    assert ("ended", "second", "1 is enough") in notes.heard
-    assert ("started", "second") not in notes.heard
+    assert ("ended", "second", "1 is enough") in notes.events
+    assert ("started", "second") not in notes.events
 
 
 def test_a_condition_on_what_was_left_out_is_given_none(graph, store, ran):
@@ -254,7 +254,7 @@ def test_a_tolerated_error_leaves_the_node_out_and_the_others_run(graph, store, 
     assert run.outcomes["s1"].skipped == "t1 was left out"
     assert text_of(run.outcomes["all"].result) == "all:"
     assert notes.of("failed") == [("failed", "t1", "TG0401")]
-    assert ("ended", "t1", "TG0401: loss is not finite") in notes.heard
+    assert ("ended", "t1", "TG0401: loss is not finite") in notes.events
 
 
 def test_any_other_error_ends_the_run(graph, store, ran):
@@ -286,7 +286,7 @@ def test_what_an_error_says_of_a_ticket_goes_no_further(graph, store, kind, code
     graph.add(quotes, kind=kind)
     run = Run(graph, store)
     with pytest.raises(TunegateError) as caught:
-        make_patiently(run, graph.nodes["quotes"], retries=0)
+        make_with_retries(run, graph.nodes["quotes"], retries=0)
     assert (caught.value.code, caught.value.message) == (code, message)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
@@ -294,7 +294,7 @@ def test_what_an_error_says_of_a_ticket_goes_no_further(graph, store, kind, code
 
 
 def test_the_end_of_a_run_is_no_error_of_a_step():
-    with pytest.raises(RunEndedError), worded("train"):
+    with pytest.raises(RunEndedError), safe_errors("train"):
         raise RunEndedError("the run was cancelled")
 
 
@@ -330,7 +330,7 @@ def given(tmp_path):
 
 def test_a_lost_connection_is_tried_again_until_it_answers(graph, store, given):
     graph.add(ask, answers_at=3, **given)
-    outcome = make_patiently(Run(graph, store), graph.nodes["ask"], delay_s=0)
+    outcome = make_with_retries(Run(graph, store), graph.nodes["ask"], delay_s=0)
     assert text_of(outcome.result) == "here"
     assert given["tries"].read_text() == "xxx"
 
@@ -338,14 +338,14 @@ def test_a_lost_connection_is_tried_again_until_it_answers(graph, store, given):
 def test_one_that_stays_lost_ends_the_run_after_the_last_try(graph, store, given):
     graph.add(ask, answers_at=99, **given)
     with pytest.raises(ServiceError, match="TG0704"):
-        make_patiently(Run(graph, store), graph.nodes["ask"], retries=2, delay_s=0)
+        make_with_retries(Run(graph, store), graph.nodes["ask"], retries=2, delay_s=0)
     assert given["tries"].read_text() == "xxx", "the first try and two more"
 
 
 def test_an_error_that_comes_each_time_is_not_tried_again(graph, store, tmp_path):
     graph.add(reads_wrong, tries=tmp_path / "tries")
     with pytest.raises(DataError, match="TG0210"):
-        make_patiently(Run(graph, store), graph.nodes["reads_wrong"], delay_s=0)
+        make_with_retries(Run(graph, store), graph.nodes["reads_wrong"], delay_s=0)
     assert (tmp_path / "tries").read_text() == "x"
 
 
@@ -361,7 +361,7 @@ def test_a_cancelled_run_tries_nothing_again(graph, store, given):
     run = Run(graph, store)
     run.cancel()
     with pytest.raises(ServiceError):
-        make_patiently(run, graph.nodes["ask"], delay_s=600)
+        make_with_retries(run, graph.nodes["ask"], delay_s=600)
     assert given["tries"].read_text() == "x"
 
 
@@ -417,7 +417,7 @@ def test_an_act_that_fails_is_not_tried_again(graph, store, given):
     """It may have changed the world before it failed."""
     graph.act(announce, answers_at=2, **given)
     with pytest.raises(ServiceError, match="TG0704"):
-        make_patiently(Run(graph, store), graph.nodes["announce"], delay_s=0)
+        make_with_retries(Run(graph, store), graph.nodes["announce"], delay_s=0)
     assert given["tries"].read_text() == "x"
 
 
@@ -482,7 +482,7 @@ def test_a_growing_node_is_left_out_like_any_other(graph, store, ran):
 def test_what_grows_reads_only_what_is_there(graph, store, ran):
     start = graph.named("start").add(write, text="abc", ran=ran)
     graph.named("grown").grow(reads_elsewhere, start=start, later=[])
-    with pytest.raises(LookupError, match=r"'write' has no result: .* runs this graph"):
+    with pytest.raises(LookupError, match=r"'write' has no result: this graph is not being run"):
         run_all(graph, store)
 
 

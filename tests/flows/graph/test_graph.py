@@ -118,9 +118,9 @@ def without(name):
         ({**GIVEN, "threshold": "0.5"}, ["dedup: threshold must be float, got str '0.5'"]),
         ({**GIVEN, "threshold": None}, ["dedup: threshold must be float, got NoneType None"]),
         ({**GIVEN, "arm": "base"}, ["dedup: arm must be ", "'tuned', 'champion'", "got str 'base'"]),
-        ({**GIVEN, "out": Path()}, ["dedup: out is handed in by the runner"]),
-        ({**GIVEN, "scratch": Path()}, ["dedup: scratch is handed in by the runner"]),
-        ({**GIVEN, "progress": print}, ["dedup: progress is handed in by the runner"]),
+        ({**GIVEN, "out": Path()}, ["dedup: out is passed by the runner"]),
+        ({**GIVEN, "scratch": Path()}, ["dedup: scratch is passed by the runner"]),
+        ({**GIVEN, "progress": print}, ["dedup: progress is passed by the runner"]),
     ],
 )
 def test_a_missing_misspelt_or_wrong_argument_is_named_with_what_is_expected(graph, tickets, arguments, words):
@@ -167,7 +167,7 @@ def test_only_declared_functions_are_steps(graph, tickets):
 
 
 def test_two_nodes_of_one_name_are_refused(graph, tickets):
-    with pytest.raises(TypeError, match=r"two nodes are named 'table'\nhint: tell them apart by `graph.named"):
+    with pytest.raises(TypeError, match=r"two nodes are named 'table'\nhint: distinguish them by `graph.named"):
         graph.add(table, n_rows=4)
     graph.named("table", "again").add(table, n_rows=4)
     assert list(graph.nodes) == ["table", "table · again"]
@@ -177,10 +177,10 @@ def test_a_handle_of_another_graph_is_refused_even_if_that_has_such_a_node_too(g
     there = Graph()
     named_like_ours, unlike = there.add(table, n_rows=3), there.named("elsewhere").add(table, n_rows=3)
     for handle in (named_like_ours, unlike):
-        with pytest.raises(TypeError, match=f"dedup: <TicketTable of '{handle.node}'> is not of this graph"):
+        with pytest.raises(TypeError, match=f"dedup: <TicketTable of '{handle.node}'> does not belong to this graph"):
             graph.add(dedup, tickets=handle, **GIVEN)
         with (
-            pytest.raises(TypeError, match=r"encode: .* is not of this graph"),
+            pytest.raises(TypeError, match=r"encode: .* does not belong to this graph"),
             graph.unless(lambda _: None, handle),
         ):
             graph.add(encode, tickets=tickets)
@@ -333,7 +333,7 @@ def lonely(graph: Graph, *, start: Artifact) -> Artifact:
     [
         (nothing, "grown: nothing must return a handle, got None"),
         (another_kind, "grown: another_kind must return TicketTable, got <Artifact of 'start'>"),
-        (of_elsewhere, "grown: <Artifact of 'start'> is not of this graph"),
+        (of_elsewhere, "grown: <Artifact of 'start'> does not belong to this graph"),
     ],
 )
 def test_what_grows_must_return_a_handle_of_this_graph_and_of_its_type(graph, start, build, words):
@@ -345,7 +345,7 @@ def test_what_grows_must_return_a_handle_of_this_graph_and_of_its_type(graph, st
 
 def test_a_handle_is_made_by_a_graph_alone(graph, start):
     assert isinstance(start, Handle)
-    with pytest.raises(TypeError, match="is not of this graph"):
+    with pytest.raises(TypeError, match="does not belong to this graph"):
         graph.named("x").add(mix, number=1, name="x", ran=[], x=Handle("start", Artifact, Graph()))
 
 

@@ -81,7 +81,7 @@ def parts(**changes):
         ({"function": "tasks.other"}, "function tasks.curate.dedup.drop_duplicates -> tasks.other"),
     ],
 )  # fmt: skip
-def test_what_changed_is_told_part_by_part(changes, reason):
+def test_what_changed_is_listed_part_by_part(changes, reason):
     assert why_changed(parts(), parts(**changes)) == (reason,)
     assert parts().key != parts(**changes).key
 
@@ -93,7 +93,7 @@ def test_an_input_that_was_none_before_is_one_change():
     assert why_changed(after, before) == ("input previous is no longer used",)
 
 
-def test_nothing_changed_is_told_by_silence():
+def test_without_a_change_nothing_is_listed():
     assert why_changed(parts(), parts()) == ()
 
 

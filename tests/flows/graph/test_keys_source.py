@@ -140,7 +140,7 @@ def test_modules_that_import_each_other_end(house):
     assert len(house.digests()) == 7
 
 
-def test_word_lists_beside_a_task_count_by_their_bytes(house):
+def test_word_lists_next_to_a_task_count_by_their_bytes(house):
     house.write("tasks/curate/phrases.json", "[1]")
     before = house.digests()
     assert "tasks.curate/phrases.json" in before

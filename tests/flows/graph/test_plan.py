@@ -331,7 +331,7 @@ def test_an_earlier_result_is_the_result_when_an_input_is_made_again_with_the_sa
 
 
 def test_an_earlier_result_that_is_damaged_is_not_extended(store):
-    """`earlier_results` gives no damaged one; one that is damaged meanwhile ends the run."""
+    """`find_previous_run` returns no damaged result; one that is damaged meanwhile ends the run."""
     ran = []
     first = results(run_all(extending(ran), store))["split"]
     (first.root / "text").unlink()

@@ -11,7 +11,7 @@ from tests.support.graph_steps import copy
 
 
 def chain_and_two(graph: Graph) -> None:
-    """`base` in one stage; in the next a chain of two from it, and one that stands alone."""
+    """`base` in one stage; in the next a chain of two from it, and one without edges."""
     with graph.stage("one"):
         base = graph.named("base").add(copy, x=Artifact(root="/nowhere", digest="d"), ran=[])
     with graph.stage("two"):

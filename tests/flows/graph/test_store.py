@@ -120,7 +120,7 @@ def test_a_flipped_bit_is_found_by_the_deep_check_alone(kit, tmp_path):
     assert store.find("table", made.key, TicketTable) is None
 
 
-def test_a_full_disk_is_named_with_its_place_and_leaves_nothing_behind(tmp_path):
+def test_a_full_disk_is_reported_with_its_path_and_leaves_no_files(tmp_path):
     store = Store(tmp_path / "home")
 
     def produce(out):

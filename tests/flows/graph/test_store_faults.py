@@ -40,9 +40,9 @@ def test_a_flipped_bit_in_a_reused_result_is_found_and_the_result_made_again(kit
 def test_a_manifest_that_was_altered_itself_is_no_manifest(tmp_path):
     (tmp_path / "one.txt").write_text("one")
     seal(tmp_path)
-    told = json.loads((tmp_path / MANIFEST).read_bytes())
-    told["files"]["one.txt"]["sha256"] = "0" * 64
-    (tmp_path / MANIFEST).write_text(json.dumps(told))
+    manifest = json.loads((tmp_path / MANIFEST).read_bytes())
+    manifest["files"]["one.txt"]["sha256"] = "0" * 64
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(StorageError, match=r"TG0510.*altered"):
         verify(tmp_path)
 
@@ -72,7 +72,7 @@ def never_called(out: Path, *, champion: Artifact) -> Artifact:
     raise AssertionError(f"it was read: {champion} {out}")
 
 
-def test_an_emptied_ledger_beside_results_is_refused_and_a_killed_creation_is_not(tmp_path):
+def test_an_emptied_ledger_next_to_results_is_refused_and_a_killed_creation_is_not(tmp_path):
     (tmp_path / "ledger.sqlite").touch()  # what a kill at its creation leaves
     ledger = Ledger(tmp_path)
     assert ledger.runs() == ()
@@ -101,7 +101,7 @@ def test_an_emptied_ledger_beside_results_is_refused_and_a_killed_creation_is_no
         (PermissionError(errno.EACCES, "Permission denied", "/data/x"), "TG0554"),
     ],
 )
-def test_what_a_disk_does_is_told_with_its_place(tmp_path, error, code):
+def test_disk_errors_are_reported_with_their_path(tmp_path, error, code):
     with pytest.raises(StorageError, match=code) as caught, named_disk_errors(tmp_path):
         raise error
     assert caught.value.where in (str(tmp_path), "/data/x")
@@ -113,10 +113,10 @@ def test_sqlites_io_error_where_no_byte_is_free_is_a_full_disk():
     error = sqlite3.OperationalError("disk I/O error")
     full = Path("/proc")  # a file system without a free byte that every Linux has
     assert shutil.disk_usage(full).free == 0
-    told = name_disk_error(error, full)
-    assert told is not None
-    assert told.code == "TG0501"
-    assert "0 bytes are free" in told.message
+    named = name_disk_error(error, full)
+    assert named is not None
+    assert named.code == "TG0501"
+    assert "0 bytes are free" in named.message
 
 
 def test_an_error_that_no_disk_made_stays_what_it_is(tmp_path):

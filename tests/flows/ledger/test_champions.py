@@ -41,7 +41,7 @@ def test_the_first_promotion_makes_a_champion_that_is_read_back_whole(kit, ledge
     assert ledger.champion("another name") is None
 
 
-def test_the_same_candidate_is_the_same_version_and_is_told_of_once(kit, ledger):
+def test_the_same_candidate_is_the_same_version_and_is_sent_once(kit, ledger):
     ref = kit.candidate_ref(ledger.root, 1)
     versions = [ledger.record_candidate(ref, verdict="HOLD", reason="few items") for _ in range(3)]
     assert versions == ["1", "1", "1"]
@@ -172,7 +172,7 @@ def tampered(ledger, *statements):
     ("link", "statements"),
     [
         ("event 2 (promote v2", ["UPDATE champion_events SET reason = 'nothing to see' WHERE seq = 2"]),
-        ("event 3 (promote v3", ["UPDATE champion_events SET actor = 'somebody else' WHERE seq = 3"]),
+        ("event 3 (promote v3", ["UPDATE champion_events SET actor = 'someone else' WHERE seq = 3"]),
         ("event 1 (promote v1", ["UPDATE champion_events SET verdict = '' WHERE seq = 1"]),
         ("event 2 (promote v2", ["UPDATE champion_events SET bundle_digest = 'another' WHERE seq = 2"]),
         ("event 2 is missing, event 3 follows", ["DELETE FROM champion_events WHERE seq = 2"]),

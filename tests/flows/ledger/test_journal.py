@@ -35,8 +35,9 @@ def full(ledger, kit):
         ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0, seen=Seen("s", "", number))
     ledger.record_held_out("digest", ["t1", "t2"])
     ledger.note_rewrite("extract", "key", "old", "new")
-    ledger.bury(Tombstone(id="1", key_id="k", owners=("o",), reason="r", actor="a", at="2026-06-01T00:00:00+00:00"))
-    ledger.note_going("1", "began", [Holding(kind="result", place="store/a/b", fate="removed")])
+    at = "2026-06-01T00:00:00+00:00"
+    ledger.add_tombstone(Tombstone(id="1", key_id="k", owners=("o",), reason="r", actor="a", at=at))
+    ledger.record_removals("1", "began", [Holding(kind="result", place="store/a/b", fate="removed")])
     ledger.mark_versions("1", [LearnedVersion(name="replies", version="1", run_id="run-1", how="directly", n_rows=1)])
     with ledger.write() as db:
         db.execute(

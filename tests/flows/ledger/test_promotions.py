@@ -36,11 +36,11 @@ def actions(ledger):
 
 
 def test_where_approval_is_required_a_candidate_waits_until_a_person_says_yes(ledger, submit):
-    asked = submit(1, None, approval=True)
-    assert (asked.action, asked.reason) == ("wait", "register.approval is required")
+    waiting = submit(1, None, approval=True)
+    assert (waiting.action, waiting.reason) == ("wait", "register.approval is required")
     assert ledger.champion("replies") is None
     assert [event.run_id for event in ledger.waiting("replies")] == ["run-1"]
-    assert submit(1, None, approval=True) == asked  # the same run asks once
+    assert submit(1, None, approval=True) == waiting  # the same run asks once
 
     with pytest.raises(ConfigError, match="TG0139"):
         ledger.approve("run-1", actor=" ")
@@ -59,7 +59,7 @@ def test_where_approval_is_required_a_candidate_waits_until_a_person_says_yes(le
     assert ledger.first_champion("replies") == "1"
 
 
-def test_a_rejected_verdict_stays_rejected_and_a_new_one_is_asked_anew(ledger, submit):
+def test_a_rejected_verdict_stays_rejected_and_a_new_one_waits_again(ledger, submit):
     submit(1, None, approval=True)
     event = ledger.reject("run-1", actor="ada", reason="tone")
     assert ledger.reject("run-1", actor="bob") == event
@@ -140,7 +140,7 @@ def test_a_rollback_begins_a_cooldown_that_only_a_person_ends(ledger, submit):
     assert ledger.champion("replies").version == "3"
 
 
-def test_in_a_cooldown_approval_and_force_are_heard(ledger, record, submit):
+def test_in_a_cooldown_approval_and_force_still_work(ledger, record, submit):
     submit(1, None)
     submit(2, "1")
     ledger.rollback("replies", reason="r", cooldown_days=365)

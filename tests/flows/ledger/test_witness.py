@@ -58,7 +58,7 @@ def test_where_no_witness_is_one_is_made_of_what_lies_there(witnessed):
     assert witnessed.witness.seen().ledger == witnessed.identity()
 
 
-def test_a_ledger_that_was_removed_is_not_begun_anew_unless_a_person_says_so(witnessed):
+def test_a_ledger_that_was_removed_is_not_replaced_unless_a_person_says_so(witnessed):
     begin(witnessed, "a")
     former = witnessed.witness.seen()
     remove(witnessed)
@@ -96,14 +96,14 @@ def test_an_earlier_state_of_the_same_ledger_is_refused_until_it_is_accepted(wit
     shutil.rmtree(witnessed.root)
     shutil.copytree(tmp_path / "backup", witnessed.root)
     old = again(witnessed)
-    with pytest.raises(StorageError, match=r"TG0581.*put back to an earlier state"):
+    with pytest.raises(StorageError, match=r"TG0581.*restored to an earlier state"):
         begin(old, "c")
     old.accept("restored", reason="disk failure", actor="ada")
     begin(again(witnessed), "c")
     assert [row.run_id for row in again(witnessed).runs()] == ["c", "a"]
 
 
-def test_a_home_that_was_removed_begins_anew_and_its_history_says_so(witnessed, caplog):
+def test_a_home_that_was_removed_starts_over_and_its_history_says_so(witnessed, caplog):
     begin(witnessed, "a")
     former = witnessed.witness.seen()
     shutil.rmtree(witnessed.root)
@@ -119,7 +119,7 @@ def test_a_home_that_was_removed_begins_anew_and_its_history_says_so(witnessed, 
 
 
 @pytest.mark.parametrize("is_committed", [False, True])
-def test_a_kill_while_a_removed_home_begins_anew_stops_nobody(witnessed, monkeypatch, is_committed):
+def test_a_kill_while_a_removed_home_starts_over_does_no_harm(witnessed, monkeypatch, is_committed):
     begin(witnessed, "a")
     shutil.rmtree(witnessed.root)
     killed = again(witnessed)
@@ -149,7 +149,7 @@ def test_another_ledger_is_refused(witnessed, tmp_path):
 
 
 def test_a_journal_that_was_forged_from_its_first_line_is_refused(witnessed, tmp_path):
-    """Who writes the whole ledger anew with our own code, under its own name, cannot write the witness."""
+    """A program that rewrites the whole ledger with our own code, under its own name, cannot write the witness."""
     begin(witnessed, "a")
     begin(witnessed, "b")
     identity, n_entries = witnessed.identity(), witnessed.witness.seen().seq

@@ -53,12 +53,12 @@ def test_a_plan_finds_pseudonyms_and_what_models_inherited(here: Workspace) -> N
         ("feedback", "small"): "rewritten", ("source", "tickets.jsonl"): "yours",
     }  # fmt: skip
     of_trainings = sorted(each.fate for each in held.held if "/train/" in each.place)
-    assert of_trainings == ["removed", "rewritten", "rewritten"], "the trial is nobody's version"
+    assert of_trainings == ["removed", "rewritten", "rewritten"], "the trial is not a version"
     assert [(each.version, each.how, each.n_rows) for each in held.versions] == [
         ("1", "directly", 1), ("2", "by inheritance", 1),
     ]  # fmt: skip
     assert held.n_tickets == 2
-    assert plan_forgetting(here.settings, here.specs, "nobody").held == ()
+    assert plan_forgetting(here.settings, here.specs, "unknown").held == ()
 
 
 def test_all_rows_go_everybody_elses_stay_and_versions_are_marked(here: Workspace) -> None:
@@ -105,7 +105,7 @@ def test_an_older_copy_of_the_workspace_is_cleared_again(
     assert not (home / KEY_FILE).exists(), "it is from before the key"
     assert left(here)
     with pytest.raises(StorageError, match="TG0581"):
-        apply_tombstones(here.settings)  # an older ledger is not written to until somebody accepts it
+        apply_tombstones(here.settings)  # an older ledger is not written to until a person accepts it
     here.ledger.accept("restored", reason="the backup of Monday", actor="ada")
     [certificate] = apply_tombstones(here.settings)
     assert left(here) == []
@@ -139,21 +139,19 @@ def test_a_removal_that_leaves_rows_is_found_out(here: Workspace, monkeypatch: p
     assert here.ledger.tombstones(), "they stay out all the same"
 
 
-def test_what_was_asked_for_has_to_be_clear(
-    here: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_request_has_to_be_clear(here: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for reason in ("", f"{CUSTOMER} wrote to us"):
         with pytest.raises(SecurityError, match="TG0833"):
             go(here, reason=reason)
     with pytest.raises(SecurityError, match="TG0833"):
-        go(here, "somebody else")
+        go(here, "someone else")
     assert here.ledger.tombstones() == ()
-    assert go(here, "somebody else", unknown=True).removals == ()
+    assert go(here, "someone else", unknown=True).removals == ()
     config = tmp_path / "pipelines.yaml"
     options = {"reason": "", "by": None, "unknown": False, "config": config, "as_json": False}
-    for asked in ({"plan": True, "apply": True}, {}, {"again": True}):
+    for flags in ({"plan": True, "apply": True}, {}, {"again": True}):
         with pytest.raises(SecurityError, match="TG0833"):
-            command(customer=CUSTOMER, **{"plan": False, "apply": False, "again": False, **asked, **options})  # type: ignore[arg-type]
+            command(customer=CUSTOMER, **{"plan": False, "apply": False, "again": False, **flags, **options})  # type: ignore[arg-type]
     with pipeline_lock(here.settings.home, "small", wait_s=0, run_id="r1"), pytest.raises(LockedError, match="TG0520"):
         go(here)
     capsys.readouterr()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows.context.ingest import landed_folder, source_at_hand
+from flows.context.ingest import ingested_source, landed_folder
 from flows.context.listener import Listeners
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting
 from flows.privacy.keys import load_forgotten
@@ -38,16 +38,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 @pytest.fixture
-def afar() -> Iterator[FileServer]:
+def remote() -> Iterator[FileServer]:
     with file_server() as server:
         server.put("/desk/a.jsonl", lines(("4711", "amber ibis"), ("8", "grey"), ("4711", "amber ibis")))
         server.put("/desk/b.jsonl", lines(("8", "grey"), ("9", "grey")))
         yield server
 
 
-def declared(afar: FileServer, **options: Any) -> RemoteFilesSource:
+def declared(remote: FileServer, **options: Any) -> RemoteFilesSource:
     columns = {"customer_id": "owner.id"}
-    return RemoteFilesSource(kind="remote_files", urls=("s3://desk/*",), endpoint=afar.url, columns=columns, **options)
+    urls = ("s3://desk/*",)
+    return RemoteFilesSource(kind="remote_files", urls=urls, endpoint=remote.url, columns=columns, **options)
 
 
 def bring(here: Workspace, source: RemoteFilesSource) -> None:
@@ -61,7 +62,7 @@ def run(here: Workspace, source: RemoteFilesSource, out: Path) -> tuple[int, int
     )
     out.mkdir()
     landed = landed_folder(here.settings, "small")
-    with source_at_hand(session):
+    with ingested_source(session):
         fingerprint = fingerprint_source(source, root=out, landed=landed)
         table = extract_tickets(
             source=source, fingerprint=fingerprint, root=out, landed=landed, out=out,
@@ -80,9 +81,9 @@ def copies(here: Workspace) -> int:
 
 
 def test_copies_with_rows_of_the_customer_go_and_later_ones_stay_for_a_run_alone(
-    here: Workspace, afar: FileServer, tmp_path: Path
+    here: Workspace, remote: FileServer, tmp_path: Path
 ) -> None:
-    source = declared(afar)
+    source = declared(remote)
     bring(here, source)
     (next((here.settings.home / "ingest").glob("*/*")) / "part-999999999.tmp").write_text("amber ibis, cut off")
     held = [each for each in plan_forgetting(here.settings, here.specs, "4711").held if each.kind == "landed"]
@@ -94,29 +95,29 @@ def test_copies_with_rows_of_the_customer_go_and_later_ones_stay_for_a_run_alone
         assert run(here, source, tmp_path / f"out-{number}") == (3, 2)
         assert (left(here), copies(here)) == ([], 1)
         assert traces(tmp_path / f"out-{number}", WORDS) == []
-    assert len(afar.gets("/desk/b.jsonl")) == 1, "a copy without them is kept"
+    assert len(remote.gets("/desk/b.jsonl")) == 1, "a copy without them is kept"
     bring(here, source)  # a run was killed while the copy was here
     assert left(here)
     assert len(apply_tombstones(here.settings)) == 1
     assert left(here) == []
-    afar.put("/desk/a.jsonl", lines(("8", "grey")))  # its owner has removed them there
+    remote.put("/desk/a.jsonl", lines(("8", "grey")))  # its owner has removed them there
     assert run(here, source, tmp_path / "out") == (3, 0)
     assert copies(here) == 2
 
 
-def test_with_other_columns_a_copy_names_other_customers(here: Workspace, afar: FileServer) -> None:
-    bring(here, declared(afar).model_copy(update={"columns": {"customer_id": "reply"}}))
+def test_with_other_columns_a_copy_names_other_customers(here: Workspace, remote: FileServer) -> None:
+    bring(here, declared(remote).model_copy(update={"columns": {"customer_id": "reply"}}))
     assert plan_forgetting(here.settings, here.specs, "4711").held == ()
-    bring(here, declared(afar))
+    bring(here, declared(remote))
     assert [each.n_rows for each in plan_forgetting(here.settings, here.specs, "4711").held] == [2]
 
 
 @pytest.mark.parametrize("content", ['{"owner": {"id": "4711"}, "body": "amber ibis"', "amber ibis\n", b"PAR1 4711"])
-def test_copies_with_rows_that_nobody_can_read_may_be_anybodys_and_go_as_well(
-    here: Workspace, afar: FileServer, content: str | bytes
+def test_copies_with_unreadable_rows_may_belong_to_any_customer_and_are_removed_too(
+    here: Workspace, remote: FileServer, content: str | bytes
 ) -> None:
-    afar.put("/desk/c.jsonl" if isinstance(content, str) else "/desk/c.parquet", content)
-    bring(here, declared(afar))
+    remote.put("/desk/c.jsonl" if isinstance(content, str) else "/desk/c.parquet", content)
+    bring(here, declared(remote))
     assert copies(here) == 3
     forget(here.settings, here.specs, "4711", reason="case 17", actor="a person", unknown=False)
     assert (left(here), copies(here)) == ([], 1)

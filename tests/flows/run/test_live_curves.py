@@ -37,7 +37,7 @@ TRAIN, ENCODE = node("train"), node("encode")
 
 
 class Notes(list[str]):
-    """A listener that keeps what a person would be told."""
+    """A listener that keeps the notes for people."""
 
     def noted(self, text: str) -> None:
         self.append(text)
@@ -61,7 +61,7 @@ def wait_for(true: Any) -> None:
         time.sleep(0.1)
 
 
-def test_points_arrive_while_training_goes_on_and_all_are_there_at_its_end(tmp_path: Path) -> None:
+def test_points_arrive_during_training_and_all_are_there_at_its_end(tmp_path: Path) -> None:
     held = run_of(tmp_path)
     curves = LiveCurves(held)
     curves.progressed(ENCODE, 5, 10, "rows", {"loss": 9.0})

@@ -1,4 +1,4 @@
-"""Whoever is to be told is told, whatever happens there: a real server on loopback takes, refuses, redirects, hangs."""
+"""Notifications are sent, whatever the receiver does: a real server on loopback takes, refuses, redirects, hangs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Hook:
     url: str = ""
     status: int = 200
     location: str = ""
-    heard: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            found.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            found.messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(found.status)
             if found.location:
                 self.send_header("Location", found.location)
@@ -68,16 +68,16 @@ def late(hook: Hook, spec: NotifySpec = HOOK, **environ: str) -> list[str]:
 def test_what_the_hook_does_is_at_most_a_note_without_its_address(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
     assert late(hook) == []
     hook.status = 500
-    assert late(hook) == ["the webhook of HOOK was not told: HTTP 500"]
+    assert late(hook) == ["the webhook of HOOK was not notified: HTTP 500"]
     hook.status, hook.location = 302, "http://127.0.0.1:9/elsewhere"
-    assert late(hook) == ["the webhook of HOOK was not told: HTTP 302"]
-    assert late(hook, HOOK="") == ["the webhook of HOOK was not told: the variable is not set"]
+    assert late(hook) == ["the webhook of HOOK was not notified: HTTP 302"]
+    assert late(hook, HOOK="") == ["the webhook of HOOK was not notified: the variable is not set"]
     assert late(hook, HOOK="file:///etc/passwd") == [
-        "the webhook of HOOK was not told: its value is no http or https address"
+        "the webhook of HOOK was not notified: its value is not an http or https address"
     ]
     monkeypatch.setattr(notify, "TIMEOUT_S", 0.5)
-    assert late(hook, HOOK="http://127.0.0.1:9/secret") == ["the webhook of HOOK was not told: URLError"]
-    assert len(hook.heard) == 3
+    assert late(hook, HOOK="http://127.0.0.1:9/secret") == ["the webhook of HOOK was not notified: URLError"]
+    assert len(hook.messages) == 3
 
 
 @pytest.fixture
@@ -107,19 +107,19 @@ def end(bare_workplace: Workplace, hook: Hook, monkeypatch: pytest.MonkeyPatch) 
     return end
 
 
-def test_verdicts_and_failures_are_told_and_no_word_of_a_ticket(end: Any, hook: Hook) -> None:
+def test_verdicts_and_failures_are_sent_and_no_ticket_text(end: Any, hook: Hook) -> None:
     run_id = end("PROMOTE")
-    [message] = hook.heard
+    [message] = hook.messages
     assert (message["verdict"], message["version"], message["champion"]) == ("PROMOTE", "7", None)
     assert message["text"] == f"small: PROMOTE v7, champion none; tunegate show {run_id}"
     end(None)  # a skipped run is no news
     with pytest.raises(GateError):
         end(None, GateError("ticket T-000123 said: my secret", code="TG0620"))
-    assert [(each["verdict"], each["error"]) for each in hook.heard[1:]] == [("ERROR", "TG0620")]
+    assert [(each["verdict"], each["error"]) for each in hook.messages[1:]] == [("ERROR", "TG0620")]
     end("HOLD", on=["BLOCK"])
-    assert len(hook.heard) == 2
+    assert len(hook.messages) == 2
     hook.status = 500
     end("BLOCK")  # the hook fails, the run does not
-    assert [each["verdict"] for each in hook.heard] == ["PROMOTE", "ERROR", "BLOCK"]
-    assert "secret" not in json.dumps(hook.heard)
-    assert "T-000123" not in json.dumps(hook.heard)
+    assert [each["verdict"] for each in hook.messages] == ["PROMOTE", "ERROR", "BLOCK"]
+    assert "secret" not in json.dumps(hook.messages)
+    assert "T-000123" not in json.dumps(hook.messages)

@@ -1,4 +1,4 @@
-"""What the ledger keeps of each node of a run, and what the run's listeners hear of it."""
+"""What the ledger keeps of each node of a run, and what the run's listeners are notified of."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def first_of(graph: Graph, *, several: tuple[Artifact, ...]) -> Artifact:
     return several[0]
 
 
-class Heard:
-    """A listener that keeps what it hears."""
+class Recorder:
+    """A listener that records its notifications."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
@@ -75,15 +75,15 @@ def rows(context: RunContext) -> dict[str, tuple[Any, ...]]:
 
 
 def test_a_diverged_training_is_left_out_and_the_ledger_keeps_what_went_wrong(run_context: RunContext) -> None:
-    heard, graph = Heard(), Graph()
-    run_context.listeners.members.append(heard)
+    recorder, graph = Recorder(), Graph()
+    run_context.listeners.members.append(recorder)
     trained = graph.named("train", "t1", tolerates=("TG0401",)).add(diverge, code="TG0401")
     scores = graph.named("scores", "t1").add(needs, x=trained)
     chosen = graph.named("all").add(after, several=(trained, scores))
     run = run_graph(run_context, graph)
     assert (run.result(chosen).root / "count").read_text() == "0"
     assert rows(run_context) == {"train_t1": ("failed", "TG0401: loss is not finite"), "all": ("done", "")}
-    assert heard.words == [
+    assert recorder.words == [
         "started train · t1",
         "train · t1 has no result: TG0401: loss is not finite",
         "ended train · t1 TG0401: loss is not finite",
@@ -112,12 +112,12 @@ def test_a_step_is_entered_as_made_then_as_reused_and_an_act_is_not(run_context:
         graph.act(act, data=graph.add(needs, x=a))
         return graph
 
-    heard = Heard()
-    run_context.listeners.members.append(heard)
+    recorder = Recorder()
+    run_context.listeners.members.append(recorder)
     run = run_graph(run_context, graph())
     assert rows(run_context) == {"a": ("done", ""), "needs": ("done", "")}
-    assert "needs 1/2 steps {'loss': 0.5}" in heard.words
-    assert "started act" in heard.words
+    assert "needs 1/2 steps {'loss': 0.5}" in recorder.words
+    assert "started act" in recorder.words
     run_graph(run_context, graph())
     assert rows(run_context) == {"a": ("reused", ""), "needs": ("reused", "")}
     (row, _) = run_context.ledger.steps(run_context.run_id)

@@ -12,7 +12,7 @@ import pytest
 
 from flows.graph.execute import Run, run_plainly
 from flows.run.open_run import OpenRun, open_run
-from flows.run.placement import check_taken, first_missing, give_back, hand_over, is_workers, open_placed, take_back
+from flows.run.placement import check_taken, first_missing, give_back, hand_over, open_placed, runs_on_worker, take_back
 from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.load import load_file
@@ -65,7 +65,7 @@ def do(opened: OpenRun, settings: Settings, stage: str) -> set[str]:
 
 
 def work(run: Run, stage: str) -> None:
-    run_plainly(run, stage=stage, only=is_workers)
+    run_plainly(run, stage=stage, only=runs_on_worker)
 
 
 def test_a_worker_makes_a_stage_and_the_ledger_has_it_as_made(opened: OpenRun, worker: Settings) -> None:
@@ -92,7 +92,7 @@ def test_what_is_made_here_first_is_not_made_by_the_worker(opened: OpenRun, work
 
 def test_a_result_that_the_worker_did_not_make_is_not_made_here_instead(opened: OpenRun, worker: Settings) -> None:
     run, digest = place(opened, worker, "curate")
-    run_plainly(run, stage="curate", only=lambda node: is_workers(node) and node.name in ("extract", "validate"))
+    run_plainly(run, stage="curate", only=lambda node: runs_on_worker(node) and node.name in ("extract", "validate"))
     give_back(run, "curate", opened.context.run_id, digest)
     with pytest.raises(StorageError, match=r"TG0549.*no result of redact"):
         take_back(opened, "curate", run_id=opened.context.run_id, handover=digest)
@@ -117,7 +117,7 @@ def test_nothing_of_a_ticket_is_handed_over(opened: OpenRun, worker: Settings) -
         assert file.stat().st_mode & 0o077 == 0
 
 
-def test_a_worker_without_the_shared_folder_is_told_so(opened: OpenRun, worker: Settings) -> None:
+def test_a_worker_without_the_shared_folder_is_refused(opened: OpenRun, worker: Settings) -> None:
     with pytest.raises(ConfigError, match=r"TG0119.*shared folder"):
         place(opened, replace(worker, shared_store=None), "curate")
 

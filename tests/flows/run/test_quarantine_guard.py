@@ -117,7 +117,7 @@ def test_faulty_rows_of_all_steps_count_against_one_limit_and_what_was_made_is_r
     assert second.result(again.curated.split).digest == run.result(pipeline.curated.split).digest
 
 
-def test_an_item_that_one_arm_cannot_be_asked_is_an_item_of_no_arm_and_counts_as_faulty(
+def test_an_item_without_a_prompt_in_one_arm_is_left_out_of_all_and_counts_as_faulty(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline, run = curated(folder, fail_above=0.08)
@@ -142,8 +142,8 @@ def test_an_item_that_one_arm_cannot_be_asked_is_an_item_of_no_arm_and_counts_as
     prompts = pipeline.assessed.arms.prompts
     assert set(prompts) == {"zero_shot", "few_shot", "tuned"}
     for each in prompts.values():
-        asked = pq.read_table(run.result(each).root / "prompts.parquet").column("item_id").to_pylist()
-        assert asked == ids[1:]
+        prompted = pq.read_table(run.result(each).root / "prompts.parquet").column("item_id").to_pylist()
+        assert prompted == ids[1:]
     for _ in range(2):  # not made because of the limit, then reused
         with pytest.raises(DataError, match=r"TG0220.*4 of 50 rows read.*KeyError in step items"):
             prompted(fail_above=0.07)

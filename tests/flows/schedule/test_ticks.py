@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flows.ledger.ledger import Ledger
-from flows.schedule.ticks import Tick, turned_away
+from flows.schedule.ticks import Tick, skip_without_lock
 from flows.workspace.lock import pipeline_lock
 from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError
@@ -21,7 +21,7 @@ def skipped(workplace: Workplace, tick: Tick, now: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("TUNEGATE_NOW", now)
     monkeypatch.setenv("TUNEGATE_HOME", str(workplace.home))
     config = workplace.folder / "pipelines.yaml"
-    outcome = turned_away(load_file(config).get("small"), load_settings(config), tick)
+    outcome = skip_without_lock(load_file(config).get("small"), load_settings(config), tick)
     return None if outcome is None else outcome.reason
 
 
@@ -74,9 +74,9 @@ def test_a_tick_during_a_run_is_left_out_or_waits_as_declared(
     now = "2026-07-06T05:00:10+00:00"
     declare("skip")
     with pipeline_lock(bare_workplace.home, "small", wait_s=0, run_id="r1"):
-        told = skipped(bare_workplace, tick, now, monkeypatch)
-        assert told is not None
-        assert told.startswith("run r1 is in progress since")
+        reason = skipped(bare_workplace, tick, now, monkeypatch)
+        assert reason is not None
+        assert reason.startswith("run r1 is in progress since")
     ledger = Ledger(bare_workplace.home)
     monkeypatch.setenv("TUNEGATE_NOW", "2026-07-06T04:00:00+00:00")
     ledger.start_run("r1", pipeline="small", model_name="small", input_digest="", config_json="{}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.views.advice import ASK, RULES, Evidence, Fit, conclude
+from flows.views.advice import QUESTIONS, RULES, Evidence, Fit, conclude
 from schemas.artifacts import TrainedRef
 from schemas.curation_card import LabelConflicts
 from tasks.assess.ablation import AblationRow, AblationTable
@@ -98,7 +98,7 @@ def test_nothing_recorded_supposes_nothing_and_names_a_command_for_each_gap() ->
     assert all(reason.get for reason in advice.missing)
 
 
-def test_prompting_that_is_good_enough_comes_first_and_the_gain_is_still_told() -> None:
+def test_prompting_that_is_good_enough_comes_first_and_the_gain_is_still_reported() -> None:
     advice = conclude(evidence(prompting_meets="yes"))
     assert "+0.100" in advice.sentence
 
@@ -112,7 +112,7 @@ def test_the_cheap_api_is_named_below_break_even_and_not_above() -> None:
     assert says(queries=None)["cost"] == says(costs=None)["cost"] == "missing"
 
 
-def test_few_items_and_no_limits_are_told() -> None:
+def test_few_items_and_no_limits_are_reported() -> None:
     assert says(n_items=10)["items"] == "more items"
     assert "too few to promote" in conclude(evidence(n_items=10)).sentence
     assert says(limits=(), prompting_meets=None)["prompting"] == "missing"
@@ -125,6 +125,6 @@ def test_few_items_and_no_limits_are_told() -> None:
 
 
 def test_every_rule_declares_its_threshold_its_source_and_what_would_change_it() -> None:
-    assert list(ASK) == list(RULES)
+    assert list(QUESTIONS) == list(RULES)
     for name, rule in RULES.items():
         assert all(rule[what] for what in ("question", "threshold", "source", "change", "missing", "get")), name

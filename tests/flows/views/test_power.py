@@ -1,4 +1,4 @@
-"""An underpowered gate is told before training, or refused."""
+"""An underpowered gate causes a warning before training, or is refused."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def splits(root: Path, n_test: int) -> Splits:
 def test_too_few_items_are_a_sentence_or_with_strict_power_an_error(tmp_path: Path) -> None:
     store = Store(tmp_path)
     rows = gate_power(spec(), splits=splits(tmp_path, 96), ledger=None, store=store)
-    told = refuse_weak_gate(spec(), rows)
-    assert told is not None
-    assert "246 are needed to find a true gain of 0.05; discordance 0.1 assumed, 96 are there" in told
+    warning = refuse_weak_gate(spec(), rows)
+    assert warning is not None
+    assert "246 are needed to find a true gain of 0.05; discordance 0.1 assumed, 96 are available" in warning
     with pytest.raises(ConfigError, match="TG0196"):
         refuse_weak_gate(spec(strict_power=True), rows)
 

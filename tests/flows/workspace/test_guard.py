@@ -8,17 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from flows.workspace.guard import guard_logs, say_traceback
+from flows.workspace.guard import guard_logs, print_traceback
 from schemas.secrets import know_secrets
 
 # Where another test has set Prefect's loggers up, they miss a flow run.
 pytestmark = pytest.mark.filterwarnings("ignore:Logger .prefect:UserWarning")
 
-SECRET = "tell-nobody-4711"
+SECRET = "secret-token-4711"
 
 
 @pytest.fixture
-def heard() -> Iterator[io.StringIO]:
+def output() -> Iterator[io.StringIO]:
     """What a handler that was there before, and one that comes later, write."""
     made, said = logging.getLogRecordFactory(), io.StringIO()
     first = logging.StreamHandler(said)
@@ -31,14 +31,14 @@ def heard() -> Iterator[io.StringIO]:
 
 
 @pytest.mark.parametrize("name", ["", "tunegate.store", "prefect.flow_runs", "urllib3.connectionpool", "made.later"])
-def test_no_logger_writes_a_secret_in_message_arguments_or_traceback(heard: io.StringIO, name: str) -> None:
+def test_no_logger_writes_a_secret_in_message_arguments_or_traceback(output: io.StringIO, name: str) -> None:
     log = logging.getLogger(name)
-    own = logging.StreamHandler(heard)  # as Prefect's loggers have
+    own = logging.StreamHandler(output)  # as Prefect's loggers have
     log.addHandler(own)
     try:
-        log.error("told %s", SECRET)
-        log.error("told %(who)s", {"who": SECRET})
-        log.error(f"told {SECRET} and %s", "more")
+        log.error("got %s", SECRET)
+        log.error("got %(who)s", {"who": SECRET})
+        log.error(f"got {SECRET} and %s", "more")
         log.error("a message that does not fit %s %s", SECRET)
         try:
             raise ConnectionError(f"401 for {SECRET}")
@@ -46,42 +46,42 @@ def test_no_logger_writes_a_secret_in_message_arguments_or_traceback(heard: io.S
             log.exception("it failed")
     finally:
         log.removeHandler(own)
-    told = heard.getvalue()
-    assert SECRET not in told
-    assert told.count("told ${env:MY_TOKEN}") >= 3
-    assert "ConnectionError: 401 for ${env:MY_TOKEN}" in told
-    assert "Traceback" in told
+    text = output.getvalue()
+    assert SECRET not in text
+    assert text.count("got ${env:MY_TOKEN}") >= 3
+    assert "ConnectionError: 401 for ${env:MY_TOKEN}" in text
+    assert "Traceback" in text
 
 
-def test_prefects_own_loggers_write_none(heard: io.StringIO, capfd: pytest.CaptureFixture[str]) -> None:
+def test_prefects_own_loggers_write_none(output: io.StringIO, capfd: pytest.CaptureFixture[str]) -> None:
     from prefect.logging import get_logger
 
     log = get_logger("flow_runs")
-    handler = logging.StreamHandler(heard)
+    handler = logging.StreamHandler(output)
     log.addHandler(handler)
     try:
         log.error("state %s", SECRET)
     finally:
         log.removeHandler(handler)
-    assert "state ${env:MY_TOKEN}" in heard.getvalue()
-    assert SECRET not in heard.getvalue() + "".join(capfd.readouterr())
+    assert "state ${env:MY_TOKEN}" in output.getvalue()
+    assert SECRET not in output.getvalue() + "".join(capfd.readouterr())
 
 
-def test_what_needs_no_masking_is_left_as_it_was(heard: io.StringIO) -> None:
+def test_what_needs_no_masking_is_left_as_it_was(output: io.StringIO) -> None:
     record = logging.getLogger("x").makeRecord("x", logging.INFO, "f", 1, "n %d", (3,), None)
     assert (record.msg, record.args) == ("n %d", (3,))
     guard_logs()
     assert logging.getLogRecordFactory().guards  # type: ignore[attr-defined]
 
 
-def test_a_traceback_is_said_without_secrets(heard: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_is_printed_without_secrets(output: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         try:
             raise ValueError(SECRET)
         except ValueError as error:
             raise RuntimeError("then") from error
     except RuntimeError as error:
-        say_traceback(error)
-    told = capsys.readouterr().err
-    assert "ValueError: ${env:MY_TOKEN}" in told
-    assert "RuntimeError: then" in told
+        print_traceback(error)
+    text = capsys.readouterr().err
+    assert "ValueError: ${env:MY_TOKEN}" in text
+    assert "RuntimeError: then" in text

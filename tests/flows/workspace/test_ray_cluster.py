@@ -1,4 +1,4 @@
-"""`engine: ray` without what it needs: told by name before anything runs."""
+"""`engine: ray` without what it needs: named before anything runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RAY = build(engine="ray")
 
 @pytest.fixture
 def listening() -> Iterator[str]:
-    """An address where somebody listens."""
+    """An address where something listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
@@ -61,31 +61,31 @@ def test_what_is_there_is_fit_and_nothing_is_left(complete: Settings, tmp_path: 
 
 @pytest.mark.parametrize("missing", ["ray_address", "shared_storage"])
 def test_a_variable_that_is_not_set_is_named(complete: Settings, missing: str) -> None:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         place_of(RAY, replace(complete, **{missing: None}))
-    assert told.value.code == "TG0119"
-    assert {"ray_address": "RAY_ADDRESS", "shared_storage": "TUNEGATE_SHARED"}[missing] in told.value.message
+    assert caught.value.code == "TG0119"
+    assert {"ray_address": "RAY_ADDRESS", "shared_storage": "TUNEGATE_SHARED"}[missing] in caught.value.message
 
 
-def test_a_missing_extra_is_told(complete: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_reported(complete: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         check_cluster(RAY, complete)
-    assert told.value.code == "TG0112"
+    assert caught.value.code == "TG0112"
 
 
-def test_nobody_at_the_address_is_told(complete: Settings) -> None:
-    with pytest.raises(ServiceError) as told:
+def test_an_address_where_nothing_listens_is_reported(complete: Settings) -> None:
+    with pytest.raises(ServiceError) as caught:
         check_cluster(RAY, replace(complete, ray_address="127.0.0.1:1"))
-    assert told.value.code == "TG0723"
+    assert caught.value.code == "TG0723"
 
 
-def test_a_storage_that_cannot_be_written_is_told(complete: Settings, tmp_path: Path) -> None:
+def test_a_storage_that_cannot_be_written_is_reported(complete: Settings, tmp_path: Path) -> None:
     (tmp_path / "shared").write_text("a file is in its place")
-    with pytest.raises(StorageError) as told:
+    with pytest.raises(StorageError) as caught:
         check_cluster(RAY, complete)
-    assert told.value.code == "TG0568"
+    assert caught.value.code == "TG0568"
 
 
 def test_plan_run_and_doctor_say_so_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,4 +101,4 @@ def test_plan_run_and_doctor_say_so_first(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / ".tunegate").exists()
     (finding,) = examine(health.cluster, Patient(load_settings(config), config, {}))
     assert finding.state == "bad"
-    assert "TG0119" in finding.told
+    assert "TG0119" in finding.message

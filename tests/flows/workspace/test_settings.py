@@ -1,4 +1,4 @@
-"""Settings: defaults beside pipelines.yaml, overridden by the environment, without touching the disk."""
+"""Settings: defaults next to pipelines.yaml, overridden by the environment, without touching the disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from flows.workspace.settings import load_settings
 
 
-def test_state_lies_beside_the_file_by_default(tmp_path):
+def test_state_is_next_to_the_file_by_default(tmp_path):
     settings = load_settings(tmp_path / "pipelines.yaml", environ={})
     assert settings.home == tmp_path / ".tunegate"
     assert settings.cache == Path.home() / ".cache" / "tunegate"

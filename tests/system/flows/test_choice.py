@@ -73,13 +73,13 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
 
     outcome = empty_workplace.json("run", "small")
     assert outcome["verdict"] == "PROMOTE", outcome
-    told = empty_workplace.json("show", outcome["run_id"])
-    choice = told["choice"]
+    shown = empty_workplace.json("show", outcome["run_id"])
+    choice = shown["choice"]
     assert (choice["winner"], choice["met"]) == ("rung_larger", True)
     assert choice["why"].startswith("rung_larger is the first rung that meets the target (met: the mean ")
     rows = {row["name"]: row for row in choice["rows"]}
     assert [row["state"] for row in rows.values()] == ["done", "chosen", "not_started"]
-    assert "without a bound, against at most 6.1" in rows["rung_short"]["told"]
+    assert "without a bound, against at most 6.1" in rows["rung_short"]["summary"]
     assert rows["rung_larger"]["gain"] is None  # 20 losses are too few to bound a gain
     assert rows["rung_larger"]["value"] < rows["rung_short"]["value"]
     assert rows["rung_larger"]["gain_lower"] is None  # twenty items bound no loss
@@ -92,7 +92,7 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
     assert [row["seconds"] for row in table] == [row["seconds"] for row in choice["rows"]]
 
     # Later stages took the rung as if it were the one training there is, with its own base model.
-    steps = {row["step"]: row for row in told["steps"]}
+    steps = {row["step"]: row for row in shown["steps"]}
     assert "train_rung_full" not in steps
     assert steps["train"]["digest"] == steps["train_rung_larger"]["digest"] == rows["rung_larger"]["trained"]
     champion = empty_workplace.json("champion", "small")["champion"]
@@ -112,7 +112,7 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
 
 
 @pytest.mark.campaign
-def test_a_killed_sweep_goes_on_with_its_trial_and_ends_with_the_bytes_of_a_whole_one(
+def test_a_killed_sweep_continues_its_trial_and_ends_with_the_bytes_of_a_whole_one(
     empty_workplace: ForkedWorkplace,
 ) -> None:
     over = {"max_steps": [1, 6], "learning_rate": {"low": 2e-3, "high": 3e-3, "log": True}}
@@ -133,12 +133,12 @@ def test_a_killed_sweep_goes_on_with_its_trial_and_ends_with_the_bytes_of_a_whol
 
     outcome = empty_workplace.json("run", "small")
     assert outcome["verdict"] == "PROMOTE", outcome
-    told = empty_workplace.json("show", outcome["run_id"])
-    steps = {row["step"]: row for row in told["steps"]}
+    shown = empty_workplace.json("show", outcome["run_id"])
+    steps = {row["step"]: row for row in shown["steps"]}
     assert (steps["train_trial_01"]["state"], steps["train_trial_02"]["state"]) == ("reused", "done")
-    assert told["choice"]["winner"] == "trial_02"
-    assert [row["changes"]["max_steps"] for row in told["choice"]["rows"]] == [1, 6]
-    assert all(row["seconds"] > 0 for row in told["choice"]["rows"])  # what was reused took its time before
+    assert shown["choice"]["winner"] == "trial_02"
+    assert [row["changes"]["max_steps"] for row in shown["choice"]["rows"]] == [1, 6]
+    assert all(row["seconds"] > 0 for row in shown["choice"]["rows"])  # what was reused took its time before
     assert steps["train"]["digest"] == steps["train_trial_02"]["digest"]
     # Repeated from nothing, in one go, each trial and what is chosen from them has the same bytes.
     again = {row["step"]: row["state"] for row in empty_workplace.json("reproduce", outcome["run_id"])["steps"]}

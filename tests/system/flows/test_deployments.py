@@ -35,7 +35,7 @@ def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
 def test_deploying_again_changes_nothing_and_deploying_a_change_changes_that(
     empty_workplace: ForkedWorkplace, client: SyncPrefectClient
 ) -> None:
-    names = [f"{what}-{empty_workplace.folder.name.lower().replace('_', '-')}"[:60] for what in ("timed", "told")]
+    names = [f"{what}-{empty_workplace.folder.name.lower().replace('_', '-')}"[:60] for what in ("timed", "triggered")]
     timed: dict[str, Any] = {"cron": "0 5 * * 1", "timezone": "Europe/Berlin", "resource": names[0]}
 
     def declare(**changes: Any) -> Path:
@@ -104,16 +104,16 @@ def test_a_turn_without_its_limit_is_refused(empty_workplace: ForkedWorkplace, c
 
     empty_workplace.declare(change)
     spec = load_file(empty_workplace.folder / "pipelines.yaml").get("small")
-    with pytest.raises(ServiceError, match="TG0701"), deployed_run.take_turn(spec, deployed=True):
+    with pytest.raises(ServiceError, match="TG0701"), deployed_run.hold_resource(spec, deployed=True):
         pass
     client.upsert_global_concurrency_limit_by_name(deployed_run.limit_name("nowhere"), limit=1)
-    with deployed_run.take_turn(spec, deployed=True):
+    with deployed_run.hold_resource(spec, deployed=True):
         assert client.read_global_concurrency_limit_by_name(deployed_run.limit_name("nowhere")).active_slots == 1
-    with deployed_run.take_turn(spec, deployed=False):
+    with deployed_run.hold_resource(spec, deployed=False):
         pass
 
 
-def test_a_file_without_schedules_is_told(empty_workplace: ForkedWorkplace) -> None:
+def test_a_file_without_schedules_is_refused(empty_workplace: ForkedWorkplace) -> None:
     config = empty_workplace.folder / "pipelines.yaml"
     with pytest.raises(ConfigError, match="TG0159"):
         deploy.wanted(load_file(config))

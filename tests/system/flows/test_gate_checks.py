@@ -49,10 +49,10 @@ def test_a_held_out_set_that_leaked_into_train_is_an_error_and_nothing_is_promot
     empty_workplace.declare(leave_leaks_in)
     done = empty_workplace.run("run", "small", "--json")
     assert done.returncode == 9, done.stderr
-    told = json.loads(done.stdout)
-    assert told["verdict"] == "ERROR"
-    assert not told["champion"]
-    first, trip, *_ = empty_workplace.json("gate", "explain", told["run_id"])["findings"]
+    outcome = json.loads(done.stdout)
+    assert outcome["verdict"] == "ERROR"
+    assert not outcome["champion"]
+    first, trip, *_ = empty_workplace.json("gate", "explain", outcome["run_id"])["findings"]
     assert (first["part"], first["verdict"]) == ("contamination", "ERROR")
     assert first["candidate"] > 0
     assert "trained tickets" in first["reason"]

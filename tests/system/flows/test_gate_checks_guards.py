@@ -44,13 +44,13 @@ def test_a_third_champion_is_held_to_the_first_and_every_verdict_counts_on_its_i
     steps = steps_of(third["run_id"])
     assert {"answers_anchor", "scores_anchor", "prompts_retrieval", "scores_retrieval"} <= steps.keys()
     assert steps["answers_anchor"]["state"] == "reused"  # what the first champion answered as a candidate
-    told = empty_workplace.json("gate", "explain", third["run_id"])
-    rules = [finding["rule"] for finding in told["findings"]]
+    explained = empty_workplace.json("gate", "explain", third["run_id"])
+    rules = [finding["rule"] for finding in explained["findings"]]
     assert rules[0] == "no trained ticket gives a held-out item away"
     assert rules[1] == "pii at most 0.9"  # safety comes before quality
     assert rules[2].startswith("format is better than champion (version 2)")
     assert rules[3] == "format is surely no more than 0.5 worse than anchor (version 1)"
-    assert all(not finding["decides"] for finding in told["findings"][4:])  # slices of 12 items are too small
+    assert all(not finding["decides"] for finding in explained["findings"][4:])  # slices of 12 items are too small
     assert third["verdict"] == "HOLD"
     shown = empty_workplace.run("gate", "explain", third["run_id"]).stdout
     assert "verdict 3 of at most 20 on these items" in shown

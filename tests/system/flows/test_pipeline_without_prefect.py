@@ -22,7 +22,7 @@ pytestmark = pytest.mark.server
 
 
 class Relay:
-    """Stands before the tests' Prefect server and can be cut, at once or after so many messages to the server."""
+    """A proxy of the tests' Prefect server and can be cut, at once or after so many messages to the server."""
 
     def __init__(self, url: str, *, messages: float = math.inf) -> None:
         self.n_messages = 0
@@ -85,7 +85,7 @@ def test_a_server_that_dies_meanwhile_is_gone_on_without(empty_workplace: Forked
     relay.cut()
     out, talk = run.communicate(timeout=200)
     assert run.returncode == 0, talk
-    assert "does not answer any more" in " ".join(talk.split())
+    assert "no longer answers" in " ".join(talk.split())
     assert json.loads(out)["verdict"] == "PROMOTE"
     (row,) = empty_workplace.json("runs")["runs"]
     assert (row["status"], row["verdict"]) == ("DONE", "PROMOTE")

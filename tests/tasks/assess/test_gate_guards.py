@@ -12,7 +12,7 @@ import pytest
 from schemas.artifacts import EvalSet, GateDecision, Scores
 from schemas.gates import AnchorSpec, ChangeThreshold, GateRule, GatesSpec, ReuseSpec, SliceGuard
 from schemas.load import load_file
-from schemas.verdicts import Spent
+from schemas.verdicts import UsedBudget
 from tasks.assess.compare import estimate_mean
 from tasks.assess.gate import GateContext, decide
 
@@ -41,7 +41,7 @@ def judge(make_scores: MakeScores, new_folder: Callable[[], Path]) -> Callable[.
         slices: Sequence[str] = (),
         metric: str = "exact",
         items: EvalSet | None = None,
-        spent: Spent = Spent(),  # noqa: B008
+        used_budget: UsedBudget = UsedBudget(),  # noqa: B008
         anchor_version: str | None = "1",
         guard: SliceGuard | None = None,
         anchor_spec: AnchorSpec | None = AnchorSpec(),  # noqa: B008
@@ -55,7 +55,9 @@ def judge(make_scores: MakeScores, new_folder: Callable[[], Path]) -> Callable[.
             anchor=None if anchor is None else make_scores("anchor", {metric: anchor}),
             items=items,
             context=GateContext(
-                champion_version=None if champion is None else "7", anchor_version=anchor_version, spent=spent
+                champion_version=None if champion is None else "7",
+                anchor_version=anchor_version,
+                used_budget=used_budget,
             ),
             out=new_folder(),
         )
@@ -275,8 +277,8 @@ def test_each_look_has_its_share_of_the_error_probability(judge: Judge) -> None:
 
 def test_a_candidate_that_was_looked_at_too_often_holds_however_good_it_is(judge: Judge) -> None:
     candidate, champion = flips(100, 1, 600)
-    assert judge([IMPROVE], candidate, champion, looks_max=2, spent=Spent(looks=1)).verdict == "PROMOTE"
-    decision = judge([IMPROVE], candidate, champion, looks_max=2, spent=Spent(looks=2))
+    assert judge([IMPROVE], candidate, champion, looks_max=2, used_budget=UsedBudget(looks=1)).verdict == "PROMOTE"
+    decision = judge([IMPROVE], candidate, champion, looks_max=2, used_budget=UsedBudget(looks=2))
     assert decision.verdict == "HOLD"
     assert "only another candidate can pass" in decision.reason
 
@@ -284,14 +286,14 @@ def test_a_candidate_that_was_looked_at_too_often_holds_however_good_it_is(judge
 def test_items_that_have_judged_too_many_candidates_hold_and_bad_ones_still_block(judge: Judge) -> None:
     candidate, champion = flips(100, 1, 600)
     budget = ReuseSpec(budget=3)
-    fresh = judge([IMPROVE], candidate, champion, reuse=budget, spent=Spent(verdicts=2))
+    fresh = judge([IMPROVE], candidate, champion, reuse=budget, used_budget=UsedBudget(verdicts=2))
     assert fresh.verdict == "PROMOTE"
     assert "verdict 3 of at most 3 on these items" in (fresh.root / "decision.md").read_text()
-    used = judge([IMPROVE], candidate, champion, reuse=budget, spent=Spent(verdicts=3))
+    used = judge([IMPROVE], candidate, champion, reuse=budget, used_budget=UsedBudget(verdicts=3))
     assert used.verdict == "HOLD"
     assert "fresh tickets" in used.reason
-    assert judge([IMPROVE], champion, candidate, reuse=budget, spent=Spent(verdicts=3)).verdict == "BLOCK"
-    assert judge([IMPROVE], candidate, champion, reuse=None, spent=Spent(verdicts=300)).verdict == "PROMOTE"
+    assert judge([IMPROVE], champion, candidate, reuse=budget, used_budget=UsedBudget(verdicts=3)).verdict == "BLOCK"
+    assert judge([IMPROVE], candidate, champion, reuse=None, used_budget=UsedBudget(verdicts=300)).verdict == "PROMOTE"
 
 
 def test_a_split_budget_gives_every_verdict_its_share() -> None:

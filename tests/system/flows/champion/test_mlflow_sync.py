@@ -1,4 +1,4 @@
-"""MLflow follows the ledger: told once or often, late, in pieces, after a kill or by two at once, it ends the same."""
+"""MLflow follows the ledger: once or often, late, in pieces, after a kill or by two at once, it ends the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is f
 
 KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.told:2"]
 MOVED = {"mlflow.champion", "mlflow.challenger", "mlflow.told:2"}
-"""Where MLflow's champion has moved already. The first that is told is the candidate, the second the champion."""
+"""Where MLflow's champion has moved already. The first change is the candidate, the second the champion."""
 HALF = "half a file"
 """A place that is not in the code: MLflow has copied half of the bundle's only file."""
 PROMOTE_AND_TELL = """
@@ -77,12 +77,12 @@ def test_whoever_is_killed_anywhere_between_verdict_and_alias_leaves_a_rerun_to_
 ) -> None:
     for name, left in killed_at(KILLED, place, project).items():
         assert left.ledger.pending_projections() != ()
-        assert left.told()["champion"] == ("2" if name in MOVED else "1"), name
+        assert left.mlflow_state()["champion"] == ("2" if name in MOVED else "1"), name
         for _ in range(2):  # and however often it is repeated
             left.ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
             assert synchronise(left.ledger, left.settings) is None
         assert [event.action for event in left.ledger.history()] == ["promote", "promote"]
-        assert left.told() == {
+        assert left.mlflow_state() == {
             "versions": [("1", "PROMOTE"), ("2", "PROMOTE")], "previous": "1", "champion": "2", "challenger": None,
             "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED")],
         }, name  # fmt: skip
@@ -97,10 +97,10 @@ def test_whoever_is_killed_while_mlflow_registers_leaves_reconcile_to_end_as_if_
     whole.ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
     assert reconcile(whole.ledger, whole.settings).late is None
     for name, left in killed.items():
-        assert left.told() != whole.told(), name
+        assert left.mlflow_state() != whole.mlflow_state(), name
         for _ in range(2):
             assert reconcile(left.ledger, left.settings).late is None, name
-            assert left.told() == whole.told(), name
+            assert left.mlflow_state() == whole.mlflow_state(), name
             assert registered_files(left) == registered_files(whole), name
 
 
@@ -151,9 +151,10 @@ def test_a_server_over_the_same_files_and_no_server_may_take_turns(
     for number, (settings, experiment) in enumerate(turns, 1):
         place.promote(number, after=str(number - 1) if number > 1 else None, experiment=experiment)
         assert synchronise(place.ledger, settings) is None
-    assert place.told()["versions"] == [(str(number), "PROMOTE") for number in (1, 2, 3, 4)]
-    assert place.told()["champion"] == alias_version(open_client(server), name="replies", alias="champion", uri=server)
-    assert place.told()["champion"] == "4"
+    assert place.mlflow_state()["versions"] == [(str(number), "PROMOTE") for number in (1, 2, 3, 4)]
+    alias = alias_version(open_client(server), name="replies", alias="champion", uri=server)
+    assert place.mlflow_state()["champion"] == alias
+    assert place.mlflow_state()["champion"] == "4"
     for number in (1, 2, 3, 4):  # the pages of the UI read files this way
         file = f"data/{number:064x}/serving.json"
         run = place.ledger.run(f"run-{number}").mlflow_run_id

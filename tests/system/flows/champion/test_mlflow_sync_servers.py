@@ -114,7 +114,7 @@ def promoted_and_rolled_back(place: Place, uri: str, scratch: Path) -> None:
         assert version.tags["tunegate.bundle"] == row.ref.bundle.digest
         shutil.rmtree(local)
     place.ledger.rollback("replies", reason="customers complain")
-    place.forget()  # all of it is told once more
+    place.forget()  # all of it is sent once more
     assert synchronise(place.ledger, served) is None
     assert aliases(uri) == {"previous": None, "champion": "1", "challenger": None}
     assert len(client.search_model_versions("name = 'replies'")) == 2

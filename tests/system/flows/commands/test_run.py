@@ -174,7 +174,7 @@ def test_a_run_that_ended_behind_its_promotion_is_not_judged_anew(
     ledger.finish_run(first, status=status, reason="TG0554: the disk refuses to read or write", exit_code=1)
     outcome = workplace.json("run", "small")
     assert outcome["verdict"] == "PROMOTE"
-    assert "cut off behind its promotion" in outcome["reason"]
+    assert "interrupted after its promotion" in outcome["reason"]
     assert [event["action"] for event in workplace.json("champion", "small")["history"]] == ["promote"]
     assert aliases(workplace.home) == {"champion": 1}
 
@@ -259,7 +259,7 @@ def test_no_ticket_text_and_no_secret_reaches_the_screen_the_ledger_or_mlflow(em
     for part in (b"tell-nobody", b'nobody\\" 2', b'"nobody" 2'):
         assert not any(part in told for told in spoken_or_kept), part
     assert b"${env:TEAM_PASSWORD}" in (empty_workplace.home / "ledger.sqlite").read_bytes()
-    assert "the webhook of CHANNEL was not told" in " ".join(done.stderr.split())
+    assert "the webhook of CHANNEL was not notified" in " ".join(done.stderr.split())
 
     modes = {path: path.lstat().st_mode & 0o777 for path in (empty_workplace.home, *empty_workplace.home.rglob("*"))}
     assert {path: mode for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}

@@ -72,10 +72,10 @@ def test_scratch_outlives_a_kill_and_goes_with_the_commit(kit, start, tmp_path):
 def test_of_two_processes_that_want_the_same_result_one_makes_it(start, tmp_path):
     home, journal = tmp_path / "home", tmp_path / "journal"
     both = [start(home, "obtain", journal, 1.5) for _ in range(2)]
-    told = [json.loads(process.communicate()[0]) for process in both]
+    answers = [json.loads(process.communicate()[0]) for process in both]
     assert len(journal.read_text().splitlines()) == 1
-    assert sorted(one["reused"] for one in told) == [False, True]
-    assert told[0]["digest"] == told[1]["digest"]
+    assert sorted(one["reused"] for one in answers) == [False, True]
+    assert answers[0]["digest"] == answers[1]["digest"]
 
 
 def test_the_waiting_process_makes_the_result_when_the_maker_is_killed(start, tmp_path):

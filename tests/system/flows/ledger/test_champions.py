@@ -29,19 +29,19 @@ def test_a_process_killed_anywhere_in_a_promotion_leaves_all_or_nothing_and_the_
     assert json.loads(again.communicate()[0]) == {"version": "2"}
     assert [(event.from_version, event.to_version) for event in ledger.history()] == [(None, "1"), ("1", "2")]
     assert len(ledger.candidates("replies")) == 2
-    told = [(one.kind, one.payload["version"]) for one in ledger.pending_projections()]
-    assert told == [("candidate", "1"), ("champion", "1"), ("candidate", "2"), ("champion", "2")]
+    answers = [(one.kind, one.payload["version"]) for one in ledger.pending_projections()]
+    assert answers == [("candidate", "1"), ("champion", "1"), ("candidate", "2"), ("champion", "2")]
 
 
 def test_of_eight_processes_that_promote_at_once_exactly_one_does(start, ledger, promote):
     promote(100, None)
     start_at = time.time() + 6
     processes = [start(ledger, "release", number, "1", start_at) for number in range(8)]
-    told = [json.loads(process.communicate()[0]) for process in processes]
-    promoted = [one["version"] for one in told if "version" in one]
+    answers = [json.loads(process.communicate()[0]) for process in processes]
+    promoted = [one["version"] for one in answers if "version" in one]
     assert len(promoted) == 1
     assert ledger.champion("replies").version == promoted[0]
-    refused = [one for one in told if one.get("code") == "TG0620"]
+    refused = [one for one in answers if one.get("code") == "TG0620"]
     assert len(refused) == 7
     assert {one["message"] for one in refused} == {f"champion moved from v1 to v{promoted[0]} since this evaluation"}
     assert len(ledger.history()) == 2
@@ -51,7 +51,7 @@ def test_of_eight_processes_that_promote_at_once_exactly_one_does(start, ledger,
 def test_of_four_first_runs_on_a_fresh_machine_exactly_one_makes_the_first_champion(start, ledger):
     start_at = time.time() + 3
     processes = [start(ledger, "release", number, "", start_at) for number in range(4)]
-    told = [json.loads(process.communicate()[0]) for process in processes]
-    assert sorted(one.get("code", "promoted") for one in told) == ["TG0620", "TG0620", "TG0620", "promoted"]
+    answers = [json.loads(process.communicate()[0]) for process in processes]
+    assert sorted(one.get("code", "promoted") for one in answers) == ["TG0620", "TG0620", "TG0620", "promoted"]
     assert len(ledger.history()) == 1
     assert len(ledger.candidates("replies")) == 4

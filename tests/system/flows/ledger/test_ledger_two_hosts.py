@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from flows.ledger.postgres import HOLDER_SILENCE_S, PATIENCE_S, SILENCE_S
+from flows.ledger.postgres import HOLDER_SILENCE_S, RESTART_S, SILENCE_S
 from flows.ledger.sqlite import BUSY_TIMEOUT_S
 from tests.support.namespaces import NETWORK, Network, running_network
 
@@ -34,15 +34,15 @@ class Process(NamedTuple):
     def word(self) -> str:
         return self.popen.stdout.readline().strip()
 
-    def go_on(self) -> None:
+    def resume_approval(self) -> None:
         self.popen.stdin.write("go on\n")
         self.popen.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
         """What it printed last; `code` of an error."""
-        told, errors = self.popen.communicate(timeout=150)
-        assert told, errors
-        return json.loads(told.splitlines()[-1])
+        output, errors = self.popen.communicate(timeout=150)
+        assert output, errors
+        return json.loads(output.splitlines()[-1])
 
     def kill(self) -> None:
         self.popen.kill()
@@ -98,7 +98,7 @@ def hosts(network, start, tmp_path) -> Iterator[Hosts]:
     cables.heal()
 
 
-def test_two_promotions_at_the_same_moment_make_one_champion_and_the_other_host_is_told(hosts):
+def test_two_promotions_at_the_same_moment_make_one_champion_and_the_other_host_is_refused(hosts):
     expected = ""
     for number in (1, 3, 5):
         start_at = time.time() + 6
@@ -121,7 +121,7 @@ def test_a_host_that_is_cut_off_for_a_moment_keeps_its_pipeline(hosts):
     assert "run-1" in refused["message"]
     hosts.network.join("a")
     assert hosts.on("b", "run", 2).answer()["code"] == "TG0520"
-    a.go_on()
+    a.resume_approval()
     assert a.answer() == {"version": "1"}
     assert hosts.promoted() == [[None, "1"]]
 
@@ -136,25 +136,25 @@ def test_a_host_that_was_cut_off_for_too_long_has_lost_its_pipeline_and_cannot_p
     assert b.word() == "holding"
     assert HOLDER_SILENCE_S / 2 < time.monotonic() - cut < HOLDER_SILENCE_S + LATER_S
     assert hosts.on("db", "look").answer()["runs"] == {"run-1": "INTERRUPTED", "run-2": "RUNNING"}
-    b.go_on()
+    b.resume_approval()
     assert b.answer() == {"version": "2"}
     hosts.network.join("a")
-    a.go_on()
+    a.resume_approval()
     assert a.answer()["code"] == "TG0620"
     assert hosts.promoted() == [[None, "2"]]
 
 
-def test_whoever_comes_back_first_promotes_and_the_new_holder_of_the_pipeline_is_told(hosts):
+def test_whoever_comes_back_first_promotes_and_the_new_holder_of_the_pipeline_is_refused(hosts):
     a = hosts.on("a", "run", 1)
     assert a.word() == "holding"
     hosts.network.cut("a")
     b = hosts.on("b", "run", 2, "", HOLDER_SILENCE_S + LATER_S)
     assert b.word() == "holding"
     hosts.network.join("a")
-    a.go_on()
+    a.resume_approval()
     assert a.answer() == {"version": "1"}
     assert hosts.on("db", "look").answer()["runs"]["run-1"] == "DONE"
-    b.go_on()
+    b.resume_approval()
     assert b.answer()["code"] == "TG0620"
     assert hosts.promoted() == [[None, "1"]]
 
@@ -163,7 +163,7 @@ def test_a_promotion_whose_commit_is_held_up_arrives_once(hosts):
     a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
     assert a.word() == "ledger.promote.written"
     hosts.network.cut("a")
-    a.go_on()
+    a.resume_approval()
     b = hosts.on("b", "release", 2, "")
     time.sleep(SILENCE_S / 4)
     hosts.network.join("a")
@@ -176,7 +176,7 @@ def test_a_promotion_whose_commit_is_lost_did_not_happen_and_a_rerun_makes_it(ho
     a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
     assert a.word() == "ledger.promote.written"
     hosts.network.cut("a")
-    a.go_on()
+    a.resume_approval()
     cut = time.monotonic()
     assert a.answer()["code"] == "TG0709"
     assert time.monotonic() - cut < SILENCE_S + LATER_S
@@ -190,7 +190,7 @@ def test_a_promotion_whose_confirmation_is_lost_happened_and_a_rerun_makes_no_se
     a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
     assert a.word() == "ledger.promote.written"
     hosts.network.silence("db", "a")
-    a.go_on()
+    a.resume_approval()
     assert a.answer()["code"] == "TG0709"
     assert hosts.promoted() == [[None, "1"]]
     hosts.network.unsilence("db", "a")
@@ -216,10 +216,10 @@ def test_a_host_that_is_cut_off_says_within_its_patience_that_the_ledger_does_no
     hosts.network.cut("a")
     cut = time.monotonic()
     assert hosts.on("a", "look").answer()["code"] == "TG0709"
-    assert time.monotonic() - cut < PATIENCE_S + 10 + LATER_S
+    assert time.monotonic() - cut < RESTART_S + 10 + LATER_S
 
 
-def test_one_host_at_a_time_tells_mlflow_and_one_that_was_cut_off_knows_that_it_has_lost_its_turn(hosts):
+def test_one_host_at_a_time_updates_mlflow_and_one_that_was_cut_off_learns_that_it_lost_the_lock(hosts):
     a = hosts.on("a", "teller", 0)
     assert a.word() == "telling"
     hosts.network.cut("a")
@@ -227,7 +227,7 @@ def test_one_host_at_a_time_tells_mlflow_and_one_that_was_cut_off_knows_that_it_
     b = hosts.on("b", "teller", HOLDER_SILENCE_S + LATER_S)
     assert b.word() == "telling"
     hosts.network.join("a")
-    a.go_on()
+    a.resume_approval()
     assert a.answer()["code"] == "TG0710"
-    b.go_on()
-    assert b.answer() == {"told": True}
+    b.resume_approval()
+    assert b.answer() == {"synced": True}

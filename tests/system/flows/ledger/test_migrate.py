@@ -13,7 +13,7 @@ from schemas.errors import StorageError
 from tests.flows.ledger.test_migrate import fill
 
 
-def test_a_ledger_moves_into_postgres_and_back_with_every_row_and_goes_on_counting(in_file, kit, postgres, tmp_path):
+def test_a_ledger_moves_into_postgres_and_back_with_every_row_and_continues_numbering(in_file, kit, postgres, tmp_path):
     fill(in_file, kit, (1, 2))
     shared = Ledger(in_file.root, postgres.fresh())
     counts = copy_ledger(in_file, shared)

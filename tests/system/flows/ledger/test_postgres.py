@@ -76,25 +76,25 @@ def test_the_lock_of_a_killed_run_is_free_on_every_host(hosts, start):
     assert [row.run_id for row in two.mark_interrupted()] == [f"run-{process.pid}"]
 
 
-def test_one_host_tells_mlflow_at_a_time(hosts):
+def test_one_host_updates_mlflow_at_a_time(hosts):
     one, two = hosts
-    with one.teller(wait_s=0) as check_one:
+    with one.mlflow_lock(wait_s=0) as check_one:
         check_one()
-        with two.teller(wait_s=0) as check_two, pytest.raises(ServiceError, match="TG0710"):
+        with two.mlflow_lock(wait_s=0) as check_two, pytest.raises(ServiceError, match="TG0710"):
             check_two()
-    with two.teller(wait_s=10) as check_two:  # as `wait_until_free`
+    with two.mlflow_lock(wait_s=10) as check_two:  # as `wait_until_free`
         check_two()
 
 
-def test_a_teller_whose_connection_the_server_ended_is_told_that_it_has_lost_its_turn(hosts):
+def test_a_host_whose_connection_the_server_ended_learns_that_it_has_lost_the_lock(hosts):
     import psycopg2
 
     one, two = hosts
-    with one.teller(wait_s=0) as check_one:
+    with one.mlflow_lock(wait_s=0) as check_one:
         with closing(psycopg2.connect(one.kept.url)) as connection:
             query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tunegate teller'"
             connection.cursor().execute(query)
-        with two.teller(wait_s=5) as check_two:
+        with two.mlflow_lock(wait_s=5) as check_two:
             check_two()
             with pytest.raises(ServiceError, match="TG0710"):
                 check_one()
@@ -114,7 +114,7 @@ def test_either_end_gives_a_silent_connection_up_before_other_writers_lose_patie
     assert here[0] + here[1] * here[2] == SILENCE_S < BUSY_TIMEOUT_S < HOLDER_SILENCE_S
 
 
-def test_a_writer_that_freezes_in_its_transaction_is_waited_for_and_then_told(hosts, monkeypatch):
+def test_a_writer_that_freezes_in_its_transaction_is_waited_for_and_then_refused(hosts, monkeypatch):
     one, two = hosts
     begin(one, "a")
     monkeypatch.setattr("flows.ledger.postgres.SETTINGS", "SET search_path TO tunegate; SET lock_timeout = 300;")
@@ -147,13 +147,13 @@ def test_a_database_that_is_killed_and_comes_back_has_what_was_committed(tmp_pat
         ledger.promote("replies", expected=None, version="1", run_id="run-1", reason="better")
         assert len(ledger.history()) == 1
         server.stop()
-        monkeypatch.setattr("flows.ledger.postgres.PATIENCE_S", 0.3)
+        monkeypatch.setattr("flows.ledger.postgres.RESTART_S", 0.3)
         with pytest.raises(ServiceError, match=r"TG0709.*does not answer") as caught:
             ledger.runs()
         assert caught.value.where == f"postgresql://127.0.0.1:{server.port}/postgres"
 
 
-def test_addresses_are_checked_and_their_password_is_never_told(tmp_path, postgres):
+def test_addresses_are_checked_and_their_password_is_never_shown(tmp_path, postgres):
     for url in ("mysql://x/y", "ledger.sqlite", "http://127.0.0.1/"):
         with pytest.raises(ConfigError, match="TG0103"):
             Ledger(tmp_path, url)
@@ -161,13 +161,13 @@ def test_addresses_are_checked_and_their_password_is_never_told(tmp_path, postgr
     started = time.monotonic()
     with pytest.raises(ServiceError, match="TG0709") as caught:
         Ledger(tmp_path, nowhere).runs()
-    assert time.monotonic() - started < 12  # a server that says no is not asked again
+    assert time.monotonic() - started < 12  # a server that says no is not tried again
     assert "nowhere" in caught.value.message
     assert "geheim" not in json.dumps(caught.value.to_json())
     assert without_password("postgres://ada:geheim@db/x") == "postgresql://db/x"
 
 
-def test_a_user_who_may_not_make_tables_is_told(tmp_path, postgres):
+def test_a_user_who_may_not_create_tables_gets_a_clear_error(tmp_path, postgres):
     import psycopg2
 
     url = postgres.fresh()

@@ -41,9 +41,9 @@ def test_of_eight_people_who_decide_at_once_one_moves_the_champion(start, ledger
     start_at = time.time() + 4
     wanted = [("approve", "run-2"), ("approve", "run-3"), ("force", "4"), ("force", "5")] * 2
     processes = [start(ledger, *one, "1", start_at) for one in wanted]
-    told = [json.loads(process.communicate()[0]) for process in processes]
+    answers = [json.loads(process.communicate()[0]) for process in processes]
     champion = ledger.champion("replies").version
     moves = [event for event in ledger.history() if event.action in ("approve", "force")]
     assert [event.to_version for event in moves] == [champion]
-    assert [one["version"] for one in told if "version" in one] == [champion] * 2  # the same wish twice is one
-    assert {one["code"] for one in told if "code" in one} == {"TG0620"}
+    assert [one["version"] for one in answers if "version" in one] == [champion] * 2  # the same wish twice is one
+    assert {one["code"] for one in answers if "code" in one} == {"TG0620"}

@@ -1,4 +1,4 @@
-"""Whoever is to be told is told, whatever happens there: a real server on loopback takes, refuses, redirects, hangs."""
+"""Notifications are sent, whatever the receiver does: a real server on loopback takes, refuses, redirects, hangs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_a_notification_block_of_prefect_takes_the_message(hook: Hook, prefect_s
         block.save("notify-test", overwrite=True)
         assert late(hook, NotifySpec(prefect_block="custom-webhook/notify-test")) == []
         assert late(hook, NotifySpec(prefect_block="custom-webhook/nowhere")) == [
-            "Prefect's block custom-webhook/nowhere was not told: ValueError"
+            "Prefect's block custom-webhook/nowhere was not notified: ValueError"
         ]
-    [heard] = hook.heard
-    assert heard["subject"] == "tunegate small: BLOCK"
-    assert json.loads(heard["body"])["verdict"] == "BLOCK"
+    [message] = hook.messages
+    assert message["subject"] == "tunegate small: BLOCK"
+    assert json.loads(message["body"])["verdict"] == "BLOCK"

@@ -90,7 +90,7 @@ def test_each_stage_runs_on_its_pool_and_makes_what_one_process_makes(pools: Poo
         assert again.returncode == 0, again.stderr
         assert len(pools.flow_runs("curate")) == len(pools.flow_runs("finetune")) == 1
 
-        # Somebody who may start flow runs, and has no handover of a run.
+        # Someone who may start flow runs, and has no handover of a run.
         deployment = pools.server.ask(f"/deployments/name/curate/{'small'}")
         bogus = pools.server.ask(
             f"/deployments/{deployment['id']}/create_flow_run",
@@ -110,7 +110,7 @@ def test_each_stage_runs_on_its_pool_and_makes_what_one_process_makes(pools: Poo
     assert digests(workplace, alone["run_id"], **elsewhere) == placed
 
 
-def test_a_training_whose_machine_is_lost_goes_on_elsewhere_to_the_same_bytes(
+def test_a_training_whose_machine_is_lost_continues_elsewhere_to_the_same_bytes(
     pools: Pools, tmp_path_factory: Any
 ) -> None:
     workplace = pools.workplace
@@ -126,7 +126,7 @@ def test_a_training_whose_machine_is_lost_goes_on_elsewhere_to_the_same_bytes(
         wait_for(lambda: len(pools.flow_runs("finetune")) == 2)
         lost.kill()
         with pools.worker(pools.gpu, "three"):
-            # Nobody takes back what a dead worker had begun but Prefect's automation, after minutes without a sign of
+            # Only Prefect's automation ends what a dead worker had begun, after minutes without a sign of
             # life; what it had not begun is taken by the next worker.
             wait_for(lambda: run.poll() is not None or taken_elsewhere(pools))
             if run.poll() is None:

@@ -51,9 +51,9 @@ def test_on_the_command_line_a_person_decides_and_everything_is_on_record(empty_
     assert f"tunegate approve {waits['run_id']} --by NAME" in done.stderr
     again = empty_workplace.json("run", "small")
     assert again["verdict"] == "SKIP"
-    assert "waits for a person" in again["reason"]
+    assert "waits for approval" in again["reason"]
 
-    assert empty_workplace.run("approve", waits["run_id"]).returncode == 2  # nobody named
+    assert empty_workplace.run("approve", waits["run_id"]).returncode == 2  # no name given
     assert empty_workplace.json("approve", waits["run_id"], "--by", "ada", "--reason", "read them")["champion"] == "1"
 
     empty_workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=5))  # no approval
@@ -70,12 +70,12 @@ def test_on_the_command_line_a_person_decides_and_everything_is_on_record(empty_
     forced = empty_workplace.json("promote", "small", "2", "--force", "--reason", "it was the network", "--by", "eve")
     assert (forced["champion"], forced["event"]["forced"], forced["mlflow_pending"]) == ("2", True, False)
 
-    told = empty_workplace.json("history", "small")
-    assert [(event["action"], event["actor"]) for event in told["events"]] == [
+    history = empty_workplace.json("history", "small")
+    assert [(event["action"], event["actor"]) for event in history["events"]] == [
         ("wait", "pipeline"), ("approve", "ada"), ("promote", "pipeline"), ("rollback", "bob"), ("wait", "pipeline"),
         ("force", "eve"),
     ]  # fmt: skip
-    assert all(len(event["bundle_digest"]) == 64 for event in told["events"])
+    assert all(len(event["bundle_digest"]) == 64 for event in history["events"])
     with sqlite3.connect(empty_workplace.home / "ledger.sqlite") as db:
         db.execute("DROP TRIGGER champion_events_no_update")
         db.execute("UPDATE champion_events SET reason = 'approved' WHERE seq = 6")
@@ -95,20 +95,20 @@ def wait_for(true: Callable[[], Any], served: subprocess.Popen[str]) -> None:
 
 
 def started_by_event(prefect: PrefectServer, deployment: str, served: subprocess.Popen[str]) -> str:
-    """Tell Prefect that tickets arrived; the id of the run that its trigger starts.
+    """Send Prefect an event that tickets arrived; return the id of the run that its trigger starts.
 
-    The server may not know a fresh trigger at once: the event is told again until a run is there.
+    The server may not know a fresh trigger at once: the event is sent again until a run exists.
     """
     wanted = {"deployments": {"id": {"any_": [deployment]}}, "sort": "START_TIME_DESC"}
     runs: list[Any] = []
 
     def started() -> bool:
-        told = {
+        event = {
             "event": "tickets.arrived", "id": str(uuid.uuid4()), "occurred": datetime.now(UTC).isoformat(),
             "resource": {"prefect.resource.id": RESOURCE}, "payload": {}, "related": [],
         }  # fmt: skip
-        prefect.ask("/events", [told])
-        for _ in range(120):  # not sooner: an event that is told twice starts two runs
+        prefect.ask("/events", [event])
+        for _ in range(120):  # not sooner: an event that is sent twice starts two runs
             found = prefect.ask("/flow_runs/filter", wanted)
             runs[:] = [run for run in found if not run["auto_scheduled"]]
             if runs:

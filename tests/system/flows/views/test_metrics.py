@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.flows.views.test_metrics import test_runs_champions_and_what_waits_are_told
+from tests.flows.views.test_metrics import test_runs_champions_and_what_waits_are_exported
 from tests.support.place import Place
 from tests.support.place import place as place_in_a_file
 from tests.support.postgres import Postgres

@@ -11,7 +11,7 @@ import pytest
 # Where another test has set Prefect's loggers up, they miss a flow run.
 pytestmark = pytest.mark.filterwarnings("ignore:Logger .prefect:UserWarning")
 
-SECRET = "tell-nobody-4711"
+SECRET = "secret-token-4711"
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]])

@@ -13,7 +13,7 @@ def wait_until_held(process):
     assert process.stdout.readline() == "holding\n"
 
 
-def test_a_second_run_is_refused_and_told_who_holds_the_pipeline(start, tmp_path):
+def test_a_second_run_is_refused_with_the_holder_of_the_pipeline(start, tmp_path):
     holder = start(tmp_path, "hold", "support", 60)
     wait_until_held(holder)
     with (

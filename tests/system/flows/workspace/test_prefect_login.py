@@ -78,7 +78,7 @@ def asked_for(client: SyncPrefectClient) -> int:
 
 
 def evil(folder: Path) -> Path:
-    """A pipelines.yaml of somebody else, whose step leaves a mark."""
+    """A pipelines.yaml of someone else, whose step leaves a mark."""
     folder.mkdir()
     (folder / "evil.py").write_text(f"from pathlib import Path\nPath({str(folder / 'ran')!r}).touch()\n")
     (folder / "pipelines.yaml").write_text("version: 1\npipelines: {}\n")
@@ -132,7 +132,7 @@ def test_another_user_of_this_machine_reads_starts_and_answers_nothing(
         assert not may_read_as_another_user(str(secret)), secret
 
 
-def test_the_login_stands_in_no_command_line_and_in_no_log(prefect_server: PrefectServer) -> None:
+def test_the_login_is_in_no_command_line_and_in_no_log(prefect_server: PrefectServer) -> None:
     password = prefect_server.login.partition(":")[2]
     assert len(password) > 40
     shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
@@ -178,7 +178,7 @@ def test_the_address_that_up_prints_logs_a_browser_in_and_the_plain_one_does_not
                 page.locator("input[type=password]").wait_for()
             assert server.url + "/" in page.url + "/"
             assert prefect_server.login not in page.url
-            assert not any(prefect_server.login in answer.url for answer in answers)  # nor does the server hear it
+            assert not any(prefect_server.login in answer.url for answer in answers)  # nor is it sent to the server
 
 
 def test_a_server_without_a_login_is_replaced(tmp_path: Path) -> None:
@@ -200,10 +200,10 @@ def test_a_server_without_a_login_is_replaced(tmp_path: Path) -> None:
 
 def test_a_server_gets_no_secret_of_the_operator(tmp_path: Path) -> None:
     try:
-        server = ensure_prefect(tmp_path, environ={**OUTSIDE, "HF_TOKEN": "hf_tell-nobody", "PLAIN": "kept"})
+        server = ensure_prefect(tmp_path, environ={**OUTSIDE, "HF_TOKEN": "hf_secret-token", "PLAIN": "kept"})
         assert server is not None
         environ = Path(f"/proc/{server.pid}/environ").read_bytes()
     finally:
         stop_all(tmp_path)
     assert b"PLAIN=kept" in environ
-    assert b"hf_tell-nobody" not in environ
+    assert b"hf_secret-token" not in environ

@@ -77,7 +77,7 @@ class Health(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def yours() -> Iterator[str]:
-    """The address of a server that somebody else runs."""
+    """The address of a server that someone else runs."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Health)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -88,13 +88,13 @@ def yours() -> Iterator[str]:
 
 
 def test_a_server_of_yours_is_left_alone(tmp_path: Path, yours: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # no proxy stands between us and this machine
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # no proxy is used for this machine
     monkeypatch.delenv("no_proxy", raising=False)
     assert ensure_prefect(tmp_path, environ={"PREFECT_API_URL": f"{yours}/api"}) is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_of_yours_that_does_not_answer_is_told(
+def test_a_server_of_yours_that_does_not_answer_is_reported(
     tmp_path: Path, yours: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.workspace.servers.YOURS_TIMEOUT_S", 0)
@@ -123,7 +123,7 @@ def test_two_runs_at_once_start_one_server_and_a_slow_one_is_waited_for(tmp_path
         stop_all(home)
 
 
-def test_a_server_that_cannot_start_is_told_with_its_log(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_is_reported_with_its_log(tmp_path: Path) -> None:
     # A Python without site-packages: the module is not found and the process ends at once.
     environ = {"PATH": os.environ["PATH"], "PYTHONHOME": str(tmp_path / "nowhere")}
     with pytest.raises(ServiceError, match=r"TG0701.*ended with exit code") as caught:

@@ -53,7 +53,7 @@ def test_three_weeks_are_killed_skipped_and_blocked(
     killed, resumed, quiet, poisoned = ledger.ticks("replies")
     assert killed.decision.arrivals == resumed.decision.arrivals
     assert {step.state for step in ledger.steps(resumed.run_id)} == {"reused"}  # nothing was done twice
-    assert ledger.run(resumed.run_id).reason.endswith("was cut off behind its promotion; its verdict stands")
+    assert ledger.run(resumed.run_id).reason.endswith("was interrupted after its promotion; its verdict holds")
     # The mark moved with the two verdicts, and not with the kill or the skip.
     assert [mark.run_id for mark in ledger.marks("replies")] == [resumed.run_id, poisoned.run_id]
     assert quiet.decision.reason.endswith(f"expected to run on {quiet.decision.expected}")
@@ -62,13 +62,13 @@ def test_three_weeks_are_killed_skipped_and_blocked(
 
     config = folder / "pipelines.yaml"
 
-    def told(show: Any, **arguments: Any) -> Any:
+    def printed(show: Any, **arguments: Any) -> Any:
         show(config=config, as_json=True, **arguments)
         return json.loads(capsys.readouterr().out)
 
-    ticks = told(registry.history, pipeline="replies", verify_only=False)["ticks"]
+    ticks = printed(registry.history, pipeline="replies", verify_only=False)["ticks"]
     assert [one["code"] for one in ticks] == ["first", "first", "few", "enough"]
-    shown = told(history.show, run_id=poisoned.run_id)
+    shown = printed(history.show, run_id=poisoned.run_id)
     assert shown["snapshot"]["snapshot_id"] == poisoned.decision.arrivals.snapshot_id
     # What agents did with the champion's suggestions reached the gate.
     [live] = [finding for finding in shown["findings"] if finding["part"] == "live"]

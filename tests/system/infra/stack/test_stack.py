@@ -74,7 +74,7 @@ def declare(folder: Path, model: str) -> None:
 
 
 def silent(_line: str) -> None:
-    """Nobody listens."""
+    """Nothing listens."""
 
 
 def kill(place: Place, name: str) -> None:
@@ -106,7 +106,7 @@ def test_databases_survive_a_power_cut_and_a_backup_restores_with_equal_digests(
     start_postgres(place)
     ledger = ledger_of(place)
     ledger.start_run("run-1", pipeline="small", model_name="small", input_digest="d", config_json="{}")
-    ask(place, "mlflow", "CREATE TABLE t (n int, told text)", "INSERT INTO t VALUES (1, 'one'), (2, NULL)")
+    ask(place, "mlflow", "CREATE TABLE t (n int, word text)", "INSERT INTO t VALUES (1, 'one'), (2, NULL)")
     for part in ("store/train/k/weights", "warehouse/small/warehouse.duckdb", "stack/mlflow/artifacts/1/model"):
         (place.home / part).parent.mkdir(parents=True, exist_ok=True)
         (place.home / part).write_bytes(os.urandom(1000))
@@ -128,7 +128,7 @@ def test_databases_survive_a_power_cut_and_a_backup_restores_with_equal_digests(
     assert restore(tmp_path / "backup", second) == digests
     assert second.secrets == place.secrets
     assert second.ports != place.ports
-    assert ask(second, "mlflow", "SELECT n, told FROM t ORDER BY n") == [(1, "one"), (2, None)]
+    assert ask(second, "mlflow", "SELECT n, word FROM t ORDER BY n") == [(1, "one"), (2, None)]
     assert (second.home / "store/train/k/weights").read_bytes() == (place.home / "store/train/k/weights").read_bytes()
     assert ledger_of(second).run("run-1").status == "RUNNING"
     with pytest.raises(StackError, match="not empty"):
@@ -148,14 +148,14 @@ def test_of_services_that_start_at_one_moment_the_first_ones_ports_and_passwords
 
     def overtaken(**options: Any) -> tuple[int, str]:  # the second one found nothing either, and is about to write
         monkeypatch.setattr(tempfile, "mkstemp", write)
-        assert len(told(first)) >= 5
+        assert len(state_of(first)) >= 5
         return write(**options)
 
-    def told(place: Place) -> dict[str, Any]:
+    def state_of(place: Place) -> dict[str, Any]:
         return place.ports if kept == "ports.json" else place.secrets
 
     monkeypatch.setattr(tempfile, "mkstemp", overtaken)
-    assert told(second) == told(first)
+    assert state_of(second) == state_of(first)
     assert [path.name for path in first.folder.iterdir()] == [kept]
 
 
@@ -251,9 +251,9 @@ class Used:
 
     def answer(self) -> str:
         """What the champion says at the endpoint."""
-        asked = {"model": "champion", "messages": [{"role": "user", "content": "My parcel has not arrived."}]}
+        body = {"model": "champion", "messages": [{"role": "user", "content": "My parcel has not arrived."}]}
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.place.ports['endpoint']}/v1/chat/completions", json.dumps(asked).encode(),
+            f"http://127.0.0.1:{self.place.ports['endpoint']}/v1/chat/completions", json.dumps(body).encode(),
             {
                 "Authorization": f"Bearer {self.place.secrets['TUNEGATE_ENDPOINT_TOKEN']}",
                 "Content-Type": "application/json",
@@ -283,7 +283,7 @@ def test_a_deployment_goes_through_all_servers_each_is_killed_and_all_is_restore
 
     for name in ("postgres", "prefect", "mlflow", "worker", "endpoint"):
         kill(place, name)
-        if name == "mlflow":  # what it is not told now, it is told later
+        if name == "mlflow":  # what it does not get now, it gets later
             used.run("flows.cli", "promote", "small", "1", "--force", "--reason", "again")
         up(place, report=silent)
         assert set(status(place).values()) == {"works"}, name

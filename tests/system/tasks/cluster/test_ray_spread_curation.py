@@ -159,7 +159,7 @@ def test_plan_and_doctor_look_at_address_storage_and_nodes(
     monkeypatch.setenv("TUNEGATE_SHARED", "memory://driver-alone")
     patient = Patient(load_settings(tmp_path / "pipelines.yaml"), tmp_path / "pipelines.yaml", {})
     found = list(examine(health.cluster, patient))
-    assert ["TG0568" in finding.told for finding in found if finding.state == "bad"] == [True, True]
+    assert ["TG0568" in finding.message for finding in found if finding.state == "bad"] == [True, True]
 
 
 DECLARED = """\
