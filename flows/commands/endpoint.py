@@ -86,7 +86,7 @@ def endpoint(
         token=token.value,
         hosts=LOOPBACK_NAMES if host in LOOPBACK else ("*",),
         told=lambda: exposition(settings),
-        take_feedback=lambda lines: take_in(lines, source="endpoint", spec=spec, settings=settings).told(),
+        take_feedback=lambda lines: take_in(lines, source="endpoint", spec=spec, settings=settings).to_json(),
     )
     with listen(host, port) as listener:
         _tell(listener, sorted(models.offers()), token, as_json=as_json)

@@ -32,7 +32,7 @@ def test_a_sealed_folder_comes_back_with_its_seal(storage: Shared, tmp_path: Pat
     digest = seal(folder)
     address = storage.put(folder)
     assert storage.put(folder) == address
-    brought = storage.bring(address, tmp_path / "brought")
+    brought = storage.download(address, tmp_path / "brought")
     assert verify(brought) == digest
     assert storage.cached(address) == storage.cached(address)
     assert verify(storage.cached(address)) == digest
@@ -50,7 +50,7 @@ def test_what_is_removed_is_absent(storage: Shared, tmp_path: Path) -> None:
     storage.remove(address)
     assert not storage.has(address)
     with pytest.raises(StorageError) as told:
-        storage.bring(address, tmp_path / "brought")
+        storage.download(address, tmp_path / "brought")
     assert told.value.code == "TG0568"
     assert not (tmp_path / "brought").exists()
 
@@ -74,7 +74,7 @@ def test_an_upload_that_was_cut_off_is_absent_until_it_is_done_again(tmp_path: P
     (tmp_path / "shared" / address / "a.bin").write_bytes(b"torn")
     assert not storage.has(address)
     assert storage.put(folder) == address
-    assert (storage.bring(address, tmp_path / "brought") / "a.bin").read_bytes() == b"a" * 1000
+    assert (storage.download(address, tmp_path / "brought") / "a.bin").read_bytes() == b"a" * 1000
 
 
 def test_a_storage_that_cannot_be_written_is_told(tmp_path: Path) -> None:

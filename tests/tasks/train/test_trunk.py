@@ -154,7 +154,7 @@ def test_no_trunk_is_written_to_a_disk_without_room(make: Callable[..., Made], m
     monkeypatch.setattr("tasks.train.trunk.shutil.disk_usage", lambda _: usage)
     made = make()
     assert made.open() is None
-    assert "goes on without it" in made.told("warning")[0]["message"]
+    assert "continues without it" in made.told("warning")[0]["message"]
     with pytest.raises(TrainingError) as caught:
         make(cache_trunk="on").open()
     assert caught.value.code == "TG0423"

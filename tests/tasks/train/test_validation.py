@@ -16,7 +16,7 @@ from schemas.errors import TrainingError
 from schemas.training import EarlyStoppingSpec, TrainSpec
 from tasks.model.adapter import open_for_training, trainable_tensors
 from tasks.train.batches import epoch_batches
-from tasks.train.early_stopping import Best, judged
+from tasks.train.early_stopping import Best, update_best
 from tasks.train.engine import Outcome, train
 from tasks.train.job import CHECKPOINTS, PROGRESS, ProgressLog
 
@@ -106,7 +106,7 @@ def test_a_delta_makes_small_gains_count_as_none() -> None:
     spec = EarlyStoppingSpec(patience=2, min_delta=0.1)
     best = None
     for step, loss in enumerate([3.0, 2.95, 2.85, 2.8], 1):
-        best = judged(best, step=step, loss=loss, spec=spec)
+        best = update_best(best, step=step, loss=loss, spec=spec)
     assert best == Best(step=3, loss=2.85, n_worse=1)
 
 
@@ -122,7 +122,7 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.train.validation.validation_loss", lambda *_, **__: float("nan"))
-    with pytest.raises(TrainingError, match="loss on validation is nan after step 2") as caught:
+    with pytest.raises(TrainingError, match="validation loss is nan after step 2") as caught:
         _train(dataset, tiny_model, make_spec(**STOPPING), tmp_path / "nan")
     assert caught.value.code == "TG0401"
 

@@ -14,7 +14,7 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError, LockedError
 from schemas.feedback import Acceptance, FeedbackSpec, LiveQuality
 from tasks.assess.gate import live_findings
-from tasks.watch.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback, last_words
+from tasks.watch.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback, latest_decisions
 from tasks.watch.learn import learn_from_feedback
 from tests.support.plant import raise_on
 from tests.tasks.curate.conftest import MakeTickets, make_tickets
@@ -65,8 +65,8 @@ def test_the_later_decision_on_a_suggestion_counts_and_an_earlier_state_stays_as
     rates = {each.version: (each.n, each.n_accepted) for each in acceptance_of(database, FeedbackSpec(), upto=99)}
     assert rates == {"1": (2, 1), "2": (1, 1)}
     assert [each.n_accepted for each in acceptance_of(database, FeedbackSpec(), upto=seen)] == [2]
-    assert last_words(database, upto=seen) == {"T-001": ("accepted", None), "T-002": ("accepted", None)}
-    assert {name: outcome for name, (outcome, _) in last_words(database, upto=99).items()} == {
+    assert latest_decisions(database, upto=seen) == {"T-001": ("accepted", None), "T-002": ("accepted", None)}
+    assert {name: outcome for name, (outcome, _) in latest_decisions(database, upto=99).items()} == {
         "T-001": "rejected",  # the decision of July 2nd; the one of June 30th on T-002 arrives later and is older
         "T-002": "accepted",
     }
@@ -78,11 +78,11 @@ def test_texts_are_redacted_and_ids_become_the_pseudonyms_of_the_pipeline(
     monkeypatch.setenv("TUNEGATE_PSEUDONYM_KEY", "a key that is long enough")
     step = RedactStep(uses="redact", pseudonymise=("ticket_id",))
     ingest(database, line(1, "edited", reply="Write to ann@example.org"), redact=(step,))
-    [(ticket_id, (outcome, reply))] = last_words(database, upto=9).items()
+    [(ticket_id, (outcome, reply))] = latest_decisions(database, upto=9).items()
     assert ticket_id.startswith("p_")
     assert (outcome, reply) == ("edited", "Write to [EMAIL_1]")
     ingest(database, line(2, "edited", reply="Write to ann@example.org"))  # redacted although no step says so
-    assert last_words(database, upto=9)["T-002"] == ("edited", "Write to [EMAIL_1]")
+    assert latest_decisions(database, upto=9)["T-002"] == ("edited", "Write to [EMAIL_1]")
     assert b"ann@example.org" not in database.read_bytes()
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from schemas.errors import ConfigError, DataError, ServiceError
 from tasks.cluster import ray_spread
-from tasks.cluster.connect import WorkerFaultError, check_address, packed, unpacked
+from tasks.cluster.connect import WorkerFaultError, check_address, pack_error, unpack_error
 from tasks.cluster.ray_spread import RaySpread
 from tests.support import cluster_work as work
 from tests.support.ray_cluster import TwoNodes
@@ -129,7 +129,7 @@ def test_an_error_of_a_subclass_keeps_its_words() -> None:
     class OddError(DataError):
         pass
 
-    back = unpacked(packed(OddError("odd", code="TG0250", where="here")))
+    back = unpack_error(pack_error(OddError("odd", code="TG0250", where="here")))
     assert type(back) is DataError
     assert str(back) == str(OddError("odd", code="TG0250", where="here"))
 

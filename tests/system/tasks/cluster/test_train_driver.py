@@ -205,7 +205,7 @@ def test_more_workers_than_the_nodes_hold_are_refused_before_any_starts(
     too_many.end()
     assert isinstance(too_many.error, TrainingError)
     assert too_many.error.code == "TG0416"
-    assert "3 workers of 1 CPUs are wanted, the nodes of the cluster hold 2" in too_many.error.message
+    assert "3 workers with 1 CPUs each are needed, the cluster's nodes have room for 2" in too_many.error.message
 
 
 @pytest.mark.campaign
@@ -235,7 +235,7 @@ def test_workers_that_are_lost_again_and_again_end_the_training(
         time.sleep(0.5)
     assert isinstance(there.error, TrainingError)
     assert there.error.code == "TG0407"
-    assert "lost 4 times in a row without another checkpoint; the last loss: " in there.error.message
+    assert "lost 4 times in a row without a new checkpoint; the last loss: " in there.error.message
     assert len(there.starts()) >= 4
 
 
