@@ -24,7 +24,7 @@ from tasks.model.answer_engine import greedy
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.decoder import left_padded, open_decoder
-from tasks.model.generate import each_batch, shared_prefix, side_by_side
+from tasks.model.generate import each_batch, parallel_batches, shared_prefix
 
 
 def ours(
@@ -46,7 +46,7 @@ def ours(
 
     threads = torch.get_num_threads()
     out: list[list[int]] = [[] for _ in prompts]
-    n = side_by_side(threads, len(batches))
+    n = parallel_batches(threads, len(batches))
     for number, tokens in each_batch(answer, list(enumerate(batches)), n=n, threads=threads):
         for place, new in zip(batches[number], tokens, strict=True):
             out[place] = new

@@ -117,7 +117,7 @@ def _no_answer(address: str, why: str) -> ServiceError:
         f"the Ray cluster at {address} does not answer: {why}",
         code="TG0723",
         where=WHERE,
-        hint="run `ray status` here: this machine must be a node of the cluster, with the cluster's token if it has one",
+        hint="run `ray status` here: this machine must be a node of the cluster, with its token if it has one",
     )
 
 

@@ -212,7 +212,7 @@ class _Training:
             f"{what}; the last loss: {self._lost}" if self._lost else what,
             code="TG0407",
             where=str(self._job.scratch),
-            hint="see `ray status` and the workers' logs on their nodes; run again: it resumes from the last checkpoint",
+            hint="see `ray status` and the workers' logs; run again: it resumes from the last checkpoint",
         )
 
 

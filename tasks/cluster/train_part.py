@@ -65,7 +65,7 @@ def train_part(config: dict[str, Any]) -> int:
     """Run this worker's part; the first one uploads the sealed result to the shared storage and reports its address.
 
     Args:
-        config: `job` (a `TrainJob` as JSON), the addresses `dataset` and `model`, `shared` (URL) and `mailbox` (handle).
+        config: `job` (a `TrainJob` as JSON), addresses `dataset` and `model`, `shared` (URL) and `mailbox` (handle).
 
     Returns:
         As `tasks.train.part.run_rank`.

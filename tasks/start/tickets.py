@@ -93,7 +93,9 @@ def _curation(tickets: Sequence[Mapping[str, str]], learns: tuple[str, ...], n_r
     yield {"uses": "redact"}, f"personal data in {len(searched):,} texts searched: {personal}"
     if languages := _languages(searched):
         code, n_texts = languages.most_common(1)[0]
-        note = f"{percent(n_texts, languages.total())} of {languages.total():,} texts that are long enough to detect are "
+        note = (
+            f"{percent(n_texts, languages.total())} of {languages.total():,} texts that are long enough to detect are "
+        )
         if n_texts >= _DOMINANT * languages.total():
             yield {"uses": "language", "keep": [code]}, f"{note}`{code}`"
         else:

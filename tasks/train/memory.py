@@ -496,7 +496,9 @@ def predict_parts(work: Workload, spec: TrainSpec, *, device: Literal["cpu", "cu
     return {"runtime": runtime, **parts, "total": total}
 
 
-def required_bytes(parts: dict[str, int], spec: TrainSpec, device: Literal["cpu", "cuda"], *, here: int | None = None) -> int:
+def required_bytes(
+    parts: dict[str, int], spec: TrainSpec, device: Literal["cpu", "cuda"], *, here: int | None = None
+) -> int:
     """Bytes that must be free: for all processes (or those `here`) on a CPU, else for one card.
 
     Pages of files that are mapped only while loading do not count: the system reclaims them when needed.

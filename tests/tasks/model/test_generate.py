@@ -20,7 +20,7 @@ from schemas.evaluation import DecodingSpec
 from schemas.training import AdapterSpec
 from tasks.files import seal
 from tasks.model.adapter import attach_adapter
-from tasks.model.answer_engine import Engine, GivenUpError, greedy
+from tasks.model.answer_engine import CancelledError, Engine, greedy
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.decoder import Decoder, open_decoder
@@ -128,7 +128,7 @@ def test_batches_side_by_side_are_answered_as_one_after_the_other(
     together = rows(answers(tmp_path, prompts, tiny_model, spec, "together"))
     assert at_once == [1] * 4, "two batches at a time, a thread each"
     assert torch.get_num_threads() == before
-    monkeypatch.setattr("tasks.model.generate.MOST_SIDE_BY_SIDE", 1)
+    monkeypatch.setattr("tasks.model.generate.MAX_PARALLEL_BATCHES", 1)
     alone = rows(answers(tmp_path, prompts, tiny_model, spec, "alone"))
     assert at_once[4:] == [2] * 4
     assert [row["text"] for row in together] == [row["text"] for row in alone]
@@ -186,11 +186,11 @@ def test_what_is_done_beside_a_failed_batch_is_given_and_the_rest_ends_at_its_ne
         if items[0] == "long":
             begun.set()
             assert gone.wait(10)
-            raise GivenUpError
+            raise CancelledError
         return items[0]
 
     batches = [(0, ["quick"]), (1, ["long"]), (2, ["fails"]), (3, ["never"])]
-    answered = each_batch(answer, batches, n=2, threads=2, give_up=gone.set)
+    answered = each_batch(answer, batches, n=2, threads=2, cancel=gone.set)
     assert next(answered) == (0, "quick")
     with pytest.raises(MemoryError):
         assert {start for start, _ in answered} <= {3}
@@ -207,8 +207,8 @@ def test_a_batch_that_is_given_up_ends_at_its_next_token(tiny_model: ModelRef) -
 
     with torch.inference_mode():
         reading = decoder.read([[1, 40, 41]], room=20)
-        with pytest.raises(GivenUpError):
-            greedy(reading, 1, 20, frozenset(), given_up=third_time)
+        with pytest.raises(CancelledError):
+            greedy(reading, 1, 20, frozenset(), is_cancelled=third_time)
     assert reading.used == 2 + 2
 
 

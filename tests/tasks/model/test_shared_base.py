@@ -67,7 +67,7 @@ def test_each_answers_as_alone_and_the_base_is_held_once(tiny_model: ModelRef, t
     ]
     bases = SharedBases()
     speakers = [bases.load(tiny_model, each, DECODING, codec) for each in trained]
-    said = [list(speaker.speak(prompt, max_new_tokens=DECODING.max_new_tokens)) for speaker in speakers]
+    said = [list(speaker.generate(prompt, max_new_tokens=DECODING.max_new_tokens)) for speaker in speakers]
     assert said == [_alone(tiny_model, each, codec, prompt) for each in trained]
     assert len({tuple(answer) for answer in said}) > 3
 

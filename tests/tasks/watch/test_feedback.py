@@ -103,7 +103,7 @@ def test_a_bad_line_is_refused_by_its_reason_and_its_text_is_kept_nowhere(databa
     assert "`outcome`" in reasons
     assert "secret" not in reasons
     assert b"secret words" not in database.read_bytes()
-    with pytest.raises(ConfigError, match=r"TG0164.*none of 1 lines can be used; line 1: no JSON object"):
+    with pytest.raises(ConfigError, match=r"TG0164.*none of 1 lines can be used; line 1: not a JSON object"):
         ingest(database, b"{\n")
 
 

@@ -105,7 +105,9 @@ def test_a_batch_that_ends_each_of_its_processes_is_given_up(
 def test_threads_that_no_node_has_are_refused(tmp_path: Path, both: TwoNodes, tiny_model: ModelRef) -> None:
     for name in ("out", "scratch"):
         (tmp_path / name).mkdir()
-    with pytest.raises(TrainingError, match="1 workers with 3 CPUs each are needed, the cluster.s nodes have room for 0"):
+    with pytest.raises(
+        TrainingError, match="1 workers with 3 CPUs each are needed, the cluster's nodes have room for 0"
+    ):
         generate_answers(
             prompts=prompt_set(tmp_path / "prompts"), model=tiny_model,
             decoding=DECODING.model_copy(update={"threads": 3, "batch_size": 16}),  # one batch, with all of them
