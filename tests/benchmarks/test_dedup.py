@@ -52,7 +52,7 @@ def test_joining_nothing_is_precise_and_finds_nothing() -> None:
 
 def test_a_ticket_that_goes_with_all_its_like_was_removed_wrongly() -> None:
     keep = np.array([True, False, False, False, False, True])
-    # Four go; the cluster of 3 and 4 keeps nobody, so one of its two went wrongly.
+    # Four are removed; the cluster of 3 and 4 keeps none, so one of its two is wrongly removed.
     assert removal_accuracy(keep, TRUTH) == (pytest.approx(3 / 4), 1.0)
 
 
@@ -72,7 +72,7 @@ def test_flags_are_judged_ticket_by_ticket() -> None:
     assert share_of(np.array([True, True, False, False]), np.array([True, False, True, False])) == (0.5, 0.5)
 
 
-def test_planted_copies_count_inside_their_band_and_beside_their_original() -> None:
+def test_planted_copies_count_within_their_band_and_with_their_original() -> None:
     original, kind = np.array([0, 0, 0, 1, 1]), np.array(["original", "near", "near", "near", "original"])
     jaccard = np.array([1.0, 0.75, 0.72, 0.9, 1.0])
     clusters = np.array([9, 9, 2, 3, 3])
@@ -103,10 +103,10 @@ def test_every_corpus_has_a_limit_and_every_planned_corpus_exists() -> None:
 
 def test_an_engine_left_out_of_a_corpus_says_why() -> None:
     everywhere = {"20k", "200k", "1m", "flood"}
-    told = "\n".join(not_run())
-    assert "NeMo Curator" in told
+    reasons = "\n".join(not_run())
+    assert "NeMo Curator" in reasons
     for engine in CONTESTANTS:
-        assert set(engine.rounds) == everywhere or f"{engine.name}: " in told, engine.name
+        assert set(engine.rounds) == everywhere or f"{engine.name}: " in reasons, engine.name
 
 
 def test_the_quick_plan_is_ours_the_floor_and_rensa() -> None:

@@ -41,7 +41,7 @@ def test_duplicates_stay_inside_a_dialect_at_the_same_share(table: Path, tmp_pat
     assert abs(shares[0] - shares[1]) < 0.05
 
 
-def test_unlike_digests_are_told() -> None:
+def test_different_digests_are_reported() -> None:
     assert summary([LOCAL, RAY])["equal"] is True
     other = replace(RAY, digest="b")
     assert summary([LOCAL, other])["equal"] is False

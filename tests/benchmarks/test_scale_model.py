@@ -1,4 +1,4 @@
-"""What is reckoned for sizes that nobody can try: the played shuffle counts what it should, the arithmetic holds."""
+"""Estimates for sizes that cannot be tried: the simulated shuffle counts correctly, the arithmetic holds."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ TABLE = """
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """3,000 tickets of which a third are near copies of another third."""
-    dice = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     words = np.array([f"word{number}" for number in range(4000)])
-    bodies = [" ".join(dice.choice(words, 40)) for _ in range(2000)]
+    bodies = [" ".join(rng.choice(words, 40)) for _ in range(2000)]
     bodies += [f"{body} again" for body in bodies[:1000]]
     out = tmp_path_factory.mktemp("table")
     rows = [

@@ -52,7 +52,7 @@ def test_no_system_text_gives_no_system_turn() -> None:
     assert messages_for(PromptSpec(), {"body": "Hello"}) == [{"role": "user", "content": "Hello"}]
 
 
-def test_the_answer_stands_last_without_white_space_around_it() -> None:
+def test_the_answer_comes_last_without_white_space_around_it() -> None:
     row = {"body": "Hello", "reply": "\n Hi there. \n"}
     assert conversation_for(PromptSpec(), row)[-1] == {"role": "assistant", "content": "Hi there."}
 

@@ -91,14 +91,14 @@ def test_a_read_only_connection_refuses_writes(tmp_path: Path) -> None:
         connection.execute("create table t as select 1")
 
 
-def test_reading_an_absent_database_says_so(tmp_path: Path) -> None:
+def test_reading_a_missing_database_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"TG0519.*no database"), connect(tmp_path / "absent.duckdb", read_only=True):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_of_another_kind_is_refused(outside: Path) -> None:
-    with pytest.raises(StorageError, match=r"TG0519.*no DuckDB database"), connect(outside):
+    with pytest.raises(StorageError, match=r"TG0519.*not a DuckDB database"), connect(outside):
         pass
 
 

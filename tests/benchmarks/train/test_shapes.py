@@ -102,24 +102,24 @@ def test_what_our_step_computes_is_a_plain_step_less_what_it_shares(prepared: Ca
 
 
 @pytest.mark.parametrize(
-    ("environ", "told"),
+    ("environ", "message"),
     [
         ({"SHAPE": "qwen2.5"}, "SHAPE=qwen2.5: known are .*qwen2.5-0.5b"),
         ({"TOKENIZER": "/nowhere"}, "no tokenizer.json"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_is_measured(
-    environ: dict[str, str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environ: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     little = Amount(steps=1, warm=0, batch_size=1)
     size = ShapesSize(cases=(), rounds=1, on_cpu=little, on_gpu=little)
-    with pytest.raises(SystemExit, match=told):
+    with pytest.raises(SystemExit, match=message):
         run_shapes(lambda: tmp_path, size, Place(Bench("train", True, False, tmp_path, {}), tmp_path, 1, "float32"))
 
 
-def test_the_table_has_a_row_for_each_trainer_and_one_that_is_not_there_says_so() -> None:
+def test_the_table_has_a_row_for_each_trainer_and_says_which_is_missing() -> None:
     ours, trainer, trl = (one for one in CONTESTANTS if one.role != "peer")
     runs = (
         Run((6.0, 5.0), 1000, 3.0, 2.0, 9.0, 4000.0, on_gpu=True, device_peak_mb=3000.0),

@@ -54,7 +54,7 @@ def test_a_run_over_its_limit_ends_with_its_workers_and_says_so(tmp_path: Path) 
     assert not is_running(worker)
 
 
-def test_what_a_failing_run_said_is_kept(tmp_path: Path) -> None:
+def test_the_output_of_a_failing_run_is_kept(tmp_path: Path) -> None:
     cost = measure("import sys; print('before'); sys.exit('a reason')", tmp_path)
     assert (cost.code, cost.stdout, cost.stderr) == (1, "before\n", "a reason\n")
 

@@ -62,7 +62,7 @@ def test_the_last_checkpoints_come_back_with_their_answers_and_leave_nothing(tmp
     assert [path.name for path in (tmp_path / "shared").rglob("*")] == ["trainings"]
 
 
-def test_a_damaged_checkpoint_or_note_is_passed_over(tmp_path: Path, shared: Shared) -> None:
+def test_a_damaged_checkpoint_or_note_is_skipped(tmp_path: Path, shared: Shared) -> None:
     warned: list[str] = []
     depot, scratch = Depot(shared, "k1", warn=warned.append), tmp_path / "scratch"
     for step in (2, 4):

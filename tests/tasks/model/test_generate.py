@@ -120,11 +120,11 @@ def test_batches_side_by_side_are_answered_as_one_after_the_other(
     at_once: list[int] = []
     plain = Engine.answer
 
-    def told(engine: Engine, items: Any) -> Any:
+    def failing_answer(engine: Engine, items: Any) -> Any:
         at_once.append(torch.get_num_threads())
         return plain(engine, items)
 
-    monkeypatch.setattr(Engine, "answer", told)
+    monkeypatch.setattr(Engine, "answer", failing_answer)
     together = rows(answers(tmp_path, prompts, tiny_model, spec, "together"))
     assert at_once == [1] * 4, "two batches at a time, a thread each"
     assert torch.get_num_threads() == before
@@ -160,9 +160,7 @@ def test_a_process_with_one_batch_at_a_time_has_the_threads_of_a_batch(tiny_mode
     assert alone.of_one_batch() == alone
 
 
-def test_a_batch_that_fails_beside_others_ends_the_answering(
-    tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_batch_ends_the_others(tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Engine.answer
 
     def fail(engine: Engine, items: Any) -> Any:
@@ -176,7 +174,7 @@ def test_a_batch_that_fails_beside_others_ends_the_answering(
         answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, spec, "a")
 
 
-def test_what_is_done_beside_a_failed_batch_is_given_and_the_rest_ends_at_its_next_token() -> None:
+def test_finished_batches_are_returned_when_another_fails_and_the_rest_end_at_their_next_token() -> None:
     gone, begun = threading.Event(), threading.Event()
 
     def answer(items: Sequence[str]) -> str:
@@ -196,7 +194,7 @@ def test_what_is_done_beside_a_failed_batch_is_given_and_the_rest_ends_at_its_ne
         assert {start for start, _ in answered} <= {3}
 
 
-def test_a_batch_that_is_given_up_ends_at_its_next_token(tiny_model: ModelRef) -> None:
+def test_a_cancelled_batch_ends_at_its_next_token(tiny_model: ModelRef) -> None:
     with torch.no_grad():
         decoder = FusedDecoder(load_base(tiny_model, dtype=torch.float32), [1])
     asked: list[int] = []
@@ -363,10 +361,10 @@ def test_items_come_out_by_item_id_and_counts_add_up(tmp_path: Path, tiny_model:
 
 
 def test_progress_counts_items(tmp_path: Path, tiny_model: ModelRef) -> None:
-    heard: list[tuple[int, int | None, str]] = []
+    reports: list[tuple[int, int | None, str]] = []
 
     def listen(done: int, total: int | None, unit: str, **figures: float) -> None:
-        heard.append((done, total, unit))
+        reports.append((done, total, unit))
 
     for name in ("out", "scratch"):
         (tmp_path / name).mkdir()
@@ -378,7 +376,7 @@ def test_progress_counts_items(tmp_path: Path, tiny_model: ModelRef) -> None:
         scratch=tmp_path / "scratch",
         progress=listen,
     )
-    assert heard == [(3, 7, "items"), (6, 7, "items"), (7, 7, "items")]
+    assert reports == [(3, 7, "items"), (6, 7, "items"), (7, 7, "items")]
 
 
 def test_a_prompt_without_room_for_its_answer_is_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
@@ -402,7 +400,7 @@ def test_a_broken_model_is_an_error_and_no_answer(
         answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, SPEC, "a")
 
 
-def test_the_number_of_threads_is_put_back(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_the_number_of_threads_is_restored(tmp_path: Path, tiny_model: ModelRef) -> None:
     before = torch.get_num_threads()
     answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, SPEC.model_copy(update={"threads": 2}), "a")
     assert torch.get_num_threads() == before

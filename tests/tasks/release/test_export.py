@@ -116,7 +116,7 @@ def _serving(method: str = "lora") -> ServingSpec:
 
 
 @pytest.mark.parametrize(("rank", "wanted"), [(4, 8), (16, 16), (65, 128), (512, 512)])
-def test_vllm_is_told_a_rank_that_it_knows(tmp_path: Path, rank: int, wanted: int) -> None:
+def test_vllm_gets_a_rank_that_it_supports(tmp_path: Path, rank: int, wanted: int) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank, "use_dora": False}))
     assert check_servable(_serving(), tmp_path) == wanted
 
@@ -131,8 +131,8 @@ def test_the_launch_script_is_one_that_a_shell_reads(tmp_path: Path) -> None:
     fake.chmod(0o755)
     environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "BASE": "/a b"}
     done = subprocess.run(["sh", str(script)], check=True, capture_output=True, text=True, env=environ)
-    told = done.stdout.splitlines()
-    assert told == [
+    lines = done.stdout.splitlines()
+    assert lines == [
         "serve", "/a b", "--host", "127.0.0.1", "--enable-lora", "--max-lora-rank", "16", "--lora-modules",
         "champion=adapter", "version-3=adapter", "--max-model-len", "2048", "--chat-template", "chat_template.jinja",
     ]  # fmt: skip

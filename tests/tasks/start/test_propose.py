@@ -42,7 +42,7 @@ def loaded(proposal: Proposal, folder: Path) -> tuple[str, PipelineFile]:
     return text, load_file(folder / "pipelines.yaml")
 
 
-def test_columns_are_told_by_name_and_borne_out_by_their_values(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_columns_are_recognised_by_name_and_confirmed_by_their_values(write_csv: WriteCsv, tmp_path: Path) -> None:
     proposal = proposed(write_csv(map(ticket, range(600))))
     assert columns(proposal) == MAPPED
     assert proposal.routing is not None
@@ -119,7 +119,7 @@ def test_a_file_that_cannot_teach_is_refused_without_its_text(rows: list[dict[st
     assert "anne" not in str(caught.value)
 
 
-def test_too_few_tickets_are_refused_and_few_are_told(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_too_few_tickets_are_refused_and_few_are_reported(write_csv: WriteCsv, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="TG0167"):
         proposed(write_csv(map(ticket, range(12))))
     proposal = proposed(write_csv(map(ticket, range(60))))
@@ -151,7 +151,7 @@ def test_copies_do_not_count_as_tickets(write_csv: WriteCsv) -> None:
     assert proposed(write_csv(rows)).sizes.n_tickets == 100
 
 
-def test_faulty_rows_are_told_by_code_and_allowed_for(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_faulty_rows_are_listed_by_code_and_allowed_for(write_csv: WriteCsv, tmp_path: Path) -> None:
     path = write_csv(map(ticket, range(200)))
     lines = path.read_text().splitlines()
     lines[10:40] = [line + ",one,too,many" for line in lines[10:40]]
@@ -161,7 +161,7 @@ def test_faulty_rows_are_told_by_code_and_allowed_for(write_csv: WriteCsv, tmp_p
     assert "CHECK: about 15 % of the rows are faulty: TG02" in text
 
 
-def test_html_is_told(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_html_is_reported(write_csv: WriteCsv, tmp_path: Path) -> None:
     rows = [{**ticket(n), "Agent Reply": f"<p>We are sorry, case {n}.</p>"} for n in range(100)]
     text, _ = loaded(proposed(write_csv(rows)), tmp_path)
     assert "CHECK: 100 % of the rows hold HTML tags" in text

@@ -1,4 +1,4 @@
-"""Refusals before anything is loaded: what is free, what would fit, and who is told."""
+"""Refusals before anything is loaded: free memory, what would fit, and what is reported."""
 
 from __future__ import annotations
 

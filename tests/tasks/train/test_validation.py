@@ -136,7 +136,7 @@ def test_random_batches_hold_every_example_once_and_do_not_look_at_lengths() -> 
     assert padded[1] > 1.4 * sum(lengths)
 
 
-def test_after_a_divergence_the_last_finite_checkpoint_stays_and_training_goes_on_from_it(
+def test_after_a_divergence_training_resumes_from_the_last_finite_checkpoint(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     spec = make_spec(max_steps=7)

@@ -26,12 +26,12 @@ def test_enough_new_tickets_run_and_edits_count() -> None:
     assert (decided(spec, n_new=50).run, decided(spec, n_new=49).run) == (True, False)
     assert decided(spec, n_new=30, n_edited=20).code == "enough"
     assert decided(spec, n_new=10).expected == "2026-08-10T05:00:00+00:00"  # 10 a week, 40 are missing
-    assert decided(spec, n_new=0).expected is None  # nothing tells when tickets will come
+    assert decided(spec, n_new=0).expected is None  # no rate of arrivals to estimate from
     nothing = decided(RetrainSpec(min_new=0))
     assert (nothing.run, nothing.code) == (False, "few")  # without any new ticket nothing is learned
 
 
-def test_a_cooldown_is_told_before_the_tickets_are_looked_at_unless_drift_may_end_it() -> None:
+def test_a_cooldown_is_decided_before_curation_unless_drift_may_end_it() -> None:
     spec = RetrainSpec(min_new=1, cooldown_days=10)
     early = before_curation(spec, now=NOW, last=NOW - WEEK)
     assert early is not None

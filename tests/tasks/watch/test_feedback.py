@@ -134,10 +134,10 @@ def live(n_accepted: int, n: int, *, candidate: str | None, floor: float | None 
 
     bounds = clopper_pearson_interval(n_accepted, n, confidence=0.95)
     rate = Acceptance(version="1", n=n, n_accepted=n_accepted, lower=bounds.lower, upper=bounds.upper)
-    told = LiveQuality(
+    quality = LiveQuality(
         spec=FeedbackSpec(min_acceptance=floor, min_suggestions=20), versions=(rate,), candidate=candidate, champion="1"
     )
-    return [(finding.verdict, finding.decides) for finding in live_findings(told)]
+    return [(finding.verdict, finding.decides) for finding in live_findings(quality)]
 
 
 def test_a_floor_blocks_the_version_itself_and_never_the_one_that_would_replace_it() -> None:

@@ -57,11 +57,11 @@ class Asked:
             (folder / name).mkdir(parents=True)
         found = generate_answers(
             prompts=prompt_set(folder / "prompts", n=7), model=model, trained=trained, decoding=DECODING,
-            out=folder / "out", scratch=folder / "scratch", answering=answering, progress=self.hear,
+            out=folder / "out", scratch=folder / "scratch", answering=answering, progress=self.on_progress,
         )  # fmt: skip
         self.digest = sha256_file(found.root / "predictions.parquet")
 
-    def hear(self, done: int, total: int | None, unit: str, **figures: float) -> None:
+    def on_progress(self, done: int, total: int | None, unit: str, **figures: float) -> None:
         """Kill all actors after the second batch: those that were given the next ones lose them."""
         self.seen.append(set(processes_of(ACTOR)))
         if done == 2 and self._kill:
@@ -93,7 +93,7 @@ def test_an_error_of_an_actor_comes_back_as_itself(tmp_path: Path, both: TwoNode
     assert caught.value.code == "TG0403"
 
 
-def test_a_batch_that_ends_each_of_its_processes_is_given_up(
+def test_a_batch_that_ends_each_of_its_processes_fails(
     tmp_path: Path, both: TwoNodes, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.cluster.answers.RETRIES", 0)

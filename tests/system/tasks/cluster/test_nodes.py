@@ -41,9 +41,9 @@ def test_equal_nodes_are_fit(both: TwoNodes) -> None:
 
 
 def test_a_node_with_another_library_is_named_with_both_versions(both: TwoNodes, tmp_path: Path) -> None:
-    told = tmp_path / "duckdb-0.0.1.dist-info"
-    told.mkdir()
-    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: duckdb\nVersion: 0.0.1\n")
+    metadata = tmp_path / "duckdb-0.0.1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: duckdb\nVersion: 0.0.1\n")
     other = both.add_node(env_vars={"PYTHONPATH": str(tmp_path)})
     try:
         with pytest.raises(ConfigError, match=r"duckdb 0\.0\.1, here ") as error:

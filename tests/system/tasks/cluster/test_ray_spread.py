@@ -53,9 +53,9 @@ def test_what_is_held_stays_with_the_workers_and_arrives_as_the_thing(both: TwoN
 
 
 def test_an_error_of_ours_comes_back_as_itself(both: TwoNodes) -> None:
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         list(RaySpread(both.place).each(work.refuse, [(n,) for n in range(6)]))
-    assert (told.value.code, told.value.where, told.value.hint) == ("TG0250", "a test", "take another")
+    assert (caught.value.code, caught.value.where, caught.value.hint) == ("TG0250", "a test", "take another")
     with pytest.raises(DataError):
         RaySpread(both.place).hold(work.refuse, [(3,)], n_outputs=1)
 
@@ -91,15 +91,15 @@ def test_what_a_killed_node_held_is_made_again(
     assert capfd.readouterr().out == ""
 
 
-def test_a_part_that_is_lost_again_and_again_ends_the_step(both: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_is_lost_in_every_retry_ends_the_step(both: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_spread, "RETRIES", 1)
-    with pytest.raises(ServiceError) as told:
+    with pytest.raises(ServiceError) as caught:
         list(RaySpread(both.place).each(work.vanish, [(1,)]))
-    assert told.value.code == "TG0723"
-    assert told.value.transient
+    assert caught.value.code == "TG0723"
+    assert caught.value.transient
 
 
-def test_work_goes_on_when_nobody_wants_the_rest(both: TwoNodes) -> None:
+def test_work_is_cancelled_when_the_caller_stops_early(both: TwoNodes) -> None:
     spread = RaySpread(both.place)
     spread.get_ready()
     started = time.monotonic()
@@ -112,16 +112,16 @@ def test_work_goes_on_when_nobody_wants_the_rest(both: TwoNodes) -> None:
 
 @pytest.mark.parametrize("address", ["ray://10.0.0.5:10001", "10.0.0.5", "head:port"])
 def test_an_address_of_another_form_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         check_address(address)
-    assert told.value.code == "TG0119"
+    assert caught.value.code == "TG0119"
 
 
-def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
     started = time.monotonic()
-    with pytest.raises(ServiceError) as told:
+    with pytest.raises(ServiceError) as caught:
         check_address("127.0.0.1:1")
-    assert told.value.code == "TG0723"
+    assert caught.value.code == "TG0723"
     assert time.monotonic() - started < 60
 
 

@@ -1,4 +1,4 @@
-"""MLflow runs on a real SQLite store: told once or twice, the same; silent on the screen; broken in known ways."""
+"""MLflow runs on a real SQLite store: the same when logged twice; silent on the screen; failing in known ways."""
 
 from __future__ import annotations
 
