@@ -71,13 +71,13 @@ def test_the_played_shuffle_decides_as_one_process_does(table: Path) -> None:
 
 
 def test_bytes_are_counted_and_grow_with_the_buckets_that_a_text_meets(table: Path) -> None:
-    few, many = play(table, n_buckets=2), play(table, n_buckets=3)  # a part has 1,024 rows at the least
+    few, many = play(table, n_buckets=2), play(table, n_buckets=3)  # a part has at least 1,024 rows
     assert (few.n_tickets, few.n_buckets, many.n_buckets) == (3000, 2, 3)
-    word = {each.what: each.bytes_per_ticket for each in few.shuffles}["word of texts"]
-    assert word > 8 * few.prefixes.sum() / 3000  # at the least the shingles themselves
+    notices = {each.what: each.bytes_per_ticket for each in few.shuffles}["notices of texts"]
+    assert notices > 8 * few.prefixes.sum() / 3000  # at least the shingles themselves
     assert few.per_ticket > few.texts_per_ticket > 40 * 6
     assert all(1 <= each.largest < 1.5 for each in few.shuffles)
-    assert moved_at(few, 3) == pytest.approx(many.per_ticket, rel=0.05)  # what was reckoned is what is played
+    assert moved_at(few, 3) == pytest.approx(many.per_ticket, rel=0.05)  # the estimate matches the simulation
 
 
 def test_a_text_meets_no_more_buckets_than_there_are_or_than_it_has_shingles() -> None:

@@ -60,7 +60,7 @@ def test_a_model_of_known_shapes_is_made_and_loads_strictly(tiny_model: ModelRef
 
 
 def test_a_vocabulary_smaller_than_the_tokenizer_s_is_refused(tiny_model: ModelRef, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="take a larger vocabulary"):
+    with pytest.raises(SystemExit, match="use a larger vocabulary"):
         random_model(known_config("mistral-7b") | TINY | {"vocab_size": 9}, tiny_model.root, tmp_path / "model")
 
 
@@ -104,7 +104,7 @@ def test_what_our_step_computes_is_a_plain_step_less_what_it_shares(prepared: Ca
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"SHAPE": "qwen2.5"}, "SHAPE=qwen2.5: known are .*qwen2.5-0.5b"),
+        ({"SHAPE": "qwen2.5"}, "SHAPE=qwen2.5: known shapes are .*qwen2.5-0.5b"),
         ({"TOKENIZER": "/nowhere"}, "no tokenizer.json"),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_part_of_a_card_is_measured_and_one_card_is_taken() -> None:
     assert Device("NVIDIA L4", 9e13, on_gpu=True).most == 121e12
     part = Device("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 9e13, on_gpu=True)
     assert part.most == 9e13
-    assert str(part).endswith("90 TFLOP/s measured, 90 taken as its most (the measured)")
+    assert str(part).endswith("90 TFLOP/s measured, 90 used as its peak (the measured)")
     assert one_card({"CUDA_VISIBLE_DEVICES": "2,3"}) == "2"
     assert one_card({}) == "0"
     assert one_card({"CUDA_VISIBLE_DEVICES": ""}) == ""

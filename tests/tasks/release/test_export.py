@@ -78,7 +78,7 @@ def test_a_training_set_whose_tickets_are_gone_is_refused(splits: Splits, tiny_m
     dataset = _encode(splits, tiny_model, tmp_path / "dataset")
     (splits.root / "train.parquet").write_bytes((splits.root / "test.parquet").read_bytes())
     (tmp_path / "out").mkdir()
-    with pytest.raises(StorageError, match="T-1 was trained on") as caught:
+    with pytest.raises(StorageError, match="training used ticket T-1") as caught:
         write_openai_files(dataset, splits, PROMPT, tmp_path / "out")
     assert caught.value.code == "TG0510"
 
@@ -86,7 +86,7 @@ def test_a_training_set_whose_tickets_are_gone_is_refused(splits: Splits, tiny_m
 def test_a_conversation_that_no_reader_takes_is_refused(splits: Splits, tiny_model: ModelRef, tmp_path: Path) -> None:
     dataset = _encode(splits, tiny_model, tmp_path / "dataset", format="completion")
     (tmp_path / "out").mkdir()
-    with pytest.raises(StorageError, match=r"TG0547.*reads back otherwise: TG0301"):
+    with pytest.raises(StorageError, match=r"TG0547.*reads back differently: TG0301"):
         write_openai_files(dataset, splits, PromptSpec(system="", user="{subject}", answer="{reply}"), tmp_path / "out")
 
 
@@ -137,16 +137,16 @@ def test_the_launch_script_is_one_that_a_shell_reads(tmp_path: Path) -> None:
         "champion=adapter", "version-3=adapter", "--max-model-len", "2048", "--chat-template", "chat_template.jinja",
     ]  # fmt: skip
     unset = subprocess.run(["sh", str(script)], check=False, capture_output=True, env={"PATH": "/usr/bin:/bin"})
-    assert b"name the folder of the base model" in unset.stderr
+    assert b"set it to the folder of the base model" in unset.stderr
 
 
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
         ("full", {}, "has no adapter"),
-        ("qlora", {"r": 8}, "answers on a 4-bit base"),
-        ("lora", {"r": 8, "use_dora": True}, "knows no DoRA"),
-        ("lora", {"r": 1024}, "rank 1024 is above"),
+        ("qlora", {"r": 8}, "needs its 4-bit base"),
+        ("lora", {"r": 8, "use_dora": True}, "does not support DoRA"),
+        ("lora", {"r": 1024}, "rank 1024 exceeds"),
     ],
 )
 def test_what_vllm_would_serve_otherwise_is_refused(
