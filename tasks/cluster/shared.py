@@ -29,7 +29,7 @@ LISTED = "SHARED.json"
 
 
 class Shared:
-    """The storage behind an fsspec URL.
+    """The storage at an fsspec URL.
 
     Raises:
         ConfigError: TG0119, no package for this kind of URL is installed.

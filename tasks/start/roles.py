@@ -171,7 +171,7 @@ def _why_left_out(facts: ColumnFacts) -> str:
 
 
 def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
-    """Whether these values suit the column, and the counts behind that."""
+    """Whether these values suit the column, and the counts that show it."""
     n, n_rows, n_distinct = facts.n_filled, facts.n_rows, facts.n_distinct
     if not n:
         return False, "empty in every sampled row"
