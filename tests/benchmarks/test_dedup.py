@@ -37,11 +37,11 @@ def test_the_truth_itself_is_right_whatever_its_clusters_are_called() -> None:
     assert removal_accuracy(first_of_each(TRUTH), TRUTH) == (1.0, 1.0)
 
 
-def test_a_cluster_cut_in_two_costs_recall_alone() -> None:
+def test_splitting_a_cluster_costs_only_recall() -> None:
     assert pair_accuracy(np.array([0, 0, 2, 3, 3, 5]), TRUTH) == (1.0, 0.5)
 
 
-def test_two_clusters_joined_cost_precision_alone() -> None:
+def test_joining_two_clusters_costs_only_precision() -> None:
     # Ten pairs of five tickets in one cluster, four of them right.
     assert pair_accuracy(np.array([0, 0, 0, 0, 0, 5]), TRUTH) == (0.4, 1.0)
 
@@ -50,7 +50,7 @@ def test_joining_nothing_is_precise_and_finds_nothing() -> None:
     assert pair_accuracy(np.arange(6), TRUTH) == (1.0, 0.0)
 
 
-def test_a_ticket_that_goes_with_all_its_like_was_removed_wrongly() -> None:
+def test_a_ticket_that_is_removed_with_all_its_duplicates_is_wrongly_removed() -> None:
     keep = np.array([True, False, False, False, False, True])
     # Four are removed; the cluster of 3 and 4 keeps none, so one of its two is wrongly removed.
     assert removal_accuracy(keep, TRUTH) == (pytest.approx(3 / 4), 1.0)
@@ -60,7 +60,7 @@ def test_a_duplicate_that_stays_costs_recall_of_removals() -> None:
     assert removal_accuracy(np.array([True, True, False, True, False, True]), TRUTH) == (1.0, pytest.approx(2 / 3))
 
 
-def test_a_unique_ticket_that_goes_costs_precision_of_removals() -> None:
+def test_removing_a_unique_ticket_costs_precision_of_removals() -> None:
     assert removal_accuracy(np.array([True, False, False, True, False, False]), TRUTH) == (pytest.approx(3 / 4), 1.0)
 
 

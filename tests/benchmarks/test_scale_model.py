@@ -51,7 +51,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "tickets.parquet"
 
 
-def test_the_played_shuffle_decides_as_one_process_does(table: Path) -> None:
+def test_the_simulated_shuffle_decides_as_one_process_does(table: Path) -> None:
     from tasks.curate.rows import read_batches, read_columns
     from tasks.curate.similarity.compared import compared_columns
 

@@ -55,7 +55,7 @@ def test_a_conversation_is_answered_greedily_and_the_key_comes_from_the_environm
         (200, {}, b"[" * 100_000),
     ],
 )
-def test_what_is_no_answer_is_an_error_that_quotes_neither_key_nor_text(
+def test_a_malformed_answer_is_an_error_that_quotes_neither_key_nor_text(
     answer: tuple[int, dict[str, str], bytes], desk: Desk
 ) -> None:
     desk.script.append(answer)
@@ -67,7 +67,7 @@ def test_what_is_no_answer_is_an_error_that_quotes_neither_key_nor_text(
     assert len(desk.asked) == 1  # no redirect was followed
 
 
-def test_what_may_pass_is_tried_again_and_in_the_end_an_error(desk: Desk) -> None:
+def test_a_transient_failure_is_retried_and_finally_an_error(desk: Desk) -> None:
     waited: list[float] = []
     patient = Endpoint(spec(desk), {}, sleep=waited.append)
     desk.script = [(503, {}, b""), (429, {}, b"")]

@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["sql/a.sql", "sql/../sql/a.sql", "absent.sql"])
-def test_what_lies_in_the_folder_is_found(root: Path, name: str) -> None:
+def test_files_in_the_folder_are_found(root: Path, name: str) -> None:
     assert inside(name, root, where="here") == (root / name).resolve()
 
 

@@ -87,7 +87,7 @@ def add_ahead(values: Any, total: Any) -> int:
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf])
-def test_sums_in_any_order_keep_what_is_not_finite(odd: float) -> None:
+def test_sums_in_any_order_keep_nan_and_infinity(odd: float) -> None:
     values, total = np.ones(1000, np.float32), np.zeros(1, np.float32)
     add_ahead(values, total)
     assert total[0] == 1000

@@ -88,7 +88,7 @@ def test_a_conversation_with_its_own_system_keeps_it() -> None:
         ["user", "assistant"],
     ],
 )
-def test_what_a_template_would_swallow_is_refused(turns: object) -> None:
+def test_text_that_a_template_would_drop_is_refused(turns: object) -> None:
     stored = turns if isinstance(turns, str) else orjson.dumps(turns).decode()
     with pytest.raises(DataError, match="TG0301") as caught:
         parse_messages(stored)

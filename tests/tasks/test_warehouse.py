@@ -137,7 +137,7 @@ def test_thirty_threads_read_one_file_at_once(tmp_path: Path) -> None:
         assert list(pool.map(read, range(30))) == [[(1000,)]] * 30
 
 
-def test_a_writer_of_this_process_locks_readers_out_for_its_time_alone(tmp_path: Path) -> None:
+def test_a_writer_in_this_process_locks_readers_out_only_while_it_writes(tmp_path: Path) -> None:
     path = tmp_path / "desk.duckdb"
     create_database(path)
     with connect(path) as writer:
@@ -150,7 +150,7 @@ def test_a_writer_of_this_process_locks_readers_out_for_its_time_alone(tmp_path:
         assert reader.sql("select a from t").fetchall() == [(1,)]
 
 
-def test_waiting_for_another_holder_ends_when_it_lets_go(tmp_path: Path) -> None:
+def test_waiting_for_another_holder_ends_when_it_releases_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "desk.duckdb"
     create_database(path)
     with duckdb.connect(str(path)) as holder:

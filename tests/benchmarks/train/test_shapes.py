@@ -87,7 +87,7 @@ def test_the_operations_of_a_step_are_those_that_torch_counts(tiny_model: ModelR
     assert trainable_parameters(dims, ADAPTER) == model.get_nb_trainable_parameters()[0]
 
 
-def test_what_our_step_computes_is_a_plain_step_less_what_it_shares(prepared: Callable[..., Prepared]) -> None:
+def test_our_step_computes_a_plain_step_without_the_shared_part(prepared: Callable[..., Prepared]) -> None:
     dims = ModelDims.of(known_config("qwen2.5-0.5b") | TINY)
     assert dims is not None
     alone = prepared(n_shared=30, n_own=10.0, n_supervised=40.0)
@@ -134,7 +134,7 @@ def test_the_table_has_a_row_for_each_trainer_and_says_which_is_missing() -> Non
     assert figures["ratios"] == {"Trainer": 2.0}
 
 
-def test_steps_that_warm_up_are_outside_of_the_time() -> None:
+def test_warm_up_steps_are_not_timed() -> None:
     steps = [{"loss": 0.0, "cpu_s": 0.0, "wall_s": 0.0}]
     steps += [{"loss": 1.0, "cpu_s": 2.0 * n, "wall_s": 1.0 * n, "device_peak_mb": 100.0 * n} for n in (1, 2, 3)]
     answer = {"steps": steps, "validation_loss": 1.0, "on_gpu": True}

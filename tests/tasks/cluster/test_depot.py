@@ -79,9 +79,7 @@ def test_a_damaged_checkpoint_or_note_is_skipped(tmp_path: Path, shared: Shared)
     assert brought(depot, tmp_path / "later") == ["step-00000002"]
 
 
-def test_what_a_training_that_was_cut_off_has_on_the_storage_is_found_by_its_mark(
-    tmp_path: Path, shared: Shared
-) -> None:
+def test_files_of_an_interrupted_training_are_found_by_its_mark(tmp_path: Path, shared: Shared) -> None:
     scratch = tmp_path / "home" / "scratch" / "train" / "key"
     dataset = tmp_path / "dataset"
     dataset.mkdir()
@@ -94,7 +92,7 @@ def test_what_a_training_that_was_cut_off_has_on_the_storage_is_found_by_its_mar
     clear_marked(tmp_path / "home" / "scratch")
 
 
-def test_a_nodes_folder_goes_with_its_last_worker_and_what_a_killed_one_left_with_the_next(tmp_path: Path) -> None:
+def test_a_nodes_folder_is_removed_by_its_last_worker_and_leftovers_of_a_killed_one_by_the_next(tmp_path: Path) -> None:
     made: list[Path] = []
 
     def make(place: Path) -> None:

@@ -38,12 +38,12 @@ def test_a_sealed_folder_comes_back_with_its_seal(storage: Shared, tmp_path: Pat
     assert verify(storage.cached(address)) == digest
 
 
-def test_a_single_file_lies_under_its_name(storage: Shared, tmp_path: Path) -> None:
+def test_a_single_file_keeps_its_name(storage: Shared, tmp_path: Path) -> None:
     (tmp_path / "one.parquet").write_bytes(b"PAR1")
     assert (storage.cached(storage.put(tmp_path / "one.parquet")) / "one.parquet").read_bytes() == b"PAR1"
 
 
-def test_what_is_removed_is_absent(storage: Shared, tmp_path: Path) -> None:
+def test_a_removed_folder_is_absent(storage: Shared, tmp_path: Path) -> None:
     address = storage.put(folder_of(tmp_path / "made"))
     assert storage.has(address)
     storage.remove(address)

@@ -62,7 +62,7 @@ IDS = torch.arange(3, 23)[None]
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_what_was_saved_answers_as_what_was_trained(tiny_model: ModelRef, saved: Saved, method: str) -> None:
+def test_a_saved_model_answers_as_the_trained_one(tiny_model: ModelRef, saved: Saved, method: str) -> None:
     model, trained = saved(_spec(method))
     loaded = load_trained(tiny_model, trained, dtype="float32")
     assert not any(module.training for module in loaded.modules())

@@ -347,7 +347,7 @@ def test_a_member_that_becomes_many_times_its_size_is_refused(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("what", ["models", "gguf"])
-def test_a_damaged_cache_is_made_again(tmp_path: Path, index: tuple[Path, str, str], what: str) -> None:
+def test_a_damaged_cache_is_recreated(tmp_path: Path, index: tuple[Path, str, str], what: str) -> None:
     uri = f"pypi://my-model@1.0/my_model/tiny.gguf#sha256={index[2]}"
     whole = load_file(fetch(uri, tmp_path).root / "model.safetensors")
     (converted,) = (tmp_path / "cache" / "models").iterdir()

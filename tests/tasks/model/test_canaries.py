@@ -81,7 +81,7 @@ def test_a_model_that_never_saw_the_secrets_ranks_them_by_chance(measure: Callab
     assert measure(batch_size=7).values == evidence.values
 
 
-def test_a_likelihood_that_is_no_number_gives_no_exposure(
+def test_a_likelihood_that_is_not_finite_gives_no_exposure(
     measure: Callable[..., CheckEvidence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring.math, "isfinite", lambda _value: False)

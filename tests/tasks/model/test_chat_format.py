@@ -166,7 +166,7 @@ def test_when_no_ticket_has_an_answer_the_run_ends_with_an_error(tmp_path: Path,
     assert caught.value.where == "demo.jsonl:2"
 
 
-def test_a_ticket_on_which_encoding_raises_is_quarantined_by_the_type_of_the_exception(
+def test_a_ticket_on_which_encoding_fails_is_quarantined_by_the_type_of_the_exception(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = chat_format.conversation_for
@@ -261,7 +261,7 @@ def test_columns_have_the_declared_types(tmp_path: Path, tiny_model: ModelRef) -
     assert pq.read_schema(ref.root / "removed.parquet").names[0] == "ticket_id"
 
 
-def test_a_canary_that_does_not_fit_is_an_error_and_not_left_out(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_a_canary_that_does_not_fit_is_an_error_not_skipped(tmp_path: Path, tiny_model: ModelRef) -> None:
     planted = PlantedSpec(n=2, repeats=3)
     short, long = (SPEC.model_copy(update={"canaries": planted, "max_length": length}) for length in (10, 500))
     with pytest.raises(GateError, match="TG0614"):

@@ -112,7 +112,7 @@ def test_batches_answer_as_stock_generate_does(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_batches_side_by_side_are_answered_as_one_after_the_other(
+def test_parallel_batches_are_answered_as_sequential_ones(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
     spec = SPEC.model_copy(update={"threads": 2, "batch_size": 2, "dtype": dtype})
@@ -135,7 +135,7 @@ def test_batches_side_by_side_are_answered_as_one_after_the_other(
     assert [row["loss"] for row in together] == pytest.approx([row["loss"] for row in alone], rel=1e-3)
 
 
-def test_what_is_left_of_a_killed_run_is_answered_with_the_same_share_of_threads(
+def test_the_rest_of_a_killed_run_is_answered_with_the_same_share_of_threads(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = SPEC.model_copy(update={"threads": 2, "batch_size": 2})
@@ -304,7 +304,7 @@ def test_lora_factors_are_applied_as_peft_does(tiny_model: ModelRef, adapter: Ad
     assert not torch.allclose(bare, wanted, atol=1e-2)
 
 
-def test_another_architecture_takes_the_plain_way(tiny_model: ModelRef) -> None:
+def test_another_architecture_uses_the_plain_decoder(tiny_model: ModelRef) -> None:
     model = load_base(tiny_model, dtype=torch.float32)
     assert is_fusable(model)
     for name, value in (
@@ -385,7 +385,7 @@ def test_a_prompt_without_room_for_its_answer_is_refused(tmp_path: Path, tiny_mo
         answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, spec, "a")
 
 
-def test_a_broken_model_is_an_error_and_no_answer(
+def test_a_broken_model_is_an_error_not_an_answer(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tasks.model import adapter

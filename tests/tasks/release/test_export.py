@@ -90,7 +90,7 @@ def test_a_conversation_that_no_reader_takes_is_refused(splits: Splits, tiny_mod
         write_openai_files(dataset, splits, PromptSpec(system="", user="{subject}", answer="{reply}"), tmp_path / "out")
 
 
-def test_an_exported_line_that_reads_back_otherwise_is_refused(
+def test_an_exported_line_that_reads_back_differently_is_refused(
     splits: Splits, tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def misread(talk: list[dict[str, str]]) -> object:
@@ -149,7 +149,7 @@ def test_the_launch_script_is_one_that_a_shell_reads(tmp_path: Path) -> None:
         ("lora", {"r": 1024}, "rank 1024 exceeds"),
     ],
 )
-def test_what_vllm_would_serve_otherwise_is_refused(
+def test_adapters_that_vllm_would_serve_differently_are_refused(
     tmp_path: Path, method: str, settings: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))

@@ -163,7 +163,7 @@ def test_a_server_that_never_answers_costs_its_timeout(silent_server: int, monke
         begin_run(open_client(uri), RunRecord(run_id="r", pipeline="p"), experiment="e", uri=uri)
 
 
-def test_a_store_that_somebody_holds_is_a_service_error_and_works_again_afterwards(
+def test_a_locked_store_is_a_service_error_and_works_again_afterwards(
     tmp_path: Path, make_record: Record, capfd: pytest.CaptureFixture[str]
 ) -> None:
     uri = choose_uri("", None, home=tmp_path)
@@ -188,7 +188,7 @@ def test_a_damaged_store_is_a_service_error(tmp_path: Path, make_record: Record)
         begin_run(open_client(uri), make_record("r"), experiment="e", uri=uri)
 
 
-def test_the_pipelines_uri_goes_before_the_environments() -> None:
+def test_the_pipelines_uri_takes_precedence_over_the_environments() -> None:
     home = Path("/srv/tunegate")
     assert choose_uri("http://a", "http://b", home=home) == "http://a"
     assert choose_uri("", "http://b", home=home) == "http://b"

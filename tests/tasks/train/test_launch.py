@@ -94,7 +94,7 @@ def test_only_the_death_by_a_signal_that_we_did_not_send_is_worth_a_retry(
     assert (error.hint == "run again: it resumes from its last checkpoint") == (code == "TG0408")
 
 
-def test_a_lack_of_memory_is_followed_by_one_attempt_with_half_the_batch_and_then_said(
+def test_a_lack_of_memory_leads_to_one_attempt_with_half_the_batch_and_then_an_error(
     tmp_path: Path,
     dataset: DatasetRef,
     tiny_model: ModelRef,

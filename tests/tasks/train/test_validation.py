@@ -75,7 +75,7 @@ def _validated(outcome: Outcome) -> dict[Any, Any]:
     return {row["step"]: row["validation_loss"] for row in outcome.curve if row["validation_loss"] is not None}
 
 
-def test_validation_is_due_each_so_many_steps_or_each_epoch_and_at_the_end(
+def test_validation_is_due_every_n_steps_or_every_epoch_and_at_the_end(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     _, by_steps = _train(dataset, tiny_model, make_spec(validate_every=3, max_steps=8), tmp_path / "steps")
@@ -85,7 +85,7 @@ def test_validation_is_due_each_so_many_steps_or_each_epoch_and_at_the_end(
     assert by_steps.validation_loss == _validated(by_steps)[8]
 
 
-def test_training_ends_when_validation_no_longer_gets_better_and_the_best_weights_are_kept(
+def test_training_ends_when_validation_stops_improving_and_the_best_weights_are_kept(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     spec = make_spec(**STOPPING)

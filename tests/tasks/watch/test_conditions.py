@@ -71,7 +71,7 @@ def test_held_out_items_must_suffice_for_the_gate_and_be_fresh() -> None:
     assert first.code == "first"  # no verdict has seen any item
 
 
-def test_whoever_waited_long_enough_runs_with_few_tickets() -> None:
+def test_after_a_long_wait_a_run_starts_with_few_tickets() -> None:
     spec = RetrainSpec(min_new=100, max_wait_days=10)
     waiting = decided(spec, n_new=5)
     assert (waiting.run, waiting.expected) == (False, "2026-07-16T05:00:00+00:00")
@@ -79,5 +79,5 @@ def test_whoever_waited_long_enough_runs_with_few_tickets() -> None:
     assert decided(spec, n_new=0, last=NOW - 2 * WEEK).run is False
 
 
-def test_a_clock_that_stepped_back_promises_no_date() -> None:
+def test_a_clock_that_was_set_back_gives_no_expected_date() -> None:
     assert decided(RetrainSpec(min_new=100), n_new=5, last=NOW + WEEK).expected is None

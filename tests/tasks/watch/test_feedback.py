@@ -43,7 +43,7 @@ def state(database: Path) -> int:
     return 0 if found is None else found.last
 
 
-def test_taking_a_file_in_twice_is_taking_it_in_once(database: Path) -> None:
+def test_ingesting_a_file_twice_is_ingesting_it_once(database: Path) -> None:
     assert feedback_state(database) is None
     lines = [line(1), line(2, "rejected"), line(3, "edited", reply="Better."), line(1)]
     assert ingest(database, *lines) == Ingested(4, 3, 1, ())
@@ -107,7 +107,7 @@ def test_a_bad_line_is_refused_by_its_reason_and_its_text_is_kept_nowhere(databa
         ingest(database, b"{\n")
 
 
-def test_edited_replies_are_learned_and_own_answers_may_be_left_out(
+def test_edited_replies_are_learned_and_own_answers_may_be_dropped(
     database: Path, make_tickets: MakeTickets, tmp_path: Path
 ) -> None:
     tickets = make_tickets([ticket(number, reply=f"reply {number}") for number in (1, 2, 3, 4)])
@@ -165,7 +165,7 @@ def test_lines_wait_for_an_endpoint_that_holds_the_database_and_so_do_readers(da
         ingest(database, line(3))
 
 
-def test_a_line_on_which_redaction_raises_is_refused_and_the_others_are_taken_in(
+def test_a_line_on_which_redaction_fails_is_refused_and_the_others_are_ingested(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tasks.watch import feedback

@@ -70,7 +70,7 @@ class Asked:
                 os.kill(process, signal.SIGKILL)
 
 
-def test_answers_of_actors_are_those_of_one_process_whoever_is_killed(
+def test_answers_of_actors_are_those_of_one_process_whichever_is_killed(
     tmp_path: Path, both: TwoNodes, tiny_model: ModelRef, trained: TrainedRef
 ) -> None:
     wanted = Asked(tmp_path / "here", tiny_model, trained, IN_THIS_PROCESS)

@@ -80,7 +80,7 @@ def test_a_node_that_does_not_answer_is_named(both: TwoNodes, tmp_path: Path, mo
         both.kill(other)
 
 
-def test_a_node_that_does_not_see_the_storage_is_named(both: TwoNodes) -> None:
+def test_a_node_that_cannot_access_the_storage_is_named(both: TwoNodes) -> None:
     # A storage of the driver's alone: `memory://` is another one in every process.
     with pytest.raises(StorageError, match="cannot access the shared storage") as error:
         check_nodes(Place(both.place.address, "memory://tunegate"))

@@ -44,7 +44,7 @@ def test_parts_are_made_only_as_workers_become_free(both: TwoNodes) -> None:
     assert list(results) == [n * n for n in range(1, 40)]
 
 
-def test_what_is_held_stays_with_the_workers_and_arrives_as_the_thing(both: TwoNodes) -> None:
+def test_held_outputs_stay_with_the_workers_and_arrive_as_themselves(both: TwoNodes) -> None:
     spread = RaySpread(both.place)
     held = spread.hold(work.halves, [(b"abcd" * 100_000,), (b"wxyz" * 100_000,)], n_outputs=2)
     assert [len(handles) for handles in held] == [2, 2]
@@ -75,7 +75,7 @@ def test_a_node_killed_in_the_middle_changes_nothing(both: TwoNodes) -> None:
     assert results == [n * n for n in range(10)]
 
 
-def test_what_a_killed_node_held_is_made_again(
+def test_data_of_a_killed_node_are_recomputed(
     both: TwoNodes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     spread = RaySpread(both.place)
@@ -125,7 +125,7 @@ def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
     assert time.monotonic() - started < 60
 
 
-def test_an_error_of_a_subclass_keeps_its_words() -> None:
+def test_an_error_of_a_subclass_keeps_its_message() -> None:
     class OddError(DataError):
         pass
 

@@ -119,7 +119,7 @@ def test_the_cluster_gives_the_digests_of_one_process(both: TwoNodes, local: Any
     assert set(both.shared.rglob("*")) == before  # no tickets are left on the shared storage
 
 
-def test_a_node_that_is_killed_again_and_again_changes_no_digest(both: TwoNodes, local: Any, tmp_path: Path) -> None:
+def test_a_node_that_is_killed_repeatedly_changes_no_digest(both: TwoNodes, local: Any, tmp_path: Path) -> None:
     spread = Killing(both)
     done, _ = curated(spread, tmp_path)
     assert spread.n_killed == 3

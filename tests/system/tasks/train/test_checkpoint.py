@@ -81,7 +81,7 @@ def test_a_kill_while_the_frozen_trunk_is_computed_changes_nothing(
     assert not list((killed.scratch / "trunks").glob("*.tmp"))
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
     spec = make_spec()

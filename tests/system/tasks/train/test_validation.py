@@ -58,7 +58,7 @@ def test_eight_bit_moments_are_kept_exactly(
     assert (killed.scratch / FINAL / MANIFEST).read_bytes() == (whole.scratch / FINAL / MANIFEST).read_bytes()
 
 
-def test_answers_are_given_at_each_validation_by_the_weights_of_the_moment_and_change_nothing(
+def test_each_validation_answers_with_the_current_weights_and_changes_nothing(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
     settings = {"validate_every": 4, "max_steps": 10, "save_every": 3}

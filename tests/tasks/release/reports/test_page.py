@@ -115,7 +115,7 @@ def test_texts_of_any_script_are_shown_whole_and_in_their_own_direction(text: st
     assert "\ufffd" in draw_page(report(worst=(item.model_copy(update={"question": f"{text}\u202e"}),)), card="")
 
 
-def test_a_page_shows_rows_that_went_and_does_without_them() -> None:
+def test_a_page_shows_removed_rows_and_works_without_them() -> None:
     assert "went: " in Tags(draw_page(report(), card="")).text
     assert "Rows that went" not in draw_page(report(removed=()), card="")
 
@@ -147,7 +147,7 @@ def graph_of(**states: PictureState) -> GraphPicture:
     return GraphPicture(nodes=nodes, edges=edges, deciding=(("train", "rung"),))
 
 
-def test_a_page_draws_the_graph_of_its_run_and_does_without_one() -> None:
+def test_a_page_draws_the_graph_of_its_run_and_works_without_one() -> None:
     page = draw_page(report(graph=graph_of(extract="reused", rung="left out")), card="")
     drawn = Tags(page)
     assert drawn.open == []
@@ -193,7 +193,7 @@ def test_a_comment_has_the_graph_folded_away() -> None:
 
 
 @pytest.mark.parametrize("verdict", ["PROMOTE", "HOLD", "BLOCK", "ERROR", "NONE"])
-def test_a_report_of_any_verdict_and_of_nothing_can_be_drawn(verdict: str) -> None:
+def test_a_report_of_any_verdict_or_without_results_can_be_drawn(verdict: str) -> None:
     bare = report(
         verdict=verdict, findings=(), arms=(), training={}, curves=(), token_lengths=(), choice=(), worst=(),
         changes=(), steps=(), version=None, compared_with=None, champion=None, evidence="", n_items=0,
